@@ -1,0 +1,153 @@
+//! What Python orders the engine to do, and what a worker reports back.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::tables::Tables;
+
+/// Ties a [`Reply`] to its [`Command`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommandId(pub u64);
+
+/// An order to one worker. Those for the whole engine are sent to every worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A new configuration, already prepared; applied at once.
+    Reload(Arc<Tables>),
+    /// Hold new requests (of one database, or all); `Done` once no server is in use.
+    Pause(Option<Arc<str>>),
+    /// Undo `Pause`.
+    Resume(Option<Arc<str>>),
+    /// Drop clients and servers of a database at once, and pause it.
+    Kill(Arc<str>),
+    /// Drop one client.
+    KillClient(u64),
+    /// Close servers as they come free, and open new ones.
+    Reconnect(Option<Arc<str>>),
+    /// Stop accepting; clients leave as their transactions end; `Done` once none is left.
+    Drain,
+    /// A [`Snapshot`] of clients, servers and pools.
+    Snapshot,
+}
+
+/// A worker's answer.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Carried out.
+    Done,
+    /// Not carried out: why.
+    Refused(Arc<str>),
+    /// What the worker holds.
+    Snapshot(Box<Snapshot>),
+}
+
+/// What one worker holds, for SHOW and for the dashboard. Times are microseconds ago, unless named otherwise.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// The worker, from 0.
+    pub worker: u16,
+    /// Its clients.
+    pub clients: Vec<ClientRow>,
+    /// Its servers.
+    pub servers: Vec<ServerRow>,
+    /// Its part of each pool.
+    pub pools: Vec<PoolRow>,
+    /// Databases paused.
+    pub paused: Vec<Arc<str>>,
+}
+
+/// A client, as SHOW CLIENTS prints it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ClientRow {
+    /// Unique over workers and time; what KILL CLIENT takes.
+    pub id: u64,
+    /// User, database, application_name.
+    pub user: Arc<str>,
+    /// As asked for.
+    pub database: Arc<str>,
+    /// As the client last set it.
+    pub application_name: Arc<str>,
+    /// active, waiting, idle, login.
+    pub state: &'static str,
+    /// Address, or `unix`.
+    pub address: String,
+    /// Port, or 0.
+    pub port: u16,
+    /// Age of the connection.
+    pub age_us: u64,
+    /// Age of the request under way, or of the last one.
+    pub request_us: u64,
+    /// Time it has waited for a server, if it waits.
+    pub wait_us: u64,
+    /// The server it holds: [`ServerRow::id`].
+    pub server: Option<u64>,
+    /// TLS in use, or empty.
+    pub tls: Arc<str>,
+    /// Named statements it holds.
+    pub prepared_statements: u32,
+}
+
+/// A server, as SHOW SERVERS prints it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ServerRow {
+    /// Unique over workers and time.
+    pub id: u64,
+    /// User it is logged in as.
+    pub user: Arc<str>,
+    /// The database's name here.
+    pub database: Arc<str>,
+    /// application_name in force on it.
+    pub application_name: Arc<str>,
+    /// active, idle, used, tested, login, being_canceled, active_cancel.
+    pub state: &'static str,
+    /// Address or socket path.
+    pub address: String,
+    /// Port, or 0.
+    pub port: u16,
+    /// Age of the connection.
+    pub age_us: u64,
+    /// Time since it was last handed out.
+    pub request_us: u64,
+    /// The client that holds it: [`ClientRow::id`].
+    pub client: Option<u64>,
+    /// Process id on the server.
+    pub remote_pid: u32,
+    /// TLS in use, or empty.
+    pub tls: Arc<str>,
+    /// Statements prepared on it.
+    pub prepared_statements: u32,
+    /// It will be closed when it comes free.
+    pub close_needed: bool,
+}
+
+/// A worker's part of a pool.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PoolRow {
+    /// The database's name here.
+    pub database: Arc<str>,
+    /// The pool's user.
+    pub user: Arc<str>,
+    /// Clients with a server, or idle.
+    pub cl_active: u32,
+    /// Clients waiting for a server.
+    pub cl_waiting: u32,
+    /// Servers in use.
+    pub sv_active: u32,
+    /// Servers with a cancel under way to them.
+    pub sv_being_canceled: u32,
+    /// Servers idle and clean.
+    pub sv_idle: u32,
+    /// Servers idle for longer than `server_check_delay`.
+    pub sv_used: u32,
+    /// Servers being checked or cleaned.
+    pub sv_tested: u32,
+    /// Servers logging in.
+    pub sv_login: u32,
+    /// How long the oldest demand has waited.
+    pub maxwait_us: u64,
+    /// session, transaction, statement.
+    pub pool_mode: &'static str,
+    /// Why the endpoint can't be used at the moment, if it can't.
+    pub sick: Option<String>,
+}

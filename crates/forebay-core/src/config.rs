@@ -1,0 +1,321 @@
+//! The resolved configuration: one value, made by Python, that crosses the border at start and at each reload.
+//!
+//! Durations are microseconds and 0 means "no limit"; sizes are bytes. Precedence (user > database > global)
+//! is already resolved into [`DatabaseConfig::pool`], but for what a user overrides.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+/// All that the engine needs to know.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Threads and driver; read at start only.
+    pub engine: EngineSettings,
+    /// Limits on clients and messages.
+    pub limits: Limits,
+    /// How clients prove who they are.
+    pub auth: AuthSettings,
+    /// The databases, by the name that clients ask for.
+    pub databases: Vec<DatabaseConfig>,
+    /// The database `*`, used for names not listed; its `dbname` is the asked name.
+    pub fallback_database: Option<DatabaseConfig>,
+    /// Users known beforehand.
+    pub users: Vec<UserConfig>,
+    /// TLS contexts towards servers; databases name one by its index.
+    pub server_tls: Vec<ServerTls>,
+    /// The console.
+    pub console: Console,
+    /// The HTTP listener for /metrics, /livez, /readyz; `None`: off.
+    pub metrics: Option<Metrics>,
+    /// What the engine logs.
+    pub log: LogSettings,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// IP addresses, `[]` removed.
+    pub addresses: Vec<String>,
+    /// TCP port, and the number in the Unix socket's name. 0: the system chooses (tests).
+    pub port: u16,
+    /// Folder of the Unix socket `.s.PGSQL.<port>`.
+    pub unix: Option<String>,
+    /// Its mode.
+    pub unix_mode: u32,
+    /// listen(2) backlog.
+    pub backlog: u32,
+    /// TLS towards clients; `None`: SSLRequest is answered `N`.
+    pub tls: Option<ListenTls>,
+}
+
+/// TLS towards clients. The runtime loads the files.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenTls {
+    /// PEM file with the chain.
+    pub certificate: String,
+    /// PEM file with the key.
+    pub key: String,
+    /// CA file for client certificates.
+    pub ca: Option<String>,
+    /// prefer, require, verify-ca, verify-full (client certificate required by the last two).
+    pub mode: TlsMode,
+}
+
+/// libpq's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// Plain first; TLS if the peer insists.
+    Allow,
+    /// TLS if the peer can.
+    Prefer,
+    /// TLS, unverified.
+    Require,
+    /// TLS, certificate of a known authority.
+    VerifyCa,
+    /// TLS, and the name matches.
+    VerifyFull,
+}
+
+/// Threads and driver.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Number of workers; 0: one a core.
+    pub workers: u16,
+    /// Which driver.
+    pub io: IoDriver,
+    /// Received buffers a worker owns.
+    pub buffers: u32,
+    /// Bytes a received buffer holds.
+    pub buffer_size: u32,
+}
+
+/// Which I/O driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IoDriver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring or no start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Limits on clients and messages.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Clients over all workers.
+    pub clients_max: u32,
+    /// Largest message accepted from either side.
+    pub message_bytes_max: u32,
+    /// Unwritten bytes towards one peer above which reading from the other side stops.
+    pub relay_bytes_max: u32,
+    /// Bytes kept for a client that waits for a server, above which reading from it stops.
+    pub wait_bytes_max: u32,
+    /// Demands that may wait in one pool and worker.
+    pub waiters_max: u32,
+    /// Named statements one client may hold.
+    pub client_statements_max: u32,
+    /// Bytes of statement texts kept for sharing, over all clients.
+    pub statement_bytes_max: u64,
+    /// Time to log in.
+    pub login_timeout: u64,
+    /// Time a clean shutdown may take.
+    pub drain_timeout: u64,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// The method asked of clients.
+    pub method: AuthMethod,
+    /// Unknown users are asked of Python (auth_query or a secret source).
+    pub ask_unknown: bool,
+    /// How long an answered secret is kept.
+    pub cache_for: u64,
+    /// How long "no such user" is kept.
+    pub cache_negative_for: u64,
+    /// Deadline of a question.
+    pub ask_timeout: u64,
+}
+
+/// The method asked of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthMethod {
+    /// No proof; the user must be known.
+    Trust,
+    /// The plain password (ask for it over TLS only).
+    Password,
+    /// MD5; turns to SCRAM where the stored secret is a SCRAM verifier.
+    Md5,
+    /// SCRAM-SHA-256, with -PLUS offered over TLS.
+    ScramSha256,
+}
+
+/// A database that clients may ask for.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// The name that clients ask for.
+    pub name: Arc<str>,
+    /// The name on the server.
+    pub dbname: Arc<str>,
+    /// `host:port`, `[v6]:port` or a Unix socket's path.
+    pub endpoints: Vec<Arc<str>>,
+    /// All clients share servers logged in as this user.
+    pub forced_user: Option<Arc<str>>,
+    /// That user's secret.
+    pub forced_secret: Option<SecretText>,
+    /// Index into [`EngineConfig::server_tls`].
+    pub tls: u32,
+    /// Resolved settings of its pools.
+    pub pool: PoolSettings,
+}
+
+/// Settings of a pool.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSettings {
+    /// When a server goes back.
+    pub pool_mode: PoolMode,
+    /// Servers per (database, user), over all workers.
+    pub pool_size: u32,
+    /// Servers kept open.
+    pub min_pool_size: u32,
+    /// Servers of the database over all its pools; 0: no limit.
+    pub max_db_connections: u32,
+    /// How long a demand may wait.
+    pub query_wait_timeout: u64,
+    /// Age at which a server is retired, ± 10 %.
+    pub server_lifetime: u64,
+    /// Idle time after which a server is closed.
+    pub server_idle_timeout: u64,
+    /// Time to connect and log in.
+    pub server_connect_timeout: u64,
+    /// Longest pause between tries to reach an endpoint.
+    pub server_backoff_max: u64,
+    /// Openings under way at once per pool and worker.
+    pub server_opening_max: u32,
+    /// Idle time after which a server is checked before use.
+    pub server_check_delay: u64,
+    /// The check; empty: an empty query.
+    pub server_check_query: Arc<str>,
+    /// Run at check-in in session mode.
+    pub server_reset_query: Arc<str>,
+    /// Named statements kept on a server; 0: statements are passed through unshared.
+    pub max_prepared_statements: u32,
+    /// Time a client's transaction may take.
+    pub transaction_timeout: u64,
+    /// Time a transaction may be idle.
+    pub idle_transaction_timeout: u64,
+    /// Time a request may take.
+    pub query_timeout: u64,
+    /// Time a client may be idle outside a transaction.
+    pub client_idle_timeout: u64,
+}
+
+/// When a server goes back to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolMode {
+    /// When the client leaves.
+    Session,
+    /// When the transaction ends.
+    Transaction,
+    /// When the request ends; transaction blocks are refused.
+    Statement,
+}
+
+/// A user known beforehand.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    /// The name.
+    pub name: Arc<str>,
+    /// How it logs in here, and to servers where the text serves there too.
+    pub secret: Option<SecretText>,
+    /// What it overrides.
+    pub pool_mode: Option<PoolMode>,
+    /// What it overrides.
+    pub pool_size: Option<u32>,
+    /// What it overrides.
+    pub query_timeout: Option<u64>,
+    /// What it overrides.
+    pub query_wait_timeout: Option<u64>,
+    /// What it overrides.
+    pub transaction_timeout: Option<u64>,
+    /// What it overrides.
+    pub idle_transaction_timeout: Option<u64>,
+    /// What it overrides.
+    pub client_idle_timeout: Option<u64>,
+    /// Servers of this user over all databases; 0 or absent: no limit.
+    pub max_user_connections: Option<u32>,
+}
+
+/// A secret as configured: a plain password, `md5…`, or `SCRAM-SHA-256$…`. Never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(pub Arc<str>);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+/// TLS towards servers. The runtime loads the files.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// How much of it.
+    pub mode: TlsMode,
+    /// CA file; `None`: the system's roots for verify-full, no check for less.
+    pub ca: Option<String>,
+    /// Our certificate.
+    pub certificate: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+/// The console.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Console {
+    /// Users that may do everything.
+    pub admins: Vec<Arc<str>>,
+    /// Users that may SHOW.
+    pub viewers: Vec<Arc<str>>,
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What the engine logs.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// 0 debug, 1 info, 2 warn, 3 error.
+    pub level: u8,
+    /// A line at info for each login and each leave.
+    pub connections: bool,
+    /// Requests that take longer are logged; 0: none.
+    pub min_duration: u64,
+}

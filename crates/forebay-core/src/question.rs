@@ -1,0 +1,46 @@
+//! Questions that core can't decide alone, and their answers. The asking client is parked; nobody else waits.
+
+use std::sync::Arc;
+
+use crate::auth::Secret;
+
+/// What core wants to know.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// The secret of a user that the tables don't hold: auth_query or a `secret_source` of Python.
+    Secret {
+        /// The database the client asked for.
+        database: Arc<str>,
+        /// The user the client claims to be.
+        user: Arc<str>,
+    },
+    /// A statement of a console session, answered by Python as encoded messages up to, not with, ReadyForQuery.
+    Console {
+        /// Who asks: authenticated, one of `console.admins` or `console.viewers`.
+        user: Arc<str>,
+        /// The statement's text.
+        text: Arc<str>,
+    },
+    /// A salted password (PBKDF2), derived by the driver's side thread so that no loop pays for it.
+    SaltPassword {
+        /// The plain password, normalized.
+        password: Secret,
+        /// At most 1,024 bytes.
+        salt: Arc<[u8]>,
+        /// 1 to 100,000.
+        iterations: u32,
+    },
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A user's secret; `None`: no such user, or one that may not log in.
+    Secret(Option<crate::auth::Credential>),
+    /// Encoded backend messages for the console session, without the final ReadyForQuery.
+    Console(Arc<[u8]>),
+    /// The salted password, 32 bytes.
+    SaltedPassword([u8; 32]),
+    /// Nobody answered in time, or the answer was an error: words for the log, no secret in them.
+    Failed(Arc<str>),
+}

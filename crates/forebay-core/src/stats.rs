@@ -1,0 +1,141 @@
+//! Counters and histograms: one set a worker and pool, written by its worker alone, read by the metrics listener.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+/// A counter or gauge with one writer.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds `n`. No read-modify-write cycle on the bus: there is one writer.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+    /// Takes `n` away.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+    /// Sets.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+    /// Reads.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Buckets of [`Histogram`]: upper bounds in microseconds, doubling from 16 µs to 268 s; one more for the rest.
+pub const BUCKETS: usize = 26;
+
+/// Durations, in buckets whose bounds double.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Counts per bucket; the last is everything above the last bound.
+    pub counts: [Cell; BUCKETS],
+    /// Sum of all, in microseconds.
+    pub sum_us: Cell,
+}
+
+impl Histogram {
+    /// Upper bound of bucket `i` in microseconds, inclusive; the last bucket has none.
+    pub fn bound_us(i: usize) -> Option<u64> {
+        (i + 1 < BUCKETS).then(|| 16 << i)
+    }
+
+    /// Records one duration.
+    pub fn record(&self, us: u64) {
+        let above = us.saturating_sub(1) >> 4;
+        let i = (64 - above.leading_zeros() as usize).min(BUCKETS - 1);
+        self.counts[i].add(1);
+        self.sum_us.add(us);
+    }
+}
+
+/// What is counted per pool.
+#[derive(Debug, Default)]
+pub struct PoolStats {
+    /// Transactions ended.
+    pub transactions: Cell,
+    /// Requests answered (a ReadyForQuery each).
+    pub requests: Cell,
+    /// Bytes from clients.
+    pub received_bytes: Cell,
+    /// Bytes to clients.
+    pub sent_bytes: Cell,
+    /// From the first byte of a transaction on a server to its end.
+    pub transaction: Histogram,
+    /// From a request's arrival to its ReadyForQuery.
+    pub request: Histogram,
+    /// From a demand to its server; 0 where one was idle.
+    pub wait: Histogram,
+    /// Servers handed to a client.
+    pub assignments: Cell,
+    /// Parse messages from clients.
+    pub client_parses: Cell,
+    /// Parse messages to servers.
+    pub server_parses: Cell,
+    /// Bind messages.
+    pub binds: Cell,
+    /// Logins of clients.
+    pub logins: Cell,
+    /// Servers opened.
+    pub opened: Cell,
+    /// Servers closed, and among them those whose stream was in doubt.
+    pub closed: Cell,
+    /// Servers closed because their stream was in doubt.
+    pub closed_in_doubt: Cell,
+    /// Errors we made for clients (any FB code).
+    pub errors: Cell,
+    /// Gauges.
+    pub clients: Cell,
+    /// Clients that wait.
+    pub waiting: Cell,
+    /// Servers in use.
+    pub servers_active: Cell,
+    /// Servers idle.
+    pub servers_idle: Cell,
+    /// Servers opening, being checked or cleaned.
+    pub servers_other: Cell,
+}
+
+/// A pool's stats with its labels.
+#[derive(Debug)]
+pub struct LabelledPool {
+    /// The database's name here.
+    pub database: Arc<str>,
+    /// The pool's user.
+    pub user: Arc<str>,
+    /// The figures.
+    pub stats: PoolStats,
+}
+
+/// What one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Pools, in order of first use; entries stay for the worker's life. The lock is taken to add and to scrape.
+    pub pools: Mutex<Vec<Arc<LabelledPool>>>,
+    /// Connections accepted.
+    pub accepted: Cell,
+    /// Clients open, logged in or not.
+    pub clients: Cell,
+    /// Logins refused.
+    pub logins_refused: Cell,
+    /// Malformed or oversized messages.
+    pub protocol_errors: Cell,
+    /// Plain bytes that followed an SSLRequest in the same breath.
+    pub tls_injections: Cell,
+    /// Cancel requests received, and those that reached a server.
+    pub cancels: Cell,
+    /// Those that were forwarded.
+    pub cancels_forwarded: Cell,
+    /// Events dropped because the log's ring was full.
+    pub events_dropped: Cell,
+    /// Servers lent to other workers.
+    pub lent: Cell,
+    /// Loop turns.
+    pub turns: Cell,
+    /// Monotonic microseconds of the last turn, for /livez.
+    pub last_turn_us: Cell,
+}

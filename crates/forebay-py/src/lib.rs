@@ -1,0 +1,1 @@
+//! The extension module forebay._engine: conversions only.

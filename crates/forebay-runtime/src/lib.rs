@@ -1,0 +1,1 @@
+//! Threads, sockets, io_uring, epoll, TLS: the only crate with I/O.

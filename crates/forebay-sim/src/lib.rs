@@ -1,0 +1,1 @@
+//! The core over virtual time and a seeded network, with checkers.
