@@ -1,0 +1,127 @@
+"""Reads the tables of spec/ and refuses faulty rows, so that the writers can trust them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+class SpecError(Exception):
+    """A row that can't be used; the text names file and row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """One runtime error of errors.toml."""
+
+    id: str
+    code: str
+    sqlstate: str
+    severity: str
+    message: str
+    detail: str | None
+    hint: str | None
+
+    @property
+    def placeholders(self) -> list[str]:
+        """Names in braces, in the order of their first use."""
+        text = " ".join(part for part in (self.message, self.detail, self.hint) if part)
+        return list(dict.fromkeys(PLACEHOLDER.findall(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRow:
+    """One configuration finding of errors.toml."""
+
+    id: str
+    code: str
+    severity: str
+    message: str
+    hint: str | None
+
+    @property
+    def placeholders(self) -> list[str]:
+        """Names in braces, in the order of their first use."""
+        text = " ".join(part for part in (self.message, self.hint) if part)
+        return list(dict.fromkeys(PLACEHOLDER.findall(text)))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """errors.toml."""
+
+    errors: tuple[ErrorRow, ...]
+    findings: tuple[FindingRow, ...]
+
+
+def load_errors(path: Path) -> ErrorTable:
+    """Reads errors.toml."""
+    document = read(path)
+    require(path.name, set(document) <= {"error", "finding"}, "only [[error]] and [[finding]] belong here")
+    errors = tuple(error_row(path.name, row) for row in document.get("error", []))
+    findings = tuple(finding_row(path.name, row) for row in document.get("finding", []))
+    for field in ("id", "code"):
+        refuse_duplicates(path.name, (getattr(row, field) for row in errors + findings))
+    return ErrorTable(errors, findings)
+
+
+def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
+    """Checks one [[error]]."""
+    row = fields(file, row, required=("id", "code", "sqlstate", "severity", "message"), optional=("detail", "hint"))
+    where = f"{file}, {row['id']}"
+    require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
+    require(where, re.fullmatch(r"FB\d{3}", row["code"]), "code is FB and three digits")
+    require(where, re.fullmatch(r"[0-9A-Z]{5}", row["sqlstate"]), "sqlstate has five digits or capitals")
+    require(where, row["severity"] in ("ERROR", "FATAL"), "severity is ERROR or FATAL")
+    require(where, not row["message"].endswith("."), "message has no full stop")
+    return ErrorRow(**row)
+
+
+def finding_row(file: str, row: dict[str, Any]) -> FindingRow:
+    """Checks one [[finding]]."""
+    row = fields(file, row, required=("id", "code", "severity", "message"), optional=("hint",))
+    where = f"{file}, {row['id']}"
+    require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
+    require(where, re.fullmatch(r"FBC\d{3}", row["code"]), "code is FBC and three digits")
+    require(where, row["severity"] in ("error", "warning"), "severity is error or warning")
+    return FindingRow(**row)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table at `path`, which must exist and be TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"{path.name}: {error}") from error
+
+
+def fields(
+    file: str, row: dict[str, Any], *, required: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, Any]:
+    """`row` with None for what is optional and absent."""
+    name = row.get("id") or row.get("name") or "a row"
+    for field in required:
+        require(f"{file}, {name}", field in row, f"{field} is missing")
+    for field in row:
+        require(f"{file}, {name}", field in required + optional, f"{field} is not a field")
+    return {field: row.get(field) for field in required + optional}
+
+
+def refuse_duplicates(file: str, names: Iterator[str]) -> None:
+    """Every name once."""
+    seen: set[str] = set()
+    for name in names:
+        require(file, name not in seen, f"{name} stands there twice")
+        seen.add(name)
+
+
+def require(where: str, holds: object, rule: str) -> None:
+    """Raises SpecError unless `holds`."""
+    if not holds:
+        raise SpecError(f"{where}: {rule}")
