@@ -1,1 +1,17 @@
-//! The extension module forebay._engine: conversions only.
+//! The extension module `forebay._engine`: conversions only, no decision.
+//!
+//! Every call that may block gives the interpreter lock away first. What crosses here is bytes, JSON and plain
+//! tuples; the types are Python's (`python/forebay/_engine.pyi`).
+
+use pyo3::prelude::*;
+
+/// The version of the package, which stands in the workspace's Cargo.toml.
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[pymodule]
+fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(version, module)?)
+}

@@ -1,0 +1,3 @@
+"""The extension module: the Rust engine behind a few functions and one class."""
+
+def version() -> str: ...
