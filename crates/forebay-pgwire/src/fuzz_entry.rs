@@ -1,0 +1,1 @@
+//! What fuzz targets and property tests share.

@@ -1,0 +1,1 @@
+//! A frame as one line of text.
