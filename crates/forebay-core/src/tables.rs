@@ -1,18 +1,238 @@
 //! A configuration made ready for the path: looked up by name, secrets parsed, verifiers derived.
+//!
+//! Built off the loops, shared by all workers, replaced as a whole by a reload.
 
-use crate::config::EngineConfig;
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::auth::{Credential, ITERATIONS_DEFAULT, MockSecret, Random};
+use crate::config::{DatabaseConfig, EngineConfig, PoolSettings, SecretText, UserConfig};
+use crate::io::Endpoint;
 
 /// Shared by all workers, replaced as a whole by a reload.
 #[derive(Debug)]
 pub struct Tables {
     /// As resolved by Python.
     pub config: EngineConfig,
+    /// What unknown users are checked against. The same over all reloads.
+    pub mock: MockSecret,
+    databases: FxHashMap<Arc<str>, Database>,
+    fallback_database: Option<Database>,
+    users: FxHashMap<Arc<str>, User>,
 }
+
+/// A database, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// As configured.
+    pub config: Arc<DatabaseConfig>,
+    /// `config.endpoints`, parsed.
+    pub endpoints: Arc<[Endpoint]>,
+    /// `config.forced_secret`, parsed.
+    pub forced_credential: Option<Credential>,
+    /// This is `*`: its name on the server is the one that was asked for.
+    pub is_fallback: bool,
+}
+
+impl Database {
+    /// The name on the server, for clients that ask for `asked`.
+    pub fn dbname<'a>(&'a self, asked: &'a str) -> &'a str {
+        if self.is_fallback { asked } else { &self.config.dbname }
+    }
+}
+
+/// A user known beforehand, ready to log in.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// As configured.
+    pub config: Arc<UserConfig>,
+    /// `config.secret`, parsed.
+    pub credential: Option<Credential>,
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Such as `databases.shop.endpoints[0]`.
+    pub path: String,
+    /// In words, without a secret.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 impl Tables {
     /// Prepares `config`. Costs a PBKDF2 for every plain password not in `before`: never called on a loop.
-    pub fn build(config: EngineConfig, before: Option<&Tables>, _random: &mut dyn FnMut(&mut [u8])) -> Tables {
-        let _ = before;
-        Tables { config }
+    ///
+    /// Refuses a malformed endpoint or secret, and a name used twice.
+    pub fn build(config: EngineConfig, before: Option<&Tables>, random: Random<'_>) -> Result<Tables, ConfigError> {
+        let mut databases = FxHashMap::default();
+        for database in &config.databases {
+            let path = format!("databases.{}", database.name);
+            let ready = prepare_database(database, &path, false)?;
+            if databases.insert(database.name.clone(), ready).is_some() {
+                return Err(ConfigError { path, message: String::from("the name is used twice") });
+            }
+        }
+        let fallback_database = config
+            .fallback_database
+            .as_ref()
+            .map(|config| prepare_database(config, "databases.*", true))
+            .transpose()?;
+        let mut users = FxHashMap::default();
+        for user in &config.users {
+            let path = format!("users.{}", user.name);
+            let ready = prepare_user(user, &path, before, random)?;
+            if users.insert(user.name.clone(), ready).is_some() {
+                return Err(ConfigError { path, message: String::from("the name is used twice") });
+            }
+        }
+        let mock = before.map_or_else(|| MockSecret::new(random), |before| before.mock.clone());
+        let mock = disguise(&mock, &users);
+        Ok(Tables { config, mock, databases, fallback_database, users })
     }
+
+    /// The database that clients ask for by `name`, or `*`.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name).or(self.fallback_database.as_ref())
+    }
+
+    /// The user of that name.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// The settings of the pool of (database, user): the database's, with what the user overrides.
+    pub fn pool_settings(&self, database: &str, user: &str) -> Option<PoolSettings> {
+        let mut pool = self.database(database)?.config.pool.clone();
+        if let Some(user) = self.user(user) {
+            override_by(&mut pool, &user.config);
+        }
+        Some(pool)
+    }
+
+    /// Whether `user` may do everything on the console.
+    pub fn is_admin(&self, user: &str) -> bool {
+        self.config.console.admins.iter().any(|name| **name == *user)
+    }
+
+    /// Whether `user` may look at the console; admins may.
+    pub fn is_viewer(&self, user: &str) -> bool {
+        self.is_admin(user) || self.config.console.viewers.iter().any(|name| **name == *user)
+    }
+}
+
+/// Reads `host:port`, `[v6]:port`, or the absolute path of a Unix socket.
+pub fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
+    if text.starts_with('/') {
+        return Ok(Endpoint::Unix(text.into()));
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) =
+                rest.split_once("]:").ok_or_else(|| format!("\"{text}\" is not of the form [v6]:port"))?;
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(format!("\"{host}\" is not an IPv6 address"));
+            }
+            (host, port)
+        }
+        None => text.rsplit_once(':').ok_or_else(|| format!("\"{text}\" has no port; write \"{text}:5432\""))?,
+    };
+    if host.is_empty() {
+        return Err(format!("\"{text}\" has no host"));
+    }
+    if !text.starts_with('[') && host.contains(':') {
+        return Err(format!("\"{text}\" is ambiguous; an IPv6 address stands in brackets: [v6]:port"));
+    }
+    if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+        return Err(format!("\"{host}\" is not a host name"));
+    }
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(port) if is_number && port > 0 => Ok(Endpoint::Tcp { host: host.into(), port }),
+        _ => Err(format!("\"{port}\" is not a port from 1 to 65535")),
+    }
+}
+
+fn prepare_database(config: &DatabaseConfig, path: &str, is_fallback: bool) -> Result<Database, ConfigError> {
+    if config.endpoints.is_empty() {
+        return Err(ConfigError { path: format!("{path}.endpoints"), message: String::from("there is none") });
+    }
+    let endpoints = config.endpoints.iter().enumerate().map(|(index, text)| {
+        parse_endpoint(text).map_err(|message| ConfigError { path: format!("{path}.endpoints[{index}]"), message })
+    });
+    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?.into();
+    // Towards servers no verifier is needed, hence no PBKDF2 here.
+    let forced_credential = config.forced_secret.as_ref().map(|secret| Credential::parse(&secret.0)).transpose();
+    let forced_credential = forced_credential
+        .map_err(|error| ConfigError { path: format!("{path}.forced_secret"), message: error.to_string() })?;
+    if let Some(Credential::Scram(_)) = forced_credential {
+        let message = "a SCRAM verifier can't log in to a server; a forced user needs its password".into();
+        return Err(ConfigError { path: format!("{path}.forced_secret"), message });
+    }
+    Ok(Database { config: Arc::new(config.clone()), endpoints, forced_credential, is_fallback })
+}
+
+fn prepare_user(
+    config: &UserConfig,
+    path: &str,
+    before: Option<&Tables>,
+    random: Random<'_>,
+) -> Result<User, ConfigError> {
+    let credential = match &config.secret {
+        None => None,
+        Some(secret) => match credential_of(before, &config.name, secret) {
+            Some(credential) => Some(credential),
+            None => Some(
+                Credential::prepare(&secret.0, random)
+                    .map_err(|error| ConfigError { path: format!("{path}.secret"), message: error.to_string() })?,
+            ),
+        },
+    };
+    Ok(User { config: Arc::new(config.clone()), credential })
+}
+
+/// The credential that `before` derived from the very same text.
+fn credential_of(before: Option<&Tables>, name: &str, secret: &SecretText) -> Option<Credential> {
+    let user = before?.user(name)?;
+    if user.config.secret.as_ref() == Some(secret) { user.credential.clone() } else { None }
+}
+
+/// Makes unknown users look like most of the known ones.
+fn disguise(mock: &MockSecret, users: &FxHashMap<Arc<str>, User>) -> MockSecret {
+    let mut count_by_iterations = FxHashMap::<u32, usize>::default();
+    let mut verifiers = 0;
+    for user in users.values() {
+        match &user.credential {
+            Some(Credential::Scram(verifier)) => {
+                verifiers += 1;
+                *count_by_iterations.entry(verifier.iterations).or_default() += 1;
+            }
+            Some(Credential::Plain { .. }) => *count_by_iterations.entry(ITERATIONS_DEFAULT).or_default() += 1,
+            Some(Credential::Md5(_)) | None => {}
+        }
+    }
+    let most = count_by_iterations.into_iter().max_by_key(|&(iterations, count)| (count, iterations));
+    mock.disguised(most.map_or(ITERATIONS_DEFAULT, |(iterations, _)| iterations), verifiers * 2 > users.len())
+}
+
+fn override_by(pool: &mut PoolSettings, user: &UserConfig) {
+    fn set<T: Copy>(setting: &mut T, by: Option<T>) {
+        *setting = by.unwrap_or(*setting);
+    }
+    set(&mut pool.pool_mode, user.pool_mode);
+    set(&mut pool.pool_size, user.pool_size);
+    set(&mut pool.query_timeout, user.query_timeout);
+    set(&mut pool.query_wait_timeout, user.query_wait_timeout);
+    set(&mut pool.transaction_timeout, user.transaction_timeout);
+    set(&mut pool.idle_transaction_timeout, user.idle_transaction_timeout);
+    set(&mut pool.client_idle_timeout, user.client_idle_timeout);
 }

@@ -1,34 +1,40 @@
 //! Proof of identity, both ways: towards clients ([`client`]) and towards servers ([`server`]).
 //!
 //! State machines without I/O; the source of random bytes is an argument. Each message is legal in exactly the
-//! states that the table in its module lists.
+//! states that the table in its module lists. No call here computes PBKDF2, but for [`scram::salt_password`] and
+//! those that say so: where a login needs one, it asks, and the driver's side thread answers.
 
-use std::sync::Arc;
+pub mod client;
+pub mod credential;
+pub mod mock;
+pub mod scram;
+pub mod server;
 
-/// A secret text. Not printable, wiped when the last holder drops it.
-#[derive(Clone)]
-pub struct Secret(Arc<str>);
+mod md5;
+mod message;
+mod proving;
+mod secret;
+mod verifying;
 
-impl Secret {
-    /// Takes a secret text.
-    pub fn new(text: &str) -> Secret {
-        Secret(text.into())
-    }
-    /// The text.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
+pub use client::{Account, ClientLogin, Proof, Refusal, Step};
+pub use credential::{Credential, CredentialError};
+pub use mock::MockSecret;
+pub use scram::{ScramKeys, ScramVerifier, salt_password};
+pub use secret::{Secret, SecretKey};
+pub use server::{LoginRules, ServerLogin, ServerSecret, ServerStep};
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+/// Bytes of a login message's body, from either side, above which it is refused unread (PostgreSQL's own limit).
+pub const MESSAGE_BYTES_MAX: usize = 65_535;
+/// Bytes of a peer's nonce.
+pub const NONCE_BYTES_MAX: usize = 1_024;
+/// Bytes of a salt.
+pub const SALT_BYTES_MAX: usize = 1_024;
+/// Iterations of PBKDF2 that we are ready to compute; a hostile peer could ask for 2³¹.
+pub const ITERATIONS_MAX: u32 = 100_000;
+/// Iterations of verifiers that we derive; PostgreSQL's default.
+pub const ITERATIONS_DEFAULT: u32 = 4_096;
+/// Bytes of the salt of verifiers that we derive; PostgreSQL's length.
+pub const SALT_BYTES: usize = 16;
 
-/// What a user's login is checked against.
-#[derive(Clone, Debug)]
-pub enum Credential {
-    /// A plain password.
-    Plain(Secret),
-}
+/// A source of unpredictable bytes.
+pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);

@@ -1,0 +1,106 @@
+//! What a user's login is checked against, and how it is written.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::scram::ScramVerifier;
+use super::secret::{Secret, SecretKey};
+use super::{ITERATIONS_DEFAULT, Random, SALT_BYTES, ServerSecret};
+
+/// What a user's login is checked against.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A plain password. Serves every method, and every server.
+    Plain {
+        /// As configured.
+        password: Secret,
+        /// Derived beforehand, so that no login pays for it; `None`: a SCRAM login asks for a PBKDF2 first.
+        verifier: Option<ScramVerifier>,
+    },
+    /// The 32 hexadecimal digits of `md5(password + user)`. As good as the password where MD5 is accepted.
+    Md5(SecretKey),
+    /// A SCRAM verifier. Serves servers with the same verifier once a client proved itself against it.
+    Scram(ScramVerifier),
+}
+
+/// Why a text is no credential. Holds nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialError {
+    /// No text at all.
+    Empty,
+    /// A NUL byte, which no client could send.
+    Nul,
+    /// `SCRAM-SHA-256$` with something else behind it than a verifier.
+    Verifier,
+    /// The salt is empty, longer than 1,024 bytes, or no base64.
+    Salt,
+    /// The iterations are no number from 1 to 2,147,483,647.
+    Iterations,
+}
+
+impl fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CredentialError::Empty => "the secret is empty",
+            CredentialError::Nul => "the secret contains a NUL byte",
+            CredentialError::Verifier => {
+                "the SCRAM verifier is malformed; expected SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>"
+            }
+            CredentialError::Salt => "the salt of the SCRAM verifier is not base64 of 1 to 1,024 bytes",
+            CredentialError::Iterations => "the iterations of the SCRAM verifier are not from 1 to 2,147,483,647",
+        })
+    }
+}
+
+impl std::error::Error for CredentialError {}
+
+impl Credential {
+    /// Reads a secret text: `md5` with 32 digits, a SCRAM verifier, else a plain password. Costs no PBKDF2.
+    ///
+    /// PostgreSQL takes a malformed verifier for a password; that hides a typing error until the first login, so
+    /// it is an error here.
+    pub fn parse(text: &str) -> Result<Credential, CredentialError> {
+        if text.is_empty() {
+            return Err(CredentialError::Empty);
+        }
+        if text.contains('\0') {
+            return Err(CredentialError::Nul);
+        }
+        if let Some(hash) = parse_md5(text) {
+            return Ok(Credential::Md5(hash));
+        }
+        if text.starts_with("SCRAM-SHA-256$") {
+            return ScramVerifier::parse(text).map(Credential::Scram);
+        }
+        Ok(Credential::Plain { password: Secret::new(text), verifier: None })
+    }
+
+    /// Reads a secret text and derives what logins need. Costs a PBKDF2 for a plain password: never on a loop.
+    pub fn prepare(text: &str, random: Random<'_>) -> Result<Credential, CredentialError> {
+        let mut credential = Credential::parse(text)?;
+        if let Credential::Plain { password, verifier } = &mut credential {
+            let mut salt = [0; SALT_BYTES];
+            random(&mut salt);
+            let iterations = NonZeroU32::new(ITERATIONS_DEFAULT).expect("the default is above 0");
+            *verifier = Some(ScramVerifier::derive(password, &salt, iterations));
+        }
+        Ok(credential)
+    }
+
+    /// What this alone is worth towards servers. `None` for a verifier: there the client's proof decides
+    /// ([`super::Proof::server_secret`]).
+    pub fn server_secret(&self) -> Option<ServerSecret> {
+        match self {
+            Credential::Plain { password, .. } => Some(ServerSecret::Plain { password: password.clone(), keys: None }),
+            Credential::Md5(hash) => Some(ServerSecret::Md5(hash.clone())),
+            Credential::Scram(_) => None,
+        }
+    }
+}
+
+/// The digits of `md5<32 lower-case hexadecimal digits>`, PostgreSQL's own test for that form.
+fn parse_md5(text: &str) -> Option<SecretKey> {
+    let digits: [u8; 32] = text.strip_prefix("md5")?.as_bytes().try_into().ok()?;
+    let is_hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    is_hex.then(|| SecretKey::new(digits))
+}
