@@ -14,16 +14,16 @@
 //! against a mock ([`MockSecret`]); both are refused with the same words after the same work.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use forebay_pgwire::frontend::{self, SaslInitialResponse, tag};
+use forebay_pgwire::{DecodeError, write};
 use forebay_spec::{Report, errors};
 
-use super::message::{self, kind};
 use super::scram::{ScramKeys, ScramVerifier, affordable_iterations, normalize};
 use super::verifying::{Fault, Verifying};
 use super::{Credential, ITERATIONS_DEFAULT, MESSAGE_BYTES_MAX, MockSecret, Random, SALT_BYTES, Secret, SecretKey};
-use super::{ServerSecret, md5};
+use super::{ServerSecret, encoded, md5};
 use crate::config::AuthMethod;
 use crate::io::TlsInfo;
 
@@ -59,7 +59,7 @@ pub enum Step {
         /// At most 1,024 bytes.
         salt: Arc<[u8]>,
         /// 1 to 100,000.
-        iterations: NonZeroU32,
+        iterations: u32,
     },
     /// The client is who it claims to be.
     Done {
@@ -175,7 +175,7 @@ impl ClientLogin {
             },
             (AuthMethod::Password, _) => {
                 login.state = State::Password { credential: credential.cloned(), mock: mock.verifier(user) };
-                Step::Send(message::request(kind::CLEARTEXT, &[]))
+                Step::Send(encoded(write::authentication_cleartext))
             }
             (AuthMethod::Md5, Some(Credential::Scram(_))) => login.begin_scram(account, tls, mock, random),
             (AuthMethod::Md5, None) if mock.is_scram_under_md5() => login.begin_scram(account, tls, mock, random),
@@ -188,7 +188,7 @@ impl ClientLogin {
     /// The client's next message came: its tag and its body without the length.
     pub fn message(&mut self, tag: u8, body: &[u8]) -> Step {
         let state = std::mem::replace(&mut self.state, State::Finished);
-        if tag != message::CLIENT_TAG {
+        if tag != tag::PASSWORD {
             return unexpected(tag);
         }
         if body.len() > MESSAGE_BYTES_MAX {
@@ -235,7 +235,7 @@ impl ClientLogin {
             Account::NoSecret => (mock.md5(&self.user), Some(NO_SECRET)),
         };
         self.state = State::Md5 { expected: md5::answer(&stored, salt), doomed };
-        Step::Send(message::request(kind::MD5, &salt))
+        Step::Send(encoded(|out| write::authentication_md5(out, salt)))
     }
 
     fn begin_scram(
@@ -273,14 +273,15 @@ impl ClientLogin {
     }
 
     fn offer_scram(&mut self, verifying: Box<Verifying>) -> Step {
-        let offer = message::request(kind::SASL, &verifying.mechanisms());
+        let offer = encoded(|out| write::authentication_sasl(out, verifying.mechanisms()));
         self.state = State::SaslInitial(verifying);
         Step::Send(offer)
     }
 
     fn password_came(&mut self, credential: Option<Credential>, mock: ScramVerifier, body: &[u8]) -> Step {
-        let Some(given) = message::read_password(body) else {
-            return malformed("PasswordMessage is not one string");
+        let given = match frontend::password(body) {
+            Ok(given) => given,
+            Err(error) => return undecodable(&error),
         };
         // A password that is no UTF-8 can't be any of ours; it goes the long way all the same.
         let given = std::str::from_utf8(given).map(Secret::new);
@@ -310,8 +311,9 @@ impl ClientLogin {
     }
 
     fn md5_came(&mut self, expected: &SecretKey, doomed: Option<&'static str>, body: &[u8]) -> Step {
-        let Some(given) = message::read_password(body) else {
-            return malformed("PasswordMessage is not one string");
+        let given = match frontend::password(body) {
+            Ok(given) => given,
+            Err(error) => return undecodable(&error),
         };
         let digits = given.strip_prefix(b"md5").and_then(|digits| <[u8; 32]>::try_from(digits).ok());
         let is_right = digits.is_some_and(|digits| SecretKey::new(digits).is_same(expected));
@@ -323,8 +325,9 @@ impl ClientLogin {
     }
 
     fn sasl_initial_came(&mut self, mut verifying: Box<Verifying>, body: &[u8]) -> Step {
-        let Some((mechanism, data)) = message::read_sasl_initial(body) else {
-            return malformed("SASLInitialResponse is cut short or too long");
+        let SaslInitialResponse { mechanism, data } = match SaslInitialResponse::decode(body) {
+            Ok(response) => response,
+            Err(error) => return undecodable(&error),
         };
         if let Err(fault) = verifying.choose(mechanism) {
             return self.fault(fault);
@@ -334,7 +337,7 @@ impl ClientLogin {
             // RFC 4422 allows a client to begin without data; the server then answers with none.
             None => {
                 self.state = State::SaslFirst(verifying);
-                Step::Send(message::request(kind::SASL_CONTINUE, &[]))
+                Step::Send(encoded(|out| write::authentication_sasl_continue(out, &[])))
             }
         }
     }
@@ -342,7 +345,7 @@ impl ClientLogin {
     fn sasl_first_came(&mut self, mut verifying: Box<Verifying>, data: &[u8]) -> Step {
         match verifying.challenge(data) {
             Ok(challenge) => {
-                let send = message::request(kind::SASL_CONTINUE, challenge.as_bytes());
+                let send = encoded(|out| write::authentication_sasl_continue(out, challenge.as_bytes()));
                 self.state = State::SaslFinal(verifying);
                 Step::Send(send)
             }
@@ -352,9 +355,10 @@ impl ClientLogin {
 
     fn sasl_final_came(&mut self, verifying: &Verifying, body: &[u8]) -> Step {
         match verifying.conclude(body) {
-            Ok((verdict, keys)) => {
-                Step::Done { reply: message::request(kind::SASL_FINAL, verdict.as_bytes()), proof: Proof::Scram(keys) }
-            }
+            Ok((verdict, keys)) => Step::Done {
+                reply: encoded(|out| write::authentication_sasl_final(out, verdict.as_bytes())),
+                proof: Proof::Scram(keys),
+            },
             Err(fault) => self.fault(fault),
         }
     }
@@ -374,6 +378,10 @@ impl ClientLogin {
 fn ask_salted(password: Secret, salt: Arc<[u8]>, iterations: u32) -> Step {
     let iterations = affordable_iterations(iterations).expect("mocks and verifiers to check are within the limit");
     Step::AskSaltedPassword { password, salt, iterations }
+}
+
+fn undecodable(error: &DecodeError) -> Step {
+    refused(errors::malformed_message(error), "malformed login message")
 }
 
 fn malformed(cause: &'static str) -> Step {

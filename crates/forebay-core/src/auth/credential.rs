@@ -1,7 +1,6 @@
 //! What a user's login is checked against, and how it is written.
 
 use std::fmt;
-use std::num::NonZeroU32;
 
 use super::scram::ScramVerifier;
 use super::secret::{Secret, SecretKey};
@@ -81,8 +80,7 @@ impl Credential {
         if let Credential::Plain { password, verifier } = &mut credential {
             let mut salt = [0; SALT_BYTES];
             random(&mut salt);
-            let iterations = NonZeroU32::new(ITERATIONS_DEFAULT).expect("the default is above 0");
-            *verifier = Some(ScramVerifier::derive(password, &salt, iterations));
+            *verifier = Some(ScramVerifier::derive(password, &salt, ITERATIONS_DEFAULT));
         }
         Ok(credential)
     }
@@ -103,4 +101,35 @@ fn parse_md5(text: &str) -> Option<SecretKey> {
     let digits: [u8; 32] = text.strip_prefix("md5")?.as_bytes().try_into().ok()?;
     let is_hex = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     is_hex.then(|| SecretKey::new(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A password taken for a hash, or a hash for a password, locks its user out.
+    #[test]
+    fn the_form_of_a_secret_tells_what_it_is() {
+        let hash = format!("md5{}", "0123456789abcdef".repeat(2));
+        assert!(matches!(Credential::parse(&hash), Ok(Credential::Md5(_))));
+        for password in ["secret", "md5", "md50123", &hash.to_uppercase(), &hash.replace("abc", "ABC"), "SCRAM-SHA-1$"]
+        {
+            assert!(matches!(Credential::parse(password), Ok(Credential::Plain { .. })), "{password}");
+        }
+        let verifier = ScramVerifier::derive(&Secret::new("secret"), &[1; 16], 2).to_secret();
+        assert!(matches!(Credential::parse(verifier.expose()), Ok(Credential::Scram(_))));
+        assert_eq!(Credential::parse("").map(|_| ()), Err(CredentialError::Empty));
+        assert_eq!(Credential::parse("a\0b").map(|_| ()), Err(CredentialError::Nul));
+        assert_eq!(Credential::parse("SCRAM-SHA-256$").map(|_| ()), Err(CredentialError::Verifier));
+    }
+
+    /// Were it not prepared, every SCRAM login would wait for a PBKDF2.
+    #[test]
+    fn a_prepared_password_has_its_verifier_beside_it() {
+        let credential = Credential::prepare("secret", &mut |out| out.fill(9)).expect("a password is well formed");
+        let Credential::Plain { verifier: Some(verifier), .. } = credential else {
+            panic!("no verifier was derived");
+        };
+        assert_eq!((verifier.iterations, &*verifier.salt), (ITERATIONS_DEFAULT, &[9; SALT_BYTES][..]));
+    }
 }

@@ -1,8 +1,6 @@
 //! What an unknown user's login is checked against, so that it looks and lasts like a known user's with a wrong
 //! password (reliability rule R3).
 
-use std::num::NonZeroU32;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -31,7 +29,7 @@ impl MockSecret {
 
     /// The same key with another disguise. Iterations that we would not compute are not shown either.
     pub fn disguised(&self, iterations: u32, is_scram_under_md5: bool) -> MockSecret {
-        let iterations = affordable_iterations(iterations).map_or(ITERATIONS_DEFAULT, NonZeroU32::get);
+        let iterations = affordable_iterations(iterations).unwrap_or(ITERATIONS_DEFAULT);
         MockSecret { key: self.key.clone(), iterations, is_scram_under_md5 }
     }
 

@@ -11,7 +11,6 @@ pub mod scram;
 pub mod server;
 
 mod md5;
-mod message;
 mod proving;
 mod secret;
 mod verifying;
@@ -38,3 +37,10 @@ pub const SALT_BYTES: usize = 16;
 
 /// A source of unpredictable bytes.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
+
+/// A message as bytes of its own.
+fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut bytes);
+    bytes
+}

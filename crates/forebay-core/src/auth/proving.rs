@@ -113,3 +113,62 @@ impl Proving {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Secret, salt_password};
+
+    const SERVER_FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+
+    fn rfc_exchange() -> Proving {
+        let mut proving = Proving::new(Binding::Unsupported, String::from("rOprNGfwEbeRWgbNEkqO"));
+        proving.first_bare = String::from("n=user,r=rOprNGfwEbeRWgbNEkqO");
+        proving
+    }
+
+    /// With a wrong proof no login to any server succeeds.
+    #[test]
+    fn the_example_of_rfc_7677_is_answered_as_printed_there() {
+        let mut proving = rfc_exchange();
+        assert_eq!(proving.first(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+        let challenge = proving.challenge(SERVER_FIRST.as_bytes()).expect("the challenge is well formed");
+        let salted = salt_password(&Secret::new("pencil"), &challenge.salt, challenge.iterations);
+        let keys = ScramKeys::from_salted(&salted, &challenge.salt, challenge.iterations);
+        assert_eq!(
+            proving.answer(&keys),
+            "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+             p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+        );
+        assert_eq!(proving.conclude(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="), Ok(()));
+        assert!(proving.conclude(b"v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=").is_err());
+        assert!(proving.conclude(b"e=other-error").is_err());
+    }
+
+    /// A server that chooses the nonce alone could replay an old exchange; one that sets no limits could stall us.
+    #[test]
+    fn a_challenge_out_of_bounds_is_refused() {
+        let long_nonce = format!("r=rOprNGfwEbeRWgbNEkqO{},s=AAAA,i=1", "x".repeat(1_005));
+        let long_salt = format!("r=rOprNGfwEbeRWgbNEkqOx,s={},i=1", "A".repeat(1_372));
+        for message in [
+            "",
+            "r=rOprNGfwEbeRWgbNEkqO,s=AAAA,i=1",
+            "r=xOprNGfwEbeRWgbNEkqOx,s=AAAA,i=1",
+            "r=rOprNGfwEbeRWgbNEkqO\u{7f},s=AAAA,i=1",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=,i=1",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAA,i=1",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=0",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=+1",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=2147483648",
+            "r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=1,",
+            "m=x,r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=1",
+            &long_nonce,
+            &long_salt,
+        ] {
+            assert!(rfc_exchange().challenge(message.as_bytes()).is_err(), "{message}");
+        }
+        assert!(rfc_exchange().challenge(b"r=rOprNGfwEbeRWgbNEkqOx,s=AAAA,i=1").is_ok());
+    }
+}

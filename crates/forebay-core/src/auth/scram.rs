@@ -50,9 +50,9 @@ pub struct ScramKeys {
 
 impl ScramVerifier {
     /// Derives the verifier of `password`, which is normalized here. Costs a PBKDF2: never called on a loop.
-    pub fn derive(password: &Secret, salt: &[u8], iterations: NonZeroU32) -> ScramVerifier {
+    pub fn derive(password: &Secret, salt: &[u8], iterations: u32) -> ScramVerifier {
         let salted = salt_password(&normalize(password), salt, iterations);
-        ScramKeys::from_salted(&salted, salt, iterations.get()).verifier()
+        ScramKeys::from_salted(&salted, salt, iterations).verifier()
     }
 
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, as `pg_authid.rolpassword` holds it.
@@ -110,7 +110,10 @@ impl ScramKeys {
 }
 
 /// PBKDF2 over a password that is normalized already. Milliseconds: for a side thread, never for a loop.
-pub fn salt_password(password: &Secret, salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
+///
+/// `iterations` is above 0, as in every question that core asks.
+pub fn salt_password(password: &Secret, salt: &[u8], iterations: u32) -> [u8; 32] {
+    let iterations = NonZeroU32::new(iterations).expect("a count of iterations is above 0");
     let mut salted = [0; 32];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password.expose().as_bytes(), &mut salted);
     salted
@@ -175,8 +178,8 @@ pub(super) fn parse_iterations(text: &str) -> Option<u32> {
 }
 
 /// The iterations, if we are ready to compute them.
-pub(super) fn affordable_iterations(iterations: u32) -> Option<NonZeroU32> {
-    NonZeroU32::new(iterations).filter(|iterations| iterations.get() <= ITERATIONS_MAX)
+pub(super) fn affordable_iterations(iterations: u32) -> Option<u32> {
+    (1..=ITERATIONS_MAX).contains(&iterations).then_some(iterations)
 }
 
 /// A salt in base64, its length checked before it is decoded.
@@ -196,4 +199,65 @@ pub(super) fn decode_key(text: &str) -> Option<SecretKey> {
         return None;
     }
     Some(SecretKey::new(bytes[..32].try_into().expect("the slice has 32 bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passwords beyond ASCII would work in psql and fail here.
+    #[test]
+    fn passwords_are_normalized_as_rfc_4013_and_postgresql_do() {
+        for (password, normalized) in [
+            ("I\u{ad}X", "IX"),
+            ("user", "user"),
+            ("USER", "USER"),
+            ("\u{aa}", "a"),
+            ("\u{2168}", "IX"),
+            ("a\u{a0}b", "a b"),
+            // Prohibited, bidirectional, empty after mapping: PostgreSQL takes the bytes as they are.
+            ("\u{7}", "\u{7}"),
+            ("\u{627}1", "\u{627}1"),
+            ("\u{ad}", "\u{ad}"),
+        ] {
+            assert_eq!(normalize(&Secret::new(password)).expose(), normalized);
+        }
+    }
+
+    /// The oracle is the code that rust-postgres sends to ALTER ROLE.
+    #[test]
+    fn a_derived_verifier_is_the_one_that_others_derive() {
+        for password in
+            ["pencil", "I\u{ad}X", "\u{7}", "a password of more than sixty-four bytes, which HMAC hashes first ...."]
+        {
+            let theirs = postgres_protocol::password::scram_sha_256(password.as_bytes());
+            let parsed = ScramVerifier::parse(&theirs).expect("their verifier is well formed");
+            let ours = ScramVerifier::derive(&Secret::new(password), &parsed.salt, parsed.iterations);
+            assert_eq!(ours.to_secret().expose(), theirs);
+        }
+    }
+
+    /// A verifier read wrongly locks its user out; one accepted without bounds is a way to stall a login.
+    #[test]
+    fn a_malformed_verifier_is_refused_and_says_why() {
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let long_salt = BASE64.encode([1; 1_025]);
+        for (text, error) in [
+            (format!("SCRAM-SHA-256$4096:AAAA${key}"), CredentialError::Verifier),
+            (format!("SCRAM-SHA-256$4096:AAAA${key}:{key}:"), CredentialError::Verifier),
+            (format!("SCRAM-SHA-256$4096:AAAA${key}:AAAA"), CredentialError::Verifier),
+            (format!("SCRAM-SHA-1$4096:AAAA${key}:{key}"), CredentialError::Verifier),
+            (format!("SCRAM-SHA-256$4096:${key}:{key}"), CredentialError::Salt),
+            (format!("SCRAM-SHA-256$4096:A${key}:{key}"), CredentialError::Salt),
+            (format!("SCRAM-SHA-256$4096:{long_salt}${key}:{key}"), CredentialError::Salt),
+            (format!("SCRAM-SHA-256$0:AAAA${key}:{key}"), CredentialError::Iterations),
+            (format!("SCRAM-SHA-256$-1:AAAA${key}:{key}"), CredentialError::Iterations),
+            (format!("SCRAM-SHA-256$99999999999:AAAA${key}:{key}"), CredentialError::Iterations),
+        ] {
+            assert_eq!(ScramVerifier::parse(&text).map(|_| ()), Err(error), "{text}");
+        }
+        assert!(ScramVerifier::parse(&format!("SCRAM-SHA-256$4096:AAAA${key}:{key}")).is_ok());
+        let longest_salt = BASE64.encode([1; 1_024]);
+        assert!(ScramVerifier::parse(&format!("SCRAM-SHA-256$1:{longest_salt}${key}:{key}")).is_ok());
+    }
 }

@@ -13,13 +13,14 @@
 //! not know our password.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::message::{self, kind};
+use forebay_pgwire::backend::{Authentication, Mechanisms};
+use forebay_pgwire::write;
+
 use super::proving::{Binding, Challenge, Proving};
 use super::scram::{PLAIN_MECHANISM, PLUS_MECHANISM, ScramKeys, affordable_iterations, nonce, normalize};
-use super::{MESSAGE_BYTES_MAX, Random, Secret, SecretKey, md5};
+use super::{MESSAGE_BYTES_MAX, Random, Secret, SecretKey, encoded, md5};
 use crate::io::TlsInfo;
 
 /// What we have to prove ourselves with.
@@ -58,7 +59,7 @@ pub enum ServerStep {
         /// At most 1,024 bytes.
         salt: Arc<[u8]>,
         /// 1 to 100,000.
-        iterations: NonZeroU32,
+        iterations: u32,
     },
     /// Send nothing and wait for the next authentication request.
     Wait,
@@ -134,31 +135,34 @@ impl ServerLogin {
         if body.len() > MESSAGE_BYTES_MAX {
             return failed("it sent an authentication request of more than 65,535 bytes");
         }
-        let Some((kind, data)) = message::read_request(body) else {
-            return failed("it sent an authentication request without a kind");
+        let request = match Authentication::decode(body) {
+            Ok(request) => request,
+            Err(error) => return ServerStep::Failed(format!("it sent an {error}").into()),
         };
-        match (state, kind) {
-            (State::Start, kind::OK) if self.rules.is_binding_required => {
+        match (state, request) {
+            (State::Start, Authentication::Ok) if self.rules.is_binding_required => {
                 failed("it asked for no proof, but channel binding is required")
             }
-            (State::Start | State::Answered, kind::OK) => ServerStep::Ok,
-            (State::Start, kind::CLEARTEXT | kind::MD5) if self.rules.is_binding_required => {
+            (State::Start | State::Answered, Authentication::Ok) => ServerStep::Ok,
+            (State::Start, Authentication::Cleartext | Authentication::Md5 { .. })
+                if self.rules.is_binding_required =>
+            {
                 failed("it did not offer SCRAM-SHA-256-PLUS, but channel binding is required")
             }
-            (State::Start, kind::CLEARTEXT) => self.cleartext_asked(),
-            (State::Start, kind::MD5) => self.md5_asked(data),
-            (State::Start, kind::SASL) => self.sasl_asked(data),
-            (State::SaslFirst(proving), kind::SASL_CONTINUE) => self.challenge_came(proving, data),
-            (State::SaslFinal(proving, keys), kind::SASL_FINAL) => self.verdict_came(&proving, keys, data),
-            (State::Start, kind) => {
+            (State::Start, Authentication::Cleartext) => self.cleartext_asked(),
+            (State::Start, Authentication::Md5 { salt }) => self.md5_asked(salt),
+            (State::Start, Authentication::Sasl { mechanisms }) => self.sasl_asked(mechanisms),
+            (State::SaslFirst(proving), Authentication::SaslContinue(data)) => self.challenge_came(proving, data),
+            (State::SaslFinal(proving, keys), Authentication::SaslFinal(data)) => {
+                self.verdict_came(&proving, keys, data)
+            }
+            (State::Start, Authentication::Other(kind)) => {
                 ServerStep::Failed(format!("it asked for authentication of kind {kind}, which is not supported").into())
             }
-            (State::SaslFirst(_) | State::Salting(..) | State::SaslFinal(..), kind::OK) => {
+            (State::SaslFirst(_) | State::Salting(..) | State::SaslFinal(..), Authentication::Ok) => {
                 failed("it let us in before it proved that it knows the password")
             }
-            (_, kind) => {
-                ServerStep::Failed(format!("it sent an authentication request of kind {kind} out of order").into())
-            }
+            _ => failed("it sent an authentication request out of order"),
         }
     }
 
@@ -186,13 +190,10 @@ impl ServerLogin {
             return failed("it asked for the plain password over a connection without encryption");
         }
         self.state = State::Answered;
-        ServerStep::Send(message::password(password.expose().as_bytes()))
+        ServerStep::Send(encoded(|out| write::password(out, password.expose())))
     }
 
-    fn md5_asked(&mut self, data: &[u8]) -> ServerStep {
-        let Ok(salt) = <[u8; 4]>::try_from(data) else {
-            return failed("its MD5 salt has not 4 bytes");
-        };
+    fn md5_asked(&mut self, salt: [u8; 4]) -> ServerStep {
         let stored = match &self.secret {
             Some(ServerSecret::Plain { password, .. }) => md5::stored_hash(&self.user, password.expose()),
             Some(ServerSecret::Md5(hash)) => hash.clone(),
@@ -200,17 +201,14 @@ impl ServerLogin {
         };
         let answer = md5::answer(&stored, salt);
         self.state = State::Answered;
-        ServerStep::Send(message::password(&[b"md5", &answer.expose()[..]].concat()))
+        ServerStep::Send(encoded(|out| write::password(out, [b"md5", &answer.expose()[..]].concat())))
     }
 
-    fn sasl_asked(&mut self, data: &[u8]) -> ServerStep {
+    fn sasl_asked(&mut self, mechanisms: Mechanisms<'_>) -> ServerStep {
         if !matches!(self.secret, Some(ServerSecret::Plain { .. } | ServerSecret::Scram(_))) {
             return self.unfit("SCRAM");
         }
-        let Some(mechanisms) = message::read_mechanisms(data) else {
-            return failed("its list of SASL mechanisms is malformed");
-        };
-        let offers = |name: &str| mechanisms.contains(&name.as_bytes());
+        let offers = |name: &str| mechanisms.iter().any(|offered| offered == name.as_bytes());
         let certificate_hash = self.certificate_hash.clone().filter(|hash| !hash.is_empty());
         let (mechanism, binding) = match (offers(PLUS_MECHANISM), certificate_hash) {
             (true, _) if self.certificate_hash.is_none() => {
@@ -231,7 +229,8 @@ impl ServerLogin {
             return failed("it did not offer SCRAM-SHA-256-PLUS, but channel binding is required");
         }
         let proving = Proving::new(binding, std::mem::take(&mut self.nonce));
-        let send = message::sasl_initial(mechanism, proving.first().as_bytes());
+        let first = proving.first();
+        let send = encoded(|out| write::sasl_initial(out, mechanism, Some(first.as_bytes())));
         self.state = State::SaslFirst(Box::new(proving));
         ServerStep::Send(send)
     }
@@ -270,7 +269,7 @@ impl ServerLogin {
     fn answer(&mut self, mut proving: Box<Proving>, keys: ScramKeys) -> ServerStep {
         let answer = proving.answer(&keys);
         self.state = State::SaslFinal(proving, keys);
-        ServerStep::Send(message::sasl_response(answer.as_bytes()))
+        ServerStep::Send(encoded(|out| write::sasl_response(out, answer.as_bytes())))
     }
 
     fn verdict_came(&mut self, proving: &Proving, keys: ScramKeys, data: &[u8]) -> ServerStep {

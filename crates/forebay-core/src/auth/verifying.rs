@@ -70,16 +70,9 @@ impl Verifying {
         self.verifier = verifier;
     }
 
-    /// The list of mechanisms, as message AuthenticationSASL carries it.
-    pub(super) fn mechanisms(&self) -> Vec<u8> {
-        let plus = if self.certificate_hash.is_some() { &[PLUS_MECHANISM][..] } else { &[] };
-        let mut list = Vec::new();
-        for mechanism in plus.iter().chain(&[PLAIN_MECHANISM]) {
-            list.extend_from_slice(mechanism.as_bytes());
-            list.push(0);
-        }
-        list.push(0);
-        list
+    /// What we offer, the stronger first.
+    pub(super) fn mechanisms(&self) -> &'static [&'static str] {
+        if self.certificate_hash.is_some() { &[PLUS_MECHANISM, PLAIN_MECHANISM] } else { &[PLAIN_MECHANISM] }
     }
 
     /// The client chose a mechanism.
@@ -182,5 +175,81 @@ fn text(message: &[u8]) -> Result<&str, Fault> {
     match std::str::from_utf8(message) {
         Ok(text) if !text.contains('\0') => Ok(text),
         _ => Err(Fault::Malformed("SCRAM message is not a text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Secret;
+
+    /// Without TLS, or with the certificate hash `[7; 32]`.
+    fn rfc_exchange(is_encrypted: bool) -> Verifying {
+        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("the RFC's salt is base64");
+        let verifier = ScramVerifier::derive(&Secret::new("pencil"), &salt, 4_096);
+        let certificate_hash = is_encrypted.then(|| Arc::from([7; 32]));
+        let mut verifying = Verifying::new(verifier, None, certificate_hash, &mut |out| out.fill(0));
+        verifying.nonce = String::from("%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
+        verifying
+    }
+
+    /// With a wrong challenge or signature no client can log in.
+    #[test]
+    fn the_example_of_rfc_7677_is_checked_as_printed_there() {
+        let mut verifying = rfc_exchange(false);
+        assert_eq!(verifying.choose(b"SCRAM-SHA-256"), Ok(()));
+        assert_eq!(
+            verifying.challenge(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"),
+            Ok("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")
+        );
+        let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                    p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        let (verdict, keys) = verifying.conclude(last.as_bytes()).expect("the proof is right");
+        assert_eq!(verdict, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert!(keys.opens(&verifying.verifier), "the recovered ClientKey serves for pass-through");
+        let other = last.replace("c=biws", "c=eSws");
+        assert!(matches!(verifying.conclude(other.as_bytes()), Err(Fault::Rejected(_))));
+    }
+
+    /// Each line is an attack or a broken driver that PostgreSQL refuses as well.
+    #[test]
+    fn a_first_message_that_breaks_the_rules_is_refused() {
+        let long = format!("n,,n=,r={}", "x".repeat(1_025));
+        for (is_encrypted, mechanism, message) in [
+            (false, "SCRAM-SHA-256", ""),
+            (false, "SCRAM-SHA-256", "n"),
+            (false, "SCRAM-SHA-256", "n,n=,r=x"),
+            (false, "SCRAM-SHA-256", "n,a=ops,n=,r=x"),
+            (false, "SCRAM-SHA-256", "n,,m=,n=,r=x"),
+            (false, "SCRAM-SHA-256", "n,,r=x"),
+            (false, "SCRAM-SHA-256", "n,,n=x"),
+            (false, "SCRAM-SHA-256", "n,,n=,r="),
+            (false, "SCRAM-SHA-256", "n,,n=,r=\u{e4}"),
+            (false, "SCRAM-SHA-256", "n,,n=\0,r=x"),
+            (false, "SCRAM-SHA-256", "p=tls-server-end-point,,n=,r=x"),
+            (false, "SCRAM-SHA-256", "x,,n=,r=x"),
+            (false, "SCRAM-SHA-256", &long),
+            (true, "SCRAM-SHA-256", "y,,n=,r=x"),
+            (true, "SCRAM-SHA-256", "p=tls-server-end-point,,n=,r=x"),
+            (true, "SCRAM-SHA-256-PLUS", "n,,n=,r=x"),
+            (true, "SCRAM-SHA-256-PLUS", "y,,n=,r=x"),
+            (true, "SCRAM-SHA-256-PLUS", "p=tls-unique,,n=,r=x"),
+        ] {
+            let mut verifying = rfc_exchange(is_encrypted);
+            assert_eq!(verifying.choose(mechanism.as_bytes()), Ok(()));
+            assert!(verifying.challenge(message.as_bytes()).is_err(), "{mechanism} {message}");
+        }
+    }
+
+    /// A client without TLS that says `y` is right: nothing was offered.
+    #[test]
+    fn a_mechanism_or_flag_is_legal_only_where_it_was_offered() {
+        assert_eq!(rfc_exchange(false).mechanisms(), ["SCRAM-SHA-256"]);
+        assert_eq!(rfc_exchange(true).mechanisms(), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
+        assert!(rfc_exchange(false).choose(b"SCRAM-SHA-256-PLUS").is_err());
+        assert!(rfc_exchange(true).choose(b"SCRAM-SHA-1").is_err());
+        let mut verifying = rfc_exchange(false);
+        assert_eq!(verifying.choose(b"SCRAM-SHA-256"), Ok(()));
+        assert!(verifying.challenge(b"y,,n=,r=x,e=an extension to ignore").is_ok());
     }
 }
