@@ -3,6 +3,8 @@
 //! Every call that may block gives the interpreter lock away first. What crosses here is bytes, JSON and plain
 //! tuples; the types are Python's (`python/forebay/_engine.pyi`).
 
+mod text;
+
 use pyo3::prelude::*;
 
 /// The version of the package, which stands in the workspace's Cargo.toml.
@@ -13,5 +15,9 @@ fn version() -> &'static str {
 
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(version, module)?)
+    module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(text::parse_toml, module)?)?;
+    module.add_function(wrap_pyfunction!(text::parse_ini, module)?)?;
+    module.add_function(wrap_pyfunction!(text::parse_userlist, module)?)?;
+    module.add_function(wrap_pyfunction!(text::scram_verifier, module)?)
 }

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from forebay import __version__
-from forebay.cli.failure import Failure, sentence_for
+from forebay.failure import Failure, sentence_for
 
 VERBS: dict[str, str] = {
     "check": "forebay.cli.check",

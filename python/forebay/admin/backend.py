@@ -1,0 +1,82 @@
+"""What console commands need of the running service; `forebay.control` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from forebay.admin.snapshot import Snapshot
+from forebay.observe.stats import Totals
+
+
+class Refused(Exception):
+    """An order that was not carried out; `because` completes "… was refused: "."""
+
+    def __init__(self, because: str) -> None:
+        super().__init__(because)
+        self.because = because
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """A setting for SHOW CONFIG; values as written in forebay.toml, secrets masked."""
+
+    key: str
+    value: str
+    default: str
+    is_changeable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is running."""
+
+    version: str
+    driver: str
+    workers: int
+
+
+class Backend(Protocol):
+    """The running service. Databases are named as clients name them; None means all of them."""
+
+    @property
+    def identity(self) -> Identity:
+        """Version, I/O driver and workers."""
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The configuration in force, as the engine got it (forebay_core::config::EngineConfig)."""
+
+    def settings(self) -> Sequence[SettingRow]:
+        """The settings in force."""
+
+    def totals(self) -> dict[str, Totals]:
+        """Totals since the start, by database."""
+
+    def averages(self) -> dict[str, Totals]:
+        """Averages over the last period, by database."""
+
+    async def snapshot(self) -> Snapshot:
+        """What the workers hold."""
+
+    async def pause(self, database: str | None) -> None:
+        """Returns once no server is in use. Raises Refused."""
+
+    async def resume(self, database: str | None) -> None:
+        """Raises Refused."""
+
+    async def kill(self, database: str | None) -> None:
+        """Raises Refused."""
+
+    async def kill_client(self, client: int) -> None:
+        """Raises Refused when there is none."""
+
+    async def reconnect(self, database: str | None) -> None:
+        """Raises Refused."""
+
+    async def reload(self) -> Sequence[str]:
+        """Returns what changed, a line each. Raises Refused with the findings."""
+
+    def shutdown(self, *, drain: bool) -> None:
+        """Begins to stop, after the console's answer is on its way."""

@@ -1,0 +1,1 @@
+"""Commands that change something: a file each."""

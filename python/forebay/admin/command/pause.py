@@ -1,0 +1,16 @@
+"""PAUSE [database]: holds new requests and waits until no server is in use."""
+
+from __future__ import annotations
+
+from forebay.admin.answer import Answer
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Command, Role, known_database
+
+
+async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
+    """Answers when it is carried out."""
+    await backend.pause(known_database(backend, arguments))
+    return Answer("PAUSE")
+
+
+COMMAND = Command("pause", Role.ADMIN, handler, arguments_max=1)

@@ -1,0 +1,65 @@
+"""What a command registers: its words, who may run it, and its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from forebay.admin.answer import Answer, ConsoleError, Table, Value
+from forebay.admin.backend import Backend
+from forebay._generated.show import COLUMNS
+
+
+class Role(Enum):
+    """Who a console user is: viewers may SHOW, admins may do everything."""
+
+    VIEWER = 1
+    ADMIN = 2
+
+
+Handler = Callable[[Backend, tuple[str, ...]], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the console.
+
+    name: in lower case; `show pools` for a table.
+    role: the least role that may run it.
+    arguments_max: words that may follow; more is an error.
+    """
+
+    name: str
+    role: Role
+    handler: Handler
+    arguments_max: int = 0
+
+
+def show(name: str, rows: Callable[[Backend], Awaitable[list[tuple[Value, ...]]]], *, role: Role) -> Command:
+    """A SHOW command: its columns are those of spec/show.toml."""
+
+    async def handler(backend: Backend, _: tuple[str, ...]) -> Answer:
+        return Answer("SHOW", Table(COLUMNS[name], await rows(backend)))
+
+    return Command(f"show {name}", role, handler)
+
+
+def known_database(backend: Backend, arguments: tuple[str, ...]) -> str | None:
+    """The database that the command names, or None for all.
+
+    Raises ConsoleError for one that is neither configured nor served by the fallback.
+    """
+    if not arguments:
+        return None
+    name = arguments[0]
+    if name in ("forebay", "pgbouncer"):
+        raise ConsoleError(sqlstate="0A000", message=f"the console's own database {name} can't be named here")
+    if backend.resolved.get("fallback_database") is None and name not in database_names(backend):
+        raise ConsoleError(sqlstate="3D000", message=f"no such database: {name}", hint="Run SHOW DATABASES.")
+    return name
+
+
+def database_names(backend: Backend) -> set[str]:
+    """Databases that the configuration lists."""
+    return {database["name"] for database in backend.resolved["databases"]}

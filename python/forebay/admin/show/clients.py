@@ -1,0 +1,45 @@
+"""SHOW CLIENTS."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from forebay.admin.answer import Value
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Role, show
+from forebay.admin.show.moment import ago, pointer
+
+
+async def rows(backend: Backend) -> list[tuple[Value, ...]]:
+    """A row for each client, oldest first."""
+    snapshot = await backend.snapshot()
+    now = datetime.now(UTC)
+    return [
+        (
+            "C",
+            client.user,
+            client.database,
+            "none",
+            client.state,
+            client.address,
+            client.port,
+            None,
+            None,
+            ago(now, client.age_us),
+            ago(now, client.request_us),
+            client.wait_us // 1_000_000,
+            client.wait_us % 1_000_000,
+            0,
+            pointer(client.id),
+            pointer(client.server),
+            0,
+            client.tls,
+            client.application_name,
+            client.prepared_statements,
+            client.id,
+        )
+        for client in sorted(snapshot.clients, key=lambda client: -client.age_us)
+    ]
+
+
+COMMAND = show("clients", rows, role=Role.VIEWER)

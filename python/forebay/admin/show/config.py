@@ -1,0 +1,18 @@
+"""SHOW CONFIG."""
+
+from __future__ import annotations
+
+from forebay.admin.answer import Value
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Role, show
+
+
+async def rows(backend: Backend) -> list[tuple[Value, ...]]:
+    """A row for each setting, by key. Admins only: paths of keys and commands for secrets stand here."""
+    return [
+        (row.key, row.value, row.default, "yes" if row.is_changeable else "no")
+        for row in sorted(backend.settings(), key=lambda row: row.key)
+    ]
+
+
+COMMAND = show("config", rows, role=Role.ADMIN)

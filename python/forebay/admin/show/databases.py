@@ -1,0 +1,63 @@
+"""SHOW DATABASES."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from forebay.admin.answer import Value
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Role, show
+
+
+async def rows(backend: Backend) -> list[tuple[Value, ...]]:
+    """A row for each database of the configuration, and for each that the fallback serves."""
+    snapshot = await backend.snapshot()
+    servers = Counter[str]()
+    for pool in snapshot.pools:
+        servers[pool.database] += pool.servers
+    clients = Counter(client.database for client in snapshot.clients)
+    listed = list(backend.resolved["databases"])
+    if (fallback := backend.resolved.get("fallback_database")) is not None:
+        known = {database["name"] for database in listed}
+        used = sorted((set(servers) | set(clients)) - known - {"forebay", "pgbouncer"})
+        listed.extend({**fallback, "name": name, "dbname": name} for name in used)
+    return [
+        _row(database, servers[database["name"]], clients[database["name"]], database["name"] in snapshot.paused)
+        for database in listed
+    ]
+
+
+def _row(database: dict[str, Any], servers: int, clients: int, is_paused: bool) -> tuple[Value, ...]:
+    host, port = split_endpoint(database["endpoints"][0])
+    pool = database["pool"]
+    return (
+        database["name"],
+        host,
+        port,
+        database["dbname"],
+        database.get("forced_user"),
+        pool["pool_size"],
+        pool["min_pool_size"],
+        0,
+        pool["server_lifetime"] // 1_000_000,
+        pool["pool_mode"],
+        None,
+        pool["max_db_connections"],
+        servers,
+        0,
+        clients,
+        int(is_paused),
+        0,
+    )
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int | None]:
+    """Host and port of `host:port` or `[v6]:port`; a Unix socket's path has no port."""
+    if endpoint.startswith("/"):
+        return endpoint, None
+    host, _, port = endpoint.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+COMMAND = show("databases", rows, role=Role.VIEWER)

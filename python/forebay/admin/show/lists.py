@@ -1,0 +1,33 @@
+"""SHOW LISTS."""
+
+from __future__ import annotations
+
+from forebay.admin.answer import Value
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Role, show
+
+
+async def rows(backend: Backend) -> list[tuple[Value, ...]]:
+    """A row for each of PgBouncer's lists; those that forebay does not have are 0."""
+    snapshot = await backend.snapshot()
+    logging_in = sum(client.state == "login" for client in snapshot.clients)
+    idle = sum(pool.sv_idle + pool.sv_used for pool in snapshot.pools)
+    return [
+        ("databases", len(backend.resolved["databases"])),
+        ("users", len(backend.resolved["users"])),
+        ("peers", 0),
+        ("pools", len(snapshot.pools)),
+        ("peer_pools", 0),
+        ("free_clients", 0),
+        ("used_clients", len(snapshot.clients) - logging_in),
+        ("login_clients", logging_in),
+        ("free_servers", idle),
+        ("used_servers", sum(pool.servers for pool in snapshot.pools) - idle),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ]
+
+
+COMMAND = show("lists", rows, role=Role.VIEWER)

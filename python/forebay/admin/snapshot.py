@@ -1,0 +1,121 @@
+"""What the workers hold, as they report it (forebay_core::command::Snapshot), merged over workers.
+
+Times are microseconds ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A client; `id` is unique over workers and time."""
+
+    id: int
+    user: str
+    database: str
+    application_name: str
+    state: str
+    address: str
+    port: int
+    age_us: int
+    request_us: int
+    wait_us: int
+    server: int | None
+    tls: str
+    prepared_statements: int
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A server connection; `id` is unique over workers and time."""
+
+    id: int
+    user: str
+    database: str
+    application_name: str
+    state: str
+    address: str
+    port: int
+    age_us: int
+    request_us: int
+    client: int | None
+    remote_pid: int
+    tls: str
+    prepared_statements: int
+    close_needed: bool
+
+
+class Pool(msgspec.Struct):
+    """A pool, or one worker's part of it."""
+
+    database: str
+    user: str
+    cl_active: int
+    cl_waiting: int
+    sv_active: int
+    sv_being_canceled: int
+    sv_idle: int
+    sv_used: int
+    sv_tested: int
+    sv_login: int
+    maxwait_us: int
+    pool_mode: str
+    sick: str | None
+
+    @property
+    def servers(self) -> int:
+        """Server connections of whatever state."""
+        states = (self.sv_active, self.sv_being_canceled, self.sv_idle, self.sv_used, self.sv_tested, self.sv_login)
+        return sum(states)
+
+    def add(self, other: Pool) -> None:
+        """Adds another worker's part of the same pool."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.maxwait_us = max(self.maxwait_us, other.maxwait_us)
+        self.sick = self.sick or other.sick
+
+
+_SUMMED = (
+    "cl_active",
+    "cl_waiting",
+    "sv_active",
+    "sv_being_canceled",
+    "sv_idle",
+    "sv_used",
+    "sv_tested",
+    "sv_login",
+)
+
+
+class Snapshot(msgspec.Struct):
+    """What one worker holds, or all of them."""
+
+    clients: list[Client] = []
+    servers: list[Server] = []
+    pools: list[Pool] = []
+    paused: list[str] = []
+
+
+def decode(text: str | bytes) -> Snapshot:
+    """One worker's report."""
+    return msgspec.json.decode(text, type=Snapshot)
+
+
+def merge(parts: Iterable[Snapshot]) -> Snapshot:
+    """All workers' reports as one; pools by (database, user), in the order of their names."""
+    whole = Snapshot()
+    pools: dict[tuple[str, str], Pool] = {}
+    paused: set[str] = set()
+    for part in parts:
+        whole.clients.extend(part.clients)
+        whole.servers.extend(part.servers)
+        paused.update(part.paused)
+        for pool in part.pools:
+            if (known := pools.setdefault((pool.database, pool.user), pool)) is not pool:
+                known.add(pool)
+    whole.pools = [pools[key] for key in sorted(pools)]
+    whole.paused = sorted(paused)
+    return whole

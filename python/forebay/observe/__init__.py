@@ -1,0 +1,1 @@
+"""What forebay says about itself: log lines and counters."""

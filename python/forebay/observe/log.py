@@ -1,0 +1,175 @@
+"""Log lines: events with fields, as text or JSON, repeats limited and counted.
+
+The engine's events and Python's own go the same way: `event` makes a record of the logger `forebay`, a handler of
+`Log` prints it. Never a secret and never SQL text in a field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TextIO
+
+Field = str | int | float | bool | None
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+ENGINE_LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+_LOGGER: Final = logging.getLogger("forebay")
+_NAMES: Final = {number: name for name, number in LEVELS.items()} | {logging.CRITICAL: "error"}
+_FIELD_CHARACTERS_MAX: Final = 4096
+
+
+def event(level: int, name: str, /, *, code: str | None = None, **fields: Field) -> None:
+    """Logs one event. `name` is snake_case; fields are printed in their order, None ones are left out."""
+    log_event(level, name, code, fields)
+
+
+def log_event(level: int, name: str, code: str | None, fields: Mapping[str, Field]) -> None:
+    """The same for fields whose names are data, such as those of the engine."""
+    if _LOGGER.isEnabledFor(level):
+        _LOGGER.log(level, name, extra={"fields": {**({"code": code} if code else {}), **fields}})
+
+
+class TextFormatter(logging.Formatter):
+    """`time=… level=… event=… key=value …`; values with spaces, quotes or line ends are quoted as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{key}={_quoted(value)}" for key, value in _flat(record).items() if value is not None)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, keys in the order of the text form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        flat = {key: value for key, value in _flat(record).items() if value is not None}
+        return json.dumps(flat, ensure_ascii=False, separators=(",", ":"))
+
+
+class RepeatLimit(logging.Filter):
+    """Lets through `lines_max` equal warnings or errors a window and counts the rest.
+
+    Equal means the same level, event and subject (pool, database, user). The first line of the next window carries
+    the count as `suppressed`. At most `keys_max` kinds are told apart; when there are more, the count starts afresh.
+    """
+
+    def __init__(self, *, lines_max: int = 10, window_s: float = 10.0, keys_max: int = 4096) -> None:
+        super().__init__()
+        self._lines_max = lines_max
+        self._window_s = window_s
+        self._keys_max = keys_max
+        self._seen: dict[tuple[object, ...], _Repeats] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        fields: dict[str, Field] = getattr(record, "fields", {})
+        key = (record.levelno, record.getMessage(), *(fields.get(name) for name in ("pool", "database", "user")))
+        if len(self._seen) >= self._keys_max and key not in self._seen:
+            self._seen.clear()
+        repeats = self._seen.setdefault(key, _Repeats(record.created))
+        if record.created - repeats.since >= self._window_s:
+            suppressed = repeats.restart(record.created) - self._lines_max
+            if suppressed > 0:
+                fields["suppressed"] = suppressed
+        repeats.count += 1
+        return repeats.count <= self._lines_max
+
+    def counts(self) -> dict[str, int]:
+        """Lines held back so far and not yet reported, by event; forgets them."""
+        held: dict[str, int] = {}
+        for key, repeats in self._seen.items():
+            if (more := repeats.count - self._lines_max) > 0:
+                held[str(key[1])] = held.get(str(key[1]), 0) + more
+                repeats.count = self._lines_max
+        return held
+
+class _Repeats:
+    """How often one kind of line came in the window under way."""
+
+    __slots__ = ("count", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.count = 0
+
+    def restart(self, now: float) -> int:
+        """Begins a window; returns how many lines the last one had."""
+        count, self.count, self.since = self.count, 0, now
+        return count
+
+
+class Log:
+    """Where the log goes: standard error, or a file that can be reopened after it was rotated."""
+
+    def __init__(self) -> None:
+        self._handler: logging.StreamHandler[TextIO] | None = None
+        self._path: Path | None = None
+        self._limit = RepeatLimit()
+
+    def configure(self, *, level: str, form: str, path: Path | None = None) -> None:
+        """Applies settings; called at the start and after each reload.
+
+        level: debug, info, warn, error. form: text or json. Raises OSError when the file can't be opened, and then
+        changes nothing.
+        """
+        handler = self._handler
+        if handler is None or path != self._path:
+            handler = logging.StreamHandler(sys.stderr) if path is None else logging.StreamHandler(_opened(path))
+            handler.addFilter(self._limit)
+        handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+        _LOGGER.setLevel(LEVELS[level])
+        _LOGGER.propagate = False
+        if handler is not self._handler:
+            self._replace(handler)
+        self._path = path
+
+    def reopen(self) -> None:
+        """Opens the file anew under its path, for logrotate. Raises OSError and then goes on with the old file."""
+        if self._path is None or self._handler is None:
+            return
+        before = self._handler.setStream(_opened(self._path))
+        if before is not None:
+            before.close()
+
+    def report_suppressed(self) -> None:
+        """Logs what was held back; the service calls it now and then, so that no count is lost in silence."""
+        for name, count in self._limit.counts().items():
+            event(logging.INFO, "log_suppressed", of=name, suppressed=count)
+
+    def _replace(self, handler: logging.StreamHandler[TextIO]) -> None:
+        _LOGGER.addHandler(handler)
+        if self._handler is not None:
+            _LOGGER.removeHandler(self._handler)
+            if self._path is not None:
+                with contextlib.suppress(OSError):
+                    self._handler.stream.close()
+        self._handler = handler
+
+
+def _opened(path: Path) -> TextIO:
+    return path.open("a", encoding="utf-8", buffering=1)
+
+
+def _flat(record: logging.LogRecord) -> dict[str, Field]:
+    then = datetime.fromtimestamp(record.created, UTC)
+    flat: dict[str, Field] = {
+        "time": then.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": _NAMES.get(record.levelno, "info"),
+        "event": record.getMessage(),
+    }
+    flat.update(getattr(record, "fields", {}))
+    return flat
+
+
+def _quoted(value: Field) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)[:_FIELD_CHARACTERS_MAX]
+    is_plain = text.isascii() and text.isprintable() and not any(mark in text for mark in ' "=\\')
+    return text if text and is_plain else json.dumps(text, ensure_ascii=False)
