@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specgen import rust, show
+from specgen import errors as error_pages
+from specgen import rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -17,7 +18,13 @@ def outputs(spec: Path) -> dict[str, str]:
     """
     errors = load_errors(spec / "errors.toml")
     console = show.load(spec / "show.toml")
+    configuration = settings.load(spec / "settings.toml")
     return {
+        "python/forebay/_generated/errors.py": error_pages.python(errors),
+        "python/forebay/_generated/settings.py": settings.python(configuration),
+        "python/forebay/_generated/forebay.toml": settings.sample(configuration),
+        "docs/reference/errors.md": error_pages.page(errors),
+        "docs/reference/settings.md": settings.page(configuration),
         "python/forebay/_generated/show.py": show.python(console),
         "docs/reference/console.md": show.page(console),
         "crates/forebay-spec/src/generated/errors.rs": rust.errors(errors),

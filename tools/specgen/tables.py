@@ -17,6 +17,15 @@ class SpecError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyRow:
+    """What codes with one first digit share."""
+
+    prefix: str
+    class_name: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorRow:
     """One runtime error of errors.toml."""
 
@@ -31,8 +40,7 @@ class ErrorRow:
     @property
     def placeholders(self) -> list[str]:
         """Names in braces, in the order of their first use."""
-        text = " ".join(part for part in (self.message, self.detail, self.hint) if part)
-        return list(dict.fromkeys(PLACEHOLDER.findall(text)))
+        return placeholders(self.message, self.detail, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +56,14 @@ class FindingRow:
     @property
     def placeholders(self) -> list[str]:
         """Names in braces, in the order of their first use."""
-        text = " ".join(part for part in (self.message, self.hint) if part)
-        return list(dict.fromkeys(PLACEHOLDER.findall(text)))
+        return placeholders(self.message, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
     """errors.toml."""
 
+    families: tuple[FamilyRow, ...]
     errors: tuple[ErrorRow, ...]
     findings: tuple[FindingRow, ...]
 
@@ -63,12 +71,22 @@ class ErrorTable:
 def load_errors(path: Path) -> ErrorTable:
     """Reads errors.toml."""
     document = read(path)
-    require(path.name, set(document) <= {"error", "finding"}, "only [[error]] and [[finding]] belong here")
+    require(path.name, set(document) <= {"family", "error", "finding"}, "only [[family]], [[error]], [[finding]]")
+    families = tuple(family_row(path.name, row) for row in document.get("family", []))
     errors = tuple(error_row(path.name, row) for row in document.get("error", []))
     findings = tuple(finding_row(path.name, row) for row in document.get("finding", []))
     for field in ("id", "code"):
         refuse_duplicates(path.name, (getattr(row, field) for row in errors + findings))
-    return ErrorTable(errors, findings)
+    for row in errors:
+        require(f"{path.name}, {row.id}", row.code[:3] in {family.prefix for family in families}, "no such family")
+    return ErrorTable(families, errors, findings)
+
+
+def family_row(file: str, row: dict[str, Any]) -> FamilyRow:
+    """Checks one [[family]]."""
+    row = fields(file, row, required=("prefix", "class", "doc"), optional=())
+    require(file, re.fullmatch(r"FB\d", row["prefix"]), "a family's prefix is FB and a digit")
+    return FamilyRow(row["prefix"], row["class"], row["doc"])
 
 
 def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
@@ -93,6 +111,12 @@ def finding_row(file: str, row: dict[str, Any]) -> FindingRow:
     return FindingRow(**row)
 
 
+def placeholders(*texts: str | None) -> list[str]:
+    """Names in braces, in the order of their first use; doubled braces are text."""
+    text = " ".join(part for part in texts if part).replace("{{", "").replace("}}", "")
+    return list(dict.fromkeys(PLACEHOLDER.findall(text)))
+
+
 def read(path: Path) -> dict[str, Any]:
     """The table at `path`, which must exist and be TOML."""
     try:
@@ -105,7 +129,7 @@ def fields(
     file: str, row: dict[str, Any], *, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> dict[str, Any]:
     """`row` with None for what is optional and absent."""
-    name = row.get("id") or row.get("name") or "a row"
+    name = row.get("id") or row.get("name") or row.get("prefix") or "a row"
     for field in required:
         require(f"{file}, {name}", field in row, f"{field} is missing")
     for field in row:

@@ -105,7 +105,7 @@ pub fn too_many_clients(clients: impl Display, limit: impl Display) -> Report {
         message: format!("too many clients: {clients} of {limit} are connected"),
         detail: None,
         hint: Some(String::from(
-            "Close idle connections, set client_idle_timeout, or raise limits.clients_max. (FB204)",
+            "Close idle connections, set client_idle_timeout, or raise limits.max_client_conn. (FB204)",
         )),
     }
 }
@@ -275,7 +275,7 @@ pub fn message_too_large(size: impl Display, limit: impl Display) -> Report {
         sqlstate: "54000",
         message: format!("a message of {size} bytes exceeds the limit of {limit} bytes"),
         detail: None,
-        hint: Some(String::from("Send the data in smaller parts, or raise limits.message_bytes_max. (FB501)")),
+        hint: Some(String::from("Send the data in smaller parts, or raise limits.max_packet_size. (FB501)")),
     }
 }
 
@@ -420,7 +420,7 @@ pub fn login_timeout(limit: impl Display) -> Report {
         message: format!("the login was not completed within {limit}"),
         detail: None,
         hint: Some(String::from(
-            "Check the network between client and forebay, or raise limits.login_timeout. (FB605)",
+            "Check the network between client and forebay, or raise limits.client_login_timeout. (FB605)",
         )),
     }
 }
