@@ -35,6 +35,9 @@ pub const ITERATIONS_DEFAULT: u32 = 4_096;
 /// Bytes of the salt of verifiers that we derive; PostgreSQL's length.
 pub const SALT_BYTES: usize = 16;
 
+#[cfg(test)]
+mod tests;
+
 /// A source of unpredictable bytes.
 pub type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 

@@ -64,3 +64,32 @@ impl fmt::Debug for SecretKey {
         f.write_str("SecretKey(…)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A secret left in freed memory turns up in a core dump. The wiping itself is zeroize's to test.
+    #[test]
+    fn secrets_are_held_by_types_that_wipe_and_clones_share_the_text() {
+        fn is_wiped_on_drop<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        let secret = Secret::new("s3cret");
+        let Secret(held) = &secret;
+        is_wiped_on_drop::<Zeroizing<String>>(held);
+        assert_eq!(held.capacity(), held.len(), "no room that a wipe would miss");
+        assert!(std::ptr::eq(secret.expose(), secret.clone().expose()));
+        let SecretKey(held) = SecretKey::new([1; 32]);
+        is_wiped_on_drop(&held);
+    }
+
+    /// Two secrets that differ in length or in a byte are not the same.
+    #[test]
+    fn only_the_same_text_is_the_same() {
+        let secret = Secret::new("s3cret");
+        assert!(secret.is_same(&Secret::new("s3cret")));
+        for other in ["", "s3cre", "s3crets", "S3cret"] {
+            assert!(!secret.is_same(&Secret::new(other)));
+        }
+        assert!(!SecretKey::new([1; 32]).is_same(&SecretKey::new([2; 32])));
+    }
+}
