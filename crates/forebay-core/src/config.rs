@@ -162,6 +162,7 @@ pub enum AuthMethod {
     /// MD5; turns to SCRAM where the stored secret is a SCRAM verifier.
     Md5,
     /// SCRAM-SHA-256, with -PLUS offered over TLS.
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
 }
 

@@ -236,3 +236,6 @@ fn override_by(pool: &mut PoolSettings, user: &UserConfig) {
     set(&mut pool.idle_transaction_timeout, user.idle_transaction_timeout);
     set(&mut pool.client_idle_timeout, user.client_idle_timeout);
 }
+
+#[cfg(test)]
+mod tests;
