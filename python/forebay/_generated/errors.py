@@ -577,6 +577,42 @@ def console_login_denied(*, user: object) -> ConsoleError:
     )
 
 
+def console_syntax(*, cause: object) -> ConsoleError:
+    """FB907, SQLSTATE 42601."""
+    return ConsoleError(
+        code="FB907",
+        sqlstate="42601",
+        severity="ERROR",
+        message="the console can't read this: {cause}".format(cause=cause),
+        detail=None,
+        hint="One statement at a time; SHOW HELP tells what each command takes. (FB907)".format(cause=cause),
+    )
+
+
+def console_no_database(*, database: object) -> ConsoleError:
+    """FB908, SQLSTATE 3D000."""
+    return ConsoleError(
+        code="FB908",
+        sqlstate="3D000",
+        severity="ERROR",
+        message="no such database: {database}".format(database=database),
+        detail=None,
+        hint="SHOW DATABASES lists those that can be named here. (FB908)".format(database=database),
+    )
+
+
+def console_no_client() -> ConsoleError:
+    """FB909, SQLSTATE 22023."""
+    return ConsoleError(
+        code="FB909",
+        sqlstate="22023",
+        severity="ERROR",
+        message="invalid client pointer supplied".format(),
+        detail=None,
+        hint="Give the id or the ptr that SHOW CLIENTS prints. (FB909)".format(),
+    )
+
+
 def internal(*, cause: object) -> ConsoleError:
     """FB999, SQLSTATE XX000."""
     return ConsoleError(

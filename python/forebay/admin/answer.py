@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from forebay._generated.errors import ForebayError
+
 Value = str | int | None
 Column = tuple[str, str]
 
@@ -52,19 +54,9 @@ class Answer:
         return b"".join(parts)
 
 
-class ConsoleError(Exception):
-    """A command that did not work: becomes an ErrorResponse."""
-
-    def __init__(self, *, sqlstate: str, message: str, detail: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-        self.message = message
-        self.detail = detail
-        self.hint = hint
-
-    def encode(self) -> bytes:
-        """An ErrorResponse; the session lives on, so the severity is ERROR."""
-        return _message(b"E", _report("ERROR", self.sqlstate, self.message, self.detail, self.hint))
+def encode_error(error: ForebayError) -> bytes:
+    """An ErrorResponse."""
+    return _message(b"E", _report(error.severity, error.sqlstate, error.message, error.detail, error.hint))
 
 
 def encode_empty() -> bytes:

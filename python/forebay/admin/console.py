@@ -6,7 +6,15 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from forebay.admin.answer import Answer, ConsoleError, Notice, encode_empty
+from forebay._generated.errors import (
+    ForebayError,
+    console_denied,
+    console_refused,
+    console_syntax,
+    console_unknown,
+    internal,
+)
+from forebay.admin.answer import Answer, Notice, encode_empty, encode_error
 from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role
 from forebay.admin.registry import COMMANDS
@@ -30,35 +38,29 @@ class Console:
         """Encoded messages up to, not with, ReadyForQuery. Never raises: an exception becomes an ErrorResponse."""
         try:
             return await self._run(user, text)
-        except ConsoleError as error:
-            return error.encode()
-        except Refused as refused:
-            message = f"the command was refused: {refused.because}"
-            return ConsoleError(sqlstate="55000", message=message).encode()
+        except ForebayError as error:
+            return encode_error(error)
         except Exception as error:
-            event(logging.ERROR, "console_failed", user=user, error=f"{type(error).__name__}: {error}")
-            message = f"internal error: {type(error).__name__}"
-            return ConsoleError(sqlstate="XX000", message=message, hint="Please report this with the log.").encode()
+            event(logging.ERROR, "console_failed", code="FB999", user=user, error=f"{type(error).__name__}: {error}")
+            return encode_error(internal(cause=type(error).__name__))
 
     async def _run(self, user: str, text: str) -> bytes:
         try:
             statement = parse(text)
         except Unreadable as problem:
-            raise ConsoleError(sqlstate="42601", message=f"the console can't read this statement: {problem}") from None
+            raise console_syntax(cause=problem) from None
         if statement is None:
             return encode_empty()
         if statement.command == "set":
             return _set(statement).encode()
         command, arguments = find(statement)
         if command.role is Role.ADMIN and self.role_of(user) is not Role.ADMIN:
-            name = command.name.upper()
-            raise ConsoleError(
-                sqlstate="42501",
-                message=f'user "{user}" may not run {name}',
-                hint="console.admins may run every command, console.viewers SHOW. (FB902)",
-            )
+            raise console_denied(user=user, command=command.name.upper())
         event(logging.DEBUG, "console", user=user, command=command.name)
-        return (await command.handler(self._backend, arguments)).encode()
+        try:
+            return (await command.handler(self._backend, arguments)).encode()
+        except Refused as refused:
+            raise console_refused(command=command.name.upper(), cause=refused.because) from None
 
     def role_of(self, user: str) -> Role:
         """The role that the configuration in force gives `user`. The engine lets in nobody without one."""
@@ -74,18 +76,9 @@ def find(statement: Statement) -> tuple[Command, tuple[str, ...]]:
         arguments = arguments[1:]
     command = COMMANDS.get(name)
     if command is None:
-        raise ConsoleError(
-            sqlstate="42601",
-            message=f"invalid command '{name.upper()}', use SHOW HELP;",
-            hint="Run SHOW HELP for the list of commands. (FB903)",
-        )
+        raise console_unknown(command=name.upper())
     if len(arguments) > command.arguments_max:
-        surplus = arguments[command.arguments_max]
-        raise ConsoleError(
-            sqlstate="42601",
-            message=f'{name.upper()} does not take "{surplus}"',
-            hint="Run SHOW HELP for the list of commands.",
-        )
+        raise console_syntax(cause=f'{name.upper()} does not take "{arguments[command.arguments_max]}"')
     return command, arguments
 
 
@@ -93,8 +86,4 @@ def _set(statement: Statement) -> Answer:
     name = statement.arguments[0].lower() if statement.arguments else ""
     if name in _SET_IGNORED:
         return Answer("SET", notices=[Notice("SET ignored")])
-    raise ConsoleError(
-        sqlstate="0A000",
-        message="the console does not change settings",
-        hint="Change the configuration file, then run RELOAD.",
-    )
+    raise console_refused(command="SET", cause="change the configuration file, then run RELOAD")

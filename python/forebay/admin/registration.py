@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from forebay.admin.answer import Answer, ConsoleError, Table, Value
-from forebay.admin.backend import Backend
+from forebay._generated.errors import console_no_database
 from forebay._generated.show import COLUMNS
+from forebay.admin.answer import Answer, Table, Value
+from forebay.admin.backend import Backend
 
 
 class Role(Enum):
@@ -48,15 +49,14 @@ def show(name: str, rows: Callable[[Backend], Awaitable[list[tuple[Value, ...]]]
 def known_database(backend: Backend, arguments: tuple[str, ...]) -> str | None:
     """The database that the command names, or None for all.
 
-    Raises ConsoleError for one that is neither configured nor served by the fallback.
+    Raises ForebayError for one that is neither configured nor served by the fallback, and for the console's own.
     """
     if not arguments:
         return None
     name = arguments[0]
-    if name in ("forebay", "pgbouncer"):
-        raise ConsoleError(sqlstate="0A000", message=f"the console's own database {name} can't be named here")
-    if backend.resolved.get("fallback_database") is None and name not in database_names(backend):
-        raise ConsoleError(sqlstate="3D000", message=f"no such database: {name}", hint="Run SHOW DATABASES.")
+    is_served = name in database_names(backend) or backend.resolved.get("fallback_database") is not None
+    if name in ("forebay", "pgbouncer") or not is_served:
+        raise console_no_database(database=name)
     return name
 
 

@@ -50,6 +50,9 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "console_unavailable", code: "FB904", sqlstate: "57P03" },
     ErrorRow { id: "console_refused", code: "FB905", sqlstate: "55000" },
     ErrorRow { id: "console_login_denied", code: "FB906", sqlstate: "42501" },
+    ErrorRow { id: "console_syntax", code: "FB907", sqlstate: "42601" },
+    ErrorRow { id: "console_no_database", code: "FB908", sqlstate: "3D000" },
+    ErrorRow { id: "console_no_client", code: "FB909", sqlstate: "22023" },
     ErrorRow { id: "internal", code: "FB999", sqlstate: "XX000" },
 ];
 
@@ -619,6 +622,42 @@ pub fn console_login_denied(user: impl Display) -> Report {
         message: format!("user \"{user}\" may not use the console"),
         detail: None,
         hint: Some(String::from("Name the user in console.admins or console.viewers. (FB906)")),
+    }
+}
+
+/// FB907, SQLSTATE 42601: the console can't read this: {cause}.
+pub fn console_syntax(cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB907",
+        sqlstate: "42601",
+        message: format!("the console can't read this: {cause}"),
+        detail: None,
+        hint: Some(String::from("One statement at a time; SHOW HELP tells what each command takes. (FB907)")),
+    }
+}
+
+/// FB908, SQLSTATE 3D000: no such database: {database}.
+pub fn console_no_database(database: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB908",
+        sqlstate: "3D000",
+        message: format!("no such database: {database}"),
+        detail: None,
+        hint: Some(String::from("SHOW DATABASES lists those that can be named here. (FB908)")),
+    }
+}
+
+/// FB909, SQLSTATE 22023: invalid client pointer supplied.
+pub fn console_no_client() -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB909",
+        sqlstate: "22023",
+        message: String::from("invalid client pointer supplied"),
+        detail: None,
+        hint: Some(String::from("Give the id or the ptr that SHOW CLIENTS prints. (FB909)")),
     }
 }
 

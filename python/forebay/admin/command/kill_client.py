@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forebay.admin.answer import Answer, ConsoleError
+from forebay._generated.errors import console_no_client
+from forebay.admin.answer import Answer
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Command, Role
 
@@ -12,9 +13,7 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     try:
         client = int(arguments[0], 0)
     except (IndexError, ValueError):
-        raise ConsoleError(
-            sqlstate="22023", message="invalid client pointer supplied", hint="Give the id or ptr of SHOW CLIENTS."
-        ) from None
+        raise console_no_client() from None
     await backend.kill_client(client)
     return Answer("KILL_CLIENT")
 
