@@ -133,7 +133,7 @@ pub struct Formats<'a> {
 
 impl Formats<'_> {
     /// The codes.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = i16> + Clone {
+    pub fn iter(self) -> impl ExactSizeIterator<Item = i16> + Clone {
         self.bytes.chunks_exact(2).map(|code| i16::from_be_bytes([code[0], code[1]]))
     }
 }

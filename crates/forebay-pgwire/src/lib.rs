@@ -23,6 +23,8 @@ pub mod frontend;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;
+#[cfg(test)]
+mod properties;
 pub mod rename;
 pub mod startup;
 mod startup_options;

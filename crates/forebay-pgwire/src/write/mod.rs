@@ -12,13 +12,13 @@ pub use to_server::*;
 use memchr::memchr;
 
 /// Appends a tagged message whose length word is filled in after `body` ran.
-fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     packet(out, body);
 }
 
 /// Appends a length word and what `body` writes.
-fn packet(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn packet(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     body(out);
@@ -32,7 +32,7 @@ pub(crate) fn before_nul(text: &[u8]) -> &[u8] {
 }
 
 /// Appends a string and its NUL.
-fn string(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(before_nul(text));
     out.push(0);
 }

@@ -235,7 +235,7 @@ pub fn parameter_description(out: &mut Vec<u8>, oids: &[u8]) {
 
 /// RowDescription of columns in text format that belong to no table: names and type oids.
 pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, u32)]) {
-    row_description_of(out, columns.iter().map(|(name, type_oid)| text_column(name, *type_oid)));
+    row_description_of(out, columns.iter().map(|(name, type_oid)| text_column(name.as_bytes(), *type_oid)));
 }
 
 /// RowDescription of any columns.
@@ -258,7 +258,8 @@ where
     });
 }
 
-fn text_column(name: &str, type_oid: u32) -> Column<'_> {
+/// A column in text format that belongs to no table.
+pub(crate) fn text_column(name: &[u8], type_oid: u32) -> Column<'_> {
     // Sizes as in pg_type; drivers read them for types of a fixed size.
     let type_bytes = match type_oid {
         16 | 18 => 1,
@@ -269,7 +270,7 @@ fn text_column(name: &str, type_oid: u32) -> Column<'_> {
         19 => 64,
         _ => -1,
     };
-    Column { name: name.as_bytes(), table_oid: 0, number: 0, type_oid, type_bytes, type_modifier: -1, format: 0 }
+    Column { name, table_oid: 0, number: 0, type_oid, type_bytes, type_modifier: -1, format: 0 }
 }
 
 /// DataRow; `None` is NULL.
