@@ -418,3 +418,76 @@ impl<'a> CopyResponse<'a> {
         Ok(response)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_an_error_are_optional() {
+        let empty = ErrorFields::decode(b"\0").unwrap();
+        assert_eq!((empty.severity(), empty.sqlstate(), empty.message()), (None, None, None));
+        assert!(!empty.is_fatal());
+    }
+
+    /// A server in German says SCHWERWIEGEND; only the other severity is a constant.
+    #[test]
+    fn the_severity_that_is_never_translated_goes_first() {
+        let fields = ErrorFields::decode(b"SFEHLER\0VFATAL\0C57P01\0Mx\0\0").unwrap();
+        assert_eq!(fields.severity(), Some(&b"FATAL"[..]));
+        assert!(fields.is_fatal());
+        let old = ErrorFields::decode(b"SERROR\0\0").unwrap();
+        assert_eq!(old.severity(), Some(&b"ERROR"[..]));
+    }
+
+    #[test]
+    fn an_error_without_its_last_nul_is_refused() {
+        for body in [&b""[..], b"SERROR\0", b"SERROR", b"S", b"SERROR\0\0x"] {
+            assert!(ErrorFields::decode(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_of_a_transaction_is_one_known_byte() {
+        assert_eq!(TransactionStatus::decode(b"T"), Ok(TransactionStatus::InTransaction));
+        for (body, cause) in [(&b""[..], Cause::Short), (b"x", Cause::UnknownKind(b'x')), (b"II", Cause::TrailingBytes)]
+        {
+            assert_eq!(TransactionStatus::decode(body), Err(DecodeError { message: "ReadyForQuery", cause }));
+        }
+    }
+
+    #[test]
+    fn a_secret_key_has_4_to_256_bytes() {
+        for (key_bytes, is_read) in [(0, false), (3, false), (4, true), (32, true), (256, true), (257, false)] {
+            assert_eq!(BackendKeyData::decode(&vec![0; 4 + key_bytes]).is_ok(), is_read, "{key_bytes}");
+        }
+    }
+
+    #[test]
+    fn mechanisms_end_with_an_empty_one() {
+        let body = b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+        let Ok(Authentication::Sasl { mechanisms }) = Authentication::decode(body) else { panic!("refused") };
+        assert_eq!(mechanisms.iter().collect::<Vec<_>>(), [&b"SCRAM-SHA-256-PLUS"[..], b"SCRAM-SHA-256"]);
+        assert!(Authentication::decode(b"\0\0\0\x0aX\0").is_err());
+        assert!(Authentication::decode(b"\0\0\0\x0aX\0\0\0").is_err());
+        assert!(Authentication::decode(b"\0\0\0\x05abc").is_err());
+        assert_eq!(Authentication::decode(b"\0\0\0\x07more"), Ok(Authentication::Other(7)));
+    }
+
+    /// A count of four billion strings must not cost more than the bytes that came.
+    #[test]
+    fn the_count_of_unknown_options_is_not_believed() {
+        assert!(NegotiateProtocolVersion::decode(b"\0\x03\0\0\xff\xff\xff\xff").is_err());
+        assert!(NegotiateProtocolVersion::decode(b"\0\x03\0\0\xff\xff\xff\xffa\0b\0").is_err());
+        let negotiate = NegotiateProtocolVersion::decode(b"\0\x03\0\x02\0\0\0\x01_pq_.a\0").unwrap();
+        assert_eq!((negotiate.version, negotiate.options().collect::<Vec<_>>()), ((3, 2), vec![&b"_pq_.a"[..]]));
+    }
+
+    #[test]
+    fn a_row_with_fewer_values_than_it_counts_is_refused() {
+        assert!(data_row(b"\0\x02\0\0\0\0").is_err());
+        assert!(data_row(b"\0\x01\0\0\0\x05abc").is_err());
+        assert!(RowDescription::decode(b"\0\x01a\0").is_err());
+        assert!(parameter_description(b"\0\x01\0\0").is_err());
+    }
+}

@@ -122,3 +122,62 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 impl std::iter::FusedIterator for Frames<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYNC: &[u8] = b"S\0\0\0\x04";
+
+    #[test]
+    fn a_head_is_not_there_before_its_fifth_byte() {
+        for cut in 0..HEAD_BYTES {
+            assert_eq!(head(&SYNC[..cut], 100), Ok(None));
+        }
+        assert_eq!(head(SYNC, 100), Ok(Some(Head { tag: b'S', bytes: 5 })));
+    }
+
+    /// Believing such a length would loop for ever on a frame of no bytes.
+    #[test]
+    fn a_length_below_four_is_refused() {
+        for length in 0..4 {
+            assert_eq!(head(&[b'S', 0, 0, 0, length], u32::MAX), Err(FrameError::TooShort));
+            assert_eq!(head(&[b'S', 0, 0, 0, length], 0), Err(FrameError::TooShort));
+        }
+    }
+
+    #[test]
+    fn a_frame_may_be_as_long_as_the_limit_and_no_longer() {
+        assert_eq!(head(b"Q\0\0\0\x09", 10), Ok(Some(Head { tag: b'Q', bytes: 10 })));
+        assert_eq!(head(b"Q\0\0\0\x0a", 10), Err(FrameError::TooLong { bytes: 11, max: 10 }));
+        assert_eq!(head(SYNC, 5), Ok(Some(Head { tag: b'S', bytes: 5 })));
+        assert_eq!(head(SYNC, 4), Err(FrameError::TooLong { bytes: 5, max: 4 }));
+        assert_eq!(head(SYNC, 0), Err(FrameError::TooLong { bytes: 5, max: 0 }));
+    }
+
+    /// The tag makes the frame one byte longer than a length word can count.
+    #[test]
+    fn the_greatest_length_word_does_not_overflow() {
+        let whole = Err(FrameError::TooLong { bytes: 1 << 32, max: u32::MAX });
+        assert_eq!(head(b"Q\xff\xff\xff\xff", u32::MAX), whole);
+        assert_eq!(head(b"Q\xff\xff\xff\xfe", u32::MAX), Ok(Some(Head { tag: b'Q', bytes: u32::MAX })));
+    }
+
+    #[test]
+    fn frames_end_before_one_that_is_cut() {
+        let data = b"S\0\0\0\x04Q\0\0\0\x06a\0Q\0\0\0\x06b";
+        let mut frames = Frames::new(data, 100);
+        assert_eq!(frames.next(), Some(Ok((Head { tag: b'S', bytes: 5 }, &b""[..]))));
+        assert_eq!(frames.next(), Some(Ok((Head { tag: b'Q', bytes: 7 }, &b"a\0"[..]))));
+        assert_eq!(frames.next(), None);
+        assert_eq!(frames.rest(), b"Q\0\0\0\x06b");
+    }
+
+    /// After a bad length nothing has a known beginning: going on would read a body as messages.
+    #[test]
+    fn frames_end_after_an_error() {
+        let mut frames = Frames::new(b"S\0\0\0\x03S\0\0\0\x04", 100);
+        assert_eq!(frames.next(), Some(Err(FrameError::TooShort)));
+        assert_eq!(frames.next(), None);
+    }
+}

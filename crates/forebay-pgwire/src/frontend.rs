@@ -298,3 +298,54 @@ pub(crate) fn only_string<'a>(message: &'static str, body: &'a [u8]) -> Result<&
     reader.end()?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_a_bind_are_read_before_its_values_arrive() {
+        let head = BindHead { portal: b"p", statement: b"s1", bytes: 5 };
+        assert_eq!(BindHead::decode(b"p\0s1\0"), Some(head));
+        assert_eq!(BindHead::decode(b"p\0s1\0\0\0"), Some(head));
+        assert_eq!(BindHead::decode(b"p\0s1"), None);
+        assert_eq!(BindHead::decode(b""), None);
+    }
+
+    #[test]
+    fn a_count_is_not_believed() {
+        let error = |message, cause| Err(DecodeError { message, cause });
+        assert_eq!(Parse::decode(b"\0\0\xff\xff").map(|_| ()), error("Parse", Cause::Short));
+        assert_eq!(Bind::decode(b"\0\0\xff\xff").map(|_| ()), error("Bind", Cause::Short));
+        assert_eq!(Bind::decode(b"\0\0\0\0\xff\xff").map(|_| ()), error("Bind", Cause::Short));
+        assert_eq!(Bind::decode(b"\0\0\0\0\0\x01\x7f\xff\xff\xff").map(|_| ()), error("Bind", Cause::Short));
+        assert_eq!(Bind::decode(b"\0\0\0\0\0\x01\xff\xff\xff\xfe").map(|_| ()), error("Bind", Cause::Negative));
+    }
+
+    #[test]
+    fn null_and_an_empty_value_differ() {
+        let bind = Bind::decode(b"\0\0\0\0\0\x02\xff\xff\xff\xff\0\0\0\0\0\0").unwrap();
+        assert_eq!(bind.values.iter().collect::<Vec<_>>(), [None, Some(&b""[..])]);
+        let none = SaslInitialResponse::decode(b"X\0\xff\xff\xff\xff").unwrap();
+        assert_eq!((none.mechanism, none.data), (&b"X"[..], None));
+    }
+
+    /// Bytes after the last field would be seen by us and not by the server, or the reverse.
+    #[test]
+    fn bytes_after_the_last_field_are_refused() {
+        assert!(Query::decode(b"a\0b").is_err());
+        assert!(Parse::decode(b"\0\0\0\0x").is_err());
+        assert!(Execute::decode(b"\0\0\0\0\0x").is_err());
+        assert!(Target::decode(b"S\0x").is_err());
+        assert!(password(b"secret\0x").is_err());
+        assert!(SaslInitialResponse::decode(b"X\0\0\0\0\x01ab").is_err());
+    }
+
+    #[test]
+    fn a_target_is_a_statement_or_a_portal() {
+        assert!(Target::decode(b"Sx\0").unwrap().is_statement());
+        assert!(!Target::decode(b"P\0").unwrap().is_statement());
+        let error = DecodeError { message: "Describe or Close", cause: Cause::UnknownKind(b'X') };
+        assert_eq!(Target::decode(b"Xx\0"), Err(error));
+    }
+}

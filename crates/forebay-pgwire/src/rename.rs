@@ -108,3 +108,76 @@ impl<'a> Beginning<'a> {
         Ok(Rename { head_bytes: out.len() - start, skip, bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write;
+
+    const BIND: &[u8] = b"B\0\0\0\x10p\0s1\0\0\0\0\0\0\0\x99after";
+
+    #[test]
+    fn a_bind_gets_another_statement_and_keeps_its_portal() {
+        let mut out = Vec::new();
+        let renamed = bind(&mut out, BIND, b"server_7").unwrap().unwrap();
+        assert_eq!(out, b"B\0\0\0\x16p\0server_7\0");
+        assert_eq!(renamed, Rename { head_bytes: 16, skip: 10, bytes: 23 });
+        assert_eq!(&BIND[renamed.skip..renamed.skip + 7], b"\0\0\0\0\0\0\x99");
+    }
+
+    #[test]
+    fn a_bind_whose_names_have_not_arrived_waits() {
+        let mut out = Vec::new();
+        for cut in 0..10 {
+            assert_eq!(bind(&mut out, &BIND[..cut], b"x"), Ok(None), "{cut}");
+        }
+        assert!(out.is_empty());
+        assert!(bind(&mut out, &BIND[..10], b"x").unwrap().is_some());
+    }
+
+    /// A NUL of the next message would be taken for the end of a name, and the message cut to pieces.
+    #[test]
+    fn a_name_does_not_go_on_in_the_next_frame() {
+        let mut data = b"B\0\0\0\x08p\0s1".to_vec();
+        write::sync(&mut data);
+        let error = DecodeError { message: "Bind", cause: Cause::MissingNul };
+        assert_eq!(bind(&mut Vec::new(), &data, b"x"), Err(error));
+        let mut data = b"P\0\0\0\x06s1".to_vec();
+        write::sync(&mut data);
+        assert!(parse(&mut Vec::new(), &data, b"x").is_err());
+    }
+
+    #[test]
+    fn a_describe_or_close_of_a_portal_is_refused() {
+        let mut data = Vec::new();
+        write::describe(&mut data, b'P', "p");
+        let error = DecodeError { message: "Describe", cause: Cause::UnknownKind(b'P') };
+        assert_eq!(describe(&mut Vec::new(), &data, b"x"), Err(error));
+        data[0] = b'C';
+        assert!(close(&mut Vec::new(), &data, b"x").is_err());
+    }
+
+    #[test]
+    fn a_frame_of_another_kind_is_refused() {
+        let error = DecodeError { message: "Parse", cause: Cause::UnexpectedTag(b'B') };
+        assert_eq!(parse(&mut Vec::new(), BIND, b"x"), Err(error));
+    }
+
+    #[test]
+    fn a_new_name_ends_at_its_nul() {
+        let mut data = Vec::new();
+        write::close(&mut data, b'S', "long name");
+        let mut out = Vec::new();
+        let renamed = close(&mut out, &data, b"a\0b").unwrap().unwrap();
+        assert_eq!((out.as_slice(), renamed.skip), (&b"C\0\0\0\x07Sa\0"[..], data.len()));
+    }
+
+    /// A frame just below 4 GiB can't grow.
+    #[test]
+    fn a_frame_that_would_be_too_long_is_refused() {
+        let error = DecodeError { message: "Bind", cause: Cause::Head };
+        let mut out = Vec::new();
+        assert_eq!(bind(&mut out, b"B\xff\xff\xff\xfe\0\0", b"x"), Err(error));
+        assert!(out.is_empty());
+    }
+}

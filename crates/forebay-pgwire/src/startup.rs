@@ -194,3 +194,107 @@ fn cancel(body: &[u8]) -> Option<FirstPacket<'_>> {
         .contains(&key.len())
         .then_some(FirstPacket::Cancel { pid: u32::from_be_bytes(*pid), key })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    fn raw(code: u32, body: &[u8]) -> Vec<u8> {
+        let length = 8 + body.len() as u32;
+        [&length.to_be_bytes(), &code.to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_startup_message_gives_its_version_and_parameters() {
+        let packet = written(|out| write::startup(out, (3, 2), [("user", "app"), ("database", "shop")]));
+        let Ok(Some((FirstPacket::Startup(startup), bytes))) = first_packet(&packet) else { panic!("refused") };
+        assert_eq!((startup.version, bytes), ((3, 2), packet.len()));
+        let pairs: Vec<_> = startup.parameters.iter().collect();
+        assert_eq!(pairs, [(&b"user"[..], &b"app"[..]), (&b"database"[..], &b"shop"[..])]);
+        assert_eq!(startup.get("database"), Some(&b"shop"[..]));
+        assert_eq!(startup.get("options"), None);
+    }
+
+    #[test]
+    fn the_last_of_two_values_wins() {
+        let packet = written(|out| write::startup(out, (3, 0), [("user", "a"), ("user", "b")]));
+        let Ok(Some((FirstPacket::Startup(startup), _))) = first_packet(&packet) else { panic!("refused") };
+        assert_eq!(startup.get("user"), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn protocol_options_are_listed_apart_from_settings() {
+        let pairs = [("user", "a"), ("_pq_.x", "1"), ("_pq", ""), ("_pq_.y", "")];
+        let packet = written(|out| write::startup(out, (3, 9999), pairs));
+        let Ok(Some((FirstPacket::Startup(startup), _))) = first_packet(&packet) else { panic!("refused") };
+        assert_eq!(startup.parameters.protocol_options().collect::<Vec<_>>(), [b"_pq_.x", b"_pq_.y"]);
+        assert_eq!(startup.version, (3, 9999));
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_their_code() {
+        assert_eq!(first_packet(&written(write::ssl_request)), Ok(Some((FirstPacket::Ssl, 8))));
+        assert_eq!(first_packet(&written(write::gssenc_request)), Ok(Some((FirstPacket::GssEnc, 8))));
+        assert_eq!(first_packet(b"\x16\x03\x01"), Ok(Some((FirstPacket::DirectTls, 0))));
+        let cancel = written(|out| write::cancel_request(out, 7, &[9; 32]));
+        assert_eq!(first_packet(&cancel), Ok(Some((FirstPacket::Cancel { pid: 7, key: &[9; 32] }, 44))));
+    }
+
+    #[test]
+    fn a_cancel_request_has_a_key_of_4_to_256_bytes() {
+        for (key_bytes, is_read) in [(0, false), (3, false), (4, true), (256, true), (257, false)] {
+            let packet = written(|out| write::cancel_request(out, 7, &vec![1; key_bytes]));
+            assert_eq!(first_packet(&packet).is_ok(), is_read, "{key_bytes}");
+        }
+        assert_eq!(first_packet(&raw(CANCEL_REQUEST_CODE, b"\0\0")), Err(StartupError::Length { bytes: 10 }));
+    }
+
+    /// Bytes in a request would pass as if they had come through TLS.
+    #[test]
+    fn a_request_for_tls_has_no_body() {
+        assert_eq!(first_packet(&raw(SSL_REQUEST_CODE, b"x")), Err(StartupError::Length { bytes: 9 }));
+    }
+
+    /// A client that is not known yet must not make us buffer.
+    #[test]
+    fn a_length_out_of_bounds_is_refused_at_its_fourth_byte() {
+        for bytes in [0_u32, 7, STARTUP_BYTES_MAX + 1, u32::MAX] {
+            assert_eq!(first_packet(&bytes.to_be_bytes()[..3]), Ok(None));
+            assert_eq!(first_packet(&bytes.to_be_bytes()), Err(StartupError::Length { bytes }));
+        }
+        assert_eq!(first_packet(&STARTUP_BYTES_MAX.to_be_bytes()), Ok(None));
+        assert_eq!(first_packet(b"GET / HTTP/1.1\r\n"), Err(StartupError::Length { bytes: 0x4745_5420 }));
+    }
+
+    #[test]
+    fn another_major_version_is_refused_by_name() {
+        for (major, minor) in [(2, 0), (1, 0), (4, 1), (0, 0), (1234, 1)] {
+            let packet = raw((u32::from(major) << 16) | u32::from(minor), b"\0");
+            assert_eq!(first_packet(&packet), Err(StartupError::UnsupportedVersion { major, minor }));
+        }
+    }
+
+    /// What PostgreSQL refuses must not mean something to us.
+    #[test]
+    fn a_list_of_parameters_ends_with_one_nul_and_nothing_after_it() {
+        for body in [&b""[..], b"user", b"user\0", b"user\0a", b"user\0a\0", b"\0\0", b"user\0a\0\0x", b"user\0a\0\0\0"]
+        {
+            assert_eq!(first_packet(&raw(3 << 16, body)), Err(StartupError::Layout), "{body:?}");
+        }
+        assert!(first_packet(&raw(3 << 16, b"\0")).is_ok());
+        assert!(first_packet(&raw(3 << 16, b"user\0\0\0")).is_ok());
+    }
+
+    #[test]
+    fn an_error_names_what_was_wrong() {
+        let error = StartupError::UnsupportedVersion { major: 2, minor: 0 };
+        assert_eq!(error.to_string(), "unsupported frontend protocol 2.0: 3.0 to 3.2 are supported");
+    }
+}

@@ -95,3 +95,65 @@ fn split(text: &str) -> Vec<String> {
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(String, String)> {
+        options(text.as_bytes()).unwrap()
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_three_spellings_of_a_setting_are_read() {
+        let text = "-c geqo=off -cstatement_timeout=5min --search-path=a";
+        assert_eq!(read(text), pairs(&[("geqo", "off"), ("statement_timeout", "5min"), ("search_path", "a")]));
+    }
+
+    #[test]
+    fn a_hyphen_becomes_an_underscore_in_names_and_stays_in_values() {
+        assert_eq!(read("-c my-app.some-name=a-b"), pairs(&[("my_app.some_name", "a-b")]));
+    }
+
+    #[test]
+    fn a_backslash_keeps_the_next_character() {
+        let text = "  -c\tapplication_name=my\\ app\\\\1\x0b-c a=b=c -c d=\\";
+        assert_eq!(read(text), pairs(&[("application_name", "my app\\1"), ("a", "b=c"), ("d", "")]));
+    }
+
+    #[test]
+    fn nothing_is_no_setting() {
+        assert_eq!(read(""), []);
+        assert_eq!(read(" \t\n"), []);
+    }
+
+    #[test]
+    fn duplicates_stay_in_order() {
+        assert_eq!(read("-c a=1 -c a=2"), pairs(&[("a", "1"), ("a", "2")]));
+    }
+
+    /// `-e`, `-W 30` and others change settings under another name: passing them on unseen would leak state.
+    #[test]
+    fn another_switch_is_refused_by_name() {
+        for switch in ["-e", "-W", "-B", "word", "-", "--", "-x=1", "--=1", "-c=1", "-ec"] {
+            let refused = options(format!("-c a=b {switch} 30").as_bytes());
+            assert_eq!(refused, Err(OptionsError::UnsupportedSwitch(switch.to_owned())), "{switch}");
+        }
+    }
+
+    #[test]
+    fn a_setting_without_a_value_is_refused_by_name() {
+        assert_eq!(options(b"-c geqo"), Err(OptionsError::MissingValue("geqo".to_owned())));
+        assert_eq!(options(b"--geqo"), Err(OptionsError::MissingValue("geqo".to_owned())));
+        assert_eq!(options(b"-c a=b -c"), Err(OptionsError::MissingValue("-c".to_owned())));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused() {
+        assert_eq!(options(b"-c a=\xff"), Err(OptionsError::Encoding));
+    }
+}

@@ -226,21 +226,30 @@ fn byte(pair: [u8; 2]) -> Result<u8, TextError> {
     }
 }
 
-/// Text in quotes; what is not printable ASCII is escaped.
+/// Text in quotes; control characters and what is not UTF-8 are escaped.
 pub(super) fn quote(text: &[u8]) -> String {
     let mut quoted = String::from("\"");
-    for byte in text {
-        match byte {
-            b'\n' => quoted.push_str("\\n"),
-            b'\r' => quoted.push_str("\\r"),
-            b'\t' => quoted.push_str("\\t"),
-            b'"' | b'\\' => quoted.extend(['\\', char::from(*byte)]),
-            b' '..=b'~' => quoted.push(char::from(*byte)),
-            other => quoted.push_str(&format!("\\x{other:02x}")),
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\n' => quoted.push_str("\\n"),
+                '\r' => quoted.push_str("\\r"),
+                '\t' => quoted.push_str("\\t"),
+                '"' | '\\' => quoted.extend(['\\', character]),
+                other if other.is_control() => escape(&mut quoted, other.encode_utf8(&mut [0; 4]).as_bytes()),
+                other => quoted.push(other),
+            }
         }
+        escape(&mut quoted, chunk.invalid());
     }
     quoted.push('"');
     quoted
+}
+
+fn escape(quoted: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        quoted.push_str(&format!("\\x{byte:02x}"));
+    }
 }
 
 /// Bytes as hexadecimal.
@@ -253,9 +262,11 @@ pub(super) fn quote_hexadecimal(bytes: &[u8]) -> String {
     quoted
 }
 
-/// Quotes for text, hexadecimal for what is mostly not text.
+/// Quotes for text, hexadecimal where more than a quarter is not text.
 pub(super) fn quote_data(bytes: &[u8]) -> String {
-    let odd = bytes.iter().filter(|byte| !matches!(byte, b' '..=b'~' | b'\n' | b'\t' | b'\r')).count();
+    let is_odd = |character: &char| character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+    let odd: usize =
+        bytes.utf8_chunks().map(|chunk| chunk.invalid().len() + chunk.valid().chars().filter(is_odd).count()).sum();
     if odd * 4 > bytes.len() { quote_hexadecimal(bytes) } else { quote(bytes) }
 }
 

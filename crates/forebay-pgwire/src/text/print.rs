@@ -116,6 +116,10 @@ fn simple(side: Side, tag: u8, body: &[u8]) -> Option<String> {
     let fields = backend::ErrorFields::decode(body).ok()?;
     let mut line = name.to_owned();
     for (code, text) in fields.iter() {
+        // A code that can't be seen would be hard to tell from a missing one.
+        if !code.is_ascii_alphanumeric() {
+            return None;
+        }
         line.push_str(&format!(" {} {}", char::from(code), quote(text)));
     }
     Some(line)
