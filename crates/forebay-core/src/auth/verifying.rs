@@ -211,6 +211,29 @@ mod tests {
         assert!(matches!(verifying.conclude(other.as_bytes()), Err(Fault::Rejected(_))));
     }
 
+    /// The proof of one who knows the password, over a nonce of its own or for an account that is closed.
+    #[test]
+    fn a_right_proof_is_refused_over_another_nonce_and_for_a_mock() {
+        let conclude = |nonce: &str, doomed: Option<&'static str>| {
+            let mut verifying = rfc_exchange(false);
+            verifying.doomed = doomed;
+            verifying.choose(b"SCRAM-SHA-256").expect("it is offered");
+            let challenge = verifying.challenge(b"n,,n=,r=abc").expect("it is well formed").to_owned();
+            let salt = verifying.verifier.salt.clone();
+            let salted = crate::auth::salt_password(&Secret::new("pencil"), &salt, 4_096);
+            let keys = ScramKeys::from_salted(&salted, &salt, 4_096);
+            let without_proof = format!("c=biws,r={nonce}");
+            let signed = format!("n=,r=abc,{challenge},{without_proof}");
+            let signature = sign(hash(keys.client_key.expose()).expose(), signed.as_bytes());
+            let proof = BASE64.encode(xor(&keys.client_key, &signature).expose());
+            verifying.conclude(format!("{without_proof},p={proof}").as_bytes()).map(|_| ())
+        };
+        let nonce = "abc%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        assert_eq!(conclude(nonce, None), Ok(()));
+        assert_eq!(conclude(nonce, Some("closed")), Err(Fault::Rejected("closed")));
+        assert_eq!(conclude("abc%", None), Err(Fault::Malformed("SCRAM nonce does not match")));
+    }
+
     /// Each line is an attack or a broken driver that PostgreSQL refuses as well.
     #[test]
     fn a_first_message_that_breaks_the_rules_is_refused() {

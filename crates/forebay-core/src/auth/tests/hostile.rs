@@ -148,6 +148,22 @@ fn a_server_that_breaks_the_order_is_left() {
     assert!(matches!(begin().message(&[0; MESSAGE_BYTES_MAX + 1]), ServerStep::Failed(_)));
 }
 
+/// An impostor without the verifier would say Ok at once: the whole point of SCRAM towards servers.
+#[test]
+fn a_server_that_lets_us_in_before_its_signature_is_left() {
+    let login = Login::new(AuthMethod::ScramSha256, Some(prepared("s3cret")), plain("s3cret"));
+    for (number, is_content) in [(2, false), (4, false), (9, true)] {
+        let ended = login.run_tampered(|this, message| {
+            if this == number {
+                message.body = vec![0; 4];
+            }
+        });
+        assert_eq!(ended.is_content, is_content, "message {number}");
+        let failure = ended.failure.unwrap_or_default();
+        assert_eq!(failure.contains("before it proved that it knows the password"), !is_content, "{failure}");
+    }
+}
+
 /// What a peer may send: pieces of real messages, so that the deep states are reached, and noise.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let real = prop::sample::select(vec![
