@@ -1,1 +1,91 @@
 //! The core over virtual time and a seeded network, with checkers.
+//!
+//! [`run`] plays one seed: real workers, a fake PostgreSQL, fake clients and faults, all decided by the seed. The same
+//! seed gives the same run, to the byte ([`Report::trace_hash`]).
+//!
+//! | part | what it is |
+//! |---|---|
+//! | `scenario` | what a seed stands for |
+//! | `world` | the queue of events and what they happen to |
+//! | `driver` | the `Io` that core talks to |
+//! | `net` | streams of bytes |
+//! | `server` | the fake PostgreSQL |
+//! | `client` | the fake clients, and the oracle of what they must see |
+//! | `check` | the rules |
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod client;
+mod driver;
+mod net;
+mod rng;
+mod scenario;
+mod server;
+mod trace;
+mod wire;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep a line for everything that happens.
+    pub is_verbose: bool,
+    /// Leave the workers out: the fake clients talk to the fake servers. What fails then is the simulator's fault.
+    pub is_direct: bool,
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// The rule that was broken first, in words; `None`: none.
+    pub violation: Option<String>,
+    /// Hash over everything that happened: equal for equal seeds.
+    pub trace_hash: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Virtual time that passed, in microseconds.
+    pub virtual_us: u64,
+    /// Clients times the virtual time.
+    pub client_us: u64,
+    /// What happened, if it was asked for.
+    pub lines: Vec<String>,
+}
+
+/// Plays one seed.
+pub fn run(seed: u64, options: Options) -> Report {
+    let mut report =
+        Report { seed, violation: None, trace_hash: 0, events: 0, virtual_us: 0, client_us: 0, lines: Vec::new() };
+    let mut world = match catch_unwind(|| world::World::new(rng::Rng::new(seed), options)) {
+        Ok(Ok(world)) => world,
+        Ok(Err(words)) => {
+            report.violation = Some(format!("the scenario cannot be: {words}"));
+            return report;
+        }
+        Err(panic) => {
+            report.violation = Some(format!("panic at the start: {}", words_of(&*panic)));
+            return report;
+        }
+    };
+    // What was half done when it panicked is looked at no more, but for its trace.
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).err();
+    report.violation = match panicked {
+        Some(panic) => Some(format!("panic: {}", words_of(&*panic))),
+        None => world.checks.take_violation(),
+    };
+    report.trace_hash = world.trace.hash();
+    report.events = world.trace.events();
+    report.virtual_us = world.now;
+    report.client_us = world.now * world.clients.len() as u64;
+    report.lines = world.trace.take_lines();
+    report
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words").to_owned()
+}

@@ -1,0 +1,209 @@
+//! The oracle of one client: a private session of the fake server, fed with what the client sends.
+//!
+//! Every reply that comes through the pooler must be the next one that the private session gives. Where a fault or a
+//! cancel explains a different one, the private session is put into the state that the explanation implies.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::server::session::{ROUTINE, Session};
+use crate::wire::{Cursor, Frame, Front, Tag};
+
+/// What a reply means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As from a private server.
+    Expected,
+    /// A ReadyForQuery as expected, with effects acknowledged by it.
+    Ready(Vec<String>),
+    /// An error that the private session did not give: the caller judges whether anything explains it.
+    Deviation { code: String, is_fatal: bool, is_ours: bool, words: String },
+    /// Impossible.
+    Wrong(String),
+}
+
+/// A client's private session.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    session: Session,
+    /// As it was before `current`.
+    before: Session,
+    current: Option<Front>,
+    /// Replies to `current` seen so far.
+    matched: usize,
+    pending: VecDeque<Front>,
+    expected: VecDeque<Frame>,
+    /// The parameters as reported to the client.
+    pub(crate) view: BTreeMap<String, String>,
+    /// After a loss the client believes what is reported next.
+    is_in_doubt: bool,
+}
+
+impl Mirror {
+    pub(crate) fn new(params: &[(String, String)]) -> Result<Mirror, String> {
+        let session = Session::new(params)?;
+        Ok(Mirror {
+            before: session.clone(),
+            session,
+            current: None,
+            matched: 0,
+            pending: VecDeque::new(),
+            expected: VecDeque::new(),
+            view: BTreeMap::new(),
+            is_in_doubt: false,
+        })
+    }
+
+    /// The client sends `message`.
+    pub(crate) fn sent(&mut self, message: Front) {
+        self.pending.push_back(message);
+    }
+
+    /// Whether every reply to what was sent has come.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        self.settle();
+        self.expected.is_empty()
+    }
+
+    /// The status that the client knows.
+    pub(crate) fn status(&self) -> u8 {
+        self.session.status()
+    }
+
+    /// Whether COPY data is awaited.
+    pub(crate) fn is_copying(&self) -> bool {
+        self.expected.is_empty() && self.session.is_copying()
+    }
+
+    /// Tags of what the client waits for, for people.
+    pub(crate) fn awaited(&self) -> String {
+        let next = self.expected.front().map(Frame::show);
+        format!("waits for {next:?} of {:?}, {} more messages sent", self.current, self.pending.len())
+    }
+
+    /// Tags of the requests under way.
+    pub(crate) fn tags_under_way(&self) -> Vec<Tag> {
+        let messages = self.current.iter().filter(|_| !self.expected.is_empty()).chain(&self.pending);
+        messages.flat_map(|m| Tag::all_in(&m.encode().body)).collect()
+    }
+
+    /// Judges a message from the pooler.
+    pub(crate) fn judge(&mut self, frame: &Frame) -> Verdict {
+        self.settle();
+        match frame.kind {
+            b'S' => {
+                let mut c = Cursor(&frame.body);
+                if let (Some(name), Some(value)) = (c.text(), c.text()) {
+                    self.view.insert(name, value);
+                }
+                Verdict::Expected
+            }
+            b'N' if frame.field(b'R').as_deref() != Some(ROUTINE) => Verdict::Expected,
+            b'E' => self.judge_error(frame),
+            _ => match self.expected.front() {
+                Some(next) if next == frame => {
+                    self.advance();
+                    if frame.kind == b'Z' { self.ready() } else { Verdict::Expected }
+                }
+                next => {
+                    let next = next.map_or_else(|| "nothing".to_owned(), Frame::show);
+                    Verdict::Wrong(format!("came {}, due was {next} (request: {:?})", frame.show(), self.current))
+                }
+            },
+        }
+    }
+
+    /// A fault explains the error that was just judged a deviation.
+    pub(crate) fn lose(&mut self) {
+        let message = self.current.clone().unwrap_or(Front::Sync);
+        self.session = self.before.clone();
+        self.expected = without_reports(self.session.lose(&message));
+        self.is_in_doubt = true;
+    }
+
+    /// The transaction is lost while nothing was asked; the next request will say so.
+    pub(crate) fn abandon(&mut self) {
+        self.session.abandon();
+        self.is_in_doubt = true;
+    }
+
+    /// A cancel explains the error: the request under way stops where it slept.
+    ///
+    /// Returns false if it had nothing to stop.
+    pub(crate) fn stop(&mut self) -> bool {
+        let Some(message) = self.current.clone() else { return false };
+        let Some(sleep) = self.before.sleep_in(&message) else { return false };
+        self.session = self.before.clone();
+        let mut replies = without_reports(self.session.execute(&message, Some((sleep.index, "57014"))));
+        replies.drain(..self.matched.min(replies.len()));
+        let is_error = replies.pop_front().is_some_and(|f| f.kind == b'E');
+        self.expected = replies;
+        self.matched += 1;
+        is_error
+    }
+
+    fn judge_error(&mut self, frame: &Frame) -> Verdict {
+        let code = frame.field(b'C').unwrap_or_default();
+        let severity = frame.field(b'V').or_else(|| frame.field(b'S')).unwrap_or_default();
+        if let Some(next) = self.expected.front()
+            && next.kind == b'E'
+            && next.field(b'C').as_ref() == Some(&code)
+            && next.field(b'V').as_ref() == Some(&severity)
+        {
+            let (due, came) = (Tag::all_in(&next.body), Tag::all_in(&frame.body));
+            if frame.field(b'R').as_deref() == Some(ROUTINE) && due != came {
+                return Verdict::Wrong(format!("an error for {came:?} came, due was one for {due:?}"));
+            }
+            self.advance();
+            return Verdict::Expected;
+        }
+        Verdict::Deviation {
+            code,
+            is_fatal: severity != "ERROR",
+            is_ours: frame.field(b'R').as_deref() != Some(ROUTINE),
+            words: frame.field(b'M').unwrap_or_default(),
+        }
+    }
+
+    fn advance(&mut self) {
+        self.expected.pop_front();
+        self.matched += 1;
+    }
+
+    fn ready(&mut self) -> Verdict {
+        let is_idle = self.session.status() == b'I';
+        if self.is_in_doubt && is_idle {
+            self.is_in_doubt = false;
+            for (name, value) in &self.view {
+                let _ = self.session.settings.set(name, value, false);
+            }
+            self.session.settings.changes();
+        }
+        let is_last = self.pending.is_empty() && self.expected.is_empty();
+        if is_last && !self.is_in_doubt {
+            for (name, due) in self.session.settings.report() {
+                let seen = self.view.get(name).map_or("", String::as_str);
+                if seen != due && name != "server_version" && name != "session_authorization" {
+                    return Verdict::Wrong(format!("parameter {name} is {due:?} for it, but {seen:?} was reported"));
+                }
+            }
+        }
+        Verdict::Ready(std::mem::take(&mut self.session.committed))
+    }
+
+    /// Feeds what was sent until a reply is due.
+    fn settle(&mut self) {
+        while self.expected.is_empty()
+            && let Some(message) = self.pending.pop_front()
+        {
+            self.before = self.session.clone();
+            self.matched = 0;
+            self.expected = without_reports(self.session.execute(&message, None));
+            self.current = Some(message);
+        }
+    }
+}
+
+/// Parameter reports are judged by their outcome, not by their place.
+fn without_reports(frames: Vec<Frame>) -> VecDeque<Frame> {
+    frames.into_iter().filter(|f| f.kind != b'S').collect()
+}

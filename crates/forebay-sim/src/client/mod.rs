@@ -1,0 +1,5 @@
+//! Fake clients: what they do, and what they must see.
+
+pub(crate) mod actor;
+pub(crate) mod mirror;
+pub(crate) mod program;

@@ -1,0 +1,65 @@
+//! `make sim SEED=N`: plays seeds and says which of them break a rule.
+
+use std::process::ExitCode;
+
+use forebay_sim::{Options, run};
+
+const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--direct] [--verbose]";
+
+struct Order {
+    seeds: std::ops::Range<u64>,
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let order = match parse(std::env::args().skip(1)) {
+        Ok(order) => order,
+        Err(words) => {
+            eprintln!("{words}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let (mut failed, mut played, mut client_us) = (0, 0, 0);
+    for seed in order.seeds {
+        let report = run(seed, order.options);
+        for line in &report.lines {
+            println!("{line}");
+        }
+        played += 1;
+        client_us += report.client_us;
+        if let Some(words) = report.violation {
+            failed += 1;
+            println!("seed {seed}: {words}");
+        } else if played == 1 {
+            println!("seed {seed}: {} events, trace {:016x}", report.events, report.trace_hash);
+        }
+    }
+    println!("{played} seeds, {failed} failed, {} simulated client-seconds", client_us / 1_000_000);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Order, String> {
+    let mut order = Order { seeds: 0..300, options: Options::default() };
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--seed" => {
+                let seed = number(&value()?)?;
+                order.seeds = seed..seed + 1;
+            }
+            "--seeds" => {
+                let text = value()?;
+                let (first, end) = text.split_once("..").ok_or_else(|| format!("{text} is not a range A..B"))?;
+                order.seeds = number(first)?..number(end)?;
+            }
+            "--direct" => order.options.is_direct = true,
+            "--verbose" => order.options.is_verbose = true,
+            _ => return Err(format!("{word} is not known")),
+        }
+    }
+    Ok(order)
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text} is not a number"))
+}

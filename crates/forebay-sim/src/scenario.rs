@@ -1,0 +1,296 @@
+//! What a seed stands for: the configuration, the clients, the network and the faults.
+
+use std::sync::Arc;
+
+use forebay_core::config::{
+    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Limits, Listen,
+    LogSettings, PoolMode, PoolSettings, SecretText, ServerTls, TlsMode, UserConfig,
+};
+
+use crate::client::actor::Identity;
+use crate::client::program::{self, Step, Tastes};
+use crate::rng::Rng;
+
+/// A database of the scenario, on a fake server of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) mode: PoolMode,
+    pub(crate) pool_size: u32,
+    pub(crate) max_db_connections: u32,
+    /// Processes the fake server allows.
+    pub(crate) processes_max: usize,
+}
+
+/// How often things go wrong; mean microseconds between two of a kind, 0: never.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// A server process is terminated with an error.
+    pub(crate) terminate: u64,
+    /// A connection to a server breaks.
+    pub(crate) break_server: u64,
+    /// A client's connection breaks.
+    pub(crate) break_client: u64,
+    /// A server is down for a while.
+    pub(crate) crash: u64,
+    /// A link stands still for a while.
+    pub(crate) stall: u64,
+    /// A client stops reading for a while.
+    pub(crate) doze: u64,
+    /// A worker gets no processor for a while.
+    pub(crate) starve: u64,
+    /// PAUSE and RESUME.
+    pub(crate) pause: u64,
+    /// RELOAD of the same configuration.
+    pub(crate) reload: u64,
+    /// RECONNECT.
+    pub(crate) reconnect: u64,
+    /// KILL of one client.
+    pub(crate) kill_client: u64,
+}
+
+impl Faults {
+    /// Whether a server may be lost while it serves somebody.
+    pub(crate) fn lose_servers(&self) -> bool {
+        self.terminate + self.break_server + self.crash > 0
+    }
+}
+
+/// A client to be.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientPlan {
+    pub(crate) who: Identity,
+    pub(crate) program: Vec<Step>,
+    pub(crate) starts_at: u64,
+}
+
+/// Everything that a seed decides before the first event.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) workers: usize,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) clients: Vec<ClientPlan>,
+    pub(crate) faults: Faults,
+    /// Faults happen before that time only.
+    pub(crate) heals_at: u64,
+    pub(crate) buffers: usize,
+    pub(crate) buffer_size: usize,
+    /// Largest piece that a link moves at once; drawn again per link below it.
+    pub(crate) chunk_max: usize,
+    /// Longest time that a byte is under way.
+    pub(crate) delay_max: u64,
+    pub(crate) config: EngineConfig,
+    /// Waiting for a server may end in an error.
+    pub(crate) may_time_out: bool,
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Scenario {
+    /// Draws the scenario of a seed.
+    pub(crate) fn draw(rng: &mut Rng) -> Scenario {
+        let workers = *rng.pick(&[1, 1, 2, 2, 3, 4]);
+        let chunk_max = *rng.pick(&[1, 7, 60, 600, 5000, 5000]);
+        let targets: Vec<Target> = (0..rng.between(1, 2)).map(|i| Scenario::target(rng, i)).collect();
+        let heals_at = rng.between(1, 4) * SECOND;
+        let faults = Scenario::faults(rng);
+        // Where no time is limited, a waiter that is forgotten waits until the deadline of the run.
+        let may_time_out = rng.one_in(6);
+        let wait = if may_time_out { rng.between(1, 200) * 1000 } else { 0 };
+        let pools = targets.iter().map(|t| Scenario::database(rng, t, wait, faults.lose_servers())).collect();
+        let method = *rng.pick(&[AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password]);
+        let buffer_size = *rng.pick(&[64, 300, 2048]);
+        let clients = Scenario::clients(rng, &targets, chunk_max);
+        let buffers = rng.between(16, 64) as usize + clients.len() * 4;
+        let config = engine_config(workers, pools, method, buffers, buffer_size);
+        let delay_max = *rng.pick(&[50, 500, 3000]);
+        Scenario {
+            workers,
+            targets,
+            clients,
+            faults,
+            heals_at,
+            buffers,
+            buffer_size,
+            chunk_max,
+            delay_max,
+            config,
+            may_time_out,
+        }
+    }
+
+    fn target(rng: &mut Rng, index: u64) -> Target {
+        let mode = *rng.pick(&[
+            PoolMode::Transaction,
+            PoolMode::Transaction,
+            PoolMode::Transaction,
+            PoolMode::Session,
+            PoolMode::Statement,
+        ]);
+        let pool_size = rng.between(1, 4) as u32;
+        let max_db_connections = if rng.one_in(4) { rng.between(1, 3) as u32 } else { 0 };
+        let processes_max = if rng.one_in(6) { rng.between(1, 3) as usize } else { 100 };
+        Target { name: format!("db{index}"), mode, pool_size, max_db_connections, processes_max }
+    }
+
+    fn faults(rng: &mut Rng) -> Faults {
+        if rng.one_in(2) {
+            // A calm run: every reply must be exactly right.
+            return Faults { doze: if rng.one_in(2) { 400_000 } else { 0 }, ..Faults::default() };
+        }
+        let mut rate = |mean: u64| if rng.one_in(3) { mean } else { 0 };
+        Faults {
+            terminate: rate(150_000),
+            break_server: rate(150_000),
+            break_client: rate(200_000),
+            crash: rate(600_000),
+            stall: rate(200_000),
+            doze: rate(200_000),
+            starve: rate(300_000),
+            pause: rate(700_000),
+            reload: rate(400_000),
+            reconnect: rate(400_000),
+            kill_client: rate(500_000),
+        }
+    }
+
+    fn database(rng: &mut Rng, target: &Target, wait: u64, loses: bool) -> DatabaseConfig {
+        let index = target.name.trim_start_matches("db");
+        let min_pool_size = if rng.one_in(4) { 1 } else { 0 };
+        DatabaseConfig {
+            name: target.name.as_str().into(),
+            dbname: format!("real{index}").into(),
+            endpoints: vec![format!("10.0.0.{index}:5432").into()],
+            forced_user: None,
+            forced_secret: None,
+            tls: 0,
+            pool: PoolSettings {
+                pool_mode: target.mode,
+                pool_size: target.pool_size,
+                min_pool_size,
+                max_db_connections: target.max_db_connections,
+                query_wait_timeout: wait,
+                server_lifetime: if rng.one_in(3) { rng.between(50, 2000) * 1000 } else { 0 },
+                server_idle_timeout: if rng.one_in(3) { rng.between(20, 500) * 1000 } else { 0 },
+                server_connect_timeout: if loses { SECOND } else { 15 * SECOND },
+                server_backoff_max: SECOND,
+                server_opening_max: rng.between(1, 3) as u32,
+                server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
+                server_check_query: (*rng.pick(&["", "select 1"])).into(),
+                server_reset_query: "DISCARD ALL".into(),
+                max_prepared_statements: *rng.pick(&[1, 2, 100, 100]),
+                transaction_timeout: 0,
+                idle_transaction_timeout: 0,
+                query_timeout: 0,
+                client_idle_timeout: 0,
+            },
+        }
+    }
+
+    fn clients(rng: &mut Rng, targets: &[Target], chunk_max: usize) -> Vec<ClientPlan> {
+        let count = rng.between(2, 10) as u32;
+        let steps = rng.between(4, 24);
+        (0..count)
+            .map(|id| {
+                let target = rng.pick(targets);
+                let mut params = Vec::new();
+                for (name, values) in [
+                    ("TimeZone", ["CET", "UTC", "Asia/Tokyo"]),
+                    ("DateStyle", ["German, DMY", "ISO, MDY", "SQL, DMY"]),
+                    ("search_path", ["own, public", "public", "audit"]),
+                    ("extra_float_digits", ["3", "2", "0"]),
+                ] {
+                    if rng.one_in(4) {
+                        params.push((name.to_owned(), (*rng.pick(&values)).to_owned()));
+                    }
+                }
+                if rng.one_in(3) {
+                    params.push(("application_name".to_owned(), format!("client {id}")));
+                }
+                let tastes = Tastes {
+                    client: id,
+                    steps,
+                    has_blocks: target.mode != PoolMode::Statement,
+                    has_named: true,
+                    sets: rng.one_in(3) && target.mode != PoolMode::Statement,
+                    cancels: rng.one_in(2),
+                    leaves: rng.one_in(3),
+                    pad_max: if chunk_max < 10 { 20 } else { *rng.pick(&[30, 300, 3000]) },
+                };
+                let who = Identity {
+                    id,
+                    database: target.name.clone(),
+                    user: (*rng.pick(&["app", "app", "web"])).to_owned(),
+                    password: "a password".to_owned(),
+                    version: *rng.pick(&[0x0003_0000, 0x0003_0000, 0x0003_0002, 0x0003_270f]),
+                    asks_tls: rng.one_in(4),
+                    params,
+                };
+                let program = program::draw(rng, &tastes);
+                ClientPlan { who, program, starts_at: rng.below(300_000) }
+            })
+            .collect()
+    }
+}
+
+fn engine_config(
+    workers: usize,
+    databases: Vec<DatabaseConfig>,
+    method: AuthMethod,
+    buffers: usize,
+    buffer_size: usize,
+) -> EngineConfig {
+    let user = |name: &str| UserConfig {
+        name: name.into(),
+        secret: Some(SecretText(Arc::from("a password"))),
+        pool_mode: None,
+        pool_size: None,
+        query_timeout: None,
+        query_wait_timeout: None,
+        transaction_timeout: None,
+        idle_transaction_timeout: None,
+        client_idle_timeout: None,
+        max_user_connections: None,
+    };
+    EngineConfig {
+        listen: Listen {
+            addresses: vec!["10.0.1.1".into()],
+            port: 6432,
+            unix: None,
+            unix_mode: 0,
+            backlog: 16,
+            tls: None,
+        },
+        engine: EngineSettings {
+            workers: workers as u16,
+            io: IoDriver::Auto,
+            buffers: buffers as u32,
+            buffer_size: buffer_size as u32,
+        },
+        limits: Limits {
+            clients_max: 1000,
+            message_bytes_max: 1 << 20,
+            relay_bytes_max: 16 << 10,
+            wait_bytes_max: 16 << 10,
+            waiters_max: 1000,
+            client_statements_max: 100,
+            statement_bytes_max: 1 << 20,
+            login_timeout: 30 * SECOND,
+            drain_timeout: 5 * SECOND,
+        },
+        auth: AuthSettings {
+            method,
+            ask_unknown: false,
+            cache_for: 60 * SECOND,
+            cache_negative_for: 5 * SECOND,
+            ask_timeout: 5 * SECOND,
+        },
+        databases,
+        fallback_database: None,
+        users: vec![user("app"), user("web")],
+        server_tls: vec![ServerTls { mode: TlsMode::Disable, ca: None, certificate: None, key: None }],
+        console: Console { admins: vec!["ops".into()], viewers: vec![] },
+        metrics: None,
+        log: LogSettings { level: 0, connections: true, min_duration: 0 },
+    }
+}

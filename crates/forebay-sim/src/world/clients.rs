@@ -1,0 +1,189 @@
+//! The clients' part of the world: they connect, write, read, and leave.
+
+use crate::client::actor::{Act, Seen, Stage};
+use crate::client::program::Leave;
+use crate::net::{End, LinkId};
+use crate::wire::Opening;
+use crate::world::{Event, World};
+
+impl World {
+    /// A client goes on with its program.
+    pub(crate) fn client(&mut self, i: usize) {
+        if self.clients[i].dozes_until <= self.now
+            && let Some(link) = self.clients[i].link
+        {
+            self.notify(link, 1);
+        }
+        if self.clients[i].rests_until <= self.now {
+            for act in self.clients[i].proceed() {
+                self.act(i, act);
+            }
+        }
+    }
+
+    fn act(&mut self, i: usize, act: Act) {
+        match act {
+            Act::Connect => {
+                let link = self.knock(End::Client(i));
+                self.clients[i].link = Some(link);
+                let bytes = self.clients[i].open();
+                self.write(link, 0, &bytes);
+            }
+            Act::Write(bytes) => {
+                if let Some(link) = self.clients[i].link {
+                    self.clients[i].due_since = Some(self.now);
+                    self.trace.say(self.now, || format!("client {i} writes {} bytes", bytes.len()));
+                    self.write(link, 0, &bytes);
+                }
+                self.schedule(1, Event::Client(i));
+            }
+            Act::Cancel(plan) => self.schedule(plan.after_us, Event::Cancel(i, plan.is_forged)),
+            Act::Rest(pause) => {
+                self.clients[i].rests_until = self.now + pause + 1;
+                self.schedule(pause + 1, Event::Client(i));
+            }
+            Act::Leave(how) => self.client_leaves(i, how),
+            Act::Finished => {}
+        }
+    }
+
+    fn client_leaves(&mut self, i: usize, how: Leave) {
+        let Some(link) = self.clients[i].link else { return };
+        self.trace.say(self.now, || format!("client {i} leaves: {how:?}"));
+        match how {
+            Leave::Reset => self.break_link(link),
+            // The stream back stays open: the pooler has to close it.
+            Leave::HalfClose | Leave::Terminate => self.finish(link, 0),
+        }
+    }
+
+    pub(crate) fn client_reads(&mut self, i: usize, link: LinkId, side: usize) {
+        if self.clients[i].link != Some(link) {
+            self.consume(link, side);
+            return self.tell_end(link, side);
+        }
+        let dozes_until = self.clients[i].dozes_until;
+        if dozes_until > self.now {
+            return self.schedule(dozes_until - self.now, Event::Arrive(link, side));
+        }
+        let bytes = self.consume(link, side);
+        self.trace.note(b'R', i as u64, &bytes);
+        self.clients[i].splitter.push(&bytes);
+        self.client_judges(i);
+        self.tell_end(link, side);
+        self.schedule(0, Event::Client(i));
+    }
+
+    fn client_judges(&mut self, i: usize) {
+        while !self.checks.has_failed() {
+            let client = &mut self.clients[i];
+            let seen = if client.stage == Stage::Asking {
+                match client.splitter.take_byte() {
+                    None => return,
+                    Some(byte) => client.see_tls_answer(byte),
+                }
+            } else {
+                match client.splitter.take() {
+                    Ok(None) => return,
+                    Ok(Some(frame)) => {
+                        let seen = client.see(&frame);
+                        self.trace.say(self.now, || format!("client {i} reads {} → {seen:?}", frame.show()));
+                        seen
+                    }
+                    Err(words) => Seen::Wrong(words),
+                }
+            };
+            self.make_of(i, seen);
+        }
+    }
+
+    fn make_of(&mut self, i: usize, seen: Seen) {
+        match seen {
+            Seen::Fine => {}
+            Seen::Answer(bytes) => {
+                if let Some(link) = self.clients[i].link {
+                    self.write(link, 0, &bytes);
+                }
+            }
+            Seen::Acknowledged(marks) => {
+                self.checks.cancels_answered(i);
+                self.checks.acknowledged(&marks);
+            }
+            Seen::Deviation { code, is_fatal, is_ours, words } => self.explain(i, &code, is_fatal, is_ours, &words),
+            Seen::Wrong(words) => self.checks.fail(format!("client {i}: {words}")),
+        }
+    }
+
+    /// An error that a private server would not have given: is there a reason?
+    fn explain(&mut self, i: usize, code: &str, is_fatal: bool, is_ours: bool, words: &str) {
+        let is_login = self.clients[i].stage == Stage::LoggingIn;
+        if code == "57014" && !is_fatal && self.checks.has_cancelled(i) {
+            if is_ours {
+                self.clients[i].suffered_loss();
+            } else if !self.clients[i].mirror.stop() {
+                self.checks.fail(format!("client {i}: a cancel stopped what was not running: {words}"));
+            }
+            return;
+        }
+        if !self.is_excused(i, code, is_ours, is_login) {
+            let waits = self.clients[i].mirror.awaited();
+            return self.checks.fail(format!("client {i} got {code} without a reason: {words} ({waits})"));
+        }
+        if is_fatal {
+            self.clients[i].stage = Stage::Dismissed;
+        } else if self.clients[i].mirror.is_settled() {
+            self.checks.fail(format!("client {i} got an ERROR that answers nothing: {code} {words}"));
+        } else {
+            self.clients[i].suffered_loss();
+        }
+    }
+
+    fn is_excused(&self, i: usize, code: &str, is_ours: bool, is_login: bool) -> bool {
+        let scenario = &self.scenario;
+        let is_hit = self.clients[i].hit_until > self.now;
+        let is_full = scenario.targets.iter().any(|t| t.processes_max < 100);
+        match code {
+            "53300" => scenario.may_time_out || is_full || scenario.faults.lose_servers(),
+            // The pooler's refusal of transaction blocks in statement mode.
+            "0A000" => is_ours,
+            "57P01" | "08007" | "08006" | "57P03" | "58000" => {
+                is_hit || scenario.faults.kill_client > 0 || (scenario.faults.lose_servers() && (is_login || is_ours))
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn client_lost(&mut self, i: usize, link: LinkId, is_broken: bool) {
+        self.leave(link, 0, true);
+        if self.clients[i].link != Some(link) {
+            return;
+        }
+        self.trace.say(self.now, || format!("client {i} lost its connection, broken: {is_broken}"));
+        let stage = self.clients[i].stage;
+        let is_expected = matches!(stage, Stage::Dismissed | Stage::Leaving | Stage::Done);
+        let is_excused = is_broken || self.clients[i].hit_until > self.now || self.scenario.faults.kill_client > 0;
+        if !is_expected && !is_excused {
+            let waits = self.clients[i].mirror.awaited();
+            return self.checks.fail(format!("client {i} was disconnected without a word ({waits})"));
+        }
+        if !matches!(stage, Stage::Leaving | Stage::Done) {
+            self.clients[i].retry();
+        }
+        self.clients[i].lost();
+        self.schedule(1, Event::Client(i));
+    }
+
+    /// A cancel request of a client sets out to some worker.
+    pub(crate) fn send_cancel(&mut self, i: usize, is_forged: bool) {
+        let Some((pid, mut key)) = self.clients[i].key.clone() else { return };
+        if is_forged {
+            key.iter_mut().for_each(|b| *b ^= 0x5a);
+        } else {
+            let tags = self.clients[i].mirror.tags_under_way();
+            self.checks.cancel_sent(i, tags);
+        }
+        self.trace.say(self.now, || format!("client {i} sends a cancel, forged: {is_forged}"));
+        let link = self.knock(End::Canceller(i));
+        self.write(link, 0, &Opening::Cancel { pid, key }.encode().encode());
+    }
+}

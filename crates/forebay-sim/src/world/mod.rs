@@ -1,0 +1,244 @@
+//! Virtual time: one queue of events, and everything that they happen to.
+//!
+//! No threads. An event is drawn from the queue, carried out, and may put others there; the seed decides all delays.
+
+mod clients;
+mod faults;
+mod network;
+mod processes;
+mod workers;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use forebay_core::command::{Command, CommandId};
+use forebay_core::ids::{QuestionId, WorkerId};
+use forebay_core::question::Answer;
+use forebay_core::tables::Tables;
+use forebay_core::worker::{Message, Shared};
+
+use crate::Options;
+use crate::check::Checks;
+use crate::client::actor::{Actor, Stage};
+use crate::driver::Handover;
+use crate::net::{Link, LinkId};
+use crate::rng::Rng;
+use crate::scenario::{Faults, Scenario};
+use crate::server::process::Process;
+use crate::trace::Trace;
+use crate::world::faults::Fault;
+use crate::world::workers::Seat;
+
+/// What happens next.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A sender's kernel takes bytes.
+    Pump(LinkId, usize),
+    /// Bytes reach the receiver's kernel.
+    Arrive(LinkId, usize),
+    /// A worker runs a turn.
+    Turn(usize),
+    /// A worker's alarm, if it is still the newest.
+    Wake(usize, u64),
+    /// A connection of a worker comes about, or does not.
+    Connected(usize, forebay_core::ids::ConnId, usize),
+    Detached(usize, forebay_core::ids::ConnId),
+    TlsDone(usize, forebay_core::ids::ConnId),
+    Told(usize, WorkerId, Message<Handover>),
+    Answered(usize, QuestionId, Answer),
+    Ordered(usize, CommandId, Command),
+    /// A client goes on with its program.
+    Client(usize),
+    /// A client's cancel request sets out.
+    Cancel(usize, bool),
+    /// A process goes on with its inbox, or is done with a message.
+    Process(usize),
+    Fault(Fault),
+    /// A server comes up again.
+    Up(usize),
+}
+
+struct Scheduled {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// A fake server: the processes of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Server {
+    pub(crate) is_down: bool,
+    pub(crate) processes_max: usize,
+}
+
+/// The simulated world.
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) rng: Rng,
+    pub(crate) trace: Trace,
+    pub(crate) scenario: Scenario,
+    pub(crate) tables: Arc<Tables>,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    pub(crate) links: Vec<Link>,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) clients: Vec<Actor>,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) servers: Vec<Server>,
+    /// Connections between workers, by link: closed when nobody holds them any more.
+    pub(crate) transit: BTreeMap<LinkId, std::sync::Weak<()>>,
+    pub(crate) checks: Checks,
+    pub(crate) commands: u64,
+    /// Clients talk to servers without a worker between: the simulator's test of itself.
+    pub(crate) is_direct: bool,
+}
+
+/// Events of one run at most: a loop that feeds itself is a bug.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// After the last fault, every client has to be through by then.
+const LIVENESS_US: u64 = 60_000_000;
+
+impl World {
+    pub(crate) fn new(mut rng: Rng, options: Options) -> Result<World, String> {
+        let mut scenario = Scenario::draw(&mut rng.fork(1));
+        if options.is_direct {
+            scenario.faults = Faults::default();
+        }
+        let mut luck = rng.fork(2);
+        let tables = Tables::build(scenario.config.clone(), None, &mut |out| luck.fill(out));
+        let tables = Arc::new(tables.map_err(|e| format!("{e:?}"))?);
+        let shared = Arc::new(Shared::default());
+        let seats = (0..scenario.workers)
+            .map(|w| Seat::new(w, &scenario, tables.clone(), shared.clone(), rng.fork(10 + w as u64)))
+            .collect();
+        let clients = scenario.clients.iter().map(|plan| {
+            let mut program = vec![crate::client::program::Step::Return];
+            program.extend(plan.program.iter().cloned());
+            Actor::new(plan.who.clone(), program)
+        });
+        let servers =
+            scenario.targets.iter().map(|t| Server { is_down: false, processes_max: t.processes_max }).collect();
+        let mut world = World {
+            now: 1_000,
+            rng,
+            trace: Trace::new(options.is_verbose),
+            clients: clients.collect::<Result<_, _>>()?,
+            servers,
+            tables,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            links: Vec::new(),
+            seats,
+            processes: Vec::new(),
+            transit: BTreeMap::new(),
+            checks: Checks::default(),
+            commands: 0,
+            is_direct: options.is_direct,
+            scenario,
+        };
+        for (i, plan) in world.scenario.clients.clone().iter().enumerate() {
+            world.schedule(plan.starts_at, Event::Client(i));
+        }
+        for w in 0..world.scenario.workers {
+            world.schedule(0, Event::Turn(w));
+        }
+        world.plan_faults();
+        Ok(world)
+    }
+
+    /// Puts an event `after` microseconds into the future.
+    pub(crate) fn schedule(&mut self, after: u64, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled { at: self.now + after, number: self.scheduled, event }));
+    }
+
+    /// A number below `n`, from the seed.
+    pub(crate) fn draw(&mut self, n: u64) -> u64 {
+        self.rng.below(n)
+    }
+
+    /// Runs until every client is through and the workers have come to rest, or a check fails.
+    pub(crate) fn run(&mut self) {
+        let deadline = self.scenario.heals_at + LIVENESS_US;
+        let mut rests_at = None;
+        while let Some(Reverse(next)) = self.queue.pop() {
+            self.now = next.at.max(self.now);
+            self.carry_out(next.event);
+            if self.checks.has_failed() {
+                return;
+            }
+            if self.trace.events() > EVENTS_MAX {
+                return self.checks.fail(format!("{EVENTS_MAX} events and no end"));
+            }
+            let are_done = self.clients.iter().all(|c| c.stage == Stage::Done && c.link.is_none());
+            if are_done && self.now > self.scenario.heals_at {
+                let at = *rests_at.get_or_insert(self.now + 8_000_000);
+                if self.now > at {
+                    break;
+                }
+            }
+            if !are_done && self.now > deadline {
+                return self.report_stuck();
+            }
+        }
+        if !self.clients.iter().all(|c| c.stage == Stage::Done) {
+            return self.report_stuck();
+        }
+        self.check_rest();
+    }
+
+    fn carry_out(&mut self, event: Event) {
+        match event {
+            Event::Pump(link, side) => self.pump(link, side),
+            Event::Arrive(link, side) => self.arrive(link, side),
+            Event::Turn(w) => self.turn(w),
+            Event::Wake(w, number) => self.wake(w, number),
+            Event::Connected(w, conn, endpoint) => self.connected(w, conn, endpoint),
+            Event::Detached(w, conn) => self.input(w, workers::Input::Detached(conn)),
+            Event::TlsDone(w, conn) => self.input(w, workers::Input::Tls(conn)),
+            Event::Told(w, from, message) => self.input(w, workers::Input::Told(from, message)),
+            Event::Answered(w, id, answer) => self.input(w, workers::Input::Answer(id, answer)),
+            Event::Ordered(w, id, command) => self.input(w, workers::Input::Command(id, command)),
+            Event::Client(i) => self.client(i),
+            Event::Cancel(i, is_forged) => self.send_cancel(i, is_forged),
+            Event::Process(p) => self.process(p),
+            Event::Fault(fault) => self.fault(fault),
+            Event::Up(s) => self.servers[s].is_down = false,
+        }
+    }
+
+    fn report_stuck(&mut self) {
+        let stuck = self.clients.iter().filter(|c| c.stage != Stage::Done);
+        let words: Vec<String> =
+            stuck.map(|c| format!("client {} is {:?} and {}", c.who.id, c.stage, c.mirror.awaited())).collect();
+        let waits: Vec<String> = self
+            .processes
+            .iter()
+            .filter(|p| !p.is_dead)
+            .map(|p| {
+                let owner = self.checks.owner(p.link);
+                format!("process {} of endpoint {} (last used by {owner:?}) clean: {}", p.pid, p.endpoint, p.is_clean())
+            })
+            .collect();
+        self.checks.fail(format!("no end: {}; servers: {}", words.join("; "), waits.join("; ")));
+    }
+}

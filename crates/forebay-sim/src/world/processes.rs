@@ -1,0 +1,208 @@
+//! The fake servers' part of the world: connections, processes, cancels, and the ledger of effects.
+
+use crate::net::{End, LinkId};
+use crate::server::language::{Statement, statements};
+use crate::server::process::{Busy, Process};
+use crate::server::session::{Session, parameter_status, report};
+use crate::wire::{Body, Front, Opening, Tag};
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn new_process(&mut self, link: LinkId, endpoint: usize) {
+        let pid = 1000 + self.processes.len() as i32;
+        let mut key = [0; 4];
+        self.rng.fill(&mut key);
+        self.processes.push(Process::new(link, endpoint, pid, key));
+    }
+
+    pub(crate) fn process_reads(&mut self, p: usize, bytes: &[u8]) {
+        if self.processes[p].is_dead {
+            return;
+        }
+        self.processes[p].splitter.push(bytes);
+        loop {
+            match self.processes[p].splitter.take() {
+                Ok(None) => break,
+                Ok(Some(frame)) if self.processes[p].session.is_none() => {
+                    match Opening::decode(&frame) {
+                        Some(opening) => self.open_process(p, opening),
+                        None => self.checks.fail(format!("a server got a malformed opening {}", frame.show())),
+                    }
+                    if self.processes[p].is_dead {
+                        return;
+                    }
+                }
+                Ok(Some(frame)) => match Front::decode(&frame) {
+                    Some(Front::Unknown(kind)) => {
+                        self.checks.fail(format!("a server got a message of type {:?}", kind as char));
+                    }
+                    Some(message) => self.processes[p].inbox.push_back(message),
+                    None => self.checks.fail(format!("a server got a malformed message {}", frame.show())),
+                },
+                Err(words) => self.checks.fail(format!("a server got garbage: {words}")),
+            }
+            if self.checks.has_failed() {
+                return;
+            }
+        }
+        if self.processes[p].busy.is_none() && !self.processes[p].inbox.is_empty() {
+            self.schedule(0, Event::Process(p));
+        }
+    }
+
+    fn open_process(&mut self, p: usize, opening: Opening) {
+        let link = self.processes[p].link;
+        match opening {
+            Opening::Ssl | Opening::Gss => self.write(link, 1, b"N"),
+            Opening::Cancel { pid, key } => {
+                self.cancel(pid, &key);
+                self.end_process(p);
+            }
+            Opening::Startup { version, params } => self.start_session(p, version, params),
+        }
+    }
+
+    fn start_session(&mut self, p: usize, version: i32, params: Vec<(String, String)>) {
+        let Process { link, endpoint, pid, key, .. } = self.processes[p];
+        let sessions =
+            self.processes.iter().filter(|q| !q.is_dead && q.endpoint == endpoint && q.session.is_some()).count();
+        if sessions >= self.servers[endpoint].processes_max {
+            let full = report(b'E', "FATAL", "53300", "sorry, too many clients already");
+            self.write(link, 1, &full.encode());
+            return self.end_process(p);
+        }
+        let params: Vec<_> = params.into_iter().filter(|(n, _)| !n.starts_with("_pq_.")).collect();
+        let session = match Session::new(&params) {
+            Ok(session) => session,
+            Err(name) => return self.checks.fail(format!("a server got the startup parameter {name:?}")),
+        };
+        let mut bytes = Vec::new();
+        if version > 0x0003_0000 {
+            bytes.extend(Body::default().int32(0x0003_0000).int32(0).frame(b'v').encode());
+        }
+        bytes.extend(Body::default().int32(0).frame(b'R').encode());
+        for (name, value) in session.settings.report() {
+            bytes.extend(parameter_status(name, &value).encode());
+        }
+        bytes.extend(Body::default().int32(pid).bytes(&key).frame(b'K').encode());
+        bytes.extend(Body::default().byte(b'I').frame(b'Z').encode());
+        self.processes[p].splitter.is_startup = false;
+        self.processes[p].session = Some(session);
+        self.write(link, 1, &bytes);
+    }
+
+    /// Takes the next message, or ends the one under way.
+    pub(crate) fn process(&mut self, p: usize) {
+        if self.processes[p].is_dead {
+            return;
+        }
+        if let Some(busy) = &self.processes[p].busy {
+            if busy.until > self.now {
+                return;
+            }
+            if let Some(Busy { message, stop, .. }) = self.processes[p].busy.take() {
+                self.carry_out_message(p, &message, stop);
+            }
+        }
+        while self.processes[p].busy.is_none() && !self.processes[p].is_dead {
+            let Some(message) = self.processes[p].inbox.pop_front() else { return };
+            let sleep = self.processes[p].session.as_ref().and_then(|s| s.sleep_in(&message));
+            let work = if self.rng.one_in(4) { self.draw(1_500) } else { 0 };
+            let cost = sleep.map_or(0, |sleep| sleep.millis * 1000) + work;
+            if cost == 0 {
+                self.carry_out_message(p, &message, None);
+            } else {
+                self.processes[p].busy = Some(Busy { message, until: self.now + cost, stop: None });
+                self.schedule(cost, Event::Process(p));
+            }
+        }
+    }
+
+    fn carry_out_message(&mut self, p: usize, message: &Front, stop: Option<usize>) {
+        self.check_origin(message);
+        if *message == Front::Terminate {
+            return self.end_process(p);
+        }
+        let bytes = self.processes[p].finish(message, stop);
+        let link = self.processes[p].link;
+        if let Some(session) = &mut self.processes[p].session {
+            let marks = std::mem::take(&mut session.committed);
+            self.checks.committed(&marks);
+        }
+        if !bytes.is_empty() {
+            self.write(link, 1, &bytes);
+        }
+    }
+
+    /// A statement that no client sent must be one of the few that a pooler may send by itself.
+    fn check_origin(&mut self, message: &Front) {
+        let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
+        if !Tag::all_in(text.as_bytes()).is_empty() || text.contains('$') || text.contains("never sent whole") {
+            return;
+        }
+        let is_own = |s: &Statement| {
+            matches!(
+                s,
+                Statement::Empty
+                    | Statement::Begin
+                    | Statement::Commit
+                    | Statement::Rollback
+                    | Statement::Set { .. }
+                    | Statement::SetConfig(_)
+                    | Statement::Reset(_)
+                    | Statement::Show(_)
+                    | Statement::Discard { .. }
+                    | Statement::Clean(_)
+                    | Statement::Select { .. }
+            )
+        };
+        if !statements(text).iter().all(is_own) {
+            self.checks.fail(format!("a server got a statement that nobody sent: {text}"));
+        }
+    }
+
+    /// A cancel request reached a server.
+    fn cancel(&mut self, pid: i32, key: &[u8]) {
+        let now = self.now;
+        let found = self.processes.iter().position(|q| q.pid == pid && !q.is_dead);
+        let Some(p) = found.filter(|&p| self.processes[p].key == *key) else {
+            // The process may have ended meanwhile; a key that was never given is a fault of ours.
+            if found.is_some() && !self.is_direct {
+                self.checks.fail(format!("a cancel for process {pid} came with a wrong key"));
+            }
+            return;
+        };
+        let Some(session) = &self.processes[p].session else { return };
+        let Some(busy) = &self.processes[p].busy else { return };
+        let Some(sleep) = session.sleep_in(&busy.message) else { return };
+        let tag = Tag::all_in(sleep.mark.as_bytes()).first().copied();
+        self.trace.say(now, || format!("cancel stops {tag:?}"));
+        self.checks.cancel_hit(tag);
+        if let Some(busy) = &mut self.processes[p].busy {
+            busy.stop = Some(sleep.index);
+            busy.until = now;
+        }
+        self.schedule(0, Event::Process(p));
+    }
+
+    /// The process ends; its transaction is rolled back by that.
+    pub(crate) fn end_process(&mut self, p: usize) {
+        if !self.processes[p].is_dead {
+            self.processes[p].is_dead = true;
+            self.processes[p].busy = None;
+            let link = self.processes[p].link;
+            self.leave(link, 1, false);
+        }
+    }
+
+    /// What a worker sends to a server: whose is it, and may it be sent at this time?
+    pub(crate) fn check_lease(&mut self, link: LinkId, p: usize, bytes: &[u8]) {
+        let is_quiet = self.processes[p].is_clean() && self.links[link.0].halves.iter().all(|h| h.is_quiet());
+        let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
+        self.checks.sent_to_server(link, is_quiet, is_dead, bytes, &self.scenario);
+        for (link, owner) in self.checks.take_new_leases() {
+            self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
+            debug_assert!(matches!(self.links[link.0].ends[1], End::Process(_) | End::Gone));
+        }
+    }
+}

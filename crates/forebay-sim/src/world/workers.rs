@@ -1,0 +1,439 @@
+//! The workers' part of the world: turns, inputs in an order that the seed draws, and what core asked for.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use forebay_core::command::{Command, CommandId, Reply};
+use forebay_core::event::{Event as LogEvent, Level};
+use forebay_core::ids::{ConnId, QuestionId, WorkerId};
+use forebay_core::io::{Close, ClosedBy, Endpoint, Peer, TlsInfo};
+use forebay_core::question::{Answer, Question};
+use forebay_core::stats::WorkerStats;
+use forebay_core::tables::Tables;
+use forebay_core::time::Instant;
+use forebay_core::worker::{Message, Shared, Worker};
+
+use crate::driver::{Handover, Op, SimIo, Stage};
+use crate::net::{End, LinkId};
+use crate::rng::Rng;
+use crate::scenario::Scenario;
+use crate::world::{Event, World};
+
+/// Something to tell a worker.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Accepted(ConnId, Peer),
+    /// Something may be there to read.
+    Readable(ConnId),
+    /// Progress of a send, in the driver's table.
+    Sent(ConnId),
+    Connected(ConnId),
+    Refused(ConnId),
+    /// End of file, or an error.
+    Ended(ConnId, bool),
+    Tls(ConnId),
+    Detached(ConnId),
+    Answer(QuestionId, Answer),
+    Told(WorkerId, Message<Handover>),
+    Command(CommandId, Command),
+}
+
+/// Inputs of one lane keep their order; lanes overtake each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Connection(u32),
+    Worker(u16),
+    Question(u64),
+    Commands,
+}
+
+impl Input {
+    fn lane(&self) -> Lane {
+        match self {
+            Input::Accepted(c, _)
+            | Input::Readable(c)
+            | Input::Sent(c)
+            | Input::Connected(c)
+            | Input::Refused(c)
+            | Input::Ended(c, _)
+            | Input::Tls(c)
+            | Input::Detached(c) => Lane::Connection(c.slot),
+            Input::Answer(id, _) => Lane::Question(id.0),
+            Input::Told(from, _) => Lane::Worker(from.0),
+            Input::Command(..) => Lane::Commands,
+        }
+    }
+}
+
+/// A worker and its driver.
+pub(crate) struct Seat {
+    pub(crate) worker: Worker<SimIo>,
+    pub(crate) io: SimIo,
+    inbox: VecDeque<Input>,
+    is_turn_due: bool,
+    alarm: u64,
+    /// It gets no processor before that time.
+    pub(crate) starved_until: u64,
+    /// When messages to each other worker arrive: none overtakes.
+    told_at: Vec<u64>,
+}
+
+impl Seat {
+    pub(crate) fn new(w: usize, scenario: &Scenario, tables: Arc<Tables>, shared: Arc<Shared>, rng: Rng) -> Seat {
+        let id = WorkerId(w as u16);
+        let stats = Arc::new(WorkerStats::default());
+        Seat {
+            worker: Worker::new(id, scenario.workers as u16, tables, shared, stats),
+            io: SimIo::new(w, scenario.buffers, rng),
+            inbox: VecDeque::new(),
+            is_turn_due: false,
+            alarm: 0,
+            starved_until: 0,
+            told_at: vec![0; scenario.workers],
+        }
+    }
+}
+
+impl World {
+    /// Puts an input before a worker; it takes it in one of its next turns.
+    pub(crate) fn input(&mut self, w: usize, input: Input) {
+        self.seats[w].inbox.push_back(input);
+        self.wake_worker(w);
+    }
+
+    fn wake_worker(&mut self, w: usize) {
+        if !self.seats[w].is_turn_due {
+            self.seats[w].is_turn_due = true;
+            let after = self.draw(30);
+            self.schedule(after, Event::Turn(w));
+        }
+    }
+
+    pub(crate) fn wake(&mut self, w: usize, number: u64) {
+        if self.seats[w].alarm == number {
+            self.wake_worker(w);
+        }
+    }
+
+    pub(crate) fn turn(&mut self, w: usize) {
+        let starved_until = self.seats[w].starved_until;
+        if starved_until > self.now {
+            return self.schedule(starved_until - self.now, Event::Turn(w));
+        }
+        let now = Instant(self.now);
+        let seat = &mut self.seats[w];
+        seat.is_turn_due = false;
+        self.trace.note(b't', w as u64, &self.now.to_le_bytes());
+        seat.worker.tick(&mut seat.io, now);
+        self.carry_out_ops(w);
+        let mut budget = 1 + self.draw(20);
+        while budget > 0 && !self.seats[w].inbox.is_empty() && !self.checks.has_failed() {
+            budget -= 1;
+            let input = self.draw_input(w);
+            self.deliver(w, input);
+            self.carry_out_ops(w);
+        }
+        let seat = &mut self.seats[w];
+        seat.worker.turn_end(&mut seat.io);
+        self.carry_out_ops(w);
+        self.drop_abandoned_handovers();
+        if !self.seats[w].inbox.is_empty() {
+            self.wake_worker(w);
+        }
+    }
+
+    /// The first input of a lane that the seed picks.
+    fn draw_input(&mut self, w: usize) -> Input {
+        let inbox = &mut self.seats[w].inbox;
+        let lane = inbox[self.rng.index(inbox.len())].lane();
+        let first = inbox.iter().position(|input| input.lane() == lane).unwrap_or(0);
+        inbox.remove(first).expect("the position was just found")
+    }
+
+    fn deliver(&mut self, w: usize, input: Input) {
+        let seat = &mut self.seats[w];
+        match input {
+            Input::Accepted(conn, peer) if seat.io.live(conn).is_some() => {
+                self.trace.note(b'a', w as u64, &[]);
+                seat.worker.accepted(&mut seat.io, conn, peer);
+            }
+            Input::Readable(conn) => self.deliver_bytes(w, conn),
+            Input::Sent(conn) => {
+                let Some(live) = seat.io.live(conn) else { return };
+                let bytes = std::mem::take(&mut live.unreported);
+                if bytes > 0 {
+                    seat.worker.sent(&mut seat.io, conn, bytes);
+                }
+            }
+            Input::Connected(conn) if seat.io.live(conn).is_some() => seat.worker.connected(&mut seat.io, conn),
+            Input::Refused(conn) if seat.io.retire(conn).is_some() => {
+                let by = ClosedBy::Error("connection refused".into());
+                seat.worker.closed(&mut seat.io, conn, by);
+            }
+            Input::Ended(conn, is_broken) => self.deliver_end(w, conn, is_broken),
+            Input::Tls(conn) if seat.io.live(conn).is_some() => {
+                seat.worker.tls_ready(&mut seat.io, conn, TlsInfo::default());
+            }
+            Input::Detached(conn) => self.deliver_detached(w, conn),
+            Input::Answer(id, answer) => seat.worker.answer(&mut seat.io, id, answer),
+            Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
+            Input::Command(id, command) => seat.worker.command(&mut seat.io, id, command),
+            _ => {}
+        }
+    }
+
+    fn deliver_bytes(&mut self, w: usize, conn: ConnId) {
+        let most = 1 + self.rng.index(self.scenario.buffer_size);
+        // A few reads may complete after a pause, as with a receive already under way.
+        let is_late_read = self.rng.one_in(8);
+        let seat = &mut self.seats[w];
+        let Some(live) = seat.io.live(conn) else { return };
+        let Some(link) = live.link else { return };
+        if live.is_paused && !is_late_read {
+            return;
+        }
+        let side = self.side_of(link, w);
+        let bytes = self.links[link.0].halves[1 - side].read(most);
+        self.made_room(link, 1 - side);
+        if bytes.is_empty() {
+            return self.tell_end(link, 1 - side);
+        }
+        let seat = &mut self.seats[w];
+        let Some(buf) = seat.io.lend(&bytes) else {
+            let half = &mut self.links[link.0].halves[1 - side];
+            bytes.iter().rev().for_each(|&b| half.arrived.push_front(b));
+            return self.schedule(200, Event::Arrive(link, 1 - side));
+        };
+        if let Some(live) = seat.io.live(conn) {
+            live.stage = Stage::Open;
+        }
+        self.trace.note(b'r', w as u64 * 1000 + link.0 as u64, &bytes);
+        self.checks.received(link, &bytes);
+        seat.worker.received(&mut seat.io, conn, buf, &bytes);
+        self.seats[w].inbox.push_back(Input::Readable(conn));
+    }
+
+    fn deliver_end(&mut self, w: usize, conn: ConnId, is_broken: bool) {
+        let Some(live) = self.seats[w].io.retire(conn) else { return };
+        let by = if is_broken { ClosedBy::Error("connection reset".into()) } else { ClosedBy::Peer };
+        self.trace.note(b'e', w as u64, &[u8::from(is_broken)]);
+        if let Some(link) = live.link {
+            let side = self.side_of(link, w);
+            self.checks.closed(link);
+            self.leave(link, side, true);
+        }
+        let seat = &mut self.seats[w];
+        seat.worker.closed(&mut seat.io, conn, by);
+    }
+
+    fn deliver_detached(&mut self, w: usize, conn: ConnId) {
+        let seat = &mut self.seats[w];
+        let Some(live) = seat.io.live(conn) else { return };
+        let (Stage::Detaching, Some(link)) = (live.stage, live.link) else { return };
+        let side = self.side_of(link, w);
+        let half = &self.links[link.0].halves[1 - side];
+        // Something arrived first: it will be told, and the connection stays.
+        if !half.arrived.is_empty() || half.fin != crate::net::Fin::No {
+            return;
+        }
+        let alive = Arc::new(());
+        self.transit.insert(link, Arc::downgrade(&alive));
+        self.links[link.0].ends[side] = End::Transit;
+        let seat = &mut self.seats[w];
+        seat.io.retire(conn);
+        self.trace.note(b'd', w as u64, &[]);
+        seat.worker.detached(&mut seat.io, conn, Handover { link, alive });
+    }
+
+    /// A connection on its way that nobody holds any more is closed, as a dropped descriptor is.
+    fn drop_abandoned_handovers(&mut self) {
+        let dropped: Vec<LinkId> =
+            self.transit.iter().filter(|(_, alive)| alive.strong_count() == 0).map(|(link, _)| *link).collect();
+        for link in dropped {
+            self.transit.remove(&link);
+            if let Some(side) = self.links[link.0].ends.iter().position(|e| *e == End::Transit) {
+                self.checks.closed(link);
+                self.leave(link, side, false);
+            }
+        }
+    }
+
+    /// Which side of a link a worker holds.
+    fn side_of(&self, link: LinkId, w: usize) -> usize {
+        let ends = &self.links[link.0].ends;
+        usize::from(!matches!(ends[0], End::Worker(holder, _) if holder == w))
+    }
+
+    fn carry_out_ops(&mut self, w: usize) {
+        for violation in std::mem::take(&mut self.seats[w].io.violations) {
+            self.checks.fail(violation);
+        }
+        for op in std::mem::take(&mut self.seats[w].io.ops) {
+            self.carry_out_op(w, op);
+        }
+    }
+
+    fn carry_out_op(&mut self, w: usize, op: Op) {
+        match op {
+            Op::Send { link, conn, bytes } => self.send(w, link, conn, &bytes),
+            Op::Resume { conn } => self.input(w, Input::Readable(conn)),
+            Op::Connect { conn, endpoint } => self.connect(w, conn, &endpoint),
+            Op::Tls { conn, .. } => {
+                let after = self.draw(2_000);
+                self.schedule(after, Event::TlsDone(w, conn));
+            }
+            Op::Close { link, how } => {
+                self.trace.note(b'c', w as u64 * 1000 + link.0 as u64, &[]);
+                self.trace.say(self.now, || format!("worker {w} closes link {} {how:?}", link.0));
+                self.checks.closed(link);
+                let side = self.side_of(link, w);
+                self.leave(link, side, how == Close::Now);
+            }
+            Op::Forget { .. } => {}
+            Op::Wake(at) => {
+                self.seats[w].alarm += 1;
+                let late = if self.rng.one_in(20) { self.draw(20_000) } else { self.draw(300) };
+                let number = self.seats[w].alarm;
+                self.schedule(at.0.saturating_sub(self.now) + late, Event::Wake(w, number));
+            }
+            Op::Ask(id, question) => {
+                let answer = answer(&question);
+                let after = if self.rng.one_in(10) { self.draw(500_000) } else { self.draw(3_000) };
+                self.schedule(after, Event::Answered(w, id, answer));
+            }
+            Op::Tell(to, message) => self.tell(w, to, message),
+            Op::Detach { conn } => {
+                let after = self.draw(500);
+                self.schedule(after, Event::Detached(w, conn));
+            }
+            Op::Adopt { conn, handover } => self.adopt(w, conn, handover),
+            Op::Log(event) => self.log(w, &event),
+            Op::Reply(_, reply) => self.replied(w, reply),
+        }
+    }
+
+    fn send(&mut self, w: usize, link: LinkId, conn: ConnId, bytes: &[u8]) {
+        self.trace.note(b's', w as u64 * 1000 + link.0 as u64, bytes);
+        let side = self.side_of(link, w);
+        self.trace.say(self.now, || {
+            let peer = self.links[link.0].ends[1 - side];
+            format!("worker {w} → {peer:?}: {}", printable(bytes))
+        });
+        if let End::Process(p) = self.links[link.0].ends[1 - side] {
+            self.check_lease(link, p, bytes);
+        }
+        let limit =
+            self.scenario.config.limits.relay_bytes_max as usize + self.scenario.buffers * self.scenario.buffer_size;
+        let unsent = self.seats[w].io.live(conn).map_or(0, |live| live.unsent);
+        if unsent > limit + (64 << 10) {
+            self.checks.fail(format!("worker {w} has {unsent} bytes unsent on one connection"));
+        }
+        self.write(link, side, bytes);
+    }
+
+    fn connect(&mut self, w: usize, conn: ConnId, endpoint: &Endpoint) {
+        let text = match endpoint {
+            Endpoint::Tcp { host, .. } => host.to_string(),
+            Endpoint::Unix(path) => path.to_string(),
+        };
+        let index = text.rsplit('.').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(usize::MAX);
+        let after = self.draw(self.scenario.delay_max * 2 + 1);
+        self.trace.note(b'o', w as u64, text.as_bytes());
+        self.schedule(after, Event::Connected(w, conn, index));
+    }
+
+    pub(crate) fn connected(&mut self, w: usize, conn: ConnId, index: usize) {
+        if self.seats[w].io.live(conn).is_none() {
+            return;
+        }
+        if self.servers.get(index).is_none_or(|s| s.is_down) {
+            return self.input(w, Input::Refused(conn));
+        }
+        let p = self.processes.len();
+        let link = self.link([End::Worker(w, conn), End::Process(p)]);
+        self.new_process(link, index);
+        if let Some(live) = self.seats[w].io.live(conn) {
+            live.link = Some(link);
+            live.stage = Stage::Open;
+        }
+        self.input(w, Input::Connected(conn));
+    }
+
+    fn tell(&mut self, w: usize, to: WorkerId, message: Message<Handover>) {
+        let after = self.draw(400);
+        let at = (self.now + after).max(self.seats[w].told_at[usize::from(to.0)]);
+        self.seats[w].told_at[usize::from(to.0)] = at;
+        self.schedule(at - self.now, Event::Told(usize::from(to.0), WorkerId(w as u16), message));
+    }
+
+    fn adopt(&mut self, w: usize, conn: ConnId, handover: Handover) {
+        let Handover { link, alive } = handover;
+        self.transit.remove(&link);
+        drop(alive);
+        let Some(side) = self.links[link.0].ends.iter().position(|e| *e == End::Transit) else {
+            return self.checks.fail(format!("worker {w} adopts link {}, which is not on its way", link.0));
+        };
+        if self.seats[w].io.live(conn).is_none() {
+            return self.leave(link, side, true);
+        }
+        self.links[link.0].ends[side] = End::Worker(w, conn);
+        if self.links[link.0].is_reset {
+            self.input(w, Input::Ended(conn, true));
+        }
+        self.notify(link, 1 - side);
+    }
+
+    fn log(&mut self, w: usize, event: &LogEvent) {
+        self.trace.note(b'l', w as u64, event.name.as_bytes());
+        self.trace.say(self.now, || format!("worker {w} log {:?} {} {:?}", event.level, event.name, event.fields));
+        if event.level == Level::Error && event.name.contains("panic") {
+            self.checks.fail(format!("worker {w} panicked: {:?}", event.fields));
+        }
+    }
+
+    fn replied(&mut self, w: usize, reply: Reply) {
+        if let Reply::Snapshot(snapshot) = reply {
+            self.checks.snapshot(w, &snapshot);
+        }
+    }
+
+    /// A client knocks at a worker.
+    pub(crate) fn knock(&mut self, end: End) -> LinkId {
+        if self.is_direct {
+            let p = self.processes.len();
+            let link = self.link([end, End::Process(p)]);
+            self.new_process(link, 0);
+            return link;
+        }
+        let w = self.rng.index(self.seats.len());
+        let link = self.link([end, End::Gone]);
+        let conn = self.seats[w].io.open(Some(link));
+        self.links[link.0].ends[1] = End::Worker(w, conn);
+        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), 40_000 + (link.0 % 20_000) as u16);
+        self.input(w, Input::Accepted(conn, peer));
+        link
+    }
+
+    /// Gives an order to every worker.
+    pub(crate) fn order(&mut self, command: &Command) {
+        for w in 0..self.seats.len() {
+            self.commands += 1;
+            let (id, after) = (CommandId(self.commands), self.rng.below(2_000));
+            self.schedule(after, Event::Ordered(w, id, command.clone()));
+        }
+    }
+}
+
+fn answer(question: &Question) -> Answer {
+    match question {
+        Question::Secret { .. } => Answer::Secret(None),
+        Question::Console { .. } => Answer::Failed("no console here".into()),
+        Question::SaltPassword { .. } => Answer::Failed("nobody salts here".into()),
+    }
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let shown = bytes.iter().take(300).map(|&b| if (32..127).contains(&b) { b as char } else { '.' });
+    format!("{} bytes {}", bytes.len(), shown.collect::<String>())
+}
