@@ -17,3 +17,88 @@ def scram_verifier(password: str, *, salt: bytes, iterations: int = 4096) -> str
 
     Raises ValueError for a salt or a number of iterations outside the limits.
     """
+
+class EngineError(Exception):
+    """The engine can't start, or can't take a configuration; it never holds a secret.
+
+    args: a sentence that says why, and its kind: `config` (the configuration can't be used), `address_in_use`,
+    `address` (it can't be listened on for another reason), `io` (the driver can't be had), `system`.
+    """
+
+    args: tuple[str, str]
+
+class Batch:
+    """What came out of the engine since the last `Engine.take`."""
+
+    # level 0 to 3, name, code, worker, fields in the order to print
+    events: list[tuple[int, str, str | None, int, list[tuple[str, str | int]]]]
+    events_dropped: int
+    # worker, question, database, user
+    secrets: list[tuple[int, int, str, str]]
+    # worker, question, user, text
+    consoles: list[tuple[int, int, str, str]]
+    # command, kind (done, refused, snapshot), reason or JSON
+    replies: list[tuple[int, str, str | None]]
+
+class Engine:
+    """A running engine: threads that serve clients without ever calling Python."""
+
+    def __init__(self, config: bytes) -> None:
+        """Starts it with a resolved configuration (forebay_core::config::EngineConfig as JSON). Raises EngineError."""
+
+    def reload(self, config: bytes) -> None:
+        """Puts another configuration in force as a whole, or changes nothing. Raises EngineError. May take a while."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while something waits in the outbox."""
+
+    def take(self) -> Batch:
+        """Empties the outbox. Never blocks."""
+
+    def command(self, kind: str, argument: str | int | None = None) -> tuple[int, int]:
+        """Orders every worker; returns the command's id and how many replies will come.
+
+        kind: pause, resume, kill, reconnect (argument: a database; None for all but kill), kill_client (argument: its
+        id), drain, snapshot. Raises ValueError for another kind or a wrong argument.
+        """
+
+    def answer_secret(self, worker: int, question: int, secret: str | None) -> None:
+        """Answers with a password, md5 hash or SCRAM verifier; None: no such user. Derives what logins need.
+
+        Raises ValueError for a malformed secret, and then the question is still open.
+        """
+
+    def answer_console(self, worker: int, question: int, messages: bytes) -> None:
+        """Answers with encoded messages, without ReadyForQuery."""
+
+    def answer_failed(self, worker: int, question: int, because: str) -> None:
+        """Says that there is no answer; the words go to the log."""
+
+    def stats(self) -> str:
+        """Counters as JSON: a list of pools, summed over workers (forebay.observe.stats.PoolCounters)."""
+
+    def set_servers_usable(self, usable: bool) -> None:
+        """Tells /readyz whether any server can be used."""
+
+    def stop(self) -> None:
+        """Closes everything at once and ends the threads. Safe to call twice."""
+
+    @property
+    def listeners(self) -> list[str]:
+        """Where clients connect: `address:port`, or the path of a Unix socket."""
+
+    @property
+    def metrics_address(self) -> str | None:
+        """Where /metrics is served."""
+
+    @property
+    def driver(self) -> str:
+        """The I/O driver in use: `io_uring` or `epoll`."""
+
+    @property
+    def driver_reason(self) -> str | None:
+        """Why it is not io_uring, where the configuration left the choice."""
+
+    @property
+    def workers(self) -> int:
+        """Threads that serve clients."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from forebay.admin.snapshot import Snapshot
+from forebay.config.resolve import SettingLine
+from forebay.config.resolved import EngineConfig
 from forebay.observe.stats import Totals
 
 
@@ -16,16 +18,6 @@ class Refused(Exception):
     def __init__(self, because: str) -> None:
         super().__init__(because)
         self.because = because
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """A setting for SHOW CONFIG; values as written in forebay.toml, secrets masked."""
-
-    key: str
-    value: str
-    default: str
-    is_changeable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +37,10 @@ class Backend(Protocol):
         """Version, I/O driver and workers."""
 
     @property
-    def resolved(self) -> dict[str, Any]:
-        """The configuration in force, as the engine got it (forebay_core::config::EngineConfig)."""
+    def config(self) -> EngineConfig:
+        """The configuration in force, as the engine got it."""
 
-    def settings(self) -> Sequence[SettingRow]:
+    def settings(self) -> Sequence[SettingLine]:
         """The settings in force."""
 
     def totals(self) -> dict[str, Totals]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from typing import Final
 
 from forebay._generated.errors import (
@@ -64,12 +63,11 @@ class Console:
 
     def role_of(self, user: str) -> Role:
         """The role that the configuration in force gives `user`. The engine lets in nobody without one."""
-        admins: Collection[str] = self._backend.resolved["console"]["admins"]
-        return Role.ADMIN if user in admins else Role.VIEWER
+        return Role.ADMIN if user in self._backend.config.console.admins else Role.VIEWER
 
 
 def find(statement: Statement) -> tuple[Command, tuple[str, ...]]:
-    """The command that a statement names, and its arguments. Raises ConsoleError."""
+    """The command that a statement names, and its arguments. Raises ForebayError."""
     name, arguments = statement.command, statement.arguments
     if name == "show":
         name = f"show {arguments[0].lower()}" if arguments else "show help"

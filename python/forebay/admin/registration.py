@@ -54,7 +54,7 @@ def known_database(backend: Backend, arguments: tuple[str, ...]) -> str | None:
     if not arguments:
         return None
     name = arguments[0]
-    is_served = name in database_names(backend) or backend.resolved.get("fallback_database") is not None
+    is_served = name in database_names(backend) or backend.config.fallback_database is not None
     if name in ("forebay", "pgbouncer") or not is_served:
         raise console_no_database(database=name)
     return name
@@ -62,4 +62,4 @@ def known_database(backend: Backend, arguments: tuple[str, ...]) -> str | None:
 
 def database_names(backend: Backend) -> set[str]:
     """Databases that the configuration lists."""
-    return {database["name"] for database in backend.resolved["databases"]}
+    return {database.name for database in backend.config.databases}

@@ -17,11 +17,17 @@ from typing import Final, TextIO
 
 Field = str | int | float | bool | None
 
-LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+# By the engine's numbers: 0 debug, 1 info, 2 warn, 3 error.
 ENGINE_LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
 _LOGGER: Final = logging.getLogger("forebay")
-_NAMES: Final = {number: name for name, number in LEVELS.items()} | {logging.CRITICAL: "error"}
+_NAMES: Final = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warn",
+    logging.ERROR: "error",
+    logging.CRITICAL: "error",
+}
 _FIELD_CHARACTERS_MAX: Final = 4096
 
 
@@ -112,10 +118,10 @@ class Log:
         self._path: Path | None = None
         self._limit = RepeatLimit()
 
-    def configure(self, *, level: str, form: str, path: Path | None = None) -> None:
+    def configure(self, *, level: int, form: str, path: Path | None = None) -> None:
         """Applies settings; called at the start and after each reload.
 
-        level: debug, info, warn, error. form: text or json. Raises OSError when the file can't be opened, and then
+        level: an index into ENGINE_LEVELS. form: text or json. Raises OSError when the file can't be opened, and then
         changes nothing.
         """
         handler = self._handler
@@ -123,7 +129,7 @@ class Log:
             handler = logging.StreamHandler(sys.stderr) if path is None else logging.StreamHandler(_opened(path))
             handler.addFilter(self._limit)
         handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-        _LOGGER.setLevel(LEVELS[level])
+        _LOGGER.setLevel(ENGINE_LEVELS[level])
         _LOGGER.propagate = False
         if handler is not self._handler:
             self._replace(handler)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+
+import msgspec
 
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
+from forebay.config.resolved import DatabaseConfig
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
@@ -17,33 +19,33 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     for pool in snapshot.pools:
         servers[pool.database] += pool.servers
     clients = Counter(client.database for client in snapshot.clients)
-    listed = list(backend.resolved["databases"])
-    if (fallback := backend.resolved.get("fallback_database")) is not None:
-        known = {database["name"] for database in listed}
+    listed = list(backend.config.databases)
+    if (fallback := backend.config.fallback_database) is not None:
+        known = {database.name for database in listed}
         used = sorted((set(servers) | set(clients)) - known - {"forebay", "pgbouncer"})
-        listed.extend({**fallback, "name": name, "dbname": name} for name in used)
+        listed.extend(msgspec.structs.replace(fallback, name=name, dbname=name) for name in used)
     return [
-        _row(database, servers[database["name"]], clients[database["name"]], database["name"] in snapshot.paused)
+        _row(database, servers[database.name], clients[database.name], database.name in snapshot.paused)
         for database in listed
     ]
 
 
-def _row(database: dict[str, Any], servers: int, clients: int, is_paused: bool) -> tuple[Value, ...]:
-    host, port = split_endpoint(database["endpoints"][0])
-    pool = database["pool"]
+def _row(database: DatabaseConfig, servers: int, clients: int, is_paused: bool) -> tuple[Value, ...]:
+    host, port = split_endpoint(database.endpoints[0])
+    pool = database.pool
     return (
-        database["name"],
+        database.name,
         host,
         port,
-        database["dbname"],
-        database.get("forced_user"),
-        pool["pool_size"],
-        pool["min_pool_size"],
+        database.dbname,
+        database.forced_user,
+        pool.pool_size,
+        pool.min_pool_size,
         0,
-        pool["server_lifetime"] // 1_000_000,
-        pool["pool_mode"],
+        pool.server_lifetime // 1_000_000,
+        pool.pool_mode,
         None,
-        pool["max_db_connections"],
+        pool.max_db_connections,
         servers,
         0,
         clients,

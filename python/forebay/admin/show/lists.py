@@ -13,8 +13,8 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     logging_in = sum(client.state == "login" for client in snapshot.clients)
     idle = sum(pool.sv_idle + pool.sv_used for pool in snapshot.pools)
     return [
-        ("databases", len(backend.resolved["databases"])),
-        ("users", len(backend.resolved["users"])),
+        ("databases", len(backend.config.databases)),
+        ("users", len(backend.config.users)),
         ("peers", 0),
         ("pools", len(snapshot.pools)),
         ("peer_pools", 0),

@@ -16,16 +16,16 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     clients = Counter(client.user for client in snapshot.clients)
     return [
         (
-            user["name"],
-            str(user.get("pool_size") or ""),
+            user.name,
+            str(user.pool_size or ""),
             "",
-            user.get("pool_mode"),
-            user.get("max_user_connections") or 0,
-            servers[user["name"]],
+            user.pool_mode,
+            user.max_user_connections or 0,
+            servers[user.name],
             0,
-            clients[user["name"]],
+            clients[user.name],
         )
-        for user in backend.resolved["users"]
+        for user in backend.config.users
     ]
 
 

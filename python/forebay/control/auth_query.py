@@ -1,0 +1,133 @@
+"""auth_query: asks a database for a user's secret, by a query that returns a row (name, secret).
+
+One connection for each database asked, opened when it is first needed and kept; questions to one database follow each
+other. The connections go to the endpoint directly, not through a pool, so that a full pool never stops logins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from forebay.config.resolve import AuthQuery as Settings
+from forebay.config.resolved import EngineConfig
+from forebay.control.secrets import LookupFailed
+
+CONNECTIONS_MAX: Final = 64
+
+
+class AuthQuery:
+    """Asks with the settings and the resolved configuration of one reload; the next makes another."""
+
+    def __init__(self, settings: Settings, engine: EngineConfig, *, timeout_s: float) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._timeout_s = timeout_s
+        self._lines: dict[str, _Line] = {}
+
+    async def secret(self, database: str, user: str) -> str | None:
+        """The secret that the query returns for the user; None for no row or a null secret.
+
+        Raises LookupFailed when the database can't be reached, takes too long or answers something else.
+        """
+        name = self._settings.dbname or database
+        if name not in self._lines and len(self._lines) >= CONNECTIONS_MAX:
+            raise LookupFailed(f"{CONNECTIONS_MAX} databases are connected already; set auth.dbname")
+        line = self._lines.setdefault(name, _Line(self._parameters(name)))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                row = await line.ask(self._settings.query, user)
+        except TimeoutError:
+            raise LookupFailed(f"no answer within {self._timeout_s:g} s") from None
+        except psycopg.Error as error:
+            sqlstate = f" ({error.sqlstate})" if error.sqlstate else ""
+            raise LookupFailed(f"{type(error).__name__}{sqlstate}") from error
+        if row is None:
+            return None
+        if len(row) < 2 or not isinstance(row[1], str | None):
+            raise LookupFailed("the query must return two columns: name and secret, both texts")
+        secret: str | None = row[1]
+        return secret or None
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            await line.close()
+
+    def _parameters(self, name: str) -> dict[str, Any]:
+        database = next((each for each in self._engine.databases if each.name == name), None)
+        dbname = name if database is None else database.dbname
+        database = database or self._engine.fallback_database
+        if database is None:
+            raise LookupFailed(f"there is no database {name}")
+        host, port = _endpoint(database.endpoints[0])
+        tls = self._engine.server_tls[database.tls]
+        parameters = {
+            "host": host,
+            "port": port,
+            "dbname": dbname,
+            "user": self._settings.user,
+            "password": self._settings.secret.text,
+            "sslmode": tls.mode,
+            "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
+            "sslcert": tls.certificate,
+            "sslkey": tls.key,
+            "application_name": "forebay auth_query",
+            "connect_timeout": max(2, int(self._timeout_s)),
+        }
+        return {key: value for key, value in parameters.items() if value is not None}
+
+
+class _Line:
+    """One connection, used by one question at a time."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._lock = asyncio.Lock()
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def ask(self, query: str, user: str) -> tuple[Any, ...] | None:
+        async with self._lock:
+            was_kept = self._connection is not None
+            try:
+                return await self._run(query, user)
+            except psycopg.OperationalError:
+                # A kept connection may have died since it was last used; that says nothing about the database.
+                if not was_kept:
+                    raise
+                return await self._run(query, user)
+
+    async def _run(self, query: str, user: str) -> tuple[Any, ...] | None:
+        try:
+            if self._connection is None:
+                self._connection = await psycopg.AsyncConnection.connect(
+                    **self._parameters, autocommit=True, row_factory=tuple_row
+                )
+            cursor = psycopg.AsyncRawCursor(self._connection)
+            await cursor.execute(query.encode(), (user,))
+            return await cursor.fetchone()
+        except BaseException:
+            # Also when the deadline cancels us: what is left of the answer must not meet the next question.
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()
+
+
+def _endpoint(endpoint: str) -> tuple[str, int]:
+    """Host and port as libpq wants them: a Unix socket is its folder and the number in its name."""
+    if endpoint.startswith("/"):
+        folder, _, name = endpoint.rpartition("/")
+        port = name.rpartition(".")[2]
+        return (folder, int(port)) if name.startswith(".s.PGSQL.") else (endpoint, 5432)
+    host, _, port = endpoint.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)

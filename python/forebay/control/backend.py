@@ -1,0 +1,104 @@
+"""The console's view of the running service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from forebay import __version__
+from forebay._engine import Engine
+from forebay.admin.backend import Identity, Refused
+from forebay.admin.snapshot import Snapshot, decode, merge
+from forebay.config.resolve import SettingLine
+from forebay.config.resolved import EngineConfig
+from forebay.control.engine_link import EngineLink, Outcome
+from forebay.control.source import Configuration
+from forebay.observe import stats
+from forebay.observe.stats import Averages, Totals
+
+# The console's own databases, which no command can name.
+CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
+
+
+class RunningBackend:
+    """Implements forebay.admin.backend.Backend over the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        configuration: Callable[[], Configuration],
+        reload: Callable[[], Awaitable[Sequence[str]]],
+        shutdown: Callable[[bool], None],
+    ) -> None:
+        self._engine = engine
+        self._configuration = configuration
+        self._reload = reload
+        self._shutdown = shutdown
+        self._averages = Averages(started_s=time.monotonic())
+        self.link: EngineLink | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(__version__, self._engine.driver, self._engine.workers)
+
+    @property
+    def config(self) -> EngineConfig:
+        return self._configuration().config.engine
+
+    def settings(self) -> Sequence[SettingLine]:
+        return self._configuration().config.settings()
+
+    def totals(self) -> dict[str, Totals]:
+        return stats.by_database(stats.decode(self._engine.stats()))
+
+    def averages(self) -> dict[str, Totals]:
+        return self._averages.of(self.totals(), now_s=time.monotonic())
+
+    def end_period(self) -> None:
+        """Takes the sample that averages are made of; called once every stats.PERIOD_S."""
+        self._averages.sample(self.totals(), now_s=time.monotonic())
+
+    async def snapshot(self) -> Snapshot:
+        outcome = await self._order("snapshot")
+        return merge(decode(text) for text in outcome.snapshots)
+
+    async def pause(self, database: str | None) -> None:
+        require_done(await self._order("pause", database))
+
+    async def resume(self, database: str | None) -> None:
+        require_done(await self._order("resume", database))
+
+    async def reconnect(self, database: str | None) -> None:
+        require_done(await self._order("reconnect", database))
+
+    async def kill(self, database: str | None) -> None:
+        for name in [database] if database is not None else await self._served():
+            require_done(await self._order("kill", name))
+
+    async def kill_client(self, client: int) -> None:
+        require_done(await self._order("kill_client", client))
+
+    async def reload(self) -> Sequence[str]:
+        return await self._reload()
+
+    def shutdown(self, *, drain: bool) -> None:
+        self._shutdown(drain)
+
+    async def _served(self) -> list[str]:
+        """Databases of the configuration, and those that the fallback serves."""
+        listed = [database.name for database in self.config.databases]
+        used = {pool.database for pool in (await self.snapshot()).pools}
+        return [*listed, *sorted(used.difference(listed, CONSOLE_DATABASES))]
+
+    async def _order(self, kind: str, argument: str | int | None = None) -> Outcome:
+        if self.link is None:
+            raise Refused("the engine is not connected")
+        return await self.link.order(kind, argument)
+
+
+def require_done(outcome: Outcome) -> None:
+    """Raises Refused unless a worker carried the order out: the others may have had nothing to do with it."""
+    if outcome.done == 0:
+        raise Refused("; ".join(dict.fromkeys(outcome.refusals)) or "no worker answered")

@@ -1,0 +1,135 @@
+"""The engine's outbox on the control loop: events to the log, questions to whoever answers, replies to who ordered.
+
+All of it runs on the thread of the loop, so nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from forebay._engine import Engine
+from forebay._generated.errors import internal
+from forebay.admin.answer import encode_error
+from forebay.control.secrets import LookupFailed
+from forebay.observe.log import ENGINE_LEVELS, event, log_event
+
+# Questions under way at once; each holds a client that waits, so more would only wait longer.
+QUESTIONS_MAX: Final = 1024
+
+FindSecret = Callable[[str, str], Awaitable[str | None]]
+AnswerConsole = Callable[[str, str], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the workers replied to one order."""
+
+    done: int = 0
+    refusals: list[str] = field(default_factory=list)
+    snapshots: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pending:
+    missing: int
+    outcome: Outcome
+    future: asyncio.Future[Outcome]
+
+
+class EngineLink:
+    """Connects a running engine to the loop under which it is made."""
+
+    def __init__(self, engine: Engine, *, find_secret: FindSecret, answer_console: AnswerConsole) -> None:
+        self._engine = engine
+        self._find_secret = find_secret
+        self._answer_console = answer_console
+        self._pending: dict[int, _Pending] = {}
+        self._answering: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(engine.fileno(), self.drain)
+
+    def close(self) -> None:
+        """Leaves the loop, after a last look at the outbox. Orders under way are cancelled."""
+        self._loop.remove_reader(self._engine.fileno())
+        self.drain()
+        for pending in self._pending.values():
+            pending.future.cancel()
+        for task in self._answering:
+            task.cancel()
+
+    async def order(self, kind: str, argument: str | int | None = None) -> Outcome:
+        """Sends a command to every worker and waits for all replies.
+
+        kind: as Engine.command names it. A caller that stops waiting takes nothing back.
+        """
+        command, workers = self._engine.command(kind, argument)
+        pending = _Pending(workers, Outcome(), self._loop.create_future())
+        self._pending[command] = pending
+        try:
+            return await pending.future
+        finally:
+            self._pending.pop(command, None)
+
+    def drain(self) -> None:
+        """Takes all that waits in the outbox."""
+        batch = self._engine.take()
+        for level, name, code, worker, fields in batch.events:
+            log_event(ENGINE_LEVELS[level], name, code, {"worker": worker, **dict(fields)})
+        if batch.events_dropped:
+            event(logging.WARNING, "events_dropped", count=batch.events_dropped)
+        for worker, question, database, user in batch.secrets:
+            self._begin(worker, question, self._secret(worker, question, database, user))
+        for worker, question, user, text in batch.consoles:
+            self._begin(worker, question, self._console(worker, question, user, text))
+        for command, kind, payload in batch.replies:
+            self._settle(command, kind, payload)
+
+    def _begin(self, worker: int, question: int, answering: Awaitable[None]) -> None:
+        if len(self._answering) >= QUESTIONS_MAX:
+            self._engine.answer_failed(worker, question, f"{QUESTIONS_MAX} questions are under way already")
+            asyncio.ensure_future(answering).cancel()
+            return
+        task = asyncio.ensure_future(answering)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _secret(self, worker: int, question: int, database: str, user: str) -> None:
+        try:
+            secret = await self._find_secret(database, user)
+            # Deriving a verifier takes milliseconds that the loop does not have.
+            await asyncio.to_thread(self._engine.answer_secret, worker, question, secret)
+        except LookupFailed as failed:
+            self._engine.answer_failed(worker, question, str(failed))
+        except ValueError as error:
+            # Not a secret that a login can be checked against; the engine's words name no part of it.
+            event(logging.ERROR, "secret_unusable", database=database, user=user, because=str(error))
+            self._engine.answer_failed(worker, question, str(error))
+        except Exception as error:
+            event(logging.ERROR, "secret_failed", code="FB999", error=type(error).__name__)
+            self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
+
+    async def _console(self, worker: int, question: int, user: str, text: str) -> None:
+        try:
+            answer = await self._answer_console(user, text)
+        except Exception as error:
+            event(logging.ERROR, "console_failed", code="FB999", error=type(error).__name__)
+            answer = encode_error(internal(cause=type(error).__name__))
+        self._engine.answer_console(worker, question, answer)
+
+    def _settle(self, command: int, kind: str, payload: str | None) -> None:
+        pending = self._pending.get(command)
+        if pending is None:
+            return
+        if kind == "snapshot" and payload is not None:
+            pending.outcome.snapshots.append(payload)
+        elif kind == "refused":
+            pending.outcome.refusals.append(payload or "")
+        else:
+            pending.outcome.done += 1
+        pending.missing -= 1
+        if pending.missing == 0 and not pending.future.done():
+            pending.future.set_result(pending.outcome)

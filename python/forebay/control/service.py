@@ -1,0 +1,268 @@
+"""The life of a running forebay: start, signals, reload, stop.
+
+| state    | what holds                                  | leaves by                                        |
+|----------|---------------------------------------------|--------------------------------------------------|
+| starting | the configuration is read, nothing listens  | the engine runs -> serving; a failure ends it    |
+| serving  | clients are served                          | a stop is asked for -> draining, or stopping     |
+| draining | no new clients; transactions may end        | none left, the deadline, or a second signal      |
+| stopping | the engine closes what is left              | its threads have ended                           |
+
+Signals: TERM drains with `limits.drain_timeout`; INT drains for `FAST_DRAIN_S`, a second one stops at once; QUIT stops
+at once; HUP reloads; USR1 reopens the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from enum import Enum
+from typing import Final, NoReturn
+
+from forebay import __version__
+from forebay._engine import Engine, EngineError
+from forebay.admin.backend import Refused
+from forebay.admin.console import Console
+from forebay.config.diff import diff
+from forebay.config.finding import Finding
+from forebay.control import systemd
+from forebay.control.backend import RunningBackend
+from forebay.control.engine_link import EngineLink
+from forebay.control.hooks import HookRunner
+from forebay.control.lookup import build_lookup
+from forebay.control.source import Configuration, ConfigurationRefused, ConfigurationSource, keep_until_restart
+from forebay.failure import Exit, Failure
+from forebay.observe.log import Log, event
+from forebay.observe.stats import PERIOD_S
+
+FAST_DRAIN_S: Final = 2.0
+SUPPRESSED_REPORT_S: Final = 10.0
+# How long the console's answer to SHUTDOWN may take to leave before its connection is closed.
+LAST_WORDS_S: Final = 0.1
+
+
+class Stop(Enum):
+    """How to stop; a later request may only be quicker."""
+
+    DRAIN = 1
+    FAST = 2
+    NOW = 3
+
+
+class Service:
+    """Runs the engine on the current loop until it is asked to stop."""
+
+    def __init__(self, source: ConfigurationSource, *, load: Sequence[str] = ()) -> None:
+        self._source = source
+        self._load = load
+        self._log = Log()
+        self._runner = HookRunner()
+        self._reloading = asyncio.Lock()
+        self._asked: Stop | None = None
+        self._asked_again = asyncio.Event()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def run(self, *, started: Callable[[Engine], Awaitable[None]]) -> None:
+        """Serves until a stop is asked for; calls `started` once clients can connect.
+
+        Raises Failure when the service can't start, and ConfigurationRefused for its first configuration.
+        """
+        self._configuration = await asyncio.to_thread(self._source.load)
+        self._configure_log(self._configuration)
+        self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
+        self._engine = await asyncio.to_thread(start_engine, self._configuration)
+        try:
+            self._connect()
+            self._announce()
+            await started(self._engine)
+            await self._wait_for_stop()
+            await self._drain()
+        finally:
+            await self._end()
+
+    def ask_stop(self, how: Stop) -> None:
+        """Begins to stop, or hurries a stop that is under way."""
+        if self._asked is Stop.FAST and how is Stop.FAST:
+            how = Stop.NOW
+        if self._asked is None or how.value > self._asked.value:
+            self._asked = how
+            self._asked_again.set()
+
+    async def reload(self) -> Sequence[str]:
+        """Applies the configuration as it is now, whole or not at all; returns what changed.
+
+        Raises Refused, after logging why.
+        """
+        async with self._reloading:
+            systemd.reloading()
+            try:
+                return await self._apply(await asyncio.to_thread(self._source.load))
+            except ConfigurationRefused as refused:
+                log_findings(refused.findings)
+                self._refuse_reload(str(refused))
+            except (Failure, OSError) as error:
+                self._refuse_reload(str(error))
+            except EngineError as error:
+                self._refuse_reload(error.args[0])
+            finally:
+                systemd.ready(self._status())
+
+    async def _apply(self, after: Configuration) -> Sequence[str]:
+        before = self._configuration
+        lookup = await asyncio.to_thread(build_lookup, after, self._runner, self._load)
+        try:
+            self._configure_log(after)
+            engine = keep_until_restart(before.config.engine, after.config.engine)
+            await asyncio.to_thread(self._engine.reload, engine.to_json())
+        except BaseException:
+            self._configure_log(before)
+            await lookup.close()
+            raise
+        self._configuration, self._lookup, lookup = after, lookup, self._lookup
+        await lookup.close()
+        log_findings(after.warnings)
+        changes = diff(before.config, after.config)
+        event(logging.INFO, "reload", changes=len(changes))
+        for change in changes:
+            event(logging.INFO, "setting_changed", change=change)
+        return changes
+
+    def _refuse_reload(self, because: str) -> NoReturn:
+        event(logging.ERROR, "reload_refused", because=because)
+        raise Refused(because)
+
+    def _connect(self) -> None:
+        """Ties engine, console, signals and clocks to the loop."""
+        self._backend = RunningBackend(
+            self._engine,
+            configuration=lambda: self._configuration,
+            reload=self.reload,
+            shutdown=self._shutdown_by_console,
+        )
+        self._link = EngineLink(
+            self._engine,
+            find_secret=lambda database, user: self._lookup.secrets.find(database, user),
+            answer_console=Console(self._backend).answer,
+        )
+        self._backend.link = self._link
+        loop = asyncio.get_running_loop()
+        for number, how in ((signal.SIGTERM, Stop.DRAIN), (signal.SIGINT, Stop.FAST), (signal.SIGQUIT, Stop.NOW)):
+            loop.add_signal_handler(number, self.ask_stop, how)
+        loop.add_signal_handler(signal.SIGHUP, self._spawn, self._reload_by_signal)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_log)
+        self._spawn(lambda: every(PERIOD_S, self._backend.end_period))
+        self._spawn(lambda: every(SUPPRESSED_REPORT_S, self._log.report_suppressed))
+
+    def _announce(self) -> None:
+        log_findings(self._configuration.warnings)
+        event(
+            logging.INFO,
+            "start",
+            version=__version__,
+            driver=self._engine.driver,
+            driver_because=self._engine.driver_reason,
+            workers=self._engine.workers,
+            listen=",".join(self._engine.listeners),
+            metrics=self._engine.metrics_address,
+        )
+        systemd.ready(self._status())
+
+    def _status(self) -> str:
+        return f"serving on {', '.join(self._engine.listeners)}"
+
+    async def _wait_for_stop(self) -> None:
+        await self._asked_again.wait()
+
+    async def _drain(self) -> None:
+        """Lets transactions end, as long as the way of stopping allows."""
+        systemd.stopping()
+        started = time.monotonic()
+        event(logging.INFO, "stopping", how=self._asked.name.lower() if self._asked else None)
+        drained = asyncio.ensure_future(self._link.order("drain"))
+        while self._asked is not Stop.NOW and not drained.done():
+            self._asked_again.clear()
+            hurried = asyncio.ensure_future(self._asked_again.wait())
+            limit_s = FAST_DRAIN_S if self._asked is Stop.FAST else self._configuration.drain_timeout_s
+            left_s = None if limit_s is None else max(0.0, started + limit_s - time.monotonic())
+            await asyncio.wait({drained, hurried}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            is_hurried = hurried.done()
+            hurried.cancel()
+            if not is_hurried:
+                break
+        seconds = round(time.monotonic() - started, 3)
+        event(logging.INFO, "drained" if drained.done() else "drain_cut", seconds=seconds)
+        drained.cancel()
+
+    async def _end(self) -> None:
+        """Stops the engine and lets go of the loop; what the engine says last is still logged."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.to_thread(self._engine.stop)
+        if hasattr(self, "_link"):
+            self._link.close()
+        await self._lookup.close()
+        self._runner.close()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+            loop.remove_signal_handler(number)
+        self._log.report_suppressed()
+        event(logging.INFO, "stop")
+
+    async def _reload_by_signal(self) -> None:
+        with contextlib.suppress(Refused):
+            await self.reload()
+
+    def _shutdown_by_console(self, drain: bool) -> None:
+        how = Stop.DRAIN if drain else Stop.NOW
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self.ask_stop, how)
+
+    def _reopen_log(self) -> None:
+        try:
+            self._log.reopen()
+            event(logging.INFO, "log_reopened")
+        except OSError as error:
+            event(logging.ERROR, "log_not_reopened", because=str(error))
+
+    def _configure_log(self, configuration: Configuration) -> None:
+        config = configuration.config
+        self._log.configure(level=config.engine.log.level, form=config.log_format, path=configuration.log_file)
+
+    def _spawn(self, begin: Callable[[], Coroutine[object, object, None]]) -> None:
+        task = asyncio.ensure_future(begin())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def start_engine(configuration: Configuration) -> Engine:
+    """Starts the engine. Raises Failure with a hint where the cause is a common one."""
+    try:
+        return Engine(configuration.config.engine.to_json())
+    except EngineError as error:
+        message, kind = error.args
+        hints = {
+            "address_in_use": "Another process listens there: stop it, or choose another port.",
+            "io": 'Set engine.io = "auto", or "epoll".',
+        }
+        exit_code = Exit.CANNOT_REACH if kind == "address_in_use" else Exit.FINDINGS
+        raise Failure(message, hint=hints.get(kind), exit=exit_code) from None
+
+
+def log_findings(findings: Sequence[Finding]) -> None:
+    """A line for each; the text of the configuration is not in it."""
+    for finding in findings:
+        level = logging.ERROR if finding.is_error else logging.WARNING
+        event(level, "config_finding", code=finding.code, at=f"{finding.path}:{finding.line}:{finding.column}",
+              message=finding.message, hint=finding.hint)  # fmt: skip
+
+
+async def every(seconds: float, act: Callable[[], None]) -> None:
+    """Calls `act` again and again; a failure is logged and costs one turn."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            act()
+        except Exception as error:
+            event(logging.ERROR, "periodic_failed", code="FB999", error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,90 @@
+"""Where the service's configuration comes from: a file, or a text that `forebay up` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from forebay.config.finding import Finding
+from forebay.config.load import Loaded, load, load_text
+from forebay.config.resolve import Config
+from forebay.config.resolved import EngineConfig
+
+
+class ConfigurationRefused(Exception):
+    """A configuration that can't be used, with what is wrong with it."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        errors = [finding for finding in findings if finding.is_error]
+        super().__init__(str(errors[0]) if errors else "the configuration can't be used")
+        self.findings = tuple(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration without errors. warnings: findings that are no reason to refuse it."""
+
+    config: Config
+    warnings: Sequence[Finding]
+
+    @property
+    def log_file(self) -> Path | None:
+        """Where the log goes; None: standard error."""
+        written = self.config.draft.value("log", "file")
+        return self.config.draft.base / str(written) if written else None
+
+    @property
+    def drain_timeout_s(self) -> float | None:
+        """How long a drain may take; None: as long as it takes."""
+        us = self.config.engine.limits.drain_timeout
+        return us / 1e6 if us else None
+
+    @property
+    def ask_timeout_s(self) -> float:
+        """How long a lookup may take."""
+        return self.config.engine.auth.ask_timeout / 1e6
+
+
+class ConfigurationSource(Protocol):
+    """What can be read again at a reload."""
+
+    def load(self) -> Configuration:
+        """Reads everything anew, secrets of files and commands included; may block. Raises ConfigurationRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """forebay.toml, or pgbouncer.ini by its suffix. environment: where variables are looked up."""
+
+    path: Path
+    environment: Mapping[str, str]
+
+    def load(self) -> Configuration:
+        return _usable(load(self.path, environ=self.environment))
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """The text of a forebay.toml that stands in no file; `folder` is where relative paths start."""
+
+    text: str = field(repr=False)
+    folder: Path
+
+    def load(self) -> Configuration:
+        return _usable(load_text(self.text, folder=self.folder))
+
+
+def keep_until_restart(before: EngineConfig, after: EngineConfig) -> EngineConfig:
+    """`after` with the settings that are read at the start only as they were: those wait for the next start."""
+    listen = msgspec.structs.replace(before.listen, tls=after.listen.tls)
+    return msgspec.structs.replace(after, listen=listen, engine=before.engine, metrics=before.metrics)
+
+
+def _usable(loaded: Loaded) -> Configuration:
+    if loaded.config is None:
+        raise ConfigurationRefused(loaded.findings)
+    return Configuration(loaded.config, loaded.findings)
