@@ -79,9 +79,9 @@ def checkout_timeout(*, pool: object, waited: object, leased: object, size: obje
         code="FB201",
         sqlstate="53300",
         severity="ERROR",
-        message="no server became free in pool \"{pool}\" within {waited}".format(pool=pool, waited=waited, leased=leased, size=size, waiting=waiting, longest=longest, holder=holder),
-        detail="{leased} of {size} servers in use, {waiting} requests waiting; longest lease {longest}, {holder}.".format(pool=pool, waited=waited, leased=leased, size=size, waiting=waiting, longest=longest, holder=holder),
-        hint="Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)".format(pool=pool, waited=waited, leased=leased, size=size, waiting=waiting, longest=longest, holder=holder),
+        message=f"no server became free in pool \"{pool}\" within {waited}",
+        detail=f"{leased} of {size} servers in use, {waiting} requests waiting; longest lease {longest}, {holder}.",
+        hint="Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
     )
 
 
@@ -91,9 +91,9 @@ def checkout_queue_full(*, pool: object, waiting: object, leased: object, size: 
         code="FB203",
         sqlstate="53300",
         severity="ERROR",
-        message="too many requests wait for a server in pool \"{pool}\"".format(pool=pool, waiting=waiting, leased=leased, size=size),
-        detail="{waiting} requests waiting, as many as waiters_max allows; {leased} of {size} servers in use.".format(pool=pool, waiting=waiting, leased=leased, size=size),
-        hint="Send fewer requests at once, raise pool_size, or raise limits.waiters_max. (FB203)".format(pool=pool, waiting=waiting, leased=leased, size=size),
+        message=f"too many requests wait for a server in pool \"{pool}\"",
+        detail=f"{waiting} requests waiting, as many as waiters_max allows; {leased} of {size} servers in use.",
+        hint="Send fewer requests at once, raise pool_size, or raise limits.waiters_max. (FB203)",
     )
 
 
@@ -103,9 +103,9 @@ def too_many_clients(*, clients: object, limit: object) -> LimitError:
         code="FB204",
         sqlstate="53300",
         severity="FATAL",
-        message="too many clients: {clients} of {limit} are connected".format(clients=clients, limit=limit),
+        message=f"too many clients: {clients} of {limit} are connected",
         detail=None,
-        hint="Close idle connections, set client_idle_timeout, or raise limits.max_client_conn. (FB204)".format(clients=clients, limit=limit),
+        hint="Close idle connections, set client_idle_timeout, or raise limits.max_client_conn. (FB204)",
     )
 
 
@@ -115,9 +115,9 @@ def too_many_files() -> LimitError:
         code="FB205",
         sqlstate="53300",
         severity="FATAL",
-        message="no file descriptor is left for another connection".format(),
+        message="no file descriptor is left for another connection",
         detail=None,
-        hint="Raise the limit on open files (ulimit -n) of the forebay process. (FB205)".format(),
+        hint="Raise the limit on open files (ulimit -n) of the forebay process. (FB205)",
     )
 
 
@@ -127,9 +127,9 @@ def too_many_statements(*, count: object) -> LimitError:
         code="FB206",
         sqlstate="53400",
         severity="ERROR",
-        message="this connection holds {count} prepared statements, as many as are allowed".format(count=count),
+        message=f"this connection holds {count} prepared statements, as many as are allowed",
         detail=None,
-        hint="Close statements that are no longer used, or raise limits.client_statements_max. (FB206)".format(count=count),
+        hint="Close statements that are no longer used, or raise limits.client_statements_max. (FB206)",
     )
 
 
@@ -139,9 +139,9 @@ def transaction_in_statement_mode(*, pool: object) -> PoolingError:
         code="FB301",
         sqlstate="0A000",
         severity="FATAL",
-        message="transaction blocks are not supported: pool \"{pool}\" is in statement mode".format(pool=pool),
+        message=f"transaction blocks are not supported: pool \"{pool}\" is in statement mode",
         detail=None,
-        hint="Set pool_mode = \"transaction\" for this database or user. (FB301)".format(pool=pool),
+        hint="Set pool_mode = \"transaction\" for this database or user. (FB301)",
     )
 
 
@@ -151,9 +151,9 @@ def replication_unsupported() -> PoolingError:
         code="FB302",
         sqlstate="0A000",
         severity="FATAL",
-        message="replication connections are not supported".format(),
+        message="replication connections are not supported",
         detail=None,
-        hint="Connect to the server itself for replication and base backups. (FB302)".format(),
+        hint="Connect to the server itself for replication and base backups. (FB302)",
     )
 
 
@@ -163,9 +163,9 @@ def server_lost(*, endpoint: object, cause: object) -> ServerError:
         code="FB401",
         sqlstate="57P01",
         severity="ERROR",
-        message="the connection to the server was lost; the transaction was not committed".format(endpoint=endpoint, cause=cause),
-        detail="Server {endpoint}: {cause}.".format(endpoint=endpoint, cause=cause),
-        hint="Run the transaction again. (FB401)".format(endpoint=endpoint, cause=cause),
+        message="the connection to the server was lost; the transaction was not committed",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Run the transaction again. (FB401)",
     )
 
 
@@ -175,9 +175,9 @@ def server_lost_in_commit(*, endpoint: object, cause: object) -> ServerError:
         code="FB402",
         sqlstate="08007",
         severity="ERROR",
-        message="the connection to the server was lost while a commit was under way; its outcome is unknown".format(endpoint=endpoint, cause=cause),
-        detail="Server {endpoint}: {cause}.".format(endpoint=endpoint, cause=cause),
-        hint="Look for the transaction's effects before running it again. (FB402)".format(endpoint=endpoint, cause=cause),
+        message="the connection to the server was lost while a commit was under way; its outcome is unknown",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Look for the transaction's effects before running it again. (FB402)",
     )
 
 
@@ -187,9 +187,9 @@ def no_endpoint(*, database: object, endpoint: object, cause: object, retry_in: 
         code="FB410",
         sqlstate="57P03",
         severity="ERROR",
-        message="no server of database \"{database}\" can be reached".format(database=database, endpoint=endpoint, cause=cause, retry_in=retry_in),
-        detail="Endpoint {endpoint}: {cause}; next try in {retry_in}.".format(database=database, endpoint=endpoint, cause=cause, retry_in=retry_in),
-        hint="Check that the server runs and that this host may connect to it; SHOW POOLS tells its state. (FB410)".format(database=database, endpoint=endpoint, cause=cause, retry_in=retry_in),
+        message=f"no server of database \"{database}\" can be reached",
+        detail=f"Endpoint {endpoint}: {cause}; next try in {retry_in}.",
+        hint="Check that the server runs and that this host may connect to it; SHOW POOLS tells its state. (FB410)",
     )
 
 
@@ -199,9 +199,9 @@ def server_login_failed(*, user: object, database: object, endpoint: object, rep
         code="FB411",
         sqlstate="08004",
         severity="ERROR",
-        message="the server refused the login of user \"{user}\" to database \"{database}\"".format(user=user, database=database, endpoint=endpoint, reply=reply),
-        detail="Server {endpoint} said: {reply}".format(user=user, database=database, endpoint=endpoint, reply=reply),
-        hint="Check the user's secret, the server's pg_hba.conf and its max_connections. (FB411)".format(user=user, database=database, endpoint=endpoint, reply=reply),
+        message=f"the server refused the login of user \"{user}\" to database \"{database}\"",
+        detail=f"Server {endpoint} said: {reply}",
+        hint="Check the user's secret, the server's pg_hba.conf and its max_connections. (FB411)",
     )
 
 
@@ -211,9 +211,9 @@ def server_parameter_refused(*, endpoint: object, reply: object) -> ServerError:
         code="FB412",
         sqlstate="22023",
         severity="ERROR",
-        message="the server refused the connection's parameters".format(endpoint=endpoint, reply=reply),
-        detail="Server {endpoint} said: {reply}".format(endpoint=endpoint, reply=reply),
-        hint="Correct the parameters in the connection string or those set in the session. (FB412)".format(endpoint=endpoint, reply=reply),
+        message="the server refused the connection's parameters",
+        detail=f"Server {endpoint} said: {reply}",
+        hint="Correct the parameters in the connection string or those set in the session. (FB412)",
     )
 
 
@@ -223,9 +223,9 @@ def server_secret_missing(*, user: object, endpoint: object, method: object, kno
         code="FB413",
         sqlstate="08004",
         severity="ERROR",
-        message="no usable secret to log in to the server as user \"{user}\"".format(user=user, endpoint=endpoint, method=method, known=known),
-        detail="Server {endpoint} asks for {method}; {known}.".format(user=user, endpoint=endpoint, method=method, known=known),
-        hint="Give the user's plain password or its SCRAM secret from the server in [users]. (FB413)".format(user=user, endpoint=endpoint, method=method, known=known),
+        message=f"no usable secret to log in to the server as user \"{user}\"",
+        detail=f"Server {endpoint} asks for {method}; {known}.",
+        hint="Give the user's plain password or its SCRAM secret from the server in [users]. (FB413)",
     )
 
 
@@ -235,9 +235,9 @@ def server_protocol_violation(*, endpoint: object, cause: object) -> ServerError
         code="FB414",
         sqlstate="08P01",
         severity="ERROR",
-        message="the server sent a message that does not belong here; its connection was closed".format(endpoint=endpoint, cause=cause),
-        detail="Server {endpoint}: {cause}.".format(endpoint=endpoint, cause=cause),
-        hint="Run the transaction again; please report this with the server's version. (FB414)".format(endpoint=endpoint, cause=cause),
+        message="the server sent a message that does not belong here; its connection was closed",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Run the transaction again; please report this with the server's version. (FB414)",
     )
 
 
@@ -247,9 +247,9 @@ def message_too_large(*, size: object, limit: object) -> ProtocolError:
         code="FB501",
         sqlstate="54000",
         severity="FATAL",
-        message="a message of {size} bytes exceeds the limit of {limit} bytes".format(size=size, limit=limit),
+        message=f"a message of {size} bytes exceeds the limit of {limit} bytes",
         detail=None,
-        hint="Send the data in smaller parts, or raise limits.max_packet_size. (FB501)".format(size=size, limit=limit),
+        hint="Send the data in smaller parts, or raise limits.max_packet_size. (FB501)",
     )
 
 
@@ -259,9 +259,9 @@ def malformed_message(*, cause: object) -> ProtocolError:
         code="FB502",
         sqlstate="08P01",
         severity="FATAL",
-        message="malformed message: {cause}".format(cause=cause),
+        message=f"malformed message: {cause}",
         detail=None,
-        hint="The client does not speak the PostgreSQL protocol as documented; check its driver's version. (FB502)".format(cause=cause),
+        hint="The client does not speak the PostgreSQL protocol as documented; check its driver's version. (FB502)",
     )
 
 
@@ -271,9 +271,9 @@ def unsupported_protocol(*, version: object) -> ProtocolError:
         code="FB503",
         sqlstate="0A000",
         severity="FATAL",
-        message="unsupported protocol version {version}; forebay speaks 3.0 and 3.2".format(version=version),
+        message=f"unsupported protocol version {version}; forebay speaks 3.0 and 3.2",
         detail=None,
-        hint="Use a driver that speaks protocol 3.0 or later (PostgreSQL 7.4 and newer). (FB503)".format(version=version),
+        hint="Use a driver that speaks protocol 3.0 or later (PostgreSQL 7.4 and newer). (FB503)",
     )
 
 
@@ -283,9 +283,9 @@ def unsupported_startup_option(*, option: object) -> ProtocolError:
         code="FB504",
         sqlstate="0A000",
         severity="FATAL",
-        message="unsupported startup option \"{option}\"".format(option=option),
+        message=f"unsupported startup option \"{option}\"",
         detail=None,
-        hint="In options, only -c name=value and --name=value are supported. (FB504)".format(option=option),
+        hint="In options, only -c name=value and --name=value are supported. (FB504)",
     )
 
 
@@ -295,9 +295,9 @@ def unknown_parameter(*, parameter: object) -> ProtocolError:
         code="FB505",
         sqlstate="42704",
         severity="FATAL",
-        message="unsupported startup parameter \"{parameter}\"".format(parameter=parameter),
+        message=f"unsupported startup parameter \"{parameter}\"",
         detail=None,
-        hint="Remove it from the connection string; set it in the session or on the role instead. (FB505)".format(parameter=parameter),
+        hint="Remove it from the connection string; set it in the session or on the role instead. (FB505)",
     )
 
 
@@ -307,9 +307,9 @@ def unexpected_message(*, kind: object, state: object) -> ProtocolError:
         code="FB506",
         sqlstate="08P01",
         severity="FATAL",
-        message="message \"{kind}\" is not expected {state}".format(kind=kind, state=state),
+        message=f"message \"{kind}\" is not expected {state}",
         detail=None,
-        hint="The client does not follow the PostgreSQL protocol; check its driver's version. (FB506)".format(kind=kind, state=state),
+        hint="The client does not follow the PostgreSQL protocol; check its driver's version. (FB506)",
     )
 
 
@@ -319,9 +319,9 @@ def plaintext_after_tls_request() -> ProtocolError:
         code="FB507",
         sqlstate="08P01",
         severity="FATAL",
-        message="unencrypted bytes followed the request for encryption".format(),
+        message="unencrypted bytes followed the request for encryption",
         detail=None,
-        hint="This is a faulty client, or someone between it and forebay who injects bytes. (FB507)".format(),
+        hint="This is a faulty client, or someone between it and forebay who injects bytes. (FB507)",
     )
 
 
@@ -331,9 +331,9 @@ def login_failed(*, user: object) -> LoginError:
         code="FB601",
         sqlstate="28P01",
         severity="FATAL",
-        message="password authentication failed for user \"{user}\"".format(user=user),
+        message=f"password authentication failed for user \"{user}\"",
         detail=None,
-        hint="Check the user's name and password; users come from [users] or a secret source. (FB601)".format(user=user),
+        hint="Check the user's name and password; users come from [users] or a secret source. (FB601)",
     )
 
 
@@ -343,9 +343,9 @@ def unknown_database(*, database: object) -> LoginError:
         code="FB602",
         sqlstate="3D000",
         severity="FATAL",
-        message="database \"{database}\" does not exist".format(database=database),
+        message=f"database \"{database}\" does not exist",
         detail=None,
-        hint="Databases are those of [databases]; a database named \"*\" serves every other name. (FB602)".format(database=database),
+        hint="Databases are those of [databases]; a database named \"*\" serves every other name. (FB602)",
     )
 
 
@@ -355,9 +355,9 @@ def secret_unavailable(*, user: object, cause: object) -> LoginError:
         code="FB603",
         sqlstate="28000",
         severity="FATAL",
-        message="the secret of user \"{user}\" could not be looked up".format(user=user, cause=cause),
-        detail="{cause}.".format(user=user, cause=cause),
-        hint="Try again; if it lasts, the log tells which secret source did not answer. (FB603)".format(user=user, cause=cause),
+        message=f"the secret of user \"{user}\" could not be looked up",
+        detail=f"{cause}.",
+        hint="Try again; if it lasts, the log tells which secret source did not answer. (FB603)",
     )
 
 
@@ -367,9 +367,9 @@ def tls_required() -> LoginError:
         code="FB604",
         sqlstate="28000",
         severity="FATAL",
-        message="connections without encryption are not accepted".format(),
+        message="connections without encryption are not accepted",
         detail=None,
-        hint="Connect with sslmode=require, or better verify-full. (FB604)".format(),
+        hint="Connect with sslmode=require, or better verify-full. (FB604)",
     )
 
 
@@ -379,9 +379,9 @@ def login_timeout(*, limit: object) -> LoginError:
         code="FB605",
         sqlstate="08006",
         severity="FATAL",
-        message="the login was not completed within {limit}".format(limit=limit),
+        message=f"the login was not completed within {limit}",
         detail=None,
-        hint="Check the network between client and forebay, or raise limits.client_login_timeout. (FB605)".format(limit=limit),
+        hint="Check the network between client and forebay, or raise limits.client_login_timeout. (FB605)",
     )
 
 
@@ -391,9 +391,9 @@ def user_missing() -> LoginError:
         code="FB606",
         sqlstate="28000",
         severity="FATAL",
-        message="no user name was given in the startup message".format(),
+        message="no user name was given in the startup message",
         detail=None,
-        hint="Name a user in the connection string. (FB606)".format(),
+        hint="Name a user in the connection string. (FB606)",
     )
 
 
@@ -403,9 +403,9 @@ def client_certificate_required() -> LoginError:
         code="FB607",
         sqlstate="28000",
         severity="FATAL",
-        message="a valid client certificate is required".format(),
+        message="a valid client certificate is required",
         detail=None,
-        hint="Give the client a certificate that listen.tls.ca signed (sslcert, sslkey). (FB607)".format(),
+        hint="Give the client a certificate that listen.tls.ca signed (sslcert, sslkey). (FB607)",
     )
 
 
@@ -415,9 +415,9 @@ def client_idle_timeout(*, limit: object) -> TimeLimitError:
         code="FB701",
         sqlstate="57P05",
         severity="FATAL",
-        message="the connection was idle for longer than client_idle_timeout ({limit})".format(limit=limit),
+        message=f"the connection was idle for longer than client_idle_timeout ({limit})",
         detail=None,
-        hint="Connect again; let the application's pool close idle connections sooner. (FB701)".format(limit=limit),
+        hint="Connect again; let the application's pool close idle connections sooner. (FB701)",
     )
 
 
@@ -427,9 +427,9 @@ def idle_transaction_timeout(*, limit: object) -> TimeLimitError:
         code="FB702",
         sqlstate="25P03",
         severity="FATAL",
-        message="the transaction was idle for longer than idle_transaction_timeout ({limit})".format(limit=limit),
+        message=f"the transaction was idle for longer than idle_transaction_timeout ({limit})",
         detail=None,
-        hint="Commit or roll back before other work; or raise idle_transaction_timeout. (FB702)".format(limit=limit),
+        hint="Commit or roll back before other work; or raise idle_transaction_timeout. (FB702)",
     )
 
 
@@ -439,9 +439,9 @@ def transaction_timeout(*, limit: object) -> TimeLimitError:
         code="FB703",
         sqlstate="25P04",
         severity="FATAL",
-        message="the transaction took longer than transaction_timeout ({limit})".format(limit=limit),
+        message=f"the transaction took longer than transaction_timeout ({limit})",
         detail=None,
-        hint="Make the transaction shorter, or raise transaction_timeout. (FB703)".format(limit=limit),
+        hint="Make the transaction shorter, or raise transaction_timeout. (FB703)",
     )
 
 
@@ -451,9 +451,9 @@ def query_timeout(*, limit: object) -> TimeLimitError:
         code="FB704",
         sqlstate="57014",
         severity="ERROR",
-        message="the request was cancelled: it took longer than query_timeout ({limit})".format(limit=limit),
+        message=f"the request was cancelled: it took longer than query_timeout ({limit})",
         detail=None,
-        hint="Make the query faster, or raise query_timeout. (FB704)".format(limit=limit),
+        hint="Make the query faster, or raise query_timeout. (FB704)",
     )
 
 
@@ -463,9 +463,9 @@ def cancelled_while_waiting() -> TimeLimitError:
         code="FB705",
         sqlstate="57014",
         severity="ERROR",
-        message="the request was cancelled by its user while it waited for a server".format(),
+        message="the request was cancelled by its user while it waited for a server",
         detail=None,
-        hint="No part of it was run. (FB705)".format(),
+        hint="No part of it was run. (FB705)",
     )
 
 
@@ -475,9 +475,9 @@ def killed_by_admin() -> OperatorError:
         code="FB801",
         sqlstate="57P01",
         severity="FATAL",
-        message="the connection was closed by an administrator".format(),
+        message="the connection was closed by an administrator",
         detail=None,
-        hint="Connect again. (FB801)".format(),
+        hint="Connect again. (FB801)",
     )
 
 
@@ -487,9 +487,9 @@ def draining() -> OperatorError:
         code="FB802",
         sqlstate="57P01",
         severity="FATAL",
-        message="forebay is shutting down".format(),
+        message="forebay is shutting down",
         detail=None,
-        hint="Connect again; another forebay may answer. (FB802)".format(),
+        hint="Connect again; another forebay may answer. (FB802)",
     )
 
 
@@ -499,9 +499,9 @@ def database_removed(*, database: object) -> OperatorError:
         code="FB803",
         sqlstate="57P01",
         severity="FATAL",
-        message="database \"{database}\" was removed from the configuration, or leads elsewhere since a reload".format(database=database),
+        message=f"database \"{database}\" was removed from the configuration, or leads elsewhere since a reload",
         detail=None,
-        hint="Connect again. (FB803)".format(database=database),
+        hint="Connect again. (FB803)",
     )
 
 
@@ -511,9 +511,9 @@ def console_only_simple() -> ConsoleError:
         code="FB901",
         sqlstate="0A000",
         severity="ERROR",
-        message="the console supports simple queries only".format(),
+        message="the console supports simple queries only",
         detail=None,
-        hint="Use psql, or have the driver send queries without parameters (psycopg: cursor.execute on a ClientCursor). (FB901)".format(),
+        hint="Use psql, or have the driver send queries without parameters (psycopg: cursor.execute on a ClientCursor). (FB901)",
     )
 
 
@@ -523,9 +523,9 @@ def console_denied(*, user: object, command: object) -> ConsoleError:
         code="FB902",
         sqlstate="42501",
         severity="ERROR",
-        message="user \"{user}\" may not run {command}".format(user=user, command=command),
+        message=f"user \"{user}\" may not run {command}",
         detail=None,
-        hint="console.admins may run every command, console.viewers SHOW. (FB902)".format(user=user, command=command),
+        hint="console.admins may run every command, console.viewers SHOW. (FB902)",
     )
 
 
@@ -535,9 +535,9 @@ def console_unknown(*, command: object) -> ConsoleError:
         code="FB903",
         sqlstate="42601",
         severity="ERROR",
-        message="unknown console command \"{command}\"".format(command=command),
+        message=f"unknown console command \"{command}\"",
         detail=None,
-        hint="Run SHOW HELP for the list of commands. (FB903)".format(command=command),
+        hint="Run SHOW HELP for the list of commands. (FB903)",
     )
 
 
@@ -547,9 +547,9 @@ def console_unavailable(*, cause: object) -> ConsoleError:
         code="FB904",
         sqlstate="57P03",
         severity="ERROR",
-        message="the console did not answer: {cause}".format(cause=cause),
+        message=f"the console did not answer: {cause}",
         detail=None,
-        hint="Traffic is not affected; try again, and look at the log. (FB904)".format(cause=cause),
+        hint="Traffic is not affected; try again, and look at the log. (FB904)",
     )
 
 
@@ -559,9 +559,9 @@ def console_refused(*, command: object, cause: object) -> ConsoleError:
         code="FB905",
         sqlstate="55000",
         severity="ERROR",
-        message="{command} was refused: {cause}".format(command=command, cause=cause),
+        message=f"{command} was refused: {cause}",
         detail=None,
-        hint="SHOW HELP tells what each command does. (FB905)".format(command=command, cause=cause),
+        hint="SHOW HELP tells what each command does. (FB905)",
     )
 
 
@@ -571,9 +571,9 @@ def console_login_denied(*, user: object) -> ConsoleError:
         code="FB906",
         sqlstate="42501",
         severity="FATAL",
-        message="user \"{user}\" may not use the console".format(user=user),
+        message=f"user \"{user}\" may not use the console",
         detail=None,
-        hint="Name the user in console.admins or console.viewers. (FB906)".format(user=user),
+        hint="Name the user in console.admins or console.viewers. (FB906)",
     )
 
 
@@ -583,9 +583,9 @@ def console_syntax(*, cause: object) -> ConsoleError:
         code="FB907",
         sqlstate="42601",
         severity="ERROR",
-        message="the console can't read this: {cause}".format(cause=cause),
+        message=f"the console can't read this: {cause}",
         detail=None,
-        hint="One statement at a time; SHOW HELP tells what each command takes. (FB907)".format(cause=cause),
+        hint="One statement at a time; SHOW HELP tells what each command takes. (FB907)",
     )
 
 
@@ -595,9 +595,9 @@ def console_no_database(*, database: object) -> ConsoleError:
         code="FB908",
         sqlstate="3D000",
         severity="ERROR",
-        message="no such database: {database}".format(database=database),
+        message=f"no such database: {database}",
         detail=None,
-        hint="SHOW DATABASES lists those that can be named here. (FB908)".format(database=database),
+        hint="SHOW DATABASES lists those that can be named here. (FB908)",
     )
 
 
@@ -607,9 +607,9 @@ def console_no_client() -> ConsoleError:
         code="FB909",
         sqlstate="22023",
         severity="ERROR",
-        message="invalid client pointer supplied".format(),
+        message="invalid client pointer supplied",
         detail=None,
-        hint="Give the id or the ptr that SHOW CLIENTS prints. (FB909)".format(),
+        hint="Give the id or the ptr that SHOW CLIENTS prints. (FB909)",
     )
 
 
@@ -619,9 +619,9 @@ def internal(*, cause: object) -> ConsoleError:
         code="FB999",
         sqlstate="XX000",
         severity="FATAL",
-        message="internal error: {cause}".format(cause=cause),
+        message=f"internal error: {cause}",
         detail=None,
-        hint="Please report this with the log lines around it. (FB999)".format(cause=cause),
+        hint="Please report this with the log lines around it. (FB999)",
     )
 
 
@@ -660,7 +660,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "exposed_key": FindingRow("FBC044", "error", "the private key \"{path}\" may be read by others (mode {mode})", "chmod 600 it; 640 is accepted for a file of root's"),
     "min_above_size": FindingRow("FBC050", "error", "min_pool_size {least} is above pool_size {size}", "lower min_pool_size, or raise pool_size"),
     "open_trust": FindingRow("FBC051", "error", "auth.type = \"trust\" lets everyone in who reaches {address}", "listen on 127.0.0.1 or a Unix socket only, or set auth.type = \"scram-sha-256\""),
-    "open_password": FindingRow("FBC052", "warning", "auth.type = \"{method}\" without required TLS shows secrets to the network on {address}", "set listen.tls.mode = \"require\", or auth.type = \"scram-sha-256\""),
+    "open_password": FindingRow("FBC052", "warning", "auth.type = \"password\" without required TLS shows passwords to the network on {address}", "set listen.tls.mode = \"require\", or auth.type = \"scram-sha-256\""),
     "no_databases": FindingRow("FBC053", "error", "no database is configured", "add [databases.NAME] with endpoints = [\"host:port\"]"),
     "no_endpoints": FindingRow("FBC054", "error", "database \"{name}\" has no endpoints", "add endpoints = [\"host:port\"]"),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
@@ -683,4 +683,5 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),
     "bad_user_line": FindingRow("FBC075", "error", "{cause}", "each line is \"user\" \"secret\""),
+    "fallback_dbname": FindingRow("FBC069", "error", "dbname of \"*\" can't be set: it is the name that clients ask for", "remove the line, or give the database a name of its own"),
 }

@@ -1,0 +1,102 @@
+"""What is wrong with a configuration: findings, and how they are printed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from forebay._generated.errors import FINDINGS
+from forebay.config.source import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong, at one place.
+
+    code: FBC and three digits (docs/reference/errors.md).
+    line, column: from 1; both 0 where the place is no text (the environment).
+    excerpt: the line, without secrets; width: how many characters of it are meant.
+    """
+
+    code: str
+    severity: Literal["error", "warning"]
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str | None = None
+    excerpt: str | None = None
+    width: int = 1
+
+    @property
+    def is_error(self) -> bool:
+        """Whether forebay does not start with it."""
+        return self.severity == "error"
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+        return f"{where}: {self.severity} {self.code}: {self.message}"
+
+
+class Report:
+    """Collects findings while a configuration is read."""
+
+    def __init__(self) -> None:
+        self._findings: list[Finding] = []
+
+    def add(self, row: str, place: Place, /, *, meant: str | None = None, **fields: object) -> None:
+        """Adds the finding `row` of spec/errors.toml with its placeholders filled from `fields`.
+
+        meant: what the user probably wanted to write; it takes the hint's place.
+        """
+        words = FINDINGS[row]
+        hint = f'did you mean "{meant}"?' if meant else words.hint and words.hint.format(**fields)
+        self._findings.append(
+            Finding(
+                code=words.code,
+                severity=words.severity,
+                path=place.source.path,
+                line=place.line,
+                column=place.column,
+                message=words.message.format(**fields),
+                hint=hint or None,
+                excerpt=place.source.line(place.line) if place.end else None,
+                width=place.width,
+            )
+        )
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All of them, by file and line, each once."""
+        return tuple(sorted(dict.fromkeys(self._findings), key=lambda one: (one.path, one.line, one.column)))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether forebay would not start."""
+        return any(one.is_error for one in self._findings)
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is most like, or None where none is."""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def render(findings: Sequence[Finding]) -> str:
+    """The findings for a terminal: place, words, the line with a caret under it, and the hint."""
+    return "".join(_rendered(one) for one in findings)
+
+
+def _rendered(finding: Finding) -> str:
+    lines = [str(finding)]
+    if finding.excerpt is not None and finding.excerpt.strip():
+        gutter = f"{finding.line:>5}"
+        # A tab stays a tab, so that the caret stands where the terminal puts the character.
+        before = "".join("\t" if sign == "\t" else " " for sign in finding.excerpt[: finding.column - 1])
+        lines.append(f"{gutter} | {finding.excerpt}")
+        lines.append(f"{' ' * len(gutter)} | {before}{'^' * finding.width}")
+    if finding.hint:
+        lines.append(f"      = {finding.hint}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Configurations of other poolers, as the tree of a forebay.toml."""

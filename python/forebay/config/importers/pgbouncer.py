@@ -1,0 +1,269 @@
+"""pgbouncer.ini: the settings that mean the same here, with PgBouncer's defaults; a finding for each other one.
+
+The result is a tree as a forebay.toml would give, whose places are the ini's, so that everything after it is shared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from forebay import _engine
+from forebay._generated.settings import SETTINGS, UNTRANSLATED, Setting
+from forebay.config import measures, tree
+from forebay.config.finding import Report, closest
+from forebay.config.source import Place
+from forebay.config.text_file import read_source
+from forebay.config.tree import Entry, Node
+
+INCLUDE_DEPTH_MAX = 10
+
+# PgBouncer's default where ours is another one.
+DEFAULTS: Final[dict[str, str]] = {
+    "listen_addr": "",
+    "unix_socket_dir": "/tmp",  # noqa: S108  (PgBouncer's default)
+    "listen_backlog": "128",
+    "pool_mode": "session",
+    "max_client_conn": "100",
+    "max_packet_size": "2147483647",
+    "auth_type": "md5",
+    "client_login_timeout": "60",
+    "client_tls_sslmode": "disable",
+}
+
+_WORDS: Final[dict[tuple[str, str], str]] = {
+    ("auth_type", "plain"): "password",
+    ("server_check_query", "<empty>"): "",
+}
+
+_DATABASE_KEYS = {
+    "dbname": "dbname",
+    "user": "user",
+    "password": "secret",
+    "pool_size": "pool_size",
+    "min_pool_size": "min_pool_size",
+    "pool_mode": "pool_mode",
+    "query_wait_timeout": "query_wait_timeout",
+    "max_db_connections": "max_db_connections",
+    "server_lifetime": "server_lifetime",
+}
+_DATABASE_UNTRANSLATED = {
+    "auth_dbname": "auth.dbname holds for all databases",
+    "auth_query": "auth.query holds for all databases",
+    "auth_user": "auth.user holds for all databases",
+    "application_name": "parameters of servers are those of their clients",
+    "client_encoding": "parameters of servers are those of their clients",
+    "connect_query": "not supported by this version",
+    "datestyle": "parameters of servers are those of their clients",
+    "load_balance_hosts": "endpoints are tried in turn",
+    "max_db_client_connections": "not supported by this version",
+    "reserve_pool": "not supported by this version; raise pool_size",
+    "reserve_pool_size": "not supported by this version; raise pool_size",
+    "timezone": "parameters of servers are those of their clients",
+}
+_USER_KEYS = (
+    "pool_size",
+    "pool_mode",
+    "max_user_connections",
+    "query_timeout",
+    "query_wait_timeout",
+    "idle_transaction_timeout",
+    "transaction_timeout",
+    "client_idle_timeout",
+)
+_USER_UNTRANSLATED = {
+    "reserve_pool_size": "not supported by this version; raise pool_size",
+    "max_user_client_connections": "not supported by this version",
+}
+_SECTIONS = ("pgbouncer", "databases", "users", "peers")
+_GLOBAL: Final[dict[str, Setting]] = {
+    one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in ("databases", "users")
+}
+
+
+def translate(root: Node, folder: Path, report: Report) -> Node:
+    """The tree of a forebay.toml for the tree of an ini.
+
+    folder: where %include and auth_file start from.
+    """
+    ini = _Ini()
+    _gather(root, folder, ini, report, depth=0)
+    return _Translation(ini, root.place, folder, report).tree()
+
+
+@dataclass(slots=True)
+class _Ini:
+    """The sections of all files, in the order of their lines; later lines count."""
+
+    settings: dict[str, Entry] = field(default_factory=dict)
+    databases: dict[str, Entry] = field(default_factory=dict)
+    users: dict[str, Entry] = field(default_factory=dict)
+
+
+def _gather(root: Node, folder: Path, ini: _Ini, report: Report, *, depth: int) -> None:
+    for section in root.entries:
+        if section.key == "%include":
+            _include(section, folder, ini, report, depth)
+        elif section.key == "peers":
+            reason = UNTRANSLATED["peer_id"]
+            report.add("not_translated", section.place, name="[peers]", reason=reason)
+        elif section.key not in _SECTIONS:
+            known = ", ".join(_SECTIONS)
+            meant = closest(section.key, _SECTIONS)
+            report.add("unknown_section", section.place, meant=meant, name=section.key, known=known)
+        else:
+            into = {"pgbouncer": ini.settings, "databases": ini.databases, "users": ini.users}[section.key]
+            for entry in section.value.entries:
+                if entry.key in into:
+                    report.add("set_twice", entry.place, name=entry.key)
+                into[entry.key] = entry
+
+
+def _include(entry: Entry, folder: Path, ini: _Ini, report: Report, depth: int) -> None:
+    written = str(entry.value.value)
+    if depth >= INCLUDE_DEPTH_MAX:
+        report.add("include_depth", entry.value.place, path=written, limit=INCLUDE_DEPTH_MAX)
+        return
+    source = read_source(folder / written, str(folder / written), report)
+    if source is not None:
+        _gather(tree.read(source, _engine.parse_ini, report), folder, ini, report, depth=depth + 1)
+
+
+class _Translation:
+    """One translation under way."""
+
+    def __init__(self, ini: _Ini, whole: Place, folder: Path, report: Report) -> None:
+        self._ini = ini
+        self._whole = whole
+        self._folder = folder
+        self._report = report
+
+    def tree(self) -> Node:
+        """The tree of a forebay.toml."""
+        sections: dict[str, list[Entry]] = {one.section: [] for one in _GLOBAL.values()}
+        for name, default in DEFAULTS.items():
+            if name not in self._ini.settings:
+                self._place(sections, name, tree.text(default, self._whole))
+        for name, entry in self._ini.settings.items():
+            if name in _GLOBAL:
+                self._place(sections, name, entry.value)
+            elif name not in ("auth_file", "max_user_connections"):
+                self._untranslated(entry, "pgbouncer", UNTRANSLATED, [*_GLOBAL, *UNTRANSLATED])
+        sections["databases"] = [self._database(entry) for entry in self._ini.databases.values()]
+        sections["users"] = list(self._users())
+        return tree.table(
+            self._whole,
+            *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
+        )
+
+    def _place(self, sections: dict[str, list[Entry]], name: str, value: Node) -> None:
+        """Adds a setting of [pgbouncer] to its section here."""
+        setting = _GLOBAL[name]
+        translated = self._value(setting, name, value)
+        if translated is not None:
+            sections[setting.section].append(Entry(setting.name, value.place, translated))
+
+    def _value(self, setting: Setting, name: str, value: Node) -> Node | None:
+        """The value as it would be written here; None after a report."""
+        written = str(value.value)
+        written = _WORDS.get((name, written.lower()), written)
+        if setting.kind == "duration":
+            return self._duration(name, value)
+        if setting.kind == "size" and re.fullmatch(r"\d{1,12}", written, re.ASCII):
+            written = f"{written}B"
+        if setting.kind == "path" and written.startswith("@"):
+            reason = "abstract sockets are not supported by this version"
+            self._report.add("not_translated", value.place, name=name, reason=reason)
+            return None
+        return tree.text(written, value.place)
+
+    def _duration(self, name: str, value: Node) -> Node | None:
+        """PgBouncer writes seconds, with decimals."""
+        us = measures.duration_us(f"{value.value}s") if re.fullmatch(r"[\d.]+", str(value.value), re.ASCII) else None
+        if us is None:
+            self._report.add("bad_ini_value", value.place, name=name, text=value.value, wanted="a number of seconds")
+            return None
+        return tree.text(measures.duration_text(us), value.place)
+
+    def _untranslated(self, entry: Entry, section: str, reasons: dict[str, str], known: list[str]) -> None:
+        if entry.key in reasons:
+            self._report.add("not_translated", entry.place, name=entry.key, reason=reasons[entry.key])
+        else:
+            meant = closest(entry.key, known)
+            self._report.add("unknown_ini_setting", entry.place, meant=meant, name=entry.key, section=section)
+
+    def _database(self, database: Entry) -> Entry:
+        place, given = database.place, {entry.key: entry for entry in database.value.entries}
+        out = [Entry("endpoints", place, self._endpoints(database.value, place))]
+        for name, entry in given.items():
+            if name in _DATABASE_KEYS:
+                value = self._own_value(_DATABASE_KEYS[name], entry)
+                if value is not None:
+                    out.append(Entry(_DATABASE_KEYS[name], entry.place, value))
+            elif name not in ("host", "port"):
+                known = [*_DATABASE_KEYS, *_DATABASE_UNTRANSLATED, "host", "port"]
+                self._untranslated(entry, "databases", _DATABASE_UNTRANSLATED, known)
+        return Entry(database.key, place, tree.table(place, *out))
+
+    def _endpoints(self, database: Node, place: Place) -> Node:
+        """host and port, each a list, as endpoints; without a host the server is behind a Unix socket."""
+        host, port = database.get("host"), database.get("port")
+        socket_dir = self._ini.settings.get("unix_socket_dir")
+        folder = str(socket_dir.value.value) if socket_dir else DEFAULTS["unix_socket_dir"]
+        hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
+        number = str(port.value) if port else "5432"
+        shown = host.place if host else place
+        texts = (
+            f"{one.rstrip('/')}/.s.PGSQL.{number}" if one.startswith("/") else f"{_bracketed(one)}:{number}"
+            for one in hosts
+        )
+        return Node("array", shown, items=tuple(Node("string", shown, one) for one in texts))
+
+    def _own_value(self, name: str, entry: Entry) -> Node | None:
+        """A value of a database or a user."""
+        settings = (one for one in SETTINGS if one.name == name and one.section != "auth")
+        setting = next(settings)
+        if setting.kind == "secret":
+            return tree.text(str(entry.value.value), entry.value.place)
+        return self._value(setting, entry.key, entry.value)
+
+    def _users(self) -> Iterator[Entry]:
+        listed = {entry.key: entry for entry in self._auth_file()}
+        limit = self._ini.settings.get("max_user_connections")
+        for name in dict.fromkeys((*listed, *self._ini.users)):
+            section, secret = self._ini.users.get(name), listed.get(name)
+            place = section.place if section else listed[name].place
+            out = [Entry("secret", place, secret.value)] if secret and secret.value.value else []
+            given = {entry.key: entry for entry in section.value.entries} if section else {}
+            if limit is not None:
+                given.setdefault("max_user_connections", limit)
+            for entry in given.values():
+                if entry.key not in _USER_KEYS:
+                    known = [*_USER_KEYS, *_USER_UNTRANSLATED]
+                    self._untranslated(entry, "users", _USER_UNTRANSLATED, known)
+                elif (value := self._own_value(entry.key, entry)) is not None:
+                    out.append(Entry(entry.key, entry.place, value))
+            yield Entry(name, place, tree.table(place, *out))
+
+    def _auth_file(self) -> tuple[Entry, ...]:
+        """The users of auth_file. Its secrets stand where they belong, so they are no finding."""
+        setting = self._ini.settings.get("auth_file")
+        if setting is None or not setting.value.value:
+            return ()
+        path = self._folder / str(setting.value.value)
+        source = read_source(path, str(path), self._report, holds_secrets=True)
+        if source is None:
+            return ()
+        users = tree.read(source, _engine.parse_userlist, self._report).entries
+        return tuple(
+            Entry(one.key, one.place, tree.text(str(one.value.value), one.value.place, is_outside=True))
+            for one in users
+        )
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address in brackets, anything else as it is."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

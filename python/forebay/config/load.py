@@ -1,0 +1,75 @@
+"""From a file to a configuration and its findings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forebay import _engine
+from forebay.config import tree
+from forebay.config.draft import Draft, DraftReader
+from forebay.config.environment import overrides, substitute
+from forebay.config.finding import Finding, Report
+from forebay.config.importers import pgbouncer
+from forebay.config.resolve import Config, resolve
+from forebay.config.rules import RULES
+from forebay.config.secret import SecretReader
+from forebay.config.source import Source
+from forebay.config.text_file import read_source
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """config: None where a finding is an error."""
+
+    config: Config | None
+    findings: tuple[Finding, ...]
+
+
+def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Reads forebay.toml, or pgbouncer.ini by its suffix `.ini`.
+
+    environ: where `${NAME}`, { env = … } and FOREBAY_* are looked up; os.environ by default.
+    Secrets are fetched: files are read and commands run. Nothing is raised for a faulty configuration.
+    """
+    environ = os.environ if environ is None else environ
+    report = Report()
+    source = read_source(Path(path), str(path), report)
+    if source is None:
+        return Loaded(None, report.findings)
+    folder = Path(path).absolute().parent
+    if Path(path).suffix == ".ini":
+        root = pgbouncer.translate(tree.read(source, _engine.parse_ini, report), folder, report)
+    else:
+        root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
+    if report.has_errors and not root.entries:
+        return Loaded(None, report.findings)
+    return _from_tree(root, source, folder, environ, report)
+
+
+def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:
+    """The same for the text of a forebay.toml that stands in no file; `folder` is where relative paths start."""
+    environ = os.environ if environ is None else environ
+    report = Report()
+    source = Source("<text>", text)
+    root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
+    if report.has_errors and not root.entries:
+        return Loaded(None, report.findings)
+    return _from_tree(root, source, Path(folder).absolute(), environ, report)
+
+
+def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list[Finding]:
+    """Every finding of a configuration; empty where there is nothing to say."""
+    return list(load(path, environ=environ).findings)
+
+
+def _from_tree(root: tree.Node, source: Source, folder: Path, environ: Mapping[str, str], report: Report) -> Loaded:
+    draft = Draft(source.whole(), folder)
+    reader = DraftReader(draft, SecretReader(folder, environ, report), report)
+    reader.tree(root)
+    reader.overrides(overrides(environ, report))
+    for rule in RULES:
+        rule(draft, report)
+    return Loaded(None if report.has_errors else resolve(draft), report.findings)

@@ -1,0 +1,182 @@
+"""From a draft without errors to the configuration: defaults filled in, precedence user > database > global applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from forebay._generated.settings import SETTINGS, Setting
+from forebay.config import resolved
+from forebay.config.draft import Draft, Entity
+from forebay.config.secret import Secret
+
+_LEVELS = ("debug", "info", "warn", "error")
+_METHODS = {"scram-sha-256": "scram-sha256"}
+FALLBACK = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthQuery:
+    """A lookup of secrets by query. dbname: one of `EngineConfig.databases`; None: the one the client asks for."""
+
+    query: str
+    user: str
+    secret: Secret
+    dbname: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """A setting for SHOW CONFIG: values as they would be written, secrets masked."""
+
+    key: str
+    value: str
+    default: str
+    is_changeable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration.
+
+    engine: what crosses to the engine.
+    secret_source: an absolute path that ends with .py, or a module's name; None: no such source.
+    draft: what was given, for `diff`.
+    """
+
+    engine: resolved.EngineConfig
+    log_format: Literal["text", "json"]
+    auth_query: AuthQuery | None
+    secret_source: str | None
+    draft: Draft
+
+    def settings(self) -> tuple[SettingLine, ...]:
+        """The settings that hold for all databases, for SHOW CONFIG."""
+        return tuple(_line(self.draft, one) for one in SETTINGS if one.section not in ("databases", "users"))
+
+
+def resolve(draft: Draft) -> Config:
+    """The configuration that a draft without errors describes."""
+    contexts: list[resolved.ServerTls] = []
+    databases = [_database(draft, one, contexts) for one in draft.databases.values()]
+    engine = resolved.EngineConfig(
+        listen=_listen(draft),
+        engine=resolved.EngineSettings(**_section(draft, "engine")),
+        limits=resolved.Limits(**_section(draft, "limits")),
+        auth=_auth(draft),
+        databases=tuple(one for one in databases if one.name != FALLBACK),
+        fallback_database=next((one for one in databases if one.name == FALLBACK), None),
+        users=tuple(_user(one) for one in draft.users.values()),
+        server_tls=tuple(contexts),
+        console=resolved.Console(**_section(draft, "console")),
+        metrics=_metrics(draft),
+        log=_log(draft),
+    )
+    log_format = cast(Literal["text", "json"], draft.value("log", "format"))
+    source = draft.value("auth", "secret_source")
+    return Config(engine, log_format, _auth_query(draft), source_path(draft) if source else None, draft)
+
+
+def source_path(draft: Draft) -> str:
+    """auth.secret_source as an absolute path, or as the module's name it is."""
+    written = str(draft.value("auth", "secret_source"))
+    return str(draft.base / written) if written.endswith(".py") else written
+
+
+def forced_secret(draft: Draft, database: Entity) -> Secret | None:
+    """The secret of a database's forced user: its own, or the one in [users]."""
+    if "user" not in database.settings:
+        return None
+    own = database.settings.get("secret")
+    if own is None:
+        user = draft.users.get(str(database.settings["user"].value))
+        own = user.settings.get("secret") if user else None
+    return own.value if own and isinstance(own.value, Secret) else None
+
+
+def pool_value(draft: Draft, database: Entity, name: str) -> Any:
+    """A pool's setting: the database's, or the one of [server_defaults]."""
+    given = database.settings.get(name)
+    return given.value if given else draft.value("server_defaults", name)
+
+
+def _section(draft: Draft, section: str) -> dict[str, Any]:
+    """The section's values by their names in the engine's configuration."""
+    return {one.field: draft.value(section, one.name) for one in SETTINGS if one.section == section}
+
+
+def _listen(draft: Draft) -> resolved.Listen:
+    values = {name: value for name, value in _section(draft, "listen").items() if not name.startswith("tls.")}
+    tls = {name: draft.value("listen", f"tls.{name}") for name in ("certificate", "key", "ca", "mode")}
+    is_on = tls["certificate"] and tls["key"] and tls["mode"] != "disable"
+    tls["ca"] = tls["ca"] or None
+    values["unix"] = values["unix"] or None
+    return resolved.Listen(**values, tls=resolved.ListenTls(**cast(Any, tls)) if is_on else None)
+
+
+def _auth(draft: Draft) -> resolved.AuthSettings:
+    values = _section(draft, "auth")
+    asks = bool(values.pop("query") or values.pop("secret_source"))
+    kept = {name: values[name] for name in ("cache_for", "cache_negative_for", "ask_timeout")}
+    return resolved.AuthSettings(method=_METHODS.get(values["method"], values["method"]), ask_unknown=asks, **kept)
+
+
+def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) -> resolved.DatabaseConfig:
+    def tls(name: str) -> Any:
+        return pool_value(draft, entity, f"tls.{name}") or None
+
+    context = resolved.ServerTls(tls("mode"), tls("ca"), tls("certificate"), tls("key"))
+    if context not in contexts:
+        contexts.append(context)
+    given = entity.settings
+    fields = resolved.PoolSettings.__struct_fields__
+    return resolved.DatabaseConfig(
+        name=entity.name,
+        dbname=str(given["dbname"].value) if "dbname" in given else entity.name,
+        endpoints=cast(tuple[str, ...], given["endpoints"].value),
+        forced_user=str(given["user"].value) if "user" in given else None,
+        forced_secret=forced_secret(draft, entity),
+        tls=contexts.index(context),
+        pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
+    )
+
+
+def _user(entity: Entity) -> resolved.UserConfig:
+    names = [name for name in resolved.UserConfig.__struct_fields__ if name != "name"]
+    given = {name: entity.settings[name].value if name in entity.settings else None for name in names}
+    return resolved.UserConfig(name=entity.name, **cast(Any, given))
+
+
+def _metrics(draft: Draft) -> resolved.Metrics | None:
+    address = draft.value("metrics", "address")
+    return resolved.Metrics(str(address)) if address else None
+
+
+def _log(draft: Draft) -> resolved.LogSettings:
+    values = _section(draft, "log")
+    return resolved.LogSettings(_LEVELS.index(values["level"]), values["connections"], values["min_duration"])
+
+
+def _auth_query(draft: Draft) -> AuthQuery | None:
+    query, user = draft.value("auth", "query"), str(draft.value("auth", "user"))
+    if not query:
+        return None
+    secret = draft.users[user].settings["secret"].value
+    dbname = draft.value("auth", "dbname")
+    return AuthQuery(str(query), user, cast(Secret, secret), str(dbname) if dbname else None)
+
+
+def _line(draft: Draft, setting: Setting) -> SettingLine:
+    default = written_default(setting)
+    given = draft.settings.get((setting.section, setting.name))
+    return SettingLine(setting.key, given.written if given else default, default, setting.is_live)
+
+
+def written_default(setting: Setting) -> str:
+    """The default as it would be written; empty where there is none."""
+    default = setting.default
+    if isinstance(default, tuple):
+        return f"[{', '.join(default)}]"
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    return "" if default is None else str(default)

@@ -1,0 +1,171 @@
+"""The resolved configuration as the engine reads it: the twin of crates/forebay-core/src/config.rs.
+
+Durations are microseconds and 0 means "no limit"; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from forebay.config.secret import Secret
+
+
+class ListenTls(msgspec.Struct, frozen=True):
+    """TLS towards clients."""
+
+    certificate: str
+    key: str
+    ca: str | None
+    mode: str
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """Where clients connect."""
+
+    addresses: tuple[str, ...]
+    port: int
+    unix: str | None
+    unix_mode: int
+    backlog: int
+    tls: ListenTls | None
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """Threads and driver."""
+
+    workers: int
+    io: str
+    buffers: int
+    buffer_size: int
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Limits on clients and messages."""
+
+    clients_max: int
+    message_bytes_max: int
+    relay_bytes_max: int
+    wait_bytes_max: int
+    waiters_max: int
+    client_statements_max: int
+    statement_bytes_max: int
+    login_timeout: int
+    drain_timeout: int
+
+
+class AuthSettings(msgspec.Struct, frozen=True):
+    """How clients prove who they are."""
+
+    method: str
+    ask_unknown: bool
+    cache_for: int
+    cache_negative_for: int
+    ask_timeout: int
+
+
+class PoolSettings(msgspec.Struct, frozen=True):
+    """Settings of a database's pools."""
+
+    pool_mode: str
+    pool_size: int
+    min_pool_size: int
+    max_db_connections: int
+    query_wait_timeout: int
+    server_lifetime: int
+    server_idle_timeout: int
+    server_connect_timeout: int
+    server_backoff_max: int
+    server_opening_max: int
+    server_check_delay: int
+    server_check_query: str
+    server_reset_query: str
+    max_prepared_statements: int
+    transaction_timeout: int
+    idle_transaction_timeout: int
+    query_timeout: int
+    client_idle_timeout: int
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True):
+    """A database that clients may ask for."""
+
+    name: str
+    dbname: str
+    endpoints: tuple[str, ...]
+    forced_user: str | None
+    forced_secret: Secret | None
+    tls: int
+    pool: PoolSettings
+
+
+class UserConfig(msgspec.Struct, frozen=True):
+    """A user known beforehand; None: not overridden."""
+
+    name: str
+    secret: Secret | None
+    pool_mode: str | None
+    pool_size: int | None
+    query_timeout: int | None
+    query_wait_timeout: int | None
+    transaction_timeout: int | None
+    idle_transaction_timeout: int | None
+    client_idle_timeout: int | None
+    max_user_connections: int | None
+
+
+class ServerTls(msgspec.Struct, frozen=True):
+    """TLS towards servers."""
+
+    mode: str
+    ca: str | None
+    certificate: str | None
+    key: str | None
+
+
+class Console(msgspec.Struct, frozen=True):
+    """Who may use the console."""
+
+    admins: tuple[str, ...]
+    viewers: tuple[str, ...]
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """The HTTP listener."""
+
+    address: str
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """What the engine logs; level: 0 debug, 1 info, 2 warn, 3 error."""
+
+    level: int
+    connections: bool
+    min_duration: int
+
+
+class EngineConfig(msgspec.Struct, frozen=True):
+    """All that the engine needs to know."""
+
+    listen: Listen
+    engine: EngineSettings
+    limits: Limits
+    auth: AuthSettings
+    databases: tuple[DatabaseConfig, ...]
+    fallback_database: DatabaseConfig | None
+    users: tuple[UserConfig, ...]
+    server_tls: tuple[ServerTls, ...]
+    console: Console
+    metrics: Metrics | None
+    log: LogSettings
+
+    def to_json(self) -> bytes:
+        """The JSON that crosses to the engine, secrets included: never log it."""
+        return msgspec.json.encode(self, enc_hook=_secret_text)
+
+
+def _secret_text(value: Any) -> str:
+    if isinstance(value, Secret):
+        return value.text
+    raise NotImplementedError(type(value).__name__)

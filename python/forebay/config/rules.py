@@ -1,0 +1,228 @@
+"""What settings must be to each other. A rule takes the draft and a report; `RULES` is the registration."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from forebay._generated.settings import SETTINGS
+from forebay.config.draft import Draft, Entity
+from forebay.config.finding import Report
+from forebay.config.resolve import FALLBACK, forced_secret, pool_value, source_path
+from forebay.config.secret import Secret, exposure
+
+_CHECKING = ("verify-ca", "verify-full")
+
+
+def somewhere_to_listen(draft: Draft, report: Report) -> None:
+    """Nobody can connect to a forebay that does not listen."""
+    if not draft.value("listen", "address") and not draft.value("listen", "unix"):
+        report.add("nowhere_to_listen", draft.place("listen", "address"))
+
+
+def doors_are_guarded(draft: Draft, report: Report) -> None:
+    """Who listens to a network must ask for a proof that may be shown to a network."""
+    method = draft.value("auth", "type")
+    addresses = draft.value("listen", "address")
+    open_ones = [one for one in addresses if not _is_loopback(one)] if isinstance(addresses, tuple) else []
+    if not open_ones:
+        return
+    place = next(
+        (one for one in (draft.place("auth", "type"), draft.place("listen", "address")) if one != draft.whole),
+        draft.whole,
+    )
+    if method == "trust":
+        report.add("open_trust", place, address=open_ones[0])
+    elif method == "password" and draft.value("listen", "tls.mode") not in ("require", *_CHECKING):
+        report.add("open_password", place, address=open_ones[0])
+
+
+def listener_has_its_files(draft: Draft, report: Report) -> None:
+    """TLS towards clients needs a certificate, its key, and an authority to check clients against."""
+    if any(name.startswith("listen.tls.") for name in draft.faulty):
+        return
+    certificate, key, authority, mode = (
+        draft.value("listen", f"tls.{name}") for name in ("certificate", "key", "ca", "mode")
+    )
+    place = draft.place("listen", "tls.mode")
+    if bool(certificate) != bool(key):
+        given, missing = ("certificate", "key") if certificate else ("key", "certificate")
+        report.add(
+            "certificate_without_key",
+            draft.place("listen", f"tls.{given}"),
+            given=f"listen.tls.{given}",
+            missing=f"listen.tls.{missing}",
+        )
+    elif mode in ("require", *_CHECKING) and not certificate:
+        report.add("tls_without_certificate", place, name="listen.tls.mode", mode=mode)
+    elif mode in _CHECKING and not authority:
+        report.add("tls_without_authority", place, name="listen.tls.mode", mode=mode, missing="listen.tls.ca")
+
+
+def servers_have_their_files(draft: Draft, report: Report) -> None:
+    """A server's certificate is checked against an authority; ours needs its key."""
+    for database in draft.databases.values():
+        names = ("certificate", "key", "ca", "mode")
+        certificate, key, authority, mode = (pool_value(draft, database, f"tls.{name}") for name in names)
+        own = database.settings.get("tls.mode")
+        place = own.place if own else draft.place("server_defaults", "tls.mode")
+        if bool(certificate) != bool(key):
+            given, missing = ("tls.certificate", "tls.key") if certificate else ("tls.key", "tls.certificate")
+            report.add("certificate_without_key", place, given=given, missing=missing)
+        if mode == "verify-ca" and not authority:
+            report.add("tls_without_authority", place, name="tls.mode", mode=mode, missing="tls.ca")
+
+
+def files_can_be_read(draft: Draft, report: Report) -> None:
+    """A missing certificate is found at the check, not at the first login."""
+    paths = {setting.name for setting in SETTINGS if setting.kind == "path" and setting.name.startswith("tls.")}
+    scopes = [("listen", "", {name: one for (section, name), one in draft.settings.items() if section == "listen"})]
+    defaults = {name: one for (section, name), one in draft.settings.items() if section == "server_defaults"}
+    scopes.append(("server_defaults", "", defaults))
+    scopes += [("databases", f".{one.name}", one.settings) for one in draft.databases.values()]
+    for section, entity, settings in scopes:
+        for name in sorted(paths & set(settings)):
+            given = settings[name]
+            if not given.value:
+                continue
+            path = Path(str(given.value))
+            try:
+                with path.open("rb") as file:
+                    refused = exposure(file.fileno()) if name == "tls.key" else None
+            except OSError as error:
+                shown = f"{section}{entity}.{name}"
+                report.add("missing_file", given.place, name=shown, path=path, cause=error.strerror or error)
+                continue
+            if refused:
+                report.add("exposed_key", given.place, path=path, mode=refused)
+
+
+def databases_lead_somewhere(draft: Draft, report: Report) -> None:
+    """A database needs endpoints; the fallback's name on the server is the asked one."""
+    if not draft.databases:
+        report.add("no_databases", draft.whole)
+    for database in draft.databases.values():
+        given = database.settings.get("endpoints")
+        if (given is None or not given.value) and f"databases.{database.name}.endpoints" not in draft.faulty:
+            report.add("no_endpoints", given.place if given else database.place, name=database.name)
+        if database.name == FALLBACK and "dbname" in database.settings:
+            report.add("fallback_dbname", database.settings["dbname"].place)
+
+
+def pools_fit(draft: Draft, report: Report) -> None:
+    """Sizes of pools against each other."""
+    for database in draft.databases.values():
+        size, least, limit = (
+            pool_value(draft, database, name) for name in ("pool_size", "min_pool_size", "max_db_connections")
+        )
+        place = next(
+            (database.settings[name].place for name in ("min_pool_size", "pool_size") if name in database.settings),
+            draft.place("server_defaults", "min_pool_size"),
+        )
+        if least > size:
+            report.add("min_above_size", place, least=least, size=size)
+        if limit and size > limit and {"pool_size", "max_db_connections"} & set(database.settings):
+            report.add("pool_above_limit", place, size=size, name=database.name, limit=limit)
+        if "min_pool_size" in database.settings and least and "user" not in database.settings:
+            report.add("idle_minimum", place, name=database.name)
+
+
+def forced_users_can_log_in(draft: Draft, report: Report) -> None:
+    """A forced user's secret must be one that can be shown to a server."""
+    for database in draft.databases.values():
+        own = database.settings.get("secret")
+        if own and "user" not in database.settings:
+            report.add("secret_without_user", own.place, name=database.name)
+        secret = forced_secret(draft, database)
+        if secret and secret.is_verifier and secret.text.startswith("SCRAM-"):
+            place = own.place if own else database.settings["user"].place
+            report.add("unusable_verifier", place, name=database.name)
+
+
+def somebody_can_log_in(draft: Draft, report: Report) -> None:
+    """A pooler that nobody can log in to is a mistake found late."""
+    looked_up = draft.value("auth", "query") or draft.value("auth", "secret_source")
+    if not draft.users and not looked_up:
+        report.add("nobody_can_log_in", draft.whole)
+    if draft.value("auth", "type") == "trust":
+        return
+    for user in draft.users.values():
+        if "secret" not in user.settings and f"users.{user.name}.secret" not in draft.faulty and not looked_up:
+            report.add("user_without_secret", user.place, name=user.name)
+
+
+def lookups_are_complete(draft: Draft, report: Report) -> None:
+    """A query for secrets needs someone to run it."""
+    query, source = draft.value("auth", "query"), draft.value("auth", "secret_source")
+    if query and source:
+        report.add("two_queries", draft.place("auth", "query"))
+    dbname = draft.value("auth", "dbname")
+    if dbname and dbname not in draft.databases and FALLBACK not in draft.databases:
+        report.add("unknown_auth_database", draft.place("auth", "dbname"), name=dbname)
+    user = draft.users.get(str(draft.value("auth", "user")))
+    if query and (user is None or not _has_secret(draft, user)):
+        report.add("query_without_user", draft.place("auth", "query"))
+    if source and source_path(draft).endswith(".py") and not Path(source_path(draft)).is_file():
+        place, path = draft.place("auth", "secret_source"), source_path(draft)
+        report.add("missing_file", place, name="auth.secret_source", path=path, cause="no such file")
+
+
+def console_users_are_known(draft: Draft, report: Report) -> None:
+    """An operator who can't log in finds out at the worst time."""
+    if draft.value("auth", "query") or draft.value("auth", "secret_source"):
+        return
+    for name in ("admins", "viewers"):
+        users = draft.value("console", name)
+        for user in users if isinstance(users, tuple) else ():
+            if user not in draft.users:
+                report.add("unknown_admin", draft.place("console", name), name=f"console.{name}", user=user)
+
+
+def ports_differ(draft: Draft, report: Report) -> None:
+    """Two listeners can't share an address."""
+    host, _, port = str(draft.value("metrics", "address") or "").rpartition(":")
+    addresses = draft.value("listen", "address")
+    if not port or port != str(draft.value("listen", "port")) or not isinstance(addresses, tuple):
+        return
+    bare = host.strip("[]")
+    if bare in addresses or {bare, *addresses} & {"0.0.0.0", "::"}:  # noqa: S104  (compared, not bound)
+        report.add("same_port", draft.place("metrics", "address"), address=f"{host}:{port}")
+
+
+def limits_hold_a_buffer(draft: Draft, report: Report) -> None:
+    """A limit below one buffer would stop every connection at its first read."""
+    size = draft.value("engine", "buffer_size")
+    for name in ("relay_bytes_max", "wait_bytes_max"):
+        limit = draft.value("limits", name)
+        if isinstance(limit, int) and isinstance(size, int) and limit < size:
+            place = draft.place("limits", name)
+            report.add("buffers_above_limit", place, name=f"limits.{name}", limit=limit, size=size)
+
+
+RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
+    somewhere_to_listen,
+    doors_are_guarded,
+    listener_has_its_files,
+    servers_have_their_files,
+    files_can_be_read,
+    databases_lead_somewhere,
+    pools_fit,
+    forced_users_can_log_in,
+    somebody_can_log_in,
+    lookups_are_complete,
+    console_users_are_known,
+    ports_differ,
+    limits_hold_a_buffer,
+)
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _has_secret(draft: Draft, user: Entity) -> bool:
+    given = user.settings.get("secret")
+    faulty = f"users.{user.name}.secret" in draft.faulty
+    return faulty or (given is not None and isinstance(given.value, Secret))
