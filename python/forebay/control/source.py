@@ -60,7 +60,7 @@ class ConfigurationSource(Protocol):
 class FileSource:
     """forebay.toml, or pgbouncer.ini by its suffix. environment: where variables are looked up."""
 
-    path: Path
+    path: str
     environment: Mapping[str, str]
 
     def load(self) -> Configuration:

@@ -1,0 +1,23 @@
+"""`forebay init`: a commented sample configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from forebay.config import init as write_sample
+from forebay.failure import Failure
+
+
+@click.command("init")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=Path("forebay.toml"))
+def command(path: Path) -> None:
+    """Write a commented sample configuration to PATH (forebay.toml)."""
+    try:
+        write_sample(path)
+    except FileExistsError:
+        raise Failure(f"{path} exists already, and is left as it is", hint="Name another file.") from None
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror}") from None
+    click.echo(f"wrote {path}; next: forebay check {path}, then forebay run {path}")

@@ -1,0 +1,37 @@
+"""What `run` and `up` share: a service on an event loop, and its failures as sentences."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from forebay._engine import Engine
+from forebay.config import render
+from forebay.control.service import Service
+from forebay.control.source import ConfigurationRefused, ConfigurationSource
+from forebay.failure import Failure
+
+Started = Callable[[Engine], Awaitable[None]]
+
+
+def serve(source: ConfigurationSource, *, load: Sequence[str] = (), started: Started | None = None) -> None:
+    """Serves until a signal or the console stops it.
+
+    Raises Failure for a configuration that can't be used and for a start that fails.
+    """
+    try:
+        asyncio.run(_serve(source, load, started or _nothing))
+    except ConfigurationRefused as refused:
+        raise Failure(
+            f"the configuration can't be used\n{render(refused.findings).rstrip()}",
+            hint="`forebay check` prints the same findings.",
+        ) from None
+
+
+async def _serve(source: ConfigurationSource, load: Sequence[str], started: Started) -> None:
+    # Made within the loop: it takes the running one for its own.
+    await Service(source, load=load).run(started=started)
+
+
+async def _nothing(_: Engine) -> None:
+    pass
