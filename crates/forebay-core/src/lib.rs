@@ -6,12 +6,29 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod cancel;
+pub mod checkout;
 pub mod command;
 pub mod config;
+pub mod connect;
+mod console;
+mod deadline;
 pub mod event;
 pub mod ids;
 pub mod io;
+mod leave;
+pub mod lend;
+mod login;
+mod order;
+pub mod parameters;
+pub mod pool;
 pub mod question;
+mod relay;
+mod reply;
+mod request;
+pub mod session;
+pub mod slab;
+pub mod statements;
 pub mod stats;
 pub mod tables;
 pub mod time;

@@ -1,65 +1,324 @@
 //! The loop: bytes → frame → classify → checkout → relay → checkin, for one thread's clients and servers.
+//!
+//! | verb | where |
+//! |---|---|
+//! | frame | [`forebay_pgwire::frame`]: a message's tag and length, before anything is believed of it |
+//! | classify | [`crate::request`]: what the message needs, renames, asks for |
+//! | checkout | [`crate::checkout`]: a server for the client, or a place in the queue |
+//! | relay | [`crate::relay`], both ways; [`crate::reply`] pairs replies with requests |
+//! | checkin | [`crate::checkout`]: the server to the oldest waiter, or back among the idle |
+//!
+//! Beside the loop: [`crate::login`] (clients), [`crate::connect`] (servers), [`crate::leave`] (what a client
+//! leaves behind), [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`] (between workers),
+//! [`crate::order`] (commands). A driver calls the inputs below, one at a time.
 
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
+use crate::auth::Credential;
+use crate::cancel::Cancel;
 use crate::command::{Command, CommandId};
+use crate::deadline::Alarm;
+use crate::event::{Event, Field, Level};
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
-use crate::io::{ClosedBy, Io, Peer, TlsInfo};
-use crate::question::Answer;
+use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
+use crate::lend::LentServer;
+use crate::parameters::Images;
+pub use crate::pool::shared::Shared;
+use crate::pool::{Pool, PoolId};
+use crate::question::{Answer, Question};
+use crate::session::batch::Batch;
+use crate::session::client::{Client, ClientKey};
+use crate::session::server::{Server, ServerKey};
+use crate::slab::{Key, Slab};
+use crate::statements::StatementCache;
 use crate::stats::WorkerStats;
 use crate::tables::Tables;
 use crate::time::Instant;
 
+/// Database and user.
+pub type PoolName = (Arc<str>, Arc<str>);
+
 /// What workers tell each other.
 #[derive(Debug)]
 pub enum Message<H> {
-    /// A connection given away.
-    Lend(H),
+    /// The sender has a waiter and sees that the receiver has an idle server.
+    Want(PoolName),
+    /// There is none any more.
+    NoneIdle(PoolName),
+    /// A server for the receiver's oldest waiter.
+    Lend(Box<LentServer>, H),
+    /// A permit came free, and the receiver has waiters.
+    PermitFree(PoolName),
+    /// A CancelRequest for a client of the receiver.
+    Cancel {
+        /// As the client was told.
+        pid: u32,
+        /// As the client was told.
+        key: Box<[u8]>,
+    },
 }
 
-/// State that all workers of an engine share: permits, statements, tickets.
-#[derive(Debug, Default)]
-pub struct Shared {}
+/// Whom a connection belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owner {
+    Nobody,
+    Client(ClientKey),
+    Server(ServerKey),
+    Cancel(Key<Cancel>),
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
+    Client(ClientKey),
+    Server(ServerKey),
+}
 
 /// One thread's clients, servers and pools.
 pub struct Worker<I: Io> {
-    _io: std::marker::PhantomData<I>,
+    pub(crate) id: WorkerId,
+    pub(crate) now: Instant,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) clients: Slab<Client>,
+    pub(crate) servers: Slab<Server>,
+    pub(crate) cancels: Slab<Cancel>,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) pool_ids: FxHashMap<PoolName, PoolId>,
+    pub(crate) images: Images,
+    pub(crate) cache: StatementCache,
+    pub(crate) batch: Batch,
+    pub(crate) scratch: Vec<u8>,
+    /// Clients whose kept bytes can go on.
+    pub(crate) ready: VecDeque<ClientKey>,
+    pub(crate) alarms: BinaryHeap<Alarm>,
+    pub(crate) questions: FxHashMap<QuestionId, Asker>,
+    pub(crate) last_question: u64,
+    pub(crate) secrets: FxHashMap<Arc<str>, (Option<Credential>, Instant)>,
+    pub(crate) last_id: u64,
+    pub(crate) is_draining: bool,
+    /// Commands that are answered when what they wait for has come.
+    pub(crate) pending: Vec<(CommandId, Command)>,
+    pub(crate) next_sweep: Instant,
+    pub(crate) nobody: Arc<str>,
+    io: std::marker::PhantomData<fn(&mut I)>,
 }
 
 impl<I: Io> Worker<I> {
-    /// A worker without connections. `workers`: how many there are.
-    pub fn new(
-        _id: WorkerId,
-        _workers: u16,
-        _tables: Arc<Tables>,
-        _shared: Arc<Shared>,
-        _stats: Arc<WorkerStats>,
-    ) -> Self {
-        Worker { _io: std::marker::PhantomData }
+    /// A worker without connections.
+    pub fn new(id: WorkerId, tables: Arc<Tables>, shared: Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
+        let cache = StatementCache::new(shared.registry.clone(), tables.config.limits.statement_bytes_max);
+        Worker {
+            id,
+            now: Instant(0),
+            tables,
+            shared,
+            stats,
+            owners: Vec::new(),
+            clients: Slab::default(),
+            servers: Slab::default(),
+            cancels: Slab::default(),
+            pools: Vec::new(),
+            pool_ids: FxHashMap::default(),
+            images: Images::default(),
+            cache,
+            batch: Batch::default(),
+            scratch: Vec::new(),
+            ready: VecDeque::new(),
+            alarms: BinaryHeap::new(),
+            questions: FxHashMap::default(),
+            last_question: 0,
+            secrets: FxHashMap::default(),
+            last_id: 0,
+            is_draining: false,
+            pending: Vec::new(),
+            next_sweep: Instant(0),
+            nobody: "".into(),
+            io: std::marker::PhantomData,
+        }
     }
 
-    /// Begins a turn of the loop: `now` holds until the next call. Fires what is due. Called at every turn, before its inputs.
-    pub fn tick(&mut self, _io: &mut I, _now: Instant) {}
+    /// Begins a turn of the loop: `now` holds until the next call. Fires what is due. Called at every turn, before
+    /// its inputs.
+    pub fn tick(&mut self, io: &mut I, now: Instant) {
+        self.now = now;
+        self.stats.turns.add(1);
+        self.stats.last_turn_us.set(now.0);
+        self.fire_alarms(io);
+        if now >= self.next_sweep {
+            self.sweep(io);
+        }
+        self.run_ready(io);
+    }
+
     /// Ends a turn: called after its inputs, before the driver waits.
-    pub fn turn_end(&mut self, _io: &mut I) {}
+    pub fn turn_end(&mut self, io: &mut I) {
+        self.set_alarm(io);
+    }
+
     /// A client connected.
-    pub fn accepted(&mut self, _io: &mut I, _conn: ConnId, _peer: Peer) {}
-    /// Bytes came. `data` are the bytes of `buf`; core owes one `release(buf)`, now or later.
-    pub fn received(&mut self, _io: &mut I, _conn: ConnId, _buf: BufId, _data: &[u8]) {}
+    pub fn accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
+        self.stats.accepted.add(1);
+        self.client_accepted(io, conn, peer);
+        self.run_ready(io);
+    }
+
+    /// Bytes came. `data` are the bytes of `buf`; core owes one `release(buf)`.
+    pub fn received(&mut self, io: &mut I, conn: ConnId, buf: BufId, data: &[u8]) {
+        match self.owner(conn) {
+            Owner::Client(key) => self.client_received(io, key, buf, data),
+            Owner::Server(key) => self.server_received(io, key, buf, data),
+            Owner::Cancel(key) => self.cancel_received(io, key, data),
+            Owner::Nobody => {}
+        }
+        io.release(buf);
+        self.run_ready(io);
+    }
+
     /// `bytes` more of what was sent on `conn` are written.
-    pub fn sent(&mut self, _io: &mut I, _conn: ConnId, _bytes: usize) {}
+    pub fn sent(&mut self, io: &mut I, conn: ConnId, bytes: usize) {
+        match self.owner(conn) {
+            Owner::Client(key) => self.client_sent(io, key, bytes),
+            Owner::Server(key) => self.server_sent(io, key, bytes),
+            Owner::Cancel(_) | Owner::Nobody => {}
+        }
+        self.run_ready(io);
+    }
+
     /// `Io::connect` succeeded.
-    pub fn connected(&mut self, _io: &mut I, _conn: ConnId) {}
+    pub fn connected(&mut self, io: &mut I, conn: ConnId) {
+        match self.owner(conn) {
+            Owner::Server(key) => self.server_connected(io, key),
+            Owner::Cancel(key) => self.cancel_connected(io, key),
+            Owner::Client(_) | Owner::Nobody => {}
+        }
+        self.run_ready(io);
+    }
+
     /// A connection ended, or did not come about.
-    pub fn closed(&mut self, _io: &mut I, _conn: ConnId, _by: ClosedBy) {}
+    pub fn closed(&mut self, io: &mut I, conn: ConnId, by: ClosedBy) {
+        let owner = self.owner(conn);
+        self.set_owner(conn, Owner::Nobody);
+        match owner {
+            Owner::Client(key) => self.client_closed(io, key, by),
+            Owner::Server(key) => self.server_closed(io, key, by),
+            Owner::Cancel(key) => self.cancel_closed(io, key),
+            Owner::Nobody => {}
+        }
+        self.run_ready(io);
+    }
+
     /// `Io::start_tls` succeeded; what is received from here on is plaintext.
-    pub fn tls_ready(&mut self, _io: &mut I, _conn: ConnId, _info: TlsInfo) {}
+    pub fn tls_ready(&mut self, io: &mut I, conn: ConnId, info: TlsInfo) {
+        match self.owner(conn) {
+            Owner::Client(key) => self.client_tls_ready(io, key, info),
+            Owner::Server(key) => self.server_tls_ready(io, key, info),
+            Owner::Cancel(key) => self.cancel_tls_ready(io, key),
+            Owner::Nobody => {}
+        }
+        self.run_ready(io);
+    }
+
     /// `Io::detach` succeeded; the id is dead.
-    pub fn detached(&mut self, _io: &mut I, _conn: ConnId, _handover: I::Handover) {}
+    pub fn detached(&mut self, io: &mut I, conn: ConnId, handover: I::Handover) {
+        let owner = self.owner(conn);
+        self.set_owner(conn, Owner::Nobody);
+        if let Owner::Server(key) = owner {
+            self.server_detached(io, key, handover);
+        }
+        self.run_ready(io);
+    }
+
     /// A question was answered.
-    pub fn answer(&mut self, _io: &mut I, _id: QuestionId, _answer: Answer) {}
+    pub fn answer(&mut self, io: &mut I, id: QuestionId, answer: Answer) {
+        match self.questions.remove(&id) {
+            Some(Asker::Client(key)) => self.client_answered(io, key, answer),
+            Some(Asker::Server(key)) => self.server_answered(io, key, answer),
+            None => {}
+        }
+        self.run_ready(io);
+    }
+
     /// Another worker's message.
-    pub fn told(&mut self, _io: &mut I, _from: WorkerId, _message: Message<I::Handover>) {}
+    pub fn told(&mut self, io: &mut I, from: WorkerId, message: Message<I::Handover>) {
+        match message {
+            Message::Want(name) => self.lend_to(io, from, name),
+            Message::NoneIdle(name) => self.none_idle(io, &name),
+            Message::Lend(server, handover) => self.borrow(io, *server, handover),
+            Message::PermitFree(name) => self.permit_free(io, &name),
+            Message::Cancel { pid, key } => self.cancel_asked(io, pid, &key),
+        }
+        self.run_ready(io);
+    }
+
     /// Python's order; [`Io::reply`] answers it, now or later.
-    pub fn command(&mut self, _io: &mut I, _id: CommandId, _command: Command) {}
+    pub fn command(&mut self, io: &mut I, id: CommandId, command: Command) {
+        self.ordered(io, id, command);
+        self.run_ready(io);
+    }
+
+    /// Lets clients go on whose server, reply or greeting has come. Steps of the loop never call each other in
+    /// circles: what one makes possible for another client waits here.
+    fn run_ready(&mut self, io: &mut I) {
+        while let Some(key) = self.ready.pop_front() {
+            self.client_goes_on(io, key);
+        }
+    }
+
+    pub(crate) fn owner(&self, conn: ConnId) -> Owner {
+        self.owners.get(conn.slot as usize).copied().unwrap_or(Owner::Nobody)
+    }
+
+    pub(crate) fn set_owner(&mut self, conn: ConnId, owner: Owner) {
+        let slot = conn.slot as usize;
+        if slot >= self.owners.len() {
+            self.owners.resize(slot + 1, Owner::Nobody);
+        }
+        self.owners[slot] = owner;
+    }
+
+    /// Closes a connection; nothing more is heard of it.
+    pub(crate) fn close_conn(&mut self, io: &mut I, conn: ConnId, how: Close) {
+        self.set_owner(conn, Owner::Nobody);
+        io.close(conn, how);
+    }
+
+    /// A number for a client or server that no other of the engine ever has.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id * u64::from(self.shared.workers) + u64::from(self.id.0)
+    }
+
+    pub(crate) fn pool(&mut self, id: PoolId) -> &mut Pool {
+        &mut self.pools[id.0 as usize]
+    }
+
+    pub(crate) fn ask(&mut self, io: &mut I, asker: Asker, question: Question) {
+        self.last_question += 1;
+        let id = QuestionId(self.last_question);
+        self.questions.insert(id, asker);
+        io.ask(id, question);
+    }
+
+    pub(crate) fn log(&self, io: &mut I, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {
+        self.log_code(io, level, name, None, fields);
+    }
+
+    pub(crate) fn log_code(
+        &self,
+        io: &mut I,
+        level: Level,
+        name: &'static str,
+        code: Option<&'static str>,
+        fields: Vec<(&'static str, Field)>,
+    ) {
+        if level as u8 >= self.tables.config.log.level {
+            io.log(Event { level, name, code, worker: self.id, fields });
+        }
+    }
 }

@@ -1,0 +1,136 @@
+//! Cancel: from a client's CancelRequest to the one request it was sent for.
+//!
+//! A server does not leave its client before both the reply and the end of the cancel connection have come: then
+//! the signal has reached the back end, which ignores it when idle. (PostgreSQL, `ProcessCancelRequestPacket`:
+//! the connection is closed after the signal is sent.)
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use forebay_pgwire::write;
+use forebay_spec::errors;
+
+use crate::config::TlsMode;
+use crate::ids::{ConnId, WorkerId};
+use crate::io::{Close, Io, Slice};
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::expect::Expect;
+use crate::session::server::{ServerKey, ServerState};
+use crate::slab::Key;
+use crate::worker::{Message, Owner, Worker};
+
+/// Bits of a virtual process id that name the client's place; those above name its worker.
+const PLACE_BITS: u32 = 24;
+
+/// A cancel connection on its way to a server.
+pub struct Cancel {
+    server: ServerKey,
+    conn: ConnId,
+}
+
+impl<I: Io> Worker<I> {
+    /// The process id that a client is told: where to find it. The secret beside it is what proves anything.
+    pub(crate) fn virtual_pid(&self, key: ClientKey) -> u32 {
+        (u32::from(self.id.0) + 1) << PLACE_BITS | (key.index() & ((1 << PLACE_BITS) - 1))
+    }
+
+    /// A CancelRequest came, perhaps for another worker's client.
+    pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8]) {
+        let Some(worker) = (pid >> PLACE_BITS).checked_sub(1) else { return };
+        if worker >= u32::from(self.shared.workers) {
+            return;
+        }
+        if worker != u32::from(self.id.0) {
+            io.tell(WorkerId(worker as u16), Message::Cancel { pid, key: secret.into() });
+            return;
+        }
+        let Some(key) = self.clients.key_at(pid & ((1 << PLACE_BITS) - 1)) else { return };
+        if self.clients[key].has_cancel_secret(secret) {
+            self.cancel_client(io, key);
+        }
+    }
+
+    fn cancel_client(&mut self, io: &mut I, key: ClientKey) {
+        let client = &self.clients[key];
+        match (client.state, client.server) {
+            (ClientState::Waiting, None) => {
+                if let Some(id) = client.pool {
+                    self.refuse_waiting(key, errors::cancelled_while_waiting());
+                    self.publish(id);
+                }
+            }
+            (ClientState::Active, Some(server)) if self.servers[server].expect.iter().any(Expect::is_running) => {
+                self.cancel_server(io, server);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a cancel to a server, unless one is on its way.
+    pub(crate) fn cancel_server(&mut self, io: &mut I, key: ServerKey) {
+        if self.servers[key].cancels > 0 {
+            return;
+        }
+        let Some(endpoint) = self.endpoint(key) else { return };
+        self.stats.cancels_forwarded.add(1);
+        let conn = io.connect(&endpoint);
+        let cancel = self.cancels.insert(Cancel { server: key, conn });
+        self.set_owner(conn, Owner::Cancel(cancel));
+        self.servers[key].cancels += 1;
+        self.servers[key].cancel_at = self.now;
+        self.arm_server(key);
+    }
+
+    pub(crate) fn cancel_connected(&mut self, io: &mut I, key: Key<Cancel>) {
+        let Cancel { server, conn } = self.cancels[key];
+        if self.servers.get(server).is_none() {
+            self.cancels.remove(key);
+            self.close_conn(io, conn, Close::Now);
+            return;
+        }
+        if self.tls_mode(server) == TlsMode::Disable || self.servers[server].tls.is_none() {
+            return self.send_cancel(io, key);
+        }
+        let mut out = Vec::new();
+        write::ssl_request(&mut out);
+        io.send(conn, &[Slice::Bytes(&out)]);
+    }
+
+    pub(crate) fn cancel_received(&mut self, io: &mut I, key: Key<Cancel>, data: &[u8]) {
+        let Cancel { server, conn } = self.cancels[key];
+        if data == b"S" && self.servers.get(server).is_some() {
+            let role = self.tls_role(server);
+            io.start_tls(conn, role, &[]);
+        } else {
+            // The key is not sent in the clear where the session is encrypted.
+            self.close_conn(io, conn, Close::Now);
+            self.cancel_closed(io, key);
+        }
+    }
+
+    pub(crate) fn cancel_tls_ready(&mut self, io: &mut I, key: Key<Cancel>) {
+        self.send_cancel(io, key);
+    }
+
+    fn send_cancel(&mut self, io: &mut I, key: Key<Cancel>) {
+        let Cancel { server, conn } = self.cancels[key];
+        let Some(server) = self.servers.get(server) else { return };
+        let mut out = Vec::new();
+        write::cancel_request(&mut out, server.remote_pid, &server.remote_key);
+        io.send(conn, &[Slice::Bytes(&out)]);
+    }
+
+    /// The server closed the cancel connection: the signal is sent, and its session may go on.
+    pub(crate) fn cancel_closed(&mut self, io: &mut I, key: Key<Cancel>) {
+        let Some(Cancel { server, .. }) = self.cancels.remove(key) else { return };
+        let Some(state) = self.servers.get_mut(server) else { return };
+        state.cancels = state.cancels.saturating_sub(1);
+        if state.state == ServerState::CancelWait && state.cancels == 0 {
+            self.checkin(io, server);
+        }
+    }
+}
+
+impl Client {
+    fn has_cancel_secret(&self, secret: &[u8]) -> bool {
+        self.login.is_none() && verify_slices_are_equal(self.cancel.bytes(), secret).is_ok()
+    }
+}

@@ -1,0 +1,552 @@
+//! Checkout and checkin: which client gets which server, and when.
+//!
+//! A demand takes, in this order: the worker's own idle server, another worker's idle server, a free permit
+//! (a new server is opened), a place in the queue. A server that comes free goes to the oldest waiter.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::write;
+use forebay_spec::{Report, errors};
+
+use crate::config::PoolMode;
+use crate::event::{Field, Level};
+use crate::io::{Close, Io};
+use crate::parameters::transition;
+use crate::pool::{Pool, PoolId, Waiter};
+use crate::reply::report_parameters;
+use crate::session::IDLE;
+use crate::session::client::{ClientKey, ClientState};
+use crate::session::expect::{Expect, Own};
+use crate::session::server::{ServerKey, ServerState};
+use crate::time::Instant;
+use crate::worker::{Message, Worker};
+
+/// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
+/// costs more than a turn of the loop, and under load the queues of all workers are about equally long.
+const LEND_AFTER: Duration = Duration::from_millis(2);
+
+/// What became of a demand.
+pub enum Checkout {
+    /// The client has a server.
+    Leased,
+    /// It waits.
+    Queued,
+    /// It can't have one.
+    Refused(Box<Report>),
+}
+
+impl Pool {
+    /// Named statements on a server of this pool; 0: they pass through unshared.
+    pub fn statements_max(&self) -> u32 {
+        if self.settings.pool_mode == PoolMode::Session { 0 } else { self.settings.max_prepared_statements }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// A server for a client in session, or a place in the queue.
+    pub(crate) fn checkout(&mut self, io: &mut I, key: ClientKey) -> Checkout {
+        let id = self.clients[key].pool.expect("a client in session has a pool");
+        let (waiters_max, now) = (self.tables.config.limits.waiters_max, self.now);
+        let pool = self.pool(id);
+        if pool.is_removed {
+            return Checkout::Refused(Box::new(errors::database_removed(pool.database.clone())));
+        }
+        if !pool.is_paused && pool.waiters.is_empty() {
+            while let Some(server) = self.pool(id).idle.pop_back() {
+                if !self.is_fit(io, server) {
+                    continue;
+                }
+                self.publish(id);
+                return if self.lease(io, server, key) { Checkout::Leased } else { Checkout::Queued };
+            }
+        }
+        let pool = self.pool(id);
+        if pool.waiters.len() >= waiters_max as usize {
+            pool.stats.stats.errors.add(1);
+            let (label, size) = (pool.label(), pool.settings.pool_size);
+            return Checkout::Refused(Box::new(errors::checkout_queue_full(label, waiters_max, pool.leased, size)));
+        }
+        self.clients[key].enter(ClientState::Waiting, now);
+        self.enqueue(io, id, key);
+        Checkout::Queued
+    }
+
+    /// Puts a client, whose state is already Waiting or Greeting, at the end of the queue.
+    pub(crate) fn enqueue(&mut self, io: &mut I, id: PoolId, key: ClientKey) {
+        let since = self.clients[key].since;
+        self.pool(id).waiters.push_back(Waiter { client: key, since });
+        self.publish(id);
+        self.supply(io, id);
+        self.arm_client(key);
+    }
+
+    /// Whether an idle server can serve now. One that is too old is closed, one long unused is checked first.
+    fn is_fit(&mut self, io: &mut I, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let (id, idle_for) = (server.pool, self.now.since(server.since));
+        if server.is_close_needed || server.expires_at <= self.now {
+            self.retire(io, key, "lifetime");
+            return false;
+        }
+        let check_after = Duration::from_micros(self.pool(id).settings.server_check_delay);
+        if check_after.is_zero() || idle_for < check_after {
+            return true;
+        }
+        let query = self.pool(id).settings.server_check_query.clone();
+        self.send_own(io, key, Own::Check, &query);
+        false
+    }
+
+    /// Gives a server to a client. False: its parameters are being set first, and the client waits for that.
+    fn lease(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) -> bool {
+        let now = self.now;
+        let client = &mut self.clients[client_key];
+        let server = &mut self.servers[key];
+        assert!(server.is_clean() && server.client.is_none(), "a server is handed out clean, to one client");
+        let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
+        server.client = Some(client_key);
+        server.own_error = None;
+        server.enter(ServerState::Leased, now);
+        client.server = Some(key);
+        client.transaction_at = now;
+        let pool = &mut self.pools[server.pool.0 as usize];
+        pool.leased += 1;
+        let stats = &pool.stats.stats;
+        stats.assignments.add(1);
+        stats.wait.record(waited);
+        if !(server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set))
+            && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
+        {
+            if client.state != ClientState::Greeting {
+                client.enter(ClientState::Waiting, now);
+            }
+            self.send_own(io, key, Own::Prepare, &sql);
+            return false;
+        }
+        self.prepared(io, key, client_key);
+        true
+    }
+
+    /// The server has the client's parameters: the client may use it.
+    fn prepared(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+        let client = &mut self.clients[client_key];
+        let server = &mut self.servers[key];
+        server.set = client.wanted.clone();
+        server.is_set_known = true;
+        if client.state == ClientState::Greeting {
+            self.greet_with(io, key, client_key);
+            return;
+        }
+        client.enter(ClientState::Active, self.now);
+        if !Rc::ptr_eq(&client.seen, &server.reported) {
+            let mut out = Vec::new();
+            report_parameters(client, server, &mut out);
+            if !out.is_empty() {
+                self.send_to_client(io, client_key, &out);
+            }
+        }
+    }
+
+    /// A client that logs in needed a server to learn what its parameters make of the greeting.
+    fn greet_with(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+        let (wanted, reported) = (self.clients[client_key].wanted.clone(), self.servers[key].reported.clone());
+        let id = self.servers[key].pool;
+        self.pool(id).keep_greeting(wanted, reported);
+        self.part(key);
+        self.checkin(io, key);
+        self.greet(io, client_key);
+    }
+
+    /// Sends a query of our own; its answer goes to `own_done`.
+    pub(crate) fn send_own(&mut self, io: &mut I, key: ServerKey, own: Own, sql: &str) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        server.own_error = None;
+        server.expect.push_back(Expect::Own(own));
+        server.statements.clear_unnamed();
+        if !matches!(server.state, ServerState::Cleaning) {
+            server.enter(ServerState::Busy, now);
+        }
+        let mut out = Vec::with_capacity(sql.len() + 6);
+        write::query(&mut out, sql);
+        self.send_to_server(io, key, &out);
+        self.arm_server(key);
+    }
+
+    /// A query of our own is answered.
+    pub(crate) fn own_done(&mut self, io: &mut I, key: ServerKey, own: Own) {
+        let server = &mut self.servers[key];
+        let error = server.own_error.take();
+        match (own, error) {
+            (Own::Prepare, None) => {
+                server.enter(ServerState::Leased, self.now);
+                if let Some(client_key) = server.client {
+                    self.prepared(io, key, client_key);
+                    self.ready.push_back(client_key);
+                }
+            }
+            (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
+            (Own::Rollback | Own::Check, None) => {}
+            (Own::Reset, None) => {
+                server.statements.clear();
+                server.is_set_known = false;
+            }
+            (_, Some((sqlstate, message))) => {
+                self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));
+            }
+        }
+    }
+
+    /// The server refused a value that the client wants: the client is told, the server is as it was.
+    fn prepare_failed(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
+        let endpoint = self.endpoint_name(key);
+        let Some(client_key) = self.servers[key].client else { return };
+        self.servers[key].enter(ServerState::Leased, self.now);
+        self.servers[key].is_set_known = false;
+        self.part(key);
+        let report = errors::server_parameter_refused(endpoint, format!("{sqlstate} {message}"));
+        self.refuse_and_close(io, client_key, report);
+    }
+
+    /// After a server's bytes have been dealt with: is it free?
+    pub(crate) fn after_replies(&mut self, io: &mut I, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else { return };
+        if server.client.is_some() || !server.is_clean() {
+            self.cleaning_goes_on(io, key);
+            return;
+        }
+        if matches!(server.state, ServerState::Leased | ServerState::Cleaning | ServerState::Busy) {
+            self.checkin(io, key);
+        }
+    }
+
+    /// A request of a client is answered: its server leaves it when the transaction is over and nothing is owed.
+    pub(crate) fn request_ended(&mut self, io: &mut I, key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        let Some(client_key) = server.client else { return };
+        let client = &mut self.clients[client_key];
+        let pool = &self.pools[server.pool.0 as usize];
+        let stats = &pool.stats.stats;
+        let took = now.micros_since(client.request_at);
+        stats.requests.add(1);
+        stats.request.record(took);
+        let slow = self.tables.config.log.min_duration;
+        let is_slow = slow > 0 && took >= slow;
+        client.since = now;
+        if server.status == IDLE {
+            stats.transactions.add(1);
+            stats.transaction.record(now.micros_since(client.transaction_at));
+            client.transaction_at = now;
+        }
+        let mode = pool.settings.pool_mode;
+        if client.is_held {
+            client.is_held = false;
+            self.ready.push_back(client_key);
+        }
+        let is_over = server.expect.is_empty() && server.status == IDLE && !server.is_skipping;
+        let is_half_sent = client.body_left > 0 && client.body == crate::session::Body::Forward;
+        if is_slow {
+            let fields =
+                vec![("client", Field::Number(client.id)), ("pool", pool.label().into()), ("took_us", took.into())];
+            self.log(io, Level::Info, "slow_request", fields);
+        }
+        if mode == PoolMode::Statement && self.servers[key].status != IDLE && self.servers[key].expect.is_empty() {
+            let label = self.pools[self.servers[key].pool.0 as usize].label();
+            self.refuse_and_close(io, client_key, errors::transaction_in_statement_mode(label));
+            return;
+        }
+        if is_over && !is_half_sent && mode != PoolMode::Session {
+            self.part(key);
+            self.ready.push_back(client_key);
+        }
+    }
+
+    /// Takes a server from its client, who is idle from then on. The server's state is left to the caller.
+    pub(crate) fn part(&mut self, key: ServerKey) -> Option<ClientKey> {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        let client_key = server.client.take()?;
+        let client = self.clients.get_mut(client_key)?;
+        client.server = None;
+        if client.state != ClientState::Greeting {
+            client.enter(ClientState::Idle, now);
+        }
+        self.arm_client(client_key);
+        Some(client_key)
+    }
+
+    /// Takes back a server that nobody holds: to the oldest waiter, or among the idle, or away.
+    pub(crate) fn checkin(&mut self, io: &mut I, key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        assert!(server.client.is_none() && server.is_clean(), "a server comes back clean and without a client");
+        let id = server.pool;
+        if server.is_paused {
+            server.is_paused = false;
+            io.resume_read(server.conn);
+        }
+        let was_leased = matches!(server.state, ServerState::Leased | ServerState::Cleaning);
+        if server.cancels > 0 {
+            // A cancel that is still on its way must not hit the next client's request.
+            server.enter(ServerState::CancelWait, now);
+            self.arm_server(key);
+            return;
+        }
+        let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
+        let pool = &mut self.pools[id.0 as usize];
+        if was_leased || server.state == ServerState::CancelWait {
+            pool.leased = pool.leased.saturating_sub(1);
+        }
+        if is_close_needed || is_expired || pool.is_paused || pool.is_removed {
+            self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
+            return;
+        }
+        if pool.settings.pool_mode == PoolMode::Session && was_leased && !pool.settings.server_reset_query.is_empty() {
+            let query = pool.settings.server_reset_query.clone();
+            self.send_own(io, key, Own::Reset, &query);
+            return;
+        }
+        self.servers[key].enter(ServerState::Idle, now);
+        self.offer(io, key);
+    }
+
+    /// Gives a clean server to the oldest waiter, of this worker or another, or keeps it idle.
+    pub(crate) fn offer(&mut self, io: &mut I, key: ServerKey) {
+        let id = self.servers[key].pool;
+        if !self.pool(id).is_paused {
+            let ours = self.oldest_waiter(id);
+            if self.offer_elsewhere(io, key, ours) {
+                return;
+            }
+            if ours.is_some() {
+                let waiter = self.pool(id).waiters.pop_front().expect("the oldest waiter is there");
+                self.publish(id);
+                if self.lease(io, key, waiter.client) {
+                    self.ready.push_back(waiter.client);
+                }
+                return;
+            }
+        }
+        self.pool(id).idle.push_back(key);
+        self.publish(id);
+        // Another worker may have begun to wait between our look and our word.
+        let me = self.id;
+        if let Some((worker, _)) = self.pool(id).shared.worker_with_oldest_waiter(me) {
+            let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
+            self.lend_to(io, worker, name);
+        }
+    }
+
+    /// The oldest wish that still stands; those that do not are dropped.
+    pub(crate) fn oldest_waiter(&mut self, id: PoolId) -> Option<Instant> {
+        let (clients, pool) = (&self.clients, &mut self.pools[id.0 as usize]);
+        while let Some(waiter) = pool.waiters.front() {
+            let is_waiting = clients.get(waiter.client).is_some_and(|c| {
+                matches!(c.state, ClientState::Waiting | ClientState::Greeting)
+                    && c.since == waiter.since
+                    && c.server.is_none()
+            });
+            if is_waiting {
+                return Some(waiter.since);
+            }
+            pool.waiters.pop_front();
+        }
+        None
+    }
+
+    fn offer_elsewhere(&mut self, io: &mut I, key: ServerKey, ours: Option<Instant>) -> bool {
+        let (me, id) = (self.id, self.servers[key].pool);
+        let Some((_, theirs)) = self.pool(id).shared.worker_with_oldest_waiter(me) else { return false };
+        if ours.is_some_and(|ours| ours.0 <= (theirs + LEND_AFTER).0) {
+            return false;
+        }
+        self.detach(io, key);
+        true
+    }
+
+    /// Tells the other workers how this one's part of the pool stands.
+    pub(crate) fn publish(&mut self, id: PoolId) {
+        if self.shared.workers > 1 {
+            let oldest = self.oldest_waiter(id);
+            let me = self.id;
+            let pool = self.pool(id);
+            pool.shared.publish(me, pool.idle.len(), oldest);
+        }
+    }
+
+    /// Sees that servers are on their way for those who wait.
+    pub(crate) fn supply(&mut self, io: &mut I, id: PoolId) {
+        let me = self.id;
+        let _ = self.oldest_waiter(id);
+        let pool = self.pool(id);
+        if pool.is_asking || pool.waiters.is_empty() || pool.is_paused {
+            return self.supply_without_asking(io, id);
+        }
+        match pool.shared.worker_with_idle(me) {
+            Some(worker) => {
+                pool.is_asking = true;
+                let name = (pool.database.clone(), pool.user.clone());
+                io.tell(worker, Message::Want(name));
+            }
+            None => self.supply_without_asking(io, id),
+        }
+    }
+
+    /// As [`Self::supply`], when no other worker has an idle server.
+    pub(crate) fn supply_without_asking(&mut self, io: &mut I, id: PoolId) {
+        let now = self.now;
+        loop {
+            let _ = self.oldest_waiter(id);
+            let pool = self.pool(id);
+            let min_missing =
+                pool.shared.permits.used() < pool.settings.min_pool_size && pool.leased + pool.servers > 0;
+            let is_wanted = pool.opening < pool.waiters.len() as u32 || min_missing;
+            if pool.is_paused || pool.is_removed || !is_wanted {
+                return;
+            }
+            if pool.opening >= pool.settings.server_opening_max.max(1) {
+                return;
+            }
+            if !pool.backoff.is_over(now) {
+                let at = pool.backoff.until();
+                self.arm_pool(id, at);
+                return;
+            }
+            if !self.take_permit(io, id) {
+                return;
+            }
+            self.open(io, id);
+        }
+    }
+
+    fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
+        let user = self.pool(id).user.clone();
+        let of_user = self.tables.user(&user).and_then(|u| u.config.max_user_connections).unwrap_or(0);
+        let pool = self.pool(id);
+        let (shared, size, of_database) =
+            (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
+        if !shared.permits.try_take(size) {
+            return false;
+        }
+        if !shared.of_database.try_take(of_database) {
+            shared.permits.give_back();
+            self.evict_of_database(io, id);
+            return false;
+        }
+        if !shared.of_user.try_take(of_user) {
+            shared.of_database.give_back();
+            shared.permits.give_back();
+            return false;
+        }
+        true
+    }
+
+    /// The database is full: the longest idle server of another of its pools makes room.
+    fn evict_of_database(&mut self, io: &mut I, id: PoolId) {
+        let database = self.pool(id).database.clone();
+        let idle = self.pools.iter().enumerate().filter(|(i, p)| *i != id.0 as usize && p.database == database);
+        let oldest = idle.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since);
+        if let Some(server) = oldest {
+            self.retire(io, server, "room for another pool of the database");
+        }
+    }
+
+    /// Gives permits back, and tells whoever waits for one.
+    pub(crate) fn give_permit_back(&mut self, io: &mut I, id: PoolId) {
+        let me = self.id;
+        let shared = self.pool(id).shared.clone();
+        shared.permits.give_back();
+        shared.of_database.give_back();
+        shared.of_user.give_back();
+        if let Some((worker, _)) = shared.worker_with_oldest_waiter(me) {
+            let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
+            io.tell(worker, Message::PermitFree(name));
+        }
+        let database = self.pool(id).database.clone();
+        for other in 0..self.pools.len() {
+            if self.pools[other].database == database && !self.pools[other].waiters.is_empty() {
+                self.supply(io, PoolId(other as u32));
+            }
+        }
+    }
+
+    /// Closes a server in order.
+    pub(crate) fn retire(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let mut out = Vec::new();
+        write::terminate(&mut out);
+        self.send_to_server(io, key, &out);
+        let conn = self.servers[key].conn;
+        self.close_conn(io, conn, Close::AfterSend);
+        self.forget_server(io, key, reason);
+    }
+
+    /// Takes a server, whose connection is gone or going, out of its pool.
+    pub(crate) fn forget_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let Some(server) = self.servers.remove(key) else { return };
+        let id = server.pool;
+        let pool = self.pool(id);
+        pool.servers -= 1;
+        match server.state {
+            ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
+                pool.opening -= 1
+            }
+            ServerState::Leased | ServerState::Cleaning | ServerState::CancelWait => {
+                pool.leased = pool.leased.saturating_sub(1);
+            }
+            ServerState::Busy if server.client.is_some() => pool.leased = pool.leased.saturating_sub(1),
+            _ => pool.idle.retain(|k| *k != key),
+        }
+        pool.stats.stats.closed.add(1);
+        let label = pool.label();
+        self.publish(id);
+        let fields = vec![("pool", label.into()), ("server", server.id.into()), ("reason", reason.into())];
+        self.log(io, Level::Debug, "server_closed", fields);
+        self.give_permit_back(io, id);
+        self.command_progress(io);
+    }
+
+    /// What a client is told when its wait is over without a server.
+    pub(crate) fn wait_report(&mut self, key: ClientKey) -> Report {
+        let (id, since) = {
+            let client = &self.clients[key];
+            (client.pool.expect("a waiting client has a pool"), client.since)
+        };
+        let now = self.now;
+        let holder = self.longest_lease(id);
+        let pool = self.pool(id);
+        pool.stats.stats.errors.add(1);
+        let waited = seconds(now.since(since));
+        if let Some((_, cause)) = pool.backoff.sickness() {
+            let endpoint = pool.target.config.endpoints.first().cloned().unwrap_or_else(|| Arc::from("?"));
+            let retry = seconds(pool.backoff.until().since(now));
+            return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
+        }
+        let (longest, holder) = holder.unwrap_or((Duration::ZERO, String::from("none of them leased here")));
+        let (label, leased, size) = (pool.label(), pool.shared.permits.used() as usize, pool.settings.pool_size);
+        let (idle, waiting) = (pool.idle.len(), pool.waiters.len());
+        errors::checkout_timeout(label, waited, leased.saturating_sub(idle), size, waiting, seconds(longest), holder)
+    }
+
+    fn longest_lease(&self, id: PoolId) -> Option<(Duration, String)> {
+        let leases = self.servers.iter().filter(|(_, s)| s.pool == id && s.client.is_some());
+        let (client, at) = leases
+            .filter_map(|(_, s)| s.client.and_then(|c| self.clients.get(c)))
+            .map(|c| (c, c.transaction_at))
+            .min_by_key(|(_, at)| *at)?;
+        let state = match client.server.map(|s| self.servers[s].status) {
+            Some(TransactionStatus::Idle) => "in a request",
+            _ => "in a transaction",
+        };
+        let name = client.wanted.get("application_name").map_or(String::new(), |n| format!(" \"{n}\""));
+        Some((self.now.since(at), format!("{state} of client {}{name}", client.id)))
+    }
+}
+
+/// A duration as errors print it.
+pub fn seconds(d: Duration) -> String {
+    if d < Duration::from_secs(1) { format!("{} ms", d.as_millis()) } else { format!("{:.1} s", d.as_secs_f64()) }
+}

@@ -1,0 +1,348 @@
+//! Our way into a server: socket, TLS, startup, proof, and its greeting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_pgwire::backend::{BackendKeyData, ErrorFields, ParameterStatus, tag};
+use forebay_pgwire::frame;
+use forebay_pgwire::write;
+use forebay_spec::{Report, errors};
+
+use crate::auth::ServerSecret;
+use crate::auth::server::{LoginRules, ServerLogin, ServerStep};
+use crate::config::TlsMode;
+use crate::event::{Field, Level};
+use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
+use crate::pool::PoolId;
+use crate::question::{Answer, Question};
+use crate::reply::words;
+use crate::session::client::ClientState;
+use crate::session::server::{Server, ServerKey, ServerState};
+use crate::time::Instant;
+use crate::worker::{Asker, Owner, Worker};
+
+/// Largest message accepted before a server is logged in.
+const LOGIN_BYTES_MAX: u32 = 65_540;
+
+/// What is needed only while we log in to a server.
+pub struct ServerHandshake {
+    proof: ServerLogin,
+    reported: BTreeMap<Arc<str>, Arc<str>>,
+    minor: u16,
+}
+
+impl<I: Io> Worker<I> {
+    /// Opens a server; a permit for it is taken.
+    pub(crate) fn open(&mut self, io: &mut I, id: PoolId) {
+        let pool = &mut self.pools[id.0 as usize];
+        let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
+        let endpoint = pool.target.endpoints[index as usize].clone();
+        pool.servers += 1;
+        pool.opening += 1;
+        pool.stats.stats.opened.add(1);
+        let conn = io.connect(&endpoint);
+        let server_id = self.next_id();
+        let server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        let key = self.servers.insert(server);
+        self.set_owner(conn, Owner::Server(key));
+        self.arm_server(key);
+    }
+
+    /// The endpoint of a server, as configured.
+    pub(crate) fn endpoint_name(&self, key: ServerKey) -> Arc<str> {
+        let server = &self.servers[key];
+        let config = &self.pools[server.pool.0 as usize].target.config;
+        config.endpoints.get(server.endpoint as usize).cloned().unwrap_or_else(|| Arc::from("?"))
+    }
+
+    pub(crate) fn endpoint(&self, key: ServerKey) -> Option<Endpoint> {
+        let server = &self.servers[key];
+        self.pools[server.pool.0 as usize].target.endpoints.get(server.endpoint as usize).cloned()
+    }
+
+    /// How much TLS the server of `key` gets; none over a Unix socket.
+    pub(crate) fn tls_mode(&self, key: ServerKey) -> TlsMode {
+        let pool = &self.pools[self.servers[key].pool.0 as usize];
+        let is_local = matches!(self.endpoint(key), Some(Endpoint::Unix(_)) | None);
+        match self.tables.config.server_tls.get(pool.target.config.tls as usize) {
+            Some(_) | None if is_local => TlsMode::Disable,
+            Some(tls) if tls.mode == TlsMode::Allow && pool.is_tls_asked_for => TlsMode::Require,
+            Some(tls) if tls.mode == TlsMode::Allow => TlsMode::Disable,
+            Some(tls) => tls.mode,
+            None => TlsMode::Disable,
+        }
+    }
+
+    pub(crate) fn tls_role(&self, key: ServerKey) -> TlsRole {
+        let context = self.pools[self.servers[key].pool.0 as usize].target.config.tls;
+        let server_name = match self.endpoint(key) {
+            Some(Endpoint::Tcp { host, .. }) => host,
+            _ => Arc::from("localhost"),
+        };
+        TlsRole::Connect { context, server_name }
+    }
+
+    pub(crate) fn server_connected(&mut self, io: &mut I, key: ServerKey) {
+        if self.tls_mode(key) == TlsMode::Disable {
+            return self.send_startup(io, key);
+        }
+        let mut out = Vec::new();
+        write::ssl_request(&mut out);
+        self.send_to_server(io, key, &out);
+        self.servers[key].enter(ServerState::TlsAsked, self.now);
+    }
+
+    pub(crate) fn server_tls_ready(&mut self, io: &mut I, key: ServerKey, info: TlsInfo) {
+        self.servers[key].tls = Some(Box::new(info));
+        self.send_startup(io, key);
+    }
+
+    fn send_startup(&mut self, io: &mut I, key: ServerKey) {
+        let is_encrypted = self.servers[key].tls.is_some();
+        let is_local = matches!(self.endpoint(key), Some(Endpoint::Unix(_)));
+        let pool = &self.pools[self.servers[key].pool.0 as usize];
+        let rules = LoginRules { is_cleartext_allowed: is_encrypted || is_local, is_binding_required: false };
+        let tls = self.servers[key].tls.as_deref();
+        let proof = ServerLogin::new(&pool.user, pool.secret.clone(), tls, rules, &mut |b| io.fill_random(b));
+        let minor = if pool.is_protocol_3_0 { 0 } else { 2 };
+        let mut out = Vec::new();
+        let dbname = pool.target.dbname(&pool.database);
+        write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)]);
+        let server = &mut self.servers[key];
+        server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor }));
+        server.enter(ServerState::Login, self.now);
+        self.send_to_server(io, key, &out);
+    }
+
+    /// Deals with the bytes kept of a server that is not logged in.
+    pub(crate) fn handshake_goes_on(&mut self, io: &mut I, key: ServerKey) {
+        if self.servers[key].state == ServerState::TlsAsked {
+            return self.tls_answered(io, key);
+        }
+        while let Some(server) = self.servers.get_mut(key) {
+            if server.state != ServerState::Login {
+                return;
+            }
+            let head = match frame::head(&server.carry, LOGIN_BYTES_MAX) {
+                Ok(Some(head)) => head,
+                Ok(None) => return,
+                Err(error) => return self.open_failed(io, key, &error.to_string()),
+            };
+            if server.carry.len() < head.bytes as usize {
+                return;
+            }
+            let rest = server.carry.split_off(head.bytes as usize);
+            let message = std::mem::replace(&mut server.carry, rest);
+            self.handshake_message(io, key, head.tag, &message[frame::HEAD_BYTES..]);
+        }
+    }
+
+    fn tls_answered(&mut self, io: &mut I, key: ServerKey) {
+        let answer = std::mem::take(&mut self.servers[key].carry);
+        let mode = self.tls_mode(key);
+        match answer.as_slice() {
+            b"S" => {
+                let role = self.tls_role(key);
+                self.servers[key].enter(ServerState::Tls, self.now);
+                let conn = self.servers[key].conn;
+                io.start_tls(conn, role, &[]);
+            }
+            b"N" if matches!(mode, TlsMode::Prefer) => self.send_startup(io, key),
+            b"N" => self.open_failed(io, key, "the server does not offer TLS"),
+            [b'S', ..] => self.open_failed(io, key, "unencrypted bytes followed its answer to SSLRequest"),
+            _ => self.open_failed(io, key, "it answered SSLRequest with an error"),
+        }
+    }
+
+    fn handshake_message(&mut self, io: &mut I, key: ServerKey, kind: u8, body: &[u8]) {
+        let server = &mut self.servers[key];
+        let Some(login) = &mut server.login else { return };
+        match kind {
+            tag::AUTHENTICATION => {
+                let step = login.proof.message(body);
+                self.proof_step_to_server(io, key, step);
+            }
+            tag::PARAMETER_STATUS => match ParameterStatus::decode(body) {
+                Ok(ParameterStatus { name, value }) => {
+                    let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
+                    login.reported.insert(text(name), text(value));
+                }
+                Err(error) => self.open_failed(io, key, &error.to_string()),
+            },
+            tag::BACKEND_KEY_DATA => match BackendKeyData::decode(body) {
+                Ok(data) => {
+                    server.remote_pid = data.pid;
+                    server.remote_key = data.key.into();
+                }
+                Err(error) => self.open_failed(io, key, &error.to_string()),
+            },
+            tag::NEGOTIATE_PROTOCOL_VERSION | tag::NOTICE_RESPONSE => {}
+            tag::ERROR_RESPONSE => match ErrorFields::decode(body) {
+                Ok(fields) => {
+                    let (sqlstate, message) = words(fields);
+                    self.login_refused(io, key, &sqlstate, &message);
+                }
+                Err(error) => self.open_failed(io, key, &error.to_string()),
+            },
+            tag::READY_FOR_QUERY => self.server_logged_in(io, key),
+            _ => self.open_failed(io, key, "it sent a message that does not belong to a login"),
+        }
+    }
+
+    fn proof_step_to_server(&mut self, io: &mut I, key: ServerKey, step: ServerStep) {
+        match step {
+            ServerStep::Send(bytes) => self.send_to_server(io, key, &bytes),
+            ServerStep::AskSaltedPassword { password, salt, iterations } => {
+                self.ask(io, Asker::Server(key), Question::SaltPassword { password, salt, iterations });
+            }
+            ServerStep::Wait | ServerStep::Ok => {}
+            ServerStep::Failed(reason) => self.login_hopeless(io, key, &reason),
+        }
+    }
+
+    pub(crate) fn server_answered(&mut self, io: &mut I, key: ServerKey, answer: Answer) {
+        let Some(login) = self.servers.get_mut(key).and_then(|s| s.login.as_mut()) else { return };
+        match answer {
+            Answer::SaltedPassword(salted) => {
+                let step = login.proof.salted(&salted);
+                self.proof_step_to_server(io, key, step);
+            }
+            _ => self.open_failed(io, key, "the salted password could not be derived"),
+        }
+    }
+
+    fn server_logged_in(&mut self, io: &mut I, key: ServerKey) {
+        let Some(login) = self.servers[key].login.take() else { return };
+        let reported = self.images.intern(&login.reported);
+        let id = self.servers[key].pool;
+        let lifetime = Duration::from_micros(self.pool(id).settings.server_lifetime);
+        let mut luck = [0; 1];
+        io.fill_random(&mut luck);
+        let server = &mut self.servers[key];
+        server.reported = reported.clone();
+        server.defaults = reported.clone();
+        if !lifetime.is_zero() {
+            // Between 90 and 110 per cent, so that servers opened together do not leave together.
+            server.expires_at = self.now + lifetime.mul_f64(0.9 + f64::from(luck[0]) / 1275.0);
+        }
+        server.enter(ServerState::Idle, self.now);
+        let fields = vec![("server", Field::Number(server.id)), ("pool", self.pools[id.0 as usize].label().into())];
+        let empty = self.images.empty();
+        let pool = &mut self.pools[id.0 as usize];
+        pool.opening -= 1;
+        pool.backoff.succeeded();
+        pool.keep_greeting(empty, reported);
+        if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
+            *keys = Some(proved);
+        }
+        self.log(io, Level::Debug, "server_opened", fields);
+        self.greet_waiters(io, id);
+        self.offer(io, key);
+        self.supply(io, id);
+    }
+
+    /// Clients whose greeting needs no server of their own are greeted with what this one reported.
+    fn greet_waiters(&mut self, io: &mut I, id: PoolId) {
+        let waiting: Vec<_> = self.pool(id).waiters.iter().map(|w| w.client).collect();
+        for key in waiting {
+            if self.clients.get(key).is_some_and(|c| c.state == ClientState::Greeting && c.server.is_none()) {
+                let wanted = self.clients[key].wanted.clone();
+                let nameless = self.without_name(&wanted);
+                if self.pool(id).greeting(&nameless).is_some() {
+                    self.greet(io, key);
+                }
+            }
+        }
+    }
+
+    /// The server said no to our login.
+    fn login_refused(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
+        let (id, now) = (self.servers[key].pool, self.now);
+        let minor = self.servers[key].login.as_ref().map_or(0, |l| l.minor);
+        let context = self.pool(id).target.config.tls as usize;
+        let is_allow = self.tables.config.server_tls.get(context).map(|t| t.mode);
+        let reply = format!("{sqlstate} {message}");
+        if minor > 0 && sqlstate == "0A000" {
+            self.pool(id).is_protocol_3_0 = true;
+        } else if is_allow == Some(TlsMode::Allow) && sqlstate == "28000" && !self.pool(id).is_tls_asked_for {
+            self.pool(id).is_tls_asked_for = true;
+        } else if sqlstate == "53300" {
+            self.pool(id).backoff.full(now);
+            let fields = vec![("pool", self.pool(id).label().into()), ("reply", reply.into())];
+            self.log(io, Level::Warn, "server_full", fields);
+        } else if sqlstate.starts_with("28") || sqlstate.starts_with("3D") || sqlstate.starts_with("42") {
+            return self.login_hopeless(io, key, &reply);
+        } else {
+            return self.open_failed(io, key, &reply);
+        }
+        self.drop_opening(io, key, &format!("login refused: {sqlstate}"));
+        self.supply(io, id);
+    }
+
+    /// Waiting won't help: those who wait are told why.
+    fn login_hopeless(&mut self, io: &mut I, key: ServerKey, reply: &str) {
+        let id = self.servers[key].pool;
+        let endpoint = self.endpoint_name(key);
+        if let Some(ServerSecret::Plain { keys, .. }) = &mut self.pool(id).secret {
+            // The server may have changed its salt or its password.
+            *keys = None;
+        }
+        let pool = self.pool(id);
+        let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
+        self.open_failed(io, key, reply);
+        self.refuse_waiters(io, id, &report);
+    }
+
+    /// Answers everyone who waits in a pool with an error.
+    pub(crate) fn refuse_waiters(&mut self, io: &mut I, id: PoolId, report: &Report) {
+        let waiting: Vec<_> = self.pool(id).waiters.drain(..).collect();
+        self.publish(id);
+        for waiter in waiting {
+            let Some(client) = self.clients.get_mut(waiter.client) else { continue };
+            if client.since != waiter.since || client.server.is_some() {
+                continue;
+            }
+            match client.state {
+                ClientState::Greeting => self.refuse_and_close(io, waiter.client, report.clone()),
+                ClientState::Waiting => self.refuse_waiting(waiter.client, report.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// A server could not be opened: the endpoint is left alone for a while.
+    pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
+        let (id, now) = (self.servers[key].pool, self.now);
+        let endpoint = self.endpoint_name(key);
+        let mut luck = [0; 1];
+        io.fill_random(&mut luck);
+        let pool = &mut self.pools[id.0 as usize];
+        let max = Duration::from_micros(pool.settings.server_backoff_max);
+        pool.backoff.failed(cause.into(), max, luck[0], now);
+        pool.next_endpoint = pool.next_endpoint.wrapping_add(1);
+        let fields = vec![
+            ("pool", pool.label().into()),
+            ("endpoint", endpoint.into()),
+            ("cause", cause.into()),
+            ("retry_in_ms", (pool.backoff.until().micros_since(now) / 1000).into()),
+        ];
+        self.log_code(io, Level::Warn, "server_open_failed", Some("FB410"), fields);
+        self.drop_opening(io, key, cause);
+        self.supply(io, id);
+    }
+
+    fn drop_opening(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let conn = self.servers[key].conn;
+        if matches!(self.owner(conn), Owner::Server(owner) if owner == key) {
+            self.close_conn(io, conn, Close::Now);
+        }
+        self.forget_server(io, key, reason);
+    }
+
+    /// When to look at a server that is opening.
+    pub(crate) fn opening_deadline(&self, server: &Server) -> Instant {
+        let settings = &self.pools[server.pool.0 as usize].settings;
+        server.opened_at + Duration::from_micros(settings.server_connect_timeout)
+    }
+}

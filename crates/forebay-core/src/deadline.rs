@@ -1,0 +1,315 @@
+//! Time limits. Each client, server and pool has at most one alarm that is due early enough; when it fires, what
+//! is really due is worked out again, so that a transaction sets no alarm of its own.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use forebay_spec::errors;
+
+use crate::checkout::seconds;
+use crate::io::{Close, Io};
+use crate::pool::PoolId;
+use crate::session::IDLE;
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::server::{Server, ServerKey, ServerState};
+use crate::time::Instant;
+use crate::worker::Worker;
+
+/// No alarm.
+pub(crate) const NEVER: Instant = Instant(u64::MAX);
+
+/// A cancelled or abandoned server must be clean by then.
+const CLEANING_MAX: Duration = Duration::from_secs(5);
+/// A cancel connection must have ended by then.
+const CANCEL_MAX: Duration = Duration::from_secs(3);
+/// A query of our own must be answered by then.
+const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at idle servers and old answers.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Something to look at, at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alarm {
+    at: Instant,
+    of: AlarmOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AlarmOf {
+    Client(ClientKey),
+    Server(ServerKey),
+    Pool(PoolId),
+}
+
+/// The earliest alarm is the greatest: the heap gives that first.
+impl Ord for Alarm {
+    fn cmp(&self, other: &Alarm) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Alarm) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Which of a client's limits is due next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Login,
+    Greeting,
+    Wait,
+    Query,
+    IdleInTransaction,
+    Transaction,
+    Idle,
+}
+
+impl<I: Io> Worker<I> {
+    /// Sees that a client is looked at when its next limit is due.
+    pub(crate) fn arm_client(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let (at, _) = self.client_limit(client);
+        let client = &mut self.clients[key];
+        if at < client.armed {
+            client.armed = at;
+            self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
+        }
+    }
+
+    /// Sees that a server is looked at when its next limit is due.
+    pub(crate) fn arm_server(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else { return };
+        let at = self.server_limit(server);
+        if at < NEVER {
+            self.alarms.push(Alarm { at, of: AlarmOf::Server(key) });
+        }
+    }
+
+    /// Sees that a pool is looked at when its next try is allowed.
+    pub(crate) fn arm_pool(&mut self, id: PoolId, at: Instant) {
+        self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
+    }
+
+    pub(crate) fn set_alarm(&mut self, io: &mut I) {
+        let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
+        io.wake_at(first.min(self.next_sweep));
+    }
+
+    pub(crate) fn fire_alarms(&mut self, io: &mut I) {
+        while let Some(alarm) = self.alarms.peek() {
+            if alarm.at > self.now {
+                return;
+            }
+            match self.alarms.pop().map(|alarm| alarm.of) {
+                Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
+                Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
+                Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                None => return,
+            }
+        }
+    }
+
+    fn client_limit(&self, client: &Client) -> (Instant, Limit) {
+        let after = |from: Instant, us: u64| if us == 0 { NEVER } else { Instant(from.0.saturating_add(us)) };
+        let settings = client.pool.map(|id| &self.pools[id.0 as usize].settings);
+        let limits = &self.tables.config.limits;
+        let Some(settings) = settings else { return (self.limit_without_pool(client), Limit::Login) };
+        match client.state {
+            ClientState::Greeting => {
+                (self.wait_limit(client, limits.login_timeout.min(settings.query_wait_timeout)), Limit::Greeting)
+            }
+            ClientState::Waiting => (self.wait_limit(client, settings.query_wait_timeout), Limit::Wait),
+            ClientState::Idle => (after(client.since, settings.client_idle_timeout), Limit::Idle),
+            ClientState::Active => {
+                let server = client.server.and_then(|s| self.servers.get(s));
+                let transaction = (after(client.transaction_at, settings.transaction_timeout), Limit::Transaction);
+                let other = match server {
+                    Some(server) if server.expect.is_empty() && server.status != IDLE => {
+                        (after(client.since, settings.idle_transaction_timeout), Limit::IdleInTransaction)
+                    }
+                    Some(server) if !server.expect.is_empty() => {
+                        (after(client.request_at, settings.query_timeout), Limit::Query)
+                    }
+                    _ => (NEVER, Limit::Idle),
+                };
+                let is_in_transaction = server.is_some_and(|s| s.status != IDLE || !s.expect.is_empty());
+                if is_in_transaction && transaction.0 <= other.0 { transaction } else { other }
+            }
+            _ => (NEVER, Limit::Idle),
+        }
+    }
+
+    fn limit_without_pool(&self, client: &Client) -> Instant {
+        match client.state {
+            ClientState::Startup | ClientState::Tls | ClientState::Secret | ClientState::Login => {
+                let limit = self.tables.config.limits.login_timeout;
+                if limit == 0 { NEVER } else { Instant(client.connected_at.0.saturating_add(limit)) }
+            }
+            _ => NEVER,
+        }
+    }
+
+    /// While its endpoint can't be reached, a client waits no longer than `server_connect_timeout`.
+    fn wait_limit(&self, client: &Client, us: u64) -> Instant {
+        let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
+        let Some(pool) = client.pool.map(|id| &self.pools[id.0 as usize]) else { return limit };
+        let patience = Duration::from_micros(pool.settings.server_connect_timeout);
+        match pool.backoff.sickness() {
+            Some((since, _)) if !patience.is_zero() && pool.servers == pool.opening => {
+                limit.min(client.since.max(since) + patience)
+            }
+            // It may fall sick while the client waits: look again.
+            _ if !patience.is_zero() => limit.min(self.now.max(client.since) + patience),
+            _ => limit,
+        }
+    }
+
+    fn client_alarm(&mut self, io: &mut I, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.armed = NEVER;
+        let (at, limit) = self.client_limit(&self.clients[key]);
+        if at > self.now {
+            return self.arm_client(key);
+        }
+        let client = &self.clients[key];
+        let settings = client.pool.map(|id| self.pools[id.0 as usize].settings.clone());
+        let Some(settings) = settings else {
+            let limit = seconds(Duration::from_micros(self.tables.config.limits.login_timeout));
+            return self.refuse_and_close(io, key, errors::login_timeout(limit));
+        };
+        let text = |us: u64| seconds(Duration::from_micros(us));
+        match limit {
+            Limit::Login => {}
+            Limit::Greeting => {
+                let report = self.wait_report(key);
+                self.refuse_and_close(io, key, report);
+            }
+            Limit::Wait => self.wait_is_over(io, key),
+            Limit::Query => self.query_is_late(io, key, &text(settings.query_timeout)),
+            Limit::IdleInTransaction => {
+                let report = errors::idle_transaction_timeout(text(settings.idle_transaction_timeout));
+                self.refuse_and_close(io, key, report);
+            }
+            Limit::Transaction => {
+                self.refuse_and_close(io, key, errors::transaction_timeout(text(settings.transaction_timeout)));
+            }
+            Limit::Idle => {
+                self.refuse_and_close(io, key, errors::client_idle_timeout(text(settings.client_idle_timeout)));
+            }
+        }
+    }
+
+    fn wait_is_over(&mut self, io: &mut I, key: ClientKey) {
+        if self.clients[key].server.is_some() {
+            // Its parameters are being set; that has a limit of its own.
+            return;
+        }
+        let report = self.wait_report(key);
+        let client = &self.clients[key];
+        let waited = self.now.micros_since(client.since) / 1000;
+        let fields = vec![
+            ("client", client.id.into()),
+            ("user", client.user.clone().into()),
+            ("database", client.database.clone().into()),
+            ("waited_ms", waited.into()),
+        ];
+        self.log_code(io, crate::event::Level::Warn, "checkout_timeout", Some(report.code), fields);
+        let id = client.pool;
+        self.refuse_waiting(key, report);
+        if let Some(id) = id {
+            self.publish(id);
+        }
+    }
+
+    fn query_is_late(&mut self, io: &mut I, key: ClientKey, limit: &str) {
+        let Some(server_key) = self.clients[key].server else { return };
+        let server = &mut self.servers[server_key];
+        if server.late.is_some() {
+            // It was cancelled and did not stop: the client is not kept waiting any longer.
+            return self.refuse_and_close(io, key, errors::query_timeout(limit));
+        }
+        server.late = Some(Box::new(errors::query_timeout(limit)));
+        self.cancel_server(io, server_key);
+        let at = self.now + CLEANING_MAX;
+        self.clients[key].armed = at;
+        self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
+    }
+
+    fn server_limit(&self, server: &Server) -> Instant {
+        match server.state {
+            ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
+                self.opening_deadline(server)
+            }
+            ServerState::Busy => server.since + OWN_QUERY_MAX,
+            ServerState::Cleaning => server.since + CLEANING_MAX,
+            ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,
+            ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
+        }
+    }
+
+    fn server_alarm(&mut self, io: &mut I, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else { return };
+        let at = self.server_limit(server);
+        if at == NEVER {
+            return;
+        }
+        if at > self.now {
+            return self.alarms.push(Alarm { at, of: AlarmOf::Server(key) });
+        }
+        let (conn, state) = (server.conn, server.state);
+        match state {
+            ServerState::Busy | ServerState::Cleaning | ServerState::CancelWait => {
+                self.close_conn(io, conn, Close::Now);
+                self.server_lost(io, key, "it did not answer in time");
+            }
+            _ => self.open_failed(io, key, "it did not answer within server_connect_timeout"),
+        }
+    }
+
+    /// Once a second: idle servers that are not needed, and answers that are too old.
+    pub(crate) fn sweep(&mut self, io: &mut I) {
+        self.next_sweep = self.now + SWEEP;
+        let now = self.now;
+        self.secrets.retain(|_, (_, until)| *until > now);
+        for index in 0..self.pools.len() {
+            let id = PoolId(index as u32);
+            self.sweep_pool(io, id);
+            self.measure_pool(id);
+            self.supply(io, id);
+        }
+        self.command_progress(io);
+    }
+
+    fn sweep_pool(&mut self, io: &mut I, id: PoolId) {
+        let pool = self.pool(id);
+        let idle_max = Duration::from_micros(pool.settings.server_idle_timeout);
+        let (min, used) = (pool.settings.min_pool_size, pool.shared.permits.used());
+        let mut spare = used.saturating_sub(min);
+        let mut leaving = Vec::new();
+        for key in self.pools[id.0 as usize].idle.iter() {
+            let server = &self.servers[*key];
+            let is_old = server.expires_at <= self.now || server.is_close_needed;
+            let is_idle = !idle_max.is_zero() && self.now.since(server.since) >= idle_max && spare > 0;
+            if is_old || is_idle {
+                leaving.push((*key, if is_old { "lifetime" } else { "idle" }));
+                spare = spare.saturating_sub(1);
+            }
+        }
+        for (key, reason) in leaving {
+            self.retire(io, key, reason);
+        }
+    }
+
+    /// Gauges for the metrics listener.
+    fn measure_pool(&mut self, id: PoolId) {
+        let _ = self.oldest_waiter(id);
+        let pool = self.pool(id);
+        let (stats, idle) = (&pool.stats.stats, pool.idle.len() as u64);
+        stats.waiting.set(pool.waiters.len() as u64);
+        stats.servers_idle.set(idle);
+        stats.servers_active.set(u64::from(pool.leased));
+        stats.servers_other.set(u64::from(pool.servers).saturating_sub(idle + u64::from(pool.leased)));
+    }
+}

@@ -1,0 +1,298 @@
+//! Endings: a client that leaves, a server that is lost, and what either leaves behind.
+//!
+//! A client that leaves in the middle costs the server connection only if it can't be cleaned: what runs is
+//! cancelled, what is owed is drained, the transaction is rolled back, and the server serves on.
+
+use forebay_pgwire::write;
+use forebay_spec::{Report, Severity, errors};
+
+use crate::config::PoolMode;
+use crate::event::{Field, Level};
+use crate::io::{Close, ClosedBy, Io};
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::expect::{Expect, Own};
+use crate::session::server::{ServerKey, ServerState};
+use crate::session::{Body, IDLE};
+use crate::worker::{Owner, Worker};
+
+/// An error as a message, with the severity that fits what becomes of the session.
+pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
+    let fields = write::Fields {
+        severity: severity.as_str(),
+        sqlstate: report.sqlstate,
+        message: &report.message,
+        detail: report.detail.as_deref(),
+        hint: report.hint.as_deref(),
+        ..write::Fields::default()
+    };
+    write::error(out, &fields);
+}
+
+impl<I: Io> Worker<I> {
+    /// Tells a client why, and closes it.
+    pub(crate) fn refuse_and_close(&mut self, io: &mut I, key: ClientKey, report: Report) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let is_cut =
+            client.server.and_then(|s| self.servers.get(s)).is_some_and(|s| s.body_left > 0 && s.body == Body::Forward);
+        if !is_cut {
+            let mut out = Vec::new();
+            encode(&mut out, &report, Severity::Fatal);
+            self.send_to_client(io, key, &out);
+        }
+        let client = &self.clients[key];
+        let fields = vec![("client", Field::Number(client.id)), ("reason", report.message.as_str().into())];
+        self.log_code(io, Level::Debug, "client_refused", Some(report.code), fields);
+        if let Some(id) = client.pool {
+            self.pool(id).stats.stats.errors.add(1);
+        }
+        self.drop_client(io, key, report.code);
+    }
+
+    /// Closes a client once all that was sent to it is written.
+    pub(crate) fn drop_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let conn = client.conn;
+        client.state = ClientState::Leaving;
+        self.close_conn(io, conn, Close::AfterSend);
+        self.forget_client(io, key, reason);
+    }
+
+    /// The client said goodbye.
+    pub(crate) fn client_leaves(&mut self, io: &mut I, key: ClientKey) {
+        self.drop_client(io, key, "terminate");
+    }
+
+    /// The client's connection ended.
+    pub(crate) fn client_closed(&mut self, io: &mut I, key: ClientKey, by: ClosedBy) {
+        match by {
+            ClosedBy::Peer => self.forget_client(io, key, "closed by the client"),
+            ClosedBy::Error(cause) => self.forget_client(io, key, &cause),
+        }
+    }
+
+    fn forget_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
+        if self.clients[key].pool.is_some() || self.clients[key].state == ClientState::Console {
+            self.log_connection(io, key, "client_disconnected");
+        }
+        let Some(client) = self.clients.remove(key) else { return };
+        let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
+        self.log(io, Level::Debug, "client_closed", fields);
+        if !client.is_uncounted {
+            self.shared.clients.give_back();
+        }
+        self.stats.clients.set(self.clients.len() as u64);
+        if let Some(id) = client.pool {
+            self.pool(id).stats.stats.clients.sub(1);
+        }
+        if let Some(server_key) = client.server {
+            self.leave_server(io, server_key, client);
+        } else if let Some(id) = client.pool {
+            self.publish(id);
+        }
+        self.command_progress(io);
+    }
+
+    /// Cleans the server that a client left.
+    fn leave_server(&mut self, io: &mut I, key: ServerKey, client: Client) {
+        let server = &mut self.servers[key];
+        server.client = None;
+        if server.state == ServerState::Busy {
+            return;
+        }
+        if client.body_left > 0 && client.body == Body::Forward {
+            self.server_in_doubt(io, key, "its client left in the middle of a message");
+            return;
+        }
+        server.enter(ServerState::Cleaning, self.now);
+        if server.is_paused {
+            server.is_paused = false;
+            io.resume_read(server.conn);
+        }
+        let is_running = server.expect.iter().any(Expect::is_running);
+        if server.is_copying {
+            self.fail_copy(io, key);
+        } else if !matches!(server.expect.back(), Some(Expect::Query { .. } | Expect::Function | Expect::Sync)) {
+            self.send_sync(io, key);
+        }
+        if is_running {
+            self.cancel_server(io, key);
+        }
+        self.arm_server(key);
+    }
+
+    fn send_sync(&mut self, io: &mut I, key: ServerKey) {
+        let mut out = Vec::new();
+        write::sync(&mut out);
+        let server = &mut self.servers[key];
+        server.is_skipping = false;
+        server.expect.push_back(Expect::Sync);
+        self.send_to_server(io, key, &out);
+    }
+
+    /// Ends a copy whose client has left.
+    pub(crate) fn fail_copy(&mut self, io: &mut I, key: ServerKey) {
+        let mut out = Vec::new();
+        write::copy_fail(&mut out, "the client has left");
+        let server = &mut self.servers[key];
+        server.expect.push_back(Expect::CopyEnd);
+        let is_simple = matches!(server.expect.front(), Some(Expect::Query { .. } | Expect::Own(_)));
+        self.send_to_server(io, key, &out);
+        if !is_simple {
+            self.send_sync(io, key);
+        }
+    }
+
+    /// A reply to a server that is being cleaned has come.
+    pub(crate) fn cleaning_goes_on(&mut self, io: &mut I, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else { return };
+        if server.state == ServerState::Cleaning && server.expect.is_empty() && server.status != IDLE {
+            self.send_own(io, key, Own::Rollback, "ROLLBACK");
+        }
+    }
+
+    /// A server's connection ended.
+    pub(crate) fn server_closed(&mut self, io: &mut I, key: ServerKey, by: ClosedBy) {
+        let cause = match by {
+            ClosedBy::Peer => std::borrow::Cow::Borrowed("closed by the server"),
+            ClosedBy::Error(cause) => std::borrow::Cow::Owned(cause.to_string()),
+        };
+        match self.servers[key].state {
+            ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
+                self.open_failed(io, key, &cause);
+            }
+            _ => self.server_lost(io, key, &cause),
+        }
+    }
+
+    /// A server is gone, its connection closed: whoever it served hears of it and lives on.
+    pub(crate) fn server_lost(&mut self, io: &mut I, key: ServerKey, cause: &str) {
+        let id = self.servers[key].pool;
+        let endpoint = self.endpoint_name(key);
+        let conn = self.servers[key].conn;
+        if matches!(self.owner(conn), Owner::Server(owner) if owner == key) {
+            self.set_owner(conn, Owner::Nobody);
+        }
+        let server = &mut self.servers[key];
+        let words = server.own_error.take().map(|(sqlstate, message)| format!("{cause}: {sqlstate} {message}"));
+        let cause = words.as_deref().unwrap_or(cause);
+        let was_used = server.client.is_some();
+        let fields = vec![
+            ("server", Field::Number(server.id)),
+            ("endpoint", endpoint.clone().into()),
+            ("cause", cause.into()),
+            ("state", format!("{:?}", server.state).into()),
+        ];
+        self.log(io, if was_used { Level::Warn } else { Level::Info }, "server_lost", fields);
+        if let Some(client_key) = self.servers[key].client {
+            let loss = self.loss(key, &endpoint, cause);
+            self.tell_loss(io, key, client_key, loss);
+        }
+        self.forget_server(io, key, cause);
+        self.supply(io, id);
+    }
+
+    /// What the loss of a server means to its client.
+    fn loss(&self, key: ServerKey, endpoint: &str, cause: &str) -> Loss {
+        let server = &self.servers[key];
+        let mode = self.pools[server.pool.0 as usize].settings.pool_mode;
+        let is_cut = server.body_left > 0 && server.body == Body::Forward;
+        let report = if server.expect.iter().any(Expect::commits) {
+            errors::server_lost_in_commit(endpoint, cause)
+        } else {
+            errors::server_lost(endpoint, cause)
+        };
+        if is_cut || mode == PoolMode::Session {
+            return Loss::Session(report);
+        }
+        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare))) {
+            return Loss::Nothing;
+        }
+        if server.expect.is_empty() && !server.is_skipping {
+            return Loss::Transaction(report);
+        }
+        Loss::Requests(report)
+    }
+
+    fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
+        let is_greeting = self.clients[client_key].state == ClientState::Greeting;
+        let server = &mut self.servers[key];
+        let expect = std::mem::take(&mut server.expect);
+        let was_skipping = server.is_skipping;
+        let id = server.pool;
+        server.client = None;
+        let now = self.now;
+        let client = &mut self.clients[client_key];
+        client.server = None;
+        client.is_held = false;
+        if client.body_left > 0 {
+            client.body = Body::Drop;
+        }
+        match loss {
+            Loss::Session(report) => return self.refuse_and_close(io, client_key, report),
+            Loss::Nothing => {
+                client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
+                return self.enqueue(io, id, client_key);
+            }
+            Loss::Transaction(report) => client.refusal = Some(Box::new(report)),
+            Loss::Requests(report) => {
+                let mut out = Vec::new();
+                client.is_skipping = answer_lost(&mut out, &expect, &report) || (was_skipping && expect.is_empty());
+                undo_all(client, expect);
+                self.send_to_client(io, client_key, &out);
+            }
+        }
+        self.pool(id).stats.stats.errors.add(1);
+        self.clients[client_key].enter(ClientState::Idle, now);
+        self.arm_client(client_key);
+        self.ready.push_back(client_key);
+    }
+
+    /// The wait of a client in session is over: its request is answered with `report`.
+    pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report) {
+        let client = &mut self.clients[key];
+        client.refusal = Some(Box::new(report));
+        client.enter(ClientState::Idle, self.now);
+        self.ready.push_back(key);
+    }
+}
+
+/// What the loss of a server means to its client.
+enum Loss {
+    /// Nothing: it had sent nothing yet.
+    Nothing,
+    /// Its transaction; it hears of it at its next request.
+    Transaction(Report),
+    /// The requests that were not answered.
+    Requests(Report),
+    /// All: a reply was cut, or the session lived on that server.
+    Session(Report),
+}
+
+/// One error and one ReadyForQuery for every request that a lost server owed. Returns whether the client still
+/// has to send the Sync that ends the last of them.
+fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, report: &Report) -> bool {
+    let mut has_error = false;
+    for entry in expect {
+        if matches!(entry, Expect::CopyEnd) {
+            continue;
+        }
+        if !has_error {
+            encode(out, report, Severity::Error);
+            has_error = true;
+        }
+        if matches!(entry, Expect::Query { .. } | Expect::Function | Expect::Sync) {
+            write::ready_for_query(out, IDLE);
+            has_error = false;
+        }
+    }
+    has_error
+}
+
+fn undo_all(client: &mut Client, expect: std::collections::VecDeque<Expect>) {
+    let Some(names) = &mut client.statements else { return };
+    for entry in expect.into_iter().rev() {
+        if let Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } = entry {
+            names.undo(&change.name, change.before, change.segment);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Servers that move between workers: the connection itself changes hands, with what is known of it by value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ids::WorkerId;
+use crate::io::{Io, TlsInfo};
+use crate::parameters::Image;
+use crate::session::server::{Server, ServerKey, ServerState};
+use crate::statements::ServerStatements;
+use crate::time::Instant;
+use crate::worker::{Message, Owner, PoolName, Worker};
+
+type Values = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A server on its way between workers: idle, clean, without a client.
+pub struct LentServer {
+    pool: PoolName,
+    id: u64,
+    endpoint: u32,
+    statements: ServerStatements,
+    set: Values,
+    is_set_known: bool,
+    reported: Values,
+    defaults: Values,
+    remote_pid: u32,
+    remote_key: Box<[u8]>,
+    opened_at: Instant,
+    expires_at: Instant,
+    segment: u32,
+    tls: Option<Box<TlsInfo>>,
+}
+
+impl std::fmt::Debug for LentServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LentServer({} of {}/{})", self.id, self.pool.0, self.pool.1)
+    }
+}
+
+fn values(image: &Image) -> Values {
+    image.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+impl<I: Io> Worker<I> {
+    /// `worker` has a waiter: it gets our longest idle server, if there is one that nobody here waits for.
+    pub(crate) fn lend_to(&mut self, io: &mut I, worker: WorkerId, name: PoolName) {
+        let server = self.pool_ids.get(&name).copied().and_then(|id| {
+            let is_wanted_here = self.oldest_waiter(id).is_some();
+            if is_wanted_here { None } else { self.pool(id).idle.pop_front() }
+        });
+        match server {
+            Some(key) => self.detach(io, key),
+            None => io.tell(worker, Message::NoneIdle(name)),
+        }
+    }
+
+    /// Takes an idle server out of this worker; it goes to whoever waits longest when it is free to go.
+    pub(crate) fn detach(&mut self, io: &mut I, key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        server.enter(ServerState::Detaching, now);
+        let (conn, id) = (server.conn, server.pool);
+        self.publish(id);
+        io.detach(conn);
+    }
+
+    /// The connection is out: it goes to the worker whose waiter waits longest, or back to us.
+    pub(crate) fn server_detached(&mut self, io: &mut I, key: ServerKey, handover: I::Handover) {
+        let me = self.id;
+        let Some(server) = self.servers.remove(key) else { return };
+        let id = server.pool;
+        let pool = self.pool(id);
+        pool.servers -= 1;
+        let to = pool.shared.worker_with_oldest_waiter(me).map_or(me, |(worker, _)| worker);
+        let lent = lent(server, (pool.database.clone(), pool.user.clone()));
+        if to == me {
+            self.borrow(io, lent, handover);
+        } else {
+            self.stats.lent.add(1);
+            io.tell(to, Message::Lend(Box::new(lent), handover));
+        }
+    }
+
+    /// A server came from another worker: its permit comes with it.
+    pub(crate) fn borrow(&mut self, io: &mut I, lent: LentServer, handover: I::Handover) {
+        let conn = io.adopt(handover);
+        let Some(id) = self.pool_ids.get(&lent.pool).copied() else {
+            // A worker lends only to one that waits in the pool, and pools are never forgotten.
+            unreachable!("a server was lent to a worker that does not know its pool");
+        };
+        let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
+        let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
+        server.is_set_known = lent.is_set_known;
+        server.statements = lent.statements;
+        server.reported = reported;
+        server.defaults = self.images.intern(&lent.defaults);
+        server.remote_pid = lent.remote_pid;
+        server.remote_key = lent.remote_key;
+        server.opened_at = lent.opened_at;
+        server.expires_at = lent.expires_at;
+        server.segment = lent.segment;
+        server.tls = lent.tls;
+        server.state = ServerState::Idle;
+        let key = self.servers.insert(server);
+        self.set_owner(conn, Owner::Server(key));
+        let pool = self.pool(id);
+        pool.servers += 1;
+        pool.is_asking = false;
+        self.offer(io, key);
+        self.supply(io, id);
+    }
+
+    pub(crate) fn none_idle(&mut self, io: &mut I, name: &PoolName) {
+        if let Some(id) = self.pool_ids.get(name).copied() {
+            self.pool(id).is_asking = false;
+            self.supply_without_asking(io, id);
+        }
+    }
+
+    pub(crate) fn permit_free(&mut self, io: &mut I, name: &PoolName) {
+        if let Some(id) = self.pool_ids.get(name).copied() {
+            self.supply(io, id);
+        }
+    }
+}
+
+fn lent(server: Server, pool: PoolName) -> LentServer {
+    LentServer {
+        pool,
+        id: server.id,
+        endpoint: server.endpoint,
+        set: values(&server.set),
+        is_set_known: server.is_set_known,
+        reported: values(&server.reported),
+        defaults: values(&server.defaults),
+        statements: server.statements,
+        remote_pid: server.remote_pid,
+        remote_key: server.remote_key,
+        opened_at: server.opened_at,
+        expires_at: server.expires_at,
+        segment: server.segment,
+        tls: server.tls,
+    }
+}

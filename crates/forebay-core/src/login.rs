@@ -1,0 +1,461 @@
+//! A client's way in: first packets, TLS, proof, greeting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use forebay_pgwire::frame;
+use forebay_pgwire::startup::{FirstPacket, Startup, StartupError, first_packet, is_protocol_option, options};
+use forebay_pgwire::write;
+use forebay_spec::{Report, errors};
+
+use crate::auth::Credential;
+use crate::auth::client::{Account, ClientLogin, Proof, Step};
+use crate::config::TlsMode;
+use crate::event::{Field, Level};
+use crate::ids::ConnId;
+use crate::io::{Io, Peer, TlsInfo, TlsRole};
+use crate::parameters::Image;
+use crate::pool::{Pool, PoolId};
+use crate::question::{Answer, Question};
+use crate::session::IDLE;
+use crate::session::client::{CancelSecret, Client, ClientKey, ClientState};
+use crate::stats::{LabelledPool, PoolStats};
+use crate::time::Instant;
+use crate::worker::{Asker, Owner, Worker};
+
+/// Names that lead to the console, unless a database of that name is configured.
+const CONSOLE_NAMES: [&str; 2] = ["forebay", "pgbouncer"];
+
+/// Newest minor version of protocol 3 that is spoken.
+const MINOR_MAX: u16 = 2;
+
+impl<I: Io> Worker<I> {
+    pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
+        let mut client = Client::new(conn, peer, self.images.empty(), self.nobody.clone(), self.now);
+        client.id = self.next_id();
+        let key = self.clients.insert(client);
+        self.set_owner(conn, Owner::Client(key));
+        self.stats.clients.set(self.clients.len() as u64);
+        let limit = self.tables.config.limits.clients_max;
+        if !self.shared.clients.try_take(limit) {
+            self.clients[key].is_uncounted = true;
+            let used = self.shared.clients.used();
+            self.refuse_and_close(io, key, errors::too_many_clients(used, limit));
+            return;
+        }
+        if self.is_draining {
+            self.refuse_and_close(io, key, errors::draining());
+            return;
+        }
+        self.arm_client(key);
+    }
+
+    /// Deals with the bytes kept of a client that is not logged in.
+    pub(crate) fn login_goes_on(&mut self, io: &mut I, key: ClientKey) {
+        loop {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            if client.carry.is_empty() {
+                return;
+            }
+            let kept = std::mem::take(&mut client.carry);
+            let taken = match client.state {
+                ClientState::Startup => self.first_packet(io, key, &kept),
+                ClientState::Login => self.proof_message(io, key, &kept),
+                _ => 0,
+            };
+            self.put_back(key, kept, taken);
+            if taken == 0 {
+                return;
+            }
+        }
+    }
+
+    fn first_packet(&mut self, io: &mut I, key: ClientKey, data: &[u8]) -> usize {
+        let (packet, taken) = match first_packet(data) {
+            Ok(Some(found)) => found,
+            Ok(None) => return 0,
+            Err(error) => {
+                self.first_packet_refused(io, key, error);
+                return 0;
+            }
+        };
+        let has_tls = self.clients[key].tls.is_some();
+        let offers_tls = self.tables.config.listen.tls.is_some() && matches!(self.clients[key].peer, Peer::Tcp(..));
+        match packet {
+            FirstPacket::Ssl | FirstPacket::GssEnc if data.len() > taken => {
+                // Plain bytes behind the request may have been put there by someone in the middle.
+                self.stats.tls_injections.add(1);
+                self.refuse_and_close(io, key, errors::plaintext_after_tls_request());
+            }
+            FirstPacket::Ssl if offers_tls && !has_tls => {
+                self.send_to_client(io, key, b"S");
+                self.begin_tls(io, key, false, &[]);
+            }
+            FirstPacket::Ssl | FirstPacket::GssEnc => self.send_to_client(io, key, b"N"),
+            FirstPacket::DirectTls if offers_tls && !has_tls => {
+                self.begin_tls(io, key, true, data);
+                return data.len();
+            }
+            FirstPacket::DirectTls => {
+                self.stats.protocol_errors.add(1);
+                self.drop_client(io, key, "TLS is not offered here");
+            }
+            FirstPacket::Cancel { pid, key: secret } => {
+                self.stats.cancels.add(1);
+                self.cancel_asked(io, pid, secret);
+                self.drop_client(io, key, "cancel request");
+            }
+            FirstPacket::Startup(startup) => self.startup(io, key, startup),
+        }
+        taken
+    }
+
+    fn first_packet_refused(&mut self, io: &mut I, key: ClientKey, error: StartupError) {
+        self.stats.protocol_errors.add(1);
+        let report = match error {
+            StartupError::UnsupportedVersion { major, minor } => {
+                errors::unsupported_protocol(format!("{major}.{minor}"))
+            }
+            other => errors::malformed_message(other),
+        };
+        self.refuse_and_close(io, key, report);
+    }
+
+    fn begin_tls(&mut self, io: &mut I, key: ClientKey, direct: bool, unread: &[u8]) {
+        let client = &mut self.clients[key];
+        client.enter(ClientState::Tls, self.now);
+        io.start_tls(client.conn, TlsRole::Accept { direct }, unread);
+    }
+
+    pub(crate) fn client_tls_ready(&mut self, io: &mut I, key: ClientKey, info: TlsInfo) {
+        let client = &mut self.clients[key];
+        client.tls = Some(Box::new(info));
+        client.enter(ClientState::Startup, self.now);
+        self.login_goes_on(io, key);
+    }
+
+    fn startup(&mut self, io: &mut I, key: ClientKey, startup: Startup<'_>) {
+        let is_plain_tcp = self.clients[key].tls.is_none() && matches!(self.clients[key].peer, Peer::Tcp(..));
+        let mode = self.tables.config.listen.tls.as_ref().map(|tls| tls.mode);
+        if is_plain_tcp && matches!(mode, Some(TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull)) {
+            return self.refuse_and_close(io, key, errors::tls_required());
+        }
+        self.negotiate(io, key, startup);
+        let asked = match Asked::read(startup) {
+            Ok(asked) => asked,
+            Err(report) => return self.refuse_and_close(io, key, *report),
+        };
+        let is_console = CONSOLE_NAMES.contains(&&*asked.database)
+            && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
+        let wanted = self.images.intern(&asked.parameters);
+        let client = &mut self.clients[key];
+        client.user = asked.user;
+        client.database = asked.database;
+        client.wanted = wanted;
+        if let Some(login) = &mut client.login {
+            login.is_console = is_console;
+        }
+        self.find_account(io, key);
+    }
+
+    /// Tells a client that asks for a later minor version, or for options we don't know, what it gets.
+    fn negotiate(&mut self, io: &mut I, key: ClientKey, startup: Startup<'_>) {
+        let minor = startup.version.1;
+        let unknown: Vec<&[u8]> = startup.parameters.protocol_options().collect();
+        if let Some(login) = &mut self.clients[key].login {
+            login.minor = minor.min(MINOR_MAX);
+        }
+        if minor > MINOR_MAX || !unknown.is_empty() {
+            let mut out = Vec::new();
+            write::negotiate_protocol_version(&mut out, (3, minor.min(MINOR_MAX)), unknown);
+            self.send_to_client(io, key, &out);
+        }
+    }
+
+    /// Looks up the secret: in the tables, among those told before, or by asking Python.
+    fn find_account(&mut self, io: &mut I, key: ClientKey) {
+        let tables = self.tables.clone();
+        let user = self.clients[key].user.clone();
+        if let Some(known) = tables.user(&user) {
+            return self.begin_proof(io, key, Account::from(Some(known)));
+        }
+        if !tables.config.auth.ask_unknown {
+            return self.begin_proof(io, key, Account::Unknown);
+        }
+        if let Some((credential, until)) = self.secrets.get(&user)
+            && *until > self.now
+        {
+            let credential = credential.clone();
+            return self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
+        }
+        self.clients[key].enter(ClientState::Secret, self.now);
+        let database = self.clients[key].database.clone();
+        self.ask(io, Asker::Client(key), Question::Secret { database, user });
+    }
+
+    fn begin_proof(&mut self, io: &mut I, key: ClientKey, account: Account<'_>) {
+        let client = &self.clients[key];
+        let method = self.tables.config.auth.method;
+        let (login, step) =
+            ClientLogin::begin(method, &client.user, account, client.tls.as_deref(), &self.tables.mock, &mut |b| {
+                io.fill_random(b);
+            });
+        let client = &mut self.clients[key];
+        client.enter(ClientState::Login, self.now);
+        if let Some(state) = &mut client.login {
+            state.proof = Some(login);
+        }
+        self.proof_step(io, key, step);
+    }
+
+    fn proof_message(&mut self, io: &mut I, key: ClientKey, data: &[u8]) -> usize {
+        let head = match frame::head(data, frame::AUTH_BYTES_MAX) {
+            Ok(Some(head)) => head,
+            Ok(None) => return 0,
+            Err(error) => {
+                self.stats.protocol_errors.add(1);
+                self.refuse_and_close(io, key, errors::malformed_message(error));
+                return 0;
+            }
+        };
+        let Some(body) = data.get(frame::HEAD_BYTES..head.bytes as usize) else { return 0 };
+        let Some(proof) = self.clients[key].login.as_mut().and_then(|l| l.proof.as_mut()) else { return 0 };
+        let step = proof.message(head.tag, body);
+        self.proof_step(io, key, step);
+        head.bytes as usize
+    }
+
+    fn proof_step(&mut self, io: &mut I, key: ClientKey, step: Step) {
+        match step {
+            Step::Send(bytes) => self.send_to_client(io, key, &bytes),
+            Step::AskSaltedPassword { password, salt, iterations } => {
+                self.clients[key].enter(ClientState::Secret, self.now);
+                self.ask(io, Asker::Client(key), Question::SaltPassword { password, salt, iterations });
+            }
+            Step::Done { reply, proof } => {
+                if !reply.is_empty() {
+                    self.send_to_client(io, key, &reply);
+                }
+                self.logged_in(io, key, &proof);
+            }
+            Step::Refused(refusal) => {
+                self.stats.logins_refused.add(1);
+                let client = &self.clients[key];
+                let fields = vec![
+                    ("client", Field::Number(client.id)),
+                    ("user", client.user.clone().into()),
+                    ("database", client.database.clone().into()),
+                    ("reason", refusal.reason.into()),
+                ];
+                self.log_code(io, Level::Warn, "login_refused", Some(refusal.report.code), fields);
+                self.refuse_and_close(io, key, refusal.report);
+            }
+        }
+    }
+
+    /// Python, or the side thread, has answered.
+    pub(crate) fn client_answered(&mut self, io: &mut I, key: ClientKey, answer: Answer) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match (client.state, answer) {
+            (ClientState::Secret, Answer::Secret(credential)) => {
+                let auth = &self.tables.config.auth;
+                let kept = if credential.is_some() { auth.cache_for } else { auth.cache_negative_for };
+                let until = Instant(self.now.0.saturating_add(kept));
+                self.secrets.insert(client.user.clone(), (credential.clone(), until));
+                self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
+            }
+            (ClientState::Secret, Answer::SaltedPassword(salted)) => {
+                client.enter(ClientState::Login, self.now);
+                let Some(proof) = client.login.as_mut().and_then(|l| l.proof.as_mut()) else { return };
+                let step = proof.salted(&salted);
+                self.proof_step(io, key, step);
+            }
+            (ClientState::Secret, Answer::Failed(cause)) => {
+                let report = errors::secret_unavailable(client.user.clone(), cause);
+                self.refuse_and_close(io, key, report);
+            }
+            (ClientState::Console, answer) => self.console_answered(io, key, answer),
+            _ => {}
+        }
+        if self.clients.get(key).is_some() {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn logged_in(&mut self, io: &mut I, key: ClientKey, proof: &Proof) {
+        let is_console = self.clients[key].login.as_ref().is_some_and(|l| l.is_console);
+        if is_console {
+            return self.console_logged_in(io, key);
+        }
+        let client = &self.clients[key];
+        let (database, user) = (client.database.clone(), client.user.clone());
+        let Some(id) = self.find_pool(&database, &user) else {
+            return self.refuse_and_close(io, key, errors::unknown_database(database));
+        };
+        let mut out = Vec::new();
+        write::authentication_ok(&mut out);
+        self.send_to_client(io, key, &out);
+        let pool = &mut self.pools[id.0 as usize];
+        pool.stats.stats.logins.add(1);
+        pool.stats.stats.clients.add(1);
+        if pool.target.forced_credential.is_none()
+            && pool.target.config.forced_user.is_none()
+            && let Some(secret) = proof.server_secret()
+        {
+            pool.learn_secret(secret);
+        }
+        self.log_connection(io, key, "client_connected");
+        let client = &mut self.clients[key];
+        client.pool = Some(id);
+        client.enter(ClientState::Greeting, self.now);
+        self.greet_or_wait(io, key, id);
+    }
+
+    /// Greets a client as soon as it is known what servers report to clients with its parameters.
+    pub(crate) fn greet_or_wait(&mut self, io: &mut I, key: ClientKey, id: PoolId) {
+        let wanted = self.without_name(&self.clients[key].wanted.clone());
+        if self.pool(id).greeting(&wanted).is_some() {
+            self.greet(io, key);
+        } else {
+            self.enqueue(io, id, key);
+        }
+    }
+
+    /// `image` without application_name, which differs from client to client and changes nothing else.
+    pub(crate) fn without_name(&mut self, image: &std::rc::Rc<Image>) -> std::rc::Rc<Image> {
+        self.images.with(image, "application_name", None)
+    }
+
+    /// Tells a client everything up to its first ReadyForQuery.
+    pub(crate) fn greet(&mut self, io: &mut I, key: ClientKey) {
+        let wanted = self.clients[key].wanted.clone();
+        let id = self.clients[key].pool.expect("a client that is greeted has a pool");
+        let nameless = self.without_name(&wanted);
+        let Some(reported) = self.pool(id).greeting(&nameless) else { return self.enqueue(io, id, key) };
+        let name = wanted.get("application_name").map_or("", |n| n);
+        let reported = match reported.get("application_name") {
+            Some(_) => self.images.with(&reported, "application_name", Some(name)),
+            None => reported,
+        };
+        let mut out = std::mem::take(&mut self.scratch);
+        for (name, value) in reported.iter() {
+            write::parameter_status(&mut out, &**name, &**value);
+        }
+        self.finish_greeting(io, key, &mut out);
+        out.clear();
+        self.scratch = out;
+        let client = &mut self.clients[key];
+        client.seen = reported;
+        client.enter(ClientState::Idle, self.now);
+        self.arm_client(key);
+        self.ready.push_back(key);
+    }
+
+    /// The cancel key and ReadyForQuery end every greeting.
+    pub(crate) fn finish_greeting(&mut self, io: &mut I, key: ClientKey, out: &mut Vec<u8>) {
+        let mut random = [0; 32];
+        io.fill_random(&mut random);
+        let pid = self.virtual_pid(key);
+        let client = &mut self.clients[key];
+        let is_long = client.login.take().is_some_and(|l| l.minor >= 2);
+        client.cancel = CancelSecret::new(random, is_long);
+        write::backend_key_data(out, pid, client.cancel.bytes());
+        write::ready_for_query(out, IDLE);
+        self.send_to_client(io, key, out);
+    }
+
+    pub(crate) fn log_connection(&self, io: &mut I, key: ClientKey, name: &'static str) {
+        if self.tables.config.log.connections {
+            let client = &self.clients[key];
+            let fields = vec![
+                ("client", Field::Number(client.id)),
+                ("user", client.user.clone().into()),
+                ("database", client.database.clone().into()),
+                ("address", address(&client.peer).0.into()),
+                ("tls", client.tls.as_ref().map_or("", |t| &*t.description).into()),
+            ];
+            self.log(io, Level::Info, name, fields);
+        }
+    }
+
+    /// The pool for clients of `user` that ask for `database`; made at first use.
+    fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>) -> Option<PoolId> {
+        let tables = self.tables.clone();
+        let target = tables.database(database)?;
+        let settings = tables.pool_settings(database, user)?;
+        let server_user = target.config.forced_user.clone().unwrap_or_else(|| user.clone());
+        let name = (database.clone(), server_user.clone());
+        if let Some(id) = self.pool_ids.get(&name) {
+            return Some(*id);
+        }
+        let stats = Arc::new(LabelledPool {
+            database: database.clone(),
+            user: server_user.clone(),
+            stats: PoolStats::default(),
+        });
+        self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
+        let shared = self.shared.pool(database, &server_user);
+        let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats);
+        let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
+        let forced = target.forced_credential.as_ref();
+        pool.secret = forced.or(own).and_then(Credential::server_secret);
+        let id = PoolId(u32::try_from(self.pools.len()).expect("under 2^32 pools"));
+        self.pools.push(pool);
+        self.pool_ids.insert(name, id);
+        Some(id)
+    }
+}
+
+impl Pool {
+    /// What a client's login gave away is worth more than nothing, and newer than what was learnt before.
+    fn learn_secret(&mut self, secret: crate::auth::ServerSecret) {
+        use crate::auth::ServerSecret::Scram;
+        match (&self.secret, &secret) {
+            (None, _) | (Some(Scram(_)), _) => self.secret = Some(secret),
+            _ => {}
+        }
+    }
+}
+
+/// Address and port of a client, as SHOW CLIENTS prints them.
+pub(crate) fn address(peer: &Peer) -> (String, u16) {
+    match peer {
+        Peer::Tcp(ip, port) => (ip.to_string(), *port),
+        Peer::Unix(_) => (String::from("unix"), 0),
+    }
+}
+
+/// What a startup message asks for.
+struct Asked {
+    user: Arc<str>,
+    database: Arc<str>,
+    parameters: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Asked {
+    fn read(startup: Startup<'_>) -> Result<Asked, Box<Report>> {
+        let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
+        let user =
+            startup.get("user").filter(|u| !u.is_empty()).map(text).ok_or_else(|| Box::new(errors::user_missing()))?;
+        let database = startup.get("database").filter(|d| !d.is_empty()).map_or_else(|| user.clone(), text);
+        let mut parameters = BTreeMap::new();
+        for (name, value) in startup.parameters.iter() {
+            match name {
+                b"user" | b"database" => {}
+                b"replication" if matches!(value, b"false" | b"off" | b"no" | b"0") => {}
+                b"replication" => return Err(Box::new(errors::replication_unsupported())),
+                b"options" => {
+                    let settings = options(value).map_err(|e| Box::new(errors::unsupported_startup_option(e)))?;
+                    for (name, value) in settings {
+                        parameters.insert(name.to_ascii_lowercase().into(), value.into());
+                    }
+                }
+                name if is_protocol_option(name) => {}
+                name => {
+                    parameters.insert(text(&name.to_ascii_lowercase()), text(value));
+                }
+            }
+        }
+        Ok(Asked { user, database, parameters })
+    }
+}

@@ -1,0 +1,309 @@
+//! Commands from Python: reload, pause, resume, kill, reconnect, drain, snapshot.
+
+use std::sync::Arc;
+
+use forebay_spec::errors;
+
+use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot};
+use crate::config::PoolMode;
+use crate::event::Level;
+use crate::io::{Endpoint, Io};
+use crate::login::address;
+use crate::pool::PoolId;
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::server::{Server, ServerState};
+use crate::tables::Tables;
+use crate::worker::Worker;
+
+impl<I: Io> Worker<I> {
+    pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
+        match &command {
+            Command::Reload(tables) => {
+                self.reload(io, tables.clone());
+                io.reply(id, Reply::Done);
+            }
+            Command::Pause(database) => {
+                self.set_paused(io, database.as_deref(), true);
+                self.pending.push((id, command));
+                self.command_progress(io);
+            }
+            Command::Resume(database) => {
+                self.set_paused(io, database.as_deref(), false);
+                io.reply(id, Reply::Done);
+            }
+            Command::Kill(database) => {
+                self.kill(io, database);
+                io.reply(id, Reply::Done);
+            }
+            Command::KillClient(client_id) => {
+                let key = self.clients.iter().find(|(_, c)| c.id == *client_id).map(|(key, _)| key);
+                match key {
+                    Some(key) => {
+                        self.refuse_and_close(io, key, errors::killed_by_admin());
+                        io.reply(id, Reply::Done);
+                    }
+                    None => io.reply(id, Reply::Refused("no such client".into())),
+                }
+            }
+            Command::Reconnect(database) => {
+                self.reconnect(io, database.as_deref());
+                io.reply(id, Reply::Done);
+            }
+            Command::Drain => {
+                self.is_draining = true;
+                self.pending.push((id, command));
+                self.command_progress(io);
+            }
+            Command::Snapshot => {
+                let snapshot = self.snapshot();
+                io.reply(id, Reply::Snapshot(Box::new(snapshot)));
+            }
+        }
+    }
+
+    /// Answers commands whose end has come, and lets go of clients while draining.
+    pub(crate) fn command_progress(&mut self, io: &mut I) {
+        if self.pending.is_empty() {
+            return;
+        }
+        if self.is_draining {
+            self.let_idle_clients_go(io);
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain(|(id, command)| {
+            let is_done = match command {
+                Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Drain => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
+                _ => true,
+            };
+            if is_done {
+                io.reply(*id, Reply::Done);
+            }
+            !is_done
+        });
+        self.pending.append(&mut pending);
+    }
+
+    fn let_idle_clients_go(&mut self, io: &mut I) {
+        let is_leaving =
+            |c: &Client| !matches!(c.state, ClientState::Active | ClientState::Waiting | ClientState::Console);
+        let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
+        for key in leaving {
+            self.refuse_and_close(io, key, errors::draining());
+        }
+    }
+
+    fn pools_of(&self, database: Option<&str>) -> Vec<PoolId> {
+        let of = self.pools.iter().enumerate().filter(|(_, p)| database.is_none_or(|d| *p.database == *d));
+        of.map(|(index, _)| PoolId(index as u32)).collect()
+    }
+
+    fn is_in_use(&self, database: Option<&str>) -> bool {
+        self.servers.iter().any(|(_, s)| {
+            let pool = &self.pools[s.pool.0 as usize];
+            database.is_none_or(|d| *pool.database == *d)
+        })
+    }
+
+    fn set_paused(&mut self, io: &mut I, database: Option<&str>, is_paused: bool) {
+        for id in self.pools_of(database) {
+            self.pool(id).is_paused = is_paused;
+            if is_paused {
+                self.close_idle(io, id, "paused");
+            } else {
+                self.supply(io, id);
+            }
+        }
+    }
+
+    fn close_idle(&mut self, io: &mut I, id: PoolId, reason: &str) {
+        let idle: Vec<_> = self.pool(id).idle.iter().copied().collect();
+        for key in idle {
+            self.retire(io, key, reason);
+        }
+    }
+
+    fn kill(&mut self, io: &mut I, database: &str) {
+        self.set_paused(io, Some(database), true);
+        let of = self.clients.iter().filter(|(_, c)| c.pool.is_some() && *c.database == *database);
+        for key in of.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.refuse_and_close(io, key, errors::killed_by_admin());
+        }
+    }
+
+    fn reconnect(&mut self, io: &mut I, database: Option<&str>) {
+        for id in self.pools_of(database) {
+            self.mark_for_closing(io, id, "reconnect");
+        }
+    }
+
+    fn mark_for_closing(&mut self, io: &mut I, id: PoolId, reason: &str) {
+        self.close_idle(io, id, reason);
+        let marked: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
+        for key in marked {
+            self.servers[key].is_close_needed = true;
+        }
+    }
+
+    /// Takes over a new configuration: what changed for a pool holds from its next decision on.
+    fn reload(&mut self, io: &mut I, tables: Arc<Tables>) {
+        self.tables = tables.clone();
+        self.secrets.clear();
+        self.cache.set_bytes_max(tables.config.limits.statement_bytes_max);
+        for index in 0..self.pools.len() {
+            let id = PoolId(index as u32);
+            let (database, user) = (self.pools[index].database.clone(), self.pools[index].user.clone());
+            let Some(target) = tables.database(&database) else {
+                self.remove_pool(io, id);
+                continue;
+            };
+            let pool = self.pool(id);
+            pool.is_removed = false;
+            let is_moved = *pool.target.endpoints != *target.endpoints
+                || pool.target.config.dbname != target.config.dbname
+                || pool.target.config.tls != target.config.tls;
+            let forced = target.forced_credential.as_ref();
+            let own = tables.user(&user).and_then(|u| u.credential.as_ref());
+            if let Some(secret) = forced.or(own).and_then(crate::auth::Credential::server_secret) {
+                pool.secret = Some(secret);
+            }
+            pool.target = target.clone();
+            if let Some(settings) = tables.pool_settings(&database, &user) {
+                pool.settings = settings;
+            }
+            if is_moved {
+                pool.backoff.succeeded();
+                pool.forget_greetings();
+                self.mark_for_closing(io, id, "the endpoint changed");
+            }
+            self.supply(io, id);
+        }
+        self.log(io, Level::Debug, "reloaded", Vec::new());
+    }
+
+    fn remove_pool(&mut self, io: &mut I, id: PoolId) {
+        let database = self.pool(id).database.clone();
+        self.pool(id).is_removed = true;
+        self.close_idle(io, id, "the database was removed");
+        let is_idle = |c: &Client| c.pool == Some(id) && c.state != ClientState::Active;
+        let idle: Vec<_> = self.clients.iter().filter(|(_, c)| is_idle(c)).map(|(key, _)| key).collect();
+        for key in idle {
+            self.refuse_and_close(io, key, errors::database_removed(database.clone()));
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        for index in 0..self.pools.len() {
+            let _ = self.oldest_waiter(PoolId(index as u32));
+        }
+        let mut paused: Vec<_> = self.pools.iter().filter(|p| p.is_paused).map(|p| p.database.clone()).collect();
+        paused.dedup();
+        Snapshot {
+            worker: self.id.0,
+            clients: self.clients.iter().map(|(_, c)| self.client_row(c)).collect(),
+            servers: self.servers.iter().map(|(_, s)| self.server_row(s)).collect(),
+            pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
+            paused,
+        }
+    }
+
+    fn client_row(&self, client: &Client) -> ClientRow {
+        let (address, port) = address(&client.peer);
+        ClientRow {
+            id: client.id,
+            user: client.user.clone(),
+            database: client.database.clone(),
+            application_name: client.wanted.get("application_name").cloned().unwrap_or_default(),
+            state: client.state_name(),
+            address,
+            port,
+            age_us: self.now.micros_since(client.connected_at),
+            request_us: self.now.micros_since(client.request_at),
+            wait_us: if client.state == ClientState::Waiting { self.now.micros_since(client.since) } else { 0 },
+            server: client.server.and_then(|key| self.servers.get(key)).map(|s| s.id),
+            tls: client.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
+            prepared_statements: client.statements.as_ref().map_or(0, |s| s.len() as u32),
+        }
+    }
+
+    fn server_row(&self, server: &Server) -> ServerRow {
+        let pool = &self.pools[server.pool.0 as usize];
+        let (address, port) = match pool.target.endpoints.get(server.endpoint as usize) {
+            Some(Endpoint::Tcp { host, port }) => (host.to_string(), *port),
+            Some(Endpoint::Unix(path)) => (path.to_string(), 0),
+            None => (String::new(), 0),
+        };
+        ServerRow {
+            id: server.id,
+            user: pool.user.clone(),
+            database: pool.database.clone(),
+            application_name: server.set.get("application_name").cloned().unwrap_or_default(),
+            state: server.state_name(),
+            address,
+            port,
+            age_us: self.now.micros_since(server.opened_at),
+            request_us: self.now.micros_since(server.since),
+            client: server.client.and_then(|key| self.clients.get(key)).map(|c| c.id),
+            remote_pid: server.remote_pid,
+            tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
+            prepared_statements: server.statements.len() as u32,
+            close_needed: server.is_close_needed,
+        }
+    }
+
+    fn pool_row(&self, id: PoolId) -> PoolRow {
+        let pool = &self.pools[id.0 as usize];
+        let of =
+            |state: &str| self.servers.iter().filter(|(_, s)| s.pool == id && s.state_name() == state).count() as u32;
+        let clients = self.clients.iter().filter(|(_, c)| c.pool == Some(id)).count() as u32;
+        let oldest = pool.waiters.front().map(|w| self.now.micros_since(w.since));
+        let waiting = pool.waiters.len() as u32;
+        PoolRow {
+            database: pool.database.clone(),
+            user: pool.user.clone(),
+            cl_active: clients.saturating_sub(waiting),
+            cl_waiting: waiting,
+            sv_active: of("active"),
+            sv_being_canceled: of("being_canceled"),
+            sv_idle: of("idle"),
+            sv_used: of("used"),
+            sv_tested: of("tested"),
+            sv_login: of("login"),
+            maxwait_us: oldest.unwrap_or(0),
+            pool_mode: mode_name(pool.settings.pool_mode),
+            sick: pool.backoff.sickness().map(|(_, cause)| cause.to_string()),
+        }
+    }
+}
+
+impl Client {
+    fn state_name(&self) -> &'static str {
+        match self.state {
+            ClientState::Active => "active",
+            ClientState::Waiting | ClientState::Greeting => "waiting",
+            ClientState::Idle | ClientState::Console => "idle",
+            _ => "login",
+        }
+    }
+}
+
+impl Server {
+    fn state_name(&self) -> &'static str {
+        match self.state {
+            ServerState::Leased => "active",
+            ServerState::Busy | ServerState::Cleaning | ServerState::Detaching => "tested",
+            ServerState::CancelWait => "being_canceled",
+            ServerState::Idle => "idle",
+            _ => "login",
+        }
+    }
+}
+
+/// A mode as SHOW prints it.
+pub(crate) fn mode_name(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
+    }
+}

@@ -1,0 +1,199 @@
+//! Images: sets of parameter values, interned so that equal ones are one pointer and a hand-over between
+//! clients that want the same costs one comparison.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+/// Parameter values by lower-case name, in order of name.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Image {
+    entries: Vec<(Arc<str>, Arc<str>)>,
+    environment: Arc<str>,
+}
+
+impl Image {
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<str>> {
+        self.entries.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|i| &self.entries[i].1)
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.entries.iter().map(|(n, v)| (n, v))
+    }
+
+    /// What of this image can change the meaning of a text at Parse: part of a shared statement's key.
+    pub fn environment(&self) -> &Arc<str> {
+        &self.environment
+    }
+}
+
+/// Names that can't change what a Parse means. All others are part of a shared statement's key.
+fn is_irrelevant_to_parse(name: &str) -> bool {
+    name == "application_name" || name == "work_mem" || name.ends_with("_timeout")
+}
+
+/// Reported parameters that a client can't set, or that follow from others.
+pub fn is_settable(name: &str) -> bool {
+    !matches!(
+        name,
+        "server_version"
+            | "server_encoding"
+            | "integer_datetimes"
+            | "is_superuser"
+            | "session_authorization"
+            | "in_hot_standby"
+            | "scram_iterations"
+    )
+}
+
+/// The images of one worker.
+pub struct Images {
+    known: FxHashMap<Vec<(Arc<str>, Arc<str>)>, Rc<Image>>,
+    empty: Rc<Image>,
+    sweep_at: usize,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Images { known: FxHashMap::default(), empty: Rc::new(Image::default()), sweep_at: 256 }
+    }
+}
+
+impl Images {
+    /// The image without entries.
+    pub fn empty(&self) -> Rc<Image> {
+        self.empty.clone()
+    }
+
+    /// The image of these values.
+    pub fn intern(&mut self, values: &BTreeMap<Arc<str>, Arc<str>>) -> Rc<Image> {
+        if values.is_empty() {
+            return self.empty();
+        }
+        let entries: Vec<_> = values.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        if let Some(image) = self.known.get(&entries) {
+            return image.clone();
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, image| Rc::strong_count(image) > 1);
+            self.sweep_at = 256.max(self.known.len() * 2);
+        }
+        let mut environment = String::new();
+        for (name, value) in entries.iter().filter(|(n, _)| !is_irrelevant_to_parse(n)) {
+            environment.extend([&**name, "\0", &**value, "\0"]);
+        }
+        let image = Rc::new(Image { entries: entries.clone(), environment: environment.into() });
+        self.known.insert(entries, image.clone());
+        image
+    }
+
+    /// `image` with one value changed, or taken out.
+    pub fn with(&mut self, image: &Rc<Image>, name: &str, value: Option<&str>) -> Rc<Image> {
+        if image.get(name).map(|v| &**v) == value {
+            return image.clone();
+        }
+        let mut values: BTreeMap<_, _> = image.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        match value {
+            Some(value) => values.insert(name.into(), value.into()),
+            None => values.remove(name),
+        };
+        self.intern(&values)
+    }
+}
+
+/// The statements that turn a server with `from` set into one with `to` set, or `None` where nothing is to do.
+///
+/// `trusted`: whether `from` is known to hold; else everything of `to` is set again.
+pub fn transition(from: &Image, to: &Image, trusted: bool) -> Option<String> {
+    let mut sql = String::new();
+    for (name, _) in from.iter().filter(|(n, _)| to.get(n).is_none()) {
+        sql.push_str("RESET ");
+        quote_identifier(&mut sql, name);
+        sql.push(';');
+    }
+    for (name, value) in to.iter() {
+        if trusted && from.get(name) == Some(value) {
+            continue;
+        }
+        sql.push_str("SELECT pg_catalog.set_config(");
+        quote_literal(&mut sql, name);
+        sql.push(',');
+        quote_literal(&mut sql, value);
+        sql.push_str(",false);");
+    }
+    (!sql.is_empty()).then_some(sql)
+}
+
+fn quote_identifier(sql: &mut String, name: &str) {
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            sql.push('.');
+        }
+        sql.push('"');
+        sql.push_str(&part.replace('"', "\"\""));
+        sql.push('"');
+    }
+}
+
+/// A literal that means the same whatever `standard_conforming_strings` says.
+pub fn quote_literal(sql: &mut String, value: &str) {
+    if value.contains('\\') {
+        sql.push_str(" E");
+    }
+    sql.push('\'');
+    sql.push_str(&value.replace('\\', "\\\\").replace('\'', "''"));
+    sql.push('\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(images: &mut Images, values: &[(&str, &str)]) -> Rc<Image> {
+        images.intern(&values.iter().map(|(n, v)| (Arc::from(*n), Arc::from(*v))).collect())
+    }
+
+    #[test]
+    fn equal_values_are_one_image() {
+        let mut images = Images::default();
+        let a = image(&mut images, &[("timezone", "UTC"), ("datestyle", "ISO, MDY")]);
+        let b = image(&mut images, &[("datestyle", "ISO, MDY"), ("timezone", "UTC")]);
+        assert!(Rc::ptr_eq(&a, &b));
+        let c = images.with(&a, "timezone", Some("Europe/Bern"));
+        assert!(!Rc::ptr_eq(&a, &c));
+        assert!(Rc::ptr_eq(&a, &images.with(&c, "timezone", Some("UTC"))));
+    }
+
+    /// A value that is restored only in part shows a client its neighbour's settings.
+    #[test]
+    fn a_transition_resets_what_is_surplus_and_sets_what_differs() {
+        let mut images = Images::default();
+        let from = image(&mut images, &[("app.tenant", "7"), ("timezone", "UTC")]);
+        let to = image(&mut images, &[("search_path", "a, b"), ("timezone", "UTC")]);
+        assert_eq!(
+            transition(&from, &to, true).as_deref(),
+            Some("RESET \"app\".\"tenant\";SELECT pg_catalog.set_config('search_path','a, b',false);")
+        );
+        assert_eq!(transition(&to, &to, true), None);
+        assert!(transition(&to, &to, false).is_some_and(|sql| sql.contains("timezone")));
+    }
+
+    #[test]
+    fn quotes_and_backslashes_stay_inside_their_literal() {
+        let mut sql = String::new();
+        quote_literal(&mut sql, r"a'b\'; DROP");
+        assert_eq!(sql, r" E'a''b\\''; DROP'");
+    }
+
+    #[test]
+    fn only_what_matters_at_parse_is_part_of_the_environment() {
+        let mut images = Images::default();
+        let a = image(&mut images, &[("application_name", "x"), ("statement_timeout", "5s")]);
+        assert_eq!(&**a.environment(), "");
+        assert_ne!(&**image(&mut images, &[("timezone", "UTC")]).environment(), "");
+    }
+}

@@ -1,0 +1,140 @@
+//! A worker's part of a pool: its idle servers, its waiters, and how its endpoints do.
+//!
+//! The limit is over all workers ([`shared`]). Waiters are served in order of arrival. A full pool says nothing
+//! about the health of its endpoints, and a sick endpoint closes nothing that works.
+
+pub mod backoff;
+pub mod shared;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::auth::ServerSecret;
+use crate::config::PoolSettings;
+use crate::parameters::Image;
+use crate::session::client::ClientKey;
+use crate::session::server::ServerKey;
+use crate::stats::LabelledPool;
+use crate::tables::Database;
+use crate::time::Instant;
+use backoff::Backoff;
+use shared::PoolShared;
+
+/// Names a pool of this worker: dense, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolId(pub u32);
+
+/// A client's wish for a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// Who wishes.
+    pub client: ClientKey,
+    /// Since when: the same as the client's state, or the wish is over.
+    pub since: Instant,
+}
+
+/// Greetings kept for one pool; more than these are rarely in use, and forgotten ones are asked again.
+const GREETINGS_MAX: usize = 256;
+
+/// One worker's part of a pool.
+pub struct Pool {
+    /// The database's name here.
+    pub database: Arc<str>,
+    /// The user that its servers are logged in as.
+    pub user: Arc<str>,
+    /// What the tables say of the database.
+    pub target: Database,
+    /// What holds for its clients.
+    pub settings: PoolSettings,
+    /// What it shares with the other workers.
+    pub shared: Arc<PoolShared>,
+    /// Idle servers, the one freed last at the back: it is taken first, so that surplus ones age.
+    pub idle: VecDeque<ServerKey>,
+    /// Wishes in order of arrival; those whose client has gone or been served are skipped.
+    pub waiters: VecDeque<Waiter>,
+    /// Servers of this worker, in any state.
+    pub servers: u32,
+    /// Those that are not logged in yet.
+    pub opening: u32,
+    /// Those that a client holds, or that are being cleaned after one.
+    pub leased: u32,
+    /// How the endpoints do.
+    pub backoff: Backoff,
+    /// Which endpoint is tried next.
+    pub next_endpoint: u32,
+    /// What its servers are told when they ask who we are.
+    pub secret: Option<ServerSecret>,
+    /// Endpoints that refused protocol 3.2.
+    pub is_protocol_3_0: bool,
+    /// With sslmode `allow`: a plain login was refused, TLS is tried.
+    pub is_tls_asked_for: bool,
+    /// Clients wait until RESUME.
+    pub is_paused: bool,
+    /// The database is gone from the configuration.
+    pub is_removed: bool,
+    /// Another worker has been asked for an idle server.
+    pub is_asking: bool,
+    /// Counters.
+    pub stats: Arc<LabelledPool>,
+    greetings: FxHashMap<*const Image, (Rc<Image>, Rc<Image>)>,
+}
+
+impl Pool {
+    /// A pool without servers.
+    pub fn new(
+        user: Arc<str>,
+        target: Database,
+        settings: PoolSettings,
+        shared: Arc<PoolShared>,
+        stats: Arc<LabelledPool>,
+    ) -> Pool {
+        Pool {
+            database: stats.database.clone(),
+            user,
+            target,
+            settings,
+            shared,
+            idle: VecDeque::new(),
+            waiters: VecDeque::new(),
+            servers: 0,
+            opening: 0,
+            leased: 0,
+            backoff: Backoff::default(),
+            next_endpoint: 0,
+            secret: None,
+            is_protocol_3_0: false,
+            is_tls_asked_for: false,
+            is_paused: false,
+            is_removed: false,
+            is_asking: false,
+            stats,
+            greetings: FxHashMap::default(),
+        }
+    }
+
+    /// What servers report to a client that wants `wanted`, if that is known.
+    pub fn greeting(&self, wanted: &Rc<Image>) -> Option<Rc<Image>> {
+        self.greetings.get(&Rc::as_ptr(wanted)).map(|(_, reported)| reported.clone())
+    }
+
+    /// Keeps what a server reports with `wanted` set.
+    pub fn keep_greeting(&mut self, wanted: Rc<Image>, reported: Rc<Image>) {
+        if self.greetings.len() >= GREETINGS_MAX {
+            self.greetings.clear();
+        }
+        self.greetings.insert(Rc::as_ptr(&wanted), (wanted, reported));
+    }
+
+    /// Forgets all greetings: the endpoints have changed.
+    pub fn forget_greetings(&mut self) {
+        self.greetings.clear();
+    }
+
+    /// `database/user`, as errors and the log name it.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.database, self.user)
+    }
+}

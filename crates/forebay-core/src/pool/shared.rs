@@ -1,0 +1,156 @@
+//! What the workers' parts of a pool share: permits, and who has idle servers or waiters. Atomics only; a lock
+//! is taken when a pool is first used.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use crate::ids::WorkerId;
+use crate::statements::Registry;
+use crate::time::Instant;
+
+/// Nobody waits.
+const NOBODY: u64 = u64::MAX;
+
+/// A count that must not pass a limit.
+#[derive(Debug, Default)]
+pub struct Permits {
+    used: AtomicU32,
+}
+
+impl Permits {
+    /// Takes one, unless `limit` are taken. A limit of 0 is none.
+    pub fn try_take(&self, limit: u32) -> bool {
+        self.used.fetch_update(SeqCst, SeqCst, |used| (limit == 0 || used < limit).then_some(used + 1)).is_ok()
+    }
+
+    /// Gives one back.
+    pub fn give_back(&self) {
+        let before = self.used.fetch_sub(1, SeqCst);
+        assert!(before > 0, "a permit given back was taken");
+    }
+
+    /// How many are taken.
+    pub fn used(&self) -> u32 {
+        self.used.load(SeqCst)
+    }
+}
+
+/// One worker's flags, on a cache line of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Flags {
+    idle: AtomicU32,
+    oldest: AtomicU64,
+}
+
+/// What the workers' parts of one pool share.
+#[derive(Debug)]
+pub struct PoolShared {
+    /// Servers, in any state, over all workers.
+    pub permits: Permits,
+    /// Servers of the database, over all its pools.
+    pub of_database: Arc<Permits>,
+    /// Servers of the user, over all databases.
+    pub of_user: Arc<Permits>,
+    workers: Box<[Flags]>,
+}
+
+impl PoolShared {
+    /// Tells the others how many idle servers `worker` has, and since when its oldest waiter waits.
+    pub fn publish(&self, worker: WorkerId, idle: usize, oldest: Option<Instant>) {
+        if self.workers.len() > 1 {
+            let flags = &self.workers[usize::from(worker.0)];
+            flags.idle.store(u32::try_from(idle).unwrap_or(u32::MAX), SeqCst);
+            flags.oldest.store(oldest.map_or(NOBODY, |at| at.0), SeqCst);
+        }
+    }
+
+    /// Another worker that has an idle server.
+    pub fn worker_with_idle(&self, but: WorkerId) -> Option<WorkerId> {
+        self.others(but).find(|(_, flags)| flags.idle.load(SeqCst) > 0).map(|(worker, _)| worker)
+    }
+
+    /// The other worker whose waiter waits longest, and since when.
+    pub fn worker_with_oldest_waiter(&self, but: WorkerId) -> Option<(WorkerId, Instant)> {
+        let waiting = self.others(but).map(|(worker, flags)| (worker, flags.oldest.load(SeqCst)));
+        waiting.filter(|(_, at)| *at != NOBODY).min_by_key(|(_, at)| *at).map(|(worker, at)| (worker, Instant(at)))
+    }
+
+    fn others(&self, but: WorkerId) -> impl Iterator<Item = (WorkerId, &Flags)> {
+        let ids = (0..).map(WorkerId);
+        ids.zip(&self.workers).filter(move |(worker, _)| *worker != but)
+    }
+}
+
+/// What all workers of an engine share.
+#[derive(Debug)]
+pub struct Shared {
+    /// How many workers there are.
+    pub workers: u16,
+    /// Statements by content.
+    pub registry: Arc<Registry>,
+    /// Clients, over all workers.
+    pub clients: Permits,
+    pools: Mutex<SharedPools>,
+}
+
+#[derive(Debug, Default)]
+struct SharedPools {
+    pools: FxHashMap<(Arc<str>, Arc<str>), Arc<PoolShared>>,
+    databases: FxHashMap<Arc<str>, Arc<Permits>>,
+    users: FxHashMap<Arc<str>, Arc<Permits>>,
+}
+
+impl Shared {
+    /// Nothing in use yet.
+    pub fn new(workers: u16) -> Shared {
+        Shared { workers, registry: Arc::default(), clients: Permits::default(), pools: Mutex::default() }
+    }
+
+    /// What the workers' parts of the pool (`database`, `user`) share.
+    pub fn pool(&self, database: &Arc<str>, user: &Arc<str>) -> Arc<PoolShared> {
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = all.pools.get(&(database.clone(), user.clone())) {
+            return pool.clone();
+        }
+        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY) };
+        let pool = Arc::new(PoolShared {
+            permits: Permits::default(),
+            of_database: all.databases.entry(database.clone()).or_default().clone(),
+            of_user: all.users.entry(user.clone()).or_default().clone(),
+            workers: (0..self.workers).map(|_| flags()).collect(),
+        });
+        all.pools.insert((database.clone(), user.clone()), pool.clone());
+        pool
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_end_at_the_limit_and_come_back() {
+        let permits = Permits::default();
+        assert!(permits.try_take(2) && permits.try_take(2) && !permits.try_take(2));
+        permits.give_back();
+        assert!(permits.try_take(2));
+        assert!(permits.try_take(0), "a limit of 0 is none");
+    }
+
+    /// A waiter that the other workers can't see would wait beside their idle servers.
+    #[test]
+    fn the_oldest_waiter_of_the_other_workers_is_found() {
+        let shared = Shared::new(3);
+        let pool = shared.pool(&"shop".into(), &"app".into());
+        pool.publish(WorkerId(0), 0, Some(Instant(5)));
+        pool.publish(WorkerId(1), 2, None);
+        pool.publish(WorkerId(2), 0, Some(Instant(3)));
+        assert_eq!(pool.worker_with_oldest_waiter(WorkerId(1)), Some((WorkerId(2), Instant(3))));
+        assert_eq!(pool.worker_with_oldest_waiter(WorkerId(2)), Some((WorkerId(0), Instant(5))));
+        assert_eq!(pool.worker_with_idle(WorkerId(0)), Some(WorkerId(1)));
+        assert_eq!(pool.worker_with_idle(WorkerId(1)), None);
+    }
+}

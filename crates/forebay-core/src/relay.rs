@@ -1,0 +1,465 @@
+//! Bytes between a client and its server, both ways, with back-pressure: one side is not read while the other
+//! has more unwritten bytes than `relay_bytes_max`.
+
+use forebay_pgwire::frame::{self, FrameError};
+use forebay_pgwire::frontend::tag;
+use forebay_pgwire::write;
+use forebay_spec::{Report, Severity, errors};
+
+use crate::checkout::Checkout;
+use crate::ids::BufId;
+use crate::io::{Close, Io};
+use crate::leave::encode;
+use crate::reply::{Next, Relaying};
+use crate::request::{At, Forwarding, Step};
+use crate::session::client::{ClientKey, ClientState};
+use crate::session::server::{ServerKey, ServerState};
+use crate::session::{Body, IDLE};
+use crate::worker::Worker;
+
+/// A session's own memory is given back when it is empty and larger than this.
+const CARRY_BYTES_KEPT: usize = 1024;
+
+impl<I: Io> Worker<I> {
+    /// Bytes came from a client.
+    pub(crate) fn client_received(&mut self, io: &mut I, key: ClientKey, buf: BufId, data: &[u8]) {
+        let client = &mut self.clients[key];
+        match client.state {
+            ClientState::Idle | ClientState::Active if client.carry.is_empty() && !client.is_held => {
+                let taken = self.pump(io, key, Some(buf), data);
+                self.keep(io, key, &data[taken..]);
+            }
+            ClientState::Leaving => {}
+            _ => {
+                client.carry.extend_from_slice(data);
+                self.client_goes_on(io, key);
+            }
+        }
+    }
+
+    /// Keeps what can't be forwarded yet, and stops reading where that is too much.
+    fn keep(&mut self, io: &mut I, key: ClientKey, rest: &[u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.carry.extend_from_slice(rest);
+        self.balance_client(io, key);
+    }
+
+    /// Goes on with what was kept.
+    pub(crate) fn client_goes_on(&mut self, io: &mut I, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.state {
+            ClientState::Startup | ClientState::Login => self.login_goes_on(io, key),
+            ClientState::Console => self.console_goes_on(io, key),
+            ClientState::Idle | ClientState::Active if !client.is_held && !client.carry.is_empty() => {
+                let kept = std::mem::take(&mut client.carry);
+                let taken = self.pump(io, key, None, &kept);
+                self.put_back(key, kept, taken);
+                self.balance_client(io, key);
+            }
+            _ => self.balance_client(io, key),
+        }
+    }
+
+    /// Keeps what is left of bytes that were taken out of a client's own memory.
+    pub(crate) fn put_back(&mut self, key: ClientKey, mut kept: Vec<u8>, taken: usize) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        kept.drain(..taken);
+        if !kept.is_empty() || kept.capacity() <= CARRY_BYTES_KEPT {
+            // What came meanwhile stands behind.
+            kept.append(&mut client.carry);
+            client.carry = kept;
+        }
+        if client.carry.is_empty() && client.state == ClientState::Idle {
+            client.carry = Vec::new();
+        }
+    }
+
+    /// Forwards a client's messages as far as they can go. Returns the bytes dealt with.
+    fn pump(&mut self, io: &mut I, key: ClientKey, buf: Option<BufId>, data: &[u8]) -> usize {
+        let mut at = 0;
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut target = None;
+        while at < data.len() {
+            let Some(client) = self.clients.get_mut(key) else { break };
+            if client.body_left > 0 {
+                let n = (data.len() - at).min(client.body_left as usize);
+                client.body_left -= n as u32;
+                if client.body == Body::Forward {
+                    target = client.server;
+                    batch.received(at, at + n);
+                }
+                at += n;
+                continue;
+            }
+            let head = match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => {
+                    self.flush_to_server(io, key, &mut batch, buf, data);
+                    self.framing_fault(io, key, error);
+                    break;
+                }
+            };
+            let frame = At { data, start: at, head };
+            let Some(server_key) = client.server else {
+                match self.without_server(io, key, frame) {
+                    Alone::Took(n) => at += n,
+                    Alone::GoOn => {}
+                    Alone::Stop => break,
+                }
+                continue;
+            };
+            target = Some(server_key);
+            match self.forward_one(key, server_key, &mut batch, frame) {
+                Step::Took(n) => at += n,
+                Step::More => break,
+                Step::Hold => {
+                    self.clients[key].is_held = true;
+                    break;
+                }
+                Step::Leave => {
+                    at = data.len();
+                    self.flush_to_server(io, key, &mut batch, buf, data);
+                    self.client_leaves(io, key);
+                    break;
+                }
+                Step::Fault(report) => {
+                    self.flush_to_server(io, key, &mut batch, buf, data);
+                    self.stats.protocol_errors.add(1);
+                    self.refuse_and_close(io, key, *report);
+                    break;
+                }
+            }
+        }
+        if target.is_some() {
+            self.flush_to_server(io, key, &mut batch, buf, data);
+        }
+        batch.clear();
+        self.batch = batch;
+        at
+    }
+
+    fn forward_one(
+        &mut self,
+        key: ClientKey,
+        server_key: ServerKey,
+        batch: &mut crate::session::batch::Batch,
+        frame: At<'_>,
+    ) -> Step {
+        let client = &mut self.clients[key];
+        let server = &mut self.servers[server_key];
+        if server.expect.is_empty() {
+            client.request_at = self.now;
+        }
+        let pool = &self.pools[server.pool.0 as usize];
+        Forwarding {
+            client,
+            server,
+            cache: &mut self.cache,
+            batch,
+            stats: &pool.stats.stats,
+            server_statements_max: pool.statements_max(),
+            client_statements_max: self.tables.config.limits.client_statements_max,
+        }
+        .step(frame)
+    }
+
+    fn framing_fault(&mut self, io: &mut I, key: ClientKey, error: FrameError) {
+        self.stats.protocol_errors.add(1);
+        let report = match error {
+            FrameError::TooLong { bytes, max } => errors::message_too_large(bytes, max),
+            FrameError::TooShort => errors::malformed_message(error),
+        };
+        self.refuse_and_close(io, key, report);
+    }
+
+    /// A message of a client that holds no server.
+    fn without_server(&mut self, io: &mut I, key: ClientKey, frame: At<'_>) -> Alone {
+        let now = self.now;
+        let client = &mut self.clients[key];
+        match frame.head.tag {
+            tag::TERMINATE => {
+                self.client_leaves(io, key);
+                return Alone::Stop;
+            }
+            tag::SYNC => {
+                client.is_skipping = false;
+                let mut out = std::mem::take(&mut self.scratch);
+                write::ready_for_query(&mut out, IDLE);
+                self.send_to_client(io, key, &out);
+                out.clear();
+                self.scratch = out;
+            }
+            // As PostgreSQL: after an error in a copy, the rest of the data is still on its way.
+            tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
+            _ if client.is_skipping => {}
+            tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FUNCTION_CALL => {
+                client.request_at = now;
+                if client.unsent > self.tables.config.limits.relay_bytes_max as usize {
+                    // It does not read its replies: it gets no more before it has.
+                    return Alone::Stop;
+                }
+                if let Some(report) = client.refusal.take() {
+                    return self.refuse_request(io, key, frame, &report);
+                }
+                return match self.checkout(io, key) {
+                    Checkout::Leased => Alone::GoOn,
+                    Checkout::Queued => Alone::Stop,
+                    Checkout::Refused(report) => self.refuse_request(io, key, frame, &report),
+                };
+            }
+            other => {
+                self.stats.protocol_errors.add(1);
+                let report = errors::unexpected_message(char::from(other).escape_default(), "in a session");
+                self.refuse_and_close(io, key, report);
+                return Alone::Stop;
+            }
+        }
+        self.drop_message(key, frame)
+    }
+
+    fn drop_message(&mut self, key: ClientKey, frame: At<'_>) -> Alone {
+        let Some(client) = self.clients.get_mut(key) else { return Alone::Stop };
+        let there = (frame.data.len() - frame.start).min(frame.head.bytes as usize);
+        client.body_left = frame.head.bytes - there as u32;
+        client.body = Body::Drop;
+        Alone::Took(there)
+    }
+
+    /// Answers a request that gets no server: as PostgreSQL answers one that fails, so that the session goes on.
+    fn refuse_request(&mut self, io: &mut I, key: ClientKey, frame: At<'_>, report: &Report) -> Alone {
+        let mut out = Vec::new();
+        encode(&mut out, report, Severity::Error);
+        if matches!(frame.head.tag, tag::QUERY | tag::FUNCTION_CALL) {
+            write::ready_for_query(&mut out, IDLE);
+        } else {
+            self.clients[key].is_skipping = true;
+        }
+        self.send_to_client(io, key, &out);
+        self.drop_message(key, frame)
+    }
+
+    fn flush_to_server(
+        &mut self,
+        io: &mut I,
+        key: ClientKey,
+        batch: &mut crate::session::batch::Batch,
+        buf: Option<BufId>,
+        data: &[u8],
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(server_key) = client.server else { return };
+        let server = &mut self.servers[server_key];
+        let bytes = batch.send(io, server.conn, buf, data);
+        server.unsent += bytes;
+        self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);
+        let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
+        self.settle_answers(io, key, server_key);
+        if is_full {
+            self.balance_client(io, key);
+        }
+        self.arm_client(key);
+    }
+
+    /// Answers of our own that wait for nothing are given at once.
+    fn settle_answers(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey) {
+        use crate::session::expect::Expect;
+        let server = &mut self.servers[server_key];
+        if !matches!(server.expect.front(), Some(Expect::Answer { .. })) {
+            return;
+        }
+        let mut batch = crate::session::batch::Batch::default();
+        let client = self.clients.get_mut(key);
+        let client_conn = client.as_ref().map(|c| c.conn);
+        Relaying { server, client, images: &mut self.images, batch: &mut batch }.settle();
+        if let Some(conn) = client_conn {
+            let bytes = batch.send(io, conn, None, &[]);
+            self.clients[key].unsent += bytes;
+        }
+    }
+
+    /// Bytes came from a server.
+    pub(crate) fn server_received(&mut self, io: &mut I, key: ServerKey, buf: BufId, data: &[u8]) {
+        let server = &mut self.servers[key];
+        match server.state {
+            ServerState::Connecting | ServerState::Tls => {
+                self.server_in_doubt(io, key, "bytes before they were due");
+                return;
+            }
+            ServerState::TlsAsked | ServerState::Login => {
+                server.carry.extend_from_slice(data);
+                self.handshake_goes_on(io, key);
+                return;
+            }
+            ServerState::Detaching => self.servers[key].enter(ServerState::Idle, self.now),
+            _ => {}
+        }
+        if self.servers[key].carry.is_empty() {
+            let taken = self.relay(io, key, Some(buf), data);
+            if let Some(server) = self.servers.get_mut(key) {
+                server.carry.extend_from_slice(&data[taken..]);
+            }
+        } else {
+            let mut kept = std::mem::take(&mut self.servers[key].carry);
+            kept.extend_from_slice(data);
+            let taken = self.relay(io, key, None, &kept);
+            if let Some(server) = self.servers.get_mut(key) {
+                kept.drain(..taken);
+                server.carry = kept;
+            }
+        }
+        self.after_replies(io, key);
+    }
+
+    /// Relays a server's messages as far as they can go. Returns the bytes dealt with.
+    fn relay(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) -> usize {
+        let mut at = 0;
+        let mut batch = std::mem::take(&mut self.batch);
+        while at < data.len() {
+            let Some(server) = self.servers.get_mut(key) else { break };
+            if server.body_left > 0 {
+                let n = (data.len() - at).min(server.body_left as usize);
+                server.body_left -= n as u32;
+                if server.body == Body::Forward && server.client.is_some() {
+                    batch.received(at, at + n);
+                }
+                at += n;
+                continue;
+            }
+            let head = match frame::head(&data[at..], u32::MAX) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(_) => {
+                    self.flush_to_client(io, key, &mut batch, buf, data);
+                    self.server_in_doubt(io, key, "a message of impossible length");
+                    break;
+                }
+            };
+            let client = server.client.and_then(|c| self.clients.get_mut(c));
+            let mut relaying = Relaying { server, client, images: &mut self.images, batch: &mut batch };
+            let (next, taken) = relaying.step(data, at, head);
+            at += taken;
+            match next {
+                Next::Continue => {}
+                Next::More => break,
+                Next::Ready => {
+                    self.flush_to_client(io, key, &mut batch, buf, data);
+                    self.request_ended(io, key);
+                }
+                Next::OwnDone(own) => self.own_done(io, key, own),
+                Next::CopyWithoutClient => self.fail_copy(io, key),
+                Next::Violation(what) => {
+                    self.flush_to_client(io, key, &mut batch, buf, data);
+                    self.server_in_doubt(io, key, what);
+                    break;
+                }
+            }
+        }
+        self.flush_to_client(io, key, &mut batch, buf, data);
+        batch.clear();
+        self.batch = batch;
+        at
+    }
+
+    fn flush_to_client(
+        &mut self,
+        io: &mut I,
+        key: ServerKey,
+        batch: &mut crate::session::batch::Batch,
+        buf: Option<BufId>,
+        data: &[u8],
+    ) {
+        let Some(server) = self.servers.get_mut(key) else { return };
+        let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) else {
+            batch.clear();
+            return;
+        };
+        let bytes = batch.send(io, client.conn, buf, data);
+        client.unsent += bytes;
+        self.pools[server.pool.0 as usize].stats.stats.sent_bytes.add(bytes as u64);
+        if client.unsent > self.tables.config.limits.relay_bytes_max as usize && !server.is_paused {
+            server.is_paused = true;
+            io.pause_read(server.conn);
+        }
+    }
+
+    /// Bytes of our own for a client.
+    pub(crate) fn send_to_client(&mut self, io: &mut I, key: ClientKey, bytes: &[u8]) {
+        let client = &mut self.clients[key];
+        client.unsent += bytes.len();
+        io.send(client.conn, &[crate::io::Slice::Bytes(bytes)]);
+    }
+
+    /// Bytes of our own for a server.
+    pub(crate) fn send_to_server(&mut self, io: &mut I, key: ServerKey, bytes: &[u8]) {
+        let server = &mut self.servers[key];
+        server.unsent += bytes.len();
+        io.send(server.conn, &[crate::io::Slice::Bytes(bytes)]);
+    }
+
+    /// A client has taken bytes: its server is read again when enough are gone.
+    pub(crate) fn client_sent(&mut self, io: &mut I, key: ClientKey, bytes: usize) {
+        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
+        let client = &mut self.clients[key];
+        client.unsent = client.unsent.saturating_sub(bytes);
+        if client.unsent > half {
+            return;
+        }
+        if let Some(server) = client.server.and_then(|s| self.servers.get_mut(s))
+            && server.is_paused
+        {
+            server.is_paused = false;
+            io.resume_read(server.conn);
+        }
+        if client.is_paused || (!client.carry.is_empty() && client.state == ClientState::Idle) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A server has taken bytes: its client is read again when enough are gone.
+    pub(crate) fn server_sent(&mut self, io: &mut I, key: ServerKey, bytes: usize) {
+        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
+        let server = &mut self.servers[key];
+        server.unsent = server.unsent.saturating_sub(bytes);
+        if server.unsent <= half
+            && let Some(client_key) = server.client
+            && self.clients.get(client_key).is_some_and(|c| c.is_paused)
+        {
+            self.balance_client(io, client_key);
+        }
+    }
+
+    /// Reads from a client, or not: by what it has sent that could not go on, and by what its server has not taken.
+    pub(crate) fn balance_client(&mut self, io: &mut I, key: ClientKey) {
+        let limits = &self.tables.config.limits;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let server_unsent = client.server.and_then(|s| self.servers.get(s)).map_or(0, |s| s.unsent);
+        let is_blocked = !matches!(client.state, ClientState::Idle | ClientState::Active) || client.is_held;
+        let is_deaf = client.unsent > limits.relay_bytes_max as usize && client.server.is_none();
+        let is_too_much = server_unsent > limits.relay_bytes_max as usize
+            || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);
+        if is_too_much != client.is_paused {
+            client.is_paused = is_too_much;
+            if is_too_much { io.pause_read(client.conn) } else { io.resume_read(client.conn) }
+        }
+    }
+
+    /// The stream can't be trusted: the server is closed, never reused.
+    pub(crate) fn server_in_doubt(&mut self, io: &mut I, key: ServerKey, what: &str) {
+        let server = &self.servers[key];
+        let (conn, pool) = (server.conn, server.pool);
+        self.pool(pool).stats.stats.closed_in_doubt.add(1);
+        self.close_conn(io, conn, Close::Now);
+        self.server_lost(io, key, what);
+    }
+}
+
+/// What became of a message of a client without a server.
+enum Alone {
+    /// This many bytes are dealt with.
+    Took(usize),
+    /// It has a server, or an answer: the message is looked at again.
+    GoOn,
+    /// It must wait, or has left.
+    Stop,
+}

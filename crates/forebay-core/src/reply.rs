@@ -1,0 +1,350 @@
+//! A server's messages on their way to its client: each is paired with what asked for it.
+//!
+//! Rows and copied data are decided on their heads and streamed; the few short messages that change what we
+//! know are looked at whole.
+
+use std::rc::Rc;
+
+use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, TransactionStatus, field, tag};
+use forebay_pgwire::frame::{HEAD_BYTES, Head};
+use forebay_pgwire::write;
+use forebay_spec::Severity;
+
+use crate::leave::encode;
+use crate::parameters::{Images, is_settable};
+use crate::session::Body;
+use crate::session::batch::Batch;
+use crate::session::client::Client;
+use crate::session::expect::{Change, Expect, Own};
+use crate::session::server::Server;
+
+/// Larger errors are streamed unread.
+const READ_BYTES_MAX: u32 = 65_536;
+
+/// What a reply means to the worker.
+pub(crate) enum Next {
+    /// Nothing more.
+    Continue,
+    /// More bytes are needed to decide.
+    More,
+    /// A request is answered: ReadyForQuery went to the client.
+    Ready,
+    /// A query of our own is answered; its error, if any, is in [`Server::own_error`].
+    OwnDone(Own),
+    /// The server waits for data to copy, and nobody is there to send it.
+    CopyWithoutClient,
+    /// The stream can't be trusted any more.
+    Violation(&'static str),
+}
+
+/// A server with the client that it serves, and what is needed to pass messages from one to the other.
+pub(crate) struct Relaying<'a> {
+    /// Who sends.
+    pub(crate) server: &'a mut Server,
+    /// Who receives; `None`: nobody, the replies are dropped.
+    pub(crate) client: Option<&'a mut Client>,
+    /// Known images.
+    pub(crate) images: &'a mut Images,
+    /// What goes out.
+    pub(crate) batch: &'a mut Batch,
+}
+
+impl Relaying<'_> {
+    /// Deals with the frame at `start`, of which what `data` holds is there.
+    #[inline]
+    pub(crate) fn step(&mut self, data: &[u8], start: usize, head: Head) -> (Next, usize) {
+        self.settle();
+        let end = data.len().min(start + head.bytes as usize);
+        match head.tag {
+            tag::DATA_ROW | tag::COPY_DATA | tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
+                return (Next::Continue, self.pass(start, end, head));
+            }
+            tag::ROW_DESCRIPTION
+            | tag::PARAMETER_DESCRIPTION
+            | tag::COPY_DONE
+            | tag::COPY_OUT_RESPONSE
+            | tag::FUNCTION_CALL_RESPONSE => {
+                if head.tag == tag::ROW_DESCRIPTION {
+                    self.pop(|e| matches!(e, Expect::Describe));
+                }
+                return (Next::Continue, self.pass(start, end, head));
+            }
+            _ => {}
+        }
+        if end - start < head.bytes as usize && head.bytes <= READ_BYTES_MAX {
+            return (Next::More, 0);
+        }
+        let body = &data[start + HEAD_BYTES..end];
+        let verdict = self.decide(head, body);
+        let taken = match verdict.0 {
+            Verdict::Pass => self.pass(start, end, head),
+            Verdict::Drop => self.drop_frame(start, end, head),
+        };
+        (verdict.1, taken)
+    }
+
+    /// Gives the answers whose turn has come, and forgets marks that have been passed.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            match self.server.expect.front() {
+                Some(Expect::CopyEnd) => {
+                    self.server.expect.pop_front();
+                }
+                Some(Expect::Answer { .. }) => {
+                    let Some(Expect::Answer { tag, change }) = self.server.expect.pop_front() else { return };
+                    if let Some(client) = &mut self.client {
+                        self.batch.owned().extend_from_slice(&[tag, 0, 0, 0, 4]);
+                        confirm(client, &change);
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn is_for_client(&self) -> bool {
+        self.client.is_some() && !matches!(self.server.expect.front(), Some(Expect::Own(_)))
+    }
+
+    #[inline]
+    fn pass(&mut self, start: usize, end: usize, head: Head) -> usize {
+        if !self.is_for_client() {
+            return self.drop_frame(start, end, head);
+        }
+        self.batch.received(start, end);
+        self.server.body_left = head.bytes - (end - start) as u32;
+        self.server.body = Body::Forward;
+        end - start
+    }
+
+    fn drop_frame(&mut self, start: usize, end: usize, head: Head) -> usize {
+        self.server.body_left = head.bytes - (end - start) as u32;
+        self.server.body = Body::Drop;
+        end - start
+    }
+
+    fn pop(&mut self, is_it: impl Fn(&Expect) -> bool) -> Option<Expect> {
+        if self.server.expect.front().is_some_and(is_it) { self.server.expect.pop_front() } else { None }
+    }
+
+    fn decide(&mut self, head: Head, body: &[u8]) -> (Verdict, Next) {
+        match head.tag {
+            tag::READY_FOR_QUERY => self.ready(body),
+            tag::COMMAND_COMPLETE => {
+                self.command_complete(body);
+                (Verdict::Pass, Next::Continue)
+            }
+            tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => {
+                self.pop(|e| matches!(e, Expect::Execute { .. }));
+                (Verdict::Pass, Next::Continue)
+            }
+            tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind)),
+            tag::NO_DATA => self.must_pop(|e| matches!(e, Expect::Describe)),
+            tag::PARSE_COMPLETE => self.parse_complete(),
+            tag::CLOSE_COMPLETE => self.close_complete(),
+            tag::ERROR_RESPONSE => self.error(head, body),
+            tag::PARAMETER_STATUS => self.parameter_status(body),
+            tag::COPY_IN_RESPONSE | tag::COPY_BOTH_RESPONSE => {
+                self.server.is_copying = true;
+                let next = if self.is_for_client() { Next::Continue } else { Next::CopyWithoutClient };
+                (Verdict::Pass, next)
+            }
+            _ => (Verdict::Drop, Next::Violation("a message of unknown type")),
+        }
+    }
+
+    fn must_pop(&mut self, is_it: impl Fn(&Expect) -> bool) -> (Verdict, Next) {
+        match self.pop(is_it) {
+            Some(_) => (Verdict::Pass, Next::Continue),
+            None => (Verdict::Drop, Next::Violation("an answer that nothing asked for")),
+        }
+    }
+
+    fn parse_complete(&mut self) -> (Verdict, Next) {
+        let Some(Expect::Parse { statement, relay, change }) = self.pop(|e| matches!(e, Expect::Parse { .. })) else {
+            return (Verdict::Drop, Next::Violation("ParseComplete that nothing asked for"));
+        };
+        statement.iter().for_each(|s| self.server.statements.is_there(s));
+        if let (Some(client), Some(change)) = (&mut self.client, &change) {
+            confirm(client, change);
+        }
+        (Verdict::relay_if(relay), Next::Continue)
+    }
+
+    fn close_complete(&mut self) -> (Verdict, Next) {
+        let Some(Expect::Close { evicted, relay }) = self.pop(|e| matches!(e, Expect::Close { .. })) else {
+            return (Verdict::Drop, Next::Violation("CloseComplete that nothing asked for"));
+        };
+        evicted.iter().for_each(|s| self.server.statements.is_gone(s));
+        (Verdict::relay_if(relay), Next::Continue)
+    }
+
+    fn command_complete(&mut self, body: &[u8]) {
+        if let Ok(CommandComplete { tag }) = CommandComplete::decode(body) {
+            match tag {
+                b"DISCARD ALL" => {
+                    self.forget_statements();
+                    self.server.is_set_known = false;
+                }
+                b"DEALLOCATE ALL" => self.forget_statements(),
+                b"SET" | b"RESET" => self.server.is_set_known = false,
+                _ => {}
+            }
+        }
+        if self.server.is_copying {
+            self.server.is_copying = false;
+            self.forget_syncs_before_copy_end();
+        }
+        self.pop(|e| matches!(e, Expect::Execute { .. }));
+    }
+
+    fn forget_statements(&mut self) {
+        self.server.statements.clear();
+        if let Some(names) = self.client.as_mut().and_then(|c| c.statements.as_mut()) {
+            names.clear();
+        }
+    }
+
+    /// While it copies in, the server ignores Sync: those that went out before the end of the data, or are the
+    /// last thing that went out, get no answer.
+    fn forget_syncs_before_copy_end(&mut self) {
+        let end = self.server.expect.iter().position(|e| matches!(e, Expect::CopyEnd));
+        let end = end.unwrap_or(self.server.expect.len());
+        let mut at = 0;
+        self.server.expect.retain(|e| {
+            at += 1;
+            at > end || !matches!(e, Expect::Sync)
+        });
+    }
+
+    fn ready(&mut self, body: &[u8]) -> (Verdict, Next) {
+        let Ok(status) = TransactionStatus::decode(body) else {
+            return (Verdict::Drop, Next::Violation("a malformed ReadyForQuery"));
+        };
+        self.server.status = status;
+        self.server.late = None;
+        self.server.is_copying = false;
+        match self.server.expect.pop_front() {
+            Some(Expect::Query { .. } | Expect::Function | Expect::Sync) => {
+                // Marks behind the request that this ends: nothing will answer them.
+                while matches!(self.server.expect.front(), Some(Expect::CopyEnd)) {
+                    self.server.expect.pop_front();
+                }
+                let verdict = Verdict::relay_if(self.client.is_some());
+                (verdict, Next::Ready)
+            }
+            Some(Expect::Own(own)) => (Verdict::Drop, Next::OwnDone(own)),
+            _ => (Verdict::Drop, Next::Violation("ReadyForQuery that nothing asked for")),
+        }
+    }
+
+    fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Next) {
+        if head.bytes <= READ_BYTES_MAX {
+            let Ok(fields) = ErrorFields::decode(body) else {
+                return (Verdict::Drop, Next::Violation("a malformed ErrorResponse"));
+            };
+            let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
+            // After a FATAL error the connection ends, and what that means for the client is decided then.
+            if is_own || fields.is_fatal() {
+                self.server.own_error = Some(words(fields));
+                return (Verdict::Drop, Next::Continue);
+            }
+            if fields.sqlstate() == Some(b"57014")
+                && let Some(report) = self.server.late.take()
+            {
+                encode(self.batch.owned(), &report, Severity::Error);
+                self.skip_after_error();
+                return (Verdict::Drop, Next::Continue);
+            }
+            if let Some(Expect::DuplicateParse { name }) = self.server.expect.front() {
+                rename_error(self.batch.owned(), fields, name);
+                self.skip_after_error();
+                return (Verdict::Drop, Next::Continue);
+            }
+        }
+        self.skip_after_error();
+        (Verdict::Pass, Next::Continue)
+    }
+
+    fn skip_after_error(&mut self) {
+        if self.server.is_copying {
+            self.server.is_copying = false;
+            self.forget_syncs_before_copy_end();
+        }
+        if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
+            return;
+        }
+        let mut names = self.client.as_mut().and_then(|c| c.statements.as_mut());
+        let is_sync_sent = self.server.skip_to_sync(|change| {
+            if let Some(names) = &mut names {
+                names.undo(&change.name, change.before, change.segment);
+            }
+        });
+        self.server.is_skipping = !is_sync_sent;
+    }
+
+    fn parameter_status(&mut self, body: &[u8]) -> (Verdict, Next) {
+        let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
+            return (Verdict::Drop, Next::Violation("a malformed ParameterStatus"));
+        };
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
+        if !self.is_for_client() {
+            return (Verdict::Drop, Next::Continue);
+        }
+        let Some(client) = &mut self.client else { return (Verdict::Drop, Next::Continue) };
+        client.seen = self.images.with(&client.seen, &name, Some(&value));
+        if is_settable(&name) {
+            let lower = name.to_ascii_lowercase();
+            let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
+            let value = (!is_default).then_some(&*value);
+            client.wanted = self.images.with(&client.wanted, &lower, value);
+            self.server.set = self.images.with(&self.server.set, &lower, value);
+        }
+        (Verdict::Pass, Next::Continue)
+    }
+}
+
+enum Verdict {
+    Pass,
+    Drop,
+}
+
+impl Verdict {
+    fn relay_if(relay: bool) -> Verdict {
+        if relay { Verdict::Pass } else { Verdict::Drop }
+    }
+}
+
+fn confirm(client: &mut Client, change: &Change) {
+    if let Some(names) = &mut client.statements {
+        names.confirm(&change.name);
+    }
+}
+
+/// SQLSTATE and message of an error.
+pub(crate) fn words(fields: ErrorFields<'_>) -> (String, String) {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    (text(fields.sqlstate()), text(fields.message()))
+}
+
+/// The server's own error, with the client's name for the statement in its message.
+fn rename_error(out: &mut Vec<u8>, fields: ErrorFields<'_>, name: &[u8]) {
+    let message = [b"prepared statement \"", name, b"\" already exists"].concat();
+    let renamed: Vec<(u8, &[u8])> =
+        fields.iter().map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value })).collect();
+    write::error_response(out, &renamed);
+}
+
+/// Tells the client of reported values that differ from those it last saw.
+pub(crate) fn report_parameters(client: &mut Client, server: &Server, out: &mut Vec<u8>) {
+    if Rc::ptr_eq(&client.seen, &server.reported) {
+        return;
+    }
+    for (name, value) in server.reported.iter() {
+        if client.seen.get(name) != Some(value) {
+            write::parameter_status(out, &**name, &**value);
+        }
+    }
+    client.seen = server.reported.clone();
+}

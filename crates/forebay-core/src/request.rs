@@ -1,0 +1,350 @@
+//! A client's messages on their way to its server: framed, classified, renamed in place, and entered
+//! into the queue of what the server owes.
+//!
+//! A pipeline goes out as it came: what is not renamed is sent from the buffer it arrived in, and nothing
+//! inserts Flush or Sync.
+
+use std::sync::Arc;
+
+use forebay_pgwire::backend::tag as reply;
+use forebay_pgwire::frame::{HEAD_BYTES, Head};
+use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
+use forebay_pgwire::{rename, write};
+use forebay_spec::{Report, errors};
+
+use crate::session::Body;
+use crate::session::batch::Batch;
+use crate::session::client::Client;
+use crate::session::expect::{Change, Expect};
+use crate::session::server::Server;
+use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache, is_commit};
+use crate::stats::PoolStats;
+
+/// Bytes of a Query's text that tell whether it commits.
+const COMMIT_PREFIX_BYTES: usize = 64;
+
+/// Names of ours begin so; a client's own name that does is never taken for one of them.
+const OUR_PREFIX: &[u8] = b"fb_";
+
+/// What became of a frame.
+pub(crate) enum Step {
+    /// This many of the bytes at hand are dealt with; the rest of the frame, if any, is streamed.
+    Took(usize),
+    /// More bytes are needed to decide.
+    More,
+    /// A reply to an earlier message is needed to decide.
+    Hold,
+    /// The client leaves.
+    Leave,
+    /// The client is told, and closed.
+    Fault(Box<Report>),
+}
+
+/// A client with its server, and what is needed to pass messages from one to the other.
+pub(crate) struct Forwarding<'a> {
+    /// Who sends.
+    pub(crate) client: &'a mut Client,
+    /// Who receives.
+    pub(crate) server: &'a mut Server,
+    /// Known statements.
+    pub(crate) cache: &'a mut StatementCache,
+    /// What goes out.
+    pub(crate) batch: &'a mut Batch,
+    /// Counters.
+    pub(crate) stats: &'a PoolStats,
+    /// Named statements on a server; 0: they pass through unshared.
+    pub(crate) server_statements_max: u32,
+    /// Names of a client.
+    pub(crate) client_statements_max: u32,
+}
+
+/// A frame's place in the data at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'d> {
+    /// All bytes at hand.
+    pub(crate) data: &'d [u8],
+    /// Where the frame begins.
+    pub(crate) start: usize,
+    /// Its head.
+    pub(crate) head: Head,
+}
+
+impl<'d> At<'d> {
+    /// What is there of the frame.
+    fn bytes(self) -> &'d [u8] {
+        let end = self.data.len().min(self.start + self.head.bytes as usize);
+        &self.data[self.start..end]
+    }
+
+    fn is_whole(self) -> bool {
+        self.bytes().len() == self.head.bytes as usize
+    }
+
+    fn body(self) -> &'d [u8] {
+        &self.bytes()[HEAD_BYTES..]
+    }
+}
+
+impl Forwarding<'_> {
+    /// Deals with the frame at `at`.
+    #[inline]
+    pub(crate) fn step(&mut self, at: At<'_>) -> Step {
+        if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
+            return self.drop_frame(at);
+        }
+        match at.head.tag {
+            tag::QUERY => self.query(at),
+            tag::BIND => self.bind(at),
+            tag::EXECUTE => {
+                self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits });
+                self.forward(at, 0)
+            }
+            tag::SYNC => {
+                self.server.is_skipping = false;
+                self.server.expect.push_back(Expect::Sync);
+                self.server.segment = self.server.segment.wrapping_add(1);
+                self.forward(at, 0)
+            }
+            tag::PARSE => self.parse(at),
+            tag::DESCRIBE => self.describe(at),
+            tag::CLOSE => self.close(at),
+            tag::FLUSH | tag::COPY_DATA => self.forward(at, 0),
+            tag::COPY_DONE | tag::COPY_FAIL => {
+                if !self.server.expect.is_empty() {
+                    self.server.expect.push_back(Expect::CopyEnd);
+                }
+                self.forward(at, 0)
+            }
+            tag::FUNCTION_CALL => {
+                self.server.expect.push_back(Expect::Function);
+                self.forward(at, 0)
+            }
+            tag::TERMINATE => Step::Leave,
+            other => {
+                Step::Fault(Box::new(errors::unexpected_message(char::from(other).escape_default(), "in a session")))
+            }
+        }
+    }
+
+    fn is_sharing(&self) -> bool {
+        self.server_statements_max > 0
+    }
+
+    fn names(&mut self) -> &mut ClientStatements {
+        self.client.statements.get_or_insert_with(Box::default)
+    }
+
+    /// Passes the frame on, its first `skip` bytes replaced by what `batch` has been given.
+    #[inline]
+    fn forward(&mut self, at: At<'_>, skip: usize) -> Step {
+        let taken = at.bytes().len();
+        if skip <= taken {
+            self.batch.received(at.start + skip, at.start + taken);
+        }
+        self.client.body_left = at.head.bytes - taken as u32;
+        self.client.body = Body::Forward;
+        Step::Took(taken)
+    }
+
+    fn drop_frame(&mut self, at: At<'_>) -> Step {
+        let taken = at.bytes().len();
+        self.client.body_left = at.head.bytes - taken as u32;
+        self.client.body = Body::Drop;
+        Step::Took(taken)
+    }
+
+    fn query(&mut self, at: At<'_>) -> Step {
+        let text = at.body();
+        let commits = is_commit(&text[..text.len().min(COMMIT_PREFIX_BYTES)]);
+        self.server.expect.push_back(Expect::Query { commits });
+        self.server.statements.clear_unnamed();
+        if let Some(names) = &mut self.client.statements {
+            names.clear_unnamed();
+        }
+        self.forward(at, 0)
+    }
+
+    fn parse(&mut self, at: At<'_>) -> Step {
+        self.stats.client_parses.add(1);
+        if !self.is_sharing() {
+            self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
+            return self.forward(at, 0);
+        }
+        if !at.is_whole() {
+            return Step::More;
+        }
+        let Ok(parse) = Parse::decode(at.body()) else { return malformed("Parse") };
+        let segment = self.server.segment;
+        let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(parse.name, segment));
+        match found {
+            // A later unnamed Parse replaces an earlier one whatever became of it.
+            Lookup::Unconfirmed if !parse.name.is_empty() => return Step::Hold,
+            Lookup::Known(existing) if !parse.name.is_empty() => {
+                return self.parse_duplicate(at, parse.name, &existing);
+            }
+            _ => {}
+        }
+        if !parse.name.is_empty() && self.names().len() >= self.client_statements_max as usize {
+            return Step::Fault(Box::new(errors::too_many_statements(self.client_statements_max)));
+        }
+        let environment = self.client.wanted.environment();
+        let content = Content { text: parse.query, types: parse.types.as_bytes(), environment };
+        let is_named = !parse.name.is_empty();
+        let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
+        match self.server.statements.find(&statement, segment) {
+            Presence::Unconfirmed => Step::Hold,
+            Presence::Present => {
+                let change = self.change(parse.name, Some(statement), segment);
+                self.server.expect.push_back(Expect::Answer { tag: reply::PARSE_COMPLETE, change });
+                Step::Took(at.head.bytes as usize)
+            }
+            Presence::Absent => {
+                self.make_room(&statement);
+                let change = self.change(parse.name, Some(statement.clone()), segment);
+                self.stats.server_parses.add(1);
+                self.server.statements.parse_sent(&statement, segment);
+                let renamed = self.rename(at, rename::parse, parse.name, statement.name());
+                let expect = Expect::Parse { statement: Some(statement), relay: true, change: Some(change) };
+                self.server.expect.push_back(expect);
+                renamed
+            }
+        }
+    }
+
+    /// The server itself is made to say that the name exists; the reply is then given the client's name.
+    fn parse_duplicate(&mut self, at: At<'_>, name: &[u8], existing: &Arc<Statement>) -> Step {
+        if let Err(step) = self.ensure(existing) {
+            return step;
+        }
+        self.server.expect.push_back(Expect::DuplicateParse { name: name.into() });
+        self.rename(at, rename::parse, name, existing.name())
+    }
+
+    fn change(&mut self, name: &[u8], to: Option<Arc<Statement>>, segment: u32) -> Change {
+        let before = self.names().change(name, to, segment);
+        Change { name: name.into(), before, segment }
+    }
+
+    /// Gives the frame another name, or passes it on where that is the same.
+    fn rename(&mut self, at: At<'_>, with: Rename, from: &[u8], to: &[u8]) -> Step {
+        if from == to {
+            return self.forward(at, 0);
+        }
+        match with(self.batch.owned(), at.bytes(), to) {
+            Ok(Some(renamed)) => self.forward(at, renamed.skip),
+            Ok(None) => Step::More,
+            Err(_) => malformed("statement name"),
+        }
+    }
+
+    /// Sees that the server has `statement` when the next message reaches it.
+    fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Step> {
+        let segment = self.server.segment;
+        match self.server.statements.find(statement, segment) {
+            Presence::Present => Ok(()),
+            Presence::Unconfirmed => Err(Step::Hold),
+            Presence::Absent => {
+                self.make_room(statement);
+                self.stats.server_parses.add(1);
+                write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
+                self.server.statements.parse_sent(statement, segment);
+                let statement = Some(statement.clone());
+                self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
+                Ok(())
+            }
+        }
+    }
+
+    fn make_room(&mut self, statement: &Arc<Statement>) {
+        if !statement.is_shared() {
+            return;
+        }
+        if let Some(evicted) = self.server.statements.surplus(self.server_statements_max) {
+            write::close(self.batch.owned(), Target::STATEMENT, evicted.name());
+            self.server.statements.close_sent(&evicted, self.server.segment);
+            self.server.expect.push_back(Expect::Close { evicted: Some(evicted), relay: false });
+        }
+    }
+
+    fn bind(&mut self, at: At<'_>) -> Step {
+        self.stats.binds.add(1);
+        if !self.is_sharing() {
+            self.server.expect.push_back(Expect::Bind);
+            return self.forward(at, 0);
+        }
+        let Some(bind) = BindHead::decode(at.body()) else {
+            return if at.is_whole() { malformed("Bind") } else { Step::More };
+        };
+        self.with_statement(at, bind.statement, rename::bind, Expect::Bind)
+    }
+
+    fn describe(&mut self, at: At<'_>) -> Step {
+        if !at.is_whole() {
+            return Step::More;
+        }
+        let Ok(target) = Target::decode(at.body()) else { return malformed("Describe") };
+        if self.is_sharing() && target.is_statement() {
+            return self.with_statement(at, target.name, rename::describe, Expect::Describe);
+        }
+        self.server.expect.push_back(Expect::Describe);
+        self.forward(at, 0)
+    }
+
+    /// Passes on a message that uses a statement by the client's name for it.
+    fn with_statement(&mut self, at: At<'_>, name: &[u8], with: Rename, expect: Expect) -> Step {
+        let segment = self.server.segment;
+        let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
+        let step = match found {
+            Lookup::Unconfirmed => return Step::Hold,
+            Lookup::Known(statement) => {
+                if let Err(step) = self.ensure(&statement) {
+                    return step;
+                }
+                self.server.bound_commits = statement.is_commit();
+                self.rename(at, with, name, statement.name())
+            }
+            Lookup::Unknown => self.with_unknown_statement(at, name, with),
+        };
+        self.server.expect.push_back(expect);
+        step
+    }
+
+    /// The server says that it does not exist, in its own words.
+    fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Step {
+        if name.is_empty() && self.server.statements.has_unnamed() {
+            // Another client's unnamed statement must not answer to this one.
+            write::close(self.batch.owned(), Target::STATEMENT, b"");
+            self.server.statements.clear_unnamed();
+            self.server.expect.push_back(Expect::Close { evicted: None, relay: false });
+        }
+        if name.starts_with(OUR_PREFIX) {
+            return self.rename(at, with, name, &[b"?", name].concat());
+        }
+        self.forward(at, 0)
+    }
+
+    fn close(&mut self, at: At<'_>) -> Step {
+        if !at.is_whole() {
+            return Step::More;
+        }
+        let Ok(target) = Target::decode(at.body()) else { return malformed("Close") };
+        if !self.is_sharing() || !target.is_statement() {
+            self.server.expect.push_back(Expect::Close { evicted: None, relay: true });
+            return self.forward(at, 0);
+        }
+        let segment = self.server.segment;
+        if matches!(self.names().find(target.name, segment), Lookup::Unconfirmed) {
+            return Step::Hold;
+        }
+        // The server keeps the statement for others.
+        let change = self.change(target.name, None, segment);
+        self.server.expect.push_back(Expect::Answer { tag: reply::CLOSE_COMPLETE, change });
+        Step::Took(at.head.bytes as usize)
+    }
+}
+
+type Rename = fn(&mut Vec<u8>, &[u8], &[u8]) -> Result<Option<rename::Rename>, forebay_pgwire::DecodeError>;
+
+fn malformed(message: &str) -> Step {
+    Step::Fault(Box::new(errors::malformed_message(message)))
+}

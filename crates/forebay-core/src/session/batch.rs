@@ -1,0 +1,85 @@
+//! What one received buffer turns into for the other side: ranges of it, and bytes of our own between them.
+
+use crate::ids::{BufId, ConnId};
+use crate::io::{Io, Slice};
+
+enum Piece {
+    Received { start: u32, end: u32 },
+    Owned { start: u32, end: u32 },
+}
+
+/// Pieces in order of sending. Reused from buffer to buffer.
+#[derive(Default)]
+pub struct Batch {
+    pieces: Vec<Piece>,
+    owned: Vec<u8>,
+    owned_sent: usize,
+}
+
+/// Slices handed to the driver in one call.
+const SLICES_A_CALL: usize = 8;
+
+impl Batch {
+    /// Bytes `start..end` of the received data.
+    #[inline]
+    pub fn received(&mut self, start: usize, end: usize) {
+        if start == end {
+            return;
+        }
+        let (start, end) = (start as u32, end as u32);
+        match self.pieces.last_mut() {
+            Some(Piece::Received { end: last, .. }) if *last == start && self.owned.len() == self.owned_sent => {
+                *last = end
+            }
+            _ => {
+                self.close_owned();
+                self.pieces.push(Piece::Received { start, end });
+            }
+        }
+    }
+
+    /// A place to append bytes of our own.
+    pub fn owned(&mut self) -> &mut Vec<u8> {
+        &mut self.owned
+    }
+
+    fn close_owned(&mut self) {
+        if self.owned.len() > self.owned_sent {
+            self.pieces.push(Piece::Owned { start: self.owned_sent as u32, end: self.owned.len() as u32 });
+            self.owned_sent = self.owned.len();
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.owned.is_empty()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.owned.clear();
+        self.owned_sent = 0;
+    }
+
+    /// Sends all pieces to `conn` and is empty again. Returns the bytes sent. `data` are the received
+    /// bytes, of `buf` or, where that is `None`, of a session's own memory, to be copied.
+    pub fn send<I: Io>(&mut self, io: &mut I, conn: ConnId, buf: Option<BufId>, data: &[u8]) -> usize {
+        self.close_owned();
+        let mut bytes = 0;
+        for pieces in self.pieces.chunks(SLICES_A_CALL) {
+            let mut slices = [Slice::Bytes(&[]); SLICES_A_CALL];
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = match (piece, buf) {
+                    (Piece::Received { start, end }, Some(buf)) => Slice::Received { buf, start: *start, end: *end },
+                    (Piece::Received { start, end }, None) => Slice::Bytes(&data[*start as usize..*end as usize]),
+                    (Piece::Owned { start, end }, _) => Slice::Bytes(&self.owned[*start as usize..*end as usize]),
+                };
+                bytes += slice.len();
+            }
+            io.send(conn, &slices[..pieces.len()]);
+        }
+        self.clear();
+        bytes
+    }
+}

@@ -1,0 +1,187 @@
+//! A client's session: who it is, what it wants, and how far its bytes have come.
+//!
+//! | state | until | input |
+//! |---|---|---|
+//! | Startup | a startup message, or TLS | startup packets only |
+//! | Tls | the handshake ends | none |
+//! | Secret | Python tells the user's secret | kept |
+//! | Login | the proof is accepted | one message a step |
+//! | Greeting | a server's greeting for its parameters is known | kept |
+//! | Idle | a request arrives | requests |
+//! | Waiting | a server is free for it | kept, then not read |
+//! | Active | its server is given back | forwarded |
+//! | Console | it leaves | statements for Python |
+//! | Leaving | what was sent to it is written | dropped |
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use forebay_spec::Report;
+
+use crate::auth::client::ClientLogin;
+use crate::ids::ConnId;
+use crate::io::{Peer, TlsInfo};
+use crate::parameters::Image;
+use crate::pool::PoolId;
+use crate::session::Body;
+use crate::session::server::Server;
+use crate::slab::Key;
+use crate::statements::ClientStatements;
+use crate::time::Instant;
+
+/// Names a client of this worker.
+pub type ClientKey = Key<Client>;
+
+/// Where a client's session stands; the table is in the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ClientState {
+    Startup,
+    Tls,
+    Secret,
+    Login,
+    Greeting,
+    Idle,
+    Waiting,
+    Active,
+    Console,
+    Leaving,
+}
+
+/// The key of a client's CancelRequest: random, the client's own, never a server's.
+#[derive(Clone, Copy)]
+pub struct CancelSecret {
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl CancelSecret {
+    /// Takes 4 (protocol 3.0) or 32 bytes (3.2) of `random`.
+    pub fn new(random: [u8; 32], is_long: bool) -> CancelSecret {
+        CancelSecret { bytes: random, len: if is_long { 32 } else { 4 } }
+    }
+
+    /// The bytes that the client was told.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What is needed only while a client logs in.
+pub struct Login {
+    /// The protocol's minor version in force: 0 or 2.
+    pub minor: u16,
+    /// The state of its proof.
+    pub proof: Option<ClientLogin>,
+    /// The client has sent SSLRequest or GSSENCRequest and been answered `N`, or TLS is up.
+    pub is_negotiated: bool,
+    /// The session is for the console.
+    pub is_console: bool,
+}
+
+/// A client's session.
+pub struct Client {
+    /// Its connection.
+    pub conn: ConnId,
+    /// Unique over workers and time.
+    pub id: u64,
+    /// Where it stands.
+    pub state: ClientState,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Set once, by the step that verified it.
+    pub user: Arc<str>,
+    /// The name it asked for.
+    pub database: Arc<str>,
+    /// Its pool, once logged in.
+    pub pool: Option<PoolId>,
+    /// Parameter values it wants on its server: from its startup message, and changed since.
+    pub wanted: Rc<Image>,
+    /// Reported values as it last saw them.
+    pub seen: Rc<Image>,
+    /// Bytes received and not yet forwarded: a frame cut in two, or requests that wait.
+    pub carry: Vec<u8>,
+    /// Bytes still to come of the message being forwarded or dropped.
+    pub body_left: u32,
+    /// What becomes of them.
+    pub body: Body,
+    /// Its server.
+    pub server: Option<Key<Server>>,
+    /// Names it has prepared.
+    pub statements: Option<Box<ClientStatements>>,
+    /// The key of its CancelRequest.
+    pub cancel: CancelSecret,
+    /// Bytes sent to it and not yet written.
+    pub unsent: usize,
+    /// We stopped reading from it.
+    pub is_paused: bool,
+    /// Its next message waits for a reply to an earlier one.
+    pub is_held: bool,
+    /// Messages are dropped up to the next Sync, which is then answered.
+    pub is_skipping: bool,
+    /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
+    pub refusal: Option<Box<Report>>,
+    /// It came when there were too many, and holds no permit.
+    pub is_uncounted: bool,
+    /// Since when it is in its state.
+    pub since: Instant,
+    /// When it connected.
+    pub connected_at: Instant,
+    /// When its request under way, or its last one, arrived.
+    pub request_at: Instant,
+    /// When its transaction began.
+    pub transaction_at: Instant,
+    /// The earliest alarm set for it; `Instant(u64::MAX)`: none.
+    pub armed: Instant,
+    /// Present until it is logged in.
+    pub login: Option<Box<Login>>,
+    /// What TLS negotiated.
+    pub tls: Option<Box<TlsInfo>>,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(conn: ConnId, peer: Peer, empty: Rc<Image>, nobody: Arc<str>, now: Instant) -> Client {
+        Client {
+            conn,
+            id: 0,
+            state: ClientState::Startup,
+            peer,
+            user: nobody.clone(),
+            database: nobody,
+            pool: None,
+            wanted: empty.clone(),
+            seen: empty,
+            carry: Vec::new(),
+            body_left: 0,
+            body: Body::Drop,
+            server: None,
+            statements: None,
+            cancel: CancelSecret::new([0; 32], false),
+            unsent: 0,
+            is_paused: false,
+            is_held: false,
+            is_skipping: false,
+            refusal: None,
+            is_uncounted: false,
+            since: now,
+            connected_at: now,
+            request_at: now,
+            transaction_at: now,
+            armed: Instant(u64::MAX),
+            login: Some(Box::new(Login { minor: 0, proof: None, is_negotiated: false, is_console: false })),
+            tls: None,
+        }
+    }
+
+    /// Changes its state.
+    pub fn enter(&mut self, state: ClientState, now: Instant) {
+        self.state = state;
+        self.since = now;
+    }
+
+    /// Whether it is logged in and not leaving.
+    pub fn is_in_session(&self) -> bool {
+        matches!(self.state, ClientState::Idle | ClientState::Waiting | ClientState::Active)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a server still owes us, in order: the queue that pairs each reply with what asked for it.
+
+use std::sync::Arc;
+
+use crate::statements::Statement;
+
+/// A change to a client's names, to be confirmed by an answer or undone when the server skips the message.
+#[derive(Debug)]
+pub struct Change {
+    /// The client's name; empty: unnamed.
+    pub name: Box<[u8]>,
+    /// What it meant before.
+    pub before: Option<Arc<Statement>>,
+    /// The segment that the message belongs to.
+    pub segment: u32,
+}
+
+/// Why we sent a query of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// Set the parameters of the client that comes next.
+    Prepare,
+    /// See that an idle server is alive.
+    Check,
+    /// End the transaction of a client that left.
+    Rollback,
+    /// `server_reset_query`, in session mode.
+    Reset,
+}
+
+/// One thing that a server owes.
+#[derive(Debug)]
+pub enum Expect {
+    /// Everything up to ReadyForQuery.
+    Query {
+        /// The text commits: if the server is lost, the outcome is unknown.
+        commits: bool,
+    },
+    /// As `Query`, for FunctionCall.
+    Function,
+    /// ReadyForQuery.
+    Sync,
+    /// ParseComplete.
+    Parse {
+        /// What it prepares; `None` where statements pass through unshared.
+        statement: Option<Arc<Statement>>,
+        /// The answer goes to the client.
+        relay: bool,
+        /// What it does to the client's names.
+        change: Option<Change>,
+    },
+    /// CloseComplete.
+    Close {
+        /// The statement that we close to make room; `None`: the client's own Close, which is relayed.
+        evicted: Option<Arc<Statement>>,
+        /// The answer goes to the client.
+        relay: bool,
+    },
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData (after ParameterDescription for a statement).
+    Describe,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute {
+        /// As in `Query`.
+        commits: bool,
+    },
+    /// Nothing: the place where a CopyDone or CopyFail went out.
+    CopyEnd,
+    /// Nothing: an answer that we give ourselves when its turn comes.
+    Answer {
+        /// ParseComplete or CloseComplete.
+        tag: u8,
+        /// What the message did to the client's names.
+        change: Change,
+    },
+    /// An error that says "already exists" of our name and must say it of the client's.
+    DuplicateParse {
+        /// The client's name.
+        name: Box<[u8]>,
+    },
+    /// Everything up to ReadyForQuery, and none of it for a client.
+    Own(Own),
+}
+
+impl Expect {
+    /// Whether the server skips this after an error up to the next Sync.
+    pub fn is_skipped_after_error(&self) -> bool {
+        !matches!(self, Expect::Sync | Expect::Own(_))
+    }
+
+    /// Whether a reply to it ends the server's silence: something runs that a cancel could stop.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind | Expect::Own(_))
+    }
+
+    /// Whether its loss leaves the outcome of a commit unknown.
+    pub fn commits(&self) -> bool {
+        matches!(self, Expect::Query { commits: true } | Expect::Execute { commits: true })
+    }
+}

@@ -1,0 +1,201 @@
+//! Our session with a server: what it owes, what is set and prepared on it, whom it serves.
+//!
+//! | state | until |
+//! |---|---|
+//! | Connecting | the socket is connected |
+//! | TlsAsked | the server answers SSLRequest |
+//! | Tls | the handshake ends |
+//! | Login | ReadyForQuery |
+//! | Idle | a demand takes it |
+//! | Busy | an own query (parameters, check, rollback, reset) is answered |
+//! | Leased | its client gives it back |
+//! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
+//! | CancelWait | the cancel connections to it have ended |
+//! | Detaching | it is on its way to another worker |
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_spec::Report;
+
+use crate::ids::ConnId;
+use crate::io::TlsInfo;
+use crate::parameters::Image;
+use crate::pool::PoolId;
+use crate::session::client::Client;
+use crate::session::expect::Expect;
+use crate::session::{Body, IDLE};
+use crate::slab::Key;
+use crate::statements::{ServerStatements, Statement};
+use crate::time::Instant;
+
+/// Names a server of this worker.
+pub type ServerKey = Key<Server>;
+
+/// Where a server's session stands; the table is in the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ServerState {
+    Connecting,
+    TlsAsked,
+    Tls,
+    Login,
+    Idle,
+    Busy,
+    Leased,
+    Cleaning,
+    CancelWait,
+    Detaching,
+}
+
+/// Our session with a server.
+pub struct Server {
+    /// Its connection.
+    pub conn: ConnId,
+    /// Unique over workers and time.
+    pub id: u64,
+    /// Whom it belongs to.
+    pub pool: PoolId,
+    /// Which of the database's endpoints it is.
+    pub endpoint: u32,
+    /// Where it stands.
+    pub state: ServerState,
+    /// Whom it serves.
+    pub client: Option<Key<Client>>,
+    /// What it owes, in order.
+    pub expect: VecDeque<Expect>,
+    /// Number of the run of messages up to a Sync that is being sent.
+    pub segment: u32,
+    /// It has answered with an error and skips up to a Sync that has not been sent yet.
+    pub is_skipping: bool,
+    /// The head of `expect` has been answered by CopyInResponse or CopyBothResponse.
+    pub is_copying: bool,
+    /// The statement bound last commits.
+    pub bound_commits: bool,
+    /// A reply cut in two, to be decided whole.
+    pub carry: Vec<u8>,
+    /// Bytes still to come of the reply being relayed or dropped.
+    pub body_left: u32,
+    /// What becomes of them.
+    pub body: Body,
+    /// Bytes sent to it and not yet written.
+    pub unsent: usize,
+    /// We stopped reading from it.
+    pub is_paused: bool,
+    /// As of its last ReadyForQuery.
+    pub status: TransactionStatus,
+    /// What is prepared on it.
+    pub statements: ServerStatements,
+    /// Parameter values that clients have set on it, over its own defaults.
+    pub set: Rc<Image>,
+    /// `set` is known to hold.
+    pub is_set_known: bool,
+    /// Reported values, by their reported names.
+    pub reported: Rc<Image>,
+    /// Reported values at its login.
+    pub defaults: Rc<Image>,
+    /// The process on the server, and the key to cancel what it does.
+    pub remote_pid: u32,
+    /// 4 to 256 bytes.
+    pub remote_key: Box<[u8]>,
+    /// Cancel connections to it under way.
+    pub cancels: u32,
+    /// When the last of them was begun.
+    pub cancel_at: Instant,
+    /// Its request took too long and was cancelled: what its client is told instead of "canceled by user".
+    pub late: Option<Box<Report>>,
+    /// When it was opened.
+    pub opened_at: Instant,
+    /// When it is to be replaced; `Instant(u64::MAX)`: never.
+    pub expires_at: Instant,
+    /// Since when it is in its state.
+    pub since: Instant,
+    /// It is closed when it comes free.
+    pub is_close_needed: bool,
+    /// An error that an own query or the login was answered with: SQLSTATE and message.
+    pub own_error: Option<(String, String)>,
+    /// What TLS negotiated.
+    pub tls: Option<Box<TlsInfo>>,
+    /// Present until it is logged in.
+    pub login: Option<Box<crate::connect::ServerHandshake>>,
+}
+
+impl Server {
+    /// A connection that has just been begun.
+    pub fn new(conn: ConnId, id: u64, pool: PoolId, endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
+        Server {
+            conn,
+            id,
+            pool,
+            endpoint,
+            state: ServerState::Connecting,
+            client: None,
+            expect: VecDeque::new(),
+            segment: 0,
+            is_skipping: false,
+            is_copying: false,
+            bound_commits: false,
+            carry: Vec::new(),
+            body_left: 0,
+            body: Body::Drop,
+            unsent: 0,
+            is_paused: false,
+            status: IDLE,
+            statements: ServerStatements::default(),
+            set: empty.clone(),
+            is_set_known: true,
+            reported: empty.clone(),
+            defaults: empty,
+            remote_pid: 0,
+            remote_key: Box::default(),
+            cancels: 0,
+            cancel_at: now,
+            late: None,
+            opened_at: now,
+            expires_at: Instant(u64::MAX),
+            since: now,
+            is_close_needed: false,
+            own_error: None,
+            tls: None,
+            login: None,
+        }
+    }
+
+    /// Changes its state.
+    pub fn enter(&mut self, state: ServerState, now: Instant) {
+        self.state = state;
+        self.since = now;
+    }
+
+    /// Whether it could serve anyone: nothing owed, nothing half said, no transaction (R14).
+    pub fn is_clean(&self) -> bool {
+        self.expect.is_empty()
+            && self.status == IDLE
+            && self.carry.is_empty()
+            && self.body_left == 0
+            && !self.is_skipping
+            && !self.is_copying
+    }
+
+    /// Undoes what messages that the server skips would have changed, newest first, and forgets them: all
+    /// up to the next Sync. Returns whether that Sync has been sent.
+    pub fn skip_to_sync(&mut self, mut undo: impl FnMut(crate::session::expect::Change)) -> bool {
+        let skipped = self.expect.iter().position(|e| !e.is_skipped_after_error()).unwrap_or(self.expect.len());
+        let rest = self.expect.split_off(skipped);
+        let entries = std::mem::replace(&mut self.expect, rest);
+        for entry in entries.into_iter().rev() {
+            match entry {
+                Expect::Parse { statement, change, .. } => {
+                    statement.iter().for_each(|s: &Arc<Statement>| self.statements.is_gone(s));
+                    change.into_iter().for_each(&mut undo);
+                }
+                Expect::Close { evicted: Some(statement), .. } => self.statements.is_there(&statement),
+                Expect::Answer { change, .. } => undo(change),
+                _ => {}
+            }
+        }
+        !self.expect.is_empty()
+    }
+}

@@ -1,0 +1,172 @@
+//! A table with dense reuse of places. Grows by whole chunks, so that ten thousand idle clients cost
+//! ten thousand entries and not the next power of two.
+
+use std::marker::PhantomData;
+use std::ops::{Index, IndexMut};
+
+const CHUNK: usize = 128;
+
+/// A place in a [`Slab`], and the generation that tells its tenants apart.
+pub struct Key<T> {
+    index: u32,
+    generation: u32,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Key<T> {}
+impl<T> PartialEq for Key<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index && self.generation == other.generation
+    }
+}
+impl<T> Eq for Key<T> {}
+impl<T> std::fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+impl<T> Key<T> {
+    /// The place, without the generation.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+    /// A number that no other tenant of the slab ever has.
+    pub fn unique(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+    /// The key that [`Key::unique`] came from.
+    pub fn from_unique(n: u64) -> Self {
+        Key { index: n as u32, generation: (n >> 32) as u32, of: PhantomData }
+    }
+}
+
+struct Place<T> {
+    generation: u32,
+    tenant: Option<T>,
+}
+
+/// A table whose entries are found by [`Key`] in constant time.
+pub struct Slab<T> {
+    chunks: Vec<Box<[Place<T>]>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab { chunks: Vec::new(), free: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Slab<T> {
+    /// Puts `tenant` into a free place.
+    pub fn insert(&mut self, tenant: T) -> Key<T> {
+        if self.free.is_empty() {
+            let first = self.chunks.len() * CHUNK;
+            self.chunks.push((0..CHUNK).map(|_| Place { generation: 0, tenant: None }).collect());
+            let last = u32::try_from(first + CHUNK).expect("under 2^32 places");
+            self.free.extend((first as u32..last).rev());
+        }
+        let index = self.free.pop().expect("refilled above");
+        let place = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
+        place.tenant = Some(tenant);
+        self.len += 1;
+        Key { index, generation: place.generation, of: PhantomData }
+    }
+
+    /// Takes the tenant out; its key is dead.
+    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+        let place = self.chunks.get_mut(key.index as usize / CHUNK)?.get_mut(key.index as usize % CHUNK)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        let tenant = place.tenant.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(key.index);
+        self.len -= 1;
+        Some(tenant)
+    }
+
+    /// The tenant, if it is still there.
+    pub fn get(&self, key: Key<T>) -> Option<&T> {
+        let place = self.chunks.get(key.index as usize / CHUNK)?.get(key.index as usize % CHUNK)?;
+        if place.generation == key.generation { place.tenant.as_ref() } else { None }
+    }
+
+    /// The tenant, if it is still there.
+    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+        let place = self.chunks.get_mut(key.index as usize / CHUNK)?.get_mut(key.index as usize % CHUNK)?;
+        if place.generation == key.generation { place.tenant.as_mut() } else { None }
+    }
+
+    /// The key of whoever is at `index`, if anyone is.
+    pub fn key_at(&self, index: u32) -> Option<Key<T>> {
+        let place = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
+        place.tenant.as_ref()?;
+        Some(Key { index, generation: place.generation, of: PhantomData })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All tenants with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
+        self.chunks.iter().flatten().enumerate().filter_map(|(index, place)| {
+            let key = Key { index: index as u32, generation: place.generation, of: PhantomData };
+            place.tenant.as_ref().map(|tenant| (key, tenant))
+        })
+    }
+}
+
+impl<T> Index<Key<T>> for Slab<T> {
+    type Output = T;
+    fn index(&self, key: Key<T>) -> &T {
+        self.get(key).expect("a key in use names a tenant")
+    }
+}
+
+impl<T> IndexMut<Key<T>> for Slab<T> {
+    fn index_mut(&mut self, key: Key<T>) -> &mut T {
+        self.get_mut(key).expect("a key in use names a tenant")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A late event for an earlier tenant must not reach the one that took its place.
+    #[test]
+    fn a_key_dies_with_its_tenant() {
+        let mut slab = Slab::default();
+        let a = slab.insert("a");
+        assert_eq!(slab.remove(a), Some("a"));
+        let b = slab.insert("b");
+        assert_eq!(a.index(), b.index());
+        assert_eq!(slab.get(a), None);
+        assert_eq!(slab.remove(a), None);
+        assert_eq!(slab[b], "b");
+        assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn every_place_is_found_again_over_many_chunks() {
+        let mut slab = Slab::default();
+        let keys: Vec<_> = (0..1000).map(|i| slab.insert(i)).collect();
+        assert!(keys.iter().enumerate().all(|(i, k)| slab[*k] == i));
+        assert_eq!(slab.iter().count(), 1000);
+    }
+}
