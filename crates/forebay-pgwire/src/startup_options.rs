@@ -38,6 +38,10 @@ pub fn options(text: &[u8]) -> Result<Vec<(String, String)>, OptionsError> {
     let mut settings = Vec::new();
     let mut words = split(text).into_iter();
     while let Some(word) = words.next() {
+        if word == "--" {
+            // The end of switches; what follows would be an argument, and a server process takes none.
+            return words.next().map_or(Ok(settings), |word| Err(OptionsError::UnsupportedSwitch(word)));
+        }
         let setting = if let Some(long) = word.strip_prefix("--") {
             long.to_owned()
         } else if word == "-c" {
@@ -139,10 +143,16 @@ mod tests {
     /// `-e`, `-W 30` and others change settings under another name: passing them on unseen would leak state.
     #[test]
     fn another_switch_is_refused_by_name() {
-        for switch in ["-e", "-W", "-B", "word", "-", "--", "-x=1", "--=1", "-c=1", "-ec"] {
+        for switch in ["-e", "-W", "-B", "word", "-", "-x=1", "--=1", "-c=1", "-ec"] {
             let refused = options(format!("-c a=b {switch} 30").as_bytes());
             assert_eq!(refused, Err(OptionsError::UnsupportedSwitch(switch.to_owned())), "{switch}");
         }
+    }
+
+    #[test]
+    fn two_hyphens_end_the_switches() {
+        assert_eq!(read("-c a=b --"), pairs(&[("a", "b")]));
+        assert_eq!(options(b"-- -c a=b"), Err(OptionsError::UnsupportedSwitch("-c".to_owned())));
     }
 
     #[test]
