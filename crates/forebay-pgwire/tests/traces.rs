@@ -15,7 +15,7 @@ fn lines() -> impl Iterator<Item = &'static str> {
 
 /// All that one side sent after the first packet.
 fn sent_by(side: Side) -> Vec<u8> {
-    let messages = lines().skip(1).map(|line| text::parse(line).unwrap());
+    let messages = lines().skip(1).map(|line| text::parse(line).expect("a trace has only lines that are understood"));
     messages.filter(|message| message.0 == side).flat_map(|message| message.1).collect()
 }
 

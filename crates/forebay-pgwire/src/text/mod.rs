@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A column of a RowDescription is a name and a type where it is text of no table, otherwise all seven fields. `Frame`
-//! is a tag and a body of any kind, `Bytes` are bytes without a head. What [`print`] gives, [`parse`] turns into
+//! is a tag and a body of any kind, `Bytes` are bytes without a head. What [`print()`] gives, [`parse`] turns into
 //! the same bytes, for every input.
 
 mod item;
