@@ -225,7 +225,7 @@ def sample(table: SettingTable) -> str:
     names = {"databases": "[databases.app]", "users": "[users.app]"}
     for section, doc in table.sections:
         active = section == "databases"
-        out.append(f"\n{wrapped(doc)}{'' if section != 'users' else '# '}{names.get(section, f'[{section}]')}\n")
+        out.append(f"\n{wrapped(doc)}{'' if section != 'users' else '#'}{names.get(section, f'[{section}]')}\n")
         for row in table.settings:
             if row.section == section:
                 out.append(f"\n{wrapped(row.doc)}{sample_line(row, active and row.name == 'endpoints')}")
@@ -236,7 +236,7 @@ def sample_line(row: SettingRow, is_active: bool) -> str:
     """The setting itself, commented out unless active."""
     value = row.example if row.example is not None else row.default
     written = '{ env = "APP_PASSWORD" }' if row.type == "secret" else toml(value)
-    return f"{'' if is_active else '# '}{row.name} = {written}\n"
+    return f"{'' if is_active else '#'}{row.name} = {written}\n"
 
 
 def wrapped(doc: str) -> str:

@@ -678,7 +678,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "secret_without_user": FindingRow("FBC067", "error", "database \"{name}\" has a secret but no forced user", "set user, or move the secret to [users.NAME]"),
     "unusable_verifier": FindingRow("FBC068", "error", "database \"{name}\": a verifier can't log forebay in to a server", "give the plain password of the forced user, from env, file or command"),
     "not_translated": FindingRow("FBC070", "warning", "\"{name}\" has no counterpart: {reason}", None),
-    "translated_otherwise": FindingRow("FBC071", "warning", "\"{name}\" means something else here: {reason}", None),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),

@@ -229,7 +229,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=False,
         pgbouncer=None,
         field="buffers",
-        doc="Receive buffers of each worker, allocated at start.",
+        doc="Receive buffers of each worker, allocated at start; rounded up to a power of two.",
     ),
     Setting(
         section="engine",

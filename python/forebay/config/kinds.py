@@ -235,7 +235,7 @@ def _texts(reading: Reading) -> list[tuple[str, Node]] | None:
 def _endpoint(reading: Reading, node: Node, written: str, port_default: int | None) -> str | None:
     """The completed endpoint, or None after a report."""
     cause = None
-    if written.startswith(("/", "@")):
+    if written.startswith("/"):
         path = written if Path(written).name.startswith(_SOCKET_NAME) else f"{written}/{_SOCKET_NAME}{PORT_DEFAULT}"
         if len(path.encode()) <= UNIX_PATH_BYTES_MAX:
             return path

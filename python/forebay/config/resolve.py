@@ -11,7 +11,6 @@ from forebay.config.draft import Draft, Entity
 from forebay.config.secret import Secret
 
 _LEVELS = ("debug", "info", "warn", "error")
-_METHODS = {"scram-sha-256": "scram-sha256"}
 FALLBACK = "*"
 
 
@@ -118,7 +117,7 @@ def _auth(draft: Draft) -> resolved.AuthSettings:
     values = _section(draft, "auth")
     asks = bool(values.pop("query") or values.pop("secret_source"))
     kept = {name: values[name] for name in ("cache_for", "cache_negative_for", "ask_timeout")}
-    return resolved.AuthSettings(method=_METHODS.get(values["method"], values["method"]), ask_unknown=asks, **kept)
+    return resolved.AuthSettings(method=values["method"], ask_unknown=asks, **kept)
 
 
 def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) -> resolved.DatabaseConfig:

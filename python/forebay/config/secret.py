@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -138,25 +139,17 @@ class SecretReader:
                 return None
             timeout_s = us / 1e6
         try:
-            done = subprocess.run(
-                words,
-                cwd=self.base,
-                env=dict(self.environ),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
-            )
+            status, output = _run(words, self.base, self.environ, timeout_s)
         except subprocess.TimeoutExpired:
             self._failed(command, name, f'"{words[0]}" did not end within {timeout_s:g} s')
             return None
         except OSError as error:
             self._failed(command, name, f'"{words[0]}" could not be started: {error.strerror}')
             return None
-        if done.returncode != 0:
-            self._failed(command, name, f'"{words[0]}" ended with status {done.returncode}')
+        if status != 0:
+            self._failed(command, name, f'"{words[0]}" ended with status {status}')
             return None
-        return self._checked(command, done.stdout.decode(errors="replace").split("\n", 1)[0].rstrip("\r"), name)
+        return self._checked(command, output.decode(errors="replace").split("\n", 1)[0].rstrip("\r"), name)
 
     def _checked(self, node: Node, text: str, name: str) -> Secret | None:
         if not text:
@@ -172,6 +165,26 @@ class SecretReader:
 
     def _failed(self, node: Node, name: str, cause: str) -> None:
         self.report.add("secret_command_failed", node.place, name=name, cause=cause)
+
+
+def _run(words: list[str], folder: Path, environ: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
+    """Status and output of a program. Raises OSError, and TimeoutExpired after it has stopped what it started."""
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except BaseException:
+            # The whole group: a child of the program's that keeps its output open would be waited for without end.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output
 
 
 def exposure(file: int | Path) -> str | None:

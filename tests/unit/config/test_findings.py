@@ -1,0 +1,113 @@
+"""Each kind of mistake is found, at its place, with a code; a mistake that passes is found in production."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from forebay import config
+from forebay.config import Finding, Loaded
+
+Codes = Callable[..., list[tuple[str, int, int]]]
+
+
+def test_a_configuration_without_mistakes_has_no_findings(load: Callable[..., Loaded], minimal: str) -> None:
+    assert load(minimal).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("[listen]\nport = ", ("FBC001", 2, 8)),
+        ("[listne]\nport = 1", ("FBC004", 1, 2)),
+        ("listen = 5", ("FBC009", 1, 1)),
+        ("[listen]\nprot = 1", ("FBC005", 2, 1)),
+        ("[server_defaults]\nport = 1", ("FBC006", 2, 1)),
+        ("[users.ops]\nmin_pool_size = 1\nsecret = { env = 'APP' }", ("FBC006", 2, 1)),
+        ("[server_defaults]\nlevel = 'safe'", ("FBC007", 2, 1)),
+        ("[databases.x]\nendpoints = ['a:1']\non_pin = 'allow'", ("FBC007", 3, 1)),
+        ("[listen]\nport = '6432'", ("FBC010", 2, 8)),
+        ("[log]\nconnections = 1", ("FBC010", 2, 15)),
+        ("[server_defaults]\nquery_timeout = 5", ("FBC011", 2, 17)),
+        ("[server_defaults]\nquery_timeout = '5 parsecs'", ("FBC011", 2, 17)),
+        ("[limits]\nrelay_bytes_max = '1TB'", ("FBC012", 2, 19)),
+        ("[listen]\nport = 65536", ("FBC013", 2, 8)),
+        ("[limits]\nclient_login_timeout = '0s'", ("FBC013", 2, 24)),
+        ("[server_defaults]\npool_mode = 'sesion'", ("FBC014", 2, 13)),
+        ("[listen]\naddress = ['127.0.0.1', 'db.example.org']", ("FBC015", 2, 25)),
+        ("[databases.x]\nendpoints = ['a:1', 'b:0']", ("FBC016", 2, 21)),
+        ("[databases.x]\nendpoints = ['a b']", ("FBC016", 2, 14)),
+        ("[metrics]\naddress = '127.0.0.1'", ("FBC016", 2, 11)),
+        ("[listen]\nunix_mode = '999'", ("FBC017", 2, 13)),
+        (f"[databases.{'x' * 64}]\nendpoints = ['a:1']", ("FBC018", 1, 12)),
+        ("[databases.pgbouncer]\nendpoints = ['a:1']", ("FBC059", 1, 12)),
+        ("[log]\nlevel = '${LEVEL}'", ("FBC020", 2, 9)),
+        ("[log]\nlevel = '${1}'", ("FBC021", 2, 9)),
+    ],
+)
+def test_a_faulty_setting_is_found_where_it_stands(codes: Codes, text: str, finding: tuple[str, int, int]) -> None:
+    assert finding in codes(text)
+
+
+def test_every_mistake_of_a_file_is_found_at_once(codes: Codes) -> None:
+    text = "[listen]\nport = 'a'\nbacklog = 0\nx = 1\n[log]\nlevel = 'loud'"
+    assert [code for code, _, _ in codes(text)] == ["FBC010", "FBC013", "FBC005", "FBC014"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[listen]\nprot = 1", "port"),
+        ("[databse.x]\n", "databases"),
+        ("[server_defaults]\npool_mode = 'sesion'", "session"),
+        ("[server_defaults]\ndefault_pool_size = 3", "pool_size"),
+        ("[listen]\nlisten_addr = '::1'", "address"),
+        ("[databases.x]\nendpoints = ['a:1']\nhost = 'b'", "endpoints"),
+        ("[log]\nlevel = '${LEVLE}'", "LEVEL"),
+    ],
+)
+def test_a_finding_says_what_was_probably_meant(
+    load: Callable[..., Loaded], minimal: str, text: str, meant: str
+) -> None:
+    findings = load(f"{text}\n{minimal}", environ={"LEVEL": "info"}).findings
+    assert f'did you mean "{meant}"?' in [one.hint for one in findings]
+
+
+def test_a_missing_file_is_a_finding_and_no_exception() -> None:
+    [finding] = config.check("/nonexistent/forebay.toml")
+    assert finding.code == "FBC002"
+    assert finding.message == 'can\'t read "/nonexistent/forebay.toml": No such file or directory'
+
+
+def test_a_file_that_is_no_text_is_a_finding(tmp_path: object) -> None:
+    path = f"{tmp_path}/forebay.toml"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(b"[listen]\n\xff\n")
+    [finding] = config.check(path)
+    assert (finding.code, finding.message) == ("FBC003", "this is not UTF-8 text: byte 9, in line 2")
+
+
+def test_a_finding_is_printed_with_its_line_and_a_caret(only: Callable[..., Finding], minimal: str) -> None:
+    finding = only(f"{minimal}[log]\n\tlevel = 'loud'\n")
+    printed = config.render([finding]).split("\n", 1)
+    assert printed[0].endswith(
+        'forebay.toml:6:10: error FBC014: log.level: "loud" is not one of debug, info, warn, error'
+    )
+    assert printed[1] == "    6 | \tlevel = 'loud'\n      | \t        ^^^^^^\n"
+
+
+def test_a_printed_line_shows_no_secret(load: Callable[..., Loaded]) -> None:
+    text = (
+        '[databases.shop]\nendpoints = ["a:1"]\n[users.a]\nsecret = "hunter2"\n[users.b]\n"secret" = \'hun"ter2\'\n'
+        '[users.c]\nsecret = """\nhunter2"""\n[users]\nd = { secret = "hunter2", pool_sise = 3 }\n'
+    )
+    loaded = load(text)
+    assert "hunter2" not in config.render(loaded.findings)
+    assert "ter2" not in config.render(loaded.findings)
+    assert len([one for one in loaded.findings if one.code == "FBC030"]) == 4
+
+
+def test_a_syntax_error_beside_a_secret_does_not_show_it(only: Callable[..., Finding]) -> None:
+    finding = only('[users.a]\nsecret = "hunter2" x\n')
+    assert finding.code == "FBC001"
+    assert "hunter2" not in config.render([finding])

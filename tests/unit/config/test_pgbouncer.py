@@ -1,0 +1,115 @@
+"""A pgbouncer.ini does here what it did there, or says where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from forebay.config import Config, Finding, Loaded, render
+
+INI = """\
+;; the production file
+[databases]
+shop = host=10.0.0.5,::1 port=5433 dbname=store pool_size=5
+reports = user=report password='it''s' query_wait_timeout=1.5
+* = host=/var/run/postgresql
+
+[users]
+app = pool_mode=session max_user_connections=3
+
+[pgbouncer]
+listen_addr = 127.0.0.1, ::1
+listen_port = 6433
+auth_type = plain
+auth_file = userlist.txt
+admin_users = ops, app
+pool_mode = transaction
+default_pool_size = 15
+server_lifetime = 1800
+server_check_query = <empty>
+log_connections = 0
+"""
+
+
+@pytest.fixture
+def ini(usable: Callable[..., Config], tmp_path: Path) -> Callable[[str], Config]:
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n"ops" "file:/etc/passwd"\n')
+    return lambda text: usable(text, name="pgbouncer.ini")
+
+
+def test_the_common_settings_are_translated(ini: Callable[[str], Config]) -> None:
+    engine = ini(INI).engine
+    assert (engine.listen.addresses, engine.listen.port) == (("127.0.0.1", "::1"), 6433)
+    assert engine.auth.method == "password"
+    assert engine.console.admins == ("ops", "app")
+    shop, reports = engine.databases
+    assert (shop.endpoints, shop.dbname) == (("10.0.0.5:5433", "[::1]:5433"), "store")
+    assert (shop.pool.pool_size, reports.pool.pool_size) == (5, 15)
+    assert reports.endpoints == ("/tmp/.s.PGSQL.5432",)
+    assert (reports.forced_user, reports.forced_secret and reports.forced_secret.text) == ("report", "it's")
+    assert (reports.pool.query_wait_timeout, reports.pool.server_lifetime) == (1_500_000, 1_800_000_000)
+    assert engine.fallback_database is not None
+    assert engine.fallback_database.endpoints == ("/var/run/postgresql/.s.PGSQL.5432",)
+    assert engine.log.connections is False
+    app, ops = engine.users
+    assert (app.pool_mode, app.max_user_connections) == ("session", 3)
+    assert ops.secret is not None
+    assert ops.secret.text == "file:/etc/passwd"
+
+
+def test_what_is_not_set_has_pgbouncers_default(ini: Callable[[str], Config]) -> None:
+    engine = ini("[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n").engine
+    assert (engine.listen.addresses, engine.listen.unix) == ((), "/tmp")
+    assert (engine.auth.method, engine.limits.clients_max) == ("md5", 100)
+    assert engine.databases[0].pool.pool_mode == "session"
+    assert engine.limits.login_timeout == 60_000_000
+
+
+def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    text = (
+        "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
+        "[pgbouncer]\nauth_file = userlist.txt\nreserve_pool_size = 5\nlisten_prot = 1\nquery_timeout = 5s\n"
+        "auth_type = hba\n"
+    )
+    found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]
+    assert found == [
+        ("FBC070", 2, 12),
+        ("FBC072", 2, 37),
+        ("FBC070", 3, 2),
+        ("FBC070", 7, 1),
+        ("FBC072", 8, 1),
+        ("FBC073", 9, 17),
+        ("FBC014", 10, 13),
+    ]
+
+
+def test_included_files_are_read_in_their_place(ini: Callable[[str], Config], tmp_path: Path) -> None:
+    (tmp_path / "more.ini").write_text("[pgbouncer]\nlisten_port = 7000\n")
+    text = "[databases]\na = host=a\n%include more.ini\nb = host=b\n[pgbouncer]\nauth_file = userlist.txt\n"
+    engine = ini(text).engine
+    assert engine.listen.port == 7000
+    assert [one.name for one in engine.databases] == ["a", "b"]
+
+
+def test_a_file_that_includes_itself_ends(only: Callable[..., Finding], tmp_path: Path) -> None:
+    (tmp_path / "loop.ini").write_text("%include loop.ini\n")
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    text = "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n%include loop.ini\n"
+    assert only(text, name="p.ini").code == "FBC074"
+
+
+def test_a_setting_given_twice_is_said(only: Callable[..., Finding], tmp_path: Path) -> None:
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    finding = only(
+        "[databases]\na = host=a\n[pgbouncer]\nauth_file=userlist.txt\nlisten_port=1\nlisten_port=2\n", name="p.ini"
+    )
+    assert (finding.code, finding.line) == ("FBC008", 6)
+
+
+def test_a_faulty_user_list_shows_no_secret(load: Callable[..., Loaded], tmp_path: Path) -> None:
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n"ops" hunter2\n')
+    findings = load("[databases]\na = host=a\n[pgbouncer]\nauth_file=userlist.txt\n", name="p.ini").findings
+    assert [(one.code, one.line) for one in findings] == [("FBC075", 2)]
+    assert "hunter2" not in render(findings)

@@ -1,0 +1,79 @@
+"""Settings that do not go together are found at the check, not by the first client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from forebay.config import Loaded
+
+USER = '[users.app]\nsecret = { env = "APP" }\n'
+DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
+SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (f"{DATABASE}min_pool_size = 30\nuser = 'app'\n{USER}", "FBC050"),
+        (f"[listen]\naddress = '0.0.0.0'\n[auth]\ntype = 'trust'\n{DATABASE}{USER}", "FBC051"),
+        (f"[listen]\naddress = '10.0.0.1'\n[auth]\ntype = 'password'\n{DATABASE}{USER}", "FBC052"),
+        (USER, "FBC053"),
+        (f"[databases.shop]\ndbname = 'x'\n{USER}", "FBC054"),
+        (f"[databases.shop]\nendpoints = []\n{USER}", "FBC054"),
+        (f"[metrics]\naddress = '127.0.0.1:6432'\n{DATABASE}{USER}", "FBC055"),
+        (f"[metrics]\naddress = '0.0.0.0:6432'\n{DATABASE}{USER}", "FBC055"),
+        (f"[console]\nadmins = ['ops']\n{DATABASE}{USER}", "FBC056"),
+        (f"{DATABASE}min_pool_size = 3\n{USER}", "FBC057"),
+        (f"[listen]\naddress = []\n{DATABASE}{USER}", "FBC058"),
+        (f"{DATABASE}pool_size = 30\nmax_db_connections = 20\n{USER}", "FBC060"),
+        (DATABASE, "FBC061"),
+        (f"[auth]\nquery = 'select 1'\n{DATABASE}{USER}", "FBC062"),
+        (f"[auth]\nquery = 'select 1'\nuser = 'x'\n{DATABASE}{USER}", "FBC062"),
+        (f"{DATABASE}[users.app]\npool_size = 3\n", "FBC063"),
+        (f"[auth]\nquery = 'q'\nuser = 'app'\ndbname = 'x'\n{DATABASE}{USER}", "FBC064"),
+        (f"[limits]\nwait_bytes_max = '8KB'\n{DATABASE}{USER}", "FBC066"),
+        (f"{DATABASE}secret = {{ env = 'APP' }}\n{USER}", "FBC067"),
+        (f"{DATABASE}user = 'app'\nsecret = '{SCRAM}'\n{USER}", "FBC068"),
+        (f"[databases.'*']\nendpoints = ['a:1']\ndbname = 'x'\n{USER}", "FBC069"),
+        (f"[listen]\ntls.certificate = '/etc/hostname'\n{DATABASE}{USER}", "FBC041"),
+        (f"[listen]\ntls.mode = 'require'\n{DATABASE}{USER}", "FBC042"),
+        (f"{DATABASE}tls.mode = 'verify-ca'\n{USER}", "FBC043"),
+        (f"{DATABASE}tls.ca = 'nope.crt'\n{USER}", "FBC040"),
+        (f"[auth]\nsecret_source = 'nope.py'\n{DATABASE}{USER}", "FBC040"),
+    ],
+)
+def test_a_rule_that_is_broken_is_the_only_finding(load: Callable[..., Loaded], text: str, code: str) -> None:
+    assert [one.code for one in load(text).findings] == [code]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[auth]\ntype = 'trust'\n{DATABASE}[users.app]\n",
+        f"[listen]\naddress = '0.0.0.0'\n{DATABASE}{USER}",
+        f"[listen]\naddress = []\nunix = '/run/forebay'\n{DATABASE}{USER}",
+        f"{DATABASE}user = 'app'\nmin_pool_size = 3\n{USER}",
+        f"[auth]\nquery = 'select 1'\nuser = 'app'\n{DATABASE}{USER}",
+        f"[metrics]\naddress = ''\n{DATABASE}{USER}",
+        f"[server_defaults]\npool_size = 30\nmin_pool_size = 25\n{DATABASE}{USER}",
+    ],
+)
+def test_what_goes_together_is_no_finding(load: Callable[..., Loaded], text: str) -> None:
+    assert load(text).findings == ()
+
+
+def test_a_private_key_that_others_can_read_is_refused(load: Callable[..., Loaded], tmp_path: Path) -> None:
+    for name, mode in (("a.crt", 0o644), ("a.key", 0o644)):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(mode)
+    text = f"[listen]\ntls = {{ certificate = 'a.crt', key = 'a.key' }}\n{DATABASE}{USER}"
+    assert [one.code for one in load(text).findings] == ["FBC044"]
+    (tmp_path / "a.key").chmod(0o600)
+    assert load(text).findings == ()
+
+
+def test_a_faulty_value_is_not_reported_as_missing_too(load: Callable[..., Loaded]) -> None:
+    text = "[databases.shop]\nendpoints = ['a b']\n[users.app]\nsecret = { env = 'NOPE' }\n"
+    assert [one.code for one in load(text).findings] == ["FBC016", "FBC020"]
