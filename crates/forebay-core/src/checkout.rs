@@ -28,6 +28,9 @@ use crate::worker::{Message, Worker};
 /// costs more than a turn of the loop, and under load the queues of all workers are about equally long.
 const LEND_AFTER: Duration = Duration::from_millis(2);
 
+/// How many idle servers are looked at for one that has the client's parameters already.
+const ALIKE_AMONG: usize = 8;
+
 /// What became of a demand.
 pub enum Checkout {
     /// The client has a server.
@@ -54,14 +57,12 @@ impl<I: Io> Worker<I> {
         if pool.is_removed {
             return Checkout::Refused(Box::new(errors::database_removed(pool.database.clone())));
         }
-        if !pool.is_paused && pool.waiters.is_empty() {
-            while let Some(server) = self.pool(id).idle.pop_back() {
-                if !self.is_fit(io, server) {
-                    continue;
-                }
-                self.publish(id);
-                return if self.lease(io, server, key) { Checkout::Leased } else { Checkout::Queued };
-            }
+        if !pool.is_paused
+            && self.oldest_waiter(id).is_none()
+            && let Some(server) = self.take_idle(io, id, key)
+        {
+            self.publish(id);
+            return if self.lease(io, server, key) { Checkout::Leased } else { Checkout::Queued };
         }
         let pool = self.pool(id);
         if pool.waiters.len() >= waiters_max as usize {
@@ -81,6 +82,34 @@ impl<I: Io> Worker<I> {
         self.publish(id);
         self.supply(io, id);
         self.arm_client(key);
+    }
+
+    /// The idle server for a client: one with its parameters if there is one among the last freed, else the last freed.
+    fn take_idle(&mut self, io: &mut I, id: PoolId, key: ClientKey) -> Option<ServerKey> {
+        while !self.pool(id).idle.is_empty() {
+            let (clients, servers, pool) = (&self.clients, &self.servers, &mut self.pools[id.0 as usize]);
+            let wanted = &clients[key].wanted;
+            let is_alike = |server: &ServerKey| Rc::ptr_eq(&servers[*server].set, wanted);
+            let alike = pool.idle.iter().rev().take(ALIKE_AMONG).position(is_alike).unwrap_or(0);
+            let server = pool.idle.remove(pool.idle.len() - 1 - alike)?;
+            if self.is_fit(io, server) {
+                return Some(server);
+            }
+        }
+        None
+    }
+
+    /// Gives idle servers to those who wait.
+    fn serve(&mut self, io: &mut I, id: PoolId) {
+        while !self.pool(id).is_paused && !self.pool(id).idle.is_empty() && self.oldest_waiter(id).is_some() {
+            let Some(waiter) = self.pool(id).waiters.front().copied() else { return };
+            let Some(server) = self.take_idle(io, id, waiter.client) else { return };
+            self.pool(id).waiters.pop_front();
+            self.publish(id);
+            if self.lease(io, server, waiter.client) {
+                self.ready.push_back(waiter.client);
+            }
+        }
     }
 
     /// Whether an idle server can serve now. One that is too old is closed, one long unused is checked first.
@@ -108,6 +137,7 @@ impl<I: Io> Worker<I> {
         assert!(server.is_clean() && server.client.is_none(), "a server is handed out clean, to one client");
         let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
         server.client = Some(client_key);
+        server.is_leased = true;
         server.own_error = None;
         server.enter(ServerState::Leased, now);
         client.server = Some(key);
@@ -261,7 +291,10 @@ impl<I: Io> Worker<I> {
         }
         if is_over && !is_half_sent && mode != PoolMode::Session {
             self.part(key);
-            self.ready.push_back(client_key);
+            let client = &self.clients[client_key];
+            if !client.carry.is_empty() || client.is_paused {
+                self.ready.push_back(client_key);
+            }
         }
     }
 
@@ -289,7 +322,6 @@ impl<I: Io> Worker<I> {
             server.is_paused = false;
             io.resume_read(server.conn);
         }
-        let was_leased = matches!(server.state, ServerState::Leased | ServerState::Cleaning);
         if server.cancels > 0 {
             // A cancel that is still on its way must not hit the next client's request.
             server.enter(ServerState::CancelWait, now);
@@ -297,10 +329,9 @@ impl<I: Io> Worker<I> {
             return;
         }
         let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
+        let was_leased = std::mem::take(&mut server.is_leased);
         let pool = &mut self.pools[id.0 as usize];
-        if was_leased || server.state == ServerState::CancelWait {
-            pool.leased = pool.leased.saturating_sub(1);
-        }
+        pool.leased -= u32::from(was_leased);
         if is_close_needed || is_expired || pool.is_paused || pool.is_removed {
             self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
             return;
@@ -381,6 +412,7 @@ impl<I: Io> Worker<I> {
     /// Sees that servers are on their way for those who wait.
     pub(crate) fn supply(&mut self, io: &mut I, id: PoolId) {
         let me = self.id;
+        self.serve(io, id);
         let _ = self.oldest_waiter(id);
         let pool = self.pool(id);
         if pool.is_asking || pool.waiters.is_empty() || pool.is_paused {
@@ -490,15 +522,13 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;
+        pool.leased -= u32::from(server.is_leased);
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
-                pool.opening -= 1
+                pool.opening -= 1;
             }
-            ServerState::Leased | ServerState::Cleaning | ServerState::CancelWait => {
-                pool.leased = pool.leased.saturating_sub(1);
-            }
-            ServerState::Busy if server.client.is_some() => pool.leased = pool.leased.saturating_sub(1),
-            _ => pool.idle.retain(|k| *k != key),
+            ServerState::Idle => pool.idle.retain(|k| *k != key),
+            _ => {}
         }
         pool.stats.stats.closed.add(1);
         let label = pool.label();

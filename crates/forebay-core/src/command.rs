@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub servers: Vec<ServerRow>,
     /// Its part of each pool.
     pub pools: Vec<PoolRow>,
-    /// Databases paused.
+    /// Databases paused; `*`: all.
     pub paused: Vec<Arc<str>>,
 }
 

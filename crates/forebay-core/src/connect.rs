@@ -284,9 +284,11 @@ impl<I: Io> Worker<I> {
     fn login_hopeless(&mut self, io: &mut I, key: ServerKey, reply: &str) {
         let id = self.servers[key].pool;
         let endpoint = self.endpoint_name(key);
-        if let Some(ServerSecret::Plain { keys, .. }) = &mut self.pool(id).secret {
-            // The server may have changed its salt or its password.
-            *keys = None;
+        // The server may have another salt or another password by now.
+        match &mut self.pool(id).secret {
+            Some(ServerSecret::Plain { keys, .. }) => *keys = None,
+            Some(ServerSecret::Scram(_)) => self.pool(id).secret = None,
+            Some(ServerSecret::Md5(_)) | None => {}
         }
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);

@@ -396,6 +396,7 @@ impl<I: Io> Worker<I> {
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
         let shared = self.shared.pool(database, &server_user);
         let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats);
+        pool.is_paused = self.is_paused(database);
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
         let forced = target.forced_credential.as_ref();
         pool.secret = forced.or(own).and_then(Credential::server_secret);

@@ -105,7 +105,17 @@ impl<I: Io> Worker<I> {
         })
     }
 
+    /// Whether a pool of `database` that is made now has to wait.
+    pub(crate) fn is_paused(&self, database: &str) -> bool {
+        self.paused.iter().any(|paused| paused.as_deref().is_none_or(|d| d == database))
+    }
+
     fn set_paused(&mut self, io: &mut I, database: Option<&str>, is_paused: bool) {
+        // RESUME without a name undoes every PAUSE.
+        self.paused.retain(|paused| database.is_some() && paused.as_deref() != database);
+        if is_paused {
+            self.paused.push(database.map(Arc::from));
+        }
         for id in self.pools_of(database) {
             self.pool(id).is_paused = is_paused;
             if is_paused {
@@ -196,8 +206,7 @@ impl<I: Io> Worker<I> {
         for index in 0..self.pools.len() {
             let _ = self.oldest_waiter(PoolId(index as u32));
         }
-        let mut paused: Vec<_> = self.pools.iter().filter(|p| p.is_paused).map(|p| p.database.clone()).collect();
-        paused.dedup();
+        let paused = self.paused.iter().map(|d| d.clone().unwrap_or_else(|| "*".into())).collect();
         Snapshot {
             worker: self.id.0,
             clients: self.clients.iter().map(|(_, c)| self.client_row(c)).collect(),

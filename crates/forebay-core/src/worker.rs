@@ -104,6 +104,8 @@ pub struct Worker<I: Io> {
     pub(crate) is_draining: bool,
     /// Commands that are answered when what they wait for has come.
     pub(crate) pending: Vec<(CommandId, Command)>,
+    /// Databases that wait for RESUME; `None`: all.
+    pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     io: std::marker::PhantomData<fn(&mut I)>,
@@ -137,6 +139,7 @@ impl<I: Io> Worker<I> {
             last_id: 0,
             is_draining: false,
             pending: Vec::new(),
+            paused: Vec::new(),
             next_sweep: Instant(0),
             nobody: "".into(),
             io: std::marker::PhantomData,

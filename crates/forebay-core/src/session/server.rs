@@ -64,6 +64,8 @@ pub struct Server {
     pub state: ServerState,
     /// Whom it serves.
     pub client: Option<Key<Client>>,
+    /// It counts as leased: a client has it, or left it uncleaned.
+    pub is_leased: bool,
     /// What it owes, in order.
     pub expect: VecDeque<Expect>,
     /// Number of the run of messages up to a Sync that is being sent.
@@ -132,6 +134,7 @@ impl Server {
             endpoint,
             state: ServerState::Connecting,
             client: None,
+            is_leased: false,
             expect: VecDeque::new(),
             segment: 0,
             is_skipping: false,
