@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specgen import errors as error_pages
-from specgen import rust, settings, show
+from specgen import metrics, rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -19,7 +19,10 @@ def outputs(spec: Path) -> dict[str, str]:
     errors = load_errors(spec / "errors.toml")
     console = show.load(spec / "show.toml")
     configuration = settings.load(spec / "settings.toml")
-    return {
+    pages = {}
+    if (spec / "metrics.toml").exists():
+        pages["docs/reference/metrics.md"] = metrics.page(metrics.load(spec / "metrics.toml"))
+    return pages | {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
         "python/forebay/_generated/settings.py": settings.python(configuration),
         "python/forebay/_generated/forebay.toml": settings.sample(configuration),

@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::checks::every_place_is_inside;
+    use crate::fuzz_entry;
 
     /// `section.key[.key]` of the first entry that has it.
     fn lookup(document: &Document, path: &[&str]) -> Option<Node> {
@@ -290,12 +290,12 @@ admin_users = ops ; not a comment
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in any::<String>()) {
-            every_place_is_inside(&text, &read(&text));
+            fuzz_entry::ini(text.as_bytes());
         }
 
         #[test]
         fn any_text_of_ini_signs_is_read_without_a_panic(text in "(\\[databases\\]\n)?[\\[\\]%='\";#a \n\rÄ]{0,60}") {
-            every_place_is_inside(&text, &read(&text));
+            fuzz_entry::ini(text.as_bytes());
         }
 
         #[test]

@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::checks::every_place_is_inside;
+    use crate::fuzz_entry;
 
     fn entry<'a>(node: &'a Node, key: &str) -> &'a Entry {
         let Value::Table { entries } = &node.value else { panic!("{key} is asked of what is no table") };
@@ -163,12 +163,12 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in any::<String>()) {
-            every_place_is_inside(&text, &read(&text));
+            fuzz_entry::toml(text.as_bytes());
         }
 
         #[test]
         fn any_text_of_toml_signs_is_read_without_a_panic(text in "[\\[\\]{}=.,\"'#\\\\a1 \n\rÄ-]{0,60}") {
-            every_place_is_inside(&text, &read(&text));
+            fuzz_entry::toml(text.as_bytes());
         }
     }
 }

@@ -147,41 +147,6 @@ impl<'a> Locator<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod checks {
-    use super::*;
-
-    /// What every reader promises for every text.
-    pub(crate) fn every_place_is_inside(text: &str, document: &Document) {
-        for error in &document.errors {
-            is_inside(text, error.at);
-        }
-        node_is_inside(text, &document.root);
-        serde_json::from_str::<serde_json::Value>(&document.to_json()).expect("what we write is JSON");
-    }
-
-    fn node_is_inside(text: &str, node: &Node) {
-        is_inside(text, node.at);
-        match &node.value {
-            Value::Table { entries } => {
-                for entry in entries {
-                    is_inside(text, entry.at);
-                    node_is_inside(text, &entry.value);
-                }
-            }
-            Value::Array { items } => items.iter().for_each(|item| node_is_inside(text, item)),
-            _ => {}
-        }
-    }
-
-    fn is_inside(text: &str, at: At) {
-        assert!(text.get(at.start..at.end).is_some(), "{at:?} is not inside {text:?}");
-        let before = &text[..at.start];
-        assert_eq!(at.line, before.matches('\n').count() + 1);
-        assert_eq!(at.column, before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1);
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -68,7 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tree::checks::every_place_is_inside;
+    use crate::fuzz_entry;
 
     fn pairs(document: &Document) -> Vec<(String, String)> {
         let Value::Table { entries } = &document.root.value else { panic!("no table") };
@@ -93,7 +93,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "[\"a \n;Ä]{0,60}") {
-            every_place_is_inside(&text, &read(&text));
+            fuzz_entry::userlist(text.as_bytes());
         }
 
         #[test]

@@ -1,0 +1,4 @@
+//! A forebay.toml of any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| forebay_config::fuzz_entry::toml(data));
