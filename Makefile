@@ -11,6 +11,9 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 SEED ?= 1
 SECONDS ?= 60
 
+export PIP_QUIET := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .DEFAULT_GOAL := build
 .PHONY: build
 build: $(ENGINE) ## a release build into .venv, with the `forebay` command
@@ -19,12 +22,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("forebay needs Python 3.11 or newer; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-# What the command needs at run time, and maturin; again only when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q maturin==1.16.0
-	$(BIN)/maturin develop -q --release --extras up,auth-query
-	@touch $@ $(ENGINE)
+$(VENV)/.maturin: | $(BIN)/python
+	$(BIN)/pip install maturin==1.16.0
+	@touch $@
 
-$(ENGINE): $(RUST_SOURCES) | $(VENV)/.installed
-	$(BIN)/maturin develop -q --release --skip-install
+# maturin installs what the command needs at run time and leaves what is there already.
+$(ENGINE): $(RUST_SOURCES) pyproject.toml | $(VENV)/.maturin
+	$(BIN)/maturin develop -q --release --extras up,auth-query
 	@touch $@

@@ -3,6 +3,9 @@
 //! Every call that may block gives the interpreter lock away first. What crosses here is bytes, JSON and plain
 //! tuples; the types are Python's (`python/forebay/_engine.pyi`).
 
+mod batch;
+mod counters;
+mod engine;
 mod text;
 
 use pyo3::prelude::*;
@@ -15,6 +18,9 @@ fn version() -> &'static str {
 
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<engine::PyEngine>()?;
+    module.add_class::<batch::PyBatch>()?;
+    module.add("EngineError", module.py().get_type::<engine::EngineError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_toml, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_ini, module)?)?;

@@ -148,8 +148,13 @@ class Log:
         for name, count in self._limit.counts().items():
             event(logging.INFO, "log_suppressed", of=name, suppressed=count)
 
-    def _replace(self, handler: logging.StreamHandler[TextIO]) -> None:
-        _LOGGER.addHandler(handler)
+    def close(self) -> None:
+        """Lets go of the file; lines that come later are lost."""
+        self._replace(None)
+
+    def _replace(self, handler: logging.StreamHandler[TextIO] | None) -> None:
+        if handler is not None:
+            _LOGGER.addHandler(handler)
         if self._handler is not None:
             _LOGGER.removeHandler(self._handler)
             if self._path is not None:

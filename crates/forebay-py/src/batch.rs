@@ -1,0 +1,73 @@
+//! What waits in the outbox, as plain tuples.
+
+use forebay_core::command::Reply;
+use forebay_core::event::{Event, Field};
+use forebay_core::question::Question;
+use forebay_runtime::Batch;
+use pyo3::prelude::*;
+
+/// See `Batch` in `_engine.pyi`.
+#[pyclass(frozen, get_all, name = "Batch", module = "forebay._engine")]
+pub(crate) struct PyBatch {
+    events: Vec<EventTuple>,
+    events_dropped: u64,
+    secrets: Vec<(u16, u64, String, String)>,
+    consoles: Vec<(u16, u64, String, String)>,
+    replies: Vec<(u64, &'static str, Option<String>)>,
+}
+
+type EventTuple = (u8, &'static str, Option<&'static str>, u16, Vec<(&'static str, Value)>);
+
+/// A field's value.
+#[derive(Clone, IntoPyObject, IntoPyObjectRef)]
+enum Value {
+    Text(String),
+    Number(u64),
+}
+
+impl From<Batch> for PyBatch {
+    fn from(batch: Batch) -> PyBatch {
+        let (mut secrets, mut consoles) = (Vec::new(), Vec::new());
+        for (worker, id, question) in batch.questions {
+            match question {
+                Question::Secret { database, user } => {
+                    secrets.push((worker.0, id.0, database.to_string(), user.to_string()));
+                }
+                Question::Console { user, text } => {
+                    consoles.push((worker.0, id.0, user.to_string(), text.to_string()));
+                }
+                // Answered by the runtime's side thread; it never comes this far.
+                Question::SaltPassword { .. } => {}
+            }
+        }
+        PyBatch {
+            events: batch.events.into_iter().map(event).collect(),
+            events_dropped: batch.events_dropped,
+            secrets,
+            consoles,
+            replies: batch.replies.into_iter().map(|(_, id, reply)| named(id.0, reply)).collect(),
+        }
+    }
+}
+
+fn event(event: Event) -> EventTuple {
+    let fields = event.fields.into_iter().map(|(name, field)| {
+        let value = match field {
+            Field::Text(text) => Value::Text(text.to_string()),
+            Field::Number(number) => Value::Number(number),
+        };
+        (name, value)
+    });
+    (event.level as u8, event.name, event.code, event.worker.0, fields.collect())
+}
+
+fn named(id: u64, reply: Reply) -> (u64, &'static str, Option<String>) {
+    match reply {
+        Reply::Done => (id, "done", None),
+        Reply::Refused(because) => (id, "refused", Some(because.to_string())),
+        Reply::Snapshot(snapshot) => match serde_json::to_string(&*snapshot) {
+            Ok(json) => (id, "snapshot", Some(json)),
+            Err(error) => (id, "refused", Some(error.to_string())),
+        },
+    }
+}

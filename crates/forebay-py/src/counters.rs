@@ -1,0 +1,61 @@
+//! The workers' counters as one JSON text, summed over workers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use forebay_core::stats::{PoolStats, WorkerStats};
+use serde_json::json;
+
+/// A list of pools, by database and user; times in microseconds. Its reader is `forebay.observe.stats`.
+pub(crate) fn to_json(workers: &[Arc<WorkerStats>]) -> String {
+    let mut pools: BTreeMap<(Arc<str>, Arc<str>), [u64; NAMES.len()]> = BTreeMap::new();
+    for worker in workers {
+        for pool in &*worker.pools.lock().unwrap_or_else(PoisonError::into_inner) {
+            let sums = pools.entry((pool.database.clone(), pool.user.clone())).or_default();
+            for (sum, value) in sums.iter_mut().zip(values(&pool.stats)) {
+                *sum = sum.wrapping_add(value);
+            }
+        }
+    }
+    let rows = pools.iter().map(|((database, user), sums)| {
+        let mut row = json!({"database": **database, "user": **user});
+        for (name, sum) in NAMES.iter().zip(sums) {
+            row[name] = json!(sum);
+        }
+        row
+    });
+    serde_json::Value::Array(rows.collect()).to_string()
+}
+
+const NAMES: [&str; 12] = [
+    "assignments",
+    "transactions",
+    "requests",
+    "received_bytes",
+    "sent_bytes",
+    "transaction_us",
+    "request_us",
+    "wait_us",
+    "client_parses",
+    "server_parses",
+    "binds",
+    "logins",
+];
+
+/// In the order of [`NAMES`].
+fn values(stats: &PoolStats) -> [u64; NAMES.len()] {
+    [
+        stats.assignments.get(),
+        stats.transactions.get(),
+        stats.requests.get(),
+        stats.received_bytes.get(),
+        stats.sent_bytes.get(),
+        stats.transaction.sum_us.get(),
+        stats.request.sum_us.get(),
+        stats.wait.sum_us.get(),
+        stats.client_parses.get(),
+        stats.server_parses.get(),
+        stats.binds.get(),
+        stats.logins.get(),
+    ]
+}

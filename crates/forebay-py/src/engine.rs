@@ -1,0 +1,211 @@
+//! The engine for Python: start, reload, orders, answers, counters, stop.
+
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+use forebay_core::auth::Credential;
+use forebay_core::command::Command;
+use forebay_core::config::EngineConfig;
+use forebay_core::ids::{QuestionId, WorkerId};
+use forebay_core::question::Answer;
+use forebay_core::stats::WorkerStats;
+use forebay_runtime::{Engine, Outbox, ReloadError, StartError, fill_random};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::batch::PyBatch;
+use crate::counters;
+
+pyo3::create_exception!(forebay._engine, EngineError, pyo3::exceptions::PyException);
+
+/// A running engine: threads that serve clients without ever calling Python.
+#[pyclass(frozen, name = "Engine", module = "forebay._engine")]
+pub(crate) struct PyEngine {
+    // `None` once it is stopped. Readers are all calls but `stop`; none of them keeps it for long.
+    engine: RwLock<Option<Engine>>,
+    // Outlive the engine, so that its last words can be fetched.
+    outbox: Arc<Outbox>,
+    stats: Vec<Arc<WorkerStats>>,
+    listeners: Vec<String>,
+    metrics_address: Option<String>,
+    driver: &'static str,
+    driver_reason: Option<String>,
+    workers: u16,
+}
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    fn start(py: Python<'_>, config: &[u8]) -> PyResult<PyEngine> {
+        let config = read_config(config)?;
+        let engine = py.detach(|| Engine::start(config)).map_err(|error| start_error(&error))?;
+        Ok(PyEngine {
+            outbox: engine.outbox().clone(),
+            stats: engine.stats().to_vec(),
+            listeners: engine.listeners().to_vec(),
+            metrics_address: engine.metrics_address().map(|address| address.to_string()),
+            driver: engine.driver().name,
+            driver_reason: engine.driver().reason.clone(),
+            workers: engine.workers(),
+            engine: RwLock::new(Some(engine)),
+        })
+    }
+
+    fn reload(&self, py: Python<'_>, config: &[u8]) -> PyResult<()> {
+        let config = read_config(config)?;
+        py.detach(|| match &*self.read() {
+            Some(engine) => engine.reload(config).map_err(|error| reload_error(&error)),
+            None => Err(stopped()),
+        })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.outbox.fd()
+    }
+
+    fn take(&self, py: Python<'_>) -> PyBatch {
+        py.detach(|| PyBatch::from(self.outbox.take()))
+    }
+
+    #[pyo3(signature = (kind, argument = None))]
+    fn command(&self, py: Python<'_>, kind: &str, argument: Option<Argument>) -> PyResult<(u64, u16)> {
+        let command = command(kind, argument)?;
+        py.detach(|| match &*self.read() {
+            Some(engine) => Ok((engine.command(None, &command).0, self.workers)),
+            None => Err(stopped()),
+        })
+    }
+
+    #[pyo3(signature = (worker, question, secret))]
+    fn answer_secret(&self, py: Python<'_>, worker: u16, question: u64, secret: Option<&str>) -> PyResult<()> {
+        let credential = py
+            .detach(|| secret.map(|text| Credential::prepare(text, &mut fill_random)).transpose())
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.answer(py, worker, question, Answer::Secret(credential));
+        Ok(())
+    }
+
+    fn answer_console(&self, py: Python<'_>, worker: u16, question: u64, messages: &[u8]) {
+        self.answer(py, worker, question, Answer::Console(messages.into()));
+    }
+
+    fn answer_failed(&self, py: Python<'_>, worker: u16, question: u64, because: &str) {
+        self.answer(py, worker, question, Answer::Failed(because.into()));
+    }
+
+    fn stats(&self, py: Python<'_>) -> String {
+        py.detach(|| counters::to_json(&self.stats))
+    }
+
+    fn set_servers_usable(&self, usable: bool) {
+        if let Some(engine) = &*self.read() {
+            engine.set_servers_usable(usable);
+        }
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| {
+            let engine = self.engine.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            if let Some(engine) = engine {
+                engine.stop();
+            }
+        });
+    }
+
+    #[getter]
+    fn listeners(&self) -> Vec<String> {
+        self.listeners.clone()
+    }
+
+    #[getter]
+    fn metrics_address(&self) -> Option<String> {
+        self.metrics_address.clone()
+    }
+
+    #[getter]
+    fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    #[getter]
+    fn driver_reason(&self) -> Option<String> {
+        self.driver_reason.clone()
+    }
+
+    #[getter]
+    fn workers(&self) -> u16 {
+        self.workers
+    }
+}
+
+impl PyEngine {
+    fn read(&self) -> RwLockReadGuard<'_, Option<Engine>> {
+        self.engine.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// An answer for an engine that was stopped meanwhile has nobody left to read it.
+    fn answer(&self, py: Python<'_>, worker: u16, question: u64, answer: Answer) {
+        py.detach(|| {
+            if let Some(engine) = &*self.read() {
+                engine.answer(WorkerId(worker), QuestionId(question), answer);
+            }
+        });
+    }
+}
+
+/// What a command is about.
+#[derive(FromPyObject)]
+enum Argument {
+    Number(u64),
+    Name(String),
+}
+
+fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
+    let database = |argument: Option<Argument>| match argument {
+        None => Ok(None),
+        Some(Argument::Name(name)) => Ok(Some(name.into())),
+        Some(Argument::Number(_)) => Err(PyValueError::new_err("the argument is a database's name")),
+    };
+    match (kind, argument) {
+        ("pause", argument) => database(argument).map(Command::Pause),
+        ("resume", argument) => database(argument).map(Command::Resume),
+        ("reconnect", argument) => database(argument).map(Command::Reconnect),
+        ("kill", Some(Argument::Name(name))) => Ok(Command::Kill(name.into())),
+        ("kill_client", Some(Argument::Number(id))) => Ok(Command::KillClient(id)),
+        ("drain", None) => Ok(Command::Drain),
+        ("snapshot", None) => Ok(Command::Snapshot),
+        _ => Err(PyValueError::new_err(format!("\"{kind}\" is no command, or its argument is of another type"))),
+    }
+}
+
+fn read_config(json: &[u8]) -> PyResult<EngineConfig> {
+    // serde_json quotes what it could not read, and a secret might stand there: only the place is told.
+    serde_json::from_slice(json).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        failure("config", &format!("the resolved configuration can't be read at {place}"))
+    })
+}
+
+fn start_error(error: &StartError) -> PyErr {
+    let kind = match error {
+        StartError::Listen(e) | StartError::Metrics(e) if e.cause.kind() == std::io::ErrorKind::AddrInUse => {
+            "address_in_use"
+        }
+        StartError::Listen(_) | StartError::Metrics(_) => "address",
+        StartError::Driver(_) => "io",
+        StartError::System(_) => "system",
+        _ => "config",
+    };
+    failure(kind, &error.to_string())
+}
+
+fn reload_error(error: &ReloadError) -> PyErr {
+    failure("config", &error.to_string())
+}
+
+fn failure(kind: &str, message: &str) -> PyErr {
+    EngineError::new_err((message.to_owned(), kind.to_owned()))
+}
+
+fn stopped() -> PyErr {
+    PyRuntimeError::new_err("the engine is stopped")
+}

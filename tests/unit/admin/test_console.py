@@ -1,0 +1,189 @@
+"""The console: statements in, backend messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from forebay._generated.show import COLUMNS
+from forebay.admin.console import Console
+from forebay.admin.registration import Role
+from forebay.admin.registry import COMMANDS
+from forebay.admin.snapshot import Snapshot
+from forebay.observe.stats import Totals
+from tests.unit.admin.world import FakeBackend, Reply, client, engine_config, pool, read, server
+
+
+def ask(text: str, backend: FakeBackend | None = None, *, user: str = "ops") -> Reply:
+    """What the console says to `user`."""
+    return read(asyncio.run(Console(backend or FakeBackend()).answer(user, text)))
+
+
+def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
+    """Exporters read columns by name and position."""
+    backend = FakeBackend(
+        held=Snapshot([client()], [server()], [pool()], ["blog"]),
+        counted={"shop": Totals(xact_count=3)},
+        averaged={"shop": Totals(xact_count=1)},
+    )
+    for name, columns in COLUMNS.items():
+        reply = ask(f"SHOW {name}", backend)
+        assert reply.error is None, (name, reply.error)
+        assert reply.tag == "SHOW"
+        assert [column for column, _ in reply.columns] == [column for column, _ in columns], name
+        assert name == "help" or reply.rows, name
+
+
+def test_every_row_of_spec_has_a_command_and_every_command_a_row() -> None:
+    """SHOW HELP would name what is not there, or hide what is."""
+    shows = {name.removeprefix("show ") for name in COMMANDS if name.startswith("show ")}
+    assert shows == set(COLUMNS)
+    detail = ask("SHOW HELP").notices[0]["D"].upper()
+    for name in COMMANDS:
+        assert re.search(rf"^\t{name.upper()}\b", detail, re.MULTILINE), name
+
+
+def test_pools_are_shown_with_seconds_and_microseconds_of_the_longest_wait() -> None:
+    """Alerts on maxwait are the commonest ones there are."""
+    backend = FakeBackend(held=Snapshot(pools=[pool()]))
+    record = ask("show pools", backend).records()[0]
+    assert (record["database"], record["user"], record["cl_waiting"]) == ("shop", "app", "1")
+    assert (record["maxwait"], record["maxwait_us"], record["pool_mode"]) == ("1", "500000", "transaction")
+
+
+def test_clients_and_servers_are_linked_by_their_ptr() -> None:
+    """The one question asked in an incident is: who holds this server?"""
+    backend = FakeBackend(held=Snapshot([client(id=1188, server=7)], [server()]))
+    (held,) = ask("SHOW CLIENTS", backend).records()
+    (holder,) = ask("SHOW SERVERS", backend).records()
+    assert (held["link"], holder["link"]) == (holder["ptr"], held["ptr"])
+
+
+def test_databases_show_host_and_port_and_whether_they_are_paused() -> None:
+    """The exporter's pgbouncer_databases_* come from here."""
+    backend = FakeBackend(held=Snapshot(servers=[server()], pools=[pool()], paused=["blog"]))
+    shop, blog = ask("SHOW DATABASES", backend).records()
+    assert (shop["host"], shop["port"], shop["database"], shop["paused"]) == ("10.0.0.5", "5432", "shop_db", "0")
+    assert shop["current_connections"] == "1"
+    assert (blog["host"], blog["port"], blog["paused"]) == ("/run/pg/.s.PGSQL.5433", None, "1")
+
+
+def test_databases_that_the_fallback_serves_are_shown_once_they_are_used() -> None:
+    """They are in no file, so this is the only place to see them."""
+    config = engine_config('[databases."*"]\nendpoints = ["10.0.0.5:5432"]\n[users.ops]\nsecret = "x"\n')
+    backend = FakeBackend(config=config, held=Snapshot([client(database="tenant7")]))
+    (row,) = ask("SHOW DATABASES", backend).records()
+    assert (row["name"], row["database"], row["current_client_connections"]) == ("tenant7", "tenant7", "1")
+
+
+def test_the_version_names_the_driver_in_use() -> None:
+    """Whether io_uring could be had is decided at the start, and decides the speed."""
+    assert ask("SHOW VERSION").rows == [["forebay 0.1.0 (io_uring, 2 workers)"]]
+
+
+def test_a_viewer_may_look_and_not_touch() -> None:
+    """A monitoring user's password lies in many places."""
+    for name, command in COMMANDS.items():
+        backend = FakeBackend()
+        reply = ask(name, backend, user="eve")
+        if command.role is Role.ADMIN:
+            assert reply.error is not None, name
+            assert reply.error["C"] == "42501", name
+        else:
+            assert reply.error is None, name
+        assert backend.orders == []
+
+
+def test_commands_reach_the_service_with_their_database() -> None:
+    """PAUSE of the wrong database is an outage."""
+    backend = FakeBackend()
+    for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "KILL_CLIENT 0x4a3"):
+        assert ask(text, backend).error is None, text
+    assert backend.orders == [
+        ("pause", "shop"),
+        ("resume", None),
+        ("reconnect", "blog"),
+        ("kill", "shop"),
+        ("reload",),
+        ("kill_client", 0x4A3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "drain"),
+    [("SHUTDOWN", False), ("SHUTDOWN WAIT_FOR_CLIENTS", True), ("shutdown wait_for_servers", True)],
+)
+def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
+    """Deploy scripts rely on the difference."""
+    backend = FakeBackend()
+    assert ask(text, backend).tag == "SHUTDOWN"
+    assert backend.orders == [("shutdown", drain)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("PAUSE nowhere", "3D000"),
+        ("PAUSE forebay", "3D000"),
+        ("PAUSE shop blog", "42601"),
+        ("SHOW TEA", "42601"),
+        ("BREW", "42601"),
+        ("KILL_CLIENT", "22023"),
+        ("KILL_CLIENT one", "22023"),
+        ("SHUTDOWN LATER", "42601"),
+        ("SHOW POOLS; SHOW STATS", "42601"),
+        ("SET pool_size = 3", "55000"),
+    ],
+)
+def test_a_wrong_command_gets_an_error_with_code_and_hint(text: str, sqlstate: str) -> None:
+    """And the session lives on: the severity is ERROR."""
+    backend = FakeBackend()
+    reply = ask(text, backend)
+    assert reply.error is not None
+    assert (reply.error["S"], reply.error["C"], reply.kinds) == ("ERROR", sqlstate, "E")
+    assert re.search(r"\(FB9\d\d\)$", reply.error["H"])
+    assert backend.orders == []
+
+
+def test_a_refusal_of_the_engine_is_told_in_its_words() -> None:
+    """Such as RESUME of what is not paused."""
+    reply = ask("RESUME shop", FakeBackend(refuses="database shop is not paused"))
+    assert reply.error is not None
+    assert reply.error["M"] == "RESUME was refused: database shop is not paused"
+
+
+def test_an_exception_becomes_an_error_and_not_a_hanging_session() -> None:
+    """The client waits for ReadyForQuery, which follows only an answer."""
+
+    class Broken(FakeBackend):
+        async def snapshot(self) -> Snapshot:
+            raise RuntimeError("secret detail")
+
+    reply = ask("SHOW POOLS", Broken())
+    assert reply.error is not None
+    assert reply.error["C"] == "XX000"
+    assert "secret detail" not in str(reply.error)
+
+
+def test_parameters_that_drivers_set_are_taken_and_ignored() -> None:
+    """JDBC and Npgsql set some before the first query."""
+    reply = ask("SET extra_float_digits = 3")
+    assert (reply.tag, reply.notices[0]["M"]) == ("SET", "SET ignored")
+
+
+def test_an_empty_statement_is_answered_as_postgresql_does() -> None:
+    """Drivers ping with one."""
+    assert ask(" ; ").kinds == "I"
+
+
+def test_zero_bytes_in_a_text_do_not_shift_the_fields_behind_it() -> None:
+    """An application_name can hold anything."""
+    backend = FakeBackend(held=Snapshot([client(application_name="a\0b")]))
+    assert ask("SHOW CLIENTS", backend).records()[0]["id"] == "1187"
+
+
+def test_all_databases_paused_is_the_state_paused() -> None:
+    """Scripts wait for it after PAUSE."""
+    assert ["paused", "yes"] in ask("SHOW STATE", FakeBackend(held=Snapshot(paused=["blog", "shop"]))).rows
+    assert ["paused", "no"] in ask("SHOW STATE", FakeBackend(held=Snapshot(paused=["blog"]))).rows
