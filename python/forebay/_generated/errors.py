@@ -645,7 +645,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_mode": FindingRow("FBC017", "error", "{name}: \"{text}\" is not a file mode", "write four octal digits, such as \"0770\""),
     "bad_name": FindingRow("FBC018", "error", "\"{name}\" can't be the name of a {kind}: {cause}", None),
     "missing_variable": FindingRow("FBC020", "error", "the environment variable {name} is not set", "set it where forebay is started; ${{{name}:-text}} gives a text for when it is not"),
-    "bad_variable": FindingRow("FBC021", "error", "\"{text}\" does not name an environment variable", "write ${{NAME}}; a dollar sign before a brace is written $$"),
+    "bad_variable": FindingRow("FBC021", "error", "a name of letters, digits and _ and a closing brace must follow ${{", "write ${{NAME}}; $${{ stands for ${{ itself"),
     "unknown_override": FindingRow("FBC022", "warning", "the environment variable {name} overrides no setting", "FOREBAY_SECTION_NAME, or FOREBAY_DATABASES__NAME__SETTING"),
     "plain_secret": FindingRow("FBC030", "warning", "{name} stands in the file as plain text", "write {{ env = \"NAME\" }}, {{ file = \"PATH\" }} or {{ command = [\"PROGRAM\"] }} instead"),
     "bad_secret": FindingRow("FBC031", "error", "{name}: {cause}", "give one of {{ env = \"NAME\" }}, {{ file = \"PATH\" }}, {{ command = [\"PROGRAM\"] }}, {{ verifier = \"SCRAM-SHA-256$…\" }}"),

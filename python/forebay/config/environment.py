@@ -34,7 +34,7 @@ def _substituted(node: Node, environ: Mapping[str, str], report: Report) -> Node
             return "${"
         named = _NAME.fullmatch(match[1]) if match[0].endswith("}") else None
         if named is None:
-            report.add("bad_variable", node.place, text=match[0])
+            report.add("bad_variable", node.place)
             return ""
         name, default = named[1], named[2]
         if name not in environ and default is None:

@@ -16,6 +16,7 @@ from typing import Final
 from forebay._generated.settings import Setting
 from forebay.config import measures
 from forebay.config.finding import Report, closest
+from forebay.config.source import without_secrets
 from forebay.config.tree import Node
 
 Value = str | int | bool | tuple[str, ...]
@@ -248,7 +249,8 @@ def _endpoint(reading: Reading, node: Node, written: str, port_default: int | No
             cause = "the host is no name and no address" if host else "the host is missing"
         else:
             return f"{host}:{int(port)}"
-    reading.report.add("bad_endpoint", node.place, name=reading.name, text=written, cause=cause)
+    shown = without_secrets(written)
+    reading.report.add("bad_endpoint", node.place, name=reading.name, text=shown, cause=cause)
     return None
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-# The value of a key that holds a secret: a quoted text over one or more lines, or a bare word.
+_QUOTED = r"""("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"?|'(?:''|[^'\n])*'?"""
+# The value of a key that holds a secret: quoted text over one or more lines, a list, a table, or a bare word.
 _SECRET_VALUE = re.compile(
-    r"""(\b(?:secret|password|verifier)["']?\s*=\s*)"""
-    r'("{3}.*?"{3}|' + r"'{3}.*?'{3}" + r"""|"(?:\\.|[^"\\\n])*"?|'(?:''|[^'\n])*'?|[^\s{"'][^\s,}]*)""",
+    r"""(\b(?:secret|password|verifier)["']?\s*=\s*)""" + _QUOTED + r"|\[[^\n]*|\{[^\n}]*|[^\s,}]+)",
     re.DOTALL | re.IGNORECASE,
 )
+# In such a table, the values that say where the secret is are shown.
+_TABLE_VALUE = re.compile(r"(\w+\s*=\s*)" + _QUOTED + r"|[^\s,}]+)", re.DOTALL)
+_SHOWN_KEYS = ("env", "file", "command", "timeout")
+# user:password@ of a URL.
+_CREDENTIALS = re.compile(r"(://)([^@\s\"']*)(?=@)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +29,16 @@ class Source:
     path: str
     text: str = field(repr=False)
     holds_secrets: bool = False
+    _lines: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lines", tuple(without_secrets(self.text).split("\n")))
 
     def line(self, number: int) -> str | None:
         """Line `number`, from 1, with secrets starred out; None where there is none to show."""
         if self.holds_secrets:
             return None
-        lines = _SECRET_VALUE.sub(_starred, self.text).split("\n")
-        return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else None
+        return self._lines[number - 1].rstrip("\r") if 0 < number <= len(self._lines) else None
 
     def whole(self) -> Place:
         """The place of what concerns the whole text."""
@@ -60,6 +68,19 @@ class Place:
         """Characters of the range on its first line, at least 1."""
         covered = self.source.text.encode()[self.start : self.end].decode(errors="replace")
         return max(1, len(covered.split("\n", 1)[0].rstrip()))
+
+
+def without_secrets(text: str) -> str:
+    """`text` with a star for each character of a secret; lines and columns stay."""
+    return _CREDENTIALS.sub(_starred, _SECRET_VALUE.sub(_without_secret, text))
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    if not match[2].startswith("{"):
+        return _starred(match)
+    return match[1] + _TABLE_VALUE.sub(
+        lambda pair: pair[0] if pair[1].rstrip("= \t") in _SHOWN_KEYS else _starred(pair), match[2]
+    )
 
 
 def _starred(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from forebay import config
-from forebay.config import Finding, Loaded
+from forebay.config import Config, Finding, Loaded
 
 Codes = Callable[..., list[tuple[str, int, int]]]
 
@@ -105,6 +105,43 @@ def test_a_printed_line_shows_no_secret(load: Callable[..., Loaded]) -> None:
     assert "hunter2" not in config.render(loaded.findings)
     assert "ter2" not in config.render(loaded.findings)
     assert len([one for one in loaded.findings if one.code == "FBC030"]) == 4
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        '"hunter2"',
+        "'hunter2'",
+        '[ "hunter2" ]',
+        '{ plain = "hunter2" }',
+        '{ env = "APP", verifier = "hunter2" }',
+        '"${hunter2"',
+        "{ verifier = hunter2 }",
+        '"hunter2',
+    ],
+)
+def test_no_way_to_write_a_secret_shows_it(load: Callable[..., Loaded], secret: str) -> None:
+    findings = load(f"[databases.a]\nendpoints = ['a']\n[users.a]\nsecret = {secret}\n").findings
+    assert findings
+    assert "hunter2" not in config.render(findings)
+
+
+def test_a_password_in_a_url_is_not_shown(only: Callable[..., Finding], minimal: str) -> None:
+    finding = only(f"{minimal}[databases.x]\nendpoints = ['postgresql://app:hunter2@db/x']\n")
+    assert finding.code == "FBC016"
+    assert "hunter2" not in config.render([finding])
+
+
+def test_where_a_secret_is_looked_up_is_shown(only: Callable[..., Finding]) -> None:
+    finding = only('[databases.a]\nendpoints = ["a"]\n[users.a]\nsecret = { env = "NOPE" }\n')
+    assert 'secret = { env = "NOPE" }' in config.render([finding])
+
+
+def test_tables_with_headers_of_their_own_are_read(usable: Callable[..., Config], minimal: str) -> None:
+    engine = usable(
+        f"{minimal}[databases.shop.tls]\nmode = 'require'\n[server_defaults.tls]\nmode = 'disable'\n"
+    ).engine
+    assert [one.mode for one in engine.server_tls] == ["require"]
 
 
 def test_a_syntax_error_beside_a_secret_does_not_show_it(only: Callable[..., Finding]) -> None:
