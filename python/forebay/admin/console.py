@@ -22,8 +22,15 @@ from forebay.observe.log import event
 
 # Parameters that drivers set at the beginning of a session; PgBouncer's console takes and ignores them too.
 _SET_IGNORED: Final = frozenset(
-    ("application_name", "client_encoding", "datestyle", "default_transaction_isolation", "extra_float_digits")
-    + ("standard_conforming_strings", "timezone")
+    (
+        "application_name",
+        "client_encoding",
+        "datestyle",
+        "default_transaction_isolation",
+        "extra_float_digits",
+        "standard_conforming_strings",
+        "timezone",
+    )
 )
 
 

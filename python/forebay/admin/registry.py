@@ -6,8 +6,8 @@ from typing import Final
 
 from forebay.admin.command import kill, kill_client, pause, reconnect, reload, resume, shutdown
 from forebay.admin.registration import Command
-from forebay.admin.show import clients, config, databases, help as usage, lists, pools, servers, state, stats, totals
-from forebay.admin.show import users, version
+from forebay.admin.show import clients, config, databases, lists, pools, servers, state, stats, totals, users, version
+from forebay.admin.show import help as usage
 
 COMMANDS: Final[dict[str, Command]] = {
     command.name: command

@@ -1,7 +1,7 @@
 """The `forebay` command: a file a verb, loaded when the verb is used.
 
-The command group is `root`; `VERBS` is the registration: one line for each verb. A verb's module defines a click command
-called `command` and imports what it needs itself, so that `forebay --version` stays quick.
+The command group is `root`; `VERBS` is the registration: one line for each verb. A verb's module defines a click
+command called `command` and imports what it needs itself, so that `forebay --version` stays quick.
 """
 
 from __future__ import annotations

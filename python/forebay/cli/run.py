@@ -12,7 +12,9 @@ from forebay.control.source import FileSource
 
 @click.command("run")
 @click.argument("config", type=click.Path())
-@click.option("--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions.")
+@click.option(
+    "--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions."
+)
 def command(config: str, load: tuple[str, ...]) -> None:
     """Run the pooler with CONFIG (forebay.toml or pgbouncer.ini).
 

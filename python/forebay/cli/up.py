@@ -17,12 +17,16 @@ from forebay.control.source import TextSource
 
 @click.command("up")
 @click.option("--port", type=click.IntRange(0, 65535), default=6432, show_default=True, help="Where clients connect.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=9632, show_default=True, help="Where /metrics is.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), default=9632, show_default=True, help="Where /metrics is."
+)
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), help="State folder, with the data and the secrets."
 )
 @click.option("--server", metavar="DSN", help="Put forebay before this database instead of a PostgreSQL of its own.")
-@click.option("--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions.")
+@click.option(
+    "--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions."
+)
 def command(port: int, metrics_port: int, data: Path | None, server: str | None, load: tuple[str, ...]) -> None:
     """Start a PostgreSQL and forebay in front of it, in transaction mode.
 
@@ -69,5 +73,3 @@ def banner(front: Front, state: State, engine: Engine) -> list[str]:
         f"  psql '{front.dsn(address, 'forebay', state.passfile)}' -c 'SHOW POOLS'",
         "Ctrl-C stops it.",
     ]
-
-

@@ -19,16 +19,62 @@ from forebay.failure import Exit, Failure
 
 # What forebay uses of a connection string.
 _USED: Final = frozenset(
-    ("host", "hostaddr", "port", "user", "password", "passfile", "dbname", "sslmode", "sslrootcert", "sslcert", "sslkey")
+    (
+        "host",
+        "hostaddr",
+        "port",
+        "user",
+        "password",
+        "passfile",
+        "dbname",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+    )
 )
 # What libpq, drivers and ORMs know besides; it says how one connection behaves, so forebay passes over it.
 _PASSED_OVER: Final = frozenset(
-    """application_name fallback_application_name connect_timeout client_encoding options keepalives keepalives_idle
-    keepalives_interval keepalives_count tcp_user_timeout target_session_attrs load_balance_hosts channel_binding
-    require_auth sslnegotiation sslsni sslcompression sslpassword sslcrl sslcrldir sslcertmode ssl_min_protocol_version
-    ssl_max_protocol_version gssencmode gsslib krbsrvname gssdelegation replication min_protocol_version
-    max_protocol_version pgbouncer connection_limit pool_timeout schema statement_cache_size
-    prepared_statement_cache_size sslaccept pool_max_conns""".split()
+    [
+        "application_name",
+        "fallback_application_name",
+        "connect_timeout",
+        "client_encoding",
+        "options",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "channel_binding",
+        "require_auth",
+        "sslnegotiation",
+        "sslsni",
+        "sslcompression",
+        "sslpassword",
+        "sslcrl",
+        "sslcrldir",
+        "sslcertmode",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "gssencmode",
+        "gsslib",
+        "krbsrvname",
+        "gssdelegation",
+        "replication",
+        "min_protocol_version",
+        "max_protocol_version",
+        "pgbouncer",
+        "connection_limit",
+        "pool_timeout",
+        "schema",
+        "statement_cache_size",
+        "prepared_statement_cache_size",
+        "sslaccept",
+        "pool_max_conns",
+    ]
 )
 _VARIABLES: Final = {
     "PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password",
@@ -36,7 +82,9 @@ _VARIABLES: Final = {
     "PGSSLCERT": "sslcert", "PGSSLKEY": "sslkey",
 }  # fmt: skip
 _URI: Final = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
-_PAIR: Final = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<bare>(?:[^\s'\\]|\\.)*))(?=\s|$)", re.S)
+_PAIR: Final = re.compile(
+    r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<bare>(?:[^\s'\\]|\\.)*))(?=\s|$)", re.S
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +152,9 @@ def _uri(text: str) -> dict[str, str]:
             del given["port"]
     if path:
         given["dbname"] = unquote(path)
-    given.update({"user" if key == "username" else key: value for key, value in parse_qsl(query, keep_blank_values=True)})
+    given.update(
+        {"user" if key == "username" else key: value for key, value in parse_qsl(query, keep_blank_values=True)}
+    )
     return given
 
 
@@ -158,9 +208,7 @@ def _endpoint(host: str, port: str) -> str:
 def _tls(values: Mapping[str, str]) -> dict[str, str]:
     names = {"sslmode": "mode", "sslrootcert": "ca", "sslcert": "certificate", "sslkey": "key"}
     # `system` means the system's authorities, which is what forebay takes for verify-full without a file.
-    return {
-        ours: values[theirs] for theirs, ours in names.items() if theirs in values and values[theirs] != "system"
-    }
+    return {ours: values[theirs] for theirs, ours in names.items() if theirs in values and values[theirs] != "system"}
 
 
 def _from_passfile(path: Path, dsn: Dsn) -> str | None:

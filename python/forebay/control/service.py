@@ -34,7 +34,7 @@ from forebay.control.engine_link import EngineLink
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import build_lookup
 from forebay.control.source import Configuration, ConfigurationRefused, ConfigurationSource, keep_until_restart
-from forebay.failure import Exit, Failure
+from forebay.failure import Failure
 from forebay.observe.log import Log, event
 from forebay.observe.stats import PERIOD_S
 
@@ -144,7 +144,7 @@ class Service:
         )
         self._link = EngineLink(
             self._engine,
-            find_secret=lambda database, user: self._lookup.secrets.find(database, user),
+            find_secret=self._find_secret,
             answer_console=Console(self._backend).answer,
         )
         self._backend.link = self._link
@@ -211,6 +211,10 @@ class Service:
         self._log.report_suppressed()
         event(logging.INFO, "stop")
 
+    async def _find_secret(self, database: str, user: str) -> str | None:
+        # By way of the attribute, which a reload replaces.
+        return await self._lookup.secrets.find(database, user)
+
     async def _reload_by_signal(self) -> None:
         with contextlib.suppress(Refused):
             await self.reload()
@@ -243,11 +247,10 @@ def start_engine(configuration: Configuration) -> Engine:
     except EngineError as error:
         message, kind = error.args
         hints = {
-            "address_in_use": "Another process listens there: stop it, or choose another port.",
+            "address_in_use": "Another process listens there: stop it, or choose another port (listen.port; --port of `forebay up`).",
             "io": 'Set engine.io = "auto", or "epoll".',
         }
-        exit_code = Exit.CANNOT_REACH if kind == "address_in_use" else Exit.FINDINGS
-        raise Failure(message, hint=hints.get(kind), exit=exit_code) from None
+        raise Failure(message, hint=hints.get(kind)) from None
 
 
 def log_findings(findings: Sequence[Finding]) -> None:

@@ -95,6 +95,7 @@ class RepeatLimit(logging.Filter):
                 repeats.count = self._lines_max
         return held
 
+
 class _Repeats:
     """How often one kind of line came in the window under way."""
 

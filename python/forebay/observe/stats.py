@@ -117,6 +117,4 @@ class Averages:
         latest = self._samples[-1] if len(self._samples) == 2 else (now_s, totals)
         since, before = self._samples[0]
         seconds = latest[0] - since
-        return {
-            name: average(latest[1].get(name, Totals()), before.get(name, Totals()), seconds) for name in totals
-        }
+        return {name: average(latest[1].get(name, Totals()), before.get(name, Totals()), seconds) for name in totals}

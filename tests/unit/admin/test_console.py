@@ -12,6 +12,7 @@ from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
 from forebay.admin.snapshot import Snapshot
 from forebay.observe.stats import Totals
+
 from tests.unit.admin.world import FakeBackend, Reply, client, engine_config, pool, read, server
 
 

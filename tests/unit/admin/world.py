@@ -73,7 +73,7 @@ class FakeBackend:
     averaged: dict[str, Totals] = field(default_factory=dict)
     refuses: str | None = None
     orders: list[tuple[object, ...]] = field(default_factory=list)
-    identity: Identity = Identity("0.1.0", "io_uring", 2)
+    identity: Identity = field(default_factory=lambda: Identity("0.1.0", "io_uring", 2))
 
     def settings(self) -> Sequence[SettingLine]:
         return [SettingLine("listen.port", "6433", "6432", False), SettingLine("auth.type", "md5", "md5", True)]

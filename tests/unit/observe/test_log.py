@@ -31,7 +31,9 @@ def record(name: str, level: int = logging.WARNING, at: float = 0.0, **fields: o
 
 def test_a_text_line_can_be_split_at_spaces_again() -> None:
     """Values with spaces, quotes or line ends are quoted; those without are not."""
-    line = TextFormatter().format(record("checkout_timeout", pool="orders/app", waited_ms=5003, cause='a "b"\nc', no=None))
+    line = TextFormatter().format(
+        record("checkout_timeout", pool="orders/app", waited_ms=5003, cause='a "b"\nc', no=None)
+    )
     assert line == (
         "time=1970-01-01T00:00:00.000Z level=warn event=checkout_timeout pool=orders/app waited_ms=5003"
         ' cause="a \\"b\\"\\nc"'

@@ -13,11 +13,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from forebay import _engine
-from forebay.control.embedded.account import Account, may_enter, server_account
-from forebay.control.embedded.programs import MAJOR, Programs, find_programs
+from forebay.control.embedded.account import may_enter, server_account
+from forebay.control.embedded.programs import MAJOR, find_programs
 from forebay.control.embedded.state import State
 from forebay.failure import Exit, Failure
 
@@ -25,6 +25,13 @@ START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 60.0
 ROLE: Final = "app"
 DATABASE: Final = "app"
+ROLE_SQL: Final = """\
+SELECT 'CREATE ROLE ' || quote_ident(:'role') || ' LOGIN CREATEDB'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \\gexec
+ALTER ROLE :"role" PASSWORD :'verifier';
+SELECT 'CREATE DATABASE ' || quote_ident(:'database') || ' OWNER ' || quote_ident(:'role')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \\gexec
+"""
 # A Unix socket's path has 108 bytes, the last of them zero; the name in the folder takes 16 with its slash.
 _SOCKET_FOLDER_BYTES_MAX: Final = 107 - len("/.s.PGSQL.5432")
 _POLL_S: Final = 0.02
@@ -104,7 +111,8 @@ class EmbeddedServer:
         self._make_private(partial)
         self._run(
             "initdb", "--pgdata", str(partial), "--username=postgres", "--auth-local=peer", "--auth-host=reject",
-            "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
+            "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+            "--no-instructions",
         )  # fmt: skip
         (partial / "pg_ident.conf").write_text(f"owner {_quoted(self._account.name)} postgres\n", encoding="utf-8")
         rules = ("local all postgres peer map=owner", "local all all scram-sha-256")
@@ -142,21 +150,20 @@ class EmbeddedServer:
         """Makes the role and its database, or sets the password anew; the server sees a verifier only."""
         password = self._state.password()
         verifier = _engine.scram_verifier(password, salt=os.urandom(16))
-        self._sql(
-            f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN"
-            f" CREATE ROLE {ROLE} LOGIN CREATEDB; END IF; END $$;"
-            f" ALTER ROLE {ROLE} PASSWORD '{verifier}';"
-            f" SELECT 'CREATE DATABASE {DATABASE} OWNER {ROLE}'"
-            f" WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec\n"
-        )
+        self._sql(ROLE_SQL, role=ROLE, database=DATABASE, verifier=verifier)
         self._state.write_passfile(user=ROLE, password=password)
 
-    def _sql(self, text: str) -> None:
+    def _sql(self, text: str, **variables: str) -> None:
+        """Runs a psql script as the superuser; `variables` are what psql quotes as :'name' and :"name"."""
+        # By the script and not as arguments, which every process of the machine can read.
+        given = "".join(f"\\set {name} '{value}'\n" for name, value in variables.items())
         arguments = ("-X", "-q", "-h", str(self._sockets), "-U", "postgres", "-d", "postgres")
-        self._run("psql", *arguments, "-v", "ON_ERROR_STOP=1", text=text)
+        self._run("psql", *arguments, "-v", "ON_ERROR_STOP=1", text=given + text)
 
-    def _run(self, program: str, *arguments: str, text: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+    def _run(
+        self, program: str, *arguments: str, text: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [self._programs.path(program), *arguments], input=text, capture_output=True, text=True, check=False,
             cwd="/", env=self._environment(), timeout=START_TIMEOUT_S + STOP_TIMEOUT_S, **self._switch(),
         )  # fmt: skip
@@ -164,7 +171,7 @@ class EmbeddedServer:
             raise Failure(f"{program} of the embedded PostgreSQL failed: {done.stderr.strip()}")
         return done
 
-    def _switch(self) -> dict[str, int | list[int]]:
+    def _switch(self) -> dict[str, Any]:
         if not self._account.is_switched:
             return {}
         return {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
@@ -214,6 +221,3 @@ def _end_of(log: Path) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-__all__ = ["Account", "EmbeddedServer", "Programs", "Reached"]

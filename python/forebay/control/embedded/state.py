@@ -1,12 +1,12 @@
 """The state folder of `forebay up`: where it is, its lock, and the secrets in it.
 
-    lock           held while a `forebay up` runs on the folder
-    password       the role's password, 0600
-    passfile       the same for libpq, 0600
-    postgres-18/   the data, 0700, the server's user
-    run/           the server's Unix socket, 0700, the server's user
-    postgres.log   what the server logs
-    programs-…/    root only: a copy of the server's programs
+lock           held while a `forebay up` runs on the folder
+password       the role's password, 0600
+passfile       the same for libpq, 0600
+postgres-18/   the data, 0700, the server's user
+run/           the server's Unix socket, 0700, the server's user
+postgres.log   what the server logs
+programs-…/    root only: a copy of the server's programs
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def open_state(folder: Path) -> State:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
     except OSError as error:
-        raise Failure(f"the state folder {folder} can't be made: {error.strerror}", hint="Name one with --data.") from None
+        raise Failure(
+            f"the state folder {folder} can't be made: {error.strerror}", hint="Name one with --data."
+        ) from None
     return State(folder.resolve())
 
 
