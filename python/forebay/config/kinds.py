@@ -158,7 +158,7 @@ def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
 
 
 def read_socket(reading: Reading) -> str | None:
-    """`address:port`, or empty."""
+    """`address:port`, or empty; with port 0 the system chooses one."""
     written = read_string(reading)
     if not written:
         return written
@@ -243,8 +243,9 @@ def _endpoint(reading: Reading, node: Node, written: str, port_default: int | No
         cause = f"a socket's path has {UNIX_PATH_BYTES_MAX} bytes at most"
     else:
         host, port = _host_and_port(written, port_default)
-        if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
-            cause = "the port is 1 to 65535" if port else "the port is missing"
+        least = 0 if port_default is None else 1
+        if not port.isascii() or not port.isdigit() or not least <= int(port[:6]) < 65536:
+            cause = f"the port is {least} to 65535" if port else "the port is missing"
         elif not _is_host(host):
             cause = "the host is no name and no address" if host else "the host is missing"
         else:

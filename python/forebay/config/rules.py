@@ -184,7 +184,7 @@ def ports_differ(draft: Draft, report: Report) -> None:
     """Two listeners can't share an address."""
     host, _, port = str(draft.value("metrics", "address") or "").rpartition(":")
     addresses = draft.value("listen", "address")
-    if not port or port != str(draft.value("listen", "port")) or not isinstance(addresses, tuple):
+    if port in ("", "0") or port != str(draft.value("listen", "port")) or not isinstance(addresses, tuple):
         return
     bare = host.strip("[]")
     if bare in addresses or {bare, *addresses} & {"0.0.0.0", "::"}:  # noqa: S104  (compared, not bound)

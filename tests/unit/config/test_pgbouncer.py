@@ -66,6 +66,20 @@ def test_what_is_not_set_has_pgbouncers_default(ini: Callable[[str], Config]) ->
     assert engine.limits.login_timeout == 60_000_000
 
 
+def test_a_zero_that_means_something_else_is_no_zero_here(ini: Callable[[str], Config]) -> None:
+    text = (
+        "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\nserver_check_delay = 0\nserver_lifetime = 0\n"
+    )
+    pool = ini(text).engine.databases[0].pool
+    assert (pool.server_check_delay, pool.server_lifetime) == (1, 3_600_000_000)
+
+
+def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]) -> None:
+    config = ini("[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\nauth_user = app\n")
+    assert config.auth_query is not None
+    assert (config.auth_query.user, "FROM pg_authid" in config.auth_query.query) == ("app", True)
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
     text = (

@@ -57,6 +57,7 @@ def test_a_rule_that_is_broken_is_the_only_finding(load: Callable[..., Loaded], 
         f"{DATABASE}user = 'app'\nmin_pool_size = 3\n{USER}",
         f"[auth]\nquery = 'select 1'\nuser = 'app'\n{DATABASE}{USER}",
         f"[metrics]\naddress = ''\n{DATABASE}{USER}",
+        f"[listen]\nport = 0\n[metrics]\naddress = '127.0.0.1:0'\n{DATABASE}{USER}",
         f"[server_defaults]\npool_size = 30\nmin_pool_size = 25\n{DATABASE}{USER}",
     ],
 )

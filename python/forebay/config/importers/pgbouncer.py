@@ -34,6 +34,12 @@ DEFAULTS: Final[dict[str, str]] = {
     "client_tls_sslmode": "disable",
 }
 
+# What PgBouncer asks with where auth_user is set and auth_query is not.
+AUTH_QUERY_DEFAULT = (
+    "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "
+    "FROM pg_authid WHERE rolname=$1 AND rolcanlogin"
+)
+
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
     ("server_check_query", "<empty>"): "",
@@ -147,6 +153,8 @@ class _Translation:
         for name, default in DEFAULTS.items():
             if name not in self._ini.settings:
                 self._place(sections, name, tree.text(default, self._whole))
+        if "auth_user" in self._ini.settings and "auth_query" not in self._ini.settings:
+            self._place(sections, "auth_query", tree.text(AUTH_QUERY_DEFAULT, self._whole))
         for name, entry in self._ini.settings.items():
             if name in _GLOBAL:
                 self._place(sections, name, entry.value)
@@ -186,6 +194,12 @@ class _Translation:
         if us is None:
             self._report.add("bad_ini_value", value.place, name=name, text=value.value, wanted="a number of seconds")
             return None
+        if us == 0 and name == "server_lifetime":
+            reason = "a server is used more than once; the default is taken"
+            self._report.add("not_translated", value.place, name="server_lifetime = 0", reason=reason)
+            return None
+        if us == 0 and name == "server_check_delay":
+            us = 1  # 0 is "before each use" there and "never" here.
         return tree.text(measures.duration_text(us), value.place)
 
     def _untranslated(self, entry: Entry, section: str, reasons: dict[str, str], known: list[str]) -> None:
