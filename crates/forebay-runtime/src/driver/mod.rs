@@ -1,0 +1,246 @@
+//! The I/O of one worker: implements [`forebay_core::io::Io`] over one of two back ends.
+//!
+//! Layers, top down: [`turn`] is the loop that reports to core; [`output`] is what core asks for; [`connecting`]
+//! and [`secure`] are the two things that take several steps; [`backend`] is what io_uring and epoll each
+//! implement; [`table`] and [`buffers`] hold connections and memory. Nothing here decides anything about
+//! clients, servers or pools.
+//!
+//! A connection's life:
+//!
+//! | state | flags | leaves by |
+//! |---|---|---|
+//! | being opened | OPEN, `connecting` | `connected`, or `closed` |
+//! | open | OPEN | core's `close`, the peer, an error, `detach` |
+//! | on its way out | CLOSING | all written and the peer's end seen, or the time is up |
+//! | dead | DEAD | the kernel's last completion |
+
+pub(crate) mod backend;
+pub(crate) mod buffers;
+pub(crate) mod connecting;
+pub(crate) mod epoll;
+mod output;
+mod secure;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+mod turn;
+pub(crate) mod uring;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_core::event::{Event, Field, Level};
+use forebay_core::ids::{ConnId, QuestionId, WorkerId};
+use forebay_core::io::{ClosedBy, TlsInfo};
+use forebay_core::time::Instant;
+use rustc_hash::FxHashSet;
+
+use self::backend::Backend;
+use self::table::{Flags, Table};
+use crate::hub::{Hub, Mail};
+use crate::listen::Listener;
+use crate::tls::session::Session;
+
+/// How long a closing connection may take to write what is queued, and to see the peer's end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection that can't be written to may go on delivering what it received.
+const BROKEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection on its way from one worker to another: its descriptor and its TLS state.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    fd: OwnedFd,
+    tls: Option<Box<Session>>,
+}
+
+/// Something to tell core when its present call is over.
+enum Input {
+    Received(ConnId, u32, u32),
+    TlsReady(ConnId, TlsInfo),
+    Detached(ConnId),
+    Closed(ConnId, ClosedBy),
+}
+
+/// Something to do at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    Resolve(ConnId),
+    Address(ConnId, u32),
+    Close(ConnId),
+    Broken(ConnId),
+    Question(QuestionId),
+    Accept(u16),
+}
+
+/// When, in which order among equals, what.
+struct Due(Instant, u64, Timer);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// The I/O of one worker. See the module's text.
+pub(crate) struct Driver<B: Backend> {
+    back: B,
+    table: Table,
+    hub: Arc<Hub>,
+    id: WorkerId,
+    now: Instant,
+    /// Inputs that an output gave rise to.
+    pending: VecDeque<Input>,
+    timers: BinaryHeap<Reverse<Due>>,
+    timers_set: u64,
+    /// Core's one alarm.
+    alarm: Option<Instant>,
+    /// Questions without an answer so far.
+    asked: FxHashSet<QuestionId>,
+    /// Connections with plaintext to encrypt.
+    unsealed: Vec<u32>,
+    /// Connections for which TLS was asked in this turn.
+    held: Vec<ConnId>,
+    listeners: Vec<Listener>,
+    /// The worker that the next client of a Unix socket goes to.
+    next_worker: u16,
+    is_stopping: bool,
+    mail: Vec<Mail>,
+    /// Working space for TLS.
+    cipher: Vec<u8>,
+    plain: Vec<u8>,
+    wire: Vec<u8>,
+}
+
+impl<B: Backend> Driver<B> {
+    /// The driver of worker `id`, for the calling thread. It accepts from `listeners` once it runs.
+    pub(crate) fn open(
+        hub: Arc<Hub>,
+        id: WorkerId,
+        listeners: Vec<Listener>,
+        buffers: u32,
+        buffer_size: u32,
+    ) -> io::Result<Driver<B>> {
+        let bell = hub.mailboxes[usize::from(id.0)].fd();
+        let (back, table) = B::open(bell, buffers, buffer_size)?;
+        Ok(Driver {
+            back,
+            table,
+            now: hub.clock.now(),
+            hub,
+            id,
+            pending: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            timers_set: 0,
+            alarm: None,
+            asked: FxHashSet::default(),
+            unsealed: Vec::new(),
+            held: Vec::new(),
+            listeners,
+            next_worker: 0,
+            is_stopping: false,
+            mail: Vec::new(),
+            cipher: Vec::new(),
+            plain: Vec::new(),
+            wire: Vec::new(),
+        })
+    }
+
+    fn set_timer(&mut self, after: Duration, timer: Timer) {
+        self.timers_set += 1;
+        self.timers.push(Reverse(Due(self.now + after, self.timers_set, timer)));
+    }
+
+    /// Queues the last input of a connection; nothing else of it passes from here on.
+    fn report_closed(&mut self, id: ConnId, by: ClosedBy) {
+        let Some(conn) = self.table.open(id) else { return };
+        if !conn.is(Flags::REPORTED) {
+            conn.set(Flags::REPORTED);
+            self.pending.push_back(Input::Closed(id, by));
+        }
+    }
+
+    /// Ends a connection after what is queued is written, or after [`CLOSE_TIMEOUT`].
+    fn begin_closing(&mut self, slot: u32) {
+        let id = self.table.id(slot);
+        let conn = self.table.conn(slot);
+        conn.clear(Flags::OPEN.and(Flags::DETACHING));
+        conn.set(Flags::CLOSING);
+        self.set_timer(CLOSE_TIMEOUT, Timer::Close(id));
+        self.settle(slot);
+    }
+
+    /// Ends a connection at once. Its id is dead; its slot waits for the kernel.
+    fn drop_conn(&mut self, slot: u32) {
+        let conn = self.table.conn(slot);
+        if conn.is(Flags::DEAD) {
+            return;
+        }
+        conn.clear(Flags::OPEN.and(Flags::CLOSING).and(Flags::DETACHING));
+        conn.set(Flags::DEAD);
+        let (fd, in_flight) = (conn.fd, conn.in_flight);
+        self.table.drop_pieces(slot, in_flight);
+        if fd >= 0 {
+            self.back.close(&mut self.table, slot);
+        }
+        if self.table.conn(slot).operations == 0 {
+            self.table.remove(slot);
+        }
+    }
+
+    /// Does what a change on a connection makes possible or necessary.
+    fn settle(&mut self, slot: u32) {
+        let id = self.table.id(slot);
+        let conn = self.table.conn(slot);
+        if conn.is(Flags::DEAD) || !conn.is_any(Flags::OPEN.and(Flags::CLOSING)) {
+            return;
+        }
+        let is_written = conn.queued == 0 && !conn.is(Flags::UNSEALED);
+        if conn.is(Flags::CLOSING) && is_written {
+            if conn.is_any(Flags::ENDED.and(Flags::BROKEN)) {
+                self.drop_conn(slot);
+                return;
+            }
+            if !conn.is(Flags::LINGERING) {
+                conn.set(Flags::LINGERING.and(Flags::READING));
+                crate::socket::shutdown_write(conn.fd);
+            }
+        } else if conn.is(Flags::DETACHING) && is_written && conn.operations == 0 {
+            self.pending.push_back(Input::Detached(id));
+            return;
+        }
+        self.back.read(&mut self.table, slot);
+    }
+
+    /// Takes a settled connection out of the table.
+    fn take_out(&mut self, slot: u32) -> Handover {
+        self.back.detach(&mut self.table, slot);
+        let conn = self.table.conn(slot);
+        let fd = std::mem::replace(&mut conn.fd, -1);
+        let tls = conn.tls.take();
+        self.table.remove(slot);
+        // SAFETY: the slot owned the descriptor and has forgotten it.
+        Handover { fd: unsafe { OwnedFd::from_raw_fd(fd) }, tls }
+    }
+
+    fn event(&mut self, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {
+        let event = Event { level, name, code: None, worker: self.id, fields };
+        if !self.hub.outbox.event(event) {
+            self.hub.stats[usize::from(self.id.0)].events_dropped.add(1);
+        }
+    }
+}

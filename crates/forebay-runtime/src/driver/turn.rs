@@ -1,0 +1,399 @@
+//! The loop: wait, report what happened, let core end its turn, again.
+
+use std::any::Any;
+use std::cmp::Reverse;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_core::command::Command;
+use forebay_core::event::Level;
+use forebay_core::ids::{ConnId, QuestionId, WorkerId};
+use forebay_core::io::{ClosedBy, Io, Peer};
+use forebay_core::question::Answer;
+
+use super::backend::{Backend, Completion};
+use super::table::Flags;
+use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, Timer};
+use crate::hub::Mail;
+use crate::inputs::Inputs;
+use crate::socket;
+
+/// Longest wait: /livez wants to see every worker move.
+const TICK: Duration = Duration::from_secs(1);
+/// Pause of a listener after the process or the system ran out of descriptors or memory.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long the kernel may take to give the last operations back when the engine stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl<B: Backend> Driver<B> {
+    /// Runs until the engine stops.
+    pub(crate) fn run<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
+        for (i, listener) in self.listeners.iter().enumerate() {
+            self.back.accept(i as u16, listener.fd.as_raw_fd());
+        }
+        while !self.is_stopping {
+            self.turn(inputs);
+        }
+        self.wind_up(inputs);
+    }
+
+    /// One turn of the loop.
+    fn turn<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
+        self.seal();
+        let timeout = self.timeout();
+        let held = std::mem::take(&mut self.held);
+        if let Err(error) = self.back.wait(&mut self.table, timeout) {
+            // Nothing that a caller can put right; the watchdog of /livez sees a worker that does not move.
+            panic!("{} fails: {error}", B::NAME);
+        }
+        for id in held {
+            // What came before the `S` went out was seen as an injection; from here on it is TLS.
+            if let Some(conn) = self.table.same(id) {
+                conn.clear(Flags::TLS_HELD);
+            }
+        }
+        self.now = self.hub.clock.now();
+        self.hub.stats[usize::from(self.id.0)].last_turn_us.set(self.now.0);
+        if self.alarm.is_some_and(|at| at <= self.now) {
+            self.alarm = None;
+        }
+        let now = self.now;
+        self.guard(inputs, None, |inputs, io| inputs.tick(io, now));
+        loop {
+            self.seal();
+            let Some(completion) = self.back.next(&mut self.table) else { break };
+            self.on_completion(inputs, completion);
+        }
+        self.fire_timers(inputs);
+        // Only what is there by now: an input that gives rise to another must not hold up the turn.
+        for _ in 0..self.pending.len() {
+            if let Some(input) = self.pending.pop_front() {
+                self.on_input(inputs, input);
+            }
+        }
+        self.guard(inputs, None, |inputs, io| inputs.turn_end(io));
+    }
+
+    fn timeout(&self) -> Duration {
+        if !self.pending.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = self.hub.clock.now();
+        let mut until = now + TICK;
+        if let Some(at) = self.alarm {
+            until = until.min(at);
+        }
+        if let Some(Reverse(Due(at, ..))) = self.timers.peek() {
+            until = until.min(*at);
+        }
+        until.since(now)
+    }
+
+    fn on_completion<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, completion: Completion) {
+        match completion {
+            Completion::Received { slot, buf, len } => self.on_received(inputs, slot, buf, len),
+            Completion::Sent { slot, plain } => {
+                let id = self.table.id(slot);
+                if plain > 0 && self.is_open(id) {
+                    self.guard(inputs, Some(id), |inputs, io| inputs.sent(io, id, plain));
+                }
+                self.settle_same(id);
+            }
+            Completion::ReadEnded { slot, errno } => self.on_read_ended(inputs, slot, errno),
+            Completion::ReadStopped { slot } => self.settle(slot),
+            Completion::SendFailed { slot, errno } => self.on_send_failed(slot, errno),
+            Completion::Connected { slot, errno } => {
+                let id = self.table.id(slot);
+                if self.connect_ended(slot, errno) {
+                    self.guard(inputs, Some(id), |inputs, io| inputs.connected(io, id));
+                }
+            }
+            Completion::Accepted { listener, fd } => self.on_accepted(inputs, listener, fd),
+            Completion::AcceptFailed { listener, errno } => self.on_accept_failed(listener, errno),
+            Completion::Gone { slot } => self.table.remove(slot),
+            Completion::Woken => self.read_mail(inputs),
+        }
+    }
+
+    pub(super) fn is_open(&mut self, id: ConnId) -> bool {
+        self.table.open(id).is_some_and(|c| !c.is(Flags::REPORTED))
+    }
+
+    fn settle_same(&mut self, id: ConnId) {
+        if self.table.same(id).is_some() {
+            self.settle(id.slot);
+        }
+    }
+
+    fn on_received<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, slot: u32, buf: u32, len: u32) {
+        let id = self.table.id(slot);
+        if !self.is_open(id) {
+            // It is on its way out: what the peer still says is of no interest.
+            self.table.buffers.discard(buf);
+            self.settle(slot);
+            return;
+        }
+        let conn = self.table.conn(slot);
+        conn.clear(Flags::DETACHING);
+        if conn.is(Flags::TLS_HELD) {
+            self.table.buffers.discard(buf);
+            self.hub.stats[usize::from(self.id.0)].tls_injections.add(1);
+            self.report_closed(id, ClosedBy::Error("plain bytes followed the request for TLS".into()));
+            return;
+        }
+        if conn.tls.is_some() {
+            self.receive_tls(inputs, id, buf, len);
+        } else {
+            self.deliver(inputs, id, buf, len);
+        }
+        self.settle_same(id);
+    }
+
+    /// Hands received bytes to core.
+    pub(super) fn deliver<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: ConnId, buf: u32, len: u32) {
+        let lent = self.table.buffers.lend(buf, len);
+        // SAFETY: `lend` took a reference for the driver, which ends after the input.
+        let data = unsafe { self.table.buffers.received(buf, len) };
+        let is_well = self.guard(inputs, Some(id), |inputs, io| inputs.received(io, id, lent, data));
+        if !is_well {
+            // Whatever core meant to do with it is lost with the connection.
+            self.table.buffers.release(lent);
+        }
+        self.table.buffers.drop_ref(buf);
+    }
+
+    fn on_read_ended<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, slot: u32, errno: Option<i32>) {
+        let id = self.table.id(slot);
+        let conn = self.table.conn(slot);
+        conn.set(Flags::ENDED);
+        conn.clear(Flags::DETACHING);
+        if conn.is(Flags::CLOSING) {
+            if errno.is_some() {
+                self.drop_conn(slot)
+            } else {
+                self.settle(slot)
+            }
+            return;
+        }
+        if !self.is_open(id) {
+            return;
+        }
+        let by = match errno {
+            Some(errno) => ClosedBy::Error(words(errno)),
+            None => self.end_of_tls(slot),
+        };
+        self.tell_closed(inputs, id, by);
+    }
+
+    /// Core's last input for a connection; what is queued still goes out.
+    pub(super) fn tell_closed<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: ConnId, by: ClosedBy) {
+        let slot = id.slot;
+        let conn = self.table.conn(slot);
+        conn.clear(Flags::OPEN);
+        let has_unsent = conn.queued > 0 || conn.is(Flags::UNSEALED);
+        // With TLS there is an alert to be sent that says why.
+        let is_worth_it = by == ClosedBy::Peer || conn.tls.is_some();
+        if is_worth_it && has_unsent && conn.connecting.is_none() {
+            self.begin_closing(slot);
+        } else {
+            self.drop_conn(slot);
+        }
+        self.guard(inputs, None, |inputs, io| inputs.closed(io, id, by));
+    }
+
+    fn on_send_failed(&mut self, slot: u32, errno: i32) {
+        let id = self.table.id(slot);
+        let conn = self.table.conn(slot);
+        if conn.is(Flags::CLOSING) {
+            self.drop_conn(slot);
+            return;
+        }
+        conn.set(Flags::BROKEN);
+        let is_reading = conn.wants_read() && !conn.is(Flags::ENDED);
+        self.table.drop_pieces(slot, 0);
+        if is_reading {
+            // What the peer said before it went, such as why, is still to be read.
+            self.set_timer(BROKEN_TIMEOUT, Timer::Broken(id));
+        } else {
+            self.report_closed(id, ClosedBy::Error(words(errno)));
+        }
+    }
+
+    fn on_accepted<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, listener: u16, fd: i32) {
+        // SAFETY: the kernel just made this descriptor for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if self.is_stopping {
+            return;
+        }
+        // A peer without a name has gone already.
+        let Ok(peer) = socket::peer(fd.as_raw_fd()) else { return };
+        let workers = self.hub.mailboxes.len() as u16;
+        let is_shared = self.listeners.get(usize::from(listener)).is_some_and(|l| l.is_for_all_workers);
+        let handover = Handover { fd, tls: None };
+        if is_shared && workers > 1 {
+            let worker = WorkerId(self.next_worker);
+            self.next_worker = (self.next_worker + 1) % workers;
+            if worker != self.id {
+                self.hub.post(worker, Mail::Client(handover, peer));
+                return;
+            }
+        }
+        self.welcome(inputs, handover, peer);
+    }
+
+    fn welcome<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, handover: Handover, peer: Peer) {
+        let id = self.adopt(handover);
+        self.guard(inputs, Some(id), |inputs, io| inputs.accepted(io, id, peer));
+    }
+
+    fn on_accept_failed(&mut self, listener: u16, errno: i32) {
+        let fields = vec![("error", words(errno).into()), ("pause_ms", (ACCEPT_BACKOFF.as_millis() as u64).into())];
+        self.event(Level::Warn, "accept_backoff", fields);
+        self.set_timer(ACCEPT_BACKOFF, Timer::Accept(listener));
+    }
+
+    fn fire_timers<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
+        while let Some(Reverse(Due(at, ..))) = self.timers.peek() {
+            if *at > self.now {
+                break;
+            }
+            let Some(Reverse(Due(_, _, timer))) = self.timers.pop() else { break };
+            match timer {
+                Timer::Resolve(id) => self.resolve_timed_out(id),
+                Timer::Address(id, tries) => self.address_timed_out(id, tries),
+                Timer::Close(id) => {
+                    if self.table.same(id).is_some_and(|c| c.is(Flags::CLOSING)) {
+                        self.drop_conn(id.slot);
+                    }
+                }
+                Timer::Broken(id) => self.report_closed(id, ClosedBy::Error("connection lost".into())),
+                Timer::Question(id) => self.on_answer(inputs, id, Answer::Failed("no answer in time".into())),
+                Timer::Accept(listener) => {
+                    if let Some(listening) = self.listeners.get(usize::from(listener)) {
+                        self.back.accept(listener, listening.fd.as_raw_fd());
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_input<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, input: Input) {
+        match input {
+            Input::Received(id, buf, len) => {
+                if self.is_open(id) {
+                    self.deliver(inputs, id, buf, len);
+                }
+                // The copy was this input's own.
+                self.table.buffers.drop_ref(buf);
+            }
+            Input::TlsReady(id, info) => {
+                if self.is_open(id) {
+                    self.guard(inputs, Some(id), |inputs, io| inputs.tls_ready(io, id, info));
+                }
+            }
+            Input::Detached(id) => {
+                if self.table.open(id).is_some_and(|c| c.is(Flags::DETACHING) && c.operations == 0) {
+                    let handover = self.take_out(id.slot);
+                    self.guard(inputs, None, |inputs, io| inputs.detached(io, id, handover));
+                }
+            }
+            Input::Closed(id, by) => {
+                if self.table.open(id).is_some() {
+                    self.tell_closed(inputs, id, by);
+                }
+            }
+        }
+    }
+
+    fn on_answer<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: QuestionId, answer: Answer) {
+        // A second answer, or one past its deadline, has nobody who waits for it.
+        if self.asked.remove(&id) {
+            self.guard(inputs, None, |inputs, io| inputs.answer(io, id, answer));
+        }
+    }
+
+    fn read_mail<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.hub.mailboxes[usize::from(self.id.0)].take(&mut mail);
+        for item in mail.drain(..) {
+            match item {
+                Mail::Told(from, message) => {
+                    self.guard(inputs, None, |inputs, io| inputs.told(io, from, message));
+                }
+                Mail::Client(handover, peer) => self.welcome(inputs, handover, peer),
+                Mail::Command(id, command) => {
+                    if matches!(command, Command::Drain) {
+                        self.stop_accepting();
+                    }
+                    self.guard(inputs, None, |inputs, io| inputs.command(io, id, command));
+                }
+                Mail::Answer(id, answer) => self.on_answer(inputs, id, answer),
+                Mail::Resolved(id, found) => self.resolved(id, found),
+                Mail::Stop => self.is_stopping = true,
+            }
+        }
+        self.mail = mail;
+    }
+
+    fn stop_accepting(&mut self) {
+        for (i, listener) in self.listeners.iter().enumerate() {
+            self.back.refuse(i as u16, listener.fd.as_raw_fd());
+        }
+        self.listeners.clear();
+    }
+
+    /// Closes everything and gives the kernel the time to let go of our memory.
+    fn wind_up<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
+        self.stop_accepting();
+        for slot in self.table.slots() {
+            self.drop_conn(slot);
+        }
+        let deadline = self.hub.clock.now() + STOP_TIMEOUT;
+        while self.table.len() > 0 && self.hub.clock.now() < deadline {
+            if self.back.wait(&mut self.table, Duration::from_millis(10)).is_err() {
+                return;
+            }
+            while let Some(completion) = self.back.next(&mut self.table) {
+                self.on_completion(inputs, completion);
+            }
+        }
+    }
+
+    /// Calls an input. A panic in it costs the connection concerned, never the worker. False: it panicked.
+    pub(super) fn guard<N: Inputs<Driver<B>>>(
+        &mut self,
+        inputs: &mut N,
+        conn: Option<ConnId>,
+        call: impl FnOnce(&mut N, &mut Driver<B>),
+    ) -> bool {
+        let result = catch_unwind(AssertUnwindSafe(|| call(inputs, self)));
+        if let Err(panic) = &result {
+            self.on_panic(inputs, conn, &**panic);
+        }
+        result.is_ok()
+    }
+
+    #[cold]
+    fn on_panic<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, conn: Option<ConnId>, panic: &(dyn Any + Send)) {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_else(|| "no words".to_owned());
+        self.event(Level::Error, "panic", vec![("message", text.into())]);
+        let Some(id) = conn else { return };
+        if self.table.open(id).is_some() {
+            self.drop_conn(id.slot);
+            let by = ClosedBy::Error("a bug in forebay: see the event `panic`".into());
+            // A second panic over the same connection has nothing left to close.
+            let _ = catch_unwind(AssertUnwindSafe(|| inputs.closed(self, id, by)));
+        }
+    }
+}
+
+/// The system's words for an error of a socket.
+fn words(errno: i32) -> Arc<str> {
+    std::io::Error::from_raw_os_error(errno).to_string().into()
+}

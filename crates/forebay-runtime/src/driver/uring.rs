@@ -1,0 +1,513 @@
+//! The io_uring back end: one ring a worker, one system call a turn.
+//!
+//! Receives are multishot and land in buffers that the kernel picks; sends of a turn are merged into one
+//! operation a connection and tried without waiting first, so that an operation which waits for a slow reader
+//! exists only where there is one. Everything of a turn is submitted with the wait that ends it.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::backend::{Backend, Completion};
+use super::buffers::{Buffers, Mapping};
+use super::table::{Flags, Table};
+
+/// Operations that may be queued before they must be submitted.
+const SUBMISSIONS: u32 = 2048;
+/// Completions that the kernel keeps without the slow path for more.
+const COMPLETIONS: u32 = 16 * 1024;
+/// Pieces that one send covers.
+const PIECES_PER_SEND: u32 = 64;
+/// Room for the lists of pieces of one turn's sends.
+const VECTORS: usize = 8 * 1024;
+const HEADERS: usize = 1024;
+/// Buffers offered to the kernel at first; doubled when they run out. Few, so that they stay in the cache.
+const OFFERED_FIRST: u32 = 128;
+const GROUP: u16 = 0;
+
+const ACCEPT: u64 = 1;
+const RECEIVE: u64 = 2;
+const SEND: u64 = 3;
+const CONNECT: u64 = 4;
+const WAKE: u64 = 5;
+/// Of no interest, whatever comes of it.
+const IGNORE: u64 = 0;
+
+/// Names an operation: what, of which generation, in which slot.
+fn name(operation: u64, table: &Table, slot: u32) -> u64 {
+    let generation = table.conns[slot as usize].generation & 0x00ff_ffff;
+    operation << 56 | u64::from(generation) << 32 | u64::from(slot)
+}
+
+/// The ring through which buffers are offered to the kernel.
+struct Offer {
+    memory: Mapping,
+    mask: u16,
+    tail: u16,
+    /// Offered and not yet filled.
+    count: u32,
+    /// How many to keep offered.
+    wanted: u32,
+    most: u32,
+}
+
+impl Offer {
+    fn new(buffers: u32) -> io::Result<Offer> {
+        let memory = Mapping::new(buffers as usize * size_of::<BufRingEntry>())?;
+        let wanted = buffers.min(OFFERED_FIRST);
+        Ok(Offer { memory, mask: (buffers - 1) as u16, tail: 0, count: 0, wanted, most: buffers })
+    }
+
+    /// Offers what was returned, up to what is wanted.
+    fn fill(&mut self, buffers: &mut Buffers) {
+        let before = self.tail;
+        while self.count < self.wanted {
+            let Some((id, address, len)) = buffers.next_to_provide() else { break };
+            let at = self.memory.at(usize::from(self.tail & self.mask) * size_of::<BufRingEntry>());
+            // SAFETY: `at` lies in the ring, aligned; the kernel does not read this entry before the tail moves.
+            let entry = unsafe { &mut *at.cast::<BufRingEntry>().as_ptr() };
+            entry.set_addr(address);
+            entry.set_len(len);
+            entry.set_bid(id);
+            self.tail = self.tail.wrapping_add(1);
+            self.count += 1;
+        }
+        if self.tail != before {
+            // SAFETY: the ring's first entry holds the tail; the mapping is page-aligned and initialized.
+            let tail = unsafe { BufRingEntry::tail(self.memory.at(0).as_ptr().cast()) };
+            // SAFETY: the kernel reads the tail as one aligned 16-bit value; Release orders the entries before it.
+            unsafe { AtomicU16::from_ptr(tail.cast_mut()) }.store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Uring {
+    // Dropped first: the kernel stops using what follows when the ring is closed.
+    ring: IoUring,
+    offer: Offer,
+    batch: Vec<cqueue::Entry>,
+    at: usize,
+    vectors: Vec<libc::iovec>,
+    headers: Vec<libc::msghdr>,
+    starved: Vec<u32>,
+    listeners: Vec<RawFd>,
+    bell: RawFd,
+    bell_count: Box<[u8; 8]>,
+}
+
+impl Uring {
+    /// Whether this kernel and this process may use it: builds one as a worker does. The error says why not.
+    pub(crate) fn probe(buffers: u32, buffer_size: u32) -> io::Result<()> {
+        let bell = crate::mailbox::Bell::new()?;
+        let (uring, _table) = Uring::open(bell.fd(), buffers.min(64), buffer_size)?;
+        let mut probe = io_uring::Probe::new();
+        uring.ring.submitter().register_probe(&mut probe)?;
+        let needed = [
+            opcode::RecvMulti::CODE,
+            opcode::AcceptMulti::CODE,
+            opcode::Send::CODE,
+            opcode::SendMsg::CODE,
+            opcode::Connect::CODE,
+            opcode::AsyncCancel2::CODE,
+            opcode::Close::CODE,
+        ];
+        let parameters = uring.ring.params();
+        let has_features = parameters.is_feature_ext_arg()
+            && parameters.is_feature_nodrop()
+            && parameters.is_feature_submit_stable()
+            && parameters.is_feature_skip_cqe_on_success();
+        if has_features && needed.into_iter().all(|code| probe.is_supported(code)) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel's io_uring is too old (6.0 or newer is needed)"))
+    }
+
+    fn build() -> io::Result<IoUring> {
+        let full = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .dontfork()
+            .build(SUBMISSIONS);
+        match full {
+            // Flags that this kernel does not know; it can do without.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                IoUring::builder().setup_cqsize(COMPLETIONS).dontfork().build(SUBMISSIONS)
+            }
+            other => other,
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: what the operation points to lives until it completes: buffers are held by their pieces,
+            // the bell's count and addresses of connects are boxed, lists of pieces are needed until submission.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    /// Hands over what is queued without waiting.
+    fn submit(&mut self) {
+        while let Err(error) = self.ring.submit() {
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // The kernel wants its completions fetched first.
+                Some(libc::EBUSY | libc::EAGAIN) => self.fetch(),
+                _ => panic!("io_uring refuses submissions: {error}"),
+            }
+        }
+        self.forget_lists();
+    }
+
+    /// Lists of pieces are needed until the kernel has taken the operation.
+    fn forget_lists(&mut self) {
+        if self.ring.submission().is_empty() {
+            self.vectors.clear();
+            self.headers.clear();
+        }
+    }
+
+    fn fetch(&mut self) {
+        if self.at == self.batch.len() {
+            self.batch.clear();
+            self.at = 0;
+        }
+        self.batch.extend(self.ring.completion());
+    }
+
+    fn arm_bell(&mut self) {
+        let at = self.bell_count.as_mut_ptr();
+        let entry = opcode::Read::new(Fd(self.bell), at, 8).build().user_data(WAKE << 56);
+        self.push(&entry);
+    }
+
+    fn cancel(&mut self, operation: u64) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(operation)).build();
+        self.push(&entry.user_data(IGNORE).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Writes what is queued on a connection, unless a write is under way.
+    fn send(&mut self, table: &mut Table, slot: u32) {
+        let conn = &table.conns[slot as usize];
+        if conn.is_any(Flags::SENDING.and(Flags::DEAD).and(Flags::CONNECTING)) || conn.queued == 0 {
+            return;
+        }
+        let (fd, count) = (Fd(conn.fd), conn.queued.min(PIECES_PER_SEND));
+        // Without waiting first: a send that must wait is told apart, and its bytes can be moved.
+        let flags = libc::MSG_NOSIGNAL | if conn.is(Flags::BLOCKED) { 0 } else { libc::MSG_DONTWAIT };
+        let entry = if count == 1 {
+            let piece = table.pieces(slot, 1).next().expect("one is queued");
+            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
+            opcode::Send::new(fd, bytes, piece.len).flags(flags).build()
+        } else {
+            let header = self.gather(table, slot, count);
+            opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+        };
+        self.push(&entry.user_data(name(SEND, table, slot)));
+        let conn = table.conn(slot);
+        conn.set(Flags::SENDING);
+        conn.in_flight = count;
+        conn.operations += 1;
+    }
+
+    /// Lists the first `count` pieces for one send; the kernel copies the list when it is submitted.
+    fn gather(&mut self, table: &Table, slot: u32, count: u32) -> *const libc::msghdr {
+        if self.vectors.len() + count as usize > VECTORS || self.headers.len() == HEADERS {
+            // Neither list may move while operations that point to it are unsubmitted.
+            self.submit();
+        }
+        let start = self.vectors.len();
+        for piece in table.pieces(slot, count) {
+            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
+            self.vectors.push(libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: piece.len as usize });
+        }
+        // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = self.vectors[start..].as_mut_ptr();
+        header.msg_iovlen = count as _;
+        self.headers.push(header);
+        self.headers.last().expect("just pushed")
+    }
+
+    fn revive_starved(&mut self, table: &mut Table) {
+        for slot in std::mem::take(&mut self.starved) {
+            let conn = table.conn(slot);
+            if conn.is(Flags::STARVED) {
+                conn.clear(Flags::STARVED);
+                self.read(table, slot);
+            }
+        }
+    }
+
+    fn on_received(&mut self, table: &mut Table, slot: u32, result: i32, flags: u32) -> Option<Completion> {
+        let is_last = !cqueue::more(flags);
+        let buf = cqueue::buffer_select(flags).map(u32::from);
+        if let Some(buf) = buf {
+            self.offer.count -= 1;
+            table.buffers.take_provided(buf);
+        }
+        let conn = table.conn(slot);
+        if is_last {
+            conn.operations -= 1;
+            conn.clear(Flags::ARMED.and(Flags::CANCELLING));
+        }
+        if conn.is(Flags::DEAD) {
+            if let Some(buf) = buf {
+                table.buffers.discard(buf);
+            }
+            return gone(table, slot);
+        }
+        match (result, buf) {
+            (1.., Some(buf)) => return Some(Completion::Received { slot, buf, len: result as u32 }),
+            (_, Some(buf)) => table.buffers.discard(buf),
+            (_, None) => {}
+        }
+        match -result {
+            0 => Some(Completion::ReadEnded { slot, errno: None }),
+            libc::ENOBUFS => {
+                self.offer.wanted = (self.offer.wanted * 2).min(self.offer.most);
+                conn_starves(table, slot).then(|| self.starved.push(slot));
+                None
+            }
+            libc::ECANCELED | libc::EINTR => Some(Completion::ReadStopped { slot }),
+            errno => Some(Completion::ReadEnded { slot, errno: Some(errno) }),
+        }
+    }
+
+    fn on_sent(&mut self, table: &mut Table, slot: u32, result: i32) -> Option<Completion> {
+        let conn = table.conn(slot);
+        conn.operations -= 1;
+        conn.clear(Flags::SENDING);
+        let in_flight = std::mem::take(&mut conn.in_flight);
+        if conn.is(Flags::DEAD) {
+            return gone(table, slot);
+        }
+        match result {
+            0.. => {
+                let before = table.conn(slot).queued;
+                let plain = table.advance(slot, result as usize);
+                let conn = table.conn(slot);
+                if before - conn.queued == in_flight {
+                    conn.clear(Flags::BLOCKED)
+                } else {
+                    self.block(table, slot)
+                }
+                if table.conn(slot).queued > 0 {
+                    table.mark_dirty(slot);
+                }
+                Some(Completion::Sent { slot, plain })
+            }
+            _ if matches!(-result, libc::EAGAIN | libc::EINTR) => {
+                self.block(table, slot);
+                table.mark_dirty(slot);
+                None
+            }
+            _ => Some(Completion::SendFailed { slot, errno: -result }),
+        }
+    }
+
+    /// The reader is slow: its next send waits, and what it has yet to take moves if buffers are needed.
+    fn block(&mut self, table: &mut Table, slot: u32) {
+        table.conn(slot).set(Flags::BLOCKED);
+        if table.buffers.is_scarce() {
+            table.unpin(slot);
+        }
+    }
+
+    fn on_connected(&mut self, table: &mut Table, slot: u32, result: i32) -> Option<Completion> {
+        let conn = table.conn(slot);
+        conn.operations -= 1;
+        if conn.is(Flags::DEAD) {
+            return gone(table, slot);
+        }
+        conn.clear(Flags::CONNECTING);
+        Some(Completion::Connected { slot, errno: (result < 0).then_some(-result) })
+    }
+
+    fn on_accepted(&mut self, listener: u16, result: i32, flags: u32) -> Option<Completion> {
+        match result {
+            0.. => {
+                if !cqueue::more(flags) {
+                    self.accept(listener, self.listeners[usize::from(listener)]);
+                }
+                Some(Completion::Accepted { listener, fd: result })
+            }
+            _ if -result == libc::ECANCELED => None,
+            _ => Some(Completion::AcceptFailed { listener, errno: -result }),
+        }
+    }
+}
+
+fn gone(table: &Table, slot: u32) -> Option<Completion> {
+    (table.conns[slot as usize].operations == 0).then_some(Completion::Gone { slot })
+}
+
+fn conn_starves(table: &mut Table, slot: u32) -> bool {
+    let conn = table.conn(slot);
+    let is_new = !conn.is(Flags::STARVED);
+    conn.set(Flags::STARVED);
+    is_new
+}
+
+impl Backend for Uring {
+    const NAME: &'static str = "io_uring";
+    // A non-blocking socket makes io_uring answer EAGAIN where it would otherwise wait.
+    const NONBLOCKING: bool = false;
+
+    fn open(bell: RawFd, buffers: u32, buffer_size: u32) -> io::Result<(Uring, Table)> {
+        let count = buffers.clamp(16, 1 << 15).next_power_of_two();
+        let ring = Uring::build()?;
+        let offer = Offer::new(count)?;
+        // SAFETY: the mapping is page-aligned, has room for `count` entries and outlives the ring: see the order of
+        // the fields. A count of 2^15 fits.
+        unsafe {
+            let address = offer.memory.at(0).as_ptr() as u64;
+            ring.submitter().register_buf_ring_with_flags(address, count as u16, GROUP, 0)?;
+        }
+        let table = Table::new(Buffers::provided(count, buffer_size)?);
+        let mut uring = Uring {
+            ring,
+            offer,
+            batch: Vec::with_capacity(1024),
+            at: 0,
+            vectors: Vec::with_capacity(VECTORS),
+            headers: Vec::with_capacity(HEADERS),
+            starved: Vec::new(),
+            listeners: Vec::new(),
+            bell,
+            bell_count: Box::new([0; 8]),
+        };
+        uring.arm_bell();
+        Ok((uring, table))
+    }
+
+    fn accept(&mut self, listener: u16, fd: RawFd) {
+        let at = usize::from(listener);
+        self.listeners.resize(self.listeners.len().max(at + 1), -1);
+        self.listeners[at] = fd;
+        let entry = opcode::AcceptMulti::new(Fd(fd)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(&entry.user_data(ACCEPT << 56 | u64::from(listener)));
+    }
+
+    fn refuse(&mut self, listener: u16, _fd: RawFd) {
+        self.cancel(ACCEPT << 56 | u64::from(listener));
+    }
+
+    fn attach(&mut self, table: &mut Table, slot: u32) {
+        self.read(table, slot);
+    }
+
+    fn detach(&mut self, table: &mut Table, slot: u32) {
+        assert_eq!(table.conn(slot).operations, 0);
+    }
+
+    fn read(&mut self, table: &mut Table, slot: u32) {
+        let conn = &table.conns[slot as usize];
+        let is_armed = conn.is(Flags::ARMED);
+        if conn.wants_read() && !is_armed && !conn.is_any(Flags::STARVED.and(Flags::ENDED)) {
+            let entry = opcode::RecvMulti::new(Fd(conn.fd), GROUP).build();
+            self.push(&entry.user_data(name(RECEIVE, table, slot)));
+            let conn = table.conn(slot);
+            conn.set(Flags::ARMED);
+            conn.operations += 1;
+        } else if !conn.wants_read() && is_armed && !conn.is(Flags::CANCELLING) {
+            self.cancel(name(RECEIVE, table, slot));
+            table.conn(slot).set(Flags::CANCELLING);
+        }
+    }
+
+    fn connect(&mut self, table: &mut Table, slot: u32) {
+        let conn = &table.conns[slot as usize];
+        let address = conn.connecting.as_ref().and_then(|c| c.address()).expect("a connect has an address");
+        let entry = opcode::Connect::new(Fd(conn.fd), address.as_ptr(), address.len()).build();
+        self.push(&entry.user_data(name(CONNECT, table, slot)));
+        let conn = table.conn(slot);
+        conn.set(Flags::CONNECTING);
+        conn.operations += 1;
+    }
+
+    fn cancel_connect(&mut self, table: &mut Table, slot: u32) {
+        self.cancel(name(CONNECT, table, slot));
+    }
+
+    fn close(&mut self, table: &mut Table, slot: u32) {
+        let conn = &table.conns[slot as usize];
+        let fd = Fd(conn.fd);
+        if conn.operations > 0 {
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build();
+            self.push(&entry.user_data(IGNORE).flags(squeue::Flags::SKIP_SUCCESS));
+        }
+        let entry = opcode::Close::new(fd).build();
+        self.push(&entry.user_data(IGNORE).flags(squeue::Flags::SKIP_SUCCESS));
+        table.conn(slot).fd = -1;
+    }
+
+    fn wait(&mut self, table: &mut Table, timeout: Duration) -> io::Result<()> {
+        let mut dirty = std::mem::take(&mut table.dirty);
+        for slot in dirty.drain(..) {
+            table.conn(slot).clear(Flags::DIRTY);
+            self.send(table, slot);
+        }
+        table.dirty = dirty;
+        if self.at < self.batch.len() {
+            return Ok(());
+        }
+        self.offer.fill(&mut table.buffers);
+        if self.offer.count > 0 && !self.starved.is_empty() {
+            self.revive_starved(table);
+        }
+        let timeout = Timespec::from(timeout);
+        let result = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+        self.forget_lists();
+        match result {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => return Err(error),
+            },
+        }
+        self.fetch();
+        Ok(())
+    }
+
+    fn next(&mut self, table: &mut Table) -> Option<Completion> {
+        while let Some(entry) = self.batch.get(self.at) {
+            let (what, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            self.at += 1;
+            let slot = what as u32;
+            let completion = match what >> 56 {
+                ACCEPT => self.on_accepted(slot as u16, result, flags),
+                WAKE => {
+                    self.arm_bell();
+                    Some(Completion::Woken)
+                }
+                IGNORE => None,
+                operation => {
+                    // The slot is not reused before its last completion; a mismatch is a bug, not a late event.
+                    assert_eq!(what, name(operation, table, slot), "a completion for an earlier connection");
+                    match operation {
+                        RECEIVE => self.on_received(table, slot, result, flags),
+                        SEND => self.on_sent(table, slot, result),
+                        _ => self.on_connected(table, slot, result),
+                    }
+                }
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        self.batch.clear();
+        self.at = 0;
+        None
+    }
+}

@@ -1,0 +1,356 @@
+//! The engine: threads, started and stopped together.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use forebay_core::command::{Command, CommandId};
+use forebay_core::config::{EngineConfig, IoDriver};
+use forebay_core::ids::{QuestionId, WorkerId};
+use forebay_core::question::Answer;
+use forebay_core::stats::WorkerStats;
+use forebay_core::tables::{ConfigError, Tables};
+use forebay_core::worker::{Shared, Worker};
+
+use crate::driver::Driver;
+use crate::driver::backend::Backend;
+use crate::driver::epoll::Epoll;
+use crate::driver::uring::Uring;
+use crate::hub::{Hub, Mail};
+use crate::listen::{ListenError, Listener, Listeners, UnixFile};
+use crate::metrics::MetricsServer;
+use crate::outbox::Outbox;
+use crate::tls::context::{Contexts, TlsError};
+
+/// Most workers of an engine.
+const WORKERS_MAX: usize = 256;
+
+/// The driver in use, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverChoice {
+    /// `io_uring` or `epoll`.
+    pub name: &'static str,
+    /// Why not io_uring, where it was not refused by the configuration.
+    pub reason: Option<String>,
+}
+
+/// Why an engine did not start. Nothing is left behind.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Listen(ListenError),
+    /// The metrics address could not be bound.
+    Metrics(ListenError),
+    /// A TLS file could not be used.
+    Tls(TlsError),
+    /// The configuration can't be prepared.
+    Config(ConfigError),
+    /// io_uring was demanded and can't be had.
+    Driver(io::Error),
+    /// The system refused a thread or a descriptor.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(e) => write!(f, "cannot listen on {}: {}", e.address, e.cause),
+            StartError::Metrics(e) => write!(f, "cannot serve metrics on {}: {}", e.address, e.cause),
+            StartError::Tls(e) => e.fmt(f),
+            StartError::Config(e) => e.fmt(f),
+            StartError::Driver(e) => write!(f, "io_uring cannot be used: {e}; set engine.io to \"auto\" or \"epoll\""),
+            StartError::System(e) => write!(f, "the system refuses what the engine needs: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// These settings are read at start only, and differ.
+    NeedsRestart(Vec<&'static str>),
+    /// A TLS file could not be used.
+    Tls(TlsError),
+    /// The configuration can't be prepared.
+    Config(ConfigError),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::NeedsRestart(names) => write!(f, "needs a restart: {}", names.join(", ")),
+            ReloadError::Tls(e) => e.fmt(f),
+            ReloadError::Config(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// A running engine. Dropping it stops it.
+pub struct Engine {
+    hub: Arc<Hub>,
+    driver: DriverChoice,
+    listeners: Vec<String>,
+    metrics: Option<MetricsServer>,
+    /// The configuration in force, for the next reload; held over a reload, so that two do not mix.
+    tables: Mutex<Arc<Tables>>,
+    commands: AtomicU64,
+    threads: Vec<JoinHandle<()>>,
+    // Dropped after the threads have ended: see `stop`.
+    unix: Option<UnixFile>,
+}
+
+impl Engine {
+    /// Binds every address, loads every file, then starts the threads. All or nothing.
+    pub fn start(config: EngineConfig) -> Result<Engine, StartError> {
+        let driver = choose_driver(&config)?;
+        let is_uring = driver.name == Uring::NAME;
+        let workers = worker_count(config.engine.workers);
+        let tls = Contexts::load(&config).map_err(StartError::Tls)?;
+        let (buffers, size) = (config.engine.buffers, config.engine.buffer_size);
+        let tables = Tables::build(config, None, &mut crate::random::fill).map_err(StartError::Config)?;
+        let tables = Arc::new(tables);
+        let config = &tables.config;
+        let bound = Listeners::bind(&config.listen, workers, !is_uring).map_err(StartError::Listen)?;
+        let hub = Hub::start(workers, tls, config.auth.ask_timeout).map_err(StartError::System)?;
+        let hub = Arc::new(hub);
+        let metrics = match &config.metrics {
+            None => None,
+            Some(m) => Some(MetricsServer::start(&m.address, &hub).map_err(StartError::Metrics)?),
+        };
+        let mut engine = Engine {
+            hub,
+            driver,
+            listeners: bound.addresses,
+            metrics,
+            tables: Mutex::new(tables.clone()),
+            commands: AtomicU64::new(0),
+            threads: Vec::new(),
+            unix: bound.unix,
+        };
+        let part = Part { tables, shared: Arc::new(Shared::new(workers)), buffers, size };
+        let started = if is_uring {
+            engine.start_workers::<Uring>(bound.by_worker, &part)
+        } else {
+            engine.start_workers::<Epoll>(bound.by_worker, &part)
+        };
+        // An engine that is dropped stops those that did start.
+        started.map_err(StartError::System)?;
+        Ok(engine)
+    }
+
+    fn start_workers<B: Backend + 'static>(&mut self, listeners: Vec<Vec<Listener>>, part: &Part) -> io::Result<()> {
+        let (ready, started) = channel();
+        let count = listeners.len();
+        for (i, listeners) in listeners.into_iter().enumerate() {
+            let (hub, part, ready) = (self.hub.clone(), part.clone(), ready.clone());
+            let id = WorkerId(i as u16);
+            let thread =
+                spawn(format!("forebay-work-{i}"), move || run_worker::<B>(hub, id, listeners, &part, &ready))?;
+            self.threads.push(thread);
+        }
+        for _ in 0..count {
+            started.recv().map_err(|_| io::Error::other("a worker ended at its start"))??;
+        }
+        Ok(())
+    }
+
+    /// Where clients connect: addresses with ports, and the path of the Unix socket.
+    pub fn listeners(&self) -> &[String] {
+        &self.listeners
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
+    }
+
+    /// The driver in use.
+    pub fn driver(&self) -> &DriverChoice {
+        &self.driver
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> u16 {
+        self.hub.mailboxes.len() as u16
+    }
+
+    /// What each worker counts.
+    pub fn stats(&self) -> &[Arc<WorkerStats>] {
+        &self.hub.stats
+    }
+
+    /// Events, questions and replies for Python.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.hub.outbox
+    }
+
+    /// Puts another configuration in force: everything is loaded and prepared first, and nothing changes if
+    /// anything of it fails. Blocks for as long as new passwords take to be derived; never called on a loop.
+    pub fn reload(&self, config: EngineConfig) -> Result<(), ReloadError> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = needs_restart(&tables.config, &config);
+        if !names.is_empty() {
+            return Err(ReloadError::NeedsRestart(names));
+        }
+        let tls = Contexts::load(&config).map_err(ReloadError::Tls)?;
+        let ask_timeout = config.auth.ask_timeout;
+        let next = Tables::build(config, Some(&tables), &mut crate::random::fill).map_err(ReloadError::Config)?;
+        let next = Arc::new(next);
+        self.hub.set_tls(tls);
+        self.hub.set_ask_timeout_us(ask_timeout);
+        self.command(None, &Command::Reload(next.clone()));
+        *tables = next;
+        Ok(())
+    }
+
+    /// Sends an order to one worker, or to all: then each of them replies with the same id.
+    pub fn command(&self, worker: Option<WorkerId>, command: &Command) -> CommandId {
+        let id = CommandId(self.commands.fetch_add(1, Ordering::Relaxed));
+        if matches!(command, Command::Drain)
+            && let Some(metrics) = &self.metrics
+        {
+            metrics.set_draining();
+        }
+        for i in 0..self.workers() {
+            if worker.is_none_or(|w| w.0 == i) {
+                self.hub.post(WorkerId(i), Mail::Command(id, command.clone()));
+            }
+        }
+        id
+    }
+
+    /// Answers a question of a worker's.
+    pub fn answer(&self, worker: WorkerId, id: QuestionId, answer: Answer) {
+        self.hub.post(worker, Mail::Answer(id, answer));
+    }
+
+    /// Tells whether any server can be used, for /readyz; true until told otherwise.
+    pub fn set_servers_usable(&self, usable: bool) {
+        if let Some(metrics) = &self.metrics {
+            metrics.set_servers_usable(usable);
+        }
+    }
+
+    /// Closes everything and waits for the threads to end.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        for i in 0..self.workers() {
+            self.hub.post(WorkerId(i), Mail::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A worker that panicked outside of an input has said so on standard error.
+            let _ = thread.join();
+        }
+        drop(self.metrics.take());
+        drop(self.unix.take());
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What each worker starts with.
+#[derive(Clone)]
+struct Part {
+    tables: Arc<Tables>,
+    shared: Arc<Shared>,
+    buffers: u32,
+    size: u32,
+}
+
+fn run_worker<B: Backend>(
+    hub: Arc<Hub>,
+    id: WorkerId,
+    listeners: Vec<Listener>,
+    part: &Part,
+    ready: &Sender<io::Result<()>>,
+) {
+    let stats = hub.stats[usize::from(id.0)].clone();
+    // Built on its own thread: the kernel ties a ring to the thread that submits to it.
+    let mut driver = match Driver::<B>::open(hub, id, listeners, part.buffers, part.size) {
+        Ok(driver) => driver,
+        Err(error) => {
+            // The starter waits for it, or has given up for another worker's error.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let mut worker = Worker::<Driver<B>>::new(id, part.tables.clone(), part.shared.clone(), stats);
+    let _ = ready.send(Ok(()));
+    driver.run(&mut worker);
+}
+
+fn choose_driver(config: &EngineConfig) -> Result<DriverChoice, StartError> {
+    let epoll = |reason| DriverChoice { name: Epoll::NAME, reason };
+    let probe = || Uring::probe(config.engine.buffers, config.engine.buffer_size);
+    match config.engine.io {
+        IoDriver::Epoll => Ok(epoll(None)),
+        IoDriver::Uring => {
+            probe().map_err(StartError::Driver)?;
+            Ok(DriverChoice { name: Uring::NAME, reason: None })
+        }
+        IoDriver::Auto => Ok(match probe() {
+            Ok(()) => DriverChoice { name: Uring::NAME, reason: None },
+            Err(error) => epoll(Some(format!("io_uring cannot be used: {error}"))),
+        }),
+    }
+}
+
+fn worker_count(configured: u16) -> u16 {
+    let count = match configured {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => usize::from(n),
+    };
+    count.min(WORKERS_MAX) as u16
+}
+
+/// Settings that are read at start only, and differ.
+fn needs_restart(before: &EngineConfig, after: &EngineConfig) -> Vec<&'static str> {
+    let (l, m) = (&before.listen, &after.listen);
+    let (e, f) = (&before.engine, &after.engine);
+    let metrics = |c: &EngineConfig| c.metrics.as_ref().map(|m| m.address.clone());
+    [
+        ("listen.address", l.addresses != m.addresses),
+        ("listen.port", l.port != m.port),
+        ("listen.unix", l.unix != m.unix),
+        ("listen.unix_mode", l.unix_mode != m.unix_mode),
+        ("listen.backlog", l.backlog != m.backlog),
+        ("engine.workers", e.workers != f.workers),
+        ("engine.io", e.io != f.io),
+        ("engine.buffers", e.buffers != f.buffers),
+        ("engine.buffer_size", e.buffer_size != f.buffer_size),
+        ("metrics.address", metrics(before) != metrics(after)),
+    ]
+    .into_iter()
+    .filter_map(|(name, differs)| differs.then_some(name))
+    .collect()
+}
+
+/// A thread of the engine's: named, and with every signal blocked, as those belong to Python's main thread.
+pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    // SAFETY: sigset_t is plain integers; the calls write and read the two sets, which live over them. The mask of
+    // the calling thread is put back before this returns, and the new thread inherits the blocked one.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let thread = std::thread::Builder::new().name(name).spawn(run);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        thread
+    }
+}

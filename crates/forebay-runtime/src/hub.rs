@@ -1,0 +1,96 @@
+//! What the threads of one engine share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_core::command::{Command, CommandId};
+use forebay_core::ids::{ConnId, QuestionId, WorkerId};
+use forebay_core::io::Peer;
+use forebay_core::question::Answer;
+use forebay_core::stats::WorkerStats;
+use forebay_core::worker::Message;
+
+use crate::clock::Clock;
+use crate::derive::Deriver;
+use crate::driver::Handover;
+use crate::mailbox::Mailbox;
+use crate::outbox::Outbox;
+use crate::resolve::{Found, Resolver};
+use crate::tls::context::Contexts;
+
+/// What reaches a worker from another thread.
+pub(crate) enum Mail {
+    /// Another worker's message.
+    Told(WorkerId, Message<Handover>),
+    /// A client that this worker is to serve, accepted by another.
+    Client(Handover, Peer),
+    /// Python's order.
+    Command(CommandId, Command),
+    /// Python's answer, or a side thread's.
+    Answer(QuestionId, Answer),
+    /// Addresses for a connect.
+    Resolved(ConnId, Found),
+    /// The end.
+    Stop,
+}
+
+/// See the module's text.
+pub(crate) struct Hub {
+    pub(crate) clock: Clock,
+    pub(crate) mailboxes: Arc<[Mailbox<Mail>]>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) stats: Vec<Arc<WorkerStats>>,
+    pub(crate) resolver: Resolver,
+    pub(crate) deriver: Deriver,
+    tls: Mutex<Arc<Contexts>>,
+    ask_timeout_us: AtomicU64,
+}
+
+impl Hub {
+    /// Starts the side threads of an engine with `workers` workers.
+    pub(crate) fn start(workers: u16, tls: Contexts, ask_timeout_us: u64) -> std::io::Result<Hub> {
+        let mailboxes: Arc<[Mailbox<Mail>]> = (0..workers).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
+        let post = mailboxes.clone();
+        let resolver = Resolver::start(move |(worker, conn): (WorkerId, ConnId), found| {
+            post[usize::from(worker.0)].post(Mail::Resolved(conn, found));
+        })?;
+        let post = mailboxes.clone();
+        let deriver = Deriver::start(move |worker: WorkerId, id, answer| {
+            post[usize::from(worker.0)].post(Mail::Answer(id, answer));
+        })?;
+        Ok(Hub {
+            clock: Clock::start(),
+            mailboxes,
+            outbox: Arc::new(Outbox::new()?),
+            stats: (0..workers).map(|_| Arc::default()).collect(),
+            resolver,
+            deriver,
+            tls: Mutex::new(Arc::new(tls)),
+            ask_timeout_us: AtomicU64::new(ask_timeout_us),
+        })
+    }
+
+    pub(crate) fn post(&self, worker: WorkerId, mail: Mail) {
+        if let Some(mailbox) = self.mailboxes.get(usize::from(worker.0)) {
+            mailbox.post(mail);
+        }
+    }
+
+    /// The certificates in force.
+    pub(crate) fn tls(&self) -> Arc<Contexts> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other certificates in force, for handshakes that begin from here on.
+    pub(crate) fn set_tls(&self, contexts: Contexts) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(contexts);
+    }
+
+    pub(crate) fn ask_timeout_us(&self) -> u64 {
+        self.ask_timeout_us.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ask_timeout_us(&self, us: u64) {
+        self.ask_timeout_us.store(us, Ordering::Relaxed);
+    }
+}

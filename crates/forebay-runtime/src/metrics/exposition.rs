@@ -1,0 +1,117 @@
+//! The figures as text: Prometheus' exposition format 0.0.4.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, PoisonError};
+
+use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, WorkerStats};
+
+use super::table::{METRICS, Metric, Source};
+
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Each pool's parts, one a worker that knows it, under its labels.
+type Pools = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<LabelledPool>>>;
+
+/// All metrics of `workers`, summed.
+pub(super) fn render(workers: &[Arc<WorkerStats>]) -> String {
+    let mut pools = Pools::new();
+    for worker in workers {
+        let known = worker.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for pool in known {
+            pools.entry((pool.database.clone(), pool.user.clone())).or_default().push(pool);
+        }
+    }
+    let mut out = String::with_capacity(16 * 1024);
+    for metric in METRICS {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "# HELP {} {}\n# TYPE {0} {}", metric.name, metric.help, metric.kind());
+        render_metric(&mut out, metric, workers, &pools);
+    }
+    out
+}
+
+fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>], pools: &Pools) {
+    if let Source::Engine(_, value) = &metric.source {
+        let sum: u64 = workers.iter().map(|w| value(w)).fold(0, u64::wrapping_add);
+        let _ = writeln!(out, "{} {sum}", metric.name);
+        return;
+    }
+    for ((database, user), parts) in pools {
+        let labels = format!("database=\"{}\",user=\"{}\"", escape(database), escape(user));
+        match &metric.source {
+            Source::Engine(..) => {}
+            Source::Pool(_, value) => {
+                let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
+                let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);
+            }
+            Source::Servers(states) => {
+                for (state, value) in *states {
+                    let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
+                    let _ = writeln!(out, "{}{{{labels},state=\"{state}\"}} {sum}", metric.name);
+                }
+            }
+            Source::Durations(histogram) => {
+                let parts: Vec<&Histogram> = parts.iter().map(|p| histogram(&p.stats)).collect();
+                render_histogram(out, metric.name, &labels, &parts);
+            }
+        }
+    }
+}
+
+fn render_histogram(out: &mut String, name: &str, labels: &str, parts: &[&Histogram]) {
+    let mut count: u64 = 0;
+    for bucket in 0..BUCKETS {
+        count += parts.iter().map(|h| h.counts[bucket].get()).sum::<u64>();
+        match Histogram::bound_us(bucket) {
+            Some(us) => {
+                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{}\"}} {count}", seconds(us));
+            }
+            None => {
+                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+            }
+        }
+    }
+    let sum: u64 = parts.iter().map(|h| h.sum_us.get()).fold(0, u64::wrapping_add);
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {count}", seconds(sum));
+}
+
+/// Microseconds as seconds, exactly.
+fn seconds(us: u64) -> String {
+    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_core::stats::PoolStats;
+
+    use super::*;
+
+    /// A scrape that a parser refuses is an outage of the monitoring, noticed in the next real one.
+    #[test]
+    fn pools_of_two_workers_are_summed_and_labels_escaped() {
+        let workers: Vec<Arc<WorkerStats>> = (0..2).map(|_| Arc::default()).collect();
+        for worker in &workers {
+            let stats = PoolStats::default();
+            stats.requests.add(3);
+            stats.request.record(20);
+            let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), stats };
+            worker.pools.lock().expect("no panic before").push(Arc::new(pool));
+            worker.accepted.add(1);
+        }
+        let text = render(&workers);
+        let labels = r#"database="a\"b",user="u\\""#;
+        assert!(text.contains("\nforebay_connections_accepted_total 2\n"));
+        assert!(text.contains(&format!("\nforebay_requests_total{{{labels}}} 6\n")));
+        assert!(text.contains(&format!("\nforebay_request_seconds_bucket{{{labels},le=\"0.000016\"}} 0\n")));
+        assert!(text.contains(&format!("\nforebay_request_seconds_bucket{{{labels},le=\"0.000032\"}} 2\n")));
+        assert!(text.contains(&format!("\nforebay_request_seconds_bucket{{{labels},le=\"+Inf\"}} 2\n")));
+        assert!(text.contains(&format!("\nforebay_request_seconds_sum{{{labels}}} 0.00004\n")));
+        assert!(text.contains(&format!("\nforebay_servers{{{labels},state=\"idle\"}} 0\n")));
+    }
+}

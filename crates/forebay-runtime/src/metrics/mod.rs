@@ -1,0 +1,138 @@
+//! `/metrics`, `/livez`, `/readyz`: a small HTTP server of its own thread, so that neither Python nor a worker
+//! is in the way of whoever asks how they are.
+//!
+//! One request a connection. A client that is slow is dropped at its deadline, and the oldest goes when too many
+//! are there, so that nobody can keep the door shut for others.
+
+mod exposition;
+mod http;
+mod table;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use forebay_core::stats::WorkerStats;
+use forebay_core::time::Instant;
+
+use self::http::{Connections, Response};
+use crate::clock::Clock;
+use crate::hub::Hub;
+use crate::listen::ListenError;
+use crate::mailbox::Bell;
+
+/// A worker whose last turn is longer ago than this hangs: each turns at least once a second.
+const ALIVE_WITHIN_US: u64 = 5_000_000;
+
+/// What the server tells, shared with the engine.
+struct State {
+    stats: Vec<Arc<WorkerStats>>,
+    clock: Clock,
+    bell: Bell,
+    is_stopping: AtomicBool,
+    is_draining: AtomicBool,
+    are_servers_usable: AtomicBool,
+}
+
+/// The server; stops when dropped.
+pub(crate) struct MetricsServer {
+    state: Arc<State>,
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsServer {
+    /// Binds `address` and starts the thread.
+    pub(crate) fn start(address: &str, hub: &Hub) -> Result<MetricsServer, ListenError> {
+        let failed = |cause| ListenError { address: address.to_owned(), cause };
+        let listener = bind(address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let state = Arc::new(State {
+            stats: hub.stats.clone(),
+            clock: hub.clock,
+            bell: Bell::new().map_err(failed)?,
+            is_stopping: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            are_servers_usable: AtomicBool::new(true),
+        });
+        let serving = state.clone();
+        let run = move || {
+            let mut connections = Connections::new(listener, serving.bell.fd().as_raw_fd());
+            while !serving.is_stopping.load(Ordering::Acquire) {
+                connections.turn(|path| serving.answer(path));
+            }
+        };
+        let thread = crate::engine::spawn("forebay-metrics".to_owned(), run).map_err(failed)?;
+        Ok(MetricsServer { state, address: bound, thread: Some(thread) })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From here on /readyz says no.
+    pub(crate) fn set_draining(&self) {
+        self.state.is_draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_servers_usable(&self, usable: bool) {
+        self.state.are_servers_usable.store(usable, Ordering::Release);
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.state.is_stopping.store(true, Ordering::Release);
+        self.state.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(address: &str) -> io::Result<TcpListener> {
+    let address = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl State {
+    fn answer(&self, path: &str) -> Response {
+        match path {
+            "/metrics" => {
+                Response { status: "200 OK", kind: exposition::CONTENT_TYPE, body: exposition::render(&self.stats) }
+            }
+            "/livez" => verdict(self.hanging().map(|worker| format!("worker {worker} hangs"))),
+            "/readyz" => verdict(self.unready()),
+            _ => Response::text("404 Not Found", "try /metrics, /livez or /readyz\n"),
+        }
+    }
+
+    /// The first worker that does not turn.
+    fn hanging(&self) -> Option<usize> {
+        let now = self.clock.now();
+        self.stats.iter().position(|s| now.micros_since(Instant(s.last_turn_us.get())) > ALIVE_WITHIN_US)
+    }
+
+    fn unready(&self) -> Option<String> {
+        if self.is_draining.load(Ordering::Acquire) {
+            return Some("draining".to_owned());
+        }
+        if !self.are_servers_usable.load(Ordering::Acquire) {
+            return Some("no server can be used".to_owned());
+        }
+        self.hanging().map(|worker| format!("worker {worker} hangs"))
+    }
+}
+
+fn verdict(trouble: Option<String>) -> Response {
+    match trouble {
+        None => Response::text("200 OK", "ok\n"),
+        Some(words) => Response::text("503 Service Unavailable", &format!("{words}\n")),
+    }
+}

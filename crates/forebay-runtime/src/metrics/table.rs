@@ -1,0 +1,168 @@
+//! Every metric that the engine serves, with where its value is. The names, kinds, labels and texts are those of
+//! `spec/metrics.toml`; a test compares the two.
+
+use forebay_core::stats::{Histogram, PoolStats, WorkerStats};
+
+/// Where a metric's value is.
+pub(super) enum Source {
+    /// Counted per worker; the sum is served.
+    Engine(Kind, fn(&WorkerStats) -> u64),
+    /// Counted per pool and worker; summed over workers.
+    Pool(Kind, fn(&PoolStats) -> u64),
+    /// Durations per pool and worker.
+    Durations(fn(&PoolStats) -> &Histogram),
+    /// Servers of a pool, by state.
+    Servers(&'static [(&'static str, fn(&PoolStats) -> u64)]),
+}
+
+/// Prometheus' kinds of single values.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One row.
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) source: Source,
+}
+
+impl Metric {
+    /// As the exposition and the spec call it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Engine(Kind::Counter, _) | Source::Pool(Kind::Counter, _) => "counter",
+            Source::Engine(Kind::Gauge, _) | Source::Pool(Kind::Gauge, _) | Source::Servers(_) => "gauge",
+            Source::Durations(_) => "histogram",
+        }
+    }
+
+    /// Names of its labels.
+    #[cfg(test)]
+    pub(super) fn labels(&self) -> &'static [&'static str] {
+        match self.source {
+            Source::Engine(..) => &[],
+            Source::Pool(..) | Source::Durations(_) => &["database", "user"],
+            Source::Servers(_) => &["database", "user", "state"],
+        }
+    }
+}
+
+const fn metric(name: &'static str, help: &'static str, source: Source) -> Metric {
+    Metric { name, help, source }
+}
+
+use Kind::{Counter, Gauge};
+use Source::{Durations, Engine, Pool, Servers};
+
+/// All of them, in the order they are served.
+pub(super) const METRICS: &[Metric] = &[
+    metric("forebay_clients", "Client connections open, logged in or not.", Engine(Gauge, |s| s.clients.get())),
+    metric("forebay_connections_accepted_total", "Client connections accepted.", Engine(Counter, |s| s.accepted.get())),
+    metric("forebay_logins_refused_total", "Logins of clients refused.", Engine(Counter, |s| s.logins_refused.get())),
+    metric(
+        "forebay_protocol_errors_total",
+        "Malformed or oversized messages.",
+        Engine(Counter, |s| s.protocol_errors.get()),
+    ),
+    metric(
+        "forebay_tls_injections_total",
+        "Connections closed because plain bytes followed a request for TLS.",
+        Engine(Counter, |s| s.tls_injections.get()),
+    ),
+    metric("forebay_cancels_total", "Cancel requests received.", Engine(Counter, |s| s.cancels.get())),
+    metric(
+        "forebay_cancels_forwarded_total",
+        "Cancel requests that were sent on to a server.",
+        Engine(Counter, |s| s.cancels_forwarded.get()),
+    ),
+    metric(
+        "forebay_events_dropped_total",
+        "Log events dropped because nobody fetched them.",
+        Engine(Counter, |s| s.events_dropped.get()),
+    ),
+    metric("forebay_servers_lent_total", "Servers lent from worker to worker.", Engine(Counter, |s| s.lent.get())),
+    metric("forebay_loop_turns_total", "Turns of the workers' loops.", Engine(Counter, |s| s.turns.get())),
+    metric("forebay_pool_clients", "Clients of the pool, logged in.", Pool(Gauge, |s| s.clients.get())),
+    metric("forebay_pool_waiters", "Clients of the pool that wait for a server.", Pool(Gauge, |s| s.waiting.get())),
+    metric(
+        "forebay_servers",
+        "Servers of the pool by state: active, idle, or other (opening, being checked or cleaned).",
+        Servers(&[
+            ("active", |s| s.servers_active.get()),
+            ("idle", |s| s.servers_idle.get()),
+            ("other", |s| s.servers_other.get()),
+        ]),
+    ),
+    metric("forebay_transactions_total", "Transactions ended.", Pool(Counter, |s| s.transactions.get())),
+    metric("forebay_requests_total", "Requests answered: a ReadyForQuery each.", Pool(Counter, |s| s.requests.get())),
+    metric("forebay_received_bytes_total", "Bytes from clients.", Pool(Counter, |s| s.received_bytes.get())),
+    metric("forebay_sent_bytes_total", "Bytes to clients.", Pool(Counter, |s| s.sent_bytes.get())),
+    metric("forebay_checkouts_total", "Servers handed to a client.", Pool(Counter, |s| s.assignments.get())),
+    metric("forebay_client_parses_total", "Parse messages from clients.", Pool(Counter, |s| s.client_parses.get())),
+    metric("forebay_server_parses_total", "Parse messages to servers.", Pool(Counter, |s| s.server_parses.get())),
+    metric("forebay_binds_total", "Bind messages.", Pool(Counter, |s| s.binds.get())),
+    metric("forebay_logins_total", "Logins of clients.", Pool(Counter, |s| s.logins.get())),
+    metric("forebay_servers_opened_total", "Servers opened.", Pool(Counter, |s| s.opened.get())),
+    metric("forebay_servers_closed_total", "Servers closed, for any reason.", Pool(Counter, |s| s.closed.get())),
+    metric(
+        "forebay_servers_closed_in_doubt_total",
+        "Servers closed because their stream was in doubt.",
+        Pool(Counter, |s| s.closed_in_doubt.get()),
+    ),
+    metric("forebay_errors_total", "Errors that forebay made for clients.", Pool(Counter, |s| s.errors.get())),
+    metric(
+        "forebay_transaction_seconds",
+        "Time from a transaction's first byte on a server to its end.",
+        Durations(|s| &s.transaction),
+    ),
+    metric("forebay_request_seconds", "Time from a request's arrival to its ReadyForQuery.", Durations(|s| &s.request)),
+    metric(
+        "forebay_checkout_wait_seconds",
+        "Time from a demand for a server to the server; 0 where one was idle.",
+        Durations(|s| &s.wait),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reference docs, dashboards and alerts are made from the spec.
+    #[test]
+    fn the_table_says_what_the_spec_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/metrics.toml");
+        let text = std::fs::read_to_string(path).expect("the spec is there");
+        let spec: toml_edit::DocumentMut = text.parse().expect("the spec is TOML");
+        let rows = spec["metric"].as_array_of_tables().expect("rows");
+        let word = |row: &toml_edit::Table, key: &str| row[key].as_str().expect("a text").to_owned();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let labels = row["labels"].as_array().expect("labels").iter();
+                let labels: Vec<_> = labels.map(|l| l.as_str().expect("a text").to_owned()).collect();
+                (word(row, "name"), word(row, "kind"), labels, word(row, "help"))
+            })
+            .collect();
+        let served: Vec<_> = METRICS
+            .iter()
+            .map(|m| {
+                let labels: Vec<_> = m.labels().iter().map(|l| (*l).to_owned()).collect();
+                (m.name.to_owned(), m.kind().to_owned(), labels, m.help.to_owned())
+            })
+            .collect();
+        assert_eq!(found, served);
+    }
+
+    /// promtool and every dashboard builder rely on the suffixes.
+    #[test]
+    fn names_end_as_their_kind_demands() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("forebay_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind() == "counter", "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_seconds"), metric.kind() == "histogram", "{}", metric.name);
+        }
+    }
+}
