@@ -19,14 +19,12 @@ def outputs(spec: Path) -> dict[str, str]:
     errors = load_errors(spec / "errors.toml")
     console = show.load(spec / "show.toml")
     configuration = settings.load(spec / "settings.toml")
-    pages = {}
-    if (spec / "metrics.toml").exists():
-        pages["docs/reference/metrics.md"] = metrics.page(metrics.load(spec / "metrics.toml"))
-    return pages | {
+    return {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
         "python/forebay/_generated/settings.py": settings.python(configuration),
         "python/forebay/_generated/forebay.toml": settings.sample(configuration),
         "docs/reference/errors.md": error_pages.page(errors),
+        "docs/reference/metrics.md": metrics.page(metrics.load(spec / "metrics.toml")),
         "docs/reference/settings.md": settings.page(configuration),
         "python/forebay/_generated/show.py": show.python(console),
         "docs/reference/console.md": show.page(console),

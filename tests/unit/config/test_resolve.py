@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from forebay import _engine
 from forebay.config import Config, load_text, resolved
 
 Usable = Callable[..., Config]
@@ -108,6 +109,20 @@ def test_each_structure_has_the_fields_of_its_twin_in_the_engine(struct: type[ms
     body = re.search(rf"pub struct {struct.__name__} \{{(.*?)\n\}}", RUST, re.DOTALL)
     assert body is not None
     assert re.findall(r"^    pub (\w+):", body[1], re.MULTILINE) == list(struct.__struct_fields__)
+
+
+def test_the_engine_takes_what_is_resolved(usable: Usable, minimal: str, tmp_path: Path) -> None:
+    text = (
+        f"[listen]\nport = 0\nunix = '{tmp_path}'\n[metrics]\naddress = '127.0.0.1:0'\n"
+        f"[engine]\nio = 'epoll'\nworkers = 1\n{minimal}query_timeout = '5s'\n"
+        "[databases.'*']\nendpoints = ['[::1]:6000']\nuser = 'app'\npool_mode = 'session'\n"
+    )
+    engine = _engine.Engine(usable(text).engine.to_json())
+    try:
+        assert engine.metrics_address is not None
+        assert engine.driver == "epoll"
+    finally:
+        engine.stop()
 
 
 def test_what_crosses_is_plain_json(usable: Usable, minimal: str) -> None:
