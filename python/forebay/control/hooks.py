@@ -24,6 +24,8 @@ from forebay.api.secret_source import MARK, Marked, SecretSource
 from forebay.failure import Failure
 
 CALLS_MAX: Final = 64
+# How long `close` waits for the loop: an async function that blocks it is left behind as well.
+CLOSE_S: Final = 1.0
 
 
 class HookFailed(Exception):
@@ -104,6 +106,7 @@ class HookRunner:
     def close(self) -> None:
         """Stops the loop. Functions that hang are left behind: their threads end with the process."""
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_S)
 
     def _begin(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
         if inspect.iscoroutinefunction(function):
@@ -117,6 +120,11 @@ class HookRunner:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
 
 
 def _run_plain(

@@ -247,7 +247,7 @@ def start_engine(configuration: Configuration) -> Engine:
     except EngineError as error:
         message, kind = error.args
         hints = {
-            "address_in_use": "Another process listens there: stop it, or choose another port (listen.port; --port of `forebay up`).",
+            "address_in_use": "Stop the process that listens there, or choose another port (listen.port; up: --port).",
             "io": 'Set engine.io = "auto", or "epoll".',
         }
         raise Failure(message, hint=hints.get(kind)) from None

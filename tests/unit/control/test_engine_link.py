@@ -1,0 +1,143 @@
+"""The outbox on the loop: questions answered, orders settled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from forebay.control import engine_link
+from forebay.control.engine_link import EngineLink
+from forebay.control.secrets import LookupFailed
+
+
+class FakeEngine:
+    """An engine whose outbox the test fills. Its workers are two."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.answers: list[tuple[Any, ...]] = []
+        self.orders: list[tuple[Any, ...]] = []
+        self._waiting: dict[str, list[Any]] = {}
+
+    def put(self, **what: list[Any]) -> None:
+        self._waiting.update(what)
+        os.write(self.writing, b"!")
+
+    def fileno(self) -> int:
+        return self.reading
+
+    def take(self) -> SimpleNamespace:
+        os.set_blocking(self.reading, False)
+        try:
+            os.read(self.reading, 64)
+        except BlockingIOError:
+            pass
+        waiting, self._waiting = self._waiting, {}
+        empty: dict[str, Any] = {"events": [], "events_dropped": 0, "secrets": [], "consoles": [], "replies": []}
+        return SimpleNamespace(**{**empty, **waiting})
+
+    def command(self, kind: str, argument: str | int | None) -> tuple[int, int]:
+        self.orders.append((kind, argument))
+        return len(self.orders), 2
+
+    def answer_secret(self, worker: int, question: int, secret: str | None) -> None:
+        if secret == "malformed":
+            raise ValueError("the SCRAM verifier is malformed")
+        self.answers.append(("secret", worker, question, secret))
+
+    def answer_console(self, worker: int, question: int, messages: bytes) -> None:
+        self.answers.append(("console", worker, question, messages))
+
+    def answer_failed(self, worker: int, question: int, because: str) -> None:
+        self.answers.append(("failed", worker, question, because))
+
+
+async def find(database: str, user: str) -> str | None:
+    if user == "unlucky":
+        raise LookupFailed("the vault is down")
+    if user == "buggy":
+        raise RuntimeError("password=1234")
+    return {"app": "secret", "odd": "malformed"}.get(user)
+
+
+async def console(user: str, text: str) -> bytes:
+    if text == "BREAK":
+        raise RuntimeError("secret")
+    return f"{user}: {text}".encode()
+
+
+def run(act: Callable[[FakeEngine, EngineLink], Awaitable[None]]) -> FakeEngine:
+    """Runs `act` over a link to a fresh engine."""
+    engine = FakeEngine()
+
+    async def world() -> None:
+        link = EngineLink(engine, find_secret=find, answer_console=console)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(10):
+                await act(engine, link)
+        finally:
+            link.close()
+
+    asyncio.run(world())
+    os.close(engine.reading)
+    os.close(engine.writing)
+    return engine
+
+
+async def answered(engine: FakeEngine, count: int) -> None:
+    """Returns once the engine got so many answers."""
+    while len(engine.answers) < count:
+        await asyncio.sleep(0.001)
+
+
+def test_every_question_gets_exactly_one_answer() -> None:
+    """A question without one is a client that hangs until its login times out."""
+
+    async def act(engine: FakeEngine, _: EngineLink) -> None:
+        users = ("app", "nobody", "unlucky", "odd", "buggy")
+        engine.put(secrets=[(1, number, "shop", user) for number, user in enumerate(users)])
+        await answered(engine, 5)
+        engine.put(consoles=[(0, 7, "ops", "SHOW POOLS"), (0, 8, "ops", "BREAK")])
+        await answered(engine, 7)
+
+    by_question = {answer[2]: answer for answer in run(act).answers}
+    assert by_question[0] == ("secret", 1, 0, "secret")
+    assert by_question[1] == ("secret", 1, 1, None)
+    assert by_question[2] == ("failed", 1, 2, "the vault is down")
+    assert by_question[3] == ("failed", 1, 3, "the SCRAM verifier is malformed")
+    assert by_question[4] == ("failed", 1, 4, "internal error: RuntimeError")
+    assert by_question[7] == ("console", 0, 7, b"ops: SHOW POOLS")
+    assert by_question[8][3].startswith(b"E")
+    assert b"secret" not in by_question[8][3]
+
+
+def test_an_order_is_settled_when_every_worker_replied() -> None:
+    """PAUSE that answers after the first worker lets the others' transactions run into the restart."""
+
+    async def act(engine: FakeEngine, link: EngineLink) -> None:
+        ordered = asyncio.ensure_future(link.order("pause", "shop"))
+        await asyncio.sleep(0)
+        engine.put(replies=[(1, "done", None)])
+        await asyncio.sleep(0.01)
+        assert not ordered.done()
+        engine.put(replies=[(1, "refused", "no such database"), (99, "done", None)])
+        outcome = await ordered
+        assert (outcome.done, outcome.refusals) == (1, ["no such database"])
+
+    assert run(act).orders == [("pause", "shop")]
+
+
+def test_questions_beyond_the_limit_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login storm must not pile up without end."""
+    monkeypatch.setattr(engine_link, "QUESTIONS_MAX", 1)
+
+    async def act(engine: FakeEngine, _: EngineLink) -> None:
+        engine.put(secrets=[(0, 1, "shop", "app"), (0, 2, "shop", "app")])
+        await answered(engine, 2)
+
+    answers = {answer[2]: answer[0] for answer in run(act).answers}
+    assert answers == {1: "secret", 2: "failed"}
