@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -18,7 +19,10 @@ class FakeEngine:
     """An engine whose outbox the test fills. Its workers are two."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.answered = asyncio.Event()
         self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
         self.answers: list[tuple[Any, ...]] = []
         self.orders: list[tuple[Any, ...]] = []
         self._waiting: dict[str, list[Any]] = {}
@@ -31,11 +35,8 @@ class FakeEngine:
         return self.reading
 
     def take(self) -> SimpleNamespace:
-        os.set_blocking(self.reading, False)
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.reading, 64)
-        except BlockingIOError:
-            pass
         waiting, self._waiting = self._waiting, {}
         empty: dict[str, Any] = {"events": [], "events_dropped": 0, "secrets": [], "consoles": [], "replies": []}
         return SimpleNamespace(**{**empty, **waiting})
@@ -47,13 +48,21 @@ class FakeEngine:
     def answer_secret(self, worker: int, question: int, secret: str | None) -> None:
         if secret == "malformed":
             raise ValueError("the SCRAM verifier is malformed")
-        self.answers.append(("secret", worker, question, secret))
+        self._answer("secret", worker, question, secret)
 
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
-        self.answers.append(("console", worker, question, messages))
+        self._answer("console", worker, question, messages)
 
     def answer_failed(self, worker: int, question: int, because: str) -> None:
-        self.answers.append(("failed", worker, question, because))
+        self._answer("failed", worker, question, because)
+
+    def _answer(self, *answer: Any) -> None:
+        self.answers.append(answer)
+        self.loop.call_soon_threadsafe(self.answered.set)
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
 
 
 async def find(database: str, user: str) -> str | None:
@@ -72,26 +81,26 @@ async def console(user: str, text: str) -> bytes:
 
 def run(act: Callable[[FakeEngine, EngineLink], Awaitable[None]]) -> FakeEngine:
     """Runs `act` over a link to a fresh engine."""
-    engine = FakeEngine()
 
-    async def world() -> None:
+    async def world() -> FakeEngine:
+        engine = FakeEngine()
         link = EngineLink(engine, find_secret=find, answer_console=console)  # type: ignore[arg-type]
         try:
             async with asyncio.timeout(10):
                 await act(engine, link)
         finally:
             link.close()
+            engine.close()
+        return engine
 
-    asyncio.run(world())
-    os.close(engine.reading)
-    os.close(engine.writing)
-    return engine
+    return asyncio.run(world())
 
 
 async def answered(engine: FakeEngine, count: int) -> None:
     """Returns once the engine got so many answers."""
     while len(engine.answers) < count:
-        await asyncio.sleep(0.001)
+        engine.answered.clear()
+        await engine.answered.wait()
 
 
 def test_every_question_gets_exactly_one_answer() -> None:
@@ -122,7 +131,7 @@ def test_an_order_is_settled_when_every_worker_replied() -> None:
         ordered = asyncio.ensure_future(link.order("pause", "shop"))
         await asyncio.sleep(0)
         engine.put(replies=[(1, "done", None)])
-        await asyncio.sleep(0.01)
+        link.drain()
         assert not ordered.done()
         engine.put(replies=[(1, "refused", "no such database"), (99, "done", None)])
         outcome = await ordered

@@ -81,7 +81,7 @@ def test_an_exception_is_reported_without_its_text(runner: HookRunner) -> None:
     def broken(_: SecretRequest) -> str:
         raise RuntimeError("the password is 1234")
 
-    with pytest.raises(HookFailed, match="it raised RuntimeError$"):
+    with pytest.raises(HookFailed, match=r"it raised RuntimeError$"):
         asyncio.run(runner.call(Hook("h", broken, None), REQUEST, deadline_s=5))
 
 
