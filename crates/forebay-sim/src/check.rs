@@ -19,7 +19,7 @@ use forebay_core::config::PoolMode;
 
 use crate::net::LinkId;
 use crate::rng::Rng;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Target};
 use crate::wire::{Opening, Splitter, Tag};
 
 /// A worker's connection to a server, as seen from outside.
@@ -28,8 +28,9 @@ struct Tap {
     splitter: Splitter,
     /// Database and user it logged in to; `None` before, and for cancels.
     pool: Option<(String, String)>,
-    /// The client that it serves or served last.
+    /// The client that it serves or served last, and in which session.
     owner: Option<u32>,
+    session: u64,
     /// Messages of a new client may come.
     is_free: bool,
     is_closed: bool,
@@ -39,8 +40,23 @@ struct Tap {
 #[derive(Debug)]
 struct Cancel {
     client: u32,
-    is_over: bool,
-    hits: u32,
+    is_forged: bool,
+    /// What its client waited for when it reached the pooler: all that it may stop.
+    aims: Option<Vec<Tag>>,
+    /// How many ReadyForQuery its client had got by then.
+    readies: u64,
+    has_hit: bool,
+}
+
+/// A client whose request has reached a worker, but no server.
+#[derive(Debug)]
+struct Wait {
+    worker: usize,
+    database: String,
+    user: String,
+    /// Requests that came later and were served before.
+    overtaken: u32,
+    number: u64,
 }
 
 /// What the checkers remember.
@@ -50,6 +66,12 @@ pub(crate) struct Checks {
     taps: BTreeMap<LinkId, Tap>,
     new_leases: Vec<(LinkId, u32)>,
     cancels: Vec<Cancel>,
+    waits: BTreeMap<u32, Wait>,
+    demands: u64,
+    /// The session that each client is in, if it is in one; numbers are never reused.
+    sessions: BTreeMap<u32, u64>,
+    /// Per worker: what it said when all was over.
+    pub(crate) at_rest: BTreeMap<usize, String>,
     committed: BTreeMap<String, u32>,
     promised: BTreeSet<String>,
     known_clients: BTreeSet<u64>,
@@ -92,12 +114,13 @@ impl Checks {
             splitter: Splitter::at_startup(),
             pool: None,
             owner: None,
+            session: 0,
             is_free: true,
             is_closed: false,
         });
         tap.is_free |= is_quiet || is_dead;
         tap.splitter.push(bytes);
-        let mut opened = None;
+        let (mut opened, mut served) = (None, BTreeSet::new());
         loop {
             let frame = match tap.splitter.take() {
                 Ok(Some(frame)) => frame,
@@ -114,6 +137,7 @@ impl Checks {
                 continue;
             }
             let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
+            served.insert(tag.client);
             if tap.owner == Some(tag.client) {
                 tap.is_free = false;
                 continue;
@@ -122,17 +146,67 @@ impl Checks {
                 let owner = tap.owner;
                 return self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
             }
-            tap.owner = Some(tag.client);
-            tap.is_free = false;
+            let session = self.sessions.get(&tag.client).copied().unwrap_or(0);
+            let is_of_session = tap.pool.as_ref().is_some_and(|(d, _)| scenario.is_session_mode(d));
+            if is_of_session && let Some(owner) = tap.owner && self.sessions.get(&owner) == Some(&tap.session) {
+                return self.fail(format!("in session mode, client {owner} is there, but its server serves {tag}"));
+            }
+            (tap.owner, tap.session, tap.is_free) = (Some(tag.client), session, false);
             self.new_leases.push((link, tag.client));
         }
         if let Some(pool) = opened {
             self.check_limits(&pool, scenario);
         }
+        for client in served {
+            self.is_served(client, scenario);
+        }
     }
 
-    /// Bytes that a worker received.
-    pub(crate) fn received(&mut self, _link: LinkId, _bytes: &[u8]) {}
+    /// A client begins a session.
+    pub(crate) fn session_begins(&mut self, client: usize, number: u64) {
+        self.sessions.insert(client as u32, number);
+    }
+
+    /// A client has gone, or was told to go.
+    pub(crate) fn session_ends(&mut self, client: usize) {
+        self.sessions.remove(&(client as u32));
+        self.waits.remove(&(client as u32));
+    }
+
+    /// Bytes of a client's request reached a worker.
+    pub(crate) fn demanded(&mut self, client: usize, worker: usize, target: &Target, user: &str) {
+        let session = self.sessions.get(&(client as u32)).copied().unwrap_or_default();
+        let mut own = self.taps.values().filter(|t| t.owner == Some(client as u32) && t.session == session);
+        let is_served = own.any(|t| !t.is_closed && (!t.is_free || target.mode == PoolMode::Session));
+        if !is_served {
+            let database = &target.name;
+            self.demands += 1;
+            let (database, user, number) = (database.clone(), user.to_owned(), self.demands);
+            let wait = Wait { worker, database, user, overtaken: 0, number };
+            self.waits.entry(client as u32).or_insert(wait);
+        }
+    }
+
+    /// The client waits no more: it was served, or answered.
+    pub(crate) fn is_answered(&mut self, client: usize) {
+        self.waits.remove(&(client as u32));
+    }
+
+    fn is_served(&mut self, client: u32, scenario: &Scenario) {
+        let Some(wait) = self.waits.remove(&client) else { return };
+        let peers = self.waits.iter_mut().filter(|(_, w)| w.database == wait.database && w.user == wait.user);
+        let mut passed = None;
+        for (other, peer) in peers.filter(|(_, w)| w.number < wait.number) {
+            peer.overtaken += 1;
+            let most = if peer.worker == wait.worker { scenario.overtakes_max } else { scenario.overtakes_max * 3 };
+            if peer.overtaken > most {
+                passed = Some((*other, peer.overtaken));
+            }
+        }
+        if let Some((other, times)) = passed {
+            self.fail(format!("client {other} waits while {times} later requests were served, last client {client}'s"));
+        }
+    }
 
     /// A connection to a server is given up, or has ended.
     pub(crate) fn closed(&mut self, link: LinkId) {
@@ -158,37 +232,46 @@ impl Checks {
         debug_assert!(matches!(target.mode, PoolMode::Session | PoolMode::Transaction | PoolMode::Statement));
     }
 
-    /// A client sends a cancel request with its own key, while it waits for replies to `_tags`.
-    pub(crate) fn cancel_sent(&mut self, client: usize, _tags: Vec<Tag>) {
-        self.cancels.push(Cancel { client: client as u32, is_over: false, hits: 0 });
+    /// A client sends a cancel request. Returns its number.
+    pub(crate) fn cancel_sent(&mut self, client: usize, is_forged: bool) -> usize {
+        self.cancels.push(Cancel { client: client as u32, is_forged, aims: None, readies: 0, has_hit: false });
+        self.cancels.len() - 1
     }
 
-    /// A cancel connection of the client has ended: it can stop nothing that begins later.
-    pub(crate) fn cancel_ended(&mut self, client: usize) {
-        let client = client as u32;
-        if let Some(cancel) = self.cancels.iter_mut().find(|c| c.client == client && !c.is_over) {
-            cancel.is_over = true;
+    /// The client that sent a cancel request.
+    pub(crate) fn canceller(&self, number: usize) -> usize {
+        self.cancels[number].client as usize
+    }
+
+    /// A cancel request reached the pooler, while its client waits for replies to `tags`.
+    pub(crate) fn cancel_arrived(&mut self, number: usize, tags: Vec<Tag>, readies: u64) {
+        let cancel = &mut self.cancels[number];
+        if cancel.aims.is_none() {
+            (cancel.aims, cancel.readies) = (Some(tags), readies);
         }
     }
 
-    /// A cancel stopped a statement of that client.
-    pub(crate) fn cancel_hit(&mut self, tag: Option<Tag>) {
-        let Some(Tag { client, .. }) = tag else {
-            return self.fail("a cancel stopped a statement of nobody".into());
-        };
-        match self.cancels.iter_mut().find(|c| c.client == client && c.hits == 0) {
-            Some(cancel) => cancel.hits += 1,
-            None => self.fail(format!("a cancel stopped {tag:?} of client {client}, which sent none")),
+    /// A cancel stopped the statement with that tag, on the server at `link`.
+    pub(crate) fn cancel_hit(&mut self, link: LinkId, tag: Option<Tag>) {
+        let Some(tag) = tag else { return self.fail("a cancel stopped a statement of nobody".into()) };
+        let leased_in = self.taps.get(&link).map(|tap| tap.session);
+        if leased_in.is_some() && leased_in != self.sessions.get(&tag.client).copied() {
+            // Its client has left: the pooler stops what it left behind.
+            return;
+        }
+        let is_it = |c: &&mut Cancel| !c.is_forged && !c.has_hit && c.aims.as_ref().is_some_and(|a| a.contains(&tag));
+        match self.cancels.iter_mut().find(is_it) {
+            Some(cancel) => cancel.has_hit = true,
+            None => self.fail(format!("a cancel stopped {tag}, for which none was sent")),
         }
     }
 
-    /// Whether the client sent a cancel that may have been answered.
-    pub(crate) fn has_cancelled(&self, client: usize) -> bool {
-        self.cancels.iter().any(|c| c.client == client as u32)
+    /// Whether a cancel of the client's own was sent for one of these requests, or since the last was answered.
+    pub(crate) fn has_cancelled(&self, client: usize, tags: &[Tag], readies: u64) -> bool {
+        let own = self.cancels.iter().filter(|c| !c.is_forged && c.client == client as u32);
+        own.filter_map(|c| c.aims.as_ref().map(|aims| (c, aims)))
+            .any(|(c, aims)| c.readies == readies || aims.iter().any(|aim| tags.contains(aim)))
     }
-
-    /// The client got an answer to everything up to here.
-    pub(crate) fn cancels_answered(&mut self, _client: usize) {}
 
     /// Effects became permanent on a server.
     pub(crate) fn committed(&mut self, marks: &[String]) {
@@ -217,7 +300,12 @@ impl Checks {
     }
 
     /// What a worker says of itself.
-    pub(crate) fn snapshot(&mut self, _worker: usize, snapshot: &Snapshot) {
+    pub(crate) fn snapshot(&mut self, worker: usize, snapshot: &Snapshot) {
+        let waiting: u32 = snapshot.pools.iter().map(|p| p.cl_waiting).sum();
+        let held = snapshot.servers.iter().filter(|s| s.client.is_some()).count();
+        let left = (snapshot.clients.len(), held, waiting);
+        let words = format!("{} clients, {} servers in use, {} waiting", left.0, left.1, left.2);
+        self.at_rest.insert(worker, if left == (0, 0, 0) { String::new() } else { words });
         self.known_clients.extend(snapshot.clients.iter().map(|c| c.id));
         for server in &snapshot.servers {
             let holders = snapshot.servers.iter().filter(|s| s.client.is_some() && s.client == server.client).count();

@@ -50,6 +50,12 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// Whether nothing but slow readers is in the way.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.break_client + self.stall + self.starve + self.pause + self.reload + self.reconnect + self.kill_client == 0
+            && !self.lose_servers()
+    }
+
     /// Whether a server may be lost while it serves somebody.
     pub(crate) fn lose_servers(&self) -> bool {
         self.terminate + self.break_server + self.crash > 0
@@ -82,6 +88,8 @@ pub(crate) struct Scenario {
     pub(crate) config: EngineConfig,
     /// Waiting for a server may end in an error.
     pub(crate) may_time_out: bool,
+    /// How many later requests may be served before one of the same pool and worker.
+    pub(crate) overtakes_max: u32,
 }
 
 const SECOND: u64 = 1_000_000;
@@ -100,9 +108,14 @@ impl Scenario {
         let pools = targets.iter().map(|t| Scenario::database(rng, t, wait, faults.lose_servers())).collect();
         let method = *rng.pick(&[AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password]);
         let buffer_size = *rng.pick(&[64, 300, 2048]);
-        let clients = Scenario::clients(rng, &targets, chunk_max);
+        // A server without room for both would be held by the idle servers of one.
+        let users: &[&str] = if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
+        let clients = Scenario::clients(rng, &targets, chunk_max, users);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let config = engine_config(workers, pools, method, buffers, buffer_size);
+        // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
+        // in a run with faults it may stand still for as long as others are served.
+        let overtakes_max = if faults.is_calm() { 10 } else { 10_000 };
         let delay_max = *rng.pick(&[50, 500, 3000]);
         Scenario {
             workers,
@@ -116,7 +129,14 @@ impl Scenario {
             delay_max,
             config,
             may_time_out,
+            overtakes_max,
         }
+    }
+
+    /// Whether the database with that name on the server keeps a server for each client.
+    pub(crate) fn is_session_mode(&self, real_name: &str) -> bool {
+        let found = self.targets.iter().find(|t| t.name.replace("db", "real") == real_name);
+        found.is_some_and(|t| t.mode == PoolMode::Session)
     }
 
     fn target(rng: &mut Rng, index: u64) -> Target {
@@ -187,7 +207,7 @@ impl Scenario {
         }
     }
 
-    fn clients(rng: &mut Rng, targets: &[Target], chunk_max: usize) -> Vec<ClientPlan> {
+    fn clients(rng: &mut Rng, targets: &[Target], chunk_max: usize, users: &[&str]) -> Vec<ClientPlan> {
         let count = rng.between(2, 10) as u32;
         let steps = rng.between(4, 24);
         (0..count)
@@ -220,7 +240,7 @@ impl Scenario {
                 let who = Identity {
                     id,
                     database: target.name.clone(),
-                    user: (*rng.pick(&["app", "app", "web"])).to_owned(),
+                    user: (*rng.pick(users)).to_owned(),
                     password: "a password".to_owned(),
                     version: *rng.pick(&[0x0003_0000, 0x0003_0000, 0x0003_0002, 0x0003_270f]),
                     asks_tls: rng.one_in(4),

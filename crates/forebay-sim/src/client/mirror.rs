@@ -31,11 +31,15 @@ pub(crate) struct Mirror {
     /// Replies to `current` seen so far.
     matched: usize,
     pending: VecDeque<Front>,
+    /// Tags of what was executed since the last ReadyForQuery.
+    batch: Vec<Tag>,
     expected: VecDeque<Frame>,
     /// The parameters as reported to the client.
     pub(crate) view: BTreeMap<String, String>,
     /// After a loss the client believes what is reported next.
     is_in_doubt: bool,
+    /// How many ReadyForQuery have come.
+    pub(crate) readies: u64,
 }
 
 impl Mirror {
@@ -47,9 +51,11 @@ impl Mirror {
             current: None,
             matched: 0,
             pending: VecDeque::new(),
+            batch: Vec::new(),
             expected: VecDeque::new(),
             view: BTreeMap::new(),
             is_in_doubt: false,
+            readies: 0,
         })
     }
 
@@ -82,8 +88,8 @@ impl Mirror {
 
     /// Tags of the requests under way.
     pub(crate) fn tags_under_way(&self) -> Vec<Tag> {
-        let messages = self.current.iter().filter(|_| !self.expected.is_empty()).chain(&self.pending);
-        messages.flat_map(|m| Tag::all_in(&m.encode().body)).collect()
+        let pending = self.pending.iter().flat_map(|m| Tag::all_in(&m.encode().body));
+        self.batch.iter().copied().chain(pending).collect()
     }
 
     /// Judges a message from the pooler.
@@ -146,7 +152,7 @@ impl Mirror {
         let severity = frame.field(b'V').or_else(|| frame.field(b'S')).unwrap_or_default();
         if let Some(next) = self.expected.front()
             && next.kind == b'E'
-            && next.field(b'C').as_ref() == Some(&code)
+            && (next.field(b'C').as_ref() == Some(&code) || is_other_order(next, &code))
             && next.field(b'V').as_ref() == Some(&severity)
         {
             let (due, came) = (Tag::all_in(&next.body), Tag::all_in(&frame.body));
@@ -178,6 +184,8 @@ impl Mirror {
             }
             self.session.settings.changes();
         }
+        self.batch.clear();
+        self.readies += 1;
         let is_last = self.pending.is_empty() && self.expected.is_empty();
         if is_last && !self.is_in_doubt {
             for (name, due) in self.session.settings.report() {
@@ -196,11 +204,18 @@ impl Mirror {
             && let Some(message) = self.pending.pop_front()
         {
             self.before = self.session.clone();
+            self.batch.extend(Tag::all_in(&message.encode().body));
             self.matched = 0;
             self.expected = without_reports(self.session.execute(&message, None));
             self.current = Some(message);
         }
     }
+}
+
+/// In a failed transaction a server that has to be told the statement first refuses that before it counts the
+/// parameters of the Bind.
+fn is_other_order(due: &Frame, came: &str) -> bool {
+    came == "25P02" && due.field(b'C').as_deref() == Some("08P01")
 }
 
 /// Parameter reports are judged by their outcome, not by their place.

@@ -170,9 +170,13 @@ impl Session {
 
     /// The session lost its server: as if the transaction had never been, and the batch skipped to its Sync.
     pub(crate) fn lose(&mut self, message: &Front) -> Vec<Frame> {
+        let copy = self.copy.as_ref().map(|copy| copy.is_extended);
         self.abandon();
-        match message {
-            Front::Sync | Front::Query(_) | Front::Function { .. } => {
+        match (message, copy) {
+            (_, Some(false)) => self.finish_request(),
+            // A Sync that fell into the copy counts for nothing.
+            (_, Some(true)) => self.is_skipping = true,
+            (Front::Sync | Front::Query(_) | Front::Function { .. }, None) => {
                 self.is_skipping = false;
                 self.finish_request();
             }

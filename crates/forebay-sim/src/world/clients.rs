@@ -26,6 +26,7 @@ impl World {
             Act::Connect => {
                 let link = self.knock(End::Client(i));
                 self.clients[i].link = Some(link);
+                self.checks.session_begins(i, link.0 as u64);
                 let bytes = self.clients[i].open();
                 self.write(link, 0, &bytes);
             }
@@ -50,6 +51,7 @@ impl World {
     fn client_leaves(&mut self, i: usize, how: Leave) {
         let Some(link) = self.clients[i].link else { return };
         self.trace.say(self.now, || format!("client {i} leaves: {how:?}"));
+        self.checks.session_ends(i);
         match how {
             Leave::Reset => self.break_link(link),
             // The stream back stays open: the pooler has to close it.
@@ -106,7 +108,7 @@ impl World {
                 }
             }
             Seen::Acknowledged(marks) => {
-                self.checks.cancels_answered(i);
+                self.checks.is_answered(i);
                 self.checks.acknowledged(&marks);
             }
             Seen::Deviation { code, is_fatal, is_ours, words } => self.explain(i, &code, is_fatal, is_ours, &words),
@@ -117,7 +119,9 @@ impl World {
     /// An error that a private server would not have given: is there a reason?
     fn explain(&mut self, i: usize, code: &str, is_fatal: bool, is_ours: bool, words: &str) {
         let is_login = self.clients[i].stage == Stage::LoggingIn;
-        if code == "57014" && !is_fatal && self.checks.has_cancelled(i) {
+        self.checks.is_answered(i);
+        let (tags, readies) = (self.clients[i].mirror.tags_under_way(), self.clients[i].mirror.readies);
+        if code == "57014" && !is_fatal && self.checks.has_cancelled(i, &tags, readies) {
             if is_ours {
                 self.clients[i].suffered_loss();
             } else if !self.clients[i].mirror.stop() {
@@ -131,7 +135,7 @@ impl World {
         }
         if is_fatal {
             self.clients[i].stage = Stage::Dismissed;
-        } else if self.clients[i].mirror.is_settled() {
+        } else if self.clients[i].mirror.is_settled() && !self.clients[i].mirror.is_copying() {
             self.checks.fail(format!("client {i} got an ERROR that answers nothing: {code} {words}"));
         } else {
             self.clients[i].suffered_loss();
@@ -159,6 +163,7 @@ impl World {
             return;
         }
         self.trace.say(self.now, || format!("client {i} lost its connection, broken: {is_broken}"));
+        self.checks.session_ends(i);
         let stage = self.clients[i].stage;
         let is_expected = matches!(stage, Stage::Dismissed | Stage::Leaving | Stage::Done);
         let is_excused = is_broken || self.clients[i].hit_until > self.now || self.scenario.faults.kill_client > 0;
@@ -173,17 +178,21 @@ impl World {
         self.schedule(1, Event::Client(i));
     }
 
+    /// A cancel request has reached its goal: what its client waits for at this time is all that it may stop.
+    pub(crate) fn note_aims(&mut self, number: usize) {
+        let mirror = &self.clients[self.checks.canceller(number)].mirror;
+        self.checks.cancel_arrived(number, mirror.tags_under_way(), mirror.readies);
+    }
+
     /// A cancel request of a client sets out to some worker.
     pub(crate) fn send_cancel(&mut self, i: usize, is_forged: bool) {
         let Some((pid, mut key)) = self.clients[i].key.clone() else { return };
         if is_forged {
             key.iter_mut().for_each(|b| *b ^= 0x5a);
-        } else {
-            let tags = self.clients[i].mirror.tags_under_way();
-            self.checks.cancel_sent(i, tags);
         }
+        let number = self.checks.cancel_sent(i, is_forged);
         self.trace.say(self.now, || format!("client {i} sends a cancel, forged: {is_forged}"));
-        let link = self.knock(End::Canceller(i));
+        let link = self.knock(End::Canceller(number));
         self.write(link, 0, &Opening::Cancel { pid, key }.encode().encode());
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Reload,
     Reconnect,
     KillClient,
+    /// No fault: every worker is asked what it holds.
+    Look,
 }
 
 /// How long a client that was hit may still hear of it.
@@ -94,6 +96,7 @@ impl World {
                 self.order(&Command::Reload(tables));
             }
             Fault::Reconnect => self.order(&Command::Reconnect(None)),
+            Fault::Look => self.order(&Command::Snapshot),
             Fault::KillClient => {
                 let id = self.checks.pick_known_client(&mut self.rng);
                 self.order(&Command::Snapshot);
@@ -159,6 +162,10 @@ impl World {
             return self.checks.fail(words);
         }
         for w in 0..self.seats.len() {
+            if let Some(words) = self.checks.at_rest.get(&w).filter(|words| !words.is_empty()) {
+                let words = format!("worker {w} says at rest: {words}");
+                return self.checks.fail(words);
+            }
             let io = &self.seats[w].io;
             let (lent, out, open) = (io.buffers_lent(), io.buffers_out(), io.connections());
             if lent > 0 || out > 0 {

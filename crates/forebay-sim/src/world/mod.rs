@@ -117,6 +117,9 @@ const EVENTS_MAX: u64 = 3_000_000;
 /// After the last fault, every client has to be through by then.
 const LIVENESS_US: u64 = 60_000_000;
 
+/// After the last client has gone, the workers are left alone for so long before the last look.
+const REST_US: u64 = 8_000_000;
+
 impl World {
     pub(crate) fn new(mut rng: Rng, options: Options) -> Result<World, String> {
         let mut scenario = Scenario::draw(&mut rng.fork(1));
@@ -126,7 +129,7 @@ impl World {
         let mut luck = rng.fork(2);
         let tables = Tables::build(scenario.config.clone(), None, &mut |out| luck.fill(out));
         let tables = Arc::new(tables.map_err(|e| format!("{e:?}"))?);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(scenario.workers as u16));
         let seats = (0..scenario.workers)
             .map(|w| Seat::new(w, &scenario, tables.clone(), shared.clone(), rng.fork(10 + w as u64)))
             .collect();
@@ -161,6 +164,14 @@ impl World {
         for w in 0..world.scenario.workers {
             world.schedule(0, Event::Turn(w));
         }
+        world.trace.say(0, || {
+            let s = &world.scenario;
+            let pools: Vec<_> = s.config.databases.iter().map(|d| &d.pool).collect();
+            format!("{} workers, {:?}, {:?}, {:?}, heals at {}", s.workers, s.targets, s.faults, pools, s.heals_at)
+        });
+        for client in &world.scenario.clients {
+            world.trace.say(0, || format!("{:?}", client.who));
+        }
         world.plan_faults();
         Ok(world)
     }
@@ -191,7 +202,11 @@ impl World {
             }
             let are_done = self.clients.iter().all(|c| c.stage == Stage::Done && c.link.is_none());
             if are_done && self.now > self.scenario.heals_at {
-                let at = *rests_at.get_or_insert(self.now + 8_000_000);
+                if rests_at.is_none() {
+                    self.checks.at_rest.clear();
+                    self.schedule(REST_US - 100_000, Event::Fault(Fault::Look));
+                }
+                let at = *rests_at.get_or_insert(self.now + REST_US);
                 if self.now > at {
                     break;
                 }

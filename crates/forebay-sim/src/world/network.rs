@@ -166,10 +166,7 @@ impl World {
             End::Worker(w, conn) => self.input(w, Input::Ended(conn, is_broken)),
             End::Client(i) => self.client_lost(i, link, is_broken),
             End::Process(p) => self.end_process(p),
-            End::Canceller(i) => {
-                self.checks.cancel_ended(i);
-                self.leave(link, side, false);
-            }
+            End::Canceller(_) => self.leave(link, side, false),
             End::Transit | End::Gone => {}
         }
     }

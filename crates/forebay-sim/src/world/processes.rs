@@ -55,6 +55,10 @@ impl World {
         match opening {
             Opening::Ssl | Opening::Gss => self.write(link, 1, b"N"),
             Opening::Cancel { pid, key } => {
+                // Without a pooler between, the request is in the pooler's place when it is here.
+                if self.is_direct && let End::Canceller(number) = self.links[link.0].ends[0] {
+                    self.note_aims(number);
+                }
                 self.cancel(pid, &key);
                 self.end_process(p);
             }
@@ -177,7 +181,7 @@ impl World {
         let Some(sleep) = session.sleep_in(&busy.message) else { return };
         let tag = Tag::all_in(sleep.mark.as_bytes()).first().copied();
         self.trace.say(now, || format!("cancel stops {tag:?}"));
-        self.checks.cancel_hit(tag);
+        self.checks.cancel_hit(self.processes[p].link, tag);
         if let Some(busy) = &mut self.processes[p].busy {
             busy.stop = Some(sleep.index);
             busy.until = now;

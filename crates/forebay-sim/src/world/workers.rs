@@ -14,6 +14,7 @@ use forebay_core::tables::Tables;
 use forebay_core::time::Instant;
 use forebay_core::worker::{Message, Shared, Worker};
 
+use crate::client::actor::Stage as ClientStage;
 use crate::driver::{Handover, Op, SimIo, Stage};
 use crate::net::{End, LinkId};
 use crate::rng::Rng;
@@ -84,7 +85,7 @@ impl Seat {
         let id = WorkerId(w as u16);
         let stats = Arc::new(WorkerStats::default());
         Seat {
-            worker: Worker::new(id, scenario.workers as u16, tables, shared, stats),
+            worker: Worker::new(id, tables, shared, stats),
             io: SimIo::new(w, scenario.buffers, rng),
             inbox: VecDeque::new(),
             is_turn_due: false,
@@ -209,7 +210,25 @@ impl World {
             live.stage = Stage::Open;
         }
         self.trace.note(b'r', w as u64 * 1000 + link.0 as u64, &bytes);
-        self.checks.received(link, &bytes);
+        self.trace.say(self.now, || {
+            let peer = self.links[link.0].ends[1 - side];
+            format!("worker {w} ← {peer:?}: {}", printable(&bytes))
+        });
+        match self.links[link.0].ends[1 - side] {
+            End::Canceller(number) => {
+                self.note_aims(number);
+            }
+            End::Client(i)
+                if self.clients[i].stage == ClientStage::Ready && !self.clients[i].mirror.tags_under_way().is_empty() =>
+            {
+                let who = &self.clients[i].who;
+                if let Some(target) = self.scenario.targets.iter().find(|t| t.name == who.database) {
+                    self.checks.demanded(i, w, target, &who.user);
+                }
+            }
+            _ => {}
+        }
+        let seat = &mut self.seats[w];
         seat.worker.received(&mut seat.io, conn, buf, &bytes);
         self.seats[w].inbox.push_back(Input::Readable(conn));
     }
