@@ -13,6 +13,7 @@ use forebay_spec::{Report, errors};
 
 use crate::config::PoolMode;
 use crate::event::{Field, Level};
+use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::parameters::transition;
 use crate::pool::{Pool, PoolId, Waiter};
@@ -30,6 +31,9 @@ const LEND_AFTER: Duration = Duration::from_millis(2);
 
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
+
+/// Time after which other workers are asked for room again.
+const ROOM_AGAIN: Duration = Duration::from_millis(100);
 
 /// What became of a demand.
 pub enum Checkout {
@@ -114,8 +118,13 @@ impl<I: Io> Worker<I> {
 
     /// Whether an idle server can serve now. One that is too old is closed, one long unused is checked first.
     fn is_fit(&mut self, io: &mut I, key: ServerKey) -> bool {
-        let server = &self.servers[key];
+        let server = &mut self.servers[key];
         let (id, idle_for) = (server.pool, self.now.since(server.since));
+        if !server.is_clean() {
+            // Half of an unasked message is there: it comes back when the rest has come.
+            server.enter(ServerState::Leased, self.now);
+            return false;
+        }
         if server.is_close_needed || server.expires_at <= self.now {
             self.retire(io, key, "lifetime");
             return false;
@@ -153,6 +162,9 @@ impl<I: Io> Worker<I> {
             if client.state != ClientState::Greeting {
                 client.enter(ClientState::Waiting, now);
             }
+            // Until it is answered, either image may be in force.
+            server.set = self.images.union(&server.set, &client.wanted);
+            server.is_set_known = false;
             self.send_own(io, key, Own::Prepare, &sql);
             return false;
         }
@@ -182,11 +194,12 @@ impl<I: Io> Worker<I> {
 
     /// A client that logs in needed a server to learn what its parameters make of the greeting.
     fn greet_with(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
-        let (wanted, reported) = (self.clients[client_key].wanted.clone(), self.servers[key].reported.clone());
-        let id = self.servers[key].pool;
-        self.pool(id).keep_greeting(wanted, reported);
+        let wanted = self.clients[client_key].wanted.clone();
+        let nameless = self.without_name(&wanted);
+        let (id, reported) = (self.servers[key].pool, self.servers[key].reported.clone());
+        self.pool(id).keep_greeting(nameless, reported);
         self.part(key);
-        self.checkin(io, key);
+        self.freed.push(key);
         self.greet(io, client_key);
     }
 
@@ -213,6 +226,7 @@ impl<I: Io> Worker<I> {
         match (own, error) {
             (Own::Prepare, None) => {
                 server.enter(ServerState::Leased, self.now);
+                // A client that left meanwhile leaves values that nobody keeps count of.
                 if let Some(client_key) = server.client {
                     self.prepared(io, key, client_key);
                     self.ready.push_back(client_key);
@@ -233,10 +247,8 @@ impl<I: Io> Worker<I> {
     /// The server refused a value that the client wants: the client is told, the server is as it was.
     fn prepare_failed(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
         let endpoint = self.endpoint_name(key);
-        let Some(client_key) = self.servers[key].client else { return };
         self.servers[key].enter(ServerState::Leased, self.now);
-        self.servers[key].is_set_known = false;
-        self.part(key);
+        let Some(client_key) = self.part(key) else { return };
         let report = errors::server_parameter_refused(endpoint, format!("{sqlstate} {message}"));
         self.refuse_and_close(io, client_key, report);
     }
@@ -316,7 +328,12 @@ impl<I: Io> Worker<I> {
     pub(crate) fn checkin(&mut self, io: &mut I, key: ServerKey) {
         let now = self.now;
         let server = &mut self.servers[key];
-        assert!(server.client.is_none() && server.is_clean(), "a server comes back clean and without a client");
+        assert!(server.client.is_none(), "a server comes back without a client");
+        if !server.is_clean() {
+            // It comes back when the rest of what it is saying has come.
+            server.enter(ServerState::Leased, now);
+            return;
+        }
         let id = server.pool;
         if server.is_paused {
             server.is_paused = false;
@@ -482,6 +499,28 @@ impl<I: Io> Worker<I> {
         let database = self.pool(id).database.clone();
         let idle = self.pools.iter().enumerate().filter(|(i, p)| *i != id.0 as usize && p.database == database);
         let oldest = idle.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since);
+        match oldest {
+            Some(server) => self.retire(io, server, "room for another pool of the database"),
+            None => self.ask_for_room(io, id, &database),
+        }
+    }
+
+    /// Asks the other workers to close an idle server of the database; again after a while, should none be idle yet.
+    fn ask_for_room(&mut self, io: &mut I, id: PoolId, database: &Arc<str>) {
+        if self.shared.workers == 1 || self.pool(id).room_asked_at + ROOM_AGAIN > self.now {
+            return;
+        }
+        self.pool(id).room_asked_at = self.now;
+        for worker in (0..self.shared.workers).map(WorkerId).filter(|w| *w != self.id) {
+            io.tell(worker, Message::RoomFor(database.clone()));
+        }
+        self.arm_pool(id, self.now + ROOM_AGAIN);
+    }
+
+    /// Another worker's pool of the database has no room: one of our idle servers leaves.
+    pub(crate) fn make_room_for(&mut self, io: &mut I, database: &str) {
+        let idle = self.pools.iter().filter(|p| *p.database == *database);
+        let oldest = idle.filter_map(|p| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since);
         if let Some(server) = oldest {
             self.retire(io, server, "room for another pool of the database");
         }
@@ -508,6 +547,10 @@ impl<I: Io> Worker<I> {
 
     /// Closes a server in order.
     pub(crate) fn retire(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        if self.servers.get(key).is_none() {
+            // Another one's leaving has made room at its cost.
+            return;
+        }
         let mut out = Vec::new();
         write::terminate(&mut out);
         self.send_to_server(io, key, &out);

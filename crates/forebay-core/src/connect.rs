@@ -122,7 +122,7 @@ impl<I: Io> Worker<I> {
         }
         while let Some(server) = self.servers.get_mut(key) {
             if server.state != ServerState::Login {
-                return;
+                return self.digest_kept(io, key);
             }
             let head = match frame::head(&server.carry, LOGIN_BYTES_MAX) {
                 Ok(Some(head)) => head,
@@ -226,7 +226,7 @@ impl<I: Io> Worker<I> {
             // Between 90 and 110 per cent, so that servers opened together do not leave together.
             server.expires_at = self.now + lifetime.mul_f64(0.9 + f64::from(luck[0]) / 1275.0);
         }
-        server.enter(ServerState::Idle, self.now);
+        server.enter(ServerState::Busy, self.now);
         let fields = vec![("server", Field::Number(server.id)), ("pool", self.pools[id.0 as usize].label().into())];
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
@@ -238,7 +238,7 @@ impl<I: Io> Worker<I> {
         }
         self.log(io, Level::Debug, "server_opened", fields);
         self.greet_waiters(io, id);
-        self.offer(io, key);
+        self.freed.push(key);
         self.supply(io, id);
     }
 

@@ -201,7 +201,10 @@ impl<I: Io> Worker<I> {
         } else {
             errors::server_lost(endpoint, cause)
         };
-        if is_cut || mode == PoolMode::Session {
+        if is_cut {
+            return Loss::Cut;
+        }
+        if mode == PoolMode::Session {
             return Loss::Session(report);
         }
         if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare))) {
@@ -216,6 +219,9 @@ impl<I: Io> Worker<I> {
     fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
         let is_greeting = self.clients[client_key].state == ClientState::Greeting;
         let server = &mut self.servers[key];
+        if server.is_copying {
+            server.forget_syncs_before_copy_end();
+        }
         let expect = std::mem::take(&mut server.expect);
         let was_skipping = server.is_skipping;
         let id = server.pool;
@@ -229,6 +235,8 @@ impl<I: Io> Worker<I> {
         }
         match loss {
             Loss::Session(report) => return self.refuse_and_close(io, client_key, report),
+            // Nothing can be said inside a message.
+            Loss::Cut => return self.drop_client(io, client_key, "its server was lost in the middle of a reply"),
             Loss::Nothing => {
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
@@ -264,8 +272,10 @@ enum Loss {
     Transaction(Report),
     /// The requests that were not answered.
     Requests(Report),
-    /// All: a reply was cut, or the session lived on that server.
+    /// All: the session lived on that server.
     Session(Report),
+    /// All, without a word: a reply was cut.
+    Cut,
 }
 
 /// One error and one ReadyForQuery for every request that a lost server owed. Returns whether the client still

@@ -91,6 +91,12 @@ impl Images {
         image
     }
 
+    /// All names of both, with the values of `b` where both have one.
+    pub fn union(&mut self, a: &Rc<Image>, b: &Rc<Image>) -> Rc<Image> {
+        let values = a.iter().chain(b.iter()).map(|(n, v)| (n.clone(), v.clone())).collect();
+        self.intern(&values)
+    }
+
     /// `image` with one value changed, or taken out.
     pub fn with(&mut self, image: &Rc<Image>, name: &str, value: Option<&str>) -> Rc<Image> {
         if image.get(name).map(|v| &**v) == value {

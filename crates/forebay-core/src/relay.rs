@@ -300,15 +300,20 @@ impl<I: Io> Worker<I> {
                 server.carry.extend_from_slice(&data[taken..]);
             }
         } else {
-            let mut kept = std::mem::take(&mut self.servers[key].carry);
-            kept.extend_from_slice(data);
-            let taken = self.relay(io, key, None, &kept);
-            if let Some(server) = self.servers.get_mut(key) {
-                kept.drain(..taken);
-                server.carry = kept;
-            }
+            self.servers[key].carry.extend_from_slice(data);
+            self.digest_kept(io, key);
         }
         self.after_replies(io, key);
+    }
+
+    /// Relays what was kept of a server's bytes.
+    pub(crate) fn digest_kept(&mut self, io: &mut I, key: ServerKey) {
+        let mut kept = std::mem::take(&mut self.servers[key].carry);
+        let taken = self.relay(io, key, None, &kept);
+        if let Some(server) = self.servers.get_mut(key) {
+            kept.drain(..taken);
+            server.carry = kept;
+        }
     }
 
     /// Relays a server's messages as far as they can go. Returns the bytes dealt with.

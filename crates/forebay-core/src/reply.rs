@@ -193,7 +193,7 @@ impl Relaying<'_> {
         }
         if self.server.is_copying {
             self.server.is_copying = false;
-            self.forget_syncs_before_copy_end();
+            self.server.forget_syncs_before_copy_end();
         }
         self.pop(|e| matches!(e, Expect::Execute { .. }));
     }
@@ -203,18 +203,6 @@ impl Relaying<'_> {
         if let Some(names) = self.client.as_mut().and_then(|c| c.statements.as_mut()) {
             names.clear();
         }
-    }
-
-    /// While it copies in, the server ignores Sync: those that went out before the end of the data, or are the
-    /// last thing that went out, get no answer.
-    fn forget_syncs_before_copy_end(&mut self) {
-        let end = self.server.expect.iter().position(|e| matches!(e, Expect::CopyEnd));
-        let end = end.unwrap_or(self.server.expect.len());
-        let mut at = 0;
-        self.server.expect.retain(|e| {
-            at += 1;
-            at > end || !matches!(e, Expect::Sync)
-        });
     }
 
     fn ready(&mut self, body: &[u8]) -> (Verdict, Next) {
@@ -269,7 +257,7 @@ impl Relaying<'_> {
     fn skip_after_error(&mut self) {
         if self.server.is_copying {
             self.server.is_copying = false;
-            self.forget_syncs_before_copy_end();
+            self.server.forget_syncs_before_copy_end();
         }
         if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
             return;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use forebay_pgwire::backend::tag as reply;
+use forebay_pgwire::backend::{TransactionStatus, tag as reply};
 use forebay_pgwire::frame::{HEAD_BYTES, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
@@ -193,6 +193,14 @@ impl Forwarding<'_> {
         let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
         match self.server.statements.find(&statement, segment) {
             Presence::Unconfirmed => Step::Hold,
+            Presence::Present if self.server.status == TransactionStatus::Failed && !statement.ends_transaction() => {
+                // The server says that the transaction has failed; the statement stays as it is.
+                let change = self.change(parse.name, Some(statement.clone()), segment);
+                let renamed = self.rename(at, rename::parse, parse.name, statement.name());
+                let expect = Expect::Parse { statement: None, relay: true, change: Some(change) };
+                self.server.expect.push_back(expect);
+                renamed
+            }
             Presence::Present => {
                 let change = self.change(parse.name, Some(statement), segment);
                 self.server.expect.push_back(Expect::Answer { tag: reply::PARSE_COMPLETE, change });

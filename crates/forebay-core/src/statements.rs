@@ -17,6 +17,7 @@ pub struct Statement {
     /// `fb_<n>`, or empty for one that is sent unnamed because its text was seen only once.
     name: Box<[u8]>,
     id: u64,
+    commits: bool,
     ends_transaction: bool,
 }
 
@@ -41,8 +42,8 @@ impl Statement {
 
     fn new(key: StatementKey, id: u64) -> Statement {
         let name = if id == 0 { Box::default() } else { format!("fb_{id}").into_bytes().into_boxed_slice() };
-        let ends_transaction = is_commit(&key.text);
-        Statement { key, name, id, ends_transaction }
+        let (commits, ends_transaction) = (is_commit(&key.text), ends_transaction(&key.text));
+        Statement { key, name, id, commits, ends_transaction }
     }
 
     /// Its text, without the final NUL.
@@ -63,14 +64,26 @@ impl Statement {
     }
     /// Whether it commits: its loss in flight leaves the outcome unknown.
     pub fn is_commit(&self) -> bool {
+        self.commits
+    }
+    /// Whether it may run in a transaction that has failed.
+    pub fn ends_transaction(&self) -> bool {
         self.ends_transaction
     }
 }
 
+fn first_word(text: &[u8]) -> &[u8] {
+    text.trim_ascii_start().split(|b| !b.is_ascii_alphabetic()).next().unwrap_or_default()
+}
+
+fn ends_transaction(text: &[u8]) -> bool {
+    let word = first_word(text);
+    is_commit(text) || word.eq_ignore_ascii_case(b"rollback") || word.eq_ignore_ascii_case(b"abort")
+}
+
 /// Whether a text begins with COMMIT or END.
 pub fn is_commit(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    let word = text.split(|b| !b.is_ascii_alphabetic()).next().unwrap_or_default();
+    let word = first_word(text);
     word.eq_ignore_ascii_case(b"commit") || word.eq_ignore_ascii_case(b"end")
 }
 

@@ -50,6 +50,8 @@ pub enum Message<H> {
     NoneIdle(PoolName),
     /// A server for the receiver's oldest waiter.
     Lend(Box<LentServer>, H),
+    /// The sender's pool of this database may not open a server while one of the receiver's is idle.
+    RoomFor(Arc<str>),
     /// A permit came free, and the receiver has waiters.
     PermitFree(PoolName),
     /// A CancelRequest for a client of the receiver.
@@ -96,6 +98,8 @@ pub struct Worker<I: Io> {
     pub(crate) scratch: Vec<u8>,
     /// Clients whose kept bytes can go on.
     pub(crate) ready: VecDeque<ClientKey>,
+    /// Servers that a client has just been parted from.
+    pub(crate) freed: Vec<ServerKey>,
     pub(crate) alarms: BinaryHeap<Alarm>,
     pub(crate) questions: FxHashMap<QuestionId, Asker>,
     pub(crate) last_question: u64,
@@ -132,6 +136,7 @@ impl<I: Io> Worker<I> {
             batch: Batch::default(),
             scratch: Vec::new(),
             ready: VecDeque::new(),
+            freed: Vec::new(),
             alarms: BinaryHeap::new(),
             questions: FxHashMap::default(),
             last_question: 0,
@@ -253,6 +258,7 @@ impl<I: Io> Worker<I> {
             Message::Want(name) => self.lend_to(io, from, name),
             Message::NoneIdle(name) => self.none_idle(io, &name),
             Message::Lend(server, handover) => self.borrow(io, *server, handover),
+            Message::RoomFor(database) => self.make_room_for(io, &database),
             Message::PermitFree(name) => self.permit_free(io, &name),
             Message::Cancel { pid, key } => self.cancel_asked(io, pid, &key),
         }
@@ -268,8 +274,14 @@ impl<I: Io> Worker<I> {
     /// Lets clients go on whose server, reply or greeting has come. Steps of the loop never call each other in
     /// circles: what one makes possible for another client waits here.
     fn run_ready(&mut self, io: &mut I) {
-        while let Some(key) = self.ready.pop_front() {
-            self.client_goes_on(io, key);
+        loop {
+            if let Some(key) = self.freed.pop() {
+                self.after_replies(io, key);
+            } else if let Some(key) = self.ready.pop_front() {
+                self.client_goes_on(io, key);
+            } else {
+                return;
+            }
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Pool {
     pub is_removed: bool,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
+    /// When the other workers were last asked to make room in the database.
+    pub room_asked_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
     greetings: FxHashMap<*const Image, (Rc<Image>, Rc<Image>)>,
@@ -110,6 +112,7 @@ impl Pool {
             is_paused: false,
             is_removed: false,
             is_asking: false,
+            room_asked_at: Instant(0),
             stats,
             greetings: FxHashMap::default(),
         }

@@ -182,12 +182,30 @@ impl Server {
             && !self.is_copying
     }
 
+    /// While it copies in, the server ignores Sync: those that went out before the end of the data, or are the
+    /// last thing that went out, get no answer.
+    pub fn forget_syncs_before_copy_end(&mut self) {
+        let end = self.expect.iter().position(|e| matches!(e, Expect::CopyEnd));
+        let end = end.unwrap_or(self.expect.len());
+        let mut at = 0;
+        self.expect.retain(|e| {
+            at += 1;
+            at > end || !matches!(e, Expect::Sync)
+        });
+    }
+
     /// Undoes what messages that the server skips would have changed, newest first, and forgets them: all
     /// up to the next Sync. Returns whether that Sync has been sent.
     pub fn skip_to_sync(&mut self, mut undo: impl FnMut(crate::session::expect::Change)) -> bool {
         let skipped = self.expect.iter().position(|e| !e.is_skipped_after_error()).unwrap_or(self.expect.len());
         let rest = self.expect.split_off(skipped);
-        let entries = std::mem::replace(&mut self.expect, rest);
+        let mut entries = std::mem::replace(&mut self.expect, rest);
+        // PostgreSQL drops the unnamed statement before it parses another: a Parse that fails leaves none.
+        if let Some(Expect::Parse { change: Some(change), .. }) = entries.front_mut()
+            && change.name.is_empty()
+        {
+            change.before = None;
+        }
         for entry in entries.into_iter().rev() {
             match entry {
                 Expect::Parse { statement, change, .. } => {
