@@ -1,0 +1,62 @@
+"""Interleaved rounds: every pooler in turn, every workload, so that the machine's drift falls on all alike."""
+
+from __future__ import annotations
+
+from measuring.pooler import NotOffered
+from measuring.report import Row
+from measuring.window import Bench
+
+# A window that others disturbed is measured again; so is one that failed, once.
+TRIES_MAX = 3
+
+
+def run(
+    bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, seconds: float, quiet: float
+) -> None:
+    """Measures and records all. A pooler that fails in the first round is left out of the workload's others."""
+    for workload in workloads:
+        left_out: set[str] = set()
+        for number in range(rounds):
+            for name in poolers:
+                if name in left_out:
+                    continue
+                try:
+                    row = _calm_row(bench, name, workload, number, seconds, quiet)
+                except NotOffered as error:
+                    left_out.add(name)
+                    print(f"{workload:14} {error}", flush=True)
+                    continue
+                if row:
+                    bench.record(round=number, **row)
+                    print(line(row, number), flush=True)
+                elif number == 0:
+                    left_out.add(name)
+
+
+def _calm_row(bench: Bench, name: str, workload: str, number: int, seconds: float, quiet: float) -> Row | None:
+    """A window in which others used at most `quiet` cores, or the last of those tried; None: it failed twice."""
+    failures = 0
+    for attempt in range(TRIES_MAX):
+        try:
+            row = bench.measure(name, workload, seconds)
+        except RuntimeError as error:
+            print(f"{workload:14} {name:14} FAILED {str(error).strip()[-300:]}", flush=True)
+            bench.record(failed=str(error)[-400:], pooler=name, workload=workload, round=number)
+            failures += 1
+            if failures == 2:
+                return None
+            continue
+        if row["foreign"] <= quiet or attempt + 1 == TRIES_MAX:
+            return row
+        # Kept among the results: the report takes it where calmer ones are too few.
+        bench.record(round=number, noisy=True, **row)
+    return None
+
+
+def line(row: Row, number: int) -> str:
+    """A row for people who watch."""
+    return (
+        f"{row['workload']:14} {number} {row['pooler']:16} tps {row['tps']:9.0f}  cpu {row['cpu_us']:8.1f}"
+        f"  pg {row['pg_us']:7.1f}  p50 {row['p50_us'] / 1000:7.2f} ms  p99 {row['p99_us'] / 1000:7.2f} ms"
+        f"  pss {row['pss_kib'] / 1024:6.1f} MiB  foreign {row['foreign']:.2f}"
+    )

@@ -1,0 +1,187 @@
+"""One measurement: a pooler, a workload, and a window of seconds in which both are steady."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from measuring.pooler import Pooler, load_specs
+from measuring.postgres import Postgres
+from measuring.processes import give_to_server_account, machine_busy_us, process_cpu_us, raise_nofile
+from measuring.report import Row
+from measuring.workloads import DB, PASSWORD, WORKLOADS, Workload
+
+# PostgreSQL takes 200; relays have no pool.
+UNPOOLED_CLIENTS_MAX = 180
+# pgbench runs this much longer than the window, for connecting and for the line of progress that opens it.
+MARGIN_S = 2
+# A pooler that hangs is a failed row.
+PATIENCE_S = 25
+TAIL = 400
+
+# Runs inside the window: takes the pooler and the seconds, returns figures of its own and the part of the window that
+# they belong to, as two times of the wall clock.
+During = Callable[[Pooler, float], tuple[Any, tuple[float, float] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The wall clock in seconds, and CPU in microseconds of the pooler, PostgreSQL, pgbench and the machine."""
+
+    at: float
+    pooler: float
+    postgres: float
+    pgbench: float
+    machine: float
+
+    def since(self, earlier: Reading) -> Reading:
+        """What passed between two readings."""
+        return Reading(*(b - a for a, b in zip(astuple(earlier), astuple(self), strict=True)))
+
+
+class Bench:
+    """A PostgreSQL, the poolers known, and the file of results."""
+
+    def __init__(self, *, peers: list[str], bin_folder: str, scale: int, out: str | None, tmp: str | None) -> None:
+        raise_nofile()
+        self.work = Path(tempfile.mkdtemp(prefix="poolbench-", dir=tmp))
+        give_to_server_account(self.work)
+        self.work.chmod(0o755)
+        self.bin_folder = Path(bin_folder).resolve()
+        self.specs = load_specs(peers)
+        self.out = open(out, "a", buffering=1) if out else None  # noqa: SIM115 (lives as long as the bench)
+        self.pg = Postgres(self.work, scale)
+
+    def record(self, **row: Any) -> None:
+        """Appends a row to the results."""
+        if self.out:
+            self.out.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        """Ends PostgreSQL and removes the run's folder."""
+        self.pg.stop()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def start(self, name: str, auth: str = "trust", is_encrypted: bool = False) -> Pooler:
+        """A fresh pooler. Raises NotOffered, or RuntimeError with the end of its log."""
+        spec = None if name == "direct" else self.specs[name]
+        return Pooler(name, spec, self.pg, self.bin_folder, auth, is_encrypted)
+
+    def measure(self, name: str, workload_name: str, seconds: float, during: During | None = None) -> Row:
+        """One row. Raises NotOffered; RuntimeError where a transaction or the pooler failed."""
+        workload = WORKLOADS[workload_name]
+        pooler = self.start(name, workload.auth, workload.is_encrypted)
+        logs = Path(tempfile.mkdtemp(prefix="log-", dir=self.work))
+        try:
+            clients = workload.clients
+            if name == "direct" or self.specs[name].get("relay"):
+                clients = min(clients, UNPOOLED_CLIENTS_MAX)
+            row = self._window(pooler, workload, clients, seconds, logs, during)
+            return {"pooler": name, "workload": workload_name, "clients": clients, **row}
+        except RuntimeError as error:
+            raise RuntimeError(f"{error} {pooler.log_tail()}") from None
+        finally:
+            pooler.stop()
+            shutil.rmtree(logs, ignore_errors=True)
+
+    def _pgbench(
+        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path
+    ) -> subprocess.Popen[str]:
+        script = []
+        if workload.script:
+            (logs / "script.sql").write_text(workload.script)
+            script = ["-f", str(logs / "script.sql")]
+        argv = [*self.pg.client("pgbench", pooler.user, pooler.port), "-n", "-c", str(clients), "-j", "1",
+                "-T", str(int(seconds) + MARGIN_S), "-P", "1", "-l", "--log-prefix", str(logs / "t"),
+                *workload.arguments, *script, DB]  # fmt: skip
+        environment = {
+            **self.pg.environment,
+            "PGPASSWORD": PASSWORD,
+            "PGSSLMODE": "require" if workload.is_encrypted else "disable",
+        }
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def _window(
+        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path, during: During | None
+    ) -> Row:
+        pgbench = self._pgbench(pooler, workload, clients, seconds, logs)
+        watchdog = threading.Timer(seconds + PATIENCE_S, pgbench.kill)
+        watchdog.start()
+
+        def read() -> Reading:
+            cpu = pooler.group.cpu_us() if pooler.group else 0.0
+            return Reading(time.time(), cpu, self.pg.group.cpu_us(), process_cpu_us(pgbench.pid), machine_busy_us())
+
+        try:
+            head = lines_before_progress(pgbench)
+            first = read()
+            extra, span = during(pooler, seconds) if during else (time.sleep(seconds), None)
+            memory = pooler.group.memory_kib() if pooler.group else (0, 0)
+            last = read()
+            out, err = pgbench.communicate()
+            failed = re.search(r"number of failed transactions: ([1-9])", out)
+            if pgbench.returncode or failed:
+                raise RuntimeError(f"pgbench rc {pgbench.returncode}: {(head + err)[-TAIL:]}")
+        finally:
+            watchdog.cancel()
+            pgbench.kill()
+            pgbench.wait()
+        ended, latencies = transactions(logs, first.at, last.at)
+        row = figures(last.since(first), latencies)
+        row |= {"pss_kib": memory[0], "rss_kib": memory[1]}
+        if during:
+            row |= {"extra": extra, "spanned": sum(span[0] < at <= span[1] for at in ended) if span else 0}
+        return row
+
+
+def lines_before_progress(pgbench: subprocess.Popen[str]) -> str:
+    """What pgbench says until all clients are connected and run. Raises RuntimeError if it ends before."""
+    assert pgbench.stderr
+    head = []
+    for line in pgbench.stderr:
+        if line.startswith("progress:"):
+            return "".join(head)
+        head.append(line)
+    raise RuntimeError(f"pgbench: {''.join(head)[-TAIL:]}")
+
+
+def transactions(logs: Path, after: float, until: float) -> tuple[list[float], list[int]]:
+    """When each transaction in the window ended, and how many microseconds each took."""
+    ended, latencies = [], []
+    for path in logs.glob("t.*"):
+        with path.open() as lines:
+            for line in lines:
+                fields = line.split()
+                at = int(fields[4]) + int(fields[5]) / 1e6
+                if after < at <= until:
+                    ended.append(at)
+                    latencies.append(int(fields[2]))
+    return ended, latencies
+
+
+def figures(passed: Reading, latencies: list[int]) -> Row:
+    """Costs per transaction and rates of a window."""
+    n = len(latencies)
+    if not n:
+        raise RuntimeError("no transaction in the window")
+    latencies.sort()
+    foreign = passed.machine - passed.pooler - passed.postgres - passed.pgbench
+    return {
+        "tps": n / passed.at,
+        "mean_us": sum(latencies) / n,
+        "p50_us": latencies[n // 2],
+        "p99_us": latencies[min(n - 1, n * 99 // 100)],
+        "cpu_us": passed.pooler / n,
+        "pg_us": passed.postgres / n,
+        "pgbench_us": passed.pgbench / n,
+        "foreign": foreign / passed.at / 1e6,
+    }

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""poolbench: what a connection pooler costs, side by side with its peers.
+
+  poolbench.py run      [--poolers a,b,...] [--workloads x,y,...] [--rounds N] [--seconds S]
+  poolbench.py idle     [--poolers ...] [--clients 10000] [--rounds N]
+  poolbench.py syscalls [--poolers ...] [--workload select]
+  poolbench.py report   RESULTS.jsonl
+
+Standard library only. PostgreSQL's programs (pgbench among them) and Debian's PgBouncer are fetched where the machine
+has none; `syscalls` needs perf or strace. Poolers are the tables of peers/*.toml; `direct` is PostgreSQL with no pooler,
+floor-* the bare relays of floor/.
+
+How a figure is made. One pooler runs at a time, fresh for each measurement, in the order A B C, A B C, ... for every
+workload, so that drift of the machine falls on all alike. pgbench logs every transaction; a window of S seconds is
+opened after its first progress line (so connecting is outside), the CPU of the pooler (all its threads and processes)
+is read at both ends, and transactions are those completed inside. CPU comes from the cgroup's cpuacct.usage or cpu.stat
+where the machine allows (nanoseconds, children included), else from utime+stime of the process tree in /proc. On two
+shared cores TPS is noisy and CPU per transaction is the figure to trust; `foreign` is the CPU that neither pooler,
+PostgreSQL nor pgbench used in the window (1.00 = one core).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from measuring import idle, rounds, syscalls
+from measuring.report import report
+from measuring.window import Bench
+from measuring.workloads import WORKLOADS
+
+POOLERS = "pgbouncer-debian,forebay,forebay-epoll"
+WORKLOADS_DEFAULT = "select,extended,tpcb,many,wide,connect,connect-scram"
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def names(text: str) -> list[str]:
+    """An argument that is a list."""
+    return text.split(",")
+
+
+def measured(arguments: argparse.Namespace) -> None:
+    """Runs the order given before a PostgreSQL of its own, then prints the tables."""
+    a = arguments
+    if a.out:
+        Path(a.out).parent.mkdir(parents=True, exist_ok=True)
+    bench = Bench(peers=a.peers, bin_folder=a.bin, scale=a.scale, out=a.out, tmp=os.environ.get("BENCH_TMP"))
+    try:
+        if a.order == "run":
+            rounds.run(bench, poolers=a.poolers, workloads=a.workloads, rounds=a.rounds, seconds=a.seconds,
+                       quiet=a.quiet)  # fmt: skip
+        elif a.order == "idle":
+            idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
+        else:
+            syscalls.run(bench, poolers=a.poolers, workload=a.workload, rounds=a.rounds, seconds=a.seconds)
+    finally:
+        bench.close()
+    if a.out and a.order != "syscalls":
+        reported(argparse.Namespace(file=a.out, base=a.base, quiet=a.quiet))
+
+
+def reported(arguments: argparse.Namespace) -> None:
+    """Prints the tables of a results file, and keeps them beside it."""
+    path = Path(arguments.file)
+    text = report(path, arguments.base, arguments.quiet)
+    path.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    orders = top.add_subparsers(dest="order", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--base", default="pgbouncer-debian", help="the pooler that ratios are taken against")
+    shared.add_argument("--quiet", type=float, default=0.3, metavar="CORES",
+                        help="leave out windows, and measure again (twice at most), in which others used more")  # fmt: skip
+    runs = argparse.ArgumentParser(add_help=False, parents=[shared])
+    runs.add_argument("--poolers", type=names, default=names(POOLERS))
+    built = os.path.join(os.environ.get("PEER_OUT", "."), "bin")
+    runs.add_argument("--bin", default=built, help="folder of the built peers ($PEER_OUT/bin)")
+    runs.add_argument("--peers", action="append", default=[], help="a further file of poolers")
+    runs.add_argument("--rounds", type=int, default=3)
+    runs.add_argument("--seconds", type=float, default=4)
+    runs.add_argument("--scale", type=int, default=10, help="of pgbench's tables")
+    runs.add_argument("--out", help="append rows to this JSON-lines file")
+    order = orders.add_parser("run", parents=[runs], help="cost of transactions")
+    order.add_argument("--workloads", type=names, default=names(WORKLOADS_DEFAULT), help=",".join(WORKLOADS))
+    order = orders.add_parser("idle", parents=[runs], help="memory of idle clients")
+    order.add_argument("--clients", type=int, default=10_000)
+    order = orders.add_parser("syscalls", parents=[runs], help="system calls of a transaction")
+    order.add_argument("--workload", default="select", choices=WORKLOADS)
+    order = orders.add_parser("report", parents=[shared], help="tables of earlier results")
+    order.add_argument("file")
+    return top
+
+
+def main() -> None:
+    """Runs one order."""
+    arguments = parser().parse_args()
+    # What was started is ended whatever ends us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    reported(arguments) if arguments.order == "report" else measured(arguments)
+
+
+if __name__ == "__main__":
+    main()
