@@ -16,6 +16,7 @@ use crate::event::{Field, Level};
 use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::parameters::transition;
+use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId, Waiter};
 use crate::reply::report_parameters;
 use crate::session::IDLE;
@@ -83,6 +84,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn enqueue(&mut self, io: &mut I, id: PoolId, key: ClientKey) {
         let since = self.clients[key].since;
         self.pool(id).waiters.push_back(Waiter { client: key, since });
+        if planted(Bug::NewestWaiterFirst) {
+            self.pool(id).waiters.rotate_right(1);
+        }
         self.publish(id);
         self.supply(io, id);
         self.arm_client(key);
@@ -96,6 +100,9 @@ impl<I: Io> Worker<I> {
             let is_alike = |server: &ServerKey| Rc::ptr_eq(&servers[*server].set, wanted);
             let alike = pool.idle.iter().rev().take(ALIKE_AMONG).position(is_alike).unwrap_or(0);
             let server = pool.idle.remove(pool.idle.len() - 1 - alike)?;
+            if planted(Bug::ServerHandedOutTwice) {
+                pool.idle.push_back(server);
+            }
             if self.is_fit(io, server) {
                 return Some(server);
             }
@@ -143,7 +150,8 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let client = &mut self.clients[client_key];
         let server = &mut self.servers[key];
-        assert!(server.is_clean() && server.client.is_none(), "a server is handed out clean, to one client");
+        let is_free = server.is_clean() && server.client.is_none();
+        assert!(is_free || planted(Bug::ServerHandedOutTwice), "a server is handed out clean, to one client");
         let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
         server.client = Some(client_key);
         server.is_leased = true;
@@ -157,6 +165,7 @@ impl<I: Io> Worker<I> {
         stats.assignments.add(1);
         stats.wait.record(waited);
         if !(server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set))
+            && !planted(Bug::LeakedParameter)
             && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
         {
             if client.state != ClientState::Greeting {
@@ -289,7 +298,8 @@ impl<I: Io> Worker<I> {
             client.is_held = false;
             self.ready.push_back(client_key);
         }
-        let is_over = server.expect.is_empty() && server.status == IDLE && !server.is_skipping;
+        let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
+        let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
         let is_half_sent = client.body_left > 0 && client.body == crate::session::Body::Forward;
         if is_slow {
             let fields =
@@ -339,7 +349,7 @@ impl<I: Io> Worker<I> {
             server.is_paused = false;
             io.resume_read(server.conn);
         }
-        if server.cancels > 0 {
+        if server.cancels > 0 && !planted(Bug::CancelToWrongClient) {
             // A cancel that is still on its way must not hit the next client's request.
             server.enter(ServerState::CancelWait, now);
             self.arm_server(key);
@@ -373,7 +383,9 @@ impl<I: Io> Worker<I> {
             if ours.is_some() {
                 let waiter = self.pool(id).waiters.pop_front().expect("the oldest waiter is there");
                 self.publish(id);
-                if self.lease(io, key, waiter.client) {
+                if planted(Bug::LostWakeUp) {
+                    self.pool(id).idle.push_back(key);
+                } else if self.lease(io, key, waiter.client) {
                     self.ready.push_back(waiter.client);
                 }
                 return;
@@ -478,6 +490,7 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         let (shared, size, of_database) =
             (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
+        let size = if planted(Bug::LimitPerWorker) { size * u32::from(self.shared.workers) } else { size };
         if !shared.permits.try_take(size) {
             return false;
         }
@@ -528,6 +541,9 @@ impl<I: Io> Worker<I> {
 
     /// Gives permits back, and tells whoever waits for one.
     pub(crate) fn give_permit_back(&mut self, io: &mut I, id: PoolId) {
+        if planted(Bug::PermitLost) {
+            return;
+        }
         let me = self.id;
         let shared = self.pool(id).shared.clone();
         shared.permits.give_back();

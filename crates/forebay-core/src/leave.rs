@@ -9,6 +9,7 @@ use forebay_spec::{Report, Severity, errors};
 use crate::config::PoolMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
+use crate::planted::{Bug, planted};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
@@ -145,7 +146,8 @@ impl<I: Io> Worker<I> {
     /// A reply to a server that is being cleaned has come.
     pub(crate) fn cleaning_goes_on(&mut self, io: &mut I, key: ServerKey) {
         let Some(server) = self.servers.get(key) else { return };
-        if server.state == ServerState::Cleaning && server.expect.is_empty() && server.status != IDLE {
+        let is_left_open = server.expect.is_empty() && server.status != IDLE;
+        if server.state == ServerState::Cleaning && is_left_open && !planted(Bug::ServerNeverCleaned) {
             self.send_own(io, key, Own::Rollback, "ROLLBACK");
         }
     }

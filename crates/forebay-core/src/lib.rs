@@ -21,6 +21,7 @@ pub mod lend;
 mod login;
 mod order;
 pub mod parameters;
+pub mod planted;
 pub mod pool;
 pub mod question;
 mod relay;

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustc_hash::{FxHashMap, FxHasher};
 
+use crate::planted::{Bug, planted};
+
 /// A statement's content, and the name it has on every server.
 #[derive(Debug)]
 pub struct Statement {
@@ -147,7 +149,8 @@ impl Content<'_> {
 
     fn is_of(&self, statement: &Statement) -> bool {
         let key = &statement.key;
-        *key.text == *self.text && *key.types == *self.types && *key.environment == **self.environment
+        let is_alike = *key.environment == **self.environment || planted(Bug::StatementWithoutEnvironment);
+        *key.text == *self.text && *key.types == *self.types && is_alike
     }
 }
 
@@ -295,6 +298,9 @@ impl ClientStatements {
         }
         let entry = self.entry(name).expect("inserted above");
         entry.unanswered.add(segment);
+        if planted(Bug::StaleStatement) && to.is_some() && entry.statement.is_some() {
+            return entry.statement.clone();
+        }
         std::mem::replace(&mut entry.statement, to)
     }
 

@@ -26,6 +26,7 @@ use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::parameters::Images;
+use crate::planted::{Bug, planted};
 pub use crate::pool::shared::Shared;
 use crate::pool::{Pool, PoolId};
 use crate::question::{Answer, Question};
@@ -185,6 +186,9 @@ impl<I: Io> Worker<I> {
             Owner::Nobody => {}
         }
         io.release(buf);
+        if planted(Bug::BufferReleasedTwice) {
+            io.release(buf);
+        }
         self.run_ready(io);
     }
 

@@ -23,6 +23,7 @@ use forebay_spec::Report;
 use crate::ids::ConnId;
 use crate::io::TlsInfo;
 use crate::parameters::Image;
+use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::client::Client;
 use crate::session::expect::Expect;
@@ -174,8 +175,8 @@ impl Server {
 
     /// Whether it could serve anyone: nothing owed, nothing half said, no transaction (R14).
     pub fn is_clean(&self) -> bool {
-        self.expect.is_empty()
-            && self.status == IDLE
+        (self.expect.is_empty() || planted(Bug::ReplyToWrongClient))
+            && (self.status == IDLE || planted(Bug::CheckinInTransaction))
             && self.carry.is_empty()
             && self.body_left == 0
             && !self.is_skipping
