@@ -265,7 +265,15 @@ impl<I: Io> Worker<I> {
     /// After a server's bytes have been dealt with: is it free?
     pub(crate) fn after_replies(&mut self, io: &mut I, key: ServerKey) {
         let Some(server) = self.servers.get(key) else { return };
-        if server.client.is_some() || !server.is_clean() {
+        if let Some(client_key) = server.client {
+            let client = &mut self.clients[client_key];
+            if std::mem::take(&mut client.is_held) {
+                // What its next message waited for may have come.
+                self.ready.push_back(client_key);
+            }
+            return;
+        }
+        if !server.is_clean() {
             self.cleaning_goes_on(io, key);
             return;
         }
@@ -294,10 +302,6 @@ impl<I: Io> Worker<I> {
             client.transaction_at = now;
         }
         let mode = pool.settings.pool_mode;
-        if client.is_held {
-            client.is_held = false;
-            self.ready.push_back(client_key);
-        }
         let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
         let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
         let is_half_sent = client.body_left > 0 && client.body == crate::session::Body::Forward;
@@ -317,6 +321,8 @@ impl<I: Io> Worker<I> {
             if !client.carry.is_empty() || client.is_paused {
                 self.ready.push_back(client_key);
             }
+        } else {
+            self.arm_client(client_key);
         }
     }
 

@@ -194,6 +194,11 @@ impl<I: Io> Worker<I> {
             tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
             _ if client.is_skipping => {}
             tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FUNCTION_CALL => {
+                let is_whole = frame.data.len() - frame.start >= frame.head.bytes as usize;
+                if !is_whole && frame.head.bytes <= self.tables.config.limits.wait_bytes_max {
+                    // It costs nobody a server before it is all there.
+                    return Alone::Stop;
+                }
                 client.request_at = now;
                 if client.unsent > self.tables.config.limits.relay_bytes_max as usize {
                     // It does not read its replies: it gets no more before it has.

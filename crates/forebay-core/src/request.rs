@@ -23,6 +23,10 @@ use crate::stats::PoolStats;
 /// Bytes of a Query's text that tell whether it commits.
 const COMMIT_PREFIX_BYTES: usize = 64;
 
+/// Replies that one server may owe. PostgreSQL gives out replies by 8 KB at the latest, 1,600 of the shortest, so that
+/// a pipeline of any length goes on while this many are on their way.
+const EXPECT_MAX: usize = 16_384;
+
 /// Names of ours begin so; a client's own name that does is never taken for one of them.
 const OUR_PREFIX: &[u8] = b"fb_";
 
@@ -91,6 +95,9 @@ impl Forwarding<'_> {
     pub(crate) fn step(&mut self, at: At<'_>) -> Step {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
+        }
+        if self.server.expect.len() >= EXPECT_MAX && !matches!(at.head.tag, tag::TERMINATE | tag::SYNC) {
+            return Step::Hold;
         }
         match at.head.tag {
             tag::QUERY => self.query(at),
