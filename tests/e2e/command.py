@@ -71,10 +71,10 @@ class Up:
 def up(folder: Path, *arguments: str) -> Iterator[Up]:
     """`forebay up` on any free ports; killed at the end if the test has not ended it."""
     output = folder.with_name(f"{folder.name}.out")
+    ports = ("--port", "0", "--metrics-port", "0")
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "forebay", "up", "--port", "0", "--metrics-port", "0", "--data", str(folder)]
-            + list(arguments),
+            [sys.executable, "-m", "forebay", "up", *ports, "--data", str(folder), *arguments],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     running = Up(process, output)

@@ -59,7 +59,7 @@ def test_the_embedded_server_listens_on_no_network_address(state: Path) -> None:
         assert server is not None
         inodes = set()
         for descriptor in Path(f"/proc/{server}/fd").iterdir():
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
         for table in ("tcp", "tcp6"):

@@ -14,13 +14,21 @@ from forebay.failure import Failure
 Started = Callable[[Engine], Awaitable[None]]
 
 
-def serve(source: ConfigurationSource, *, load: Sequence[str] = (), started: Started | None = None) -> None:
+def serve(
+    source: ConfigurationSource,
+    *,
+    load: Sequence[str] = (),
+    started: Started | None = None,
+    watch: Callable[[], None] | None = None,
+) -> None:
     """Serves until a signal or the console stops it.
+
+    started: called once clients can connect. watch: called about once a second from then on.
 
     Raises Failure for a configuration that can't be used and for a start that fails.
     """
     try:
-        asyncio.run(_serve(source, load, started or _nothing))
+        asyncio.run(_serve(Service(source, load=load, watch=watch), started or _nothing))
     except ConfigurationRefused as refused:
         raise Failure(
             f"the configuration can't be used\n{render(refused.findings).rstrip()}",
@@ -28,9 +36,8 @@ def serve(source: ConfigurationSource, *, load: Sequence[str] = (), started: Sta
         ) from None
 
 
-async def _serve(source: ConfigurationSource, load: Sequence[str], started: Started) -> None:
-    # Made within the loop: it takes the running one for its own.
-    await Service(source, load=load).run(started=started)
+async def _serve(service: Service, started: Started) -> None:
+    await service.run(started=started)
 
 
 async def _nothing(_: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,6 +15,7 @@ from forebay.control.embedded.cluster import EmbeddedServer
 from forebay.control.embedded.state import State, default_folder, open_state
 from forebay.control.front import Front, front_of_dsn, front_of_embedded
 from forebay.control.source import TextSource
+from forebay.observe.log import event
 
 
 @click.command("up")
@@ -45,18 +48,41 @@ def command(port: int, metrics_port: int, data: Path | None, server: str | None,
         try:
             reached = embedded.start()
             front = front_of_embedded(reached, title=f"PostgreSQL {embedded.version}, data in {state.folder}")
-            _serve(front, state, port, metrics_port, load)
+            _serve(front, state, port, metrics_port, load, watch=Watch(embedded, state).look)
         finally:
             embedded.stop()
 
 
-def _serve(front: Front, state: State, port: int, metrics_port: int, load: tuple[str, ...]) -> None:
+def _serve(
+    front: Front,
+    state: State,
+    port: int,
+    metrics_port: int,
+    load: tuple[str, ...],
+    *,
+    watch: Callable[[], None] | None = None,
+) -> None:
     source = TextSource(front.toml(port=port, metrics_port=metrics_port), state.folder)
 
     async def started(engine: Engine) -> None:
         click.echo("\n".join(banner(front, state, engine)))
 
-    serve(source, load=load, started=started)
+    serve(source, load=load, started=started, watch=watch)
+
+
+class Watch:
+    """Says once when the embedded server has ended by itself. Data may need a look, so it is not started again."""
+
+    def __init__(self, embedded: EmbeddedServer, state: State) -> None:
+        self._embedded = embedded
+        self._log = state.folder / "postgres.log"
+        self._is_told = False
+
+    def look(self) -> None:
+        """Called now and then."""
+        if not self._is_told and not self._embedded.is_running():
+            self._is_told = True
+            event(logging.ERROR, "embedded_server_ended", see=str(self._log), hint="stop forebay up and start it again")
 
 
 def banner(front: Front, state: State, engine: Engine) -> list[str]:

@@ -39,6 +39,7 @@ from forebay.observe.log import Log, event
 from forebay.observe.stats import PERIOD_S
 
 FAST_DRAIN_S: Final = 2.0
+WATCH_S: Final = 1.0
 SUPPRESSED_REPORT_S: Final = 10.0
 # How long the console's answer to SHUTDOWN may take to leave before its connection is closed.
 LAST_WORDS_S: Final = 0.1
@@ -55,9 +56,12 @@ class Stop(Enum):
 class Service:
     """Runs the engine on the current loop until it is asked to stop."""
 
-    def __init__(self, source: ConfigurationSource, *, load: Sequence[str] = ()) -> None:
+    def __init__(
+        self, source: ConfigurationSource, *, load: Sequence[str] = (), watch: Callable[[], None] | None = None
+    ) -> None:
         self._source = source
         self._load = load
+        self._watch = watch
         self._log = Log()
         self._runner = HookRunner()
         self._reloading = asyncio.Lock()
@@ -154,6 +158,8 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._spawn, self._reload_by_signal)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_log)
         self._spawn(lambda: every(PERIOD_S, self._backend.end_period))
+        if (watch := self._watch) is not None:
+            self._spawn(lambda: every(WATCH_S, watch))
         self._spawn(lambda: every(SUPPRESSED_REPORT_S, self._log.report_suppressed))
 
     def _announce(self) -> None:

@@ -1,0 +1,214 @@
+"""`forebay run`: signals, reload, log, and what it says when it can't start."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Start
+from tests.e2e.command import forebay
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration, document
+from tests.harness.postgres import Postgres
+
+pytestmark = pytest.mark.variants("epoll-2")
+
+
+def ended(running: Forebay, *, within_s: float) -> int:
+    """Waits for the process to end by itself."""
+    process = running.process
+    assert process is not None
+    code = process.wait(timeout=within_s)
+    running.process = None
+    return code
+
+
+def test_term_lets_a_transaction_end_and_refuses_new_clients(start: Start, server: Postgres, variant: Variant) -> None:
+    """A rolling restart must lose nothing."""
+    running = start(configuration(server, variant, limits={"drain_timeout": "60s"}))
+    with running.target.connect() as connection:
+        connection.execute("select 1")
+        running.send_signal(signal.SIGTERM)
+        until(lambda: running.events("stopping"), within_s=10, what="it begins to stop")
+        assert connection.execute("select 2").fetchone() == (2,)
+        with pytest.raises(psycopg.OperationalError):
+            running.target.connect(connect_timeout=5).close()
+        connection.commit()
+    assert ended(running, within_s=10) == 0
+    assert running.events("drained")
+
+
+def test_term_cuts_what_is_left_at_the_deadline(start: Start, server: Postgres, variant: Variant) -> None:
+    """An open transaction must not hold up a deploy for ever."""
+    running = start(configuration(server, variant, limits={"drain_timeout": "300ms"}))
+    with running.target.connect() as connection:
+        connection.execute("select 1")
+        running.send_signal(signal.SIGTERM)
+        assert ended(running, within_s=10) == 0
+        assert running.events("drain_cut")
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select 2")
+
+
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGTERM, signal.SIGQUIT), (signal.SIGINT, signal.SIGINT), (signal.SIGQUIT,)]
+)
+def test_a_stop_can_be_hurried(
+    start: Start, server: Postgres, variant: Variant, signals: tuple[signal.Signals, ...]
+) -> None:
+    """The second Ctrl-C means now."""
+    running = start(configuration(server, variant, limits={"drain_timeout": "60s"}))
+    connection = running.target.connect()
+    connection.execute("select 1")
+    running.send_signal(signals[0])
+    until(lambda: running.events("stopping"), within_s=10, what="it begins to stop")
+    for number in signals[1:]:
+        running.send_signal(number)
+    assert ended(running, within_s=5) == 0
+    connection.close()
+
+
+def test_hup_applies_a_changed_file_and_logs_the_difference(start: Start, server: Postgres, variant: Variant) -> None:
+    """Operators check the log for what a reload did."""
+    running = start(configuration(server, variant))
+    with running.target.connect() as connection:
+        changed = configuration(server, variant, databases={"app": {}, "blog": {"dbname": "app"}})
+        changed = {**changed, "metrics": running.sections["metrics"]}
+        assert running.reload(changed)["event"] == "reload"
+        lines = [line["change"] for line in running.events("setting_changed")]
+        assert lines == ["databases.blog: added"]
+        assert connection.execute("select 1").fetchone() == (1,), "clients stay"
+    with running.target.at(dbname="blog").connect() as connection:
+        assert connection.execute("select current_database()").fetchone() == ("app",)
+
+
+def test_a_broken_file_changes_nothing_and_says_why(start: Start, server: Postgres, variant: Variant) -> None:
+    """By signal in the log, on the console in the error."""
+    running = start(configuration(server, variant))
+    running.path.write_text(running.path.read_text() + '[databases.blog]\nendpoint = ["127.0.0.1:1"]\n')
+    running.send_signal(signal.SIGHUP)
+    refused = until(lambda: running.events("reload_refused"), within_s=10, what="the reload is refused")[0]
+    assert re.search(r"forebay\.toml:\d+:\d+: error FBC\d+", str(refused["because"]))
+    findings = [line["message"] for line in running.events("config_finding") if line["level"] == "error"]
+    assert any("endpoint" in str(message) for message in findings)
+    with pytest.raises(AssertionError, match="RELOAD was refused"):
+        running.console("RELOAD")
+    with running.target.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="blog"):
+        running.target.at(dbname="blog").connect().close()
+
+
+def test_settings_read_at_the_start_wait_for_the_next_one(start: Start, server: Postgres, variant: Variant) -> None:
+    """The rest of the file is applied, and the log says what waits."""
+    running = start(configuration(server, variant))
+    changed = configuration(server, variant, databases={"app": {}, "blog": {"dbname": "app"}})
+    changed["listen"] = {**changed["listen"], "backlog": 77}
+    assert running.reload(changed)["event"] == "reload"
+    lines = " ".join(str(line["change"]) for line in running.events("setting_changed"))
+    assert re.search(r"listen\.backlog: 1024 -> 77 \(takes effect at the next start\)", lines)
+    with running.target.at(dbname="blog").connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_usr1_opens_a_rotated_log_anew(start: Start, server: Postgres, variant: Variant, tmp_path: Path) -> None:
+    """logrotate's postrotate."""
+    running = start(configuration(server, variant))
+    path = tmp_path / "forebay.log"
+    sections = {**running.sections, "log": {**running.sections["log"], "file": str(path)}}
+    running.write(sections)
+    running.send_signal(signal.SIGHUP)
+    until(lambda: path.exists() and "reload" in path.read_text(), within_s=10, what="the log goes to the file")
+    path.rename(tmp_path / "forebay.log.1")
+    running.send_signal(signal.SIGUSR1)
+    until(lambda: path.exists() and "log_reopened" in path.read_text(), within_s=10, what="the file is made anew")
+    running.send_signal(signal.SIGTERM)
+    assert ended(running, within_s=10) == 0
+    assert '"event":"stop"' in path.read_text()
+
+
+def test_systemd_is_told_of_start_reload_and_stop(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """Type=notify-reload: `systemctl reload` waits for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(10)
+        running = start(configuration(server, variant), environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert listener.recv(4096).startswith(b"READY=1\nSTATUS=serving on 127.0.0.1:")
+        running.reload()
+        assert listener.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert listener.recv(4096).startswith(b"READY=1")
+        running.send_signal(signal.SIGTERM)
+        assert listener.recv(4096).startswith(b"STOPPING=1")
+        assert ended(running, within_s=10) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "drains"), [("SHUTDOWN", False), ("SHUTDOWN WAIT_FOR_CLIENTS", True)], ids=["now", "waiting"]
+)
+def test_the_console_stops_it(start: Start, server: Postgres, variant: Variant, command: str, drains: bool) -> None:
+    """And its answer still arrives."""
+    running = start(configuration(server, variant))
+    running.console(command)
+    assert ended(running, within_s=10) == 0
+    assert running.events("stopping")[0]["how"] == ("drain" if drains else "now")
+
+
+def test_pause_holds_requests_until_resume(start: Start, server: Postgres, variant: Variant) -> None:
+    """The restart of a database without an error for anybody."""
+    running = start(configuration(server, variant))
+    got: list[Any] = []
+
+    def ask() -> None:
+        with running.target.connect() as connection:
+            got.append(connection.execute("select 1").fetchone())
+
+    running.console("PAUSE app")
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(
+        lambda: any(row["cl_waiting"] == "1" for row in running.console("SHOW POOLS")),
+        within_s=10,
+        what="the request waits",
+    )
+    assert got == []
+    assert {"key": "paused", "value": "yes"} in running.console("SHOW STATE")
+    running.console("RESUME app")
+    asking.join(timeout=10)
+    assert got == [(1,)]
+
+
+def test_a_port_in_use_is_a_sentence_with_a_hint(tmp_path: Path, variant: Variant) -> None:
+    """Exit code 1, no traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = tmp_path / "forebay.toml"
+        sections = configuration(1, variant, listen={"address": ["127.0.0.1"], "port": port})
+        path.write_text(document({name: one for name, one in sections.items() if not name.startswith("users")}))
+        done = forebay("run", str(path))
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_faulty_configuration_is_told_with_line_and_caret(tmp_path: Path) -> None:
+    """The same words as `forebay check`."""
+    path = tmp_path / "forebay.toml"
+    path.write_text('[listen]\nprot = 6432\n[databases.shop]\nendpoints = ["db:5432"]\n')
+    ran, checked = forebay("run", str(path)), forebay("check", str(path))
+    assert (ran.returncode, checked.returncode) == (1, 1)
+    for text in (ran.stderr, checked.stdout):
+        assert f'{path}:2:1: error FBC005: unknown setting "prot" in [listen]' in text
+        assert 'did you mean "port"?' in text
+    assert "Traceback" not in ran.stderr
