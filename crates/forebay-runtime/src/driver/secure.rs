@@ -1,5 +1,7 @@
 //! TLS on a connection: the driver decrypts before core sees a byte, and encrypts at the end of each input.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use forebay_core::ids::ConnId;
 use forebay_core::io::{ClosedBy, Slice, TlsRole};
 
@@ -45,9 +47,11 @@ impl<B: Backend> Driver<B> {
         self.wire.clear();
         let conn = self.table.conn(slot);
         let Some(session) = conn.tls.as_deref_mut() else { return Ok(Progress::default()) };
-        let result = session.read(incoming, &mut self.plain, &mut self.wire);
+        let (plain, wire) = (&mut self.plain, &mut self.wire);
+        // Foreign bytes in foreign code: what goes wrong there costs this connection.
+        let result = catch_unwind(AssertUnwindSafe(|| session.read(incoming, plain, wire)));
         self.send_wire(slot);
-        result
+        result.unwrap_or_else(|_| Err("TLS: a bug in its library".to_owned()))
     }
 
     /// Queues what a session wants to say for itself.

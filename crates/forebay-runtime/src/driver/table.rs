@@ -38,7 +38,7 @@ impl Flags {
     pub(crate) const DEAD: Flags = Flags(1 << 10);
     /// A connect is under way.
     pub(crate) const CONNECTING: Flags = Flags(1 << 11);
-    /// TLS was asked for in this turn: bytes that were received before are an injection.
+    /// TLS was asked for in this turn, and nothing was written since: bytes that come now are an injection.
     pub(crate) const TLS_HELD: Flags = Flags(1 << 12);
     /// Plaintext waits to be encrypted at the end of the input.
     pub(crate) const UNSEALED: Flags = Flags(1 << 13);
@@ -319,6 +319,8 @@ impl Table {
 
     /// Takes `written` bytes off the queue; returns how many bytes of core's they stood for.
     pub(crate) fn advance(&mut self, slot: u32, written: usize) -> usize {
+        // What comes from here on may answer what was written.
+        self.conns[slot as usize].clear(Flags::TLS_HELD);
         let mut left = written;
         let mut plain = 0;
         while left > 0 {

@@ -190,6 +190,9 @@ impl<B: Backend> Driver<B> {
     /// Core's last input for a connection; what is queued still goes out.
     pub(super) fn tell_closed<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: ConnId, by: ClosedBy) {
         let slot = id.slot;
+        if by == ClosedBy::Peer {
+            self.queue_close_notify(slot);
+        }
         let conn = self.table.conn(slot);
         conn.clear(Flags::OPEN);
         let has_unsent = conn.queued > 0 || conn.is(Flags::UNSEALED);

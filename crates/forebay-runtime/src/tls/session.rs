@@ -144,7 +144,7 @@ impl Session {
         loop {
             match self.step(&mut bytes[used..], Action::Nothing, plain, wire, &mut used) {
                 Err(error) => {
-                    self.flush_alert(wire);
+                    self.flush_alert(&mut bytes[used..], wire);
                     return Err(format!("TLS: {error}"));
                 }
                 Ok(Step::Again(_)) => {}
@@ -174,17 +174,19 @@ impl Session {
         wire: &mut Vec<u8>,
         used: &mut usize,
     ) -> Result<Step, Error> {
-        let (discard, step) = match &mut self.side {
+        // `used` moves also where it fails: rustls remembers places relative to the bytes it has not discarded.
+        let step = match &mut self.side {
             Side::Server(connection) => {
                 let status = connection.process_tls_records(bytes);
-                (status.discard, on_state(status.state?, action, plain, wire)?)
+                *used += status.discard;
+                on_state(status.state?, action, plain, wire)?
             }
             Side::Client(connection) => {
                 let status = connection.process_tls_records(bytes);
-                (status.discard, on_state(status.state?, action, plain, wire)?)
+                *used += status.discard;
+                on_state(status.state?, action, plain, wire)?
             }
         };
-        *used += discard;
         if let Step::Again(more) = step {
             *used += more;
         }
@@ -192,10 +194,12 @@ impl Session {
     }
 
     /// After an error: the alert that tells the peer why.
-    fn flush_alert(&mut self, wire: &mut Vec<u8>) {
+    fn flush_alert(&mut self, bytes: &mut [u8], wire: &mut Vec<u8>) {
+        let mut used = 0;
         // An alert is one record and one "transmitted"; whatever else comes is not worth waiting for.
         for _ in 0..3 {
-            match self.step(&mut [], Action::Nothing, &mut Vec::new(), wire, &mut 0) {
+            let Some(rest) = bytes.get_mut(used..) else { return };
+            match self.step(rest, Action::Nothing, &mut Vec::new(), wire, &mut used) {
                 Ok(Step::Again(_)) => {}
                 _ => return,
             }
@@ -231,15 +235,21 @@ impl Session {
     }
 
     fn act(&mut self, action: Action<'_>, wire: &mut Vec<u8>) -> Result<(), String> {
-        let mut plain = Vec::new();
-        loop {
-            match self.step(&mut [], action, &mut plain, wire, &mut 0).map_err(|e| format!("TLS: {e}"))? {
-                Step::Again(_) => {}
-                Step::Ready => return Ok(()),
-                Step::Blocked | Step::PeerClosed if self.is_peer_closed => return Ok(()),
-                Step::Blocked | Step::PeerClosed => self.is_peer_closed = true,
+        // Nothing complete is in `partial`, but rustls wants to see it as it was.
+        let mut partial = std::mem::take(&mut self.partial);
+        let mut used = 0;
+        let result = loop {
+            match self.step(&mut partial[used..], action, &mut Vec::new(), wire, &mut used) {
+                Ok(Step::Again(_)) => {}
+                Ok(Step::Ready) => break Ok(()),
+                Ok(Step::PeerClosed) if !self.is_peer_closed => self.is_peer_closed = true,
+                Ok(Step::Blocked | Step::PeerClosed) => break Err("TLS: nothing can be sent any more".to_owned()),
+                Err(error) => break Err(format!("TLS: {error}")),
             }
-        }
+        };
+        partial.drain(..used);
+        self.partial = partial;
+        result
     }
 
     /// Whether the peer ended the stream in order.

@@ -330,14 +330,18 @@ impl<B: Backend + 'static> World<B> {
         run: impl FnOnce(&mut Consumer<B>, &mut Driver<B>) -> T + Send + 'static,
     ) -> T {
         let (sender, receiver) = channel();
-        let order: Order<B> = Box::new(move |consumer, driver| {
+        self.order(worker, move |consumer, driver| {
             let _ = sender.send(run(consumer, driver));
         });
-        self.orders[worker].lock().expect("no panic before").push(order);
+        receiver.recv_timeout(PATIENCE).expect("the worker ran it")
+    }
+
+    /// Has something run at the beginning of the worker's next turn.
+    pub(super) fn order(&self, worker: usize, run: impl FnOnce(&mut Consumer<B>, &mut Driver<B>) + Send + 'static) {
+        self.orders[worker].lock().expect("no panic before").push(Box::new(run));
         // Any mail wakes the worker; this one answers a question that was never asked.
         let nothing = Mail::Answer(QuestionId(u64::MAX), Answer::Failed("wake".into()));
         self.hub.post(WorkerId(worker as u16), nothing);
-        receiver.recv_timeout(PATIENCE).expect("the worker ran it")
     }
 
     /// Waits for something that a consumer saw.

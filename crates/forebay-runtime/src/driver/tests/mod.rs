@@ -1,8 +1,11 @@
 //! One suite over both back ends: each test below runs once with io_uring and once with epoll.
 
+mod hand_over;
 mod harness;
 mod relay;
+mod secure;
 mod streams;
+mod timing;
 
 /// Runs a test function over both drivers, under its own name in each.
 macro_rules! over_both {

@@ -1,0 +1,141 @@
+//! Connections that move: between workers, under traffic; and ids that died.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use forebay_core::ids::ConnId;
+use forebay_core::io::{Close, Io, Slice};
+
+use super::harness::{PATIENCE, Role, Seen, Setup, World, pattern};
+use crate::driver::backend::Backend;
+
+/// A server that is lent while its bytes are on their way: each byte is seen once, by one worker or the other.
+fn nothing_is_lost_or_doubled_by_a_hand_over<B: Backend + 'static>() {
+    let world = World::<B>::with(Role::Pass, Setup { workers: 2, ..Setup::default() });
+    let mut stream = TcpStream::connect(world.address).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut writer = stream.try_clone().expect("a second handle");
+    let bytes = pattern(40_000);
+    for round in 1..50 {
+        // Pieces of many sizes, so that they meet the hand-over at every point.
+        let sent = bytes.clone();
+        let thread = std::thread::spawn(move || {
+            for piece in sent.chunks(round * 37) {
+                writer.write_all(piece).expect("written");
+            }
+            writer
+        });
+        let mut back = vec![0; bytes.len()];
+        stream.read_exact(&mut back).expect("answered");
+        writer = thread.join().expect("written");
+        assert!(back == bytes);
+        // All is quiet, so that the last wish to move comes true.
+        world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+    }
+}
+
+/// Idle: what `lend` does most.
+fn an_idle_connection_moves_back_and_forth<B: Backend + 'static>() {
+    let world = World::<B>::with(Role::Pass, Setup { workers: 2, ..Setup::default() });
+    let mut stream = TcpStream::connect(world.address).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    for _ in 0..100 {
+        stream.write_all(b"ping").expect("written");
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).expect("answered");
+        world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+    }
+}
+
+/// A Unix socket has one listener; its clients must not all fall to one worker.
+fn clients_of_a_unix_socket_are_handed_round<B: Backend + 'static>() {
+    let world = World::<B>::with(Role::Echo, Setup { workers: 2, ..Setup::default() });
+    let streams: Vec<_> = (0..10).map(|_| UnixStream::connect(&world.unix).expect("accepted")).collect();
+    for mut stream in &streams {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(b"x").expect("written");
+        stream.read_exact(&mut [0]).expect("answered");
+    }
+    for worker in 0..2 {
+        assert_eq!(world.on(worker, |consumer, _| consumer.received), 5);
+    }
+}
+
+/// An output for a client that left must not reach the next one in its slot.
+fn a_dead_id_reaches_nobody<B: Backend + 'static>() {
+    let world = World::<B>::new(Role::Echo);
+    let accepted = |seen: &Seen| if let Seen::Accepted(conn, _) = seen { Some(*conn) } else { None };
+    let first = TcpStream::connect(world.address).expect("accepted");
+    let old = world.wait(accepted);
+    drop(first);
+    world.wait_closed();
+    // The slot comes free with the kernel's last completion, a turn or two later.
+    let mut others = Vec::new();
+    let (mut stream, new) = loop {
+        let stream = TcpStream::connect(world.address).expect("accepted");
+        let new: ConnId = world.wait(accepted);
+        if new.slot == old.slot {
+            break (stream, new);
+        }
+        others.push(stream);
+        assert!(others.len() < 100, "the slot is never used again");
+    };
+    assert_ne!(old.generation, new.generation);
+    world.on(0, move |_, driver| {
+        driver.send(old, &[Slice::Bytes(b"for somebody else")]);
+        driver.pause_read(old);
+        driver.detach(old);
+        driver.close(old, Close::Now);
+    });
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(b"mine").expect("written");
+    let mut back = [0; 4];
+    stream.read_exact(&mut back).expect("answered");
+    assert_eq!(&back, b"mine");
+}
+
+/// A client of which nothing may be read for now; then it may.
+fn a_paused_connection_is_read_when_it_is_resumed<B: Backend + 'static>() {
+    let world = World::<B>::new(Role::Sink);
+    let mut stream = TcpStream::connect(world.address).expect("accepted");
+    let conn = world.wait(|seen| if let Seen::Accepted(conn, _) = seen { Some(*conn) } else { None });
+    for round in 1..=20 {
+        stream.write_all(&[7; 1000]).expect("written");
+        world.on(0, move |_, driver| driver.resume_read(conn));
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while world.on(0, |consumer, _| consumer.received) < round * 1000 {
+            assert!(std::time::Instant::now() < deadline, "nothing was read");
+        }
+        world.on(0, move |_, driver| driver.pause_read(conn));
+    }
+    assert_eq!(world.on(0, |consumer, _| consumer.received), 20_000);
+}
+
+/// Pausing and resuming within a turn, again and again, must not lose the wish to read.
+fn the_last_wish_counts<B: Backend + 'static>() {
+    let world = World::<B>::new(Role::Echo);
+    let mut stream = TcpStream::connect(world.address).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let conn = world.wait(|seen| if let Seen::Accepted(conn, _) = seen { Some(*conn) } else { None });
+    for _ in 0..50 {
+        world.on(0, move |_, driver| {
+            for _ in 0..5 {
+                driver.pause_read(conn);
+                driver.resume_read(conn);
+            }
+        });
+        stream.write_all(b"ping").expect("written");
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).expect("answered");
+    }
+}
+
+super::over_both!(
+    nothing_is_lost_or_doubled_by_a_hand_over,
+    an_idle_connection_moves_back_and_forth,
+    clients_of_a_unix_socket_are_handed_round,
+    a_dead_id_reaches_nobody,
+    a_paused_connection_is_read_when_it_is_resumed,
+    the_last_wish_counts,
+);
