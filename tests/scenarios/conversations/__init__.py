@@ -1,0 +1,52 @@
+"""Conversations: what a client says, as a function each. They are run direct and through forebay, and must read the same.
+
+A conversation leaves the database as it found it, and names its statements as it likes: clients share nothing by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.harness.wire import Wire
+
+Talk = Callable[[Wire], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """name: the function's. dbname: the pool that it runs over."""
+
+    name: str
+    talk: Talk
+    dbname: str
+
+
+CONVERSATIONS: dict[str, Conversation] = {}
+
+
+def conversation(talk: Talk) -> Talk:
+    """Registers a conversation that holds in transaction pooling."""
+    return register("app")(talk)
+
+
+def in_session_mode(talk: Talk) -> Talk:
+    """Registers one that needs a server of its own."""
+    return register("session")(talk)
+
+
+def register(dbname: str) -> Callable[[Talk], Talk]:
+    """Registers a conversation for a pool of SHARED_DATABASES."""
+
+    def mark(talk: Talk) -> Talk:
+        name = talk.__name__
+        assert name not in CONVERSATIONS, f"two conversations are called {name}"
+        CONVERSATIONS[name] = Conversation(name, talk, dbname)
+        return talk
+
+    return mark
+
+
+from tests.scenarios.conversations import copying, errors, pipelines, portals, sessions, simple, statements  # noqa: E402
+
+__all__ = ["copying", "errors", "pipelines", "portals", "sessions", "simple", "statements"]

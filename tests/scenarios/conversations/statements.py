@@ -1,0 +1,202 @@
+"""Prepared statements, by the names that clients give them."""
+
+from __future__ import annotations
+
+from tests.harness.wire import Wire, bind, close, describe, execute, flush, parse, query, sync
+from tests.scenarios.conversations import conversation, register
+
+
+@conversation
+def a_named_statement_is_used_again(c: Wire) -> None:
+    """Prepared once, executed in later transactions, on whatever server."""
+    c.ask(parse("again", "select name from people where id = $1"), describe("S", "again"), sync())
+    for i in (1, 2, 3):
+        c.ask(bind(statement="again", values=[str(i).encode()]), describe("P"), execute(), sync())
+
+
+@conversation
+def a_named_statement_of_each_name(c: Wire) -> None:
+    """Names are the client's own, also those that look like ours."""
+    for name in ("s", "S_1", "__asyncpg_stmt_1__", "fb_1", "fb_", "?", "a b", "ü", "n" * 63, "n" * 300):
+        c.ask(parse(name, f"select {len(name)}"), sync())
+        c.ask(bind(statement=name), execute(), sync())
+        c.ask(close("S", name), sync())
+        c.ask(bind(statement=name), execute(), sync())
+
+
+@conversation
+def a_duplicate_name_is_refused(c: Wire) -> None:
+    """42P05 in the server's words, with the client's name; the first statement stays."""
+    c.ask(parse("twice", "select 1"), sync())
+    c.ask(parse("twice", "select 2"), sync())
+    c.ask(parse("twice", "select 1"), sync())
+    c.ask(bind(statement="twice"), execute(), sync())
+
+
+@conversation
+def a_duplicate_name_within_a_pipeline(c: Wire) -> None:
+    """The second Parse fails, what follows is skipped, the first stays."""
+    c.ask(parse("pair", "select 1"), parse("pair", "select 2"), bind(statement="pair"), execute(), sync())
+    c.ask(bind(statement="pair"), execute(), sync())
+
+
+@conversation
+def a_duplicate_name_in_a_transaction_fails_it(c: Wire) -> None:
+    """It must be the server that says so, or the transaction would go on."""
+    c.ask(parse("held", "select 1"), sync())
+    c.ask(query("begin"))
+    c.ask(parse("held", "select 2"), sync())
+    assert c.status == "E"
+    c.ask(query("rollback"))
+
+
+@conversation
+def an_unknown_name_is_refused(c: Wire) -> None:
+    """26000, and the session lives on."""
+    c.ask(bind(statement="nobody"), execute(), sync())
+    c.ask(describe("S", "nobody"), sync())
+    c.ask(close("S", "nobody"), sync())
+    c.ask(query("select 1"))
+
+
+@conversation
+def an_unknown_name_in_a_transaction_fails_it(c: Wire) -> None:
+    """As a direct session does."""
+    c.ask(query("begin"))
+    c.ask(describe("S", "nobody"), sync())
+    c.ask(query("select 1"))
+    c.ask(query("rollback"))
+
+
+@conversation
+def a_closed_statement_is_gone(c: Wire) -> None:
+    """Close takes the client's name away, not the statement of others."""
+    c.ask(parse("short", "select 1"), sync())
+    c.ask(close("S", "short"), sync())
+    c.ask(bind(statement="short"), execute(), sync())
+    c.ask(parse("short", "select 2"), bind(statement="short"), execute(), close("S", "short"), sync())
+    c.ask(describe("S", "short"), sync())
+
+
+@conversation
+def a_statement_closed_and_made_anew_in_one_pipeline(c: Wire) -> None:
+    """The new text counts, in the same pipeline and later."""
+    c.ask(parse("turn", "select 'old'"), sync())
+    c.ask(close("S", "turn"), parse("turn", "select 'new'"), bind(statement="turn"), execute(), sync())
+    c.ask(bind(statement="turn"), execute(), sync())
+
+
+@conversation
+def a_close_that_was_skipped_closes_nothing(c: Wire) -> None:
+    """After an error the server skips Close too."""
+    c.ask(parse("stays", "select 4"), sync())
+    c.ask(parse("", "select 1/0"), bind(), execute(), close("S", "stays"), sync())
+    c.ask(bind(statement="stays"), execute(), sync())
+
+
+@conversation
+def the_unnamed_statement_outlives_its_sync(c: Wire) -> None:
+    """PostgreSQL keeps it until the next unnamed Parse or simple Query."""
+    c.ask(parse("", "select $1::int * 3"), sync())
+    c.ask(describe("S"), sync())
+    c.ask(bind(values=[b"5"]), execute(), sync())
+    c.ask(bind(values=[b"6"]), execute(), sync())
+
+
+@conversation
+def a_query_drops_the_unnamed_statement(c: Wire) -> None:
+    """26000 afterwards, as a direct session says."""
+    c.ask(parse("", "select 1"), sync())
+    c.ask(query("select 2"))
+    c.ask(bind(), execute(), sync())
+
+
+@conversation
+def no_unnamed_statement_at_first(c: Wire) -> None:
+    """Another client's must not answer."""
+    c.ask(bind(), execute(), sync())
+    c.ask(describe("S"), sync())
+
+
+@conversation
+def a_failed_unnamed_parse_leaves_none(c: Wire) -> None:
+    """PostgreSQL drops the old unnamed statement before it reads the new one."""
+    c.ask(parse("", "select 1"), sync())
+    c.ask(parse("", "select missing"), sync())
+    c.ask(bind(), execute(), sync())
+
+
+@conversation
+def a_closed_unnamed_statement_is_gone(c: Wire) -> None:
+    """Close of the empty name."""
+    c.ask(parse("", "select 1"), close("S"), sync())
+    c.ask(bind(), execute(), sync())
+
+
+@conversation
+def statements_in_a_failed_transaction_stay(c: Wire) -> None:
+    """Prepared statements are not undone by ROLLBACK."""
+    c.ask(query("begin"))
+    c.ask(parse("kept", "select 11"), sync())
+    c.ask(query("rollback"))
+    c.ask(bind(statement="kept"), execute(), sync())
+
+
+@conversation
+def a_statement_that_never_executes_rows(c: Wire) -> None:
+    """NoData for what returns none."""
+    c.ask(parse("", "set local work_mem = '2MB'"), describe("S"), bind(), describe("P"), execute(), sync())
+
+
+@conversation
+def many_names_for_one_text(c: Wire) -> None:
+    """Shared by content: each name still ends by itself."""
+    for i in range(10):
+        c.ask(parse(f"alias_{i}", "select name from people where id = 7"), sync())
+    c.ask(close("S", "alias_0"), sync())
+    for i in range(10):
+        c.ask(bind(statement=f"alias_{i}"), execute(), sync())
+
+
+@conversation
+def parse_and_describe_with_flush_then_bind(c: Wire) -> None:
+    """The server must stay until the Sync."""
+    c.send(parse("flushed", "select $1::int"), describe("S", "flushed"), flush())
+    c.read_until("T")
+    c.send(bind(statement="flushed", values=[b"3"]), execute(), sync())
+    c.ready()
+    c.ask(bind(statement="flushed", values=[b"4"]), execute(), sync())
+
+
+@register("few")
+def more_statements_than_a_server_keeps(c: Wire) -> None:
+    """Evicted on the server, still there for the client."""
+    for i in range(12):
+        c.ask(parse(f"many_{i}", f"select {i} + $1::int"), sync())
+    for _ in range(2):
+        for i in range(12):
+            c.ask(bind(statement=f"many_{i}", values=[b"100"]), execute(), sync())
+
+
+@register("few")
+def more_statements_in_one_pipeline_than_a_server_keeps(c: Wire) -> None:
+    """Eviction in the middle of a pipeline must not close what the pipeline still uses."""
+    for i in range(8):
+        c.ask(parse(f"lot_{i}", f"select {i}"), sync())
+    for i in [*range(8), *range(8)]:
+        c.send(bind(statement=f"lot_{i}"), execute())
+    c.ask(sync())
+    c.send(*(message for i in range(8) for message in (bind(statement=f"lot_{i}"), execute(), sync())))
+    c.ready(8)
+
+
+@register("few")
+def portals_outlive_the_eviction_of_their_statement(c: Wire) -> None:
+    """An open portal goes on although the server forgot its statement."""
+    c.ask(query("begin"))
+    c.ask(parse("base", "select i from generate_series(1, 6) i"), sync())
+    c.ask(bind("p", "base"), execute("p", 2), sync())
+    for i in range(5):
+        c.ask(parse(f"push_{i}", f"select 'push {i}'"), bind(statement=f"push_{i}"), execute(), sync())
+    c.ask(execute("p", 2), sync())
+    c.ask(query("commit"))

@@ -1,0 +1,103 @@
+"""Parity: every conversation, direct and through forebay, must read the same."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from tests.harness.pooler import Forebay
+from tests.harness.target import Target
+from tests.harness.wire import Frame, Wire, bind, execute, parse, query, sync
+from tests.scenarios.conversations import CONVERSATIONS, Conversation
+
+# A conversation that says more than this is not cut at every byte: a segment each would take too long.
+BYTEWISE_MAX = 4_000
+
+
+class HandedOver(Wire):
+    """Lets another client use the server whenever this one is between transactions."""
+
+    noise: Wire | None = None
+
+    def ready(self, count: int = 1) -> list[Frame]:
+        frames = super().ready(count)
+        if self.status == "I" and self.noise is not None:
+            self.noise.ask(parse("", "select 'noise'"), sync())
+            self.noise.ask(query("select 'unnamed statements end here'"))
+            self.noise.ask(parse("", "select 'more noise', $1::int"), bind(values=[b"1"]), execute(), sync())
+        return frames
+
+
+@functools.cache
+def said_directly(conversation: Conversation, target: Target) -> list[str]:
+    """What the server itself answers."""
+    with target.wire() as wire:
+        return heard(conversation, wire)
+
+
+def heard(conversation: Conversation, wire: Wire) -> list[str]:
+    """What came after the login."""
+    before = len(wire.seen)
+    conversation.talk(wire)
+    return wire.seen[before:]
+
+
+def whole(target: Target) -> Wire:
+    """Messages as they were sent."""
+    return target.wire()
+
+
+def bytewise(target: Target) -> Wire:
+    """Every byte for itself."""
+    wire = target.wire()
+    wire.piece_bytes = 1
+    return wire
+
+
+def handed_over(target: Target) -> Wire:
+    """With another client in between."""
+    wire = HandedOver(target.host, target.port, timeout_s=20)
+    wire.log_in(user=target.user, database=target.dbname)
+    wire.noise = target.at(user="app").wire(TimeZone="Asia/Tokyo", application_name="noise", DateStyle="German")
+    wire.noise.ask(parse("again", "select 'noise by the same name'"), sync())
+    return wire
+
+
+@pytest.mark.parametrize("way", [whole, bytewise, handed_over], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_a_conversation_reads_the_same_as_without_forebay(
+    name: str, way: Callable[[Target], Wire], shared: Forebay, direct: Target
+) -> None:
+    """An application can tell that a pooler stands in between, and breaks."""
+    conversation = CONVERSATIONS[name]
+    expected = said_directly(conversation, direct)
+    if way is bytewise and spoken_bytes(conversation, direct) > BYTEWISE_MAX:
+        pytest.skip("longer than is cut at every byte")
+    wire = way(shared.target.at(dbname=conversation.dbname))
+    try:
+        answered = heard(conversation, wire)
+    finally:
+        wire.close()
+        if isinstance(wire, HandedOver) and wire.noise is not None:
+            wire.noise.close()
+    assert answered == expected
+
+
+@functools.cache
+def spoken_bytes(conversation: Conversation, target: Target) -> int:
+    """How much the client says."""
+
+    class Counting(Wire):
+        spoken = 0
+
+        def send(self, *messages: bytes) -> None:
+            self.spoken += sum(map(len, messages))
+            super().send(*messages)
+
+    with Counting(target.host, target.port, timeout_s=20) as wire:
+        wire.log_in(user=target.user, database=target.dbname)
+        wire.spoken = 0
+        conversation.talk(wire)
+        return wire.spoken
