@@ -100,10 +100,10 @@ impl<I: Io> Worker<I> {
             let is_alike = |server: &ServerKey| Rc::ptr_eq(&servers[*server].set, wanted);
             let alike = pool.idle.iter().rev().take(ALIKE_AMONG).position(is_alike).unwrap_or(0);
             let server = pool.idle.remove(pool.idle.len() - 1 - alike)?;
-            if planted(Bug::ServerHandedOutTwice) {
-                pool.idle.push_back(server);
-            }
             if self.is_fit(io, server) {
+                if planted(Bug::ServerHandedOutTwice) {
+                    self.pool(id).idle.push_back(server);
+                }
                 return Some(server);
             }
         }
@@ -333,6 +333,7 @@ impl<I: Io> Worker<I> {
         let client_key = server.client.take()?;
         let client = self.clients.get_mut(client_key)?;
         client.server = None;
+        client.is_held = false;
         if client.state != ClientState::Greeting {
             client.enter(ClientState::Idle, now);
         }

@@ -12,6 +12,7 @@ use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
+use crate::planted::{Bug, planted};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -195,6 +196,8 @@ impl Forwarding<'_> {
             return Step::Fault(Box::new(errors::too_many_statements(self.client_statements_max)));
         }
         let environment = self.client.wanted.environment();
+        let nothing = Arc::default();
+        let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { environment };
         let content = Content { text: parse.query, types: parse.types.as_bytes(), environment };
         let is_named = !parse.name.is_empty();
         let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };

@@ -149,8 +149,7 @@ impl Content<'_> {
 
     fn is_of(&self, statement: &Statement) -> bool {
         let key = &statement.key;
-        let is_alike = *key.environment == **self.environment || planted(Bug::StatementWithoutEnvironment);
-        *key.text == *self.text && *key.types == *self.types && is_alike
+        *key.text == *self.text && *key.types == *self.types && *key.environment == **self.environment
     }
 }
 
