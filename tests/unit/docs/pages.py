@@ -24,7 +24,9 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 STOP: Final = "<!-- Ctrl-C -->"
 
-_FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 _STEP: Final = re.compile(f"{_FENCE.pattern}|^(?P<stop> *{re.escape(STOP)})$", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _CODE: Final = re.compile(r"`([^`\n]+)`")
@@ -71,7 +73,7 @@ class Page:
             if found["stop"]:
                 yield None
                 continue
-            language, *words = (found["info"].split() or [""])
+            language, *words = found["info"].split() or [""]
             line = self.text.count("\n", 0, found.start()) + 1
             yield Block(self, language, tuple(words), textwrap.dedent(found["text"]), line)
 
@@ -94,7 +96,9 @@ class Page:
 
     def anchors(self) -> set[str]:
         """Where links with a # may lead, as renderers make them from headings."""
-        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(self.prose())}
+        return {
+            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(self.prose())
+        }
 
 
 @cache

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 import pytest
-
 from forebay._generated import errors
 from forebay._generated.settings import SETTINGS
 from forebay.admin.registry import COMMANDS
 from forebay.cli import root
 from forebay.config import check, render
+
 from tests.unit.docs.pages import ROOT, Block, Page, page, pages
 
 SAMPLES = [block for page in pages() for block in page.blocks("toml")]
@@ -21,10 +21,15 @@ SECTIONS = ("listen", "engine", "limits", "auth", "server_defaults", "console", 
 # What a fragment needs to be whole.
 REST = {
     "databases": '[databases.rest]\nendpoints = ["127.0.0.1:5432"]\n',
-    "users": "[users.rest]\nsecret = { file = \"rest.secret\" }\n",
+    "users": '[users.rest]\nsecret = { file = "rest.secret" }\n',
 }
 A_SECRET = "a secret"
-HOOK = "import forebay\n\n@forebay.secret_source\ndef none(request: forebay.SecretRequest) -> str | None:\n    return None\n"
+HOOK = """import forebay
+
+@forebay.secret_source
+def none(request: forebay.SecretRequest) -> str | None:
+    return None
+"""
 
 
 def every(*, of: list[Block] | tuple[Page, ...]) -> pytest.MarkDecorator:
@@ -148,8 +153,6 @@ def test_the_decisions_are_listed() -> None:
 
 def test_every_page_can_be_reached() -> None:
     """A page without a link to it is read by nobody."""
-    linked = {
-        (given.path.parent / target.partition("#")[0]).resolve() for given in pages() for target in given.links()
-    }
+    linked = {(given.path.parent / target.partition("#")[0]).resolve() for given in pages() for target in given.links()}
     docs = {path.resolve() for path in ROOT.glob("docs/**/*.md")}
     assert not {str(path.relative_to(ROOT)) for path in docs - linked} - {"docs/README.md"}
