@@ -155,6 +155,7 @@ impl<I: Io> Worker<I> {
         let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
         server.client = Some(client_key);
         server.is_leased = true;
+        server.is_finishing = false;
         server.own_error = None;
         server.enter(ServerState::Leased, now);
         client.server = Some(key);

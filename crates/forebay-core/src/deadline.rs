@@ -243,6 +243,7 @@ impl<I: Io> Worker<I> {
                 self.opening_deadline(server)
             }
             ServerState::Busy => server.since + OWN_QUERY_MAX,
+            ServerState::Cleaning if server.is_finishing => NEVER,
             ServerState::Cleaning => server.since + CLEANING_MAX,
             ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,
             ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,

@@ -60,6 +60,9 @@ impl<I: Io> Worker<I> {
 
     /// The client said goodbye.
     pub(crate) fn client_leaves(&mut self, io: &mut I, key: ClientKey) {
+        if let Some(server) = self.clients[key].server.and_then(|s| self.servers.get_mut(s)) {
+            server.is_finishing = true;
+        }
         self.drop_client(io, key, "terminate");
     }
 
@@ -109,7 +112,8 @@ impl<I: Io> Worker<I> {
             server.is_paused = false;
             io.resume_read(server.conn);
         }
-        let is_running = server.expect.iter().any(Expect::is_running);
+        // As PostgreSQL, which reads Terminate in its turn: what stands before it is run.
+        let is_running = !server.is_finishing && server.expect.iter().any(Expect::is_running);
         if server.is_copying {
             self.fail_copy(io, key);
         } else if !matches!(server.expect.back(), Some(Expect::Query { .. } | Expect::Function | Expect::Sync)) {
@@ -145,8 +149,14 @@ impl<I: Io> Worker<I> {
 
     /// A reply to a server that is being cleaned has come.
     pub(crate) fn cleaning_goes_on(&mut self, io: &mut I, key: ServerKey) {
-        let Some(server) = self.servers.get(key) else { return };
+        let now = self.now;
+        let Some(server) = self.servers.get_mut(key) else { return };
         let is_left_open = server.expect.is_empty() && server.status != IDLE;
+        if server.state == ServerState::Cleaning && server.expect.is_empty() {
+            if std::mem::take(&mut server.is_finishing) {
+                server.since = now;
+            }
+        }
         if server.state == ServerState::Cleaning && is_left_open && !planted(Bug::ServerNeverCleaned) {
             self.send_own(io, key, Own::Rollback, "ROLLBACK");
         }

@@ -12,6 +12,7 @@ use forebay_spec::Severity;
 
 use crate::leave::encode;
 use crate::parameters::{Images, is_settable};
+use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -244,14 +245,37 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, Next::Continue);
             }
-            if let Some(Expect::DuplicateParse { name }) = self.server.expect.front() {
-                rename_error(self.batch.owned(), fields, name);
+            let message = match self.server.expect.front() {
+                Some(Expect::DuplicateParse { name }) => {
+                    Some([b"prepared statement \"", &**name, b"\" already exists"].concat())
+                }
+                _ => self.in_names_of_client(fields.message().unwrap_or_default()),
+            };
+            if let Some(message) = message {
+                let renamed: Vec<(u8, &[u8])> = fields
+                    .iter()
+                    .map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value }))
+                    .collect();
+                write::error_response(self.batch.owned(), &renamed);
                 self.skip_after_error();
                 return (Verdict::Drop, Next::Continue);
             }
         }
         self.skip_after_error();
         (Verdict::Pass, Next::Continue)
+    }
+
+    /// An error's message with the client's name for a statement where it has ours; `None`: it has none of ours.
+    fn in_names_of_client(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let not_ours = [b"\"", NOT_OURS, OUR_PREFIX].concat();
+        if let Some(at) = memchr::memmem::find(message, &not_ours) {
+            return Some([&message[..=at], &message[at + 1 + NOT_OURS.len()..]].concat());
+        }
+        let start = memchr::memmem::find(message, &[b"\"", OUR_PREFIX].concat())? + 1;
+        let end = start + memchr::memchr(b'"', &message[start..])?;
+        let names = self.client.as_ref()?.statements.as_ref()?;
+        let name = names.name_of(&message[start..end])?;
+        Some([&message[..start], name, &message[end..]].concat())
     }
 
     fn skip_after_error(&mut self) {
@@ -314,14 +338,6 @@ fn confirm(client: &mut Client, change: &Change) {
 pub(crate) fn words(fields: ErrorFields<'_>) -> (String, String) {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     (text(fields.sqlstate()), text(fields.message()))
-}
-
-/// The server's own error, with the client's name for the statement in its message.
-fn rename_error(out: &mut Vec<u8>, fields: ErrorFields<'_>, name: &[u8]) {
-    let message = [b"prepared statement \"", name, b"\" already exists"].concat();
-    let renamed: Vec<(u8, &[u8])> =
-        fields.iter().map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value })).collect();
-    write::error_response(out, &renamed);
 }
 
 /// Tells the client of reported values that differ from those it last saw.

@@ -29,7 +29,9 @@ const COMMIT_PREFIX_BYTES: usize = 64;
 const EXPECT_MAX: usize = 16_384;
 
 /// Names of ours begin so; a client's own name that does is never taken for one of them.
-const OUR_PREFIX: &[u8] = b"fb_";
+pub(crate) const OUR_PREFIX: &[u8] = b"fb_";
+/// Stands before a client's own name that begins so, on its way to a server.
+pub(crate) const NOT_OURS: &[u8] = b"?";
 
 /// What became of a frame.
 pub(crate) enum Step {
@@ -102,18 +104,25 @@ impl Forwarding<'_> {
         }
         match at.head.tag {
             tag::QUERY => self.query(at),
-            tag::BIND => self.bind(at),
+            tag::BIND => {
+                self.server.is_segment_open = true;
+                self.bind(at)
+            }
             tag::EXECUTE => {
                 self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits });
                 self.forward(at, 0)
             }
             tag::SYNC => {
                 self.server.is_skipping = false;
+                self.server.is_segment_open = false;
                 self.server.expect.push_back(Expect::Sync);
                 self.server.segment = self.server.segment.wrapping_add(1);
                 self.forward(at, 0)
             }
-            tag::PARSE => self.parse(at),
+            tag::PARSE => {
+                self.server.is_segment_open = true;
+                self.parse(at)
+            }
             tag::DESCRIBE => self.describe(at),
             tag::CLOSE => self.close(at),
             tag::FLUSH | tag::COPY_DATA => self.forward(at, 0),
@@ -165,6 +174,10 @@ impl Forwarding<'_> {
         let text = at.body();
         let commits = is_commit(&text[..text.len().min(COMMIT_PREFIX_BYTES)]);
         self.server.expect.push_back(Expect::Query { commits });
+        if self.server.is_segment_open {
+            // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
+            self.server.is_close_needed = true;
+        }
         self.server.statements.clear_unnamed();
         if let Some(names) = &mut self.client.statements {
             names.clear_unnamed();
@@ -336,7 +349,7 @@ impl Forwarding<'_> {
             self.server.expect.push_back(Expect::Close { evicted: None, relay: false });
         }
         if name.starts_with(OUR_PREFIX) {
-            return self.rename(at, with, name, &[b"?", name].concat());
+            return self.rename(at, with, name, &[NOT_OURS, name].concat());
         }
         self.forward(at, 0)
     }

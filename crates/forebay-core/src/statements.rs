@@ -323,6 +323,15 @@ impl ClientStatements {
         }
     }
 
+    /// The client's name for the statement that servers know as `name`.
+    pub fn name_of(&self, name: &[u8]) -> Option<&[u8]> {
+        let is_it = |entry: &ClientEntry| entry.statement.as_ref().is_some_and(|s| s.name() == name);
+        if is_it(&self.unnamed) {
+            return Some(b"");
+        }
+        self.named.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| &**name)
+    }
+
     /// Forgets the unnamed statement (a simple query drops it).
     pub fn clear_unnamed(&mut self) {
         self.unnamed = ClientEntry::default();

@@ -71,6 +71,10 @@ pub struct Server {
     pub expect: VecDeque<Expect>,
     /// Number of the run of messages up to a Sync that is being sent.
     pub segment: u32,
+    /// Messages of the extended protocol went out, and no Sync behind them yet.
+    pub is_segment_open: bool,
+    /// Its client has said goodbye: what it sent before runs to its end.
+    pub is_finishing: bool,
     /// It has answered with an error and skips up to a Sync that has not been sent yet.
     pub is_skipping: bool,
     /// The head of `expect` has been answered by CopyInResponse or CopyBothResponse.
@@ -138,6 +142,8 @@ impl Server {
             is_leased: false,
             expect: VecDeque::new(),
             segment: 0,
+            is_segment_open: false,
+            is_finishing: false,
             is_skipping: false,
             is_copying: false,
             bound_commits: false,
