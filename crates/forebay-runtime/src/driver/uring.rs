@@ -6,14 +6,14 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::backend::{Backend, Completion};
-use super::buffers::{Buffers, Mapping};
+use super::buffers::Buffers;
+use super::offer::Offer;
 use super::table::{Flags, Table};
 
 /// Operations that may be queued before they must be submitted.
@@ -25,8 +25,6 @@ const PIECES_PER_SEND: u32 = 64;
 /// Room for the lists of pieces of one turn's sends.
 const VECTORS: usize = 8 * 1024;
 const HEADERS: usize = 1024;
-/// Buffers offered to the kernel at first; doubled when they run out. Few, so that they stay in the cache.
-const OFFERED_FIRST: u32 = 128;
 const GROUP: u16 = 0;
 
 const ACCEPT: u64 = 1;
@@ -43,48 +41,6 @@ fn name(operation: u64, table: &Table, slot: u32) -> u64 {
     operation << 56 | u64::from(generation) << 32 | u64::from(slot)
 }
 
-/// The ring through which buffers are offered to the kernel.
-struct Offer {
-    memory: Mapping,
-    mask: u16,
-    tail: u16,
-    /// Offered and not yet filled.
-    count: u32,
-    /// How many to keep offered.
-    wanted: u32,
-    most: u32,
-}
-
-impl Offer {
-    fn new(buffers: u32) -> io::Result<Offer> {
-        let memory = Mapping::new(buffers as usize * size_of::<BufRingEntry>())?;
-        let wanted = buffers.min(OFFERED_FIRST);
-        Ok(Offer { memory, mask: (buffers - 1) as u16, tail: 0, count: 0, wanted, most: buffers })
-    }
-
-    /// Offers what was returned, up to what is wanted.
-    fn fill(&mut self, buffers: &mut Buffers) {
-        let before = self.tail;
-        while self.count < self.wanted {
-            let Some((id, address, len)) = buffers.next_to_provide() else { break };
-            let at = self.memory.at(usize::from(self.tail & self.mask) * size_of::<BufRingEntry>());
-            // SAFETY: `at` lies in the ring, aligned; the kernel does not read this entry before the tail moves.
-            let entry = unsafe { &mut *at.cast::<BufRingEntry>().as_ptr() };
-            entry.set_addr(address);
-            entry.set_len(len);
-            entry.set_bid(id);
-            self.tail = self.tail.wrapping_add(1);
-            self.count += 1;
-        }
-        if self.tail != before {
-            // SAFETY: the ring's first entry holds the tail; the mapping is page-aligned and initialized.
-            let tail = unsafe { BufRingEntry::tail(self.memory.at(0).as_ptr().cast()) };
-            // SAFETY: the kernel reads the tail as one aligned 16-bit value; Release orders the entries before it.
-            unsafe { AtomicU16::from_ptr(tail.cast_mut()) }.store(self.tail, Ordering::Release);
-        }
-    }
-}
-
 /// See the module's text.
 pub(crate) struct Uring {
     // Dropped first: the kernel stops using what follows when the ring is closed.
@@ -95,6 +51,8 @@ pub(crate) struct Uring {
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     starved: Vec<u32>,
+    /// Sends queued that complete while they are submitted, whatever comes of them.
+    prompt_sends: usize,
     listeners: Vec<RawFd>,
     bell: RawFd,
     bell_count: Box<[u8; 8]>,
@@ -158,6 +116,7 @@ impl Uring {
 
     /// Hands over what is queued without waiting.
     fn submit(&mut self) {
+        self.prompt_sends = 0;
         while let Err(error) = self.ring.submit() {
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
@@ -214,6 +173,7 @@ impl Uring {
             opcode::SendMsg::new(fd, header).flags(flags as u32).build()
         };
         self.push(&entry.user_data(name(SEND, table, slot)));
+        self.prompt_sends += usize::from(flags & libc::MSG_DONTWAIT != 0);
         let conn = table.conn(slot);
         conn.set(Flags::SENDING);
         conn.in_flight = count;
@@ -253,7 +213,7 @@ impl Uring {
         let is_last = !cqueue::more(flags);
         let buf = cqueue::buffer_select(flags).map(u32::from);
         if let Some(buf) = buf {
-            self.offer.count -= 1;
+            self.offer.taken();
             table.buffers.take_provided(buf);
         }
         let conn = table.conn(slot);
@@ -275,7 +235,7 @@ impl Uring {
         match -result {
             0 => Some(Completion::ReadEnded { slot, errno: None }),
             libc::ENOBUFS => {
-                self.offer.wanted = (self.offer.wanted * 2).min(self.offer.most);
+                self.offer.offer_more();
                 conn_starves(table, slot).then(|| self.starved.push(slot));
                 None
             }
@@ -337,8 +297,9 @@ impl Uring {
     fn on_accepted(&mut self, listener: u16, result: i32, flags: u32) -> Option<Completion> {
         match result {
             0.. => {
-                if !cqueue::more(flags) {
-                    self.accept(listener, self.listeners[usize::from(listener)]);
+                let fd = self.listeners[usize::from(listener)];
+                if !cqueue::more(flags) && fd >= 0 {
+                    self.accept(listener, fd);
                 }
                 Some(Completion::Accepted { listener, fd: result })
             }
@@ -368,12 +329,9 @@ impl Backend for Uring {
         let count = buffers.clamp(16, 1 << 15).next_power_of_two();
         let ring = Uring::build()?;
         let offer = Offer::new(count)?;
-        // SAFETY: the mapping is page-aligned, has room for `count` entries and outlives the ring: see the order of
-        // the fields. A count of 2^15 fits.
-        unsafe {
-            let address = offer.memory.at(0).as_ptr() as u64;
-            ring.submitter().register_buf_ring_with_flags(address, count as u16, GROUP, 0)?;
-        }
+        // SAFETY: the memory has room for `count` entries and outlives the ring: see the order of the fields.
+        // 2^15 fits in the count's type.
+        unsafe { ring.submitter().register_buf_ring_with_flags(offer.address(), count as u16, GROUP, 0)? };
         let table = Table::new(Buffers::provided(count, buffer_size)?);
         let mut uring = Uring {
             ring,
@@ -383,6 +341,7 @@ impl Backend for Uring {
             vectors: Vec::with_capacity(VECTORS),
             headers: Vec::with_capacity(HEADERS),
             starved: Vec::new(),
+            prompt_sends: 0,
             listeners: Vec::new(),
             bell,
             bell_count: Box::new([0; 8]),
@@ -401,6 +360,7 @@ impl Backend for Uring {
 
     fn refuse(&mut self, listener: u16, _fd: RawFd) {
         self.cancel(ACCEPT << 56 | u64::from(listener));
+        self.listeners[usize::from(listener)] = -1;
     }
 
     fn attach(&mut self, table: &mut Table, slot: u32) {
@@ -463,11 +423,13 @@ impl Backend for Uring {
             return Ok(());
         }
         self.offer.fill(&mut table.buffers);
-        if self.offer.count > 0 && !self.starved.is_empty() {
+        if !self.offer.is_empty() && !self.starved.is_empty() {
             self.revive_starved(table);
         }
         let timeout = Timespec::from(timeout);
-        let result = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+        // Our own sends must not end the wait: it is for one event beyond their completions.
+        let events = 1 + std::mem::take(&mut self.prompt_sends);
+        let result = self.ring.submitter().submit_with_args(events, &SubmitArgs::new().timespec(&timeout));
         self.forget_lists();
         match result {
             Ok(_) => {}
