@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import pooler, postgres
-from tests.harness.certificates import Authority
+from tests.harness.certificates import Authority, Pair
 from tests.harness.pooler import VARIANTS, Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
@@ -61,6 +62,13 @@ def server_15(authority: Authority) -> Iterator[Postgres]:
     """PostgreSQL 15."""
     with postgres.running(15, authority) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tls(authority: Authority) -> tuple[Pair, ssl.SSLContext]:
+    """A certificate for forebay, and a client's context that trusts it."""
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    return authority.issue("forebay", "localhost", "127.0.0.1", "::1"), context
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from tests.harness.wire import (
     describe,
     execute,
     flush,
-    message,
     parse,
     query,
     sync,
@@ -171,19 +170,3 @@ def a_late_copy_done_earns_no_reply(c: Wire) -> None:
     c.ask(query("select 1"))
     c.send(copy_data(b"late\n"), copy_done(), copy_fail("late"), query("select 2"))
     c.ready()
-
-
-@conversation
-def a_query_during_copy_in_fails_it(c: Wire) -> None:
-    """08P01, and the server closes: it has lost its place in the stream."""
-    c.send(query(COPY_IN))
-    c.read_until("G")
-    c.send(query("select 1"))
-    c.rest()
-
-
-@conversation
-def terminate_after_copy_fail(c: Wire) -> None:
-    """A client that leaves after it gave up."""
-    c.send(query(COPY_IN), copy_fail("leaving"), message("X"))
-    c.rest()

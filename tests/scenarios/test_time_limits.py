@@ -1,0 +1,132 @@
+"""Time limits of clients: each with its SQLSTATE, and the server is free afterwards."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.wire import Wire, bind, execute, parse, query, startup, sync
+
+LIMIT_S = 0.3
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+
+def limited(start: Start, server: Postgres, variant: Variant, setting: str) -> Forebay:
+    """A forebay with one server and one limit."""
+    return start(configuration(server, variant, databases={"app": {"pool_size": 1, setting: "300ms"}}))
+
+
+def closed_with(wire: Wire) -> dict[str, str]:
+    """The error before the close."""
+    began = time.monotonic()
+    (found,) = [frame.fields for frame in wire.rest() if frame.tag == "E"]
+    assert LIMIT_S * 0.5 <= time.monotonic() - began < LIMIT_S + 3
+    return found
+
+
+def served(forebay: Forebay) -> None:
+    """Another client gets the server, and finds it clean."""
+    with forebay.target.wire() as other:
+        assert other.value("select count(*) from scratch where a = 12") == "0"
+        assert other.status == "I"
+
+
+def test_a_client_that_idles_is_disconnected(start: Start, server: Postgres, variant: Variant) -> None:
+    """57P05, as PostgreSQL's idle_session_timeout."""
+    forebay = limited(start, server, variant, "client_idle_timeout")
+    with forebay.target.wire() as wire:
+        assert wire.value("select 1") == "1"
+        found = closed_with(wire)
+    assert (found["S"], found["C"]) == ("FATAL", "57P05")
+    assert "FB701" in found["H"]
+    served(forebay)
+
+
+def test_a_client_in_a_transaction_is_not_idle(start: Start, server: Postgres, variant: Variant) -> None:
+    """client_idle_timeout is for clients outside transactions."""
+    forebay = limited(start, server, variant, "client_idle_timeout")
+    with forebay.target.wire() as wire:
+        wire.ask(query("begin"))
+        assert wire.value("select pg_sleep(0.5)") == ""
+        time.sleep(0.5)  # longer than the limit: nothing may happen, and nothing is there to wait for
+        assert wire.value("select 1") == "1"
+        wire.ask(query("commit"))
+
+
+def test_a_transaction_that_idles_is_ended(start: Start, server: Postgres, variant: Variant) -> None:
+    """25P03, rolled back: somebody went to lunch with a lock."""
+    forebay = limited(start, server, variant, "idle_transaction_timeout")
+    with forebay.target.wire() as wire:
+        wire.ask(query("begin"))
+        wire.ask(query("insert into scratch values (12, 'lunch')"))
+        assert wire.value("select pg_sleep(0.5)") == ""
+        found = closed_with(wire)
+    assert (found["S"], found["C"]) == ("FATAL", "25P03")
+    assert "FB702" in found["H"]
+    served(forebay)
+
+
+@pytest.mark.parametrize("step", ["select 1", "select pg_sleep(5)"], ids=["many_statements", "one_statement"])
+def test_a_transaction_that_takes_too_long_is_ended(
+    step: str, start: Start, server: Postgres, variant: Variant
+) -> None:
+    """25P04, while it works or between its statements."""
+    forebay = limited(start, server, variant, "transaction_timeout")
+    with forebay.target.wire() as wire:
+        wire.ask(query("begin"))
+        wire.ask(query("insert into scratch values (12, 'slow')"))
+        wire.send(query(step))
+        found = closed_with(wire)
+    assert (found["S"], found["C"]) == ("FATAL", "25P04")
+    assert "FB703" in found["H"]
+    served(forebay)
+
+
+@pytest.mark.parametrize("by", ["simple", "extended"])
+def test_a_query_that_takes_too_long_is_cancelled(by: str, start: Start, server: Postgres, variant: Variant) -> None:
+    """57014, and the session lives on."""
+    forebay = limited(start, server, variant, "query_timeout")
+    asked: dict[str, list[bytes]] = {
+        "simple": [query("select pg_sleep(20)")],
+        "extended": [parse("", "select pg_sleep(20)"), bind(), execute(), sync()],
+    }
+    with forebay.target.wire() as wire:
+        began = time.monotonic()
+        codes = [frame.fields["C"] for frame in wire.ask(*asked[by]) if frame.tag == "E"]
+        assert codes == ["57014"]
+        assert LIMIT_S * 0.5 <= time.monotonic() - began < LIMIT_S + 3
+        assert wire.value("select 1") == "1"
+    served(forebay)
+
+
+def test_a_login_that_takes_too_long_is_ended(start: Start, server: Postgres, variant: Variant) -> None:
+    """Row 12: a client that sends a byte a second must not keep its place."""
+    forebay = start(configuration(server, variant, limits={"client_login_timeout": "300ms"}))
+    began = time.monotonic()
+    silent = [forebay.target.dial() for _ in range(20)]
+    slow = forebay.target.dial()
+    slow.send(startup(user="app", database="app")[:9])
+    for wire in (*silent, slow):
+        with wire:
+            assert [frame.fields["C"] for frame in wire.rest()] in ([], ["08006"])
+    assert LIMIT_S * 0.5 <= time.monotonic() - began < LIMIT_S + 3
+    served(forebay)
+
+
+def test_a_users_limit_beats_the_databases(start: Start, server: Postgres, variant: Variant) -> None:
+    """Precedence: user, database, global."""
+    sections: dict[str, Any] = configuration(
+        server, variant, databases={"app": {"query_timeout": "20s"}}, server_defaults={"query_timeout": "30s"},
+        **{"users.other": {"query_timeout": "200ms"}},
+    )  # fmt: skip
+    forebay = start(sections)
+    with forebay.target.at(user="other").wire() as limited_user, forebay.target.wire() as free:
+        frames = limited_user.ask(query("select pg_sleep(5)"))
+        assert [frame.fields["C"] for frame in frames if frame.tag == "E"] == ["57014"]
+        assert free.value("select pg_sleep(0.4)") == ""
