@@ -15,6 +15,7 @@ use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
 use crate::slab::Key;
+use crate::time::Instant;
 use crate::worker::{Message, Owner, Worker};
 
 /// Bits of a virtual process id that name the client's place; those above name its worker.
@@ -33,17 +34,19 @@ impl<I: Io> Worker<I> {
     }
 
     /// A CancelRequest came, perhaps for another worker's client.
-    pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8]) {
+    pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8], at: Instant) {
         let Some(worker) = (pid >> PLACE_BITS).checked_sub(1) else { return };
         if worker >= u32::from(self.shared.workers) {
             return;
         }
         if worker != u32::from(self.id.0) {
-            io.tell(WorkerId(worker as u16), Message::Cancel { pid, key: secret.into() });
+            io.tell(WorkerId(worker as u16), Message::Cancel { pid, key: secret.into(), at });
             return;
         }
         let Some(key) = self.clients.key_at(pid & ((1 << PLACE_BITS) - 1)) else { return };
-        if self.clients[key].has_cancel_secret(secret) {
+        let client = &self.clients[key];
+        // A request that began after the cancel came is not the one it was sent for.
+        if client.has_cancel_secret(secret) && client.request_at <= at {
             self.cancel_client(io, key);
         }
     }
@@ -123,8 +126,15 @@ impl<I: Io> Worker<I> {
         let Some(Cancel { server, .. }) = self.cancels.remove(key) else { return };
         let Some(state) = self.servers.get_mut(server) else { return };
         state.cancels = state.cancels.saturating_sub(1);
-        if state.state == ServerState::CancelWait && state.cancels == 0 {
+        if state.cancels > 0 {
+            return;
+        }
+        if state.state == ServerState::CancelWait {
             self.checkin(io, server);
+        } else if let Some(client_key) = state.client {
+            // Its next request may have waited for this.
+            self.clients[client_key].is_held = false;
+            self.ready.push_back(client_key);
         }
     }
 }

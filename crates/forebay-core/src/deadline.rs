@@ -246,6 +246,7 @@ impl<I: Io> Worker<I> {
             ServerState::Cleaning if server.is_finishing => NEVER,
             ServerState::Cleaning => server.since + CLEANING_MAX,
             ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,
+            ServerState::Leased if server.cancels > 0 && server.expect.is_empty() => server.cancel_at + CANCEL_MAX,
             ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
         }
     }
@@ -261,7 +262,7 @@ impl<I: Io> Worker<I> {
         }
         let (conn, state) = (server.conn, server.state);
         match state {
-            ServerState::Busy | ServerState::Cleaning | ServerState::CancelWait => {
+            ServerState::Busy | ServerState::Cleaning | ServerState::CancelWait | ServerState::Leased => {
                 self.close_conn(io, conn, Close::Now);
                 self.server_lost(io, key, "it did not answer in time");
             }

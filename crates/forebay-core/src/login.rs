@@ -102,7 +102,7 @@ impl<I: Io> Worker<I> {
             }
             FirstPacket::Cancel { pid, key: secret } => {
                 self.stats.cancels.add(1);
-                self.cancel_asked(io, pid, secret);
+                self.cancel_asked(io, pid, secret, self.now);
                 self.drop_client(io, key, "cancel request");
             }
             FirstPacket::Startup(startup) => self.startup(io, key, startup),
@@ -182,20 +182,22 @@ impl<I: Io> Worker<I> {
         if !tables.config.auth.ask_unknown {
             return self.begin_proof(io, key, Account::Unknown);
         }
-        if let Some((credential, until)) = self.secrets.get(&user)
+        let name = (self.clients[key].database.clone(), user);
+        if let Some((credential, until)) = self.secrets.get(&name)
             && *until > self.now
         {
             let credential = credential.clone();
             return self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
         }
         self.clients[key].enter(ClientState::Secret, self.now);
-        let database = self.clients[key].database.clone();
+        let (database, user) = name;
         self.ask(io, Asker::Client(key), Question::Secret { database, user });
     }
 
     fn begin_proof(&mut self, io: &mut I, key: ClientKey, account: Account<'_>) {
         let client = &self.clients[key];
         let method = self.tables.config.auth.method;
+        let server_secret = if let Account::Secret(credential) = &account { credential.server_secret() } else { None };
         let (login, step) =
             ClientLogin::begin(method, &client.user, account, client.tls.as_deref(), &self.tables.mock, &mut |b| {
                 io.fill_random(b);
@@ -204,6 +206,7 @@ impl<I: Io> Worker<I> {
         client.enter(ClientState::Login, self.now);
         if let Some(state) = &mut client.login {
             state.proof = Some(login);
+            state.server_secret = server_secret;
         }
         self.proof_step(io, key, step);
     }
@@ -261,7 +264,8 @@ impl<I: Io> Worker<I> {
                 let auth = &self.tables.config.auth;
                 let kept = if credential.is_some() { auth.cache_for } else { auth.cache_negative_for };
                 let until = Instant(self.now.0.saturating_add(kept));
-                self.secrets.insert(client.user.clone(), (credential.clone(), until));
+                let name = (client.database.clone(), client.user.clone());
+                self.secrets.insert(name, (credential.clone(), until));
                 self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
             }
             (ClientState::Secret, Answer::SaltedPassword(salted)) => {
@@ -289,6 +293,8 @@ impl<I: Io> Worker<I> {
         }
         let client = &self.clients[key];
         let (database, user) = (client.database.clone(), client.user.clone());
+        // A password that Python told serves every server; the client's proof against it only one with the same salt.
+        let known = client.login.as_ref().and_then(|l| l.server_secret.clone());
         let Some(id) = self.find_pool(&database, &user) else {
             return self.refuse_and_close(io, key, errors::unknown_database(database));
         };
@@ -300,7 +306,7 @@ impl<I: Io> Worker<I> {
         pool.stats.stats.clients.add(1);
         if pool.target.forced_credential.is_none()
             && pool.target.config.forced_user.is_none()
-            && let Some(secret) = proof.server_secret()
+            && let Some(secret) = known.or_else(|| proof.server_secret())
         {
             pool.learn_secret(secret);
         }
@@ -410,9 +416,12 @@ impl<I: Io> Worker<I> {
 impl Pool {
     /// What a client's login gave away is worth more than nothing, and newer than what was learnt before.
     fn learn_secret(&mut self, secret: crate::auth::ServerSecret) {
-        use crate::auth::ServerSecret::Scram;
+        use crate::auth::ServerSecret::{Plain, Scram};
         match (&self.secret, &secret) {
             (None, _) | (Some(Scram(_)), _) => self.secret = Some(secret),
+            (Some(Plain { password: old, .. }), Plain { password: new, .. }) if old.expose() != new.expose() => {
+                self.secret = Some(secret);
+            }
             _ => {}
         }
     }

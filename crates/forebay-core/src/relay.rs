@@ -115,6 +115,7 @@ impl<I: Io> Worker<I> {
                 Step::More => break,
                 Step::Hold => {
                     self.clients[key].is_held = true;
+                    self.arm_server(server_key);
                     break;
                 }
                 Step::Leave => {
@@ -431,6 +432,10 @@ impl<I: Io> Worker<I> {
         let half = self.tables.config.limits.relay_bytes_max as usize / 2;
         let server = &mut self.servers[key];
         server.unsent = server.unsent.saturating_sub(bytes);
+        if server.unsent == 0 && server.client.is_none() {
+            self.freed.push(key);
+            return;
+        }
         if server.unsent <= half
             && let Some(client_key) = server.client
             && self.clients.get(client_key).is_some_and(|c| c.is_paused)

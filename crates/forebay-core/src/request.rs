@@ -99,6 +99,10 @@ impl Forwarding<'_> {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }
+        if self.server.cancels > 0 && self.server.expect.is_empty() && at.head.tag != tag::TERMINATE {
+            // A cancel of the request before is still on its way; it must not hit this one.
+            return Step::Hold;
+        }
         if self.server.expect.len() >= EXPECT_MAX && !matches!(at.head.tag, tag::TERMINATE | tag::SYNC) {
             return Step::Hold;
         }

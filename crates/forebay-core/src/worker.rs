@@ -61,6 +61,8 @@ pub enum Message<H> {
         pid: u32,
         /// As the client was told.
         key: Box<[u8]>,
+        /// When it came.
+        at: Instant,
     },
 }
 
@@ -104,7 +106,8 @@ pub struct Worker<I: Io> {
     pub(crate) alarms: BinaryHeap<Alarm>,
     pub(crate) questions: FxHashMap<QuestionId, Asker>,
     pub(crate) last_question: u64,
-    pub(crate) secrets: FxHashMap<Arc<str>, (Option<Credential>, Instant)>,
+    /// Answers of Python, by database and user: a source may tell users of one name in two databases apart.
+    pub(crate) secrets: FxHashMap<(Arc<str>, Arc<str>), (Option<Credential>, Instant)>,
     pub(crate) last_id: u64,
     pub(crate) is_draining: bool,
     /// Commands that are answered when what they wait for has come.
@@ -264,7 +267,7 @@ impl<I: Io> Worker<I> {
             Message::Lend(server, handover) => self.borrow(io, *server, handover),
             Message::RoomFor(database) => self.make_room_for(io, &database),
             Message::PermitFree(name) => self.permit_free(io, &name),
-            Message::Cancel { pid, key } => self.cancel_asked(io, pid, &key),
+            Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
         }
         self.run_ready(io);
     }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use forebay_spec::Report;
 
+use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
@@ -68,6 +69,7 @@ impl CancelSecret {
 }
 
 /// What is needed only while a client logs in.
+#[derive(Default)]
 pub struct Login {
     /// The protocol's minor version in force: 0 or 2.
     pub minor: u16,
@@ -77,6 +79,8 @@ pub struct Login {
     pub is_negotiated: bool,
     /// The session is for the console.
     pub is_console: bool,
+    /// What the secret that the login is checked against is worth towards servers by itself.
+    pub server_secret: Option<ServerSecret>,
 }
 
 /// A client's session.
@@ -169,7 +173,7 @@ impl Client {
             request_at: now,
             transaction_at: now,
             armed: Instant(u64::MAX),
-            login: Some(Box::new(Login { minor: 0, proof: None, is_negotiated: false, is_console: false })),
+            login: Some(Box::default()),
             tls: None,
         }
     }

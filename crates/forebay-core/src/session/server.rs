@@ -184,6 +184,7 @@ impl Server {
         (self.expect.is_empty() || planted(Bug::ReplyToWrongClient))
             && (self.status == IDLE || planted(Bug::CheckinInTransaction))
             && self.carry.is_empty()
+            && self.unsent == 0
             && self.body_left == 0
             && !self.is_skipping
             && !self.is_copying
