@@ -148,7 +148,10 @@ impl Checks {
             }
             let session = self.sessions.get(&tag.client).copied().unwrap_or(0);
             let is_of_session = tap.pool.as_ref().is_some_and(|(d, _)| scenario.is_session_mode(d));
-            if is_of_session && let Some(owner) = tap.owner && self.sessions.get(&owner) == Some(&tap.session) {
+            if is_of_session
+                && let Some(owner) = tap.owner
+                && self.sessions.get(&owner) == Some(&tap.session)
+            {
                 return self.fail(format!("in session mode, client {owner} is there, but its server serves {tag}"));
             }
             (tap.owner, tap.session, tap.is_free) = (Some(tag.client), session, false);

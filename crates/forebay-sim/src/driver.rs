@@ -41,16 +41,13 @@ pub(crate) enum Op {
     },
     Tls {
         conn: ConnId,
-        link: LinkId,
     },
     Close {
         link: LinkId,
         how: Close,
     },
     /// A connection that was closed before it came about.
-    Forget {
-        conn: ConnId,
-    },
+    Forget,
     Wake(Instant),
     Ask(QuestionId, Question),
     Tell(WorkerId, Message<Handover>),
@@ -62,7 +59,7 @@ pub(crate) enum Op {
         handover: Handover,
     },
     Log(Event),
-    Reply(CommandId, Reply),
+    Reply(Reply),
 }
 
 /// Where a connection of a worker stands.
@@ -319,8 +316,8 @@ impl Io for SimIo {
         if !unread.is_empty() {
             self.broken(format!("start_tls on {conn:?} with bytes that no TLS client sent"));
         }
-        if let Some(link) = self.used(conn, "start_tls").and_then(|live| live.link) {
-            self.ops.push(Op::Tls { conn, link });
+        if self.used(conn, "start_tls").is_some() {
+            self.ops.push(Op::Tls { conn });
         }
     }
 
@@ -331,7 +328,7 @@ impl Io for SimIo {
         if let Some(live) = self.retire(conn) {
             self.ops.push(match live.link {
                 Some(link) => Op::Close { link, how },
-                None => Op::Forget { conn },
+                None => Op::Forget,
             });
         }
     }
@@ -368,8 +365,8 @@ impl Io for SimIo {
         self.ops.push(Op::Log(event));
     }
 
-    fn reply(&mut self, id: CommandId, reply: Reply) {
-        self.ops.push(Op::Reply(id, reply));
+    fn reply(&mut self, _id: CommandId, reply: Reply) {
+        self.ops.push(Op::Reply(reply));
     }
 
     fn fill_random(&mut self, out: &mut [u8]) {

@@ -19,6 +19,7 @@ mod check;
 mod client;
 mod driver;
 mod net;
+mod planting;
 mod rng;
 mod scenario;
 mod server;
@@ -35,6 +36,13 @@ pub struct Options {
     pub is_verbose: bool,
     /// Leave the workers out: the fake clients talk to the fake servers. What fails then is the simulator's fault.
     pub is_direct: bool,
+    /// The bug to plant in the workers, by the name that [`bug_names`] gives.
+    pub bug: Option<&'static str>,
+}
+
+/// Names of the bugs that this build can plant; none without the feature `planted-bugs`.
+pub fn bug_names() -> Vec<&'static str> {
+    planting::names()
 }
 
 /// How a run went.
@@ -71,8 +79,10 @@ pub fn run(seed: u64, options: Options) -> Report {
             return report;
         }
     };
+    planting::plant(options.bug);
     // What was half done when it panicked is looked at no more, but for its trace.
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run())).err();
+    planting::plant(None);
     report.violation = match panicked {
         Some(panic) => Some(format!("panic: {}", words_of(&*panic))),
         None => world.checks.take_violation(),

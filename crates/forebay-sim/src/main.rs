@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use forebay_sim::{Options, run};
+use forebay_sim::{Options, bug_names, run};
 
-const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--direct] [--verbose]";
+const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--verbose]";
 
 struct Order {
     seeds: std::ops::Range<u64>,
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (mut failed, mut played, mut client_us) = (0, 0, 0);
+    let (mut failed, mut played, mut client_us, mut events) = (0, 0, 0, 0);
     for seed in order.seeds {
         let report = run(seed, order.options);
         for line in &report.lines {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         }
         played += 1;
         client_us += report.client_us;
+        events += report.events;
         if let Some(words) = report.violation {
             failed += 1;
             println!("seed {seed}: {words}");
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
             println!("seed {seed}: {} events, trace {:016x}", report.events, report.trace_hash);
         }
     }
-    println!("{played} seeds, {failed} failed, {} simulated client-seconds", client_us / 1_000_000);
+    println!("{played} seeds, {failed} failed, {} simulated client-seconds, {events} events", client_us / 1_000_000);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -51,6 +52,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Order, String> {
                 let text = value()?;
                 let (first, end) = text.split_once("..").ok_or_else(|| format!("{text} is not a range A..B"))?;
                 order.seeds = number(first)?..number(end)?;
+            }
+            "--bug" => {
+                let name = value()?;
+                let known = bug_names();
+                let found = known.iter().find(|n| **n == name);
+                order.options.bug =
+                    Some(found.ok_or_else(|| format!("{name} is none of {known:?} (feature planted-bugs)"))?);
             }
             "--direct" => order.options.is_direct = true,
             "--verbose" => order.options.is_verbose = true,

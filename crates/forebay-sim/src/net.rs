@@ -95,7 +95,8 @@ impl Half {
 
     /// Takes in what has arrived by `now`.
     pub(crate) fn arrive(&mut self, now: u64) {
-        while let Some((_, bytes)) = self.wire.pop_front_if(|(at, _)| *at <= now) {
+        while self.wire.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, bytes)) = self.wire.pop_front() else { break };
             self.on_wire -= bytes.len();
             self.arrived.extend(bytes);
         }

@@ -109,7 +109,8 @@ impl Scenario {
         let method = *rng.pick(&[AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password]);
         let buffer_size = *rng.pick(&[64, 300, 2048]);
         // A server without room for both would be held by the idle servers of one.
-        let users: &[&str] = if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
+        let users: &[&str] =
+            if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
         let clients = Scenario::clients(rng, &targets, chunk_max, users);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let config = engine_config(workers, pools, method, buffers, buffer_size);
@@ -210,6 +211,7 @@ impl Scenario {
     fn clients(rng: &mut Rng, targets: &[Target], chunk_max: usize, users: &[&str]) -> Vec<ClientPlan> {
         let count = rng.between(2, 10) as u32;
         let steps = rng.between(4, 24);
+        let favourite = rng.one_in(2).then(|| rng.below(program::KINDS));
         (0..count)
             .map(|id| {
                 let target = rng.pick(targets);
@@ -228,6 +230,7 @@ impl Scenario {
                     params.push(("application_name".to_owned(), format!("client {id}")));
                 }
                 let tastes = Tastes {
+                    favourite,
                     client: id,
                     steps,
                     has_blocks: target.mode != PoolMode::Statement,

@@ -86,8 +86,6 @@ pub(crate) struct Actor {
     lost_unnamed: bool,
     /// A deviation is explained by a fault until then.
     pub(crate) hit_until: u64,
-    /// Bytes that it left behind in the middle of a message.
-    pub(crate) cut: Option<Vec<u8>>,
     pub(crate) refusals: u32,
     /// Since when a reply is due.
     pub(crate) due_since: Option<u64>,
@@ -113,7 +111,6 @@ impl Actor {
             epoch: 0,
             lost_unnamed: false,
             hit_until: 0,
-            cut: None,
             refusals: 0,
             due_since: None,
             dozes_until: 0,

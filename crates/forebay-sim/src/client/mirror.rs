@@ -70,11 +70,6 @@ impl Mirror {
         self.expected.is_empty()
     }
 
-    /// The status that the client knows.
-    pub(crate) fn status(&self) -> u8 {
-        self.session.status()
-    }
-
     /// Whether COPY data is awaited.
     pub(crate) fn is_copying(&self) -> bool {
         self.expected.is_empty() && self.session.is_copying()
@@ -126,20 +121,14 @@ impl Mirror {
         self.is_in_doubt = true;
     }
 
-    /// The transaction is lost while nothing was asked; the next request will say so.
-    pub(crate) fn abandon(&mut self) {
-        self.session.abandon();
-        self.is_in_doubt = true;
-    }
-
-    /// A cancel explains the error: the request under way stops where it slept.
+    /// A cancel explains the error: the request under way stops.
     ///
     /// Returns false if it had nothing to stop.
     pub(crate) fn stop(&mut self) -> bool {
         let Some(message) = self.current.clone() else { return false };
-        let Some(sleep) = self.before.sleep_in(&message) else { return false };
+        let Some((index, _)) = self.before.stop_of(&message) else { return false };
         self.session = self.before.clone();
-        let mut replies = without_reports(self.session.execute(&message, Some((sleep.index, "57014"))));
+        let mut replies = without_reports(self.session.execute(&message, Some((index, "57014"))));
         replies.drain(..self.matched.min(replies.len()));
         let is_error = replies.pop_front().is_some_and(|f| f.kind == b'E');
         self.expected = replies;

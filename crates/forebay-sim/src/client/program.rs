@@ -57,7 +57,12 @@ pub(crate) struct Tastes {
     pub(crate) leaves: bool,
     /// Rows and padding are kept below this.
     pub(crate) pad_max: u64,
+    /// A kind of step that the clients of this run do more often than others, so that it meets itself.
+    pub(crate) favourite: Option<u64>,
 }
+
+/// Kinds of steps in [`Writer::act`].
+pub(crate) const KINDS: u64 = 16;
 
 /// Draws a program.
 pub(crate) fn draw(rng: &mut Rng, tastes: &Tastes) -> Vec<Step> {
@@ -87,7 +92,11 @@ const STYLES: [&str; 3] = ["ISO, MDY", "German, DMY", "SQL, DMY"];
 
 impl Writer<'_> {
     fn act(&mut self) {
-        match self.rng.below(16) {
+        let kind = match self.tastes.favourite {
+            Some(favourite) if self.rng.one_in(2) => favourite,
+            _ => self.rng.below(KINDS),
+        };
+        match kind {
             0..=1 => self.simple(),
             2..=3 => self.unnamed(),
             4..=5 if self.tastes.has_named => self.named(),
@@ -317,8 +326,12 @@ impl Writer<'_> {
                 Front::Sync,
             ],
         };
-        let plan = |rng: &mut Rng| CancelPlan { after_us: rng.below(40_000), is_forged: rng.one_in(4) };
-        let cancel = (self.tastes.cancels && self.rng.one_in(2)).then(|| plan(self.rng));
+        let cancel = (self.tastes.cancels && !self.rng.one_in(3)).then(|| {
+            // Around the end of the request is where a cancel is dangerous.
+            let after_us =
+                if self.rng.one_in(2) { self.rng.below(40_000) } else { millis * 1000 + self.rng.below(3_000) };
+            CancelPlan { after_us, is_forged: self.rng.one_in(6) }
+        });
         self.steps.push(Step::Send { messages, tail: vec![], waits: true, cancel, needs_unnamed: false });
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::server::language::{Statement, Value, statements};
 use crate::server::settings::Settings;
-use crate::wire::{Body, Frame, Front};
+use crate::wire::{Body, Frame, Front, Tag};
 
 /// The routine that errors of the fake server name, which tells them from errors that the pooler made.
 pub(crate) const ROUTINE: &str = "fake";
@@ -27,6 +27,7 @@ enum Block {
 
 #[derive(Clone, Debug)]
 struct Prepared {
+    text: String,
     statement: Statement,
     oids: Vec<i32>,
     frozen: String,
@@ -34,6 +35,7 @@ struct Prepared {
 
 #[derive(Clone, Debug)]
 struct Portal {
+    text: String,
     statement: Statement,
     params: Vec<Option<Vec<u8>>>,
     frozen: String,
@@ -48,16 +50,6 @@ struct Copy {
     is_extended: bool,
     /// What follows in the same Query.
     rest: Vec<Statement>,
-}
-
-/// A statement that takes time.
-#[derive(Debug)]
-pub(crate) struct Sleep {
-    /// Which one of its message.
-    pub(crate) index: usize,
-    pub(crate) millis: u64,
-    /// The tag of its request.
-    pub(crate) mark: String,
 }
 
 /// An SQLSTATE and words.
@@ -150,20 +142,34 @@ impl Session {
         self.copy.is_some()
     }
 
-    /// The statement of a message that takes time, which is the one that a cancel can stop.
-    pub(crate) fn sleep_in(&self, message: &Front) -> Option<Sleep> {
+    /// How long the statements of a message sleep.
+    pub(crate) fn sleep_in(&self, message: &Front) -> u64 {
+        let sleep = |statement: &Statement| if let Statement::Sleep { millis, .. } = statement { *millis } else { 0 };
+        match message {
+            _ if self.is_skipping || self.copy.is_some() => 0,
+            Front::Query(text) => statements(text).iter().map(sleep).sum(),
+            Front::Execute { portal, .. } => self.portals.get(portal).map_or(0, |p| sleep(&p.statement)),
+            _ => 0,
+        }
+    }
+
+    /// Where a cancel would stop a message: the index of the statement, and the tag of its request.
+    pub(crate) fn stop_of(&self, message: &Front) -> Option<(usize, Option<Tag>)> {
         if self.is_skipping || self.copy.is_some() {
             return None;
         }
-        let sleep = |(index, statement): (usize, &Statement)| match statement {
-            Statement::Sleep { millis, value: Value::Literal(mark) } => {
-                Some(Sleep { index, millis: *millis, mark: mark.clone() })
-            }
-            _ => None,
-        };
         match message {
-            Front::Query(text) => statements(text).iter().enumerate().find_map(sleep),
-            Front::Execute { portal, .. } => self.portals.get(portal).and_then(|p| sleep((0, &p.statement))),
+            Front::Query(text) => {
+                let list = statements(text);
+                let sleeper = list.iter().position(|s| matches!(s, Statement::Sleep { .. }));
+                (list != [Statement::Empty])
+                    .then(|| (sleeper.unwrap_or(0), Tag::all_in(text.as_bytes()).first().copied()))
+            }
+            Front::Execute { portal, .. } => {
+                let portal = self.portals.get(portal)?;
+                let params = portal.params.iter().flatten().flat_map(|p| Tag::all_in(p));
+                Some((0, params.chain(Tag::all_in(portal.text.as_bytes())).next()))
+            }
             _ => None,
         }
     }
@@ -227,7 +233,14 @@ impl Session {
             self.out.push(row_description(columns));
         }
         let frozen = self.frozen();
-        let mut portal = Portal { statement: statement.clone(), params: vec![], frozen, sent: 0, is_done: false };
+        let mut portal = Portal {
+            text: String::new(),
+            statement: statement.clone(),
+            params: vec![],
+            frozen,
+            sent: 0,
+            is_done: false,
+        };
         self.run(&mut portal, 0, false)
     }
 
@@ -285,7 +298,8 @@ impl Session {
         }
         self.start_implicit();
         let frozen = self.frozen();
-        self.prepared.insert(name.to_owned(), Prepared { statement, oids: oids.to_vec(), frozen });
+        self.prepared
+            .insert(name.to_owned(), Prepared { text: text.to_owned(), statement, oids: oids.to_vec(), frozen });
         self.out.push(Frame::new(b'1', vec![]));
         Ok(())
     }
@@ -308,8 +322,8 @@ impl Session {
             return failure("42P03", format!("cursor \"{portal}\" already exists"));
         }
         self.start_implicit();
-        let Prepared { statement, frozen, .. } = prepared;
-        let open = Portal { statement, params: params.to_vec(), frozen, sent: 0, is_done: false };
+        let Prepared { text, statement, frozen, .. } = prepared;
+        let open = Portal { text, statement, params: params.to_vec(), frozen, sent: 0, is_done: false };
         self.portals.insert(portal.to_owned(), open);
         self.out.push(Frame::new(b'2', vec![]));
         Ok(())

@@ -149,10 +149,13 @@ impl World {
     /// A server is lost: the client that it serves, if any, may hear of it.
     fn hit(&mut self, link: LinkId) {
         self.trace.say(self.now, || format!("the server at link {} is lost", link.0));
-        if let Some(owner) = self.checks.owner(link)
-            && let Some(client) = self.clients.get_mut(owner as usize)
-        {
-            client.hit_until = self.now + ECHO_US;
+        let owner = self.checks.owner(link);
+        for client in &mut self.clients {
+            // A request without a tag may be anywhere.
+            let is_hidden = !client.mirror.is_settled() && client.mirror.tags_under_way().is_empty();
+            if owner == Some(client.who.id) || is_hidden {
+                client.hit_until = self.now + ECHO_US;
+            }
         }
     }
 

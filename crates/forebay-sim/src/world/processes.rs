@@ -56,7 +56,9 @@ impl World {
             Opening::Ssl | Opening::Gss => self.write(link, 1, b"N"),
             Opening::Cancel { pid, key } => {
                 // Without a pooler between, the request is in the pooler's place when it is here.
-                if self.is_direct && let End::Canceller(number) = self.links[link.0].ends[0] {
+                if self.is_direct
+                    && let End::Canceller(number) = self.links[link.0].ends[0]
+                {
                     self.note_aims(number);
                 }
                 self.cancel(pid, &key);
@@ -110,9 +112,9 @@ impl World {
         }
         while self.processes[p].busy.is_none() && !self.processes[p].is_dead {
             let Some(message) = self.processes[p].inbox.pop_front() else { return };
-            let sleep = self.processes[p].session.as_ref().and_then(|s| s.sleep_in(&message));
+            let sleep = self.processes[p].session.as_ref().map_or(0, |s| s.sleep_in(&message));
             let work = if self.rng.one_in(4) { self.draw(1_500) } else { 0 };
-            let cost = sleep.map_or(0, |sleep| sleep.millis * 1000) + work;
+            let cost = sleep * 1000 + work;
             if cost == 0 {
                 self.carry_out_message(p, &message, None);
             } else {
@@ -178,12 +180,11 @@ impl World {
         };
         let Some(session) = &self.processes[p].session else { return };
         let Some(busy) = &self.processes[p].busy else { return };
-        let Some(sleep) = session.sleep_in(&busy.message) else { return };
-        let tag = Tag::all_in(sleep.mark.as_bytes()).first().copied();
+        let Some((index, tag)) = session.stop_of(&busy.message) else { return };
         self.trace.say(now, || format!("cancel stops {tag:?}"));
         self.checks.cancel_hit(self.processes[p].link, tag);
         if let Some(busy) = &mut self.processes[p].busy {
-            busy.stop = Some(sleep.index);
+            busy.stop = Some(index);
             busy.until = now;
         }
         self.schedule(0, Event::Process(p));

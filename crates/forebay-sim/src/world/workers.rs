@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use forebay_core::command::{Command, CommandId, Reply};
-use forebay_core::event::{Event as LogEvent, Level};
+use forebay_core::event::{Event as LogEvent, Field, Level};
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, ClosedBy, Endpoint, Peer, TlsInfo};
 use forebay_core::question::{Answer, Question};
@@ -66,6 +66,16 @@ impl Input {
         }
     }
 }
+
+/// Why a server may be closed where nothing goes wrong; anything else costs a connection that could have been cleaned.
+const NEEDFUL: [&str; 6] = [
+    "lifetime",
+    "idle",
+    "not needed",
+    "room for",
+    "login refused: 53300",
+    "its client left in the middle of a message",
+];
 
 /// A worker and its driver.
 pub(crate) struct Seat {
@@ -219,7 +229,8 @@ impl World {
                 self.note_aims(number);
             }
             End::Client(i)
-                if self.clients[i].stage == ClientStage::Ready && !self.clients[i].mirror.tags_under_way().is_empty() =>
+                if self.clients[i].stage == ClientStage::Ready
+                    && !self.clients[i].mirror.tags_under_way().is_empty() =>
             {
                 let who = &self.clients[i].who;
                 if let Some(target) = self.scenario.targets.iter().find(|t| t.name == who.database) {
@@ -298,7 +309,7 @@ impl World {
             Op::Send { link, conn, bytes } => self.send(w, link, conn, &bytes),
             Op::Resume { conn } => self.input(w, Input::Readable(conn)),
             Op::Connect { conn, endpoint } => self.connect(w, conn, &endpoint),
-            Op::Tls { conn, .. } => {
+            Op::Tls { conn } => {
                 let after = self.draw(2_000);
                 self.schedule(after, Event::TlsDone(w, conn));
             }
@@ -309,7 +320,7 @@ impl World {
                 let side = self.side_of(link, w);
                 self.leave(link, side, how == Close::Now);
             }
-            Op::Forget { .. } => {}
+            Op::Forget => {}
             Op::Wake(at) => {
                 self.seats[w].alarm += 1;
                 let late = if self.rng.one_in(20) { self.draw(20_000) } else { self.draw(300) };
@@ -328,7 +339,7 @@ impl World {
             }
             Op::Adopt { conn, handover } => self.adopt(w, conn, handover),
             Op::Log(event) => self.log(w, &event),
-            Op::Reply(_, reply) => self.replied(w, reply),
+            Op::Reply(reply) => self.replied(w, reply),
         }
     }
 
@@ -406,6 +417,14 @@ impl World {
     fn log(&mut self, w: usize, event: &LogEvent) {
         self.trace.note(b'l', w as u64, event.name.as_bytes());
         self.trace.say(self.now, || format!("worker {w} log {:?} {} {:?}", event.level, event.name, event.fields));
+        if event.name == "server_closed" && self.scenario.faults.is_calm() {
+            let reason = event.fields.iter().find(|(name, _)| *name == "reason");
+            if let Some((_, Field::Text(reason))) = reason
+                && !NEEDFUL.iter().any(|needful| reason.starts_with(needful))
+            {
+                self.checks.fail(format!("worker {w} gave up a server without need: {reason}"));
+            }
+        }
         if event.level == Level::Error && event.name.contains("panic") {
             self.checks.fail(format!("worker {w} panicked: {:?}", event.fields));
         }
