@@ -7,14 +7,14 @@ BIN := $(VENV)/bin
 ENGINE := python/forebay/_engine.abi3.so
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-# Bounds of what `make test` runs of the simulator and of the fuzz targets' stable twins.
-SEED ?= 1
-SECONDS ?= 60
+# release, or quick: built in a third of the time, runs slower.
+PROFILE ?= release
 
 export PIP_QUIET := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := build
+
 .PHONY: build
 build: $(ENGINE) ## a release build into .venv, with the `forebay` command
 
@@ -28,5 +28,94 @@ $(VENV)/.maturin: | $(BIN)/python
 
 # maturin installs what the command needs at run time and leaves what is there already.
 $(ENGINE): $(RUST_SOURCES) pyproject.toml | $(VENV)/.maturin
-	$(BIN)/maturin develop -q --release --extras up,auth-query
+	$(BIN)/maturin develop -q --profile $(PROFILE) --extras up,auth-query
 	@touch $@
+
+.PHONY: run
+run: $(ENGINE) ## an embedded PostgreSQL with forebay before it; RUN_ARGS='--port 7432'
+	$(BIN)/forebay up $(RUN_ARGS)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do printf '%-12s %s\n' "$$name" "$$about"; done
+
+# ---- checks ----
+
+$(VENV)/.test: pyproject.toml tools/requirements.py | $(BIN)/python
+	$(BIN)/python tools/requirements.py test | $(BIN)/pip install -r /dev/stdin
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml tools/requirements.py | $(BIN)/python
+	$(BIN)/python tools/requirements.py lint test | $(BIN)/pip install -r /dev/stdin
+	@touch $@
+
+# Needs cargo and Python only. PYTEST_ARGS and CARGO_TEST_ARGS narrow it down.
+.PHONY: test test-rust test-python
+test: test-rust test-python ## every test but those marked slow
+
+test-rust:
+	cargo test --workspace --quiet $(CARGO_TEST_ARGS)
+
+test-python: $(ENGINE) $(VENV)/.test
+	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: style ## style, and licences, bans and sources of all crates
+	tools/deny.sh
+
+# What of `make lint` needs nothing but cargo and Python.
+.PHONY: style
+style: $(ENGINE) $(VENV)/.lint ## formatting, lints, types and generated files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/gen.py --check
+
+.PHONY: gen
+gen: ## what is generated from spec/*.toml
+	$(PYTHON) tools/gen.py
+
+# SEED=N plays one seed; SEEDS=A..B a range.
+.PHONY: sim
+sim: ## the simulator: make sim SEED=88213
+	cargo run --quiet --package forebay-sim -- $(if $(SEEDS),--seeds $(SEEDS),--seed $(or $(SEED),1)) $(SIM_ARGS)
+
+# Arguments of benches/poolbench.py: make bench BENCH_ARGS='--rounds 5 --workloads select,many'.
+BENCH_ARGS ?=
+BENCH_OUT ?= benches/results/$(shell date +%Y%m%d-%H%M%S).jsonl
+
+.PHONY: bench
+bench: $(ENGINE) ## cost of transactions beside PgBouncer, in interleaved rounds
+	$(BIN)/python benches/poolbench.py run --out $(BENCH_OUT) $(BENCH_ARGS)
+
+.PHONY: bench-idle
+bench-idle: $(ENGINE) ## memory of 10,000 idle clients beside PgBouncer
+	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZ_SECONDS (20)
+	tools/fuzz.sh
+
+.PHONY: soak
+soak: $(ENGINE) ## new seeds of the simulator, and fuzz through live sockets, for SOAK_MINUTES (10)
+	tools/soak.sh
+
+# ---- packages ----
+
+$(VENV)/.wheel: | $(VENV)/.maturin
+	$(BIN)/pip install ziglang==0.17.1
+	@touch $@
+
+# zig links against the C library of manylinux_2_28, whatever this machine has. TARGET=aarch64-unknown-linux-gnu builds
+# for arm64 (rustup target add it first); that wheel is built and not run here.
+TARGET ?= x86_64-unknown-linux-gnu
+.PHONY: wheel
+wheel: $(VENV)/.wheel ## dist/forebay-*.whl for Linux (manylinux_2_28)
+	$(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
+
+.PHONY: clean
+clean: ## what was built; .cache (downloads) and the state of `make run` stay
+	rm -rf $(VENV) target dist $(ENGINE) .pytest_cache .mypy_cache .ruff_cache
+	find python tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
