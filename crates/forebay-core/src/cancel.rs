@@ -11,7 +11,7 @@ use forebay_spec::errors;
 use crate::config::TlsMode;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Close, Io, Slice};
-use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
 use crate::slab::Key;
@@ -56,7 +56,7 @@ impl<I: Io> Worker<I> {
         match (client.state, client.server) {
             (ClientState::Waiting, None) => {
                 if let Some(id) = client.pool {
-                    self.refuse_waiting(key, errors::cancelled_while_waiting());
+                    self.refuse_waiting(key, errors::cancelled_while_waiting(), Extent::AllKept);
                     self.publish(id);
                 }
             }

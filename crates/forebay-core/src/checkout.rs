@@ -156,6 +156,7 @@ impl<I: Io> Worker<I> {
         server.client = Some(client_key);
         server.is_leased = true;
         server.is_finishing = false;
+        server.is_doomed = false;
         server.own_error = None;
         server.enter(ServerState::Leased, now);
         client.server = Some(key);
@@ -173,6 +174,7 @@ impl<I: Io> Worker<I> {
                 client.enter(ClientState::Waiting, now);
             }
             // Until it is answered, either image may be in force.
+            server.set_before = Some((server.set.clone(), server.is_set_known));
             server.set = self.images.union(&server.set, &client.wanted);
             server.is_set_known = false;
             self.send_own(io, key, Own::Prepare, &sql);
@@ -233,6 +235,10 @@ impl<I: Io> Worker<I> {
     pub(crate) fn own_done(&mut self, io: &mut I, key: ServerKey, own: Own) {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
+        if let (Some((set, is_known)), Some(_)) = (server.set_before.take(), &error) {
+            // The query is one transaction: what it set is undone.
+            (server.set, server.is_set_known) = (set, is_known);
+        }
         match (own, error) {
             (Own::Prepare, None) => {
                 server.enter(ServerState::Leased, self.now);

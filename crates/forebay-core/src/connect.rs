@@ -17,7 +17,7 @@ use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
 use crate::pool::PoolId;
 use crate::question::{Answer, Question};
 use crate::reply::words;
-use crate::session::client::ClientState;
+use crate::session::client::{ClientState, Extent};
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::time::Instant;
 use crate::worker::{Asker, Owner, Worker};
@@ -307,7 +307,7 @@ impl<I: Io> Worker<I> {
             }
             match client.state {
                 ClientState::Greeting => self.refuse_and_close(io, waiter.client, report.clone()),
-                ClientState::Waiting => self.refuse_waiting(waiter.client, report.clone()),
+                ClientState::Waiting => self.refuse_waiting(waiter.client, report.clone(), Extent::NextRequest),
                 _ => {}
             }
         }

@@ -10,7 +10,7 @@ use crate::checkout::seconds;
 use crate::io::{Close, Io};
 use crate::pool::PoolId;
 use crate::session::IDLE;
-use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::time::Instant;
 use crate::worker::Worker;
@@ -217,7 +217,7 @@ impl<I: Io> Worker<I> {
         ];
         self.log_code(io, crate::event::Level::Warn, "checkout_timeout", Some(report.code), fields);
         let id = client.pool;
-        self.refuse_waiting(key, report);
+        self.refuse_waiting(key, report, Extent::NextRequest);
         if let Some(id) = id {
             self.publish(id);
         }

@@ -10,11 +10,14 @@ use crate::config::PoolMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
 use crate::planted::{Bug, planted};
-use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
 use crate::worker::{Owner, Worker};
+
+/// A statement that no server has.
+const NO_STATEMENT: &str = "fb_none";
 
 /// An error as a message, with the severity that fits what becomes of the session.
 pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
@@ -116,6 +119,8 @@ impl<I: Io> Worker<I> {
         let is_running = !server.is_finishing && server.expect.iter().any(Expect::is_running);
         if server.is_copying {
             self.fail_copy(io, key);
+        } else if server.is_segment_open && !server.is_skipping {
+            self.doom(io, key);
         } else if !matches!(server.expect.back(), Some(Expect::Query { .. } | Expect::Function | Expect::Sync)) {
             self.send_sync(io, key);
         }
@@ -125,20 +130,37 @@ impl<I: Io> Worker<I> {
         self.arm_server(key);
     }
 
+    /// Ends a pipeline that its client left without a Sync: a Sync alone would commit it, so it is made to fail.
+    fn doom(&mut self, io: &mut I, key: ServerKey) {
+        let mut out = Vec::new();
+        write::bind(&mut out, "", NO_STATEMENT, &[], &[], &[]);
+        let server = &mut self.servers[key];
+        server.is_doomed = true;
+        server.expect.push_back(Expect::Bind);
+        self.send_to_server(io, key, &out);
+        self.send_sync(io, key);
+    }
+
     fn send_sync(&mut self, io: &mut I, key: ServerKey) {
         let mut out = Vec::new();
         write::sync(&mut out);
         let server = &mut self.servers[key];
         server.is_skipping = false;
+        server.is_segment_open = false;
         server.expect.push_back(Expect::Sync);
         self.send_to_server(io, key, &out);
     }
 
     /// Ends a copy whose client has left.
     pub(crate) fn fail_copy(&mut self, io: &mut I, key: ServerKey) {
+        let server = &mut self.servers[key];
+        if server.is_doomed {
+            // The copy has already met a message that ends it.
+            server.is_copying = false;
+            return;
+        }
         let mut out = Vec::new();
         write::copy_fail(&mut out, "the client has left");
-        let server = &mut self.servers[key];
         server.expect.push_back(Expect::CopyEnd);
         let is_simple = matches!(server.expect.front(), Some(Expect::Query { .. } | Expect::Own(_)));
         self.send_to_server(io, key, &out);
@@ -253,7 +275,9 @@ impl<I: Io> Worker<I> {
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
             }
-            Loss::Transaction(report) => client.refusal = Some(Box::new(report)),
+            Loss::Transaction(report) => {
+                client.refusal = Some(Box::new(Refusal { report, extent: Extent::NextRequest }));
+            }
             Loss::Requests(report) => {
                 let mut out = Vec::new();
                 client.is_skipping = answer_lost(&mut out, &expect, &report) || (was_skipping && expect.is_empty());
@@ -268,9 +292,9 @@ impl<I: Io> Worker<I> {
     }
 
     /// The wait of a client in session is over: its request is answered with `report`.
-    pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report) {
+    pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report, extent: Extent) {
         let client = &mut self.clients[key];
-        client.refusal = Some(Box::new(report));
+        client.refusal = Some(Box::new(Refusal { report, extent }));
         client.enter(ClientState::Idle, self.now);
         self.ready.push_back(key);
     }

@@ -14,6 +14,9 @@ pub mod connect;
 mod console;
 mod deadline;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz_entry;
 pub mod ids;
 pub mod io;
 mod leave;

@@ -12,7 +12,7 @@ use crate::io::{Close, Io};
 use crate::leave::encode;
 use crate::reply::{Next, Relaying};
 use crate::request::{At, Forwarding, Step};
-use crate::session::client::{ClientKey, ClientState};
+use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
 use crate::worker::Worker;
@@ -53,6 +53,11 @@ impl<I: Io> Worker<I> {
             ClientState::Idle | ClientState::Active if !client.is_held && !client.carry.is_empty() => {
                 let kept = std::mem::take(&mut client.carry);
                 let taken = self.pump(io, key, None, &kept);
+                if let Some(client) = self.clients.get_mut(key)
+                    && client.refusal.as_ref().is_some_and(|r| r.extent == Extent::AllKept)
+                {
+                    client.refusal = None;
+                }
                 self.put_back(key, kept, taken);
                 self.balance_client(io, key);
             }
@@ -205,8 +210,14 @@ impl<I: Io> Worker<I> {
                     // It does not read its replies: it gets no more before it has.
                     return Alone::Stop;
                 }
-                if let Some(report) = client.refusal.take() {
-                    return self.refuse_request(io, key, frame, &report);
+                if let Some(refusal) = client.refusal.take() {
+                    let alone = self.refuse_request(io, key, frame, &refusal.report);
+                    if refusal.extent == Extent::AllKept
+                        && let Some(client) = self.clients.get_mut(key)
+                    {
+                        client.refusal = Some(refusal);
+                    }
+                    return alone;
                 }
                 return match self.checkout(io, key) {
                     Checkout::Leased => Alone::GoOn,

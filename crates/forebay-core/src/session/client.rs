@@ -68,6 +68,23 @@ impl CancelSecret {
     }
 }
 
+/// An error that waits for the requests it answers.
+pub struct Refusal {
+    /// The error.
+    pub report: Report,
+    /// Which requests it answers.
+    pub extent: Extent,
+}
+
+/// Which requests an error answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The next one.
+    NextRequest,
+    /// All that have come and are kept.
+    AllKept,
+}
+
 /// What is needed only while a client logs in.
 #[derive(Default)]
 pub struct Login {
@@ -124,7 +141,7 @@ pub struct Client {
     /// Messages are dropped up to the next Sync, which is then answered.
     pub is_skipping: bool,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
-    pub refusal: Option<Box<Report>>,
+    pub refusal: Option<Box<Refusal>>,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
     /// Since when it is in its state.

@@ -73,6 +73,8 @@ pub struct Server {
     pub segment: u32,
     /// Messages of the extended protocol went out, and no Sync behind them yet.
     pub is_segment_open: bool,
+    /// What its client left unfinished has been made to fail.
+    pub is_doomed: bool,
     /// Its client has said goodbye: what it sent before runs to its end.
     pub is_finishing: bool,
     /// It has answered with an error and skips up to a Sync that has not been sent yet.
@@ -97,6 +99,8 @@ pub struct Server {
     pub statements: ServerStatements,
     /// Parameter values that clients have set on it, over its own defaults.
     pub set: Rc<Image>,
+    /// `set` as it was before the parameters of the next client went out: if they are refused, it holds again.
+    pub set_before: Option<(Rc<Image>, bool)>,
     /// `set` is known to hold.
     pub is_set_known: bool,
     /// Reported values, by their reported names.
@@ -143,6 +147,7 @@ impl Server {
             expect: VecDeque::new(),
             segment: 0,
             is_segment_open: false,
+            is_doomed: false,
             is_finishing: false,
             is_skipping: false,
             is_copying: false,
@@ -155,6 +160,7 @@ impl Server {
             status: IDLE,
             statements: ServerStatements::default(),
             set: empty.clone(),
+            set_before: None,
             is_set_known: true,
             reported: empty.clone(),
             defaults: empty,

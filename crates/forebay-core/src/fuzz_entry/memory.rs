@@ -1,0 +1,285 @@
+//! An [`Io`] in memory, for fuzz targets and benches: what is sent is kept, and nothing happens by itself.
+//!
+//! It holds core to the rules of the border: a released buffer is not named, a closed connection is not used, each
+//! buffer is released once. A broken rule is a panic.
+
+use std::sync::Arc;
+
+use crate::command::{CommandId, Reply};
+use crate::config::{
+    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Limits, Listen,
+    LogSettings, PoolMode, PoolSettings, SecretText, UserConfig,
+};
+use crate::event::Event;
+use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
+use crate::io::{Close, Endpoint, Io, Slice, TlsRole};
+use crate::question::Question;
+use crate::time::Instant;
+use crate::worker::Message;
+
+/// What a connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its id is dead.
+    Closed,
+    /// `connected` or `closed` is owed.
+    Connecting,
+    /// Open.
+    Open,
+    /// `tls_ready` or `closed` is owed.
+    Handshaking,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    generation: u32,
+    /// What it is good for.
+    pub stage: Stage,
+    /// Core opened it: it leads to a server.
+    pub is_outgoing: bool,
+    /// What was sent on it and not taken.
+    pub sent: Vec<u8>,
+    /// Bytes of them that were not reported as written.
+    pub unreported: usize,
+}
+
+/// Sockets, buffers, clock and luck, all in memory.
+#[derive(Debug, Default)]
+pub struct MemoryIo {
+    connections: Vec<Connection>,
+    free: Vec<u32>,
+    /// The bytes of the one buffer that is lent at a time.
+    buffer: Vec<u8>,
+    is_lent: bool,
+    /// Questions put and not answered.
+    pub questions: Vec<(QuestionId, Question)>,
+    /// When core wants its next tick.
+    pub alarm: Option<Instant>,
+    /// Log events, counted.
+    pub events: u64,
+    luck: u32,
+}
+
+/// The one buffer.
+pub const BUFFER: BufId = BufId(0);
+
+impl MemoryIo {
+    /// A client connects.
+    pub fn open_client(&mut self) -> ConnId {
+        self.open(false)
+    }
+
+    fn open(&mut self, is_outgoing: bool) -> ConnId {
+        let stage = if is_outgoing { Stage::Connecting } else { Stage::Open };
+        let slot = self.free.pop().unwrap_or(self.connections.len() as u32);
+        match self.connections.get_mut(slot as usize) {
+            Some(c) => {
+                let generation = c.generation + 1;
+                *c = Connection { generation, stage, is_outgoing, sent: Vec::new(), unreported: 0 };
+            }
+            None => {
+                self.connections.push(Connection { generation: 0, stage, is_outgoing, sent: Vec::new(), unreported: 0 })
+            }
+        }
+        ConnId { slot, generation: self.connections[slot as usize].generation }
+    }
+
+    /// The connections whose ids are alive.
+    pub fn alive(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        let all = (0..).zip(&self.connections).filter(|(_, c)| c.stage != Stage::Closed);
+        all.map(|(slot, c)| (ConnId { slot, generation: c.generation }, c))
+    }
+
+    /// The connection of an id that is alive.
+    pub fn connection(&mut self, conn: ConnId) -> &mut Connection {
+        let connection = &mut self.connections[conn.slot as usize];
+        assert!(connection.generation == conn.generation && connection.stage != Stage::Closed, "{conn:?} is dead");
+        connection
+    }
+
+    /// The connection ended: its id is dead from here on.
+    pub fn end(&mut self, conn: ConnId) {
+        let connection = self.connection(conn);
+        connection.stage = Stage::Closed;
+        connection.sent = Vec::new();
+        self.free.push(conn.slot);
+    }
+
+    /// Fills the buffer. Core owes a release once it is told of it.
+    pub fn lend(&mut self, bytes: &[u8]) {
+        assert!(!self.is_lent, "the buffer was released");
+        self.buffer.clear();
+        self.buffer.extend_from_slice(bytes);
+        self.is_lent = true;
+    }
+
+    /// What the last `received` owed was paid.
+    pub fn assert_released(&self) {
+        assert!(!self.is_lent, "a received buffer is released by the end of its input");
+    }
+}
+
+impl Io for MemoryIo {
+    /// There is one worker: nothing is handed over.
+    type Handover = std::convert::Infallible;
+
+    fn send(&mut self, conn: ConnId, slices: &[Slice<'_>]) {
+        let connection = &mut self.connections[conn.slot as usize];
+        assert!(connection.generation == conn.generation, "send on {conn:?}, whose id is dead");
+        assert!(connection.stage == Stage::Open, "send on {conn:?}, which is {:?}", connection.stage);
+        for slice in slices {
+            let bytes = match slice {
+                Slice::Bytes(bytes) => bytes,
+                Slice::Received { buf, start, end } => {
+                    assert!(self.is_lent && *buf == BUFFER, "send names {buf:?}, which is not lent");
+                    &self.buffer[*start as usize..*end as usize]
+                }
+            };
+            connection.unreported += bytes.len();
+            connection.sent.extend_from_slice(bytes);
+        }
+    }
+
+    fn release(&mut self, buf: BufId) {
+        assert!(self.is_lent && buf == BUFFER, "release of {buf:?}, which is not lent");
+        self.is_lent = false;
+    }
+
+    fn pause_read(&mut self, conn: ConnId) {
+        self.connection(conn);
+    }
+
+    fn resume_read(&mut self, conn: ConnId) {
+        self.connection(conn);
+    }
+
+    fn connect(&mut self, _endpoint: &Endpoint) -> ConnId {
+        self.open(true)
+    }
+
+    fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
+        let connection = self.connection(conn);
+        assert!(connection.stage == Stage::Open, "TLS on {conn:?}, which is {:?}", connection.stage);
+        connection.stage = Stage::Handshaking;
+    }
+
+    fn close(&mut self, conn: ConnId, _how: Close) {
+        self.end(conn);
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.alarm = Some(at);
+    }
+
+    fn ask(&mut self, id: QuestionId, question: Question) {
+        self.questions.push((id, question));
+    }
+
+    fn tell(&mut self, worker: WorkerId, message: Message<Self::Handover>) {
+        panic!("there is no worker {worker:?} to tell {message:?}");
+    }
+
+    fn detach(&mut self, conn: ConnId) {
+        panic!("there is no worker that {conn:?} could go to");
+    }
+
+    fn adopt(&mut self, handover: Self::Handover) -> ConnId {
+        match handover {}
+    }
+
+    fn log(&mut self, _event: Event) {
+        self.events += 1;
+    }
+
+    fn reply(&mut self, _id: CommandId, _reply: Reply) {}
+
+    /// The same bytes in each run.
+    fn fill_random(&mut self, out: &mut [u8]) {
+        for byte in out {
+            self.luck = self.luck.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (self.luck >> 24) as u8;
+        }
+    }
+}
+
+const SECOND: u64 = 1_000_000;
+
+/// One database `app` with a pool of `pool_size`, one user `app` with the password `secret`.
+pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> EngineConfig {
+    EngineConfig {
+        listen: Listen { addresses: vec![], port: 6432, unix: None, unix_mode: 0, backlog: 16, tls: None },
+        engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10 },
+        limits: Limits {
+            clients_max: 100,
+            message_bytes_max: 1 << 20,
+            relay_bytes_max: 256 << 10,
+            wait_bytes_max: 64 << 10,
+            waiters_max: 1000,
+            client_statements_max: 100,
+            statement_bytes_max: 1 << 20,
+            login_timeout: 15 * SECOND,
+            drain_timeout: 30 * SECOND,
+        },
+        auth: AuthSettings {
+            method,
+            ask_unknown: true,
+            cache_for: 60 * SECOND,
+            cache_negative_for: 5 * SECOND,
+            ask_timeout: 5 * SECOND,
+        },
+        databases: vec![database(pool_mode, pool_size)],
+        fallback_database: None,
+        users: vec![user("app"), user("ops")],
+        server_tls: vec![],
+        console: Console { admins: vec!["ops".into()], viewers: vec![] },
+        metrics: None,
+        log: LogSettings { level: 1, connections: false, min_duration: 0 },
+    }
+}
+
+fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
+    DatabaseConfig {
+        name: "app".into(),
+        dbname: "app".into(),
+        endpoints: vec![Arc::from("127.0.0.1:5432")],
+        forced_user: None,
+        forced_secret: None,
+        tls: 0,
+        pool: PoolSettings {
+            pool_mode,
+            pool_size,
+            min_pool_size: 0,
+            max_db_connections: 0,
+            query_wait_timeout: 120 * SECOND,
+            server_lifetime: 3600 * SECOND,
+            server_idle_timeout: 600 * SECOND,
+            server_connect_timeout: 15 * SECOND,
+            server_backoff_max: 5 * SECOND,
+            server_opening_max: 4,
+            server_check_delay: 30 * SECOND,
+            server_check_query: "".into(),
+            server_reset_query: "DISCARD ALL".into(),
+            max_prepared_statements: 200,
+            transaction_timeout: 0,
+            idle_transaction_timeout: 0,
+            query_timeout: 0,
+            client_idle_timeout: 0,
+        },
+    }
+}
+
+fn user(name: &str) -> UserConfig {
+    UserConfig {
+        name: name.into(),
+        secret: Some(SecretText("secret".into())),
+        pool_mode: None,
+        pool_size: None,
+        query_timeout: None,
+        query_wait_timeout: None,
+        transaction_timeout: None,
+        idle_transaction_timeout: None,
+        client_idle_timeout: None,
+        max_user_connections: None,
+    }
+}
