@@ -7,8 +7,8 @@
   poolbench.py report   RESULTS.jsonl
 
 Standard library only. PostgreSQL's programs (pgbench among them) and Debian's PgBouncer are fetched where the machine
-has none; `syscalls` needs perf or strace. Poolers are the tables of peers/*.toml; `direct` is PostgreSQL with no pooler,
-floor-* the bare relays of floor/.
+has none; `syscalls` needs perf or strace. Poolers are the tables of peers/*.toml; `direct` is PostgreSQL with no
+pooler, floor-* the bare relays of floor/.
 
 How a figure is made. One pooler runs at a time, fresh for each measurement, in the order A B C, A B C, ... for every
 workload, so that drift of the machine falls on all alike. pgbench logs every transaction; a window of S seconds is
@@ -77,11 +77,11 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--base", default="pgbouncer-debian", help="the pooler that ratios are taken against")
     shared.add_argument("--quiet", type=float, default=0.3, metavar="CORES",
-                        help="leave out windows, and measure again (twice at most), in which others used more")  # fmt: skip
+                        help="windows in which others used more are measured again, twice at most")  # fmt: skip
     runs = argparse.ArgumentParser(add_help=False, parents=[shared])
     runs.add_argument("--poolers", type=names, default=names(POOLERS))
-    built = os.path.join(os.environ.get("PEER_OUT", "."), "bin")
-    runs.add_argument("--bin", default=built, help="folder of the built peers ($PEER_OUT/bin)")
+    built = Path(os.environ.get("PEER_OUT", ".")) / "bin"
+    runs.add_argument("--bin", type=Path, default=built, help="folder of the built peers ($PEER_OUT/bin)")
     runs.add_argument("--peers", action="append", default=[], help="a further file of poolers")
     runs.add_argument("--rounds", type=int, default=3)
     runs.add_argument("--seconds", type=float, default=4)

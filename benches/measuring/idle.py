@@ -103,8 +103,8 @@ def _measure(bench: Bench, pooler: Pooler, clients: int, number: int) -> None:
         after_kib=after, per_open=per_open, per_used=per_used, connect_s=connect_s, idle_cpu_us_per_s=idle_cpu,
     )  # fmt: skip
     print(
-        f"{pooler.name:16} {number} clients {clients}  base {base / 1024:.1f} MiB  per client {per_open:.0f} B, after a "
-        f"query {per_used:.0f} B; all gone {after / 1024:.1f} MiB  idle CPU {idle_cpu:.0f} us/s  opened in "
+        f"{pooler.name:16} {number} clients {clients}  base {base / 1024:.1f} MiB  per client {per_open:.0f} B, "
+        f"after a query {per_used:.0f} B; all gone {after / 1024:.1f} MiB  idle CPU {idle_cpu:.0f} us/s  opened in "
         f"{connect_s} s",
         flush=True,
     )

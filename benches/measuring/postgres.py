@@ -57,8 +57,8 @@ class Postgres:
 
     def _initialise(self) -> None:
         log, once = self.work / "postgres.log", Group("initdb")
-        argv = [str(self.bin / "initdb"), "-D", str(self.work / "pgdata"), "-A", "trust", "-U", "postgres", "-E", "UTF8",
-                "--locale=C", "--no-sync"]  # fmt: skip
+        argv = [str(self.bin / "initdb"), "-D", str(self.work / "pgdata"), "-A", "trust", "-U", "postgres",
+                "-E", "UTF8", "--locale=C", "--no-sync"]  # fmt: skip
         failed = once.start(argv, log, self.environment).wait()
         once.stop()
         if failed:
@@ -101,7 +101,7 @@ class Postgres:
     def sql(self, text: str, db: str = "postgres") -> subprocess.CompletedProcess[str]:
         """Runs one statement as the superuser."""
         argv = [*self.client("psql", "postgres"), "-qAtX", "-d", db, "-c", text]
-        return subprocess.run(argv, capture_output=True, text=True, env=self.environment)
+        return subprocess.run(argv, check=False, capture_output=True, text=True, env=self.environment)
 
     def stop(self) -> None:
         """Ends it quickly."""

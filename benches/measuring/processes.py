@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Where control groups count CPU: version 1's controller, then version 2.
-CGROUPS = (("v1", Path("/sys/fs/cgroup/cpuacct"), "cpuacct.usage"), ("v2", Path("/sys/fs/cgroup"), "cgroup.controllers"))
+CGROUPS = (
+    ("v1", Path("/sys/fs/cgroup/cpuacct"), "cpuacct.usage"),
+    ("v2", Path("/sys/fs/cgroup"), "cgroup.controllers"),
+)
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 LISTEN_S = 20.0
 
@@ -65,10 +68,11 @@ def machine_busy_us() -> float:
 def descendants(roots: Sequence[int]) -> list[int]:
     """`roots` and all that came from them, by /proc."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            pid = int(folder.name)
             try:
-                children.setdefault(int(stat_fields(int(name))[1]), []).append(int(name))
+                children.setdefault(int(stat_fields(pid)[1]), []).append(pid)
             except OSError:
                 continue  # it ended meanwhile
     found, left = [], list(roots)
@@ -107,12 +111,11 @@ class Group:
     ) -> subprocess.Popen[bytes]:
         """Starts a member, with its output appended to `log`; as the server's account unless `as_caller`."""
         who = None if as_caller else server_account()
-        joined = str(self.dir / "cgroup.procs") if self.dir else None
+        joined = self.dir / "cgroup.procs" if self.dir else None
 
         def before_exec() -> None:
             if joined:
-                with open(joined, "w") as members:
-                    members.write("0")
+                joined.write_text("0")
             if who:
                 os.setgroups([])
                 os.setgid(who.pw_gid)
@@ -121,7 +124,8 @@ class Group:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=cwd, env={**os.environ, **(env or {})},
-                preexec_fn=before_exec, start_new_session=True,
+                preexec_fn=before_exec,  # noqa: PLW1509 (no other thread runs when a member starts)
+                start_new_session=True,
             )  # fmt: skip
         self.procs.append(process)
         return process

@@ -1,7 +1,8 @@
 """PostgreSQL's programs and Debian's PgBouncer: those of the machine, else fetched without installing anything.
 
-What is fetched stays in .cache of the checkout and is unpacked into the run's own folder, which the server's account can
-reach whatever the checkout's mode is. Installing PgBouncer as a package would start its service, which nobody asked for.
+What is fetched stays in .cache of the checkout and is unpacked into the run's own folder, which the server's account
+can reach whatever the checkout's mode is. To install PgBouncer as a package would start its service, which nobody asked
+for.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ def pgbouncer(work: Path) -> tuple[str, dict[str, str]]:
     if missing:
         print("fetching PgBouncer's package", flush=True)
         fetched = subprocess.run(
-            ["apt-get", "download", "-q", *missing], cwd=packages, capture_output=True, text=True, timeout=FETCH_S
-        )
+            ["apt-get", "download", "-q", *missing],
+            check=False, cwd=packages, capture_output=True, text=True, timeout=FETCH_S,
+        )  # fmt: skip
         if fetched.returncode:
             raise RuntimeError(
                 f"PgBouncer could not be fetched: install it, or run apt-get update first ({fetched.stderr.strip()})"

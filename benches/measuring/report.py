@@ -62,8 +62,8 @@ def window_line(pooler: str, rows: list[Row], base: str, bases: list[Row] | None
         if pooler not in ("direct", base):
             cpu_ratio = median_min_max(paired(rows, bases), 2)
     return (
-        f"| {pooler} | {len(rows)} | {cpu} | {cpu_ratio} | {median_min_max((row['tps'] for row in rows), 0)} | {tps_ratio} "
-        f"| {median['p50_us'] / 1000:.2f} | {median['p99_us'] / 1000:.2f} | {median['pg_us']:.1f} "
+        f"| {pooler} | {len(rows)} | {cpu} | {cpu_ratio} | {median_min_max((row['tps'] for row in rows), 0)} "
+        f"| {tps_ratio} | {median['p50_us'] / 1000:.2f} | {median['p99_us'] / 1000:.2f} | {median['pg_us']:.1f} "
         f"| {median['pss_kib'] / 1024:.1f} | {median['foreign']:.2f} |"
     )
 

@@ -10,9 +10,7 @@ from measuring.window import Bench
 TRIES_MAX = 3
 
 
-def run(
-    bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, seconds: float, quiet: float
-) -> None:
+def run(bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, seconds: float, quiet: float) -> None:
     """Measures and records all. A pooler that fails in the first round is left out of the workload's others."""
     for workload in workloads:
         left_out: set[str] = set()

@@ -11,8 +11,11 @@ import time
 from measuring.pooler import NotOffered, Pooler
 from measuring.window import Bench
 
-CALLS = """recvfrom sendto recvmsg sendmsg read write readv writev epoll_wait epoll_pwait epoll_ctl poll ppoll
-select futex io_uring_enter accept4 close sched_yield clock_nanosleep timerfd_settime getrandom""".split()
+CALLS = (
+    "recvfrom", "sendto", "recvmsg", "sendmsg", "read", "write", "readv", "writev", "epoll_wait", "epoll_pwait",
+    "epoll_ctl", "poll", "ppoll", "select", "futex", "io_uring_enter", "accept4", "close", "sched_yield",
+    "clock_nanosleep", "timerfd_settime", "getrandom",
+)  # fmt: skip
 # Calls rarer than this are left out of the line.
 SHARE_MIN = 0.01
 
@@ -22,7 +25,7 @@ Counted = tuple[dict[str, int], tuple[float, float] | None]
 def run(bench: Bench, *, poolers: list[str], workload: str, rounds: int, seconds: float) -> None:
     """Counts and records all poolers, in rounds."""
     probe = ["perf", "stat", "-e", "raw_syscalls:sys_enter", "true"]
-    has_perf = shutil.which("perf") and subprocess.run(probe, capture_output=True).returncode == 0
+    has_perf = shutil.which("perf") and subprocess.run(probe, check=False, capture_output=True).returncode == 0
     if not has_perf and not shutil.which("strace"):
         raise SystemExit("counting system calls needs perf (with access to tracepoints) or strace: install one")
     count = _by_perf if has_perf else _by_strace
@@ -45,9 +48,8 @@ def _by_perf(pooler: Pooler, seconds: float) -> Counted:
     assert pooler.group
     events = "raw_syscalls:sys_enter," + ",".join(f"syscalls:sys_enter_{call}" for call in CALLS)
     pids = ",".join(map(str, pooler.group.pids()))
-    done = subprocess.run(
-        ["perf", "stat", "-x,", "-e", events, "-p", pids, "--", "sleep", str(seconds)], capture_output=True, text=True
-    )
+    argv = ["perf", "stat", "-x,", "-e", events, "-p", pids, "--", "sleep", str(seconds)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
     end = time.time()
     found = re.findall(r"^(\d+),[^,]*,\w+:sys_enter_?(\w*),", done.stderr, re.MULTILINE)
     counts = {call: int(times) for times, call in found}
@@ -58,9 +60,7 @@ def _by_perf(pooler: Pooler, seconds: float) -> Counted:
 def _by_strace(pooler: Pooler, seconds: float) -> Counted:
     assert pooler.group
     members = [word for pid in pooler.group.pids() for word in ("-p", str(pid))]
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-c", "-U", "name,calls", *members], stderr=subprocess.PIPE, text=True
-    )
+    tracer = subprocess.Popen(["strace", "-f", "-c", "-U", "name,calls", *members], stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
     tracer.send_signal(signal.SIGINT)
     found = re.findall(r"^(\w+)\s+(\d+)\s*$", tracer.communicate()[1], re.MULTILINE)

@@ -51,14 +51,14 @@ class Reading:
 class Bench:
     """A PostgreSQL, the poolers known, and the file of results."""
 
-    def __init__(self, *, peers: list[str], bin_folder: str, scale: int, out: str | None, tmp: str | None) -> None:
+    def __init__(self, *, peers: list[str], bin_folder: Path, scale: int, out: str | None, tmp: str | None) -> None:
         raise_nofile()
         self.work = Path(tempfile.mkdtemp(prefix="poolbench-", dir=tmp))
         give_to_server_account(self.work)
         self.work.chmod(0o755)
-        self.bin_folder = Path(bin_folder).resolve()
+        self.bin_folder = bin_folder.resolve()
         self.specs = load_specs(peers)
-        self.out = open(out, "a", buffering=1) if out else None  # noqa: SIM115 (lives as long as the bench)
+        self.out = Path(out).open("a", buffering=1) if out else None  # noqa: SIM115 (it lives as long as the bench)
         self.pg = Postgres(self.work, scale)
 
     def record(self, **row: Any) -> None:
@@ -124,7 +124,7 @@ class Bench:
         try:
             head = lines_before_progress(pgbench)
             first = read()
-            extra, span = during(pooler, seconds) if during else (time.sleep(seconds), None)
+            extra, span = (during or let_run)(pooler, seconds)
             memory = pooler.group.memory_kib() if pooler.group else (0, 0)
             last = read()
             out, err = pgbench.communicate()
@@ -143,10 +143,16 @@ class Bench:
         return row
 
 
+def let_run(_pooler: Pooler, seconds: float) -> tuple[None, None]:
+    """Nothing but the workload runs."""
+    time.sleep(seconds)
+    return None, None
+
+
 def lines_before_progress(pgbench: subprocess.Popen[str]) -> str:
     """What pgbench says until all clients are connected and run. Raises RuntimeError if it ends before."""
     assert pgbench.stderr
-    head = []
+    head: list[str] = []
     for line in pgbench.stderr:
         if line.startswith("progress:"):
             return "".join(head)

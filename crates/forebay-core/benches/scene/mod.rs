@@ -1,0 +1,210 @@
+//! One client, one server and the worker between them, in memory: the hot loop with nothing around it.
+
+use std::sync::Arc;
+
+use forebay_core::config::{AuthMethod, PoolMode};
+use forebay_core::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
+use forebay_core::ids::{ConnId, WorkerId};
+use forebay_core::io::Peer;
+use forebay_core::stats::WorkerStats;
+use forebay_core::tables::Tables;
+use forebay_core::time::Instant;
+use forebay_core::worker::{Shared, Worker};
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::write;
+
+/// pgbench -S, as libpq sends it.
+const TEXT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 527331;";
+const TEXT_WITH_PARAMETER: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
+/// Microseconds between two transactions.
+const STEP_US: u64 = 50;
+const STATEMENT: &str = "s1";
+/// An unnamed statement is shared when it is seen again.
+const WARM_UP_TRANSACTIONS: usize = 4;
+
+/// What a client does again and again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// Query.
+    Simple,
+    /// Bind, Describe, Execute, Sync of a named statement.
+    Prepared,
+    /// Parse, Bind, Describe, Execute, Sync, unnamed.
+    Extended,
+}
+
+impl Kind {
+    pub(crate) const ALL: [(&'static str, Kind); 3] =
+        [("simple", Kind::Simple), ("prepared", Kind::Prepared), ("extended", Kind::Extended)];
+}
+
+/// The worker and its two peers.
+pub(crate) struct Scene {
+    worker: Worker<MemoryIo>,
+    io: MemoryIo,
+    now: Instant,
+    client: ConnId,
+    server: Option<ConnId>,
+    kind: Kind,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+impl Scene {
+    /// A client logged in, whose first transactions have run.
+    pub(crate) fn new(kind: Kind) -> Scene {
+        let config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
+        let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
+        let stats = Arc::new(WorkerStats::default());
+        let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), stats);
+        let mut io = MemoryIo::default();
+        let client = io.open_client();
+        let mut scene = Scene {
+            worker,
+            io,
+            now: Instant(1),
+            client,
+            server: None,
+            kind,
+            request: request(kind),
+            reply: Vec::new(),
+        };
+        scene.worker.tick(&mut scene.io, scene.now);
+        scene.worker.accepted(&mut scene.io, client, Peer::Tcp([127, 0, 0, 1].into(), 9));
+        scene.log_in();
+        scene.warm_up();
+        scene
+    }
+
+    /// One request and its reply, both relayed whole.
+    #[inline(never)]
+    pub(crate) fn transaction(&mut self) {
+        self.now = Instant(self.now.0 + STEP_US);
+        self.worker.tick(&mut self.io, self.now);
+        let server = self.server.expect("the login opened it");
+        arrives(&mut self.worker, &mut self.io, self.client, &self.request);
+        written(&mut self.worker, &mut self.io, server);
+        arrives(&mut self.worker, &mut self.io, server, &self.reply);
+        let bytes = written(&mut self.worker, &mut self.io, self.client);
+        self.worker.turn_end(&mut self.io);
+        assert!(bytes >= self.reply.len(), "the client got the whole reply: {bytes} bytes");
+    }
+
+    fn log_in(&mut self) {
+        let mut bytes = Vec::new();
+        write::startup(&mut bytes, (3, 0), [("user", "app"), ("database", "app"), ("application_name", "pgbench")]);
+        arrives(&mut self.worker, &mut self.io, self.client, &bytes);
+        let server = self.io.alive().find(|(_, c)| c.is_outgoing).map(|(conn, _)| conn);
+        let server = server.expect("the greeting needs a server");
+        self.server = Some(server);
+        self.io.connection(server).stage = Stage::Open;
+        self.worker.connected(&mut self.io, server);
+        written(&mut self.worker, &mut self.io, server);
+        bytes.clear();
+        write::authentication_ok(&mut bytes);
+        for (name, value) in [("server_version", "15.20"), ("client_encoding", "UTF8"), ("application_name", "")] {
+            write::parameter_status(&mut bytes, name, value);
+        }
+        write::backend_key_data(&mut bytes, 4711, &[1, 2, 3, 4]);
+        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
+        arrives(&mut self.worker, &mut self.io, server, &bytes);
+        assert!(written(&mut self.worker, &mut self.io, self.client) > 0, "the client is greeted");
+    }
+
+    /// Runs the transaction until what the server is sent repeats itself: statements are parsed there, parameters set.
+    fn warm_up(&mut self) {
+        let server = self.server.expect("the login opened it");
+        if let Kind::Prepared = self.kind {
+            let mut bytes = Vec::new();
+            write::parse(&mut bytes, STATEMENT, TEXT_WITH_PARAMETER, &[]);
+            write::sync(&mut bytes);
+            arrives(&mut self.worker, &mut self.io, self.client, &bytes);
+            self.answer(server);
+        }
+        for _ in 0..WARM_UP_TRANSACTIONS {
+            arrives(&mut self.worker, &mut self.io, self.client, &self.request);
+            self.answer(server);
+        }
+    }
+
+    /// Answers what the server is sent, our own queries among it, until it is sent no more. Keeps the last answer.
+    fn answer(&mut self, server: ConnId) {
+        loop {
+            let sent = self.io.connection(server).sent.clone();
+            if sent.is_empty() {
+                break;
+            }
+            written(&mut self.worker, &mut self.io, server);
+            self.reply = answer_to(&sent);
+            arrives(&mut self.worker, &mut self.io, server, &self.reply);
+        }
+        let sent = self.io.connection(self.client).sent.clone();
+        assert!(sent.ends_with(b"Z\0\0\0\x05I"), "the client has its whole reply: {}", sent.escape_ascii());
+        written(&mut self.worker, &mut self.io, self.client);
+    }
+}
+
+fn arrives(worker: &mut Worker<MemoryIo>, io: &mut MemoryIo, conn: ConnId, bytes: &[u8]) {
+    io.lend(bytes);
+    worker.received(io, conn, BUFFER, bytes);
+}
+
+/// All that was sent is written. Returns how much it was.
+fn written(worker: &mut Worker<MemoryIo>, io: &mut MemoryIo, conn: ConnId) -> usize {
+    let connection = io.connection(conn);
+    let bytes = std::mem::take(&mut connection.unreported);
+    connection.sent.clear();
+    if bytes > 0 {
+        worker.sent(io, conn, bytes);
+    }
+    bytes
+}
+
+/// A server's answer to a stream of whole messages.
+fn answer_to(sent: &[u8]) -> Vec<u8> {
+    let (mut out, mut left) = (Vec::new(), sent);
+    while let [tag, a, b, c, d, ..] = *left {
+        match tag {
+            b'P' => write::parse_complete(&mut out),
+            b'B' => write::bind_complete(&mut out),
+            b'D' => write::row_description(&mut out, &[("abalance", 23)]),
+            b'Q' => {
+                write::row_description(&mut out, &[("abalance", 23)]);
+                row(&mut out);
+            }
+            b'E' => row(&mut out),
+            b'S' => {}
+            other => panic!("the server was sent {:?}", char::from(other)),
+        }
+        if matches!(tag, b'Q' | b'S') {
+            write::ready_for_query(&mut out, TransactionStatus::Idle);
+        }
+        left = &left[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+    }
+    out
+}
+
+fn row(out: &mut Vec<u8>) {
+    write::data_row(out, &[Some(b"0")]);
+    write::command_complete(out, "SELECT 1");
+}
+
+fn request(kind: Kind) -> Vec<u8> {
+    let mut out = Vec::new();
+    let name = match kind {
+        Kind::Simple => {
+            write::query(&mut out, TEXT);
+            return out;
+        }
+        Kind::Prepared => STATEMENT,
+        Kind::Extended => {
+            write::parse(&mut out, "", TEXT_WITH_PARAMETER, &[]);
+            ""
+        }
+    };
+    write::bind(&mut out, "", name, &[], &[Some(b"527331")], &[]);
+    write::describe(&mut out, b'P', "");
+    write::execute(&mut out, "", 0);
+    write::sync(&mut out);
+    out
+}
