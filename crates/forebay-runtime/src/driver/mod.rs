@@ -18,6 +18,7 @@ pub(crate) mod backend;
 pub(crate) mod buffers;
 pub(crate) mod connecting;
 pub(crate) mod epoll;
+mod offer;
 mod output;
 mod secure;
 pub(crate) mod table;
@@ -119,6 +120,8 @@ pub(crate) struct Driver<B: Backend> {
     /// The worker that the next client of a Unix socket goes to.
     next_worker: u16,
     is_stopping: bool,
+    /// A first turn has begun: only then is there a time to compare with.
+    has_turned: bool,
     mail: Vec<Mail>,
     /// Working space for TLS.
     cipher: Vec<u8>,
@@ -153,6 +156,7 @@ impl<B: Backend> Driver<B> {
             listeners,
             next_worker: 0,
             is_stopping: false,
+            has_turned: false,
             mail: Vec::new(),
             cipher: Vec::new(),
             plain: Vec::new(),
