@@ -77,9 +77,6 @@ class Engine:
     def stats(self) -> str:
         """Counters as JSON: a list of pools, summed over workers (forebay.observe.stats.PoolCounters)."""
 
-    def set_servers_usable(self, usable: bool) -> None:
-        """Tells /readyz whether any server can be used."""
-
     def stop(self) -> None:
         """Closes everything at once and ends the threads. Safe to call twice."""
 

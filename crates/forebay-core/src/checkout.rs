@@ -17,6 +17,7 @@ use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
+use crate::pool::shared::Lease;
 use crate::pool::{Pool, PoolId, Waiter};
 use crate::reply::report_parameters;
 use crate::session::IDLE;
@@ -166,8 +167,8 @@ impl<I: Io> Worker<I> {
         let stats = &pool.stats.stats;
         stats.assignments.add(1);
         stats.wait.record(waited);
-        if !(server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set))
-            && !planted(Bug::LeakedParameter)
+        let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
+        if !(is_alike || planted(Bug::LeakedParameter))
             && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
         {
             if client.state != ClientState::Greeting {
@@ -619,7 +620,8 @@ impl<I: Io> Worker<I> {
             (client.pool.expect("a waiting client has a pool"), client.since)
         };
         let now = self.now;
-        let holder = self.longest_lease(id);
+        let (ours, me) = (self.longest_lease(id), self.id);
+        let lease = ours.into_iter().chain(self.pool(id).shared.longest_lease(me)).min_by_key(|lease| lease.since);
         let pool = self.pool(id);
         pool.stats.stats.errors.add(1);
         let waited = seconds(now.since(since));
@@ -628,13 +630,15 @@ impl<I: Io> Worker<I> {
             let retry = seconds(pool.backoff.until().since(now));
             return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
         }
-        let (longest, holder) = holder.unwrap_or((Duration::ZERO, String::from("none of them leased here")));
+        let longest = lease.as_ref().map_or(Duration::ZERO, |lease| now.since(lease.since));
+        let holder = lease.map_or_else(|| Arc::from("none of them leased"), |lease| lease.holder);
         let (label, leased, size) = (pool.label(), pool.shared.permits.used() as usize, pool.settings.pool_size);
         let (idle, waiting) = (pool.idle.len(), pool.waiters.len());
         errors::checkout_timeout(label, waited, leased.saturating_sub(idle), size, waiting, seconds(longest), holder)
     }
 
-    fn longest_lease(&self, id: PoolId) -> Option<(Duration, String)> {
+    /// The longest lease of this worker.
+    pub(crate) fn longest_lease(&self, id: PoolId) -> Option<Lease> {
         let leases = self.servers.iter().filter(|(_, s)| s.pool == id && s.client.is_some());
         let (client, at) = leases
             .filter_map(|(_, s)| s.client.and_then(|c| self.clients.get(c)))
@@ -645,7 +649,7 @@ impl<I: Io> Worker<I> {
             _ => "in a transaction",
         };
         let name = client.wanted.get("application_name").map_or(String::new(), |n| format!(" \"{n}\""));
-        Some((self.now.since(at), format!("{state} of client {}{name}", client.id)))
+        Some(Lease { since: at, holder: format!("{state} of client {}{name}", client.id).into() })
     }
 }
 

@@ -281,6 +281,9 @@ impl<I: Io> Worker<I> {
             self.measure_pool(id);
             self.supply(io, id);
         }
+        let is_sick = |p: &&crate::pool::Pool| p.backoff.sickness().is_some() && p.servers == p.opening;
+        self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
+        self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);
         self.command_progress(io);
     }
 
@@ -307,6 +310,10 @@ impl<I: Io> Worker<I> {
     /// Gauges for the metrics listener.
     fn measure_pool(&mut self, id: PoolId) {
         let _ = self.oldest_waiter(id);
+        if self.shared.workers > 1 {
+            let (longest, me) = (self.longest_lease(id), self.id);
+            self.pool(id).shared.publish_lease(me, longest);
+        }
         let pool = self.pool(id);
         let (stats, idle) = (&pool.stats.stats, pool.idle.len() as u64);
         stats.waiting.set(pool.waiters.len() as u64);

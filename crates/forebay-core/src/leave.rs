@@ -174,10 +174,9 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let Some(server) = self.servers.get_mut(key) else { return };
         let is_left_open = server.expect.is_empty() && server.status != IDLE;
-        if server.state == ServerState::Cleaning && server.expect.is_empty() {
-            if std::mem::take(&mut server.is_finishing) {
-                server.since = now;
-            }
+        if server.state == ServerState::Cleaning && server.expect.is_empty() && server.is_finishing {
+            server.is_finishing = false;
+            server.since = now;
         }
         if server.state == ServerState::Cleaning && is_left_open && !planted(Bug::ServerNeverCleaned) {
             self.send_own(io, key, Own::Rollback, "ROLLBACK");

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+/// Names and values, in order of name.
+type Entries = Vec<(Arc<str>, Arc<str>)>;
+
 /// Parameter values by lower-case name, in order of name.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Image {
-    entries: Vec<(Arc<str>, Arc<str>)>,
+    entries: Entries,
     environment: Arc<str>,
 }
 
@@ -52,7 +55,7 @@ pub fn is_settable(name: &str) -> bool {
 
 /// The images of one worker.
 pub struct Images {
-    known: FxHashMap<Vec<(Arc<str>, Arc<str>)>, Rc<Image>>,
+    known: FxHashMap<Entries, Rc<Image>>,
     empty: Rc<Image>,
     sweep_at: usize,
 }

@@ -132,6 +132,10 @@ pub struct WorkerStats {
     pub cancels_forwarded: Cell,
     /// Events dropped because the log's ring was full.
     pub events_dropped: Cell,
+    /// Pools in use.
+    pub pools_open: Cell,
+    /// Those among them whose endpoints can't be reached and that have no server.
+    pub pools_sick: Cell,
     /// Servers lent to other workers.
     pub lent: Cell,
     /// Loop turns.

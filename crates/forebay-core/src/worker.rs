@@ -107,7 +107,7 @@ pub struct Worker<I: Io> {
     pub(crate) questions: FxHashMap<QuestionId, Asker>,
     pub(crate) last_question: u64,
     /// Answers of Python, by database and user: a source may tell users of one name in two databases apart.
-    pub(crate) secrets: FxHashMap<(Arc<str>, Arc<str>), (Option<Credential>, Instant)>,
+    pub(crate) secrets: FxHashMap<PoolName, (Option<Credential>, Instant)>,
     pub(crate) last_id: u64,
     pub(crate) is_draining: bool,
     /// Commands that are answered when what they wait for has come.

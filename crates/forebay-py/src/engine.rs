@@ -96,12 +96,6 @@ impl PyEngine {
         py.detach(|| counters::to_json(&self.stats))
     }
 
-    fn set_servers_usable(&self, usable: bool) {
-        if let Some(engine) = &*self.read() {
-            engine.set_servers_usable(usable);
-        }
-    }
-
     fn stop(&self, py: Python<'_>) {
         py.detach(|| {
             let engine = self.engine.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -110,6 +110,7 @@ pub struct Engine {
 impl Engine {
     /// Binds every address, loads every file, then starts the threads. All or nothing.
     pub fn start(config: EngineConfig) -> Result<Engine, StartError> {
+        crate::open_files::raise_limit();
         let driver = choose_driver(&config)?;
         let is_uring = driver.name == Uring::NAME;
         let workers = worker_count(config.engine.workers);
@@ -230,13 +231,6 @@ impl Engine {
     /// Answers a question of a worker's.
     pub fn answer(&self, worker: WorkerId, id: QuestionId, answer: Answer) {
         self.hub.post(worker, Mail::Answer(id, answer));
-    }
-
-    /// Tells whether any server can be used, for /readyz; true until told otherwise.
-    pub fn set_servers_usable(&self, usable: bool) {
-        if let Some(metrics) = &self.metrics {
-            metrics.set_servers_usable(usable);
-        }
     }
 
     /// Closes everything and waits for the threads to end.

@@ -14,6 +14,7 @@ mod inputs;
 mod listen;
 mod mailbox;
 mod metrics;
+mod open_files;
 mod outbox;
 mod random;
 mod resolve;

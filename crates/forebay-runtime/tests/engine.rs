@@ -144,9 +144,10 @@ fn metrics_and_probes_are_served() {
     assert!(get(&engine, "/livez").contains("200 OK"));
     assert!(get(&engine, "/readyz").contains("200 OK"));
     assert!(get(&engine, "/other").contains("404"));
-    engine.set_servers_usable(false);
+    engine.stats()[0].pools_open.set(1);
+    engine.stats()[0].pools_sick.set(1);
     assert!(get(&engine, "/readyz").contains("503"));
-    engine.set_servers_usable(true);
+    engine.stats()[0].pools_sick.set(0);
     engine.command(None, &Command::Drain);
     assert!(get(&engine, "/readyz").contains("503"));
     assert!(get(&engine, "/livez").contains("200 OK"));

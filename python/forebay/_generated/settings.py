@@ -184,7 +184,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="client_tls_sslmode",
         field="tls.mode",
-        doc="prefer: TLS if the client asks for it; require: TLS only; verify-ca, verify-full: TLS with a client certificate only, for verify-full with the user's name in it.",
+        doc="prefer: TLS if the client asks for it; require: TLS only; verify-ca, verify-full: TLS with a client certificate of a known authority only; the name in it is not compared with the user's.",
     ),
     Setting(
         section="engine",
@@ -349,7 +349,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="statement_bytes_max",
-        doc="Bytes of statement texts kept for sharing, over all clients.",
+        doc="Bytes of statement texts kept for sharing, over all clients of a worker.",
     ),
     Setting(
         section="limits",

@@ -43,6 +43,16 @@ impl Permits {
 struct Flags {
     idle: AtomicU32,
     oldest: AtomicU64,
+    lease: Mutex<Option<Lease>>,
+}
+
+/// A lease that others wait for.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Since when.
+    pub since: Instant,
+    /// Who holds it, and how, in words.
+    pub holder: Arc<str>,
 }
 
 /// What the workers' parts of one pool share.
@@ -65,6 +75,18 @@ impl PoolShared {
             flags.idle.store(u32::try_from(idle).unwrap_or(u32::MAX), SeqCst);
             flags.oldest.store(oldest.map_or(NOBODY, |at| at.0), SeqCst);
         }
+    }
+
+    /// Tells the others of this worker's longest lease.
+    pub fn publish_lease(&self, worker: WorkerId, lease: Option<Lease>) {
+        *self.workers[usize::from(worker.0)].lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    }
+
+    /// The longest lease of the other workers, as they last told.
+    pub fn longest_lease(&self, but: WorkerId) -> Option<Lease> {
+        let leases =
+            self.others(but).filter_map(|(_, f)| f.lease.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        leases.min_by_key(|lease| lease.since)
     }
 
     /// Another worker that has an idle server.
@@ -115,7 +137,7 @@ impl Shared {
         if let Some(pool) = all.pools.get(&(database.clone(), user.clone())) {
             return pool.clone();
         }
-        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY) };
+        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), lease: Mutex::default() };
         let pool = Arc::new(PoolShared {
             permits: Permits::default(),
             of_database: all.databases.entry(database.clone()).or_default().clone(),

@@ -34,7 +34,6 @@ struct State {
     bell: Bell,
     is_stopping: AtomicBool,
     is_draining: AtomicBool,
-    are_servers_usable: AtomicBool,
 }
 
 /// The server; stops when dropped.
@@ -56,7 +55,6 @@ impl MetricsServer {
             bell: Bell::new().map_err(failed)?,
             is_stopping: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
-            are_servers_usable: AtomicBool::new(true),
         });
         let serving = state.clone();
         let run = move || {
@@ -76,10 +74,6 @@ impl MetricsServer {
     /// From here on /readyz says no.
     pub(crate) fn set_draining(&self) {
         self.state.is_draining.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn set_servers_usable(&self, usable: bool) {
-        self.state.are_servers_usable.store(usable, Ordering::Release);
     }
 }
 
@@ -123,8 +117,10 @@ impl State {
         if self.is_draining.load(Ordering::Acquire) {
             return Some("draining".to_owned());
         }
-        if !self.are_servers_usable.load(Ordering::Acquire) {
-            return Some("no server can be used".to_owned());
+        let sum = |of: fn(&WorkerStats) -> u64| self.stats.iter().map(|s| of(s)).sum::<u64>();
+        let (open, sick) = (sum(|s| s.pools_open.get()), sum(|s| s.pools_sick.get()));
+        if open > 0 && sick == open {
+            return Some("no server can be reached".to_owned());
         }
         self.hanging().map(|worker| format!("worker {worker} hangs"))
     }

@@ -12,6 +12,7 @@ pub(super) enum Source {
     /// Durations per pool and worker.
     Durations(fn(&PoolStats) -> &Histogram),
     /// Servers of a pool, by state.
+    #[allow(clippy::type_complexity, reason = "a table of names and readers, used once")]
     Servers(&'static [(&'static str, fn(&PoolStats) -> u64)]),
 }
 
