@@ -13,11 +13,11 @@ use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
 use crate::planted::{Bug, planted};
-use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
 use crate::session::server::Server;
+use crate::session::{Body, IDLE};
 use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache, is_commit};
 use crate::stats::PoolStats;
 
@@ -228,6 +228,8 @@ impl Forwarding<'_> {
                 self.server.expect.push_back(expect);
                 renamed
             }
+            // What is on its way may fail the transaction, and then the answer is another.
+            Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Step::Hold,
             Presence::Present => {
                 let change = self.change(parse.name, Some(statement), segment);
                 self.server.expect.push_back(Expect::Answer { tag: reply::PARSE_COMPLETE, change });

@@ -208,6 +208,11 @@ impl Server {
         });
     }
 
+    /// Whether a ReadyForQuery is still to come.
+    pub fn owes_ready(&self) -> bool {
+        self.expect.iter().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))
+    }
+
     /// Undoes what messages that the server skips would have changed, newest first, and forgets them: all
     /// up to the next Sync. Returns whether that Sync has been sent.
     pub fn skip_to_sync(&mut self, mut undo: impl FnMut(crate::session::expect::Change)) -> bool {
