@@ -20,6 +20,7 @@ pub(crate) mod connecting;
 pub(crate) mod epoll;
 mod offer;
 mod output;
+mod ring;
 mod secure;
 pub(crate) mod table;
 #[cfg(test)]

@@ -58,6 +58,9 @@ impl<B: Backend> Io for Driver<B> {
     fn pause_read(&mut self, id: ConnId) {
         if let Some(conn) = self.table.open(id) {
             conn.clear(Flags::READING);
+            let is_new = !conn.is(Flags::PAUSED);
+            conn.set(Flags::PAUSED);
+            self.table.paused += u32::from(is_new);
             self.back.read(&mut self.table, id.slot);
         }
     }
@@ -65,6 +68,9 @@ impl<B: Backend> Io for Driver<B> {
     fn resume_read(&mut self, id: ConnId) {
         if let Some(conn) = self.table.open(id) {
             conn.set(Flags::READING);
+            let was_paused = conn.is(Flags::PAUSED);
+            conn.clear(Flags::PAUSED);
+            self.table.paused -= u32::from(was_paused);
             self.back.read(&mut self.table, id.slot);
         }
     }

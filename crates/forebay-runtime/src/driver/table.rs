@@ -59,6 +59,11 @@ impl Flags {
     /// Writing failed; what can still be read comes before the end.
     pub(crate) const BROKEN: Flags = Flags(1 << 20);
 
+    /// Core stopped reading, and may wait for the report of a send to go on.
+    pub(crate) const PAUSED: Flags = Flags(1 << 21);
+    /// io_uring: its send under way has no completion if it succeeds.
+    pub(crate) const TRIED: Flags = Flags(1 << 22);
+
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
@@ -127,6 +132,8 @@ pub(crate) struct Table {
     pub(crate) buffers: Buffers,
     /// Connections with something to write, each once.
     pub(crate) dirty: Vec<u32>,
+    /// Connections that are [`Flags::PAUSED`].
+    pub(crate) paused: u32,
 }
 
 impl Table {
@@ -138,6 +145,7 @@ impl Table {
             free_piece: NOTHING,
             buffers,
             dirty: Vec::new(),
+            paused: 0,
         }
     }
 
@@ -171,6 +179,7 @@ impl Table {
         self.drop_pieces(slot, 0);
         let conn = &mut self.conns[slot as usize];
         assert!(conn.operations == 0 && conn.fd < 0);
+        self.paused -= u32::from(conn.is(Flags::PAUSED));
         conn.flags = Flags::NONE;
         conn.tls = None;
         conn.connecting = None;

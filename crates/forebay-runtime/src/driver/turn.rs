@@ -24,6 +24,8 @@ use crate::socket;
 const TICK: Duration = Duration::from_secs(1);
 /// Pause of a listener after the process or the system ran out of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// A turn that takes longer held up every client of the worker.
+const STALL: Duration = Duration::from_millis(100);
 /// How long the kernel may take to give the last operations back when the engine stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -42,7 +44,7 @@ impl<B: Backend> Driver<B> {
     /// One turn of the loop.
     fn turn<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
         self.seal();
-        let timeout = self.timeout();
+        let timeout = self.timeout_after_turn();
         let held = std::mem::take(&mut self.held);
         if let Err(error) = self.back.wait(&mut self.table, timeout) {
             // Nothing that a caller can put right; the watchdog of /livez sees a worker that does not move.
@@ -76,11 +78,17 @@ impl<B: Backend> Driver<B> {
         self.guard(inputs, None, |inputs, io| inputs.turn_end(io));
     }
 
-    fn timeout(&self) -> Duration {
+    /// How long to wait; and says so if the turn that ends took too long.
+    fn timeout_after_turn(&mut self) -> Duration {
+        let now = self.hub.clock.now();
+        let took = now.since(self.now);
+        if took > STALL && self.has_turned {
+            self.event(Level::Warn, "loop_stalled", vec![("took_ms", (took.as_millis() as u64).into())]);
+        }
+        self.has_turned = true;
         if !self.pending.is_empty() {
             return Duration::ZERO;
         }
-        let now = self.hub.clock.now();
         let mut until = now + TICK;
         if let Some(at) = self.alarm {
             until = until.min(at);
@@ -350,6 +358,10 @@ impl<B: Backend> Driver<B> {
     /// Closes everything and gives the kernel the time to let go of our memory.
     fn wind_up<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
         self.stop_accepting();
+        for id in std::mem::take(&mut self.asked) {
+            let answer = Answer::Failed("the engine stops".into());
+            self.guard(inputs, None, |inputs, io| inputs.answer(io, id, answer));
+        }
         for slot in self.table.slots() {
             self.drop_conn(slot);
         }

@@ -14,18 +14,20 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use super::backend::{Backend, Completion};
 use super::buffers::Buffers;
 use super::offer::Offer;
+use super::ring;
 use super::table::{Flags, Table};
 
-/// Operations that may be queued before they must be submitted.
-const SUBMISSIONS: u32 = 2048;
-/// Completions that the kernel keeps without the slow path for more.
-const COMPLETIONS: u32 = 16 * 1024;
 /// Pieces that one send covers.
 const PIECES_PER_SEND: u32 = 64;
 /// Room for the lists of pieces of one turn's sends.
 const VECTORS: usize = 8 * 1024;
 const HEADERS: usize = 1024;
 const GROUP: u16 = 0;
+/// Longest time that core waits for the report of a send when nothing else happens. Above the scheduler's tick,
+/// so that the timer's hardware is not set anew each turn.
+const SILENCE_MAX: Duration = Duration::from_millis(5);
+/// A send of this many bytes may be what core waits for to read on, where it reads something no more.
+const URGENT_BYTES: usize = 4 * 1024;
 
 const ACCEPT: u64 = 1;
 const RECEIVE: u64 = 2;
@@ -51,8 +53,12 @@ pub(crate) struct Uring {
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     starved: Vec<u32>,
-    /// Sends queued that complete while they are submitted, whatever comes of them.
-    prompt_sends: usize,
+    /// Connections whose send is tried without waiting: without a completion of its own, it succeeded.
+    tried: Vec<u32>,
+    /// Of these, the ones that the kernel has tried.
+    settled: Vec<u32>,
+    /// Something can't go on before the sends of this turn are known to have succeeded.
+    is_urgent: bool,
     listeners: Vec<RawFd>,
     bell: RawFd,
     bell_count: Box<[u8; 8]>,
@@ -63,44 +69,7 @@ impl Uring {
     pub(crate) fn probe(buffers: u32, buffer_size: u32) -> io::Result<()> {
         let bell = crate::mailbox::Bell::new()?;
         let (uring, _table) = Uring::open(bell.fd(), buffers.min(64), buffer_size)?;
-        let mut probe = io_uring::Probe::new();
-        uring.ring.submitter().register_probe(&mut probe)?;
-        let needed = [
-            opcode::RecvMulti::CODE,
-            opcode::AcceptMulti::CODE,
-            opcode::Send::CODE,
-            opcode::SendMsg::CODE,
-            opcode::Connect::CODE,
-            opcode::AsyncCancel2::CODE,
-            opcode::Close::CODE,
-        ];
-        let parameters = uring.ring.params();
-        let has_features = parameters.is_feature_ext_arg()
-            && parameters.is_feature_nodrop()
-            && parameters.is_feature_submit_stable()
-            && parameters.is_feature_skip_cqe_on_success();
-        if has_features && needed.into_iter().all(|code| probe.is_supported(code)) {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel's io_uring is too old (6.0 or newer is needed)"))
-    }
-
-    fn build() -> io::Result<IoUring> {
-        let full = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .dontfork()
-            .build(SUBMISSIONS);
-        match full {
-            // Flags that this kernel does not know; it can do without.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                IoUring::builder().setup_cqsize(COMPLETIONS).dontfork().build(SUBMISSIONS)
-            }
-            other => other,
-        }
+        ring::check(&uring.ring)
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -116,7 +85,6 @@ impl Uring {
 
     /// Hands over what is queued without waiting.
     fn submit(&mut self) {
-        self.prompt_sends = 0;
         while let Err(error) = self.ring.submit() {
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
@@ -162,8 +130,10 @@ impl Uring {
             return;
         }
         let (fd, count) = (Fd(conn.fd), conn.queued.min(PIECES_PER_SEND));
-        // Without waiting first: a send that must wait is told apart, and its bytes can be moved.
-        let flags = libc::MSG_NOSIGNAL | if conn.is(Flags::BLOCKED) { 0 } else { libc::MSG_DONTWAIT };
+        // Without waiting first: a send that must wait is told apart, and its bytes can be moved. All or an error
+        // (MSG_WAITALL), so that success needs no completion, which would end the wait that follows at once.
+        let is_try = !conn.is(Flags::BLOCKED);
+        let flags = libc::MSG_NOSIGNAL | if is_try { libc::MSG_DONTWAIT | libc::MSG_WAITALL } else { 0 };
         let entry = if count == 1 {
             let piece = table.pieces(slot, 1).next().expect("one is queued");
             let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
@@ -172,10 +142,18 @@ impl Uring {
             let header = self.gather(table, slot, count);
             opcode::SendMsg::new(fd, header).flags(flags as u32).build()
         };
-        self.push(&entry.user_data(name(SEND, table, slot)));
-        self.prompt_sends += usize::from(flags & libc::MSG_DONTWAIT != 0);
+        let entry = entry.user_data(name(SEND, table, slot));
+        self.push(&if is_try { entry.flags(squeue::Flags::SKIP_SUCCESS) } else { entry });
+        let bytes: usize = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
+        let is_awaited = table.paused > 0 && bytes >= URGENT_BYTES;
         let conn = table.conn(slot);
         conn.set(Flags::SENDING);
+        if is_try {
+            conn.set(Flags::TRIED);
+            self.is_urgent |= conn.queued > count || conn.is_any(Flags::CLOSING.and(Flags::DETACHING));
+            self.is_urgent |= is_awaited;
+            self.tried.push(slot);
+        }
         conn.in_flight = count;
         conn.operations += 1;
     }
@@ -197,6 +175,16 @@ impl Uring {
         header.msg_iovlen = count as _;
         self.headers.push(header);
         self.headers.last().expect("just pushed")
+    }
+
+    /// How long to wait, given that sends which succeed are silent.
+    fn longest_wait(&mut self, timeout: Duration) -> Duration {
+        let is_urgent = std::mem::take(&mut self.is_urgent) || !self.starved.is_empty();
+        match (self.tried.is_empty(), is_urgent) {
+            (true, _) => timeout,
+            (false, true) => Duration::ZERO,
+            (false, false) => timeout.min(SILENCE_MAX),
+        }
     }
 
     fn revive_starved(&mut self, table: &mut Table) {
@@ -244,18 +232,43 @@ impl Uring {
         }
     }
 
-    fn on_sent(&mut self, table: &mut Table, slot: u32, result: i32) -> Option<Completion> {
+    /// After a submission: tells the sends that failed, or went out in part, from those that succeeded.
+    fn settle_tried(&mut self, table: &mut Table) {
+        for entry in &self.batch[self.at..] {
+            if entry.user_data() >> 56 == SEND {
+                table.conn(entry.user_data() as u32).clear(Flags::TRIED);
+            }
+        }
+        let queue = self.ring.submission();
+        // Before all are submitted, and all completions seen, silence means nothing.
+        if queue.is_empty() && !queue.cq_overflow() {
+            self.settled.append(&mut self.tried);
+        }
+    }
+
+    /// A send that succeeded without a completion.
+    fn on_settled(&mut self, table: &mut Table, slot: u32) -> Option<Completion> {
+        let conn = table.conn(slot);
+        if !conn.is(Flags::TRIED) {
+            return None;
+        }
+        let count = conn.in_flight;
+        let bytes = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
+        self.on_sent(table, slot, Ok(bytes))
+    }
+
+    fn on_sent(&mut self, table: &mut Table, slot: u32, result: Result<usize, i32>) -> Option<Completion> {
         let conn = table.conn(slot);
         conn.operations -= 1;
-        conn.clear(Flags::SENDING);
+        conn.clear(Flags::SENDING.and(Flags::TRIED));
         let in_flight = std::mem::take(&mut conn.in_flight);
         if conn.is(Flags::DEAD) {
             return gone(table, slot);
         }
         match result {
-            0.. => {
+            Ok(bytes) => {
                 let before = table.conn(slot).queued;
-                let plain = table.advance(slot, result as usize);
+                let plain = table.advance(slot, bytes);
                 let conn = table.conn(slot);
                 if before - conn.queued == in_flight {
                     conn.clear(Flags::BLOCKED)
@@ -267,12 +280,12 @@ impl Uring {
                 }
                 Some(Completion::Sent { slot, plain })
             }
-            _ if matches!(-result, libc::EAGAIN | libc::EINTR) => {
+            Err(libc::EAGAIN | libc::EINTR) => {
                 self.block(table, slot);
                 table.mark_dirty(slot);
                 None
             }
-            _ => Some(Completion::SendFailed { slot, errno: -result }),
+            Err(errno) => Some(Completion::SendFailed { slot, errno }),
         }
     }
 
@@ -327,7 +340,7 @@ impl Backend for Uring {
 
     fn open(bell: RawFd, buffers: u32, buffer_size: u32) -> io::Result<(Uring, Table)> {
         let count = buffers.clamp(16, 1 << 15).next_power_of_two();
-        let ring = Uring::build()?;
+        let ring = ring::build()?;
         let offer = Offer::new(count)?;
         // SAFETY: the memory has room for `count` entries and outlives the ring: see the order of the fields.
         // 2^15 fits in the count's type.
@@ -341,7 +354,9 @@ impl Backend for Uring {
             vectors: Vec::with_capacity(VECTORS),
             headers: Vec::with_capacity(HEADERS),
             starved: Vec::new(),
-            prompt_sends: 0,
+            tried: Vec::new(),
+            settled: Vec::new(),
+            is_urgent: false,
             listeners: Vec::new(),
             bell,
             bell_count: Box::new([0; 8]),
@@ -426,10 +441,8 @@ impl Backend for Uring {
         if !self.offer.is_empty() && !self.starved.is_empty() {
             self.revive_starved(table);
         }
-        let timeout = Timespec::from(timeout);
-        // Our own sends must not end the wait: it is for one event beyond their completions.
-        let events = 1 + std::mem::take(&mut self.prompt_sends);
-        let result = self.ring.submitter().submit_with_args(events, &SubmitArgs::new().timespec(&timeout));
+        let timeout = Timespec::from(self.longest_wait(timeout));
+        let result = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
         self.forget_lists();
         match result {
             Ok(_) => {}
@@ -439,10 +452,18 @@ impl Backend for Uring {
             },
         }
         self.fetch();
+        self.settle_tried(table);
         Ok(())
     }
 
     fn next(&mut self, table: &mut Table) -> Option<Completion> {
+        // First: an answer that is in the batch came after what it answers was sent.
+        while let Some(slot) = self.settled.pop() {
+            let completion = self.on_settled(table, slot);
+            if completion.is_some() {
+                return completion;
+            }
+        }
         while let Some(entry) = self.batch.get(self.at) {
             let (what, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             self.at += 1;
@@ -459,7 +480,7 @@ impl Backend for Uring {
                     assert_eq!(what, name(operation, table, slot), "a completion for an earlier connection");
                     match operation {
                         RECEIVE => self.on_received(table, slot, result, flags),
-                        SEND => self.on_sent(table, slot, result),
+                        SEND => self.on_sent(table, slot, usize::try_from(result).map_err(|_| -result)),
                         _ => self.on_connected(table, slot, result),
                     }
                 }

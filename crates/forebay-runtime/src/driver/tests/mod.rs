@@ -1,5 +1,6 @@
 //! One suite over both back ends: each test below runs once with io_uring and once with epoll.
 
+mod floor;
 mod hand_over;
 mod harness;
 mod relay;
