@@ -97,7 +97,7 @@ def test_a_function_that_hangs_holds_up_nobody_but_its_own_client(
             with pytest.raises(psycopg.OperationalError):
                 who(running.target)
             assert known.execute("select 1").fetchone() == (1,)
-    with ops(running).connect(autocommit=True, cursor_factory=psycopg.ClientCursor) as console:
+    with ops(running).connect(autocommit=True) as console:
         assert console.execute("SHOW VERSION").fetchone()
     failed = until(lambda: running.events("secret_source_failed"), within_s=10, what="the log tells")
     assert failed[0]["source"] == "vault.py:vault"
