@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay_core::auth::{Credential, ScramVerifier, Secret};
 use forebay_core::config::{
     AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Limits, Listen,
     LogSettings, PoolMode, PoolSettings, SecretText, ServerTls, TlsMode, UserConfig,
@@ -88,6 +89,9 @@ pub(crate) struct Scenario {
     pub(crate) config: EngineConfig,
     /// Waiting for a server may end in an error.
     pub(crate) may_time_out: bool,
+    /// How the fake servers let the pooler in, and what they check it against.
+    pub(crate) server_method: AuthMethod,
+    pub(crate) credential: Credential,
     /// How many later requests may be served before one of the same pool and worker.
     pub(crate) overtakes_max: u32,
 }
@@ -106,14 +110,21 @@ impl Scenario {
         let may_time_out = rng.one_in(6);
         let wait = if may_time_out { rng.between(1, 200) * 1000 } else { 0 };
         let pools = targets.iter().map(|t| Scenario::database(rng, t, wait, faults.lose_servers())).collect();
-        let method = *rng.pick(&[AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password]);
+        let method = *rng.pick(&METHODS);
+        let (secret, credential) = secret(rng);
+        let server_method = match (&credential, method) {
+            // Keys come from a client's proof alone.
+            (Credential::Scram(_), AuthMethod::Trust) => AuthMethod::Trust,
+            (Credential::Scram(_), _) => *rng.pick(&[AuthMethod::Trust, AuthMethod::ScramSha256]),
+            _ => *rng.pick(&[AuthMethod::Trust, AuthMethod::ScramSha256, AuthMethod::Md5]),
+        };
         let buffer_size = *rng.pick(&[64, 300, 2048]);
         // A server without room for both would be held by the idle servers of one.
         let users: &[&str] =
             if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
-        let clients = Scenario::clients(rng, &targets, chunk_max, users);
+        let clients = Scenario::clients(rng, &targets, chunk_max, users, method);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
-        let config = engine_config(workers, pools, method, buffers, buffer_size);
+        let config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
         // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
         // in a run with faults it may stand still for as long as others are served.
         let overtakes_max = if faults.is_calm() { 10 } else { 10_000 };
@@ -130,6 +141,8 @@ impl Scenario {
             delay_max,
             config,
             may_time_out,
+            server_method,
+            credential,
             overtakes_max,
         }
     }
@@ -208,7 +221,13 @@ impl Scenario {
         }
     }
 
-    fn clients(rng: &mut Rng, targets: &[Target], chunk_max: usize, users: &[&str]) -> Vec<ClientPlan> {
+    fn clients(
+        rng: &mut Rng,
+        targets: &[Target],
+        chunk_max: usize,
+        users: &[&str],
+        method: AuthMethod,
+    ) -> Vec<ClientPlan> {
         let count = rng.between(2, 10) as u32;
         let steps = rng.between(4, 24);
         let favourite = rng.one_in(2).then(|| rng.below(program::KINDS));
@@ -240,11 +259,13 @@ impl Scenario {
                     leaves: rng.one_in(3),
                     pad_max: if chunk_max < 10 { 20 } else { *rng.pick(&[30, 300, 3000]) },
                 };
+                let is_impostor = method != AuthMethod::Trust && rng.one_in(15);
                 let who = Identity {
                     id,
                     database: target.name.clone(),
                     user: (*rng.pick(users)).to_owned(),
-                    password: "a password".to_owned(),
+                    password: (if is_impostor { "another password" } else { PASSWORD }).to_owned(),
+                    is_impostor,
                     version: *rng.pick(&[0x0003_0000, 0x0003_0000, 0x0003_0002, 0x0003_270f]),
                     asks_tls: rng.one_in(4),
                     params,
@@ -256,16 +277,35 @@ impl Scenario {
     }
 }
 
+/// Of every user.
+const PASSWORD: &str = "a password";
+
+const METHODS: [AuthMethod; 5] =
+    [AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password, AuthMethod::ScramSha256, AuthMethod::Md5];
+
+/// The users' secret as configured, and as their servers have it: the password, or a verifier that is cheap to check.
+fn secret(rng: &mut Rng) -> (String, Credential) {
+    let mut salt = [0; 16];
+    rng.fill(&mut salt);
+    let password = Secret::new(PASSWORD);
+    let verifier = ScramVerifier::derive(&password, &salt, 64);
+    if rng.one_in(2) {
+        return (verifier.to_secret().expose().to_owned(), Credential::Scram(verifier));
+    }
+    (PASSWORD.to_owned(), Credential::Plain { password, verifier: Some(verifier) })
+}
+
 fn engine_config(
     workers: usize,
     databases: Vec<DatabaseConfig>,
     method: AuthMethod,
+    secret: &str,
     buffers: usize,
     buffer_size: usize,
 ) -> EngineConfig {
     let user = |name: &str| UserConfig {
         name: name.into(),
-        secret: Some(SecretText(Arc::from("a password"))),
+        secret: Some(SecretText(Arc::from(secret))),
         pool_mode: None,
         pool_size: None,
         query_timeout: None,

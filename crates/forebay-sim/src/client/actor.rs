@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
+use forebay_core::auth::{LoginRules, Secret, ServerLogin, ServerSecret, ServerStep, salt_password};
+
 use crate::client::mirror::{Mirror, Verdict};
 use crate::client::program::{CancelPlan, Leave, Step};
 use crate::net::LinkId;
-use crate::wire::{Body, Cursor, Frame, Front, Opening, Splitter};
+use crate::rng::Rng;
+use crate::wire::{Cursor, Frame, Front, Opening, Splitter};
 
 /// Where a client stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub(crate) struct Identity {
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// The password is wrong: it must not get in.
+    pub(crate) is_impostor: bool,
     /// The protocol version it asks for.
     pub(crate) version: i32,
     pub(crate) asks_tls: bool,
@@ -75,6 +80,8 @@ pub(crate) struct Actor {
     pub(crate) splitter: Splitter,
     /// Process id and key, as the pooler gave them.
     pub(crate) key: Option<(i32, Vec<u8>)>,
+    login: Option<ServerLogin>,
+    luck: Rng,
     program: VecDeque<Step>,
     tail: Vec<Front>,
     /// The last step waits for its replies.
@@ -96,7 +103,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    pub(crate) fn new(who: Identity, program: Vec<Step>) -> Result<Actor, String> {
+    pub(crate) fn new(who: Identity, program: Vec<Step>, luck: Rng) -> Result<Actor, String> {
         Ok(Actor {
             mirror: Mirror::new(&who.params)?,
             who,
@@ -104,6 +111,8 @@ impl Actor {
             stage: Stage::Away,
             splitter: Splitter::default(),
             key: None,
+            login: None,
+            luck,
             program: program.into(),
             tail: Vec::new(),
             is_waiting: false,
@@ -131,6 +140,7 @@ impl Actor {
     pub(crate) fn open(&mut self) -> Vec<u8> {
         self.splitter = Splitter::default();
         self.key = None;
+        self.login = None;
         self.is_waiting = false;
         self.owes_sync = false;
         self.tail.clear();
@@ -146,6 +156,12 @@ impl Actor {
             self.stage = Stage::Away;
             self.epoch += 1;
         }
+    }
+
+    /// It gives up.
+    pub(crate) fn despair(&mut self) {
+        self.program.clear();
+        self.refusals = u32::MAX / 2;
     }
 
     /// A fault took the session in the middle of its program: after a pause it tries again.
@@ -205,14 +221,7 @@ impl Actor {
     fn see_login(&mut self, frame: &Frame) -> Seen {
         let mut c = Cursor(&frame.body);
         match frame.kind {
-            b'R' => match c.int32() {
-                Some(0) => Seen::Fine,
-                Some(3) => {
-                    let body = Body::default().text(&self.who.password);
-                    Seen::Answer(body.frame(b'p').encode())
-                }
-                other => Seen::Wrong(format!("authentication {other:?} was asked")),
-            },
+            b'R' => self.prove(&frame.body),
             b'K' => {
                 self.key = c.int32().map(|pid| (pid, c.0.to_vec()));
                 Seen::Fine
@@ -234,8 +243,33 @@ impl Actor {
         }
     }
 
+    /// Answers an authentication request, with core's own other half: it is the message flow that is tested here.
+    fn prove(&mut self, request: &[u8]) -> Seen {
+        let mut luck = self.luck.clone();
+        let (user, secret) = (self.who.user.clone(), Secret::new(&self.who.password));
+        let login = self.login.get_or_insert_with(|| {
+            let secret = ServerSecret::Plain { password: secret, keys: None };
+            let rules = LoginRules { is_cleartext_allowed: true, is_binding_required: false };
+            ServerLogin::new(&user, Some(secret), None, rules, &mut |out| luck.fill(out))
+        });
+        let mut step = login.message(request);
+        if let ServerStep::AskSaltedPassword { password, salt, iterations } = &step {
+            step = login.salted(&salt_password(password, salt, *iterations));
+        }
+        self.luck = luck;
+        match step {
+            ServerStep::Send(bytes) => Seen::Answer(bytes),
+            ServerStep::Wait | ServerStep::Ok => Seen::Fine,
+            ServerStep::AskSaltedPassword { .. } => Seen::Wrong("a salted password was asked for twice".into()),
+            ServerStep::Failed(words) => Seen::Wrong(format!("authentication: {words}")),
+        }
+    }
+
     fn log_in_done(&mut self, frame: &Frame) -> Seen {
         self.stage = Stage::Ready;
+        if self.who.is_impostor {
+            return Seen::Wrong("it got in with a wrong password".into());
+        }
         if frame.body != [b'I'] {
             return Seen::Wrong(format!("login ended with {}", frame.show()));
         }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use forebay_core::auth::ClientLogin;
+
 use crate::net::LinkId;
 use crate::server::session::Session;
 use crate::wire::{Frame, Front, Splitter};
@@ -15,6 +17,14 @@ pub(crate) struct Busy {
     pub(crate) stop: Option<usize>,
 }
 
+/// A login of the pooler's under way.
+#[derive(Debug)]
+pub(crate) struct PoolerLogin {
+    pub(crate) proof: ClientLogin,
+    pub(crate) version: i32,
+    pub(crate) params: Vec<(String, String)>,
+}
+
 /// A process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -24,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) splitter: Splitter,
     /// From the end of the login on.
     pub(crate) session: Option<Session>,
+    /// While the pooler logs in.
+    pub(crate) login: Option<PoolerLogin>,
     pub(crate) pid: i32,
     pub(crate) key: [u8; 4],
     pub(crate) inbox: VecDeque<Front>,
@@ -43,6 +55,7 @@ impl Process {
             endpoint,
             splitter: Splitter::at_startup(),
             session: None,
+            login: None,
             pid,
             key,
             inbox: VecDeque::new(),

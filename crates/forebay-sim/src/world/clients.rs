@@ -129,6 +129,10 @@ impl World {
             }
             return;
         }
+        if is_login && code == "28P01" && self.clients[i].who.is_impostor {
+            self.clients[i].stage = Stage::Dismissed;
+            return self.clients[i].despair();
+        }
         if !self.is_excused(i, code, is_ours, is_login) {
             let waits = self.clients[i].mirror.awaited();
             return self.checks.fail(format!("client {i} got {code} without a reason: {words} ({waits})"));

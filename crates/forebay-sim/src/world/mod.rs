@@ -125,6 +125,7 @@ impl World {
         let mut scenario = Scenario::draw(&mut rng.fork(1));
         if options.is_direct {
             scenario.faults = Faults::default();
+            scenario.clients.iter_mut().for_each(|plan| plan.who.is_impostor = false);
         }
         let mut luck = rng.fork(2);
         let tables = Tables::build(scenario.config.clone(), None, &mut |out| luck.fill(out));
@@ -136,7 +137,7 @@ impl World {
         let clients = scenario.clients.iter().map(|plan| {
             let mut program = vec![crate::client::program::Step::Return];
             program.extend(plan.program.iter().cloned());
-            Actor::new(plan.who.clone(), program)
+            Actor::new(plan.who.clone(), program, luck.fork(u64::from(plan.who.id)))
         });
         let servers =
             scenario.targets.iter().map(|t| Server { is_down: false, processes_max: t.processes_max }).collect();

@@ -1,8 +1,11 @@
 //! The fake servers' part of the world: connections, processes, cancels, and the ledger of effects.
 
+use forebay_core::auth::{Account, ClientLogin, Step, salt_password};
+use forebay_core::config::AuthMethod;
+
 use crate::net::{End, LinkId};
 use crate::server::language::{Statement, statements};
-use crate::server::process::{Busy, Process};
+use crate::server::process::{Busy, PoolerLogin, Process};
 use crate::server::session::{Session, parameter_status, report};
 use crate::wire::{Body, Front, Opening, Tag};
 use crate::world::{Event, World};
@@ -23,6 +26,9 @@ impl World {
         loop {
             match self.processes[p].splitter.take() {
                 Ok(None) => break,
+                Ok(Some(frame)) if self.processes[p].login.is_some() => {
+                    self.log_in(p, |login| login.message(frame.kind, &frame.body));
+                }
                 Ok(Some(frame)) if self.processes[p].session.is_none() => {
                     match Opening::decode(&frame) {
                         Some(opening) => self.open_process(p, opening),
@@ -64,7 +70,41 @@ impl World {
                 self.cancel(pid, &key);
                 self.end_process(p);
             }
-            Opening::Startup { version, params } => self.start_session(p, version, params),
+            Opening::Startup { version, params } => self.begin_login(p, version, params),
+        }
+    }
+
+    /// Asks the pooler for its proof, as configured.
+    fn begin_login(&mut self, p: usize, version: i32, params: Vec<(String, String)>) {
+        self.processes[p].splitter.is_startup = false;
+        let user = params.iter().find(|(name, _)| name == "user").map(|(_, value)| value.clone()).unwrap_or_default();
+        let (method, credential) = (self.scenario.server_method, self.scenario.credential.clone());
+        let method = if self.is_direct { AuthMethod::Trust } else { method };
+        let tables = self.tables.clone();
+        let luck = &mut self.rng;
+        let account = Account::Secret(&credential);
+        let (login, step) = ClientLogin::begin(method, &user, account, None, &tables.mock, &mut |out| luck.fill(out));
+        self.processes[p].login = Some(PoolerLogin { proof: login, version, params });
+        self.log_in(p, |_| step);
+    }
+
+    fn log_in(&mut self, p: usize, next: impl FnOnce(&mut ClientLogin) -> Step) {
+        let link = self.processes[p].link;
+        let Some(PoolerLogin { proof, version, params }) = &mut self.processes[p].login else { return };
+        let mut step = next(proof);
+        if let Step::AskSaltedPassword { password, salt, iterations } = &step {
+            step = proof.salted(&salt_password(password, salt, *iterations));
+        }
+        let (version, params) = (*version, params.clone());
+        match step {
+            Step::Send(bytes) => self.write(link, 1, &bytes),
+            Step::Done { reply, .. } => {
+                self.processes[p].login = None;
+                self.write(link, 1, &reply);
+                self.start_session(p, version, params);
+            }
+            Step::Refused(refusal) => self.checks.fail(format!("a server refused the pooler: {}", refusal.reason)),
+            Step::AskSaltedPassword { .. } => self.checks.fail("a salted password was asked for twice".into()),
         }
     }
 
@@ -92,7 +132,6 @@ impl World {
         }
         bytes.extend(Body::default().int32(pid).bytes(&key).frame(b'K').encode());
         bytes.extend(Body::default().byte(b'I').frame(b'Z').encode());
-        self.processes[p].splitter.is_startup = false;
         self.processes[p].session = Some(session);
         self.write(link, 1, &bytes);
     }

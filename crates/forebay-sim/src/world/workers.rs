@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use forebay_core::auth::salt_password;
 use forebay_core::command::{Command, CommandId, Reply};
 use forebay_core::event::{Event as LogEvent, Field, Level};
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
@@ -391,6 +392,7 @@ impl World {
     }
 
     fn tell(&mut self, w: usize, to: WorkerId, message: Message<Handover>) {
+        self.trace.say(self.now, || format!("worker {w} tells worker {}: {message:?}", to.0));
         let after = self.draw(400);
         let at = (self.now + after).max(self.seats[w].told_at[usize::from(to.0)]);
         self.seats[w].told_at[usize::from(to.0)] = at;
@@ -467,7 +469,9 @@ fn answer(question: &Question) -> Answer {
     match question {
         Question::Secret { .. } => Answer::Secret(None),
         Question::Console { .. } => Answer::Failed("no console here".into()),
-        Question::SaltPassword { .. } => Answer::Failed("nobody salts here".into()),
+        Question::SaltPassword { password, salt, iterations } => {
+            Answer::SaltedPassword(salt_password(password, salt, *iterations))
+        }
     }
 }
 
