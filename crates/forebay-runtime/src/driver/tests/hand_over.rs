@@ -99,6 +99,8 @@ fn a_dead_id_reaches_nobody<B: Backend + 'static>() {
 fn a_paused_connection_is_read_when_it_is_resumed<B: Backend + 'static>() {
     let world = World::<B>::new(Role::Sink);
     let mut stream = TcpStream::connect(world.address).expect("accepted");
+    // Else the client's system waits for acknowledgements that are slow to come.
+    stream.set_nodelay(true).expect("set");
     let conn = world.wait(|seen| if let Seen::Accepted(conn, _) = seen { Some(*conn) } else { None });
     for round in 1..=20 {
         stream.write_all(&[7; 1000]).expect("written");
