@@ -28,7 +28,7 @@ if [ "${FUNCTIONS:-0}" -gt 0 ]; then
         valgrind --tool=callgrind --callgrind-out-file="$out/$kind" --toggle-collect='*Scene*transaction*' \
             "$program" "$kind" 1000 >/dev/null 2>&1
         # A function stands once for each file that was inlined into it.
-        callgrind_annotate --threshold=99.9 "$out/$kind" | grep -E '^ *[0-9,]+ \(' |
+        callgrind_annotate --auto=no --threshold=99.9 "$out/$kind" | grep -E '^ *[0-9,]+ \(' |
             sed -E 's/^ *([0-9,]+) \([^)]*\) *[^ ]*\.[a-zA-Z]+:/\1 /; s/ \[[^]]*\]$//' |
             awk '{ n = $1; gsub(",", "", n); $1 = ""; if (!/PROGRAM TOTALS/) sum[$0] += n }
                 END { for (name in sum) printf "%8.0f %s\n", sum[name] / 1000, name }' |
