@@ -27,7 +27,7 @@ Section = Mapping[str, Any]
 
 # Users of every test's configuration, and where it finds their secrets.
 KNOWN = (*USERS, "ops", "watcher", "postgres")
-SECRETS = {f"SECRET_{user}": PASSWORD.format(user) for user in KNOWN}
+SECRETS = {f"SECRET_{user}": PASSWORD.format(user) for user in (*KNOWN, "lookup")}
 
 
 @dataclass(frozen=True, slots=True)

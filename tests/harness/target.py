@@ -56,5 +56,9 @@ class Target:
     def wire(self, **parameters: str) -> Wire:
         """A session of the client that speaks frames."""
         wire = self.dial()
-        wire.log_in(user=self.user, database=self.dbname, password=self.password, **parameters)
+        try:
+            wire.log_in(user=self.user, database=self.dbname, password=self.password, **parameters)
+        except BaseException:
+            wire.close()
+            raise
         return wire

@@ -1,0 +1,203 @@
+"""The console, by psql's protocol and by drivers."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, asked, configuration
+from tests.harness.postgres import PASSWORD, Postgres
+from tests.harness.target import Target
+from tests.harness.wire import Frame, bind, execute, parse, query, row, sync
+
+SHOWS = ("pools", "clients", "servers", "databases", "stats", "config", "version", "help", "lists", "users", "state")
+
+
+def console(forebay: Forebay, user: str = "ops", dbname: str = "forebay") -> Target:
+    """Where the console is."""
+    return forebay.target.at(user=user, dbname=dbname, password=PASSWORD.format(user))
+
+
+def codes(frames: list[Frame]) -> list[str]:
+    """SQLSTATEs of errors."""
+    return [frame.fields["C"] for frame in frames if frame.tag == "E"]
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_every_show_answers(name: str, shared: Forebay) -> None:
+    """Exporters and people ask these."""
+    with shared.target.wire() as client:
+        client.ask(query("select 1"))
+        rows = shared.console(f"show {name}")
+    assert rows or name in ("help",)
+
+
+@pytest.mark.parametrize("dbname", ["forebay", "pgbouncer"])
+def test_psql_reads_the_console(dbname: str, shared: Forebay, server: Postgres) -> None:
+    """Operators type \\x and SHOW POOLS."""
+    done = subprocess.run(
+        [server.programs.path("psql"), "-X", console(shared, dbname=dbname).dsn(), "-c", "SHOW POOLS", "-c", "SHOW VERSION"],
+        capture_output=True, text=True, timeout=30, env=server.programs.environment, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cl_waiting" in done.stdout
+    assert "forebay" in done.stdout
+
+
+def test_a_driver_reads_the_console(shared: Forebay) -> None:
+    """psycopg with simple queries."""
+    connection = psycopg.connect(console(shared).dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor)
+    with connection:
+        names = [column.name for column in connection.execute("show databases").description or ()]
+        assert names[:2] == ["name", "host"]
+
+
+def test_the_console_takes_simple_queries_only(shared: Forebay) -> None:
+    """0A000, one for each Sync, and the session lives on."""
+    with console(shared).wire() as wire:
+        for _ in range(2):
+            frames = wire.ask(parse("", "show pools"), bind(), execute(), sync())
+            assert codes(frames) == ["0A000"]
+        assert asked(wire, "show version")
+
+
+def test_what_the_console_does_not_know_is_told(shared: Forebay) -> None:
+    """And the session lives on."""
+    with console(shared).wire() as wire:
+        assert codes(wire.ask(query("select 1"))) == ["42601"]
+        assert codes(wire.ask(query("show nonsense"))) == ["42601"]
+        assert codes(wire.ask(query("pause no_such_database"))) == ["3D000"]
+        assert asked(wire, "show version")
+
+
+def test_several_console_queries_in_one_write(shared: Forebay) -> None:
+    """Answers in order, each with its ReadyForQuery."""
+    with console(shared).wire() as wire:
+        wire.send(query("show version"), query("nonsense"), query("show pools"), query(""))
+        wire.ready(4)
+
+
+def test_viewers_may_look_but_not_touch(shared: Forebay) -> None:
+    """42501."""
+    with console(shared, "watcher").wire() as wire:
+        assert asked(wire, "show pools")
+        for command in ("pause", "kill app", "reload", "shutdown"):
+            assert codes(wire.ask(query(command))) == ["42501"]
+
+
+def test_others_are_not_let_in(shared: Forebay) -> None:
+    """Knowing a password of the database is not enough."""
+    with pytest.raises(AssertionError, match="42501"):
+        console(shared, "app").wire()
+
+
+def test_pause_holds_requests_and_resume_lets_them_go(start: Start, server: Postgres, variant: Variant) -> None:
+    """PAUSE waits for transactions to end; nothing is refused meanwhile."""
+    forebay = start(configuration(server, variant))
+    with forebay.target.wire() as busy, forebay.target.wire() as late:
+        busy.ask(query("begin"))
+        pause = threading.Thread(target=forebay.console, args=("pause app",))
+        pause.start()
+        until(lambda: any(r["paused"] == "1" for r in forebay.console("show databases")), within_s=5, what="PAUSE began")
+        late.send(query("select 'after'"))
+        assert pause.is_alive()
+        busy.ask(query("commit"))
+        pause.join(5)
+        assert not pause.is_alive()
+        until(lambda: not forebay.console("show servers"), within_s=5, what="servers are closed")
+        forebay.console("resume app")
+        assert [row(frame) for frame in late.ready() if frame.tag == "D"] == [["after"]]
+
+
+def test_kill_ends_the_clients_of_a_database(start: Start, server: Postgres, variant: Variant) -> None:
+    """57P01, and what waits for RESUME comes later."""
+    forebay = start(configuration(server, variant, databases={"app": {}, "b": {"dbname": "elsewhere"}}))
+    with forebay.target.wire() as killed, forebay.target.at(dbname="b").wire() as spared:
+        killed.ask(query("begin"))
+        forebay.console("kill app")
+        assert codes(killed.rest()) == ["57P01"]
+        assert spared.value("select 1") == "1"
+        forebay.console("resume app")
+        with forebay.target.wire() as again:
+            assert again.value("select 1") == "1"
+
+
+def test_kill_client_ends_one(start: Start, server: Postgres, variant: Variant) -> None:
+    """By the id that SHOW CLIENTS prints; its transaction is rolled back."""
+    forebay = start(configuration(server, variant))
+    with forebay.target.wire(application_name="victim") as victim, forebay.target.wire() as spared:
+        victim.ask(query("begin"))
+        (found,) = [r for r in forebay.console("show clients") if r["application_name"] == "victim"]
+        forebay.console(f"kill_client {found['ptr']}")
+        assert codes(victim.rest()) == ["57P01"]
+        assert spared.value("select 1") == "1"
+
+
+def test_shutdown_by_the_console_ends_in_order(start: Start, server: Postgres, variant: Variant) -> None:
+    """Exit status 0, no error in the log."""
+    forebay = start(configuration(server, variant))
+    with console(forebay).wire() as wire:
+        wire.send(query("shutdown"))
+        wire.rest()
+    assert forebay.process is not None
+    assert forebay.process.wait(timeout=15) == 0
+    forebay.process = None
+
+
+@pytest.mark.parametrize("moment", ["idle", "in a transaction"])
+def test_a_drain_lets_transactions_end(moment: str, start: Start, server: Postgres, variant: Variant) -> None:
+    """TERM: those between transactions leave at once, others when they are done."""
+    forebay = start(configuration(server, variant))
+    with forebay.target.wire() as wire:
+        if moment == "idle":
+            forebay.send_signal(signal.SIGTERM)
+            assert codes(wire.rest()) == ["57P01"]
+        else:
+            wire.ask(query("begin"))
+            wire.ask(query("insert into scratch values (71, 'drained')"))
+            forebay.send_signal(signal.SIGTERM)
+            until(lambda: forebay.events("stopping"), within_s=5, what="it drains")
+            wire.send(query("rollback"))
+            assert [frame.tag for frame in wire.ready()] == ["C", "Z"]
+            assert codes(wire.rest()) == ["57P01"]
+        assert forebay.process is not None
+        assert forebay.process.wait(timeout=10) == 0
+        forebay.process = None
+
+
+def test_metrics_are_served(shared: Forebay) -> None:
+    """Prometheus, and the probes of an orchestrator."""
+    with shared.target.wire() as wire:
+        wire.ask(query("select 1"))
+    text = shared.metrics()
+    assert "forebay_" in text
+    assert shared.metrics("/livez")
+    assert shared.metrics("/readyz")
+
+
+def numbers(rows: list[dict[str, Any]], column: str) -> int:
+    """The sum of a column."""
+    return sum(int(row[column] or 0) for row in rows)
+
+
+def test_counters_count(shared: Forebay) -> None:
+    """SHOW STATS must be right before anybody decides by it."""
+
+    def transactions() -> int:
+        return numbers([r for r in shared.console("show stats") if r["database"] == "wide"], "total_xact_count")
+
+    before = transactions()
+    with shared.target.at(dbname="wide").wire() as wire:
+        for _ in range(10):
+            wire.ask(query("select 1"))
+        wire.ask(query("begin"))
+        wire.ask(query("select 1"))
+        wire.ask(query("commit"))
+    assert transactions() - before == 11

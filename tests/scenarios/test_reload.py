@@ -1,0 +1,126 @@
+"""A reload applies a configuration whole, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.wire import query
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+
+def mode(forebay: Forebay, dbname: str = "app") -> str | None:
+    """The pool mode in force, as the console says."""
+    return next((row["pool_mode"] for row in forebay.console("show databases") if row["name"] == dbname), None)
+
+
+def test_a_changed_setting_is_applied(start: Start, server: Postgres, variant: Variant) -> None:
+    """HUP, with the difference in the log; clients notice nothing."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1, "query_wait_timeout": "200ms"}}))
+    with forebay.target.wire() as holder, forebay.target.wire() as waiter:
+        holder.ask(query("begin"))
+        assert [frame.fields["C"] for frame in waiter.ask(query("select 1")) if frame.tag == "E"] == ["53300"]
+        told = forebay.reload(configuration(server, variant, databases={"app": {"pool_size": 2}}))
+        assert told["event"] == "reload"
+        assert any("pool_size" in str(line) for line in forebay.events("setting_changed"))
+        assert waiter.value("select 1") == "1"
+        holder.ask(query("commit"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"server_defaults": {"pool_size": 3, "no_such_setting": 1}},
+        {"server_defaults": {"pool_size": 0}},
+        {"listen": {"tls.certificate": "not-there.crt", "tls.key": "not-there.key"}},
+        {"auth": {"type": "trust-me"}},
+        {"log": {"file": "/nonexistent/folder/log"}},
+    ],
+    ids=["unknown", "range", "certificate", "choice", "log_file"],
+)
+def test_a_broken_configuration_changes_nothing(
+    broken: dict[str, Any], start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Row 32: the good half of a broken file must not be applied."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_mode": "transaction"}}))
+    databases = {"app": {"pool_mode": "session"}, "new": {}}
+    with forebay.target.wire() as client:
+        assert forebay.reload(configuration(server, variant, databases=databases, **broken))["event"] == "reload_refused"
+        assert client.value("select 1") == "1"
+    assert mode(forebay) == "transaction"
+    assert mode(forebay, "new") is None
+
+
+def test_text_that_is_no_toml_changes_nothing(start: Start, server: Postgres, variant: Variant) -> None:
+    """With the line in the log."""
+    forebay = start(configuration(server, variant))
+    forebay.path.write_text("[listen\nport = ")
+    assert forebay.reload()["event"] == "reload_refused"
+    assert any(":1:" in str(line.get("at")) for line in forebay.events("config_finding"))
+    with forebay.target.wire() as client:
+        assert client.value("select 1") == "1"
+
+
+def test_databases_come_and_go(start: Start, server: Postgres, variant: Variant) -> None:
+    """A removed one ends its clients with 57P01; the others live on."""
+    databases: dict[str, dict[str, Any]] = {"app": {}, "old": {"dbname": "elsewhere"}}
+    forebay = start(configuration(server, variant, databases=databases))
+    with forebay.target.wire() as stays, forebay.target.at(dbname="old").wire() as goes:
+        assert goes.value("select current_database()") == "elsewhere"
+        assert stays.value("select 1") == "1"
+        del databases["old"]
+        databases["new"] = {"dbname": "elsewhere"}
+        assert forebay.reload(configuration(server, variant, databases=databases))["event"] == "reload"
+        goes.send(query("select 1"))
+        assert [frame.fields["C"] for frame in goes.rest() if frame.tag == "E"] == ["57P01"]
+        assert stays.value("select 1") == "1"
+        with forebay.target.at(dbname="new").wire() as fresh:
+            assert fresh.value("select current_database()") == "elsewhere"
+
+
+def test_a_moved_database_is_reached_at_its_new_place(start: Start, server: Postgres, variant: Variant) -> None:
+    """Old servers are closed as they come free; no transaction is cut."""
+    forebay = start(configuration(server, variant, databases={"app": {"dbname": "app"}}))
+    with forebay.target.wire() as client:
+        client.ask(query("begin"))
+        forebay.reload(configuration(server, variant, databases={"app": {"dbname": "elsewhere"}}))
+        with forebay.target.wire() as fresh:
+            until(lambda: fresh.value("select current_database()") == "elsewhere", within_s=5, what="it moved")
+        client.send(query("commit"))
+        client.read_until("C")
+
+
+def test_reload_by_the_console(start: Start, server: Postgres, variant: Variant) -> None:
+    """RELOAD says whether it worked."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_mode": "transaction"}}))
+    forebay.write(configuration(server, variant, databases={"app": {"pool_mode": "session"}}))
+    forebay.console("reload")
+    assert mode(forebay) == "session"
+    forebay.path.write_text("nonsense")
+    with pytest.raises(AssertionError, match="55000"):
+        forebay.console("reload")
+    assert mode(forebay) == "session"
+
+
+def test_reloads_under_load_disturb_nobody(start: Start, server: Postgres, variant: Variant) -> None:
+    """Twenty in a row."""
+    small, large = ({"app": {"pool_size": size}} for size in (1, 4))
+    forebay = start(configuration(server, variant, databases=large))
+    wires = [forebay.target.wire() for _ in range(8)]
+    try:
+        for turn in range(20):
+            for i, wire in enumerate(wires):
+                wire.send(query(f"select '{turn}.{i}'"))
+            forebay.reload(configuration(server, variant, databases=small if turn % 2 else large))
+            for i, wire in enumerate(wires):
+                frames = wire.ready()
+                assert frames[1].body.endswith(f"{turn}.{i}".encode()), frames
+    finally:
+        for wire in wires:
+            wire.close()
