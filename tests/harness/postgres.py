@@ -202,6 +202,7 @@ class Postgres:
         for dbname in ("app", "elsewhere"):
             with self.target.connect(user="postgres", dbname=dbname, autocommit=True) as admin:
                 admin.execute(SCHEMA)  # type: ignore[arg-type]
+                admin.execute(f"grant create on database {dbname} to public")  # type: ignore[arg-type]
 
     @property
     def target(self) -> Target:

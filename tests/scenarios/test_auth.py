@@ -13,6 +13,7 @@ from forebay._engine import scram_verifier
 
 from tests.conftest import Start
 from tests.harness.certificates import Pair
+from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import PASSWORD, Postgres
 from tests.harness.target import Target
@@ -40,10 +41,19 @@ def known(user: str, target: Target, **options: Any) -> str | None:
 def refusal(target: Target) -> tuple[str, str]:
     """SQLSTATE-bearing words of a refused login: severity, and text without the user's name."""
     with pytest.raises(psycopg.OperationalError) as raised:
-        target.connect()
+        target.connect().close()
     words = str(raised.value).partition("FATAL:")[2]
     assert words, raised.value
     return "FATAL", words.replace(target.user, "?").strip()
+
+
+def lets_in(target: Target) -> bool:
+    """Whether a login succeeds."""
+    try:
+        target.connect().close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -186,16 +196,10 @@ def test_a_changed_password_is_taken_over_after_the_cache_time(
         try:
             sections = looked_up(server, variant, query=QUERY, user="lookup", cache_for="100ms", cache_negative_for="0s")
             target = start(sections).target.at(user="rotating")
-            target.at(password="first").connect().close()
+            assert lets_in(target.at(password="first"))
             admin.rows("alter role rotating password 'second'")
-            deadline = time.monotonic() + 5
-            while True:
-                try:
-                    target.at(password="second").connect().close()
-                    break
-                except psycopg.OperationalError:
-                    assert time.monotonic() < deadline
-            refusal(target.at(password="first"))
+            until(lambda: lets_in(target.at(password="second")), within_s=5, what="the new password works")
+            until(lambda: not lets_in(target.at(password="first")), within_s=5, what="the old one does not")
         finally:
             admin.rows("drop role rotating")
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import Start
 from tests.harness.deadline import until
-from tests.harness.pooler import Forebay
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
 from tests.harness.target import Target
 from tests.harness.wire import Wire, bind, copy_data, execute, flush, parse, query, sync, terminate
 
@@ -183,3 +185,16 @@ def test_clients_that_come_and_go_leave_nothing_behind(shared: Forebay) -> None:
     rounds(200)
     until(lambda: clients() == 0, within_s=5, what="all have left")
     until(lambda: shared.files() <= before, within_s=5, what=f"descriptors are back at {before}")
+
+
+@pytest.mark.variants("uring-2", "epoll-2")
+def test_clients_that_leave_at_once_strand_nobody(start: Start, server: Postgres, variant: Variant) -> None:
+    """A server on its way to another worker's client that is gone must find the next one who waits."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    for _ in range(15):
+        for number in range(20):
+            with forebay.target.wire() as hasty:
+                hasty.send(query("select 1"), *([terminate()] if number % 2 else []))
+        with forebay.target.wire() as other:
+            other.socket.settimeout(5)
+            assert other.value("select 'served'") == "served"

@@ -271,7 +271,7 @@ def test_servers_of_a_user_are_limited_over_all_databases(start: Start, server: 
 
 def test_a_minimum_of_servers_is_open_from_the_start(start: Start, server: Postgres, variant: Variant) -> None:
     """For a database with a forced user: the first client waits for nothing."""
-    databases = {"app": {"pool_size": 5, "min_pool_size": 3, "user": "gone"}}
+    databases = {"app": {"pool_size": 5, "min_pool_size": 3, "user": "gone", "secret": {"env": "SECRET_gone"}}}
     start(configuration(server, variant, databases=databases))
     with server.target.at(user="postgres").wire() as watcher:
         until(lambda: watcher.value(OPEN) == "3", within_s=5, what="three servers are open")

@@ -117,7 +117,8 @@ def test_reloads_under_load_disturb_nobody(start: Start, server: Postgres, varia
         for turn in range(20):
             for i, wire in enumerate(wires):
                 wire.send(query(f"select '{turn}.{i}'"))
-            forebay.reload(configuration(server, variant, databases=small if turn % 2 else large))
+            forebay.write(configuration(server, variant, databases=small if turn % 2 else large))
+            forebay.console("reload")
             for i, wire in enumerate(wires):
                 frames = wire.ready()
                 assert frames[1].body.endswith(f"{turn}.{i}".encode()), frames

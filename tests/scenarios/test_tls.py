@@ -38,7 +38,7 @@ def encrypted(target: Target, **options: Any) -> bool:
 def refused(target: Target, **options: Any) -> str:
     """The words of a refused connection."""
     with pytest.raises(psycopg.OperationalError) as raised:
-        target.connect(**options)
+        target.connect(**options).close()
     return str(raised.value)
 
 

@@ -120,7 +120,7 @@ def test_statements_follow_to_a_server_that_lacks_them(shared: Forebay) -> None:
         assert client.value(PID) != before
 
 
-def test_a_shared_statement_sees_each_clients_search_path(shared: Forebay, direct: object) -> None:
+def test_a_shared_statement_sees_each_clients_search_path(shared: Forebay) -> None:
     """One text, two schemas: the plan of one client must not read the table of another."""
     with shared.target.wire() as setup:
         for schema in ("left_side", "right_side"):
