@@ -31,6 +31,8 @@ struct Tap {
     /// The client that it serves or served last, and in which session.
     owner: Option<u32>,
     session: u64,
+    /// The last whole message to it was of a COPY.
+    ends_in_copy: bool,
     /// Messages of a new client may come.
     is_free: bool,
     is_closed: bool,
@@ -43,8 +45,8 @@ struct Cancel {
     is_forged: bool,
     /// What its client waited for when it reached the pooler: all that it may stop.
     aims: Option<Vec<Tag>>,
-    /// How many ReadyForQuery its client had got by then.
-    readies: u64,
+    /// Which ReadyForQuery its client waited for by then: those that it had got, and would get.
+    readies: std::ops::RangeInclusive<u64>,
     has_hit: bool,
 }
 
@@ -100,6 +102,12 @@ impl Checks {
         std::mem::take(&mut self.new_leases)
     }
 
+    /// Whether nothing but messages of a COPY can be under way to the server. Once the COPY has failed they earn no
+    /// reply and disturb nobody.
+    pub(crate) fn ends_in_copy(&self, link: LinkId) -> bool {
+        self.taps.get(&link).is_some_and(|tap| tap.ends_in_copy && tap.splitter.is_empty())
+    }
+
     /// Bytes that a worker sends to a server. `is_quiet`: all replies to what was sent before have reached the worker,
     /// and the session is at rest. `is_dead`: the worker cannot know yet that nobody reads.
     pub(crate) fn sent_to_server(
@@ -115,6 +123,7 @@ impl Checks {
             pool: None,
             owner: None,
             session: 0,
+            ends_in_copy: false,
             is_free: true,
             is_closed: false,
         });
@@ -136,9 +145,13 @@ impl Checks {
                 }
                 continue;
             }
+            tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
             let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
             served.insert(tag.client);
             if tap.owner == Some(tag.client) {
+                if tap.is_free {
+                    tap.session = self.sessions.get(&tag.client).copied().unwrap_or(0);
+                }
                 tap.is_free = false;
                 continue;
             }
@@ -237,7 +250,7 @@ impl Checks {
 
     /// A client sends a cancel request. Returns its number.
     pub(crate) fn cancel_sent(&mut self, client: usize, is_forged: bool) -> usize {
-        self.cancels.push(Cancel { client: client as u32, is_forged, aims: None, readies: 0, has_hit: false });
+        self.cancels.push(Cancel { client: client as u32, is_forged, aims: None, readies: 0..=0, has_hit: false });
         self.cancels.len() - 1
     }
 
@@ -247,21 +260,23 @@ impl Checks {
     }
 
     /// A cancel request reached the pooler, while its client waits for replies to `tags`.
-    pub(crate) fn cancel_arrived(&mut self, number: usize, tags: Vec<Tag>, readies: u64) {
+    pub(crate) fn cancel_arrived(&mut self, number: usize, tags: Vec<Tag>, readies: std::ops::RangeInclusive<u64>) {
+        // It may come in pieces; the last one is what the pooler can act on.
         let cancel = &mut self.cancels[number];
-        if cancel.aims.is_none() {
-            (cancel.aims, cancel.readies) = (Some(tags), readies);
-        }
+        (cancel.aims, cancel.readies) = (Some(tags), readies);
     }
 
     /// A cancel stopped the statement with that tag, on the server at `link`.
     pub(crate) fn cancel_hit(&mut self, link: LinkId, tag: Option<Tag>) {
-        let Some(tag) = tag else { return self.fail("a cancel stopped a statement of nobody".into()) };
-        let leased_in = self.taps.get(&link).map(|tap| tap.session);
-        if leased_in.is_some() && leased_in != self.sessions.get(&tag.client).copied() {
+        let last = self.taps.get(&link).and_then(|tap| tap.owner.map(|owner| (owner, tap.session)));
+        if let Some((owner, session)) = last
+            && tag.is_none_or(|tag| tag.client == owner)
+            && self.sessions.get(&owner) != Some(&session)
+        {
             // Its client has left: the pooler stops what it left behind.
             return;
         }
+        let Some(tag) = tag else { return self.fail("a cancel stopped a statement of nobody".into()) };
         let is_it = |c: &&mut Cancel| !c.is_forged && !c.has_hit && c.aims.as_ref().is_some_and(|a| a.contains(&tag));
         match self.cancels.iter_mut().find(is_it) {
             Some(cancel) => cancel.has_hit = true,
@@ -273,7 +288,7 @@ impl Checks {
     pub(crate) fn has_cancelled(&self, client: usize, tags: &[Tag], readies: u64) -> bool {
         let own = self.cancels.iter().filter(|c| !c.is_forged && c.client == client as u32);
         own.filter_map(|c| c.aims.as_ref().map(|aims| (c, aims)))
-            .any(|(c, aims)| c.readies == readies || aims.iter().any(|aim| tags.contains(aim)))
+            .any(|(c, aims)| c.readies.contains(&readies) || aims.iter().any(|aim| tags.contains(aim)))
     }
 
     /// Effects became permanent on a server.

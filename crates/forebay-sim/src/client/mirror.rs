@@ -87,6 +87,12 @@ impl Mirror {
         self.batch.iter().copied().chain(pending).collect()
     }
 
+    /// How many messages that end a request have been sent and not been looked at yet.
+    pub(crate) fn requests_under_way(&self) -> u64 {
+        let is_end = |m: &&Front| matches!(m, Front::Sync | Front::Query(_) | Front::Function { .. });
+        self.pending.iter().filter(is_end).count() as u64
+    }
+
     /// Judges a message from the pooler.
     pub(crate) fn judge(&mut self, frame: &Frame) -> Verdict {
         self.settle();

@@ -67,10 +67,14 @@ impl Process {
 
     /// Whether nothing of a request is left in it: what a server must be like when its client changes.
     pub(crate) fn is_clean(&self) -> bool {
-        self.inbox.is_empty()
-            && self.busy.is_none()
+        self.inbox.is_empty() && self.busy.is_none() && self.splitter.is_empty() && self.is_idle_but_for_input()
+    }
+
+    /// The same, whatever it still has to read.
+    pub(crate) fn is_idle_but_for_input(&self) -> bool {
+        let is_copy = |busy: &Busy| matches!(busy.message, Front::CopyData(_) | Front::CopyDone | Front::CopyFail(_));
+        self.busy.as_ref().is_none_or(is_copy)
             && self.held.is_empty()
-            && self.splitter.is_empty()
             && self.session.as_ref().is_none_or(Session::is_clean)
     }
 

@@ -185,7 +185,8 @@ impl World {
     /// A cancel request has reached its goal: what its client waits for at this time is all that it may stop.
     pub(crate) fn note_aims(&mut self, number: usize) {
         let mirror = &self.clients[self.checks.canceller(number)].mirror;
-        self.checks.cancel_arrived(number, mirror.tags_under_way(), mirror.readies);
+        let readies = mirror.readies..=mirror.readies + mirror.requests_under_way();
+        self.checks.cancel_arrived(number, mirror.tags_under_way(), readies);
     }
 
     /// A cancel request of a client sets out to some worker.

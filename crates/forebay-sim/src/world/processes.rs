@@ -241,7 +241,10 @@ impl World {
 
     /// What a worker sends to a server: whose is it, and may it be sent at this time?
     pub(crate) fn check_lease(&mut self, link: LinkId, p: usize, bytes: &[u8]) {
-        let is_quiet = self.processes[p].is_clean() && self.links[link.0].halves.iter().all(|h| h.is_quiet());
+        let process = &self.processes[p];
+        let is_rest_idle = self.checks.ends_in_copy(link) && process.is_idle_but_for_input();
+        let [to, back] = &self.links[link.0].halves;
+        let is_quiet = back.is_quiet() && (is_rest_idle || (to.is_quiet() && process.is_clean()));
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
         self.checks.sent_to_server(link, is_quiet, is_dead, bytes, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {

@@ -319,6 +319,11 @@ impl World {
                 self.trace.say(self.now, || format!("worker {w} closes link {} {how:?}", link.0));
                 self.checks.closed(link);
                 let side = self.side_of(link, w);
+                if let End::Client(i) = self.links[link.0].ends[1 - side]
+                    && self.clients[i].link == Some(link)
+                {
+                    self.checks.session_ends(i);
+                }
                 self.leave(link, side, how == Close::Now);
             }
             Op::Forget => {}
