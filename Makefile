@@ -54,7 +54,7 @@ $(VENV)/.lint: pyproject.toml tools/requirements.py | $(BIN)/python
 test: test-rust test-python ## every test but those marked slow
 
 test-rust:
-	cargo test --workspace --quiet $(CARGO_TEST_ARGS)
+	cargo test --workspace --features forebay-sim/planted-bugs --quiet $(CARGO_TEST_ARGS)
 
 test-python: $(ENGINE) $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
@@ -113,7 +113,7 @@ $(VENV)/.wheel: | $(VENV)/.maturin
 TARGET ?= x86_64-unknown-linux-gnu
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## dist/forebay-*.whl for Linux (manylinux_2_28)
-	$(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
 
 .PHONY: clean
 clean: ## what was built; .cache (downloads) and the state of `make run` stay

@@ -135,6 +135,8 @@ impl<I: Io> Worker<I> {
             // Its next request may have waited for this.
             self.clients[client_key].is_held = false;
             self.ready.push_back(client_key);
+        } else {
+            self.freed.push(server);
         }
     }
 }

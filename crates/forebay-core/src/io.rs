@@ -91,6 +91,8 @@ pub struct TlsInfo {
     /// The server certificate's hash for `tls-server-end-point` (RFC 5929), of our certificate in the
     /// accepting role, of the peer's in the connecting one. Empty where its signature algorithm has none.
     pub certificate_hash: Arc<[u8]>,
+    /// The common name in the peer's certificate, which a known authority has signed; `None`: it showed none.
+    pub peer_name: Option<Arc<str>>,
     /// As OpenSSL names it, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`, for SHOW CLIENTS.
     pub description: Arc<str>,
 }

@@ -57,7 +57,9 @@ impl<I: Io> Worker<I> {
         let Some(client) = self.clients.get_mut(key) else { return };
         let conn = client.conn;
         client.state = ClientState::Leaving;
-        self.close_conn(io, conn, Close::AfterSend);
+        if !client.is_gone {
+            self.close_conn(io, conn, Close::AfterSend);
+        }
         self.forget_client(io, key, reason);
     }
 
@@ -71,6 +73,13 @@ impl<I: Io> Worker<I> {
 
     /// The client's connection ended.
     pub(crate) fn client_closed(&mut self, io: &mut I, key: ClientKey, by: ClosedBy) {
+        let client = &mut self.clients[key];
+        let is_kept = matches!(client.state, ClientState::Waiting | ClientState::Active) && !client.carry.is_empty();
+        if by == ClosedBy::Peer && is_kept && client.has_said_goodbye() {
+            // As PostgreSQL, which reads all that was sent before it sees the end of the connection.
+            client.is_gone = true;
+            return;
+        }
         match by {
             ClosedBy::Peer => self.forget_client(io, key, "closed by the client"),
             ClosedBy::Error(cause) => self.forget_client(io, key, &cause),
@@ -178,6 +187,10 @@ impl<I: Io> Worker<I> {
             server.is_finishing = false;
             server.since = now;
         }
+        if server.cancels > 0 {
+            // The cancel would hit our own statement: it goes on when the cancel has ended.
+            return;
+        }
         if server.state == ServerState::Cleaning && is_left_open && !planted(Bug::ServerNeverCleaned) {
             self.send_own(io, key, Own::Rollback, "ROLLBACK");
         }
@@ -193,7 +206,10 @@ impl<I: Io> Worker<I> {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
                 self.open_failed(io, key, &cause);
             }
-            _ => self.server_lost(io, key, &cause),
+            _ => {
+                self.not_lent(io, key);
+                self.server_lost(io, key, &cause);
+            }
         }
     }
 

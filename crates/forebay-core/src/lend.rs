@@ -49,7 +49,10 @@ impl<I: Io> Worker<I> {
             if is_wanted_here { None } else { self.pool(id).idle.pop_front() }
         });
         match server {
-            Some(key) => self.detach(io, key),
+            Some(key) => {
+                self.servers[key].asked_by = Some(worker);
+                self.detach(io, key);
+            }
             None => io.tell(worker, Message::NoneIdle(name)),
         }
     }
@@ -64,6 +67,15 @@ impl<I: Io> Worker<I> {
         io.detach(conn);
     }
 
+    /// A server that was to leave stays, or is gone: whoever asked for it asks again.
+    pub(crate) fn not_lent(&mut self, io: &mut I, key: ServerKey) {
+        let server = &mut self.servers[key];
+        if let Some(asker) = server.asked_by.take() {
+            let pool = &self.pools[server.pool.0 as usize];
+            io.tell(asker, Message::NoneIdle((pool.database.clone(), pool.user.clone())));
+        }
+    }
+
     /// The connection is out: it goes to the worker whose waiter waits longest, or back to us.
     pub(crate) fn server_detached(&mut self, io: &mut I, key: ServerKey, handover: I::Handover) {
         let me = self.id;
@@ -71,8 +83,12 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;
+        let name = (pool.database.clone(), pool.user.clone());
         let to = pool.shared.worker_with_oldest_waiter(me).map_or(me, |(worker, _)| worker);
-        let lent = lent(server, (pool.database.clone(), pool.user.clone()));
+        if let Some(asker) = server.asked_by.filter(|asker| *asker != to) {
+            io.tell(asker, Message::NoneIdle(name.clone()));
+        }
+        let lent = lent(server, name);
         if to == me {
             self.borrow(io, lent, handover);
         } else {

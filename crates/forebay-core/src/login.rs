@@ -145,6 +145,10 @@ impl<I: Io> Worker<I> {
             Ok(asked) => asked,
             Err(report) => return self.refuse_and_close(io, key, *report),
         };
+        let has_name = |tls: &TlsInfo| tls.peer_name.as_deref() == Some(&*asked.user);
+        if mode == Some(TlsMode::VerifyFull) && self.clients[key].tls.as_deref().is_some_and(|tls| !has_name(tls)) {
+            return self.refuse_and_close(io, key, errors::client_certificate_required());
+        }
         let is_console = CONSOLE_NAMES.contains(&&*asked.database)
             && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
         let wanted = self.images.intern(&asked.parameters);

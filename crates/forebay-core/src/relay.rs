@@ -189,8 +189,12 @@ impl<I: Io> Worker<I> {
                 return Alone::Stop;
             }
             tag::SYNC => {
-                client.is_skipping = false;
                 let mut out = std::mem::take(&mut self.scratch);
+                if !std::mem::take(&mut client.is_skipping)
+                    && let Some(refusal) = client.refusal.take()
+                {
+                    encode(&mut out, &refusal.report, Severity::Error);
+                }
                 write::ready_for_query(&mut out, IDLE);
                 self.send_to_client(io, key, &out);
                 out.clear();
@@ -287,7 +291,7 @@ impl<I: Io> Worker<I> {
         }
         let mut batch = crate::session::batch::Batch::default();
         let client = self.clients.get_mut(key);
-        let client_conn = client.as_ref().map(|c| c.conn);
+        let client_conn = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
         Relaying { server, client, images: &mut self.images, batch: &mut batch }.settle();
         if let Some(conn) = client_conn {
             let bytes = batch.send(io, conn, None, &[]);
@@ -308,7 +312,11 @@ impl<I: Io> Worker<I> {
                 self.handshake_goes_on(io, key);
                 return;
             }
-            ServerState::Detaching => self.servers[key].enter(ServerState::Idle, self.now),
+            ServerState::Detaching => {
+                // It stays, and is offered again when what it says has been read.
+                server.enter(ServerState::Busy, self.now);
+                self.not_lent(io, key);
+            }
             _ => {}
         }
         if self.servers[key].carry.is_empty() {
@@ -348,12 +356,12 @@ impl<I: Io> Worker<I> {
                 at += n;
                 continue;
             }
-            let head = match frame::head(&data[at..], u32::MAX) {
+            let head = match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
-                Err(_) => {
+                Err(error) => {
                     self.flush_to_client(io, key, &mut batch, buf, data);
-                    self.server_in_doubt(io, key, "a message of impossible length");
+                    self.reply_fault(io, key, error);
                     break;
                 }
             };
@@ -383,6 +391,16 @@ impl<I: Io> Worker<I> {
         at
     }
 
+    /// A server said what can't be believed, or more than is allowed.
+    fn reply_fault(&mut self, io: &mut I, key: ServerKey, error: FrameError) {
+        if let (FrameError::TooLong { bytes, max }, Some(client)) = (error, self.servers[key].client) {
+            self.refuse_and_close(io, client, errors::message_too_large(bytes, max));
+        }
+        if self.servers.get(key).is_some() {
+            self.server_in_doubt(io, key, &error.to_string());
+        }
+    }
+
     fn flush_to_client(
         &mut self,
         io: &mut I,
@@ -392,7 +410,8 @@ impl<I: Io> Worker<I> {
         data: &[u8],
     ) {
         let Some(server) = self.servers.get_mut(key) else { return };
-        let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) else {
+        let reader = server.client.and_then(|c| self.clients.get_mut(c)).filter(|c| !c.is_gone);
+        let Some(client) = reader else {
             batch.clear();
             return;
         };
@@ -408,6 +427,9 @@ impl<I: Io> Worker<I> {
     /// Bytes of our own for a client.
     pub(crate) fn send_to_client(&mut self, io: &mut I, key: ClientKey, bytes: &[u8]) {
         let client = &mut self.clients[key];
+        if client.is_gone {
+            return;
+        }
         client.unsent += bytes.len();
         io.send(client.conn, &[crate::io::Slice::Bytes(bytes)]);
     }
@@ -464,7 +486,7 @@ impl<I: Io> Worker<I> {
         let is_deaf = client.unsent > limits.relay_bytes_max as usize && client.server.is_none();
         let is_too_much = server_unsent > limits.relay_bytes_max as usize
             || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);
-        if is_too_much != client.is_paused {
+        if is_too_much != client.is_paused && !client.is_gone {
             client.is_paused = is_too_much;
             if is_too_much { io.pause_read(client.conn) } else { io.resume_read(client.conn) }
         }

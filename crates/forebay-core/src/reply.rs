@@ -301,17 +301,24 @@ impl Relaying<'_> {
         };
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
+        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare))) {
+            return (Verdict::Drop, Next::Continue);
+        }
+        let lower = name.to_ascii_lowercase();
+        let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
+        let over_default = (!is_default).then_some(&*value);
+        if is_settable(&name) {
+            // Also what a client that has left did, or our ROLLBACK undid: the next client must not see it.
+            self.server.set = self.images.with(&self.server.set, &lower, over_default);
+        }
         if !self.is_for_client() {
             return (Verdict::Drop, Next::Continue);
         }
-        let Some(client) = &mut self.client else { return (Verdict::Drop, Next::Continue) };
-        client.seen = self.images.with(&client.seen, &name, Some(&value));
-        if is_settable(&name) {
-            let lower = name.to_ascii_lowercase();
-            let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
-            let value = (!is_default).then_some(&*value);
-            client.wanted = self.images.with(&client.wanted, &lower, value);
-            self.server.set = self.images.with(&self.server.set, &lower, value);
+        if let Some(client) = &mut self.client {
+            client.seen = self.images.with(&client.seen, &name, Some(&value));
+            if is_settable(&name) {
+                client.wanted = self.images.with(&client.wanted, &lower, over_default);
+            }
         }
         (Verdict::Pass, Next::Continue)
     }

@@ -220,6 +220,8 @@ impl Forwarding<'_> {
         let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
         match self.server.statements.find(&statement, segment) {
             Presence::Unconfirmed => Step::Hold,
+            // What is on its way may fail the transaction, and then the answer is another.
+            Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Step::Hold,
             Presence::Present if self.server.status == TransactionStatus::Failed && !statement.ends_transaction() => {
                 // The server says that the transaction has failed; the statement stays as it is.
                 let change = self.change(parse.name, Some(statement.clone()), segment);
@@ -228,8 +230,6 @@ impl Forwarding<'_> {
                 self.server.expect.push_back(expect);
                 renamed
             }
-            // What is on its way may fail the transaction, and then the answer is another.
-            Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Step::Hold,
             Presence::Present => {
                 let change = self.change(parse.name, Some(statement), segment);
                 self.server.expect.push_back(Expect::Answer { tag: reply::PARSE_COMPLETE, change });

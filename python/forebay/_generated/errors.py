@@ -405,7 +405,7 @@ def client_certificate_required() -> LoginError:
         severity="FATAL",
         message="a valid client certificate is required",
         detail=None,
-        hint="Give the client a certificate that listen.tls.ca signed (sslcert, sslkey). (FB607)",
+        hint="Give the client a certificate that listen.tls.ca signed (sslcert, sslkey), with verify-full one for this user. (FB607)",
     )
 
 

@@ -184,7 +184,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="client_tls_sslmode",
         field="tls.mode",
-        doc="prefer: TLS if the client asks for it; require: TLS only; verify-ca, verify-full: TLS with a client certificate of a known authority only; the name in it is not compared with the user's.",
+        doc="prefer: TLS if the client asks for it; require: TLS only; verify-ca, verify-full: TLS with a client certificate of a known authority only, for verify-full with the user's name as its common name.",
     ),
     Setting(
         section="engine",

@@ -149,7 +149,7 @@ impl Play {
     /// The bytes come, whole or cut in two.
     fn arrives_in_two(&mut self, conn: ConnId, bytes: &[u8], choices: &mut Choices<'_>) {
         let cut = choices.below(256).min(bytes.len());
-        let parts = if cut % 2 == 0 { (bytes, &bytes[..0]) } else { bytes.split_at(cut) };
+        let parts = if cut.is_multiple_of(2) { (bytes, &bytes[..0]) } else { bytes.split_at(cut) };
         for part in [parts.0, parts.1] {
             let is_open = self.io.alive().any(|(alive, c)| alive == conn && c.stage == Stage::Open);
             if is_open && !part.is_empty() {

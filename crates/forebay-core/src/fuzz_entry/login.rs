@@ -142,7 +142,7 @@ fn encrypted(choices: &mut Choices<'_>) -> Option<TlsInfo> {
         1 => Arc::from([7; 32]),
         _ => Arc::from([]),
     };
-    Some(TlsInfo { certificate_hash, description: "TLSv1.3".into() })
+    Some(TlsInfo { certificate_hash, description: "TLSv1.3".into(), peer_name: None })
 }
 
 /// The same bytes in each run.

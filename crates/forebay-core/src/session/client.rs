@@ -16,6 +16,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use forebay_pgwire::frame::Frames;
+use forebay_pgwire::frontend::tag;
 use forebay_spec::Report;
 
 use crate::auth::ServerSecret;
@@ -142,6 +144,8 @@ pub struct Client {
     pub is_skipping: bool,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
     pub refusal: Option<Box<Refusal>>,
+    /// Its connection has ended after it said goodbye; what it asked for before is still to be run, for nobody to read.
+    pub is_gone: bool,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
     /// Since when it is in its state.
@@ -184,6 +188,7 @@ impl Client {
             is_held: false,
             is_skipping: false,
             refusal: None,
+            is_gone: false,
             is_uncounted: false,
             since: now,
             connected_at: now,
@@ -199,6 +204,13 @@ impl Client {
     pub fn enter(&mut self, state: ClientState, now: Instant) {
         self.state = state;
         self.since = now;
+    }
+
+    /// Whether the last of what is kept of it is a Terminate.
+    pub fn has_said_goodbye(&self) -> bool {
+        let mut frames = Frames::new(&self.carry, u32::MAX);
+        let last = frames.by_ref().map_while(Result::ok).last();
+        self.body_left == 0 && frames.rest().is_empty() && last.is_some_and(|(head, _)| head.tag == tag::TERMINATE)
     }
 
     /// Whether it is logged in and not leaving.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
-use crate::ids::ConnId;
+use crate::ids::{ConnId, WorkerId};
 use crate::io::TlsInfo;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
@@ -63,6 +63,8 @@ pub struct Server {
     pub endpoint: u32,
     /// Where it stands.
     pub state: ServerState,
+    /// The worker that asked for it, while it is being detached.
+    pub asked_by: Option<WorkerId>,
     /// Whom it serves.
     pub client: Option<Key<Client>>,
     /// It counts as leased: a client has it, or left it uncleaned.
@@ -142,6 +144,7 @@ impl Server {
             pool,
             endpoint,
             state: ServerState::Connecting,
+            asked_by: None,
             client: None,
             is_leased: false,
             expect: VecDeque::new(),

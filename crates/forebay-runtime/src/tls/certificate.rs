@@ -1,10 +1,13 @@
-//! The hash of a certificate that channel binding `tls-server-end-point` uses (RFC 5929, section 4.1).
+//! What is read from a certificate's own bytes: the hash that channel binding `tls-server-end-point` uses
+//! (RFC 5929, section 4.1), and the common name of its subject.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, Algorithm};
 
 const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const INTEGER: u8 = 0x02;
 const OBJECT_ID: u8 = 0x06;
 /// PSS parameters: the hash algorithm is the element with context tag 0.
 const CONTEXT_0: u8 = 0xa0;
@@ -26,6 +29,33 @@ fn signature_hash(certificate: &[u8]) -> Option<&'static Algorithm> {
     let (oid, parameters) = element(algorithm, OBJECT_ID)?;
     hash_of_signature(oid).or_else(|| (oid == RSA_PSS).then(|| hash_of_pss(parameters))?)
 }
+
+/// The first common name of the subject of `certificate` (DER), if it has one that is text without a NUL: whom the
+/// authority says that it belongs to.
+pub(crate) fn common_name(certificate: &[u8]) -> Option<&str> {
+    // TBSCertificate ::= SEQUENCE { [0] version, serial INTEGER, signature, issuer, validity, subject SEQUENCE, … }
+    let (certificate, _) = element(certificate, SEQUENCE)?;
+    let (rest, _) = element(certificate, SEQUENCE)?;
+    let rest = element(rest, CONTEXT_0).map_or(rest, |(_, rest)| rest);
+    let (_, rest) = element(rest, INTEGER)?;
+    let (_, rest) = element(rest, SEQUENCE)?;
+    let (_, rest) = element(rest, SEQUENCE)?;
+    let (_, rest) = element(rest, SEQUENCE)?;
+    let (mut subject, _) = element(rest, SEQUENCE)?;
+    while let Some((set, rest)) = element(subject, SET) {
+        subject = rest;
+        let (attribute, _) = element(set, SEQUENCE)?;
+        let (oid, value) = element(attribute, OBJECT_ID)?;
+        if oid == COMMON_NAME {
+            let (name, _) = element(value, *value.first()?)?;
+            return std::str::from_utf8(name).ok().filter(|name| !name.contains('\0'));
+        }
+    }
+    None
+}
+
+/// 2.5.4.3
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 
 /// 1.2.840.113549.1.1.10
 const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
@@ -107,6 +137,25 @@ mod tests {
         let der = certificate(&rcgen::PKCS_ECDSA_P384_SHA384);
         assert_eq!(&*end_point_hash(&der), digest::digest(&digest::SHA384, &der).as_ref());
         assert!(end_point_hash(&certificate(&rcgen::PKCS_ED25519)).is_empty());
+    }
+
+    /// A name read from the wrong place would let one user in as another.
+    #[test]
+    fn the_common_name_is_the_subject_s() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["db".to_owned()]).expect("parameters");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "forebay");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "app");
+        let mut issuer = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        issuer.distinguished_name = rcgen::DistinguishedName::new();
+        issuer.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        let issuer = rcgen::Issuer::new(issuer, rcgen::KeyPair::generate().expect("a key"));
+        let der = params.signed_by(&key, &issuer).expect("a certificate").der().to_vec();
+        assert_eq!(common_name(&der), Some("app"));
+        for end in 0..der.len() {
+            assert!(common_name(&der[..end]).is_none_or(|name| name == "app"));
+        }
     }
 
     /// A server's certificate is foreign input.

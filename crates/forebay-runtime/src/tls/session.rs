@@ -12,7 +12,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
 use rustls::{CommonState, Error, ProtocolVersion};
 
-use super::certificate::end_point_hash;
+use super::certificate::{common_name, end_point_hash};
 use super::context::{ALPN, Contexts};
 
 /// Largest incomplete handshake message or record kept for a peer; rustls refuses longer messages before.
@@ -284,7 +284,9 @@ impl Session {
                 state.peer_certificates().and_then(|c| c.first()).map(|c| end_point_hash(c)).unwrap_or_default()
             }
         };
-        TlsInfo { certificate_hash, description: describe(state).into() }
+        let peer = state.peer_certificates().and_then(|certificates| certificates.first());
+        let peer_name = peer.and_then(|certificate| common_name(certificate)).map(Arc::from);
+        TlsInfo { certificate_hash, description: describe(state).into(), peer_name }
     }
 }
 

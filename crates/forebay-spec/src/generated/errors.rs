@@ -448,7 +448,10 @@ pub fn client_certificate_required() -> Report {
         sqlstate: "28000",
         message: String::from("a valid client certificate is required"),
         detail: None,
-        hint: Some(String::from("Give the client a certificate that listen.tls.ca signed (sslcert, sslkey). (FB607)")),
+        hint: Some(String::from(
+            "Give the client a certificate that listen.tls.ca signed (sslcert, sslkey), with verify-full one for \
+             this user. (FB607)",
+        )),
     }
 }
 

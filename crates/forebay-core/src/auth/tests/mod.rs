@@ -30,7 +30,7 @@ fn mock() -> MockSecret {
 }
 
 fn tls() -> TlsInfo {
-    TlsInfo { certificate_hash: Arc::from([7; 32]), description: "TLSv1.3".into() }
+    TlsInfo { certificate_hash: Arc::from([7; 32]), description: "TLSv1.3".into(), peer_name: None }
 }
 
 fn verifier(password: &str) -> ScramVerifier {
