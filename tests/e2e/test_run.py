@@ -212,3 +212,20 @@ def test_a_faulty_configuration_is_told_with_line_and_caret(tmp_path: Path) -> N
         assert f'{path}:2:1: error FBC005: unknown setting "prot" in [listen]' in text
         assert 'did you mean "port"?' in text
     assert "Traceback" not in ran.stderr
+
+
+def test_a_pause_that_waits_too_long_says_that_it_stands(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """PgBouncer's PAUSE hangs for ever behind an open transaction; ours tells, and goes on holding requests."""
+    hurry = tmp_path / "sitecustomize.py"
+    hurry.write_text("import forebay.control.backend as backend\nbackend.ORDER_S = 0.3\n")
+    running = start(configuration(server, variant), environment={"PYTHONPATH": str(tmp_path)})
+    with running.target.connect() as connection:
+        connection.execute("select 1")
+        with pytest.raises(AssertionError, match="still in use after"):
+            running.console("PAUSE app")
+        assert {"key": "paused", "value": "yes"} in running.console("SHOW STATE")
+        assert connection.execute("select 2").fetchone() == (2,), "what has begun may end"
+        connection.commit()
+    running.console("RESUME app")

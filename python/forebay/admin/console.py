@@ -10,6 +10,7 @@ from forebay._generated.errors import (
     console_denied,
     console_refused,
     console_syntax,
+    console_unavailable,
     console_unknown,
     internal,
 )
@@ -67,6 +68,8 @@ class Console:
             return (await command.handler(self._backend, arguments)).encode()
         except Refused as refused:
             raise console_refused(command=command.name.upper(), cause=refused.because) from None
+        except TimeoutError:
+            raise console_unavailable(cause="a worker did not reply in time") from None
 
     def role_of(self, user: str) -> Role:
         """The role that the configuration in force gives `user`. The engine lets in nobody without one."""

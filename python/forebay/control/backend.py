@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -19,6 +20,9 @@ from forebay.observe.stats import Averages, Totals
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
+# How long workers may take over an order: less than the engine waits for the console (30 s), so that the client gets
+# our words.
+ORDER_S: Final = 25.0
 
 
 class RunningBackend:
@@ -65,7 +69,12 @@ class RunningBackend:
         return merge(decode(text) for text in outcome.snapshots)
 
     async def pause(self, database: str | None) -> None:
-        require_done(await self._order("pause", database))
+        try:
+            require_done(await self._order("pause", database))
+        except TimeoutError:
+            raise Refused(
+                f"servers are still in use after {ORDER_S:g} s; new requests are held all the same, until RESUME"
+            ) from None
 
     async def resume(self, database: str | None) -> None:
         require_done(await self._order("resume", database))
@@ -95,7 +104,8 @@ class RunningBackend:
     async def _order(self, kind: str, argument: str | int | None = None) -> Outcome:
         if self.link is None:
             raise Refused("the engine is not connected")
-        return await self.link.order(kind, argument)
+        async with asyncio.timeout(ORDER_S):
+            return await self.link.order(kind, argument)
 
 
 def require_done(outcome: Outcome) -> None:
