@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,43 @@ def test_the_example_of_the_docs_works(start: Start, server: Postgres, variant: 
     del sections["users.scram_user"]
     running: Forebay = start(sections)
     assert who(running.target) == ("scram_user",)
+
+
+HOLDS = """
+import ctypes
+import pathlib
+import forebay
+
+@forebay.secret_source
+def vault(request):
+    pathlib.Path(__file__ + ".began").touch()
+    # PyDLL keeps the interpreter lock over the call, as a badly written extension does.
+    ctypes.PyDLL(None).sleep(8)
+    pathlib.Path(__file__ + ".ended").touch()
+"""
+
+
+def test_a_function_that_holds_the_interpreter_lock_stops_no_traffic(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """The worst that Python can do: logins of known users, transactions and /livez go on."""
+    running = start(asking(server, variant, tmp_path, HOLDS))
+    app = running.target.at(user="app", password="secret of app")
+    began, ended = tmp_path / "vault.py.began", tmp_path / "vault.py.ended"
+
+    def log_in() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            who(running.target)
+
+    with app.connect(autocommit=True) as before:
+        waiting = threading.Thread(target=log_in)
+        waiting.start()
+        until(began.exists, within_s=10, what="the function is called")
+        for _ in range(100):
+            assert before.execute("select 1").fetchone() == (1,)
+        with app.connect() as after:
+            assert after.execute("select 2").fetchone() == (2,)
+        assert running.metrics("/livez")
+        assert not ended.exists(), "all of that happened while the lock was held"
+        waiting.join(timeout=30)
+    until(ended.exists, within_s=20, what="the lock is let go")
