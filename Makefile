@@ -71,6 +71,7 @@ style: $(ENGINE) $(VENV)/.lint ## formatting, lints, types and generated files
 	$(BIN)/ruff check -q .
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest forebay._engine --ignore-disjoint-bases --concise
 	$(BIN)/python tools/gen.py --check
 
 .PHONY: gen

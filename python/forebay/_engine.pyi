@@ -1,5 +1,18 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
+from typing import Self, final
+
+__all__ = [
+    "Batch",
+    "Engine",
+    "EngineError",
+    "parse_ini",
+    "parse_toml",
+    "parse_userlist",
+    "scram_verifier",
+    "version",
+]
+
 def version() -> str:
     """The package's version."""
 
@@ -27,6 +40,7 @@ class EngineError(Exception):
 
     args: tuple[str, str]
 
+@final
 class Batch:
     """What came out of the engine since the last `Engine.take`."""
 
@@ -40,10 +54,11 @@ class Batch:
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 
+@final
 class Engine:
     """A running engine: threads that serve clients without ever calling Python."""
 
-    def __init__(self, config: bytes) -> None:
+    def __new__(cls, config: bytes) -> Self:
         """Starts it with a resolved configuration (forebay_core::config::EngineConfig as JSON). Raises EngineError."""
 
     def reload(self, config: bytes) -> None:
