@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tests.conftest import Start
 from tests.e2e.command import forebay
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration, document
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
 
 pytestmark = pytest.mark.variants("epoll-2")
 
@@ -229,3 +231,29 @@ def test_a_pause_that_waits_too_long_says_that_it_stands(
         assert connection.execute("select 2").fetchone() == (2,), "what has begun may end"
         connection.commit()
     running.console("RESUME app")
+
+
+def test_a_pgbouncer_ini_is_run_as_it_is(server: Postgres, tmp_path: Path) -> None:
+    """The way in for who has one."""
+    (tmp_path / "userlist.txt").write_text('"scram_user" "secret of scram_user"\n')
+    (tmp_path / "userlist.txt").chmod(0o600)
+    path = tmp_path / "pgbouncer.ini"
+    port = free_port()
+    path.write_text(
+        f"[databases]\napp = host=127.0.0.1 port={server.port} dbname=app\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = scram-sha-256\n"
+        "auth_file = userlist.txt\npool_mode = transaction\nadmin_users = scram_user\n"
+    )
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-m", "forebay", "run", str(path)], stdout=file, stderr=file)
+    try:
+        until(lambda: "event=start " in log.read_text() or process.poll() is not None, within_s=20, what="it listens")
+        login = {"host": "127.0.0.1", "port": port, "user": "scram_user", "password": "secret of scram_user"}
+        with psycopg.connect(**login, dbname="app") as connection:  # type: ignore[arg-type]
+            assert connection.execute("select current_user").fetchone() == ("scram_user",)
+        with psycopg.connect(**login, dbname="pgbouncer", autocommit=True) as console:  # type: ignore[arg-type]
+            assert console.execute("SHOW POOLS").fetchone()[0] == "app"  # type: ignore[index]
+    finally:
+        process.terminate()
+        assert process.wait(timeout=20) == 0, log.read_text()
