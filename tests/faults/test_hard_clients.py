@@ -1,0 +1,282 @@
+"""Clients that are slow, many, or in the wrong. Rows of the fault matrix."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.wire import Gone, Wire, bind, cancel, copy_data, copy_done, execute, parse, query, startup, sync
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+# Bytes of a large transfer: 200 MB, or what FOREBAY_TEST_LARGE says (make soak: a gigabyte).
+LARGE = int(os.environ.get("FOREBAY_TEST_LARGE", 200_000_000))
+
+# Growth of memory that a large transfer may cost, beyond the buffers that were there.
+GROWTH_KB = 4096
+
+# Messages of the fuzzer: 20,000, or what FOREBAY_TEST_MESSAGES says (make soak: a million).
+MESSAGES = int(os.environ.get("FOREBAY_TEST_MESSAGES", 20_000))
+
+
+def drain(wire: Wire, forebay: Forebay) -> tuple[int, int]:
+    """Reads to ReadyForQuery without keeping anything; returns bytes read and the most memory forebay held."""
+    count, most, tail = 0, 0, b""
+    buffer = bytearray(1 << 20)
+    while not tail.endswith(b"Z\0\0\0\x05I"):
+        got = wire.socket.recv_into(buffer)
+        assert got, "the connection ended"
+        if count >> 24 != (count + got) >> 24:
+            most = max(most, forebay.rss_kb())
+        count += got
+        tail = (tail + buffer[max(0, got - 6) : got])[-6:]
+    return count, max(most, forebay.rss_kb())
+
+
+def settled(forebay: Forebay) -> int:
+    """Memory once every buffer has been used: a first transfer touches them all."""
+    for _ in range(2):
+        with forebay.target.wire() as wire:
+            wire.send(query("select repeat('x', 1000) from generate_series(1, 60000)"))
+            drain(wire, forebay)
+    return forebay.rss_kb()
+
+
+@pytest.fixture
+def bare(start: Start, server: Postgres, variant: Variant) -> Forebay:
+    """A forebay with nothing else to do."""
+    return start(configuration(server, variant))
+
+
+def test_a_large_result_passes_in_bounded_memory(bare: Forebay) -> None:
+    """Rows of 1 MB, as many as make up the whole."""
+    before = settled(bare)
+    with bare.target.wire() as wire:
+        wire.send(query(f"select repeat('x', 1000000) from generate_series(1, {LARGE // 1_000_000})"))
+        count, most = drain(wire, bare)
+    assert count > LARGE
+    assert most - before <= GROWTH_KB
+
+
+def test_a_large_value_passes_in_bounded_memory(bare: Forebay) -> None:
+    """Row 14: one DataRow of all the bytes; a body is streamed, never gathered."""
+    before = settled(bare)
+    with bare.target.wire() as wire:
+        wire.send(query(f"select repeat('x', {LARGE})"))
+        count, most = drain(wire, bare)
+    assert count > LARGE
+    assert most - before <= GROWTH_KB
+
+
+def test_a_large_copy_passes_in_bounded_memory(bare: Forebay) -> None:
+    """In and out."""
+    before = settled(bare)
+    line = b"7\t" + b"c" * 997 + b"\n"
+    piece = copy_data(line * 1000)
+    most = 0
+    with bare.target.wire() as wire:
+        wire.ask(query("begin"))
+        wire.ask(query("create temp table large (a int, b text) on commit drop"))
+        wire.send(query("copy large from stdin"))
+        wire.read_until("G")
+        for turn in range(LARGE // len(line * 1000)):
+            wire.send(piece)
+            if turn % 16 == 0:
+                most = max(most, bare.rss_kb())
+        wire.send(copy_done())
+        wire.ready()
+        assert most - before <= GROWTH_KB
+        wire.send(query("copy large to stdout; rollback"))
+        count, most = drain(wire, bare)
+        assert count > LARGE * 0.99
+    assert most - before <= GROWTH_KB
+
+
+def test_a_large_parameter_passes_in_bounded_memory(bare: Forebay) -> None:
+    """A Bind as long as a client likes, with its statement's name rewritten in front."""
+    before = settled(bare)
+    with bare.target.wire() as wire:
+        wire.ask(parse("length", "select length($1)"), sync())
+        size = min(LARGE, 500_000_000)
+        body = b"\0length\0\0\0" + struct.pack("!Hi", 1, size)
+        wire.socket.sendall(b"B" + struct.pack("!I", 4 + len(body) + size + 2) + body)
+        piece = b"p" * 1_000_000
+        most = 0
+        for turn in range(size // len(piece)):
+            wire.socket.sendall(piece)
+            if turn % 16 == 0:
+                most = max(most, bare.rss_kb())
+        wire.socket.sendall(b"\0\0")
+        wire.ask(execute(), sync())
+        assert str(size) in wire.seen[-3]
+    assert most - before <= GROWTH_KB
+
+
+def test_a_slow_reader_holds_up_nobody_but_itself(bare: Forebay) -> None:
+    """Row 13: its server waits with it; memory does not grow, others are served as before."""
+    before = settled(bare)
+    with bare.target.dial() as slow:
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.log_in(user="app", database="app")
+        slow.send(query(f"select repeat('x', 100000) from generate_series(1, {LARGE // 100_000})"))
+        slow.read_until("T")
+        with bare.target.wire() as other:
+            began = time.monotonic()
+            for i in range(200):
+                assert other.value(f"select {i}") == str(i)
+            assert time.monotonic() - began < 5
+        assert bare.rss_kb() - before <= GROWTH_KB
+        assert slow.take(1000)
+
+
+def test_a_flood_of_syncs_is_held_back(bare: Forebay) -> None:
+    """Row 37: a client that never reads what it asked for meets back-pressure, and costs no memory."""
+    before = settled(bare)
+    with bare.target.wire() as flood, bare.target.wire() as other:
+        flood.socket.settimeout(0.5)
+        sent = 0
+        piece = sync() * 10_000
+        with contextlib.suppress(TimeoutError):
+            while sent < 1_000_000:
+                flood.socket.sendall(piece)
+                sent += 10_000
+        assert other.value("select 1") == "1"
+        assert bare.rss_kb() - before <= GROWTH_KB
+
+
+def test_a_thundering_herd_is_served(start: Start, server: Postgres, variant: Variant) -> None:
+    """Row 36: as many connects at once as descriptors allow; no more servers than the pool has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(2000, hard // 2 - 200)
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 4}}, listen={"backlog": 4096}))
+    target = forebay.target.at(user="gone")
+    wires: list[Wire] = []
+    try:
+        began = time.monotonic()
+        for _ in range(count):
+            wires.append(target.dial())
+            wires[-1].send(startup(user="gone", database="app"), query("select pg_backend_pid()"))
+        pids = {frame.body for wire in wires for frame in wire.ready(2) if frame.tag == "D"}
+        assert time.monotonic() - began < 30
+        assert len(pids) <= 4
+    finally:
+        for wire in wires:
+            wire.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_new_clients_are_refused_and_others_served(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Row 27: EMFILE at accept must not spin, and must pass."""
+    forebay = start(configuration(server, variant), files_max=128)
+    first = forebay.target.wire()
+    assert first.value("select 1") == "1"
+    held: list[Wire] = []
+    try:
+        for _ in range(200):
+            with contextlib.suppress(Gone, OSError, AssertionError):
+                wire = forebay.target.dial()
+                held.append(wire)
+        assert first.value("select 2") == "2"
+        before, began = forebay.cpu_s(), time.monotonic()
+        until(lambda: time.monotonic() - began > 1, within_s=3, what="a second of full descriptors")
+        assert (forebay.cpu_s() - before) / (time.monotonic() - began) < 0.25
+        for wire in held:
+            wire.close()
+
+        def served() -> bool:
+            with contextlib.suppress(Gone, OSError, AssertionError), forebay.target.wire() as again:
+                return again.value("select 3") == "3"
+            return False
+
+        until(served, within_s=10, what="clients are let in again")
+    finally:
+        first.close()
+        for wire in held:
+            wire.close()
+
+
+def test_kill_of_forebay_rolls_back_and_a_new_one_serves(start: Start, server: Postgres, variant: Variant) -> None:
+    """Row 30: sockets close, PostgreSQL rolls back, the next start takes the port at once."""
+    sections = configuration(server, variant)
+    first = start(sections)
+    with first.target.wire() as client:
+        client.ask(query("begin"))
+        client.ask(query("insert into scratch values (30, 'gone')"))
+        port = first.port
+        first.kill()
+        assert client.ends()
+    began = time.monotonic()
+    second = start(configuration(server, variant, listen={"port": port}))
+    with second.target.wire() as client:
+        assert client.value("select count(*) from scratch where a = 30") == "0"
+    assert time.monotonic() - began < 5
+
+
+def mutated(luck: random.Random) -> bytes:
+    """Messages as a broken or hostile client sends them."""
+    right = [
+        query("select 1"), parse("s", "select $1::int"), bind(statement="s", values=[b"1"]), execute(), sync(),
+        query("begin"), query("rollback"), query("copy scratch from stdin"), copy_data(b"1\ta\n"), copy_done(),
+        startup(user="app", database="app"), cancel(luck.randrange(1 << 32), luck.randbytes(4)),
+    ]  # fmt: skip
+    data = bytearray(b"".join(luck.choices(right, k=luck.randint(1, 6))))
+    match luck.randrange(6):
+        case 0:
+            return luck.randbytes(luck.randint(1, 300))
+        case 1:
+            for _ in range(luck.randint(1, 5)):
+                data[luck.randrange(len(data))] = luck.randrange(256)
+        case 2:
+            del data[luck.randrange(len(data)) :]
+        case 3:
+            at = luck.randrange(len(data))
+            data[at:at] = luck.randbytes(luck.randint(1, 20))
+        case 4:
+            at = 1 if len(data) < 6 else luck.randrange(len(data) - 4)
+            data[at : at + 4] = struct.pack("!I", luck.choice([0, 1, 3, 4, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]))
+        case _:
+            return bytes([luck.choice(b"QPBDECSHFXdcfp"), *struct.pack("!I", luck.randint(4, 60))]) + luck.randbytes(56)
+    return bytes(data)
+
+
+@pytest.mark.timeout(3600)
+def test_messages_of_a_fuzzer_harm_nobody(start: Start, server: Postgres, variant: Variant) -> None:
+    """Row 33: garbage, truncated and oversized messages through a live socket: no crash, no leak, and between them a
+    client that behaves is served."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 3}}))
+    seed = int(os.environ.get("SEED", "1"))
+    luck = random.Random(seed)
+    sent, marks = 0, []
+    with forebay.target.wire() as good:
+        while sent < MESSAGES:
+            with contextlib.suppress(Gone, OSError, AssertionError, ValueError), forebay.target.dial() as bad:
+                bad.socket.settimeout(1)
+                if luck.random() < 0.8:
+                    bad.send(startup(user="app", database="app"))
+                for _ in range(luck.randint(1, 40)):
+                    bad.send(mutated(luck))
+                    sent += 1
+                if luck.random() < 0.1:
+                    bad.reset()
+            if luck.random() < 0.02:
+                assert good.value(f"select '{sent}'") == str(sent), f"seed {seed}"
+                marks.append((forebay.rss_kb(), forebay.files()))
+        until(lambda: len(forebay.console("show clients")) <= 2, within_s=20, what="all of them are gone")
+        assert good.value("select 'alive'") == "alive"
+    assert forebay.rss_kb() - marks[len(marks) // 4][0] < GROWTH_KB
+    assert forebay.files() <= max(files for _, files in marks)
+    forebay.assert_log_is_clean()
