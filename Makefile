@@ -49,6 +49,9 @@ $(VENV)/.lint: pyproject.toml tools/requirements.py | $(BIN)/python
 	$(BIN)/python tools/requirements.py lint test | $(BIN)/pip install -r /dev/stdin
 	@touch $@
 
+# Processes that run Python tests, each with servers of its own.
+PYTEST_WORKERS ?= 2
+
 # Needs cargo and Python only. PYTEST_ARGS and CARGO_TEST_ARGS narrow it down.
 .PHONY: test test-rust test-python
 test: test-rust test-python ## every test but those marked slow
@@ -57,7 +60,7 @@ test-rust:
 	cargo test --workspace --features forebay-sim/planted-bugs --quiet $(CARGO_TEST_ARGS)
 
 test-python: $(ENGINE) $(VENV)/.test
-	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: style ## style, and licences, bans and sources of all crates
@@ -115,6 +118,10 @@ TARGET ?= x86_64-unknown-linux-gnu
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## dist/forebay-*.whl for Linux (manylinux_2_28)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
+
+.PHONY: wheel-test
+wheel-test: wheel $(VENV)/.test ## the wheel in an empty environment, without Rust
+	$(BIN)/python -m pytest -q tests/e2e/test_wheel.py --timeout 600
 
 .PHONY: clean
 clean: ## what was built; .cache (downloads) and the state of `make run` stay
