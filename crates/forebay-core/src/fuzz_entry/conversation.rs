@@ -21,6 +21,8 @@ const CLIENTS_MAX: usize = 6;
 const STEPS_MAX: usize = 400;
 /// Messages in one buffer.
 const PIPELINE_MAX: usize = 6;
+const STATUSES: [TransactionStatus; 3] =
+    [TransactionStatus::Idle, TransactionStatus::InTransaction, TransactionStatus::Failed];
 const NAMES: [&str; 4] = ["", "a", "b", "a_long_name_of_a_statement"];
 const TEXTS: [&str; 6] = ["select 1", "begin", "commit", "copy t from stdin", "select $1::int", ""];
 
@@ -68,7 +70,30 @@ impl Play {
         let worker = Worker::new(WorkerId(0), tables.clone(), shared, stats);
         let mut play = Play { worker, io: MemoryIo::default(), now: Instant(1), commands: 0, tables };
         play.worker.tick(&mut play.io, play.now);
+        if choices.byte() % 4 != 3 {
+            play.begin_logged_in();
+        }
         play
+    }
+
+    /// Two clients and a server that have their logins behind them, where trust lets them in.
+    fn begin_logged_in(&mut self) {
+        for _ in 0..2 {
+            let conn = self.io.open_client();
+            self.worker.accepted(&mut self.io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
+            let mut hello = Vec::new();
+            write::startup(&mut hello, (3, 0), [("user", "app"), ("database", "app")]);
+            self.arrives(conn, &hello);
+        }
+        let servers = self.io.alive().filter(|(_, c)| c.is_outgoing);
+        for conn in servers.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            self.io.connection(conn).stage = Stage::Open;
+            self.worker.connected(&mut self.io, conn);
+            self.io.connection(conn).sent.clear();
+            let mut bytes = Vec::new();
+            let_in(&mut bytes);
+            self.arrives(conn, &bytes);
+        }
     }
 
     fn step(&mut self, choices: &mut Choices<'_>) {
@@ -130,8 +155,13 @@ impl Play {
             Stage::Handshaking => self.tls_ends(conn, choices),
             Stage::Open | Stage::Closed => {
                 let mut bytes = Vec::new();
-                for _ in 0..=choices.below(PIPELINE_MAX) {
-                    server_message(&mut bytes, choices);
+                if choices.byte() % 4 == 3 {
+                    for _ in 0..=choices.below(PIPELINE_MAX) {
+                        server_message(&mut bytes, choices);
+                    }
+                } else {
+                    let sent = std::mem::take(&mut self.io.connection(conn).sent);
+                    fitting_answer(&mut bytes, &sent, choices);
                 }
                 self.arrives_in_two(conn, &bytes, choices);
             }
@@ -172,7 +202,9 @@ impl Play {
             if bytes > 0 {
                 let connection = self.io.connection(conn);
                 connection.unreported -= bytes;
-                connection.sent.clear();
+                if !connection.is_outgoing {
+                    connection.sent.clear();
+                }
                 self.worker.sent(&mut self.io, conn, bytes);
             }
         }
@@ -256,16 +288,54 @@ fn client_message(out: &mut Vec<u8>, choices: &mut Choices<'_>) {
     }
 }
 
-fn server_message(out: &mut Vec<u8>, choices: &mut Choices<'_>) {
-    let status = [TransactionStatus::Idle, TransactionStatus::InTransaction, TransactionStatus::Failed];
-    match choices.below(16) {
-        0 | 1 => {
-            write::authentication_ok(out);
-            write::parameter_status(out, "TimeZone", "UTC");
-            write::backend_key_data(out, 7, &[1, 2, 3, 4]);
-            write::ready_for_query(out, TransactionStatus::Idle);
+/// Ends a server's login.
+fn let_in(out: &mut Vec<u8>) {
+    write::authentication_ok(out);
+    write::parameter_status(out, "TimeZone", "UTC");
+    write::backend_key_data(out, 7, &[1, 2, 3, 4]);
+    write::ready_for_query(out, TransactionStatus::Idle);
+}
+
+/// What a server could answer to the messages that it was sent; sometimes an error, or the start of a COPY.
+fn fitting_answer(out: &mut Vec<u8>, sent: &[u8], choices: &mut Choices<'_>) {
+    let mut left = sent;
+    let mut is_skipping = false;
+    while let [tag, a, b, c, d, ..] = *left {
+        let bytes = 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+        if tag == 0 || bytes > left.len() {
+            // A startup packet has no tag.
+            return let_in(out);
         }
-        2 | 3 => write::ready_for_query(out, status[choices.below(3)]),
+        left = &left[bytes..];
+        match (tag, choices.byte() % 8) {
+            (b'S', _) => is_skipping = false,
+            _ if is_skipping => continue,
+            (b'P' | b'B' | b'E' | b'Q', 7) => {
+                write::error(out, &write::Fields::error("42601", "no"));
+                is_skipping = tag != b'Q';
+            }
+            (b'E' | b'Q', 6) => {
+                write::copy_response(out, b"GH"[choices.below(2)], 0, &[0]);
+                continue;
+            }
+            (b'E', 5) => write::portal_suspended(out),
+            (b'E' | b'Q' | b'c' | b'f', _) => write::command_complete(out, "SELECT 1"),
+            (b'P', _) => write::parse_complete(out),
+            (b'B', _) => write::bind_complete(out),
+            (b'C', _) => write::close_complete(out),
+            (b'D', _) => write::no_data(out),
+            _ => {}
+        }
+        if matches!(tag, b'S' | b'Q') {
+            write::ready_for_query(out, STATUSES[choices.below(6).saturating_sub(3)]);
+        }
+    }
+}
+
+fn server_message(out: &mut Vec<u8>, choices: &mut Choices<'_>) {
+    match choices.below(16) {
+        0 | 1 => let_in(out),
+        2 | 3 => write::ready_for_query(out, STATUSES[choices.below(3)]),
         4 => write::command_complete(out, "SELECT 1"),
         5 => write::data_row(out, &[Some(choices.bytes(40))]),
         6 => write::parse_complete(out),
