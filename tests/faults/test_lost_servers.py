@@ -35,12 +35,18 @@ def terminate(server: Postgres, pid: str | None) -> None:
         until(lambda: admin.value(gone) == "0", within_s=5, what="the back end ends")
 
 
+def pids(forebay: Forebay) -> list[str | None]:
+    """Back ends of the servers that forebay has."""
+    return [one["remote_pid"] for one in forebay.console("show servers")]
+
+
 def test_an_idle_server_that_is_killed_costs_nobody_anything(shared: Forebay, server: Postgres) -> None:
     """Row 1."""
     with shared.target.wire() as client:
         for _ in range(10):
             pid = client.value("select pg_backend_pid()")
             terminate(server, pid)
+            until(lambda: pid not in pids(shared), within_s=5, what="forebay saw the end")  # noqa: B023
             assert client.value("select 'served'") == "served"
 
 
@@ -63,10 +69,11 @@ def test_a_server_killed_in_a_pipeline_is_answered_for_each_sync(shared: Forebay
     """A driver that counts must not wait for ever."""
     with shared.target.wire() as client:
         pid = client.value("select pg_backend_pid()")
-        for _ in range(5):
-            client.send(parse("", "select pg_sleep(20)"), bind(), execute(), sync())
+        client.send(parse("", "select pg_sleep(20)"), bind(), execute(), sync())
+        for _ in range(4):
+            client.send(parse("", "select 1"), bind(), execute(), sync())
         terminate(server, pid)
-        client.ready(5)
+        assert errors(client.ready(5))[0] in LOST
         assert client.value("select 'alive'") == "alive"
 
 

@@ -1,3 +1,5 @@
+//! Lookups in tables, and what a reload makes of them.
+
 use serde_json::{Value, json};
 
 use super::*;
