@@ -25,7 +25,7 @@ use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::time::Instant;
-use crate::worker::{Message, Worker};
+use crate::worker::{Message, PoolName, Worker};
 
 /// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
 /// costs more than a turn of the loop, and under load the queues of all workers are about equally long.
@@ -34,8 +34,26 @@ const LEND_AFTER: Duration = Duration::from_millis(2);
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
 
-/// Time after which other workers are asked for room again.
-const ROOM_AGAIN: Duration = Duration::from_millis(100);
+/// Time after which other workers are asked the same again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Pools that share a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of a database: `max_db_connections`.
+    Database(Arc<str>),
+    /// All of a user: `max_user_connections`.
+    User(Arc<str>),
+}
+
+impl Scope {
+    fn has(&self, pool: &Pool) -> bool {
+        match self {
+            Scope::Database(database) => pool.database == *database,
+            Scope::User(user) => pool.user == *user,
+        }
+    }
+}
 
 /// What became of a demand.
 pub enum Checkout {
@@ -85,6 +103,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn enqueue(&mut self, io: &mut I, id: PoolId, key: ClientKey) {
         let since = self.clients[key].since;
         self.pool(id).waiters.push_back(Waiter { client: key, since });
+        self.ask_who_holds(io, id);
         if planted(Bug::NewestWaiterFirst) {
             self.pool(id).waiters.rotate_right(1);
         }
@@ -478,8 +497,8 @@ impl<I: Io> Worker<I> {
         loop {
             let _ = self.oldest_waiter(id);
             let pool = self.pool(id);
-            let min_missing =
-                pool.shared.permits.used() < pool.settings.min_pool_size && pool.leased + pool.servers > 0;
+            let is_kept_filled = pool.servers > 0 || pool.target.config.forced_user.is_some();
+            let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
             let is_wanted = pool.opening < pool.waiters.len() as u32 || min_missing;
             if pool.is_paused || pool.is_removed || !is_wanted {
                 return;
@@ -502,6 +521,7 @@ impl<I: Io> Worker<I> {
     fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
         let user = self.pool(id).user.clone();
         let of_user = self.tables.user(&user).and_then(|u| u.config.max_user_connections).unwrap_or(0);
+        let database = self.pool(id).database.clone();
         let pool = self.pool(id);
         let (shared, size, of_database) =
             (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
@@ -511,47 +531,69 @@ impl<I: Io> Worker<I> {
         }
         if !shared.of_database.try_take(of_database) {
             shared.permits.give_back();
-            self.evict_of_database(io, id);
+            self.evict_within(io, id, &Scope::Database(database));
             return false;
         }
         if !shared.of_user.try_take(of_user) {
             shared.of_database.give_back();
             shared.permits.give_back();
+            self.evict_within(io, id, &Scope::User(user));
             return false;
         }
         true
     }
 
-    /// The database is full: the longest idle server of another of its pools makes room.
-    fn evict_of_database(&mut self, io: &mut I, id: PoolId) {
-        let database = self.pool(id).database.clone();
-        let idle = self.pools.iter().enumerate().filter(|(i, p)| *i != id.0 as usize && p.database == database);
-        let oldest = idle.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since);
-        match oldest {
-            Some(server) => self.retire(io, server, "room for another pool of the database"),
-            None => self.ask_for_room(io, id, &database),
+    /// A limit over several pools is reached: the longest idle server of another of them makes room.
+    fn evict_within(&mut self, io: &mut I, id: PoolId, scope: &Scope) {
+        match self.longest_idle(scope, Some(id)) {
+            Some(server) => self.retire(io, server, "room for another pool"),
+            None => self.ask_for_room(io, id, scope),
         }
     }
 
-    /// Asks the other workers to close an idle server of the database; again after a while, should none be idle yet.
-    fn ask_for_room(&mut self, io: &mut I, id: PoolId, database: &Arc<str>) {
-        if self.shared.workers == 1 || self.pool(id).room_asked_at + ROOM_AGAIN > self.now {
+    fn longest_idle(&self, scope: &Scope, but: Option<PoolId>) -> Option<ServerKey> {
+        let pools = self.pools.iter().enumerate().filter(|(i, p)| but != Some(PoolId(*i as u32)) && scope.has(p));
+        pools.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since)
+    }
+
+    /// Asks the other workers to close an idle server; again after a while, should none be idle yet.
+    fn ask_for_room(&mut self, io: &mut I, id: PoolId, scope: &Scope) {
+        if self.shared.workers == 1 || self.pool(id).room_asked_at + ASK_AGAIN > self.now {
             return;
         }
         self.pool(id).room_asked_at = self.now;
-        for worker in (0..self.shared.workers).map(WorkerId).filter(|w| *w != self.id) {
-            io.tell(worker, Message::RoomFor(database.clone()));
-        }
-        self.arm_pool(id, self.now + ROOM_AGAIN);
+        self.tell_others(io, || Message::RoomFor(scope.clone()));
+        self.arm_pool(id, self.now + ASK_AGAIN);
     }
 
-    /// Another worker's pool of the database has no room: one of our idle servers leaves.
-    pub(crate) fn make_room_for(&mut self, io: &mut I, database: &str) {
-        let idle = self.pools.iter().filter(|p| *p.database == *database);
-        let oldest = idle.filter_map(|p| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since);
-        if let Some(server) = oldest {
-            self.retire(io, server, "room for another pool of the database");
+    fn tell_others(&self, io: &mut I, message: impl Fn() -> Message<I::Handover>) {
+        for worker in (0..self.shared.workers).map(WorkerId).filter(|w| *w != self.id) {
+            io.tell(worker, message());
         }
+    }
+
+    /// Another worker's pool has no room: one of our idle servers leaves.
+    pub(crate) fn make_room_for(&mut self, io: &mut I, scope: &Scope) {
+        if let Some(server) = self.longest_idle(scope, None) {
+            self.retire(io, server, "room for another pool");
+        }
+    }
+
+    /// Others wait in a pool: they may want to name who holds its servers.
+    pub(crate) fn tell_lease(&mut self, name: &PoolName) {
+        if let Some(id) = self.pool_ids.get(name).copied() {
+            let (lease, me) = (self.longest_lease(id), self.id);
+            self.pool(id).shared.publish_lease(me, lease);
+        }
+    }
+
+    fn ask_who_holds(&mut self, io: &mut I, id: PoolId) {
+        if self.shared.workers == 1 || self.pool(id).holder_asked_at + ASK_AGAIN > self.now {
+            return;
+        }
+        self.pool(id).holder_asked_at = self.now;
+        let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
+        self.tell_others(io, || Message::WhoHolds(name.clone()));
     }
 
     /// Gives permits back, and tells whoever waits for one.
@@ -568,9 +610,10 @@ impl<I: Io> Worker<I> {
             let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
             io.tell(worker, Message::PermitFree(name));
         }
-        let database = self.pool(id).database.clone();
+        let (database, user) = (self.pool(id).database.clone(), self.pool(id).user.clone());
         for other in 0..self.pools.len() {
-            if self.pools[other].database == database && !self.pools[other].waiters.is_empty() {
+            let is_near = self.pools[other].database == database || self.pools[other].user == user;
+            if is_near && !self.pools[other].waiters.is_empty() {
                 self.supply(io, PoolId(other as u32));
             }
         }

@@ -275,6 +275,7 @@ impl<I: Io> Worker<I> {
         self.next_sweep = self.now + SWEEP;
         let now = self.now;
         self.secrets.retain(|_, (_, until)| *until > now);
+        self.make_forced_pools();
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
             self.sweep_pool(io, id);

@@ -388,6 +388,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// Pools that are kept filled before any client has come; one worker sees to them.
+    pub(crate) fn make_forced_pools(&mut self) {
+        if self.id.0 > 0 {
+            return;
+        }
+        let tables = self.tables.clone();
+        for database in tables.config.databases.iter().filter(|d| d.pool.min_pool_size > 0) {
+            if let Some(user) = &database.forced_user {
+                self.find_pool(&database.name, user);
+            }
+        }
+    }
+
     /// The pool for clients of `user` that ask for `database`; made at first use.
     fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>) -> Option<PoolId> {
         let tables = self.tables.clone();

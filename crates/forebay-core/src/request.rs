@@ -296,7 +296,7 @@ impl Forwarding<'_> {
         if !statement.is_shared() {
             return;
         }
-        if let Some(evicted) = self.server.statements.surplus(self.server_statements_max) {
+        while let Some(evicted) = self.server.statements.surplus(self.server_statements_max) {
             write::close(self.batch.owned(), Target::STATEMENT, evicted.name());
             self.server.statements.close_sent(&evicted, self.server.segment);
             self.server.expect.push_back(Expect::Close { evicted: Some(evicted), relay: false });

@@ -401,7 +401,7 @@ impl ServerStatements {
 
     /// The statement to close before one more is parsed, when `max` are there.
     pub fn surplus(&self, max: u32) -> Option<Arc<Statement>> {
-        if self.named.len() < max as usize {
+        if self.named.len() < max as usize || self.named.values().filter(|e| e.present).count() < max as usize {
             return None;
         }
         let settled = self.named.values().filter(|e| e.present && e.unanswered.changes == 0);

@@ -19,6 +19,7 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::Credential;
 use crate::cancel::Cancel;
+pub use crate::checkout::Scope;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
 use crate::event::{Event, Field, Level};
@@ -51,8 +52,10 @@ pub enum Message<H> {
     NoneIdle(PoolName),
     /// A server for the receiver's oldest waiter.
     Lend(Box<LentServer>, H),
-    /// The sender's pool of this database may not open a server while one of the receiver's is idle.
-    RoomFor(Arc<str>),
+    /// The sender may not open a server within this scope while one of the receiver's is idle.
+    RoomFor(Scope),
+    /// The sender has a waiter, and wants to know who holds the receiver's servers.
+    WhoHolds(PoolName),
     /// A permit came free, and the receiver has waiters.
     PermitFree(PoolName),
     /// A CancelRequest for a client of the receiver.
@@ -265,7 +268,8 @@ impl<I: Io> Worker<I> {
             Message::Want(name) => self.lend_to(io, from, name),
             Message::NoneIdle(name) => self.none_idle(io, &name),
             Message::Lend(server, handover) => self.borrow(io, *server, handover),
-            Message::RoomFor(database) => self.make_room_for(io, &database),
+            Message::RoomFor(scope) => self.make_room_for(io, &scope),
+            Message::WhoHolds(name) => self.tell_lease(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
             Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
         }

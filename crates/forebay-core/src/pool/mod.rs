@@ -79,6 +79,8 @@ pub struct Pool {
     pub is_asking: bool,
     /// When the other workers were last asked to make room in the database.
     pub room_asked_at: Instant,
+    /// When they were last asked who holds its servers.
+    pub holder_asked_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
     greetings: FxHashMap<*const Image, (Rc<Image>, Rc<Image>)>,
@@ -113,6 +115,7 @@ impl Pool {
             is_removed: false,
             is_asking: false,
             room_asked_at: Instant(0),
+            holder_asked_at: Instant(0),
             stats,
             greetings: FxHashMap::default(),
         }
