@@ -99,7 +99,8 @@ impl Forwarding<'_> {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }
-        if self.server.cancels > 0 && self.server.expect.is_empty() && at.head.tag != tag::TERMINATE {
+        let is_cancelled = self.server.cancels > 0 && !planted(Bug::CancelToWrongClient);
+        if is_cancelled && self.server.expect.is_empty() && at.head.tag != tag::TERMINATE {
             // A cancel of the request before is still on its way; it must not hit this one.
             return Step::Hold;
         }
