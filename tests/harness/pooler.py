@@ -108,8 +108,8 @@ class Forebay:
         return self.folder / "forebay.toml"
 
     def write(self, sections: dict[str, Section] | None = None) -> None:
-        """Writes the configuration, a changed one if given."""
-        self.sections = sections or self.sections
+        """Writes the configuration, a changed one if given; where metrics are served stays as it was."""
+        self.sections = {**(sections or self.sections), "metrics": self.sections["metrics"]}
         self.path.write_text(document(self.sections))
 
     def start(self) -> None:

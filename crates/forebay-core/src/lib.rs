@@ -36,4 +36,6 @@ pub mod statements;
 pub mod stats;
 pub mod tables;
 pub mod time;
+#[cfg(test)]
+mod traces;
 pub mod worker;

@@ -54,6 +54,8 @@ pub struct MemoryIo {
     is_lent: bool,
     /// Questions put and not answered.
     pub questions: Vec<(QuestionId, Question)>,
+    /// Connections that core closed, with what was sent on them and not taken.
+    pub last_words: Vec<(ConnId, Vec<u8>)>,
     /// When core wants its next tick.
     pub alarm: Option<Instant>,
     /// Log events, counted.
@@ -165,6 +167,8 @@ impl Io for MemoryIo {
     }
 
     fn close(&mut self, conn: ConnId, _how: Close) {
+        let sent = std::mem::take(&mut self.connection(conn).sent);
+        self.last_words.push((conn, sent));
         self.end(conn);
     }
 
