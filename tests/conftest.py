@@ -1,4 +1,4 @@
-"""Fixtures that scenarios, drivers, faults and e2e share. What they make lasts for the session unless said otherwise."""
+"""Fixtures that scenarios, drivers, faults and e2e share; made once for the session unless they say otherwise."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def direct(server: Postgres) -> Target:
 
 
 @pytest.fixture(scope="session")
-def shared(
-    variant: Variant, server: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Forebay]:
+def shared(variant: Variant, server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forebay]:
     """A forebay with the pools of SHARED_DATABASES, shared by the tests of a variant."""
     sections = configuration(server, variant, databases=SHARED_DATABASES)
     with skip_without_uring(variant), pooler.running(tmp_path_factory.mktemp("shared"), sections, variant) as forebay:

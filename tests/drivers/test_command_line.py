@@ -54,9 +54,9 @@ def test_psql_prints_the_same(shared: Forebay, direct: Target, server: Postgres)
 def test_psql_stops_a_copy_that_fails(shared: Forebay, direct: Target, server: Postgres) -> None:
     """The error is that of the server, and the session goes on."""
     script = "\\copy scratch from program 'echo not a number'\nselect 'after';\n"
-    said = [run(server, "psql", "-X", "-A", target.dsn(), "-f", "-", stdin=script) for target in (shared.target, direct)]
-    assert said[0] == said[1]
-    assert "after" in said[0]
+    pooled, plain = (run(server, "psql", "-XA", t.dsn(), "-f", "-", stdin=script) for t in (shared.target, direct))
+    assert pooled == plain
+    assert "after" in pooled
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,10 @@ def accounts(server: Postgres) -> Target:
 def test_pgbench_runs_without_an_error(
     script: str, mode: str, shared: Forebay, accounts: Target, server: Postgres, tmp_path: Path
 ) -> None:
-    """40 clients over 4 servers, a thread each since PQprepare blocks its thread; the sum of the balances proves that no transaction was torn."""
+    """40 clients over 4 servers, a thread each since PQprepare blocks its thread.
+
+    The sum of the balances proves that no transaction was torn.
+    """
     target = shared.target.at(dbname="wide")
     text = run(
         server, "pgbench", "-n", "-b", script, "-M", mode, "-c", "40", "-j", "40", "-t", "25", target.dsn(),

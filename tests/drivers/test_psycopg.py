@@ -22,7 +22,8 @@ def basics(target: Target) -> Any:
     with target.connect() as c:
         values = (1, "text", None, 2.5, datetime.date(2024, 2, 3), [1, 2], b"\x00\xff")
         found = c.execute("select %s::int, %s, %s::text, %s::float8, %s, %s, %s", values).fetchone()
-        named = c.cursor(row_factory=dict_row).execute("select id, name from people where id < 3 order by id").fetchall()
+        by_name = c.cursor(row_factory=dict_row)
+        named = by_name.execute("select id, name from people where id < 3 order by id").fetchall()
         return found, named, c.info.parameter_status("TimeZone"), c.info.server_version
 
 

@@ -35,6 +35,11 @@ def terminate(server: Postgres, pid: str | None) -> None:
         until(lambda: admin.value(gone) == "0", within_s=5, what="the back end ends")
 
 
+def is_busy(forebay: Forebay) -> bool:
+    """Whether a server works for a client."""
+    return any(one["state"] == "active" for one in forebay.console("show servers"))
+
+
 def pids(forebay: Forebay) -> list[str | None]:
     """Back ends of the servers that forebay has."""
     return [one["remote_pid"] for one in forebay.console("show servers")]
@@ -145,7 +150,7 @@ def test_a_reset_of_the_network_is_told_once(start: Start, server: Postgres, var
             for _ in range(3):
                 busy.ask(query("begin"))
                 busy.send(query("select pg_sleep(20)"))
-                until(lambda: [r for r in forebay.console("show servers") if r["state"] == "active"], within_s=5, what="busy")
+                until(lambda: is_busy(forebay), within_s=5, what="the query runs")
                 toxi.cut()
                 assert errors(busy.ready()) == ["57P01"]
                 assert busy.status == "I"
@@ -158,9 +163,8 @@ def test_a_restart_under_load_tells_each_client_the_truth(
 ) -> None:
     """Rows 6 and 7, and kill -9: every client gets a clean error or waits, service resumes by itself, and the ledger
     holds: what was acknowledged is there, what failed is not, no answer went to another client."""
-    forebay = start(
-        configuration(mortal, variant, databases={"app": {"pool_size": 8}}, server_defaults={"server_backoff_max": "200ms"})
-    )
+    databases = {"app": {"pool_size": 8, "server_backoff_max": "200ms"}}
+    forebay = start(configuration(mortal, variant, databases=databases))
     with Clients(forebay.target, 24) as clients:
         until(lambda: clients.ledger.served > 200, within_s=20, what="load runs")
         if how == "SIGKILL":

@@ -124,11 +124,13 @@ class Forebay:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "forebay", "run", str(self.path), *self.arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={**os.environ, **SECRETS, **self.environment}, preexec_fn=self._limit if self.files_max else None,
+                env={**os.environ, **SECRETS, **self.environment}, **self._limits(),
             )  # fmt: skip
 
-    def _limit(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.files_max, self.files_max))
+    def _limits(self) -> dict[str, Any]:
+        """Runs between fork and exec; only tests without threads of their own ask for it."""
+        limit = (self.files_max, self.files_max)
+        return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)} if self.files_max else {}
 
     def _is_listening(self) -> bool:
         assert self.process is not None
@@ -281,9 +283,7 @@ def columns(description: bytes) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, sections: dict[str, Section], variant: Variant, **options: Any
-) -> Iterator[Forebay]:
+def running(folder: Path, sections: dict[str, Section], variant: Variant, **options: Any) -> Iterator[Forebay]:
     """A forebay for as long as the block lasts; it must stop in order, unless the block failed or it was killed."""
     folder.mkdir(parents=True, exist_ok=True)
     forebay = Forebay(folder, sections, variant, **options)

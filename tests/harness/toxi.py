@@ -9,6 +9,9 @@ import struct
 import threading
 import time
 
+# The client's side and the server's.
+Pair = tuple[socket.socket, socket.socket]
+
 
 class Toxi:
     """Stands before `port` of 127.0.0.1. Its own port is `port`; what it does can be changed at any time."""
@@ -17,7 +20,7 @@ class Toxi:
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: list[Pair] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         # Nothing passes towards the client, or towards the server, while set.
@@ -66,9 +69,7 @@ class Toxi:
                 for source, sink, hold in ((*pair, self.holds_requests), (*reversed(pair), self.holds_replies)):
                     threading.Thread(target=self._pump, args=(source, sink, hold, pair), daemon=True).start()
 
-    def _pump(
-        self, source: socket.socket, sink: socket.socket, hold: threading.Event, pair: tuple[socket.socket, socket.socket]
-    ) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, hold: threading.Event, pair: Pair) -> None:
         with contextlib.suppress(OSError):
             while not self._stop.is_set():
                 if hold.is_set():

@@ -75,7 +75,9 @@ def parse(name: str, sql: str, types: Sequence[int] = ()) -> bytes:
     return message("P", text(name), text(sql), struct.pack(f"!H{len(types)}I", len(types), *types))
 
 
-def bind(portal: str = "", statement: str = "", values: Iterable[bytes | None] = (), result: Sequence[int] = ()) -> bytes:
+def bind(
+    portal: str = "", statement: str = "", values: Iterable[bytes | None] = (), result: Sequence[int] = ()
+) -> bytes:
     """Bind, with text parameters; result: format codes."""
     given = list(values)
     packed = b"".join(struct.pack("!i", -1) if v is None else struct.pack("!i", len(v)) + v for v in given)
@@ -249,7 +251,10 @@ class Wire:
         return self.rest() == []
 
     def log_in(self, *, password: str | None = None, version: int = PROTOCOL_3_0, **parameters: str) -> list[Frame]:
-        """Startup up to ReadyForQuery; answers a request for a plain password only. Raises AssertionError if refused."""
+        """Startup up to ReadyForQuery; answers a request for a plain password only.
+
+        Raises AssertionError if refused.
+        """
         self.send(startup(version, **parameters))
         frames = []
         while not frames or frames[-1].tag not in "ZE":

@@ -194,7 +194,8 @@ def test_a_changed_password_is_taken_over_after_the_cache_time(
     with server.target.at(user="postgres").wire() as admin:
         admin.rows("create role rotating login password 'first'")
         try:
-            sections = looked_up(server, variant, query=QUERY, user="lookup", cache_for="100ms", cache_negative_for="0s")
+            caching = {"cache_for": "100ms", "cache_negative_for": "0s"}
+            sections = looked_up(server, variant, query=QUERY, user="lookup", **caching)
             target = start(sections).target.at(user="rotating")
             assert lets_in(target.at(password="first"))
             admin.rows("alter role rotating password 'second'")
@@ -204,7 +205,7 @@ def test_a_changed_password_is_taken_over_after_the_cache_time(
             admin.rows("drop role rotating")
 
 
-SOURCE = '''
+SOURCE = """
 import forebay, time
 
 @forebay.secret_source
@@ -214,7 +215,7 @@ def find(request):
     if request.user == "fails":
         raise RuntimeError("the vault is sealed")
     return {"scram_user": "secret of scram_user"}.get(request.user)
-'''
+"""
 
 
 def test_a_secret_source_finds_users_and_may_hang(

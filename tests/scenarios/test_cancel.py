@@ -119,7 +119,8 @@ def test_a_forged_key_cancels_nothing(shared: Forebay, direct: Target) -> None:
         wire.send(query("select pg_sleep(0.5)"))
         wait_until_asleep(direct)
         flipped = bytes([key[0] ^ 1]) + key[1:]
-        for forged in ((pid, flipped), (pid, b""), (pid, key + b"\0" * 28), (pid, b"\0" * 32), (pid + 1, key), (0, key)):
+        keys = [(pid, flipped), (pid, b""), (pid, key + b"\0" * 28), (pid, b"\0" * 32), (pid + 1, key), (0, key)]
+        for forged in keys:
             with shared.target.dial() as attacker:
                 attacker.send(cancel(*forged))
                 assert codes(attacker.rest()) in ([], ["08P01"])
@@ -214,5 +215,3 @@ def test_a_drivers_cancel_works(shared: Forebay, direct: Target) -> None:
         sleeper.join(10)
         assert [type(error).__name__ for error in raised] == ["QueryCanceled"]
         assert connection.execute("select 1").fetchone() == (1,)
-
-

@@ -43,7 +43,8 @@ def test_every_show_answers(name: str, shared: Forebay) -> None:
 def test_psql_reads_the_console(dbname: str, shared: Forebay, server: Postgres) -> None:
     """Operators type \\x and SHOW POOLS."""
     done = subprocess.run(
-        [server.programs.path("psql"), "-X", console(shared, dbname=dbname).dsn(), "-c", "SHOW POOLS", "-c", "SHOW VERSION"],
+        [server.programs.path("psql"), "-X", console(shared, dbname=dbname).dsn(), "-c", "SHOW POOLS", "-c",
+         "SHOW VERSION"],
         capture_output=True, text=True, timeout=30, env=server.programs.environment, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -105,7 +106,7 @@ def test_pause_holds_requests_and_resume_lets_them_go(start: Start, server: Post
         busy.ask(query("begin"))
         pause = threading.Thread(target=forebay.console, args=("pause app",))
         pause.start()
-        until(lambda: any(r["paused"] == "1" for r in forebay.console("show databases")), within_s=5, what="PAUSE began")
+        until(lambda: any(r["paused"] == "1" for r in forebay.console("show databases")), within_s=5, what="PAUSE")
         late.send(query("select 'after'"))
         assert pause.is_alive()
         busy.ask(query("commit"))

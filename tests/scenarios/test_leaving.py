@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -34,10 +35,8 @@ def in_a_query(wire: Wire) -> None:
     wire.ask(query("begin"))
     wire.send(query(INSERT + "; select pg_sleep(30)"))
     wire.socket.settimeout(0.2)
-    try:
+    with contextlib.suppress(TimeoutError):
         wire.read_until("C")
-    except TimeoutError:
-        pass
 
 
 def in_an_unfinished_pipeline(wire: Wire) -> None:
@@ -152,7 +151,7 @@ def test_what_was_sent_before_terminate_is_run(shared: Forebay, direct: Target) 
             hasty.send(query("insert into scratch values (1147, 'hasty')"), terminate())
         with direct.wire() as other:
             until(
-                lambda: other.value("select count(*) from scratch where a = 1147") == "1",  # noqa: B023
+                lambda: other.value("select count(*) from scratch where a = 1147") == "1",
                 within_s=5, what=f"the insert of {target.name} is there",
             )  # fmt: skip
             other.ask(query("delete from scratch where a = 1147"))
@@ -169,6 +168,7 @@ def test_a_transaction_before_terminate_is_rolled_back(shared: Forebay) -> None:
 
 def test_clients_that_come_and_go_leave_nothing_behind(shared: Forebay) -> None:
     """Descriptors and entries of SHOW CLIENTS."""
+
     def rounds(count: int) -> None:
         for i in range(count):
             wire = shared.target.wire()

@@ -17,7 +17,6 @@ from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.wire import Frame, Gone, bind, execute, message, parse, query, row, startup, sync
 
-
 # Servers of a user whom only one test at a time uses.
 OPEN = "select count(*) from pg_stat_activity where usename = 'gone'"
 
@@ -309,5 +308,3 @@ def test_an_idle_server_that_died_is_found_by_the_check(start: Start, server: Po
             admin.ask(query(f"select pg_terminate_backend({pid})"))
             time.sleep(0.06)  # the check's own delay, which has no event to wait for
             assert wire.value("select 1") == "1"
-
-

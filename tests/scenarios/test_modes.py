@@ -40,7 +40,8 @@ def test_a_server_of_session_mode_is_reset_for_the_next_client(shared: Forebay) 
         assert second.value("show work_mem") == "4MB"
         assert second.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
         assert [f.fields["C"] for f in second.ask(query("select * from left_over")) if f.tag == "E"] == ["42P01"]
-        assert [f.fields["C"] for f in second.ask(bind(statement="left"), execute(), sync()) if f.tag == "E"] == ["26000"]
+        frames = second.ask(bind(statement="left"), execute(), sync())
+        assert [f.fields["C"] for f in frames if f.tag == "E"] == ["26000"]
 
 
 def test_notifications_reach_a_listener_that_waits(shared: Forebay) -> None:

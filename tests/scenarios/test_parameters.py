@@ -15,7 +15,7 @@ ASKED: list[dict[str, str]] = [
     {},
     {"TimeZone": "Asia/Tokyo"},
     {"DateStyle": "German"},
-    {"application_name": "it's \"me\" \\"},
+    {"application_name": 'it\'s "me" \\'},
     {"client_encoding": "LATIN1"},
     {"options": "-c statement_timeout=12345 -c IntervalStyle=iso_8601"},
     {"options": "-c TimeZone=America/New_York --work-mem=3MB"},

@@ -51,7 +51,8 @@ def test_a_broken_configuration_changes_nothing(
     forebay = start(configuration(server, variant, databases={"app": {"pool_mode": "transaction"}}))
     databases = {"app": {"pool_mode": "session"}, "new": {}}
     with forebay.target.wire() as client:
-        assert forebay.reload(configuration(server, variant, databases=databases, **broken))["event"] == "reload_refused"
+        told = forebay.reload(configuration(server, variant, databases=databases, **broken))
+        assert told["event"] == "reload_refused"
         assert client.value("select 1") == "1"
     assert mode(forebay) == "transaction"
     assert mode(forebay, "new") is None

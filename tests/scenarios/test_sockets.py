@@ -92,9 +92,7 @@ def test_an_address_in_use_is_told(start: Start, server: Postgres, variant: Vari
     assert works(forebay.target)
 
 
-def test_an_endpoint_that_does_not_answer_is_told_to_the_client(
-    start: Start, variant: Variant
-) -> None:
+def test_an_endpoint_that_does_not_answer_is_told_to_the_client(start: Start, variant: Variant) -> None:
     """57P03 with the cause, within the wait, and no spinning meanwhile."""
     forebay = start(configuration(free_port(), variant, server_defaults={"query_wait_timeout": "1s"}))
     before = forebay.cpu_s()

@@ -150,7 +150,7 @@ def test_a_shared_statement_reads_literals_as_its_client_does(shared: Forebay) -
 
 
 def test_a_query_within_a_pipeline_harms_nobody_else(shared: Forebay) -> None:
-    """PostgreSQL 18 refuses what follows a Query in an unsynced pipeline (XX000): that server must serve no one else."""
+    """PostgreSQL 18 refuses what follows a Query in an unsynced pipeline (XX000): its server must serve no one else."""
     with shared.target.wire() as odd, shared.target.wire() as other:
         odd.send(parse("", "select 1"), bind(), execute(), query("select 2"), sync())
         odd.ready(2)

@@ -36,7 +36,7 @@ PACKAGES = {
 # What a crate below runtime may not touch: decisions are pure.
 IMPURE = ("std::net", "std::thread", "Instant::now", "SystemTime::now", "std::env", "std::fs")
 # Files that no build which serves contains.
-AWAY_FROM_THE_LOOP = {"tests", "fuzz_entry", "planted"}
+AWAY_FROM_THE_LOOP = {"tests", "traces", "fuzz_entry", "planted"}
 PURE_CRATES = ("forebay-core", "forebay-pgwire", "forebay-spec")
 
 

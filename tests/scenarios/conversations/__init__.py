@@ -1,4 +1,4 @@
-"""Conversations: what a client says, as a function each. They are run direct and through forebay, and must read the same.
+"""Conversations: what a client says, as a function each. Direct and through forebay they must read the same.
 
 A conversation leaves the database as it found it, and names its statements as it likes: clients share nothing by name.
 """

@@ -43,7 +43,7 @@ def several_syncs_in_flight(c: Wire) -> None:
 @conversation
 def several_syncs_in_one_write(c: Wire) -> None:
     """The same in one piece, with syncs that end nothing."""
-    c.send(*(ONE + [sync()]) * 5, sync(), sync(), *ONE, sync())
+    c.send(*[*ONE, sync()] * 5, sync(), sync(), *ONE, sync())
     c.ready(8)
 
 
