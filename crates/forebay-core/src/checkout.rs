@@ -232,7 +232,7 @@ impl<I: Io> Worker<I> {
         self.pool(id).keep_greeting(nameless, reported);
         self.part(key);
         self.freed.push(key);
-        self.greet(io, client_key);
+        self.greet_or_wait(io, client_key, id);
     }
 
     /// Sends a query of our own; its answer goes to `own_done`.
@@ -428,6 +428,9 @@ impl<I: Io> Worker<I> {
         self.pool(id).idle.push_back(key);
         self.publish(id);
         // Another worker may have begun to wait between our look and our word.
+        if self.shared.workers == 1 {
+            return;
+        }
         let me = self.id;
         if let Some((worker, _)) = self.pool(id).shared.worker_with_oldest_waiter(me) {
             let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
@@ -453,6 +456,9 @@ impl<I: Io> Worker<I> {
     }
 
     fn offer_elsewhere(&mut self, io: &mut I, key: ServerKey, ours: Option<Instant>) -> bool {
+        if self.shared.workers == 1 {
+            return false;
+        }
         let (me, id) = (self.id, self.servers[key].pool);
         let Some((_, theirs)) = self.pool(id).shared.worker_with_oldest_waiter(me) else { return false };
         if ours.is_some_and(|ours| ours.0 <= (theirs + LEND_AFTER).0) {

@@ -247,11 +247,7 @@ impl<I: Io> Worker<I> {
         let waiting: Vec<_> = self.pool(id).waiters.iter().map(|w| w.client).collect();
         for key in waiting {
             if self.clients.get(key).is_some_and(|c| c.state == ClientState::Greeting && c.server.is_none()) {
-                let wanted = self.clients[key].wanted.clone();
-                let nameless = self.without_name(&wanted);
-                if self.pool(id).greeting(&nameless).is_some() {
-                    self.greet(io, key);
-                }
+                self.greet(io, key);
             }
         }
     }

@@ -70,6 +70,17 @@ impl<I: Io> Worker<I> {
     /// Sees that a client is looked at when its next limit is due.
     pub(crate) fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };
+        let settings = client.pool.map(|id| &self.pools[id.0 as usize].settings);
+        let is_unlimited = match (client.state, settings) {
+            (ClientState::Idle, Some(s)) => s.client_idle_timeout == 0,
+            (ClientState::Active, Some(s)) => {
+                s.transaction_timeout == 0 && s.idle_transaction_timeout == 0 && s.query_timeout == 0
+            }
+            _ => false,
+        };
+        if is_unlimited {
+            return;
+        }
         let (at, _) = self.client_limit(client);
         let client = &mut self.clients[key];
         if at < client.armed {

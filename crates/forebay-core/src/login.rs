@@ -15,7 +15,7 @@ use crate::event::{Field, Level};
 use crate::ids::ConnId;
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::parameters::Image;
-use crate::pool::{Pool, PoolId};
+use crate::pool::{Greeting, Pool, PoolId};
 use crate::question::{Answer, Question};
 use crate::session::IDLE;
 use crate::session::client::{CancelSecret, Client, ClientKey, ClientState};
@@ -323,10 +323,7 @@ impl<I: Io> Worker<I> {
 
     /// Greets a client as soon as it is known what servers report to clients with its parameters.
     pub(crate) fn greet_or_wait(&mut self, io: &mut I, key: ClientKey, id: PoolId) {
-        let wanted = self.without_name(&self.clients[key].wanted.clone());
-        if self.pool(id).greeting(&wanted).is_some() {
-            self.greet(io, key);
-        } else {
+        if !self.greet(io, key) {
             self.enqueue(io, id, key);
         }
     }
@@ -336,29 +333,38 @@ impl<I: Io> Worker<I> {
         self.images.with(image, "application_name", None)
     }
 
-    /// Tells a client everything up to its first ReadyForQuery.
-    pub(crate) fn greet(&mut self, io: &mut I, key: ClientKey) {
+    /// Tells a client everything up to its first ReadyForQuery; false: that is not known yet.
+    pub(crate) fn greet(&mut self, io: &mut I, key: ClientKey) -> bool {
+        let Some(greeting) = self.greeting_for(key) else { return false };
+        let mut out = std::mem::take(&mut self.scratch);
+        out.extend_from_slice(&greeting.bytes);
+        self.finish_greeting(io, key, &mut out);
+        out.clear();
+        self.scratch = out;
+        let client = &mut self.clients[key];
+        client.seen = greeting.reported;
+        client.enter(ClientState::Idle, self.now);
+        self.arm_client(key);
+        self.ready.push_back(key);
+        true
+    }
+
+    /// The greeting for a client's parameters: kept, or made from one that differs in application_name only.
+    fn greeting_for(&mut self, key: ClientKey) -> Option<Greeting> {
         let wanted = self.clients[key].wanted.clone();
-        let id = self.clients[key].pool.expect("a client that is greeted has a pool");
+        let id = self.clients[key].pool?;
+        if let Some(greeting) = self.pool(id).greeting(&wanted) {
+            return Some(greeting);
+        }
         let nameless = self.without_name(&wanted);
-        let Some(reported) = self.pool(id).greeting(&nameless) else { return self.enqueue(io, id, key) };
+        let reported = self.pool(id).greeting(&nameless)?.reported;
         let name = wanted.get("application_name").map_or("", |n| n);
         let reported = match reported.get("application_name") {
             Some(_) => self.images.with(&reported, "application_name", Some(name)),
             None => reported,
         };
-        let mut out = std::mem::take(&mut self.scratch);
-        for (name, value) in reported.iter() {
-            write::parameter_status(&mut out, &**name, &**value);
-        }
-        self.finish_greeting(io, key, &mut out);
-        out.clear();
-        self.scratch = out;
-        let client = &mut self.clients[key];
-        client.seen = reported;
-        client.enter(ClientState::Idle, self.now);
-        self.arm_client(key);
-        self.ready.push_back(key);
+        self.pool(id).keep_greeting(wanted.clone(), reported);
+        self.pool(id).greeting(&wanted)
     }
 
     /// The cancel key and ReadyForQuery end every greeting.

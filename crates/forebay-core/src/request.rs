@@ -177,6 +177,9 @@ impl Forwarding<'_> {
 
     fn query(&mut self, at: At<'_>) -> Step {
         let text = at.body();
+        if text.len() < COMMIT_PREFIX_BYTES && !at.is_whole() {
+            return Step::More;
+        }
         let commits = is_commit(&text[..text.len().min(COMMIT_PREFIX_BYTES)]);
         self.server.expect.push_back(Expect::Query { commits });
         if self.server.is_segment_open {

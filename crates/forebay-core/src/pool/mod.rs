@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use forebay_pgwire::write;
 use rustc_hash::FxHashMap;
 
 use crate::auth::ServerSecret;
@@ -83,7 +84,18 @@ pub struct Pool {
     pub holder_asked_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
-    greetings: FxHashMap<*const Image, (Rc<Image>, Rc<Image>)>,
+    greetings: FxHashMap<*const Image, Greeting>,
+}
+
+/// What a client is told at its login, as far as it is the same for all that want the same.
+#[derive(Clone)]
+pub struct Greeting {
+    /// Kept, so that its address names no other image meanwhile.
+    wanted: Rc<Image>,
+    /// The values.
+    pub reported: Rc<Image>,
+    /// The same as ParameterStatus messages.
+    pub bytes: Rc<[u8]>,
 }
 
 impl Pool {
@@ -122,8 +134,10 @@ impl Pool {
     }
 
     /// What servers report to a client that wants `wanted`, if that is known.
-    pub fn greeting(&self, wanted: &Rc<Image>) -> Option<Rc<Image>> {
-        self.greetings.get(&Rc::as_ptr(wanted)).map(|(_, reported)| reported.clone())
+    pub fn greeting(&self, wanted: &Rc<Image>) -> Option<Greeting> {
+        let greeting = self.greetings.get(&Rc::as_ptr(wanted))?;
+        debug_assert!(Rc::ptr_eq(&greeting.wanted, wanted));
+        Some(greeting.clone())
     }
 
     /// Keeps what a server reports with `wanted` set.
@@ -131,7 +145,11 @@ impl Pool {
         if self.greetings.len() >= GREETINGS_MAX {
             self.greetings.clear();
         }
-        self.greetings.insert(Rc::as_ptr(&wanted), (wanted, reported));
+        let mut bytes = Vec::new();
+        for (name, value) in reported.iter() {
+            write::parameter_status(&mut bytes, &**name, &**value);
+        }
+        self.greetings.insert(Rc::as_ptr(&wanted), Greeting { wanted, reported, bytes: bytes.into() });
     }
 
     /// Forgets all greetings: the endpoints have changed.
