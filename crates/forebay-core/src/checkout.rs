@@ -228,7 +228,10 @@ impl<I: Io> Worker<I> {
     fn greet_with(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
         let wanted = self.clients[client_key].wanted.clone();
         let nameless = self.without_name(&wanted);
-        let (id, reported) = (self.servers[key].pool, self.servers[key].reported.clone());
+        let server = &self.servers[key];
+        let (id, reported) = (server.pool, server.reported.clone());
+        let default_name = server.defaults.get("application_name").cloned();
+        let reported = self.images.with(&reported, "application_name", default_name.as_deref());
         self.pool(id).keep_greeting(nameless, reported);
         self.part(key);
         self.freed.push(key);
