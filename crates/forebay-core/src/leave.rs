@@ -222,6 +222,7 @@ impl<I: Io> Worker<I> {
             self.set_owner(conn, Owner::Nobody);
         }
         let server = &mut self.servers[key];
+        let has_reported = server.own_error.is_some();
         let words = server.own_error.take().map(|(sqlstate, message)| format!("{cause}: {sqlstate} {message}"));
         let cause = words.as_deref().unwrap_or(cause);
         let was_used = server.client.is_some();
@@ -233,19 +234,22 @@ impl<I: Io> Worker<I> {
         ];
         self.log(io, if was_used { Level::Warn } else { Level::Info }, "server_lost", fields);
         if let Some(client_key) = self.servers[key].client {
-            let loss = self.loss(key, &endpoint, cause);
+            let loss = self.loss(key, &endpoint, cause, has_reported);
             self.tell_loss(io, key, client_key, loss);
         }
         self.forget_server(io, key, cause);
         self.supply(io, id);
     }
 
-    /// What the loss of a server means to its client.
-    fn loss(&self, key: ServerKey, endpoint: &str, cause: &str) -> Loss {
+    /// What the loss of a server means to its client. `has_reported`: it said itself why it ends.
+    fn loss(&self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
         let server = &self.servers[key];
         let mode = self.pools[server.pool.0 as usize].settings.pool_mode;
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
-        let report = if server.expect.iter().any(Expect::commits) {
+        // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
+        let is_implicit = server.status == IDLE && server.expect.iter().any(Expect::is_running);
+        let may_have_committed = (is_implicit && !has_reported) || server.expect.iter().any(Expect::commits);
+        let report = if may_have_committed {
             errors::server_lost_in_commit(endpoint, cause)
         } else {
             errors::server_lost(endpoint, cause)

@@ -180,7 +180,10 @@ impl Forwarding<'_> {
         if text.len() < COMMIT_PREFIX_BYTES && !at.is_whole() {
             return Step::More;
         }
-        let commits = is_commit(&text[..text.len().min(COMMIT_PREFIX_BYTES)]);
+        // A text that is cut or holds several statements may commit anywhere.
+        let statement = text.strip_suffix(b"\0").unwrap_or(text).trim_ascii_end();
+        let statement = statement.strip_suffix(b";").unwrap_or(statement);
+        let commits = !at.is_whole() || is_commit(statement) || memchr::memchr(b';', statement).is_some();
         self.server.expect.push_back(Expect::Query { commits });
         if self.server.is_segment_open {
             // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
