@@ -17,7 +17,8 @@ class Ledger:
     """What clients know of their keys."""
 
     committed: set[int] = field(default_factory=set)
-    failed: set[int] = field(default_factory=set)
+    # With the statement that failed, and how.
+    failed: dict[int, str] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
     # SQLSTATEs seen, and connections lost.
     codes: dict[str, int] = field(default_factory=dict)
@@ -77,9 +78,9 @@ class Clients:
             if not is_one:
                 if self._errors(wire, query("begin"), None):
                     return self._end(wire)
-                if self._errors(wire, query(insert), f"{number}:{key}"):
+                if told := self._errors(wire, query(insert), f"{number}:{key}"):
                     with self.ledger.lock:
-                        self.ledger.failed.add(key)
+                        self.ledger.failed[key] = f"insert in a transaction: {told}"
                     return self._end(wire)
             with self.ledger.lock:
                 self.ledger.unknown.add(key)
@@ -93,7 +94,10 @@ class Clients:
             return self._end(wire)
         with self.ledger.lock:
             self.ledger.unknown.discard(key)
-            (self.ledger.failed if codes else self.ledger.committed).add(key)
+            if codes:
+                self.ledger.failed[key] = f"{'insert by itself' if is_one else 'commit'}: {codes}"
+            else:
+                self.ledger.committed.add(key)
             self.ledger.served += not codes
         if codes:
             self._end(wire)
@@ -124,7 +128,7 @@ class Clients:
             there = {int(one[0] or "") for one in wire.rows("select key from ledger")}
             wire.ask(query("truncate ledger"))
         lost = ledger.committed - there
-        risen = ledger.failed & there
+        risen = {key: how for key, how in ledger.failed.items() if key in there}
         assert not lost, f"{len(lost)} committed keys are lost: {sorted(lost)[:5]}"
-        assert not risen, f"{len(risen)} failed keys are there: {sorted(risen)[:5]}"
+        assert not risen, f"{len(risen)} failed keys are there: {sorted(risen.items())[:5]}"
         assert there <= ledger.committed | ledger.unknown

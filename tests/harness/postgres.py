@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -93,12 +94,25 @@ def has_ipv6() -> bool:
     return True
 
 
+def _ports() -> Iterator[int]:
+    """Ports of this process of the test run: below those that the system gives to outgoing connections."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12000 + number % 8 * 2000
+    start = os.getpid() % 2000
+    yield from itertools.cycle(first + (start + step) % 2000 for step in range(2000))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on which nothing listens, and which no other process of the test run takes."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,4 +283,5 @@ def running(major: int, authority: Authority, **settings: str) -> Iterator[Postg
             server.populate()
             yield server
         finally:
-            server.stop()
+            # Nothing of it is needed again.
+            server.stop(signal.SIGQUIT)
