@@ -95,6 +95,7 @@ impl<I: Io> Worker<I> {
             return Checkout::Refused(Box::new(errors::checkout_queue_full(label, waiters_max, pool.leased, size)));
         }
         self.clients[key].enter(ClientState::Waiting, now);
+        self.clients[key].has_asked_who_holds = false;
         self.enqueue(io, id, key);
         Checkout::Queued
     }
@@ -103,7 +104,6 @@ impl<I: Io> Worker<I> {
     pub(crate) fn enqueue(&mut self, io: &mut I, id: PoolId, key: ClientKey) {
         let since = self.clients[key].since;
         self.pool(id).waiters.push_back(Waiter { client: key, since });
-        self.ask_who_holds(io, id);
         if planted(Bug::NewestWaiterFirst) {
             self.pool(id).waiters.rotate_right(1);
         }
@@ -596,12 +596,10 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn ask_who_holds(&mut self, io: &mut I, id: PoolId) {
-        if self.shared.workers == 1 || self.pool(id).holder_asked_at + ASK_AGAIN > self.now {
-            return;
-        }
-        self.pool(id).holder_asked_at = self.now;
-        let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
+    /// Has the other workers tell of their longest leases in a pool.
+    pub(crate) fn ask_who_holds(&self, io: &mut I, id: PoolId) {
+        let pool = &self.pools[id.0 as usize];
+        let name = (pool.database.clone(), pool.user.clone());
         self.tell_others(io, || Message::WhoHolds(name.clone()));
     }
 

@@ -24,6 +24,8 @@ const CLEANING_MAX: Duration = Duration::from_secs(5);
 const CANCEL_MAX: Duration = Duration::from_secs(3);
 /// A query of our own must be answered by then.
 const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
+/// How long the other workers have to tell who holds their servers.
+const TELL_MAX: Duration = Duration::from_millis(5);
 /// Time between two looks at idle servers and old answers.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -216,6 +218,15 @@ impl<I: Io> Worker<I> {
         if self.clients[key].server.is_some() {
             // Its parameters are being set; that has a limit of its own.
             return;
+        }
+        let client = &mut self.clients[key];
+        if self.shared.workers > 1 && !std::mem::replace(&mut client.has_asked_who_holds, true) {
+            // The error names who holds the servers: the other workers have this long to tell.
+            let at = self.now + TELL_MAX;
+            client.armed = at;
+            let id = client.pool.expect("a waiting client has a pool");
+            self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
+            return self.ask_who_holds(io, id);
         }
         let report = self.wait_report(key);
         let client = &self.clients[key];

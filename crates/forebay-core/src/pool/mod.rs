@@ -80,8 +80,6 @@ pub struct Pool {
     pub is_asking: bool,
     /// When the other workers were last asked to make room in the database.
     pub room_asked_at: Instant,
-    /// When they were last asked who holds its servers.
-    pub holder_asked_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
     greetings: FxHashMap<*const Image, Greeting>,
@@ -127,7 +125,6 @@ impl Pool {
             is_removed: false,
             is_asking: false,
             room_asked_at: Instant(0),
-            holder_asked_at: Instant(0),
             stats,
             greetings: FxHashMap::default(),
         }

@@ -144,6 +144,8 @@ pub struct Client {
     pub is_skipping: bool,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
     pub refusal: Option<Box<Refusal>>,
+    /// Its wait is over, and the other workers have been asked who holds the servers.
+    pub has_asked_who_holds: bool,
     /// Its connection has ended after it said goodbye; what it asked for before is still to be run, for nobody to read.
     pub is_gone: bool,
     /// It came when there were too many, and holds no permit.
@@ -188,6 +190,7 @@ impl Client {
             is_held: false,
             is_skipping: false,
             refusal: None,
+            has_asked_who_holds: false,
             is_gone: false,
             is_uncounted: false,
             since: now,
