@@ -125,9 +125,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path.name}: {error}") from error
 
 
-def fields(
-    file: str, row: dict[str, Any], *, required: tuple[str, ...], optional: tuple[str, ...]
-) -> dict[str, Any]:
+def fields(file: str, row: dict[str, Any], *, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
     """`row` with None for what is optional and absent."""
     name = row.get("id") or row.get("name") or row.get("prefix") or "a row"
     for field in required:
