@@ -247,7 +247,7 @@ impl<I: Io> Worker<I> {
         let mode = self.pools[server.pool.0 as usize].settings.pool_mode;
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
         // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
-        let is_implicit = server.status == IDLE && server.expect.iter().any(Expect::is_running);
+        let is_implicit = server.status == IDLE && !server.expect.is_empty();
         let may_have_committed = (is_implicit && !has_reported) || server.expect.iter().any(Expect::commits);
         let report = if may_have_committed {
             errors::server_lost_in_commit(endpoint, cause)
