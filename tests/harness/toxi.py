@@ -81,6 +81,9 @@ class Toxi:
                     continue
                 if not data:
                     break
+                while hold.is_set() and not self._stop.is_set():
+                    # It was set while this waited for data.
+                    time.sleep(0.005)
                 sink.sendall(data)
                 if source is pair[0] and self.cuts_after is not None and self.cuts_after in data:
                     break
