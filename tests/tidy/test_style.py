@@ -94,7 +94,7 @@ def test_every_task_left_for_later_names_its_issue(suffix: str) -> None:
         for path in files(suffix)
         if path != Path(__file__).resolve()
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if pattern.search(line) and "XXX" not in line.replace("XXX000", "").replace("mkstemp", "XXX")[:0] + line
+        if pattern.search(line) and "XXX" not in line
     ]
     assert bad == []
 
