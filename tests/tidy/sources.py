@@ -50,7 +50,10 @@ def python_functions(path: Path) -> Iterator[Function]:
             yield Function(path, node.name, node.lineno, (node.end_lineno or 0) - node.lineno + 1 - spent)
 
 
-_FN = re.compile(r"^\s*(?:pub(?:\([a-z: ]+\))? )?(?:const |async |unsafe |extern \"C\" )*fn (\w+)", re.MULTILINE)
+# Literals are gone by then: `extern "C"` is `extern ""`.
+_FN = re.compile(
+    r'^\s*(?:pub(?:\([a-z_: ]+\))? )?(?:default |const |async |unsafe |safe |extern (?:"" )?)*fn (\w+)', re.MULTILINE
+)
 
 
 def rust_functions(path: Path) -> Iterator[Function]:

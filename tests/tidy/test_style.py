@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tidy.sources import ROOT, Function, files, python_functions, rust_functions, without_literals
-
-FILE_LINES_SOFT = 500
-FILE_LINES_MAX = 800
-FUNCTION_LINES_MAX = 70
+from tests.tidy.sources import ROOT, files, without_literals
 
 # Names that say nothing about what is inside.
 EMPTY_NAMES = {"util", "utils", "common", "manager", "inner", "impl", "helper", "helpers", "misc"}
@@ -29,39 +25,13 @@ SYNONYMS = {
     r"\bwhite-?list|black-?list\b": "allow-list, deny-list",
 }
 
+# Lists of checksums, which may spell anything.
+CHECKSUMS = {".lock", ".sum"}
+
 
 def relative(path: Path) -> str:
     """As people name it."""
     return path.relative_to(ROOT).as_posix()
-
-
-def test_no_file_is_longer_than_the_limit() -> None:
-    """A file has one subject; one of a thousand lines has several."""
-    lengths = {relative(path): path.read_text().count("\n") for path in files(".rs", ".py")}
-    for name, lines in sorted(lengths.items(), key=lambda item: -item[1]):
-        if lines > FILE_LINES_SOFT:
-            print(f"over {FILE_LINES_SOFT}: {name} has {lines} lines")
-    assert not {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX}
-
-
-def functions() -> list[Function]:
-    """Of both languages."""
-    found = [function for path in files(".py") for function in python_functions(path)]
-    return found + [function for path in files(".rs") for function in rust_functions(path)]
-
-
-def test_no_function_is_longer_than_the_limit() -> None:
-    """What does not fit on a screen is not read."""
-    long = [str(function) for function in functions() if function.lines > FUNCTION_LINES_MAX]
-    assert long == []
-
-
-def test_functions_are_counted_at_all() -> None:
-    """A counter that finds nothing would pass everything."""
-    found = functions()
-    assert len([one for one in found if one.path.suffix == ".rs"]) > 500
-    assert len([one for one in found if one.path.suffix == ".py"]) > 500
-    assert max(one.lines for one in found) > 40
 
 
 def test_no_file_or_folder_has_a_name_that_says_nothing() -> None:
@@ -85,18 +55,49 @@ def test_every_module_says_what_it_is_about() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("suffix", [".py", ".rs", ".md", ".toml", ".sh"])
-def test_every_task_left_for_later_names_its_issue(suffix: str) -> None:
-    """A TODO without an issue is a wish."""
-    pattern = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
+def marks_without_issue(text: str) -> list[int]:
+    """Lines that leave a task for later and name no issue; the brackets keep the pattern from finding itself."""
+    mark = re.compile(r"(?<![A-Za-z0-9])(?:TO[D]O|FIX[M]E|X{3})(?![A-Za-z0-9])(?!\(#\d+\))")
+    return [number for number, line in enumerate(text.splitlines(), 1) if mark.search(line)]
+
+
+def test_every_task_left_for_later_names_its_issue() -> None:
+    """One without an issue is a wish."""
     bad = [
         f"{relative(path)}:{number}"
-        for path in files(suffix)
-        if path != Path(__file__).resolve()
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if pattern.search(line) and "XXX" not in line
+        for path in files("")
+        if path.suffix not in CHECKSUMS
+        for number in marks_without_issue(path.read_text(errors="replace"))
     ]
     assert bad == []
+
+
+# Written with a tilde, which goes before the check sees them.
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# TO~DO: later",
+        "// FIX~ME",
+        "x = 1  # XX~X",
+        "XX~X",
+        "(TO~DO)",
+        "later_TO~DO",
+        "TO~DO(me)",
+        "TO~DO #12",
+        "TO~DO(#)",
+    ],
+)
+def test_a_mark_without_an_issue_is_found(line: str) -> None:
+    """A pattern that finds nothing would pass everything."""
+    assert marks_without_issue("first\n" + line.replace("~", "") + "\nlast\n") == [2]
+
+
+@pytest.mark.parametrize(
+    "line", ["# TO~DO(#12): later", "FIX~ME(#3)", "SQLSTATE XX000", "mktemp name.XX~XXXX", "0xXX~X0", "AUTODO", "to do"]
+)
+def test_what_only_looks_like_a_mark_is_not_found(line: str) -> None:
+    """A check that cries at SQLSTATEs would be switched off."""
+    assert marks_without_issue(line.replace("~", "")) == []
 
 
 def test_one_word_for_one_thing() -> None:
@@ -122,8 +123,8 @@ def test_files_made_from_spec_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_python_is_called_by_its_own_name_only_where_it_may_block() -> None:
-    """No sleep in the engine: a worker that sleeps serves nobody."""
+def test_nothing_in_core_sleeps() -> None:
+    """A worker that sleeps serves nobody."""
     bad = [
         relative(path)
         for path in files(".rs")
