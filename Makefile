@@ -5,7 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := python/forebay/_engine.abi3.so
-RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+# What the engine is built of: sources, those that spec/ determines among them, build scripts and manifests. The
+# simulator, tests, benches and what only fuzz targets see are no part of it.
+NOT_BUILT := -path crates/forebay-sim/src -o -name tests -o -name 'tests.rs' -o -name benches -o -name 'fuzz_entry*'
+RUST_SOURCES := $(shell find crates \( $(NOT_BUILT) \) -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+RUST_SOURCES += Cargo.toml Cargo.lock
 
 # release, or quick: built in a third of the time, runs slower.
 PROFILE ?= release
@@ -20,7 +25,7 @@ build: $(ENGINE) ## a release build into .venv, with the `forebay` command
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("forebay needs Python 3.11 or newer; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.maturin: | $(BIN)/python
 	$(BIN)/pip install maturin==1.16.0
@@ -103,7 +108,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (20)
 	tools/fuzz.sh
 
 .PHONY: soak
-soak: $(ENGINE) ## new seeds of the simulator, and fuzz through live sockets, for SOAK_MINUTES (10)
+soak: $(ENGINE) $(VENV)/.test ## new seeds of the simulator, and fuzz through live sockets, for SOAK_MINUTES (10)
 	tools/soak.sh
 
 # ---- packages ----
