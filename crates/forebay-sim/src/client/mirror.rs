@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::server::session::{ROUTINE, Session};
+use crate::server::replies::ROUTINE;
+use crate::server::session::Session;
 use crate::wire::{Cursor, Frame, Front, Tag};
 
 /// What a reply means.

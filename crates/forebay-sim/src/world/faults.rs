@@ -4,7 +4,7 @@ use forebay_core::command::Command;
 
 use crate::client::actor::Stage;
 use crate::net::{End, LinkId};
-use crate::server::session::report;
+use crate::server::replies::report;
 use crate::world::{Event, World};
 
 /// A kind of fault.

@@ -6,7 +6,8 @@ use forebay_core::config::AuthMethod;
 use crate::net::{End, LinkId};
 use crate::server::language::{Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
-use crate::server::session::{Session, parameter_status, report};
+use crate::server::replies::{parameter_status, report};
+use crate::server::session::Session;
 use crate::wire::{Body, Front, Opening, Tag};
 use crate::world::{Event, World};
 

@@ -1,0 +1,177 @@
+//! Statements at work in the fake server: what each does to its session, and the rows and tags it returns.
+
+use crate::server::language::{Statement, Value};
+use crate::server::replies::{data_row, report};
+use crate::server::session::{Block, Copy, Failure, Portal, Run, Session, failure};
+use crate::wire::{Body, Frame, Front};
+
+impl Session {
+    /// Runs a statement. `limit`: rows at most; 0: all.
+    pub(super) fn run(&mut self, portal: &mut Portal, limit: u32, is_extended: bool) -> Run<()> {
+        self.start_implicit();
+        let statement = portal.statement.clone();
+        match &statement {
+            Statement::Begin => self.begin(),
+            Statement::Commit => self.end(true),
+            Statement::Rollback => self.end(false),
+            Statement::Select { value, rows, pad } => self.select(portal, value, *rows, *pad, limit)?,
+            Statement::Frozen(value) => {
+                let text = format!("{} {}", read(portal, value)?, portal.frozen);
+                self.one_row(portal, &[text], "SELECT 1");
+            }
+            Statement::Insert(value) => {
+                let mark = read(portal, value)?;
+                self.inserted.push(mark);
+                self.complete("INSERT 0 1");
+            }
+            Statement::Set { name, value, is_local } => {
+                self.set(name, value, *is_local)?;
+                self.complete("SET");
+            }
+            Statement::SetConfig(list) => {
+                let mut row = Vec::new();
+                for (name, value, is_local) in list {
+                    let (name, value) = (read(portal, name)?, read(portal, value)?);
+                    self.set(&name, &value, *is_local)?;
+                    row.push(value);
+                }
+                self.one_row(portal, &row, "SELECT 1");
+            }
+            Statement::Reset(name) => {
+                let known = self.settings.reset(name.as_deref());
+                known.or_else(|name| failure("42704", format!("unrecognized parameter \"{name}\"")))?;
+                self.complete("RESET");
+            }
+            Statement::Show(name) => {
+                let Some(value) = self.settings.get(name).map(str::to_owned) else {
+                    return failure("42704", format!("unrecognized parameter \"{name}\""));
+                };
+                self.one_row(portal, &[value], "SHOW");
+            }
+            Statement::Fail { code, value } => {
+                let mark = read(portal, value)?;
+                return failure(code, format!("{mark} fails as asked"));
+            }
+            Statement::CopyIn(value) => {
+                let mark = read(portal, value)?;
+                self.copy = Some(Copy { mark, lines: 0, is_extended, rest: vec![] });
+                self.out.push(Body::default().byte(0).int16(1).int16(0).frame(b'G'));
+            }
+            Statement::CopyOut { value, rows } => self.copy_out(&read(portal, value)?, *rows),
+            Statement::Sleep { value, .. } => {
+                let text = read(portal, value)?;
+                self.one_row(portal, &[text], "SELECT 1");
+            }
+            Statement::Notice(value) => {
+                let mark = read(portal, value)?;
+                self.out.push(report(b'N', "NOTICE", "00000", &mark));
+                self.complete("DO");
+            }
+            Statement::Discard { is_all } => self.discard(*is_all)?,
+            Statement::Clean(tag) => self.complete(tag),
+            Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
+        }
+        portal.is_done = portal.is_done || portal.statement.columns().is_none();
+        Ok(())
+    }
+
+    fn select(&mut self, portal: &mut Portal, value: &Value, rows: u32, pad: usize, limit: u32) -> Run<()> {
+        let text = read(portal, value)?;
+        let left = rows - portal.sent.min(rows);
+        let count = if limit == 0 { left } else { left.min(limit) };
+        for i in 0..count {
+            let row = format!("{text} #{}{}", portal.sent + i, "x".repeat(pad));
+            self.out.push(data_row(&[row]));
+        }
+        portal.sent += count;
+        if limit > 0 && count == limit {
+            self.out.push(Frame::new(b's', vec![]));
+        } else {
+            portal.is_done = true;
+            self.complete(&format!("SELECT {count}"));
+        }
+        Ok(())
+    }
+
+    fn one_row(&mut self, portal: &mut Portal, columns: &[String], tag: &str) {
+        if portal.sent == 0 {
+            self.out.push(data_row(columns));
+            portal.sent = 1;
+        }
+        portal.is_done = true;
+        self.complete(tag);
+    }
+
+    fn copy_out(&mut self, mark: &str, rows: u32) {
+        self.out.push(Body::default().byte(0).int16(1).int16(0).frame(b'H'));
+        for i in 0..rows {
+            self.out.push(Frame::new(b'd', format!("{mark} line {i}\n").into_bytes()));
+        }
+        self.out.push(Frame::new(b'c', vec![]));
+        self.complete(&format!("COPY {rows}"));
+    }
+
+    /// Carries out a message that came while COPY data is expected.
+    pub(super) fn copy_message(&mut self, message: &Front) {
+        let Some(mut copy) = self.copy.take() else { return };
+        let failed = match message {
+            Front::CopyData(bytes) if bytes.starts_with(b"bad") => {
+                Failure("22P04".into(), format!("{}: bad copy data", copy.mark))
+            }
+            Front::CopyData(_) => {
+                copy.lines += 1;
+                self.copy = Some(copy);
+                return;
+            }
+            Front::CopyDone => {
+                self.complete(&format!("COPY {}", copy.lines));
+                if !copy.is_extended {
+                    self.query(copy.rest, None);
+                }
+                return;
+            }
+            Front::CopyFail(words) => Failure("57014".into(), format!("COPY from stdin failed: {words}")),
+            // The protocol ignores both while data is expected.
+            Front::Flush | Front::Sync => {
+                self.copy = Some(copy);
+                return;
+            }
+            _ => Failure("08P01".into(), format!("{}: unexpected message during COPY from stdin", copy.mark)),
+        };
+        self.fail(&failed);
+        if copy.is_extended {
+            self.is_skipping = true;
+        } else {
+            self.finish_request();
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str, is_local: bool) -> Run<()> {
+        let known = self.settings.set(name, value, is_local);
+        known.or_else(|name| failure("42704", format!("unrecognized configuration parameter \"{name}\"")))
+    }
+
+    fn discard(&mut self, is_all: bool) -> Run<()> {
+        if is_all && self.block != Block::None {
+            return failure("25001", "DISCARD ALL cannot run inside a transaction block");
+        }
+        self.prepared.clear();
+        if is_all {
+            self.portals.clear();
+            let _ = self.settings.reset(None);
+        }
+        self.complete(if is_all { "DISCARD ALL" } else { "DEALLOCATE ALL" });
+        Ok(())
+    }
+}
+
+fn read(portal: &Portal, value: &Value) -> Run<String> {
+    match value {
+        Value::Literal(text) => Ok(text.clone()),
+        Value::Param(n) => match portal.params.get(n.wrapping_sub(1)) {
+            Some(Some(bytes)) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+            Some(None) => Ok("NULL".into()),
+            None => failure("42P02", format!("there is no parameter ${n}")),
+        },
+    }
+}
