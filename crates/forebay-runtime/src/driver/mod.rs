@@ -18,9 +18,7 @@ pub(crate) mod backend;
 pub(crate) mod buffers;
 pub(crate) mod connecting;
 pub(crate) mod epoll;
-mod offer;
 mod output;
-mod ring;
 mod secure;
 pub(crate) mod table;
 #[cfg(test)]

@@ -4,6 +4,10 @@
 //! operation a connection and tried without waiting first, so that an operation which waits for a slow reader
 //! exists only where there is one. Everything of a turn is submitted with the wait that ends it.
 
+mod offer;
+mod ring;
+mod sends;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -11,23 +15,15 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use self::offer::Offer;
 use super::backend::{Backend, Completion};
 use super::buffers::Buffers;
-use super::offer::Offer;
-use super::ring;
 use super::table::{Flags, Table};
 
-/// Pieces that one send covers.
-const PIECES_PER_SEND: u32 = 64;
 /// Room for the lists of pieces of one turn's sends.
 const VECTORS: usize = 8 * 1024;
 const HEADERS: usize = 1024;
 const GROUP: u16 = 0;
-/// Longest time that core waits for the report of a send when nothing else happens. Above the scheduler's tick,
-/// so that the timer's hardware is not set anew each turn.
-const SILENCE_MAX: Duration = Duration::from_millis(5);
-/// A send of this many bytes may be what core waits for to read on, where it reads something no more.
-const URGENT_BYTES: usize = 4 * 1024;
 
 const ACCEPT: u64 = 1;
 const RECEIVE: u64 = 2;
@@ -96,14 +92,6 @@ impl Uring {
         self.forget_lists();
     }
 
-    /// Lists of pieces are needed until the kernel has taken the operation.
-    fn forget_lists(&mut self) {
-        if self.ring.submission().is_empty() {
-            self.vectors.clear();
-            self.headers.clear();
-        }
-    }
-
     fn fetch(&mut self) {
         if self.at == self.batch.len() {
             self.batch.clear();
@@ -121,70 +109,6 @@ impl Uring {
     fn cancel(&mut self, operation: u64) {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(operation)).build();
         self.push(&entry.user_data(IGNORE).flags(squeue::Flags::SKIP_SUCCESS));
-    }
-
-    /// Writes what is queued on a connection, unless a write is under way.
-    fn send(&mut self, table: &mut Table, slot: u32) {
-        let conn = &table.conns[slot as usize];
-        if conn.is_any(Flags::SENDING.and(Flags::DEAD).and(Flags::CONNECTING)) || conn.queued == 0 {
-            return;
-        }
-        let (fd, count) = (Fd(conn.fd), conn.queued.min(PIECES_PER_SEND));
-        // Without waiting first: a send that must wait is told apart, and its bytes can be moved. All or an error
-        // (MSG_WAITALL), so that success needs no completion, which would end the wait that follows at once.
-        let is_try = !conn.is(Flags::BLOCKED);
-        let flags = libc::MSG_NOSIGNAL | if is_try { libc::MSG_DONTWAIT | libc::MSG_WAITALL } else { 0 };
-        let entry = if count == 1 {
-            let piece = table.pieces(slot, 1).next().expect("one is queued");
-            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
-            opcode::Send::new(fd, bytes, piece.len).flags(flags).build()
-        } else {
-            let header = self.gather(table, slot, count);
-            opcode::SendMsg::new(fd, header).flags(flags as u32).build()
-        };
-        let entry = entry.user_data(name(SEND, table, slot));
-        self.push(&if is_try { entry.flags(squeue::Flags::SKIP_SUCCESS) } else { entry });
-        let bytes: usize = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
-        let is_awaited = table.paused > 0 && bytes >= URGENT_BYTES;
-        let conn = table.conn(slot);
-        conn.set(Flags::SENDING);
-        if is_try {
-            conn.set(Flags::TRIED);
-            self.is_urgent |= conn.queued > count || conn.is_any(Flags::CLOSING.and(Flags::DETACHING));
-            self.is_urgent |= is_awaited;
-            self.tried.push(slot);
-        }
-        conn.in_flight = count;
-        conn.operations += 1;
-    }
-
-    /// Lists the first `count` pieces for one send; the kernel copies the list when it is submitted.
-    fn gather(&mut self, table: &Table, slot: u32, count: u32) -> *const libc::msghdr {
-        if self.vectors.len() + count as usize > VECTORS || self.headers.len() == HEADERS {
-            // Neither list may move while operations that point to it are unsubmitted.
-            self.submit();
-        }
-        let start = self.vectors.len();
-        for piece in table.pieces(slot, count) {
-            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
-            self.vectors.push(libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: piece.len as usize });
-        }
-        // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
-        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-        header.msg_iov = self.vectors[start..].as_mut_ptr();
-        header.msg_iovlen = count as _;
-        self.headers.push(header);
-        self.headers.last().expect("just pushed")
-    }
-
-    /// How long to wait, given that sends which succeed are silent.
-    fn longest_wait(&mut self, timeout: Duration) -> Duration {
-        let is_urgent = std::mem::take(&mut self.is_urgent) || !self.starved.is_empty();
-        match (self.tried.is_empty(), is_urgent) {
-            (true, _) => timeout,
-            (false, true) => Duration::ZERO,
-            (false, false) => timeout.min(SILENCE_MAX),
-        }
     }
 
     fn revive_starved(&mut self, table: &mut Table) {
@@ -232,71 +156,6 @@ impl Uring {
         }
     }
 
-    /// After a submission: tells the sends that failed, or went out in part, from those that succeeded.
-    fn settle_tried(&mut self, table: &mut Table) {
-        for entry in &self.batch[self.at..] {
-            if entry.user_data() >> 56 == SEND {
-                table.conn(entry.user_data() as u32).clear(Flags::TRIED);
-            }
-        }
-        let queue = self.ring.submission();
-        // Before all are submitted, and all completions seen, silence means nothing.
-        if queue.is_empty() && !queue.cq_overflow() {
-            self.settled.append(&mut self.tried);
-        }
-    }
-
-    /// A send that succeeded without a completion.
-    fn on_settled(&mut self, table: &mut Table, slot: u32) -> Option<Completion> {
-        let conn = table.conn(slot);
-        if !conn.is(Flags::TRIED) {
-            return None;
-        }
-        let count = conn.in_flight;
-        let bytes = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
-        self.on_sent(table, slot, Ok(bytes))
-    }
-
-    fn on_sent(&mut self, table: &mut Table, slot: u32, result: Result<usize, i32>) -> Option<Completion> {
-        let conn = table.conn(slot);
-        conn.operations -= 1;
-        conn.clear(Flags::SENDING.and(Flags::TRIED));
-        let in_flight = std::mem::take(&mut conn.in_flight);
-        if conn.is(Flags::DEAD) {
-            return gone(table, slot);
-        }
-        match result {
-            Ok(bytes) => {
-                let before = table.conn(slot).queued;
-                let plain = table.advance(slot, bytes);
-                let conn = table.conn(slot);
-                if before - conn.queued == in_flight {
-                    conn.clear(Flags::BLOCKED)
-                } else {
-                    self.block(table, slot)
-                }
-                if table.conn(slot).queued > 0 {
-                    table.mark_dirty(slot);
-                }
-                Some(Completion::Sent { slot, plain })
-            }
-            Err(libc::EAGAIN | libc::EINTR) => {
-                self.block(table, slot);
-                table.mark_dirty(slot);
-                None
-            }
-            Err(errno) => Some(Completion::SendFailed { slot, errno }),
-        }
-    }
-
-    /// The reader is slow: its next send waits, and what it has yet to take moves if buffers are needed.
-    fn block(&mut self, table: &mut Table, slot: u32) {
-        table.conn(slot).set(Flags::BLOCKED);
-        if table.buffers.is_scarce() {
-            table.unpin(slot);
-        }
-    }
-
     fn on_connected(&mut self, table: &mut Table, slot: u32, result: i32) -> Option<Completion> {
         let conn = table.conn(slot);
         conn.operations -= 1;
@@ -307,16 +166,28 @@ impl Uring {
         Some(Completion::Connected { slot, errno: (result < 0).then_some(-result) })
     }
 
+    /// Goes on accepting after the kernel stopped, unless that was our wish.
+    fn accept_again(&mut self, listener: u16) {
+        let fd = self.listeners[usize::from(listener)];
+        if fd >= 0 {
+            self.accept(listener, fd);
+        }
+    }
+
     fn on_accepted(&mut self, listener: u16, result: i32, flags: u32) -> Option<Completion> {
         match result {
             0.. => {
-                let fd = self.listeners[usize::from(listener)];
-                if !cqueue::more(flags) && fd >= 0 {
-                    self.accept(listener, fd);
+                if !cqueue::more(flags) {
+                    self.accept_again(listener);
                 }
                 Some(Completion::Accepted { listener, fd: result })
             }
             _ if -result == libc::ECANCELED => None,
+            // That client is gone; the next may be there.
+            _ if matches!(-result, libc::ECONNABORTED | libc::EINTR) => {
+                self.accept_again(listener);
+                None
+            }
             _ => Some(Completion::AcceptFailed { listener, errno: -result }),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use super::buffers::{Buffers, Mapping};
+use crate::driver::buffers::{Buffers, Mapping};
 
 /// Buffers offered at first; doubled when they run out. Few, so that they stay in the cache.
 const OFFERED_FIRST: u32 = 128;
