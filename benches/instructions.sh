@@ -17,13 +17,13 @@ count() { # KIND TRANSACTIONS
 
 echo "| transaction | instructions |"
 echo "|---|---|"
-for kind in simple prepared extended; do
+for kind in simple prepared extended queued; do
     few=$(count "$kind" 1000)
     many=$(count "$kind" 3000)
     echo "| $kind | $(((many - few) / 2000)) |"
 done
 if [ "${FUNCTIONS:-0}" -gt 0 ]; then
-    for kind in simple prepared extended; do
+    for kind in simple prepared extended queued; do
         printf '\n%s: instructions a transaction, by function, without what it calls\n' "$kind"
         valgrind --tool=callgrind --callgrind-out-file="$out/$kind" --toggle-collect='*Scene*transaction*' \
             "$program" "$kind" 1000 >/dev/null 2>&1

@@ -14,11 +14,13 @@ pub mod connect;
 mod console;
 mod deadline;
 pub mod event;
+mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;
 pub mod ids;
 pub mod io;
+mod lease;
 mod leave;
 pub mod lend;
 mod login;
@@ -34,6 +36,7 @@ pub mod session;
 pub mod slab;
 pub mod statements;
 pub mod stats;
+mod supply;
 pub mod tables;
 pub mod time;
 #[cfg(test)]

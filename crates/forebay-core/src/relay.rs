@@ -1,5 +1,4 @@
-//! Bytes between a client and its server, both ways, with back-pressure: one side is not read while the other
-//! has more unwritten bytes than `relay_bytes_max`.
+//! Bytes between a client and its server, both ways. What holds them back is in [`crate::flow`].
 
 use forebay_pgwire::frame::{self, FrameError};
 use forebay_pgwire::frontend::tag;
@@ -11,8 +10,9 @@ use crate::ids::BufId;
 use crate::io::{Close, Io};
 use crate::leave::encode;
 use crate::reply::{Next, Relaying};
-use crate::request::{At, Forwarding, Step};
+use crate::request::{At, Forwarding, Stop};
 use crate::session::client::{ClientKey, ClientState, Extent};
+use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
 use crate::worker::Worker;
@@ -82,92 +82,56 @@ impl<I: Io> Worker<I> {
     /// Forwards a client's messages as far as they can go. Returns the bytes dealt with.
     fn pump(&mut self, io: &mut I, key: ClientKey, buf: Option<BufId>, data: &[u8]) -> usize {
         let mut at = 0;
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut target = None;
         while at < data.len() {
             let Some(client) = self.clients.get_mut(key) else { break };
-            if client.body_left > 0 {
-                let n = (data.len() - at).min(client.body_left as usize);
-                client.body_left -= n as u32;
-                if client.body == Body::Forward {
-                    target = client.server;
-                    batch.received(at, at + n);
-                }
-                at += n;
-                continue;
-            }
-            let head = match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
-                Ok(Some(head)) => head,
-                Ok(None) => break,
-                Err(error) => {
-                    self.flush_to_server(io, key, &mut batch, buf, data);
-                    self.framing_fault(io, key, error);
-                    break;
-                }
-            };
-            let frame = At { data, start: at, head };
             let Some(server_key) = client.server else {
-                match self.without_server(io, key, frame) {
+                match self.pump_alone(io, key, data, at) {
                     Alone::Took(n) => at += n,
                     Alone::GoOn => {}
                     Alone::Stop => break,
                 }
                 continue;
             };
-            target = Some(server_key);
-            match self.forward_one(key, server_key, &mut batch, frame) {
-                Step::Took(n) => at += n,
-                Step::More => break,
-                Step::Hold => {
-                    self.clients[key].is_held = true;
-                    self.arm_server(server_key);
-                    break;
-                }
-                Step::Leave => {
-                    at = data.len();
-                    self.flush_to_server(io, key, &mut batch, buf, data);
-                    self.client_leaves(io, key);
-                    break;
-                }
-                Step::Fault(report) => {
-                    self.flush_to_server(io, key, &mut batch, buf, data);
-                    self.stats.protocol_errors.add(1);
-                    self.refuse_and_close(io, key, *report);
-                    break;
-                }
-            }
+            let server = &mut self.servers[server_key];
+            let pool = &self.pools[server.pool.0 as usize];
+            let limits = &self.tables.config.limits;
+            let mut forwarding = Forwarding {
+                client,
+                server,
+                cache: &mut self.cache,
+                batch: &mut self.batch,
+                stats: &pool.stats.stats,
+                server_statements_max: pool.statements_max(),
+                client_statements_max: limits.client_statements_max,
+                now: self.now,
+            };
+            let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
+            self.flush_to_server(io, key, server_key, buf, data);
+            let has_left = matches!(stop, Stop::Leave);
+            self.pump_stopped(io, key, stop);
+            return if has_left { data.len() } else { end };
         }
-        if target.is_some() {
-            self.flush_to_server(io, key, &mut batch, buf, data);
-        }
-        batch.clear();
-        self.batch = batch;
         at
     }
 
-    fn forward_one(
-        &mut self,
-        key: ClientKey,
-        server_key: ServerKey,
-        batch: &mut crate::session::batch::Batch,
-        frame: At<'_>,
-    ) -> Step {
-        let client = &mut self.clients[key];
-        let server = &mut self.servers[server_key];
-        if server.expect.is_empty() {
-            client.request_at = self.now;
+    /// Does what the end of forwarding asks for.
+    fn pump_stopped(&mut self, io: &mut I, key: ClientKey, stop: Stop) {
+        match stop {
+            Stop::More => {}
+            Stop::Hold => {
+                let client = &mut self.clients[key];
+                client.is_held = true;
+                if let Some(server) = client.server {
+                    self.arm_server(server);
+                }
+            }
+            Stop::Leave => self.client_leaves(io, key),
+            Stop::Fault(report) => {
+                self.stats.protocol_errors.add(1);
+                self.refuse_and_close(io, key, *report);
+            }
+            Stop::BadLength(error) => self.framing_fault(io, key, error),
         }
-        let pool = &self.pools[server.pool.0 as usize];
-        Forwarding {
-            client,
-            server,
-            cache: &mut self.cache,
-            batch,
-            stats: &pool.stats.stats,
-            server_statements_max: pool.statements_max(),
-            client_statements_max: self.tables.config.limits.client_statements_max,
-        }
-        .step(frame)
     }
 
     fn framing_fault(&mut self, io: &mut I, key: ClientKey, error: FrameError) {
@@ -177,6 +141,24 @@ impl<I: Io> Worker<I> {
             FrameError::TooShort => errors::malformed_message(error),
         };
         self.refuse_and_close(io, key, report);
+    }
+
+    /// Deals with the next of a client that holds no server: a message, or the rest of one.
+    fn pump_alone(&mut self, io: &mut I, key: ClientKey, data: &[u8], at: usize) -> Alone {
+        let client = &mut self.clients[key];
+        if client.body_left > 0 {
+            let n = (data.len() - at).min(client.body_left as usize);
+            client.body_left -= n as u32;
+            return Alone::Took(n);
+        }
+        match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
+            Ok(Some(head)) => self.without_server(io, key, At { data, start: at, head }),
+            Ok(None) => Alone::Stop,
+            Err(error) => {
+                self.framing_fault(io, key, error);
+                Alone::Stop
+            }
+        }
     }
 
     /// A message of a client that holds no server.
@@ -260,22 +242,16 @@ impl<I: Io> Worker<I> {
         self.drop_message(key, frame)
     }
 
-    fn flush_to_server(
-        &mut self,
-        io: &mut I,
-        key: ClientKey,
-        batch: &mut crate::session::batch::Batch,
-        buf: Option<BufId>,
-        data: &[u8],
-    ) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(server_key) = client.server else { return };
+    fn flush_to_server(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey, buf: Option<BufId>, data: &[u8]) {
         let server = &mut self.servers[server_key];
-        let bytes = batch.send(io, server.conn, buf, data);
+        let bytes = self.batch.send(io, server.conn, buf, data);
         server.unsent += bytes;
-        self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
-        self.settle_answers(io, key, server_key);
+        let is_answer_due = matches!(server.expect.front(), Some(Expect::Answer { .. }));
+        self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);
+        if is_answer_due {
+            self.settle_answers(io, key, server_key);
+        }
         if is_full {
             self.balance_client(io, key);
         }
@@ -284,18 +260,13 @@ impl<I: Io> Worker<I> {
 
     /// Answers of our own that wait for nothing are given at once.
     fn settle_answers(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey) {
-        use crate::session::expect::Expect;
         let server = &mut self.servers[server_key];
-        if !matches!(server.expect.front(), Some(Expect::Answer { .. })) {
-            return;
-        }
-        let mut batch = crate::session::batch::Batch::default();
         let client = self.clients.get_mut(key);
-        let client_conn = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
-        Relaying { server, client, images: &mut self.images, batch: &mut batch }.settle();
-        if let Some(conn) = client_conn {
-            let bytes = batch.send(io, conn, None, &[]);
-            self.clients[key].unsent += bytes;
+        let reader = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
+        Relaying { server, client, images: &mut self.images, batch: &mut self.batch }.settle();
+        match reader {
+            Some(conn) => self.clients[key].unsent += self.batch.send(io, conn, None, &[]),
+            None => self.batch.clear(),
         }
     }
 
@@ -343,51 +314,32 @@ impl<I: Io> Worker<I> {
 
     /// Relays a server's messages as far as they can go. Returns the bytes dealt with.
     fn relay(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) -> usize {
+        let bytes_max = self.tables.config.limits.message_bytes_max;
         let mut at = 0;
-        let mut batch = std::mem::take(&mut self.batch);
         while at < data.len() {
             let Some(server) = self.servers.get_mut(key) else { break };
-            if server.body_left > 0 {
-                let n = (data.len() - at).min(server.body_left as usize);
-                server.body_left -= n as u32;
-                if server.body == Body::Forward && server.client.is_some() {
-                    batch.received(at, at + n);
-                }
-                at += n;
-                continue;
-            }
-            let head = match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
-                Ok(Some(head)) => head,
-                Ok(None) => break,
-                Err(error) => {
-                    self.flush_to_client(io, key, &mut batch, buf, data);
-                    self.reply_fault(io, key, error);
-                    break;
-                }
-            };
             let client = server.client.and_then(|c| self.clients.get_mut(c));
-            let mut relaying = Relaying { server, client, images: &mut self.images, batch: &mut batch };
-            let (next, taken) = relaying.step(data, at, head);
-            at += taken;
+            let mut relaying = Relaying { server, client, images: &mut self.images, batch: &mut self.batch };
+            let (next, end) = relaying.run(data, at, bytes_max);
+            at = end;
+            if !self.batch.is_empty() {
+                self.flush_to_client(io, key, buf, data);
+            }
             match next {
-                Next::Continue => {}
                 Next::More => break,
-                Next::Ready => {
-                    self.flush_to_client(io, key, &mut batch, buf, data);
-                    self.request_ended(io, key);
-                }
+                Next::Ready => self.request_ended(io, key),
                 Next::OwnDone(own) => self.own_done(io, key, own),
                 Next::CopyWithoutClient => self.fail_copy(io, key),
                 Next::Violation(what) => {
-                    self.flush_to_client(io, key, &mut batch, buf, data);
                     self.server_in_doubt(io, key, what);
+                    break;
+                }
+                Next::Fault(error) => {
+                    self.reply_fault(io, key, error);
                     break;
                 }
             }
         }
-        self.flush_to_client(io, key, &mut batch, buf, data);
-        batch.clear();
-        self.batch = batch;
         at
     }
 
@@ -401,94 +353,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn flush_to_client(
-        &mut self,
-        io: &mut I,
-        key: ServerKey,
-        batch: &mut crate::session::batch::Batch,
-        buf: Option<BufId>,
-        data: &[u8],
-    ) {
-        let Some(server) = self.servers.get_mut(key) else { return };
+    fn flush_to_client(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) {
+        let server = &mut self.servers[key];
         let reader = server.client.and_then(|c| self.clients.get_mut(c)).filter(|c| !c.is_gone);
         let Some(client) = reader else {
-            batch.clear();
+            self.batch.clear();
             return;
         };
-        let bytes = batch.send(io, client.conn, buf, data);
+        let bytes = self.batch.send(io, client.conn, buf, data);
         client.unsent += bytes;
         self.pools[server.pool.0 as usize].stats.stats.sent_bytes.add(bytes as u64);
         if client.unsent > self.tables.config.limits.relay_bytes_max as usize && !server.is_paused {
             server.is_paused = true;
             io.pause_read(server.conn);
-        }
-    }
-
-    /// Bytes of our own for a client.
-    pub(crate) fn send_to_client(&mut self, io: &mut I, key: ClientKey, bytes: &[u8]) {
-        let client = &mut self.clients[key];
-        if client.is_gone {
-            return;
-        }
-        client.unsent += bytes.len();
-        io.send(client.conn, &[crate::io::Slice::Bytes(bytes)]);
-    }
-
-    /// Bytes of our own for a server.
-    pub(crate) fn send_to_server(&mut self, io: &mut I, key: ServerKey, bytes: &[u8]) {
-        let server = &mut self.servers[key];
-        server.unsent += bytes.len();
-        io.send(server.conn, &[crate::io::Slice::Bytes(bytes)]);
-    }
-
-    /// A client has taken bytes: its server is read again when enough are gone.
-    pub(crate) fn client_sent(&mut self, io: &mut I, key: ClientKey, bytes: usize) {
-        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
-        let client = &mut self.clients[key];
-        client.unsent = client.unsent.saturating_sub(bytes);
-        if client.unsent > half {
-            return;
-        }
-        if let Some(server) = client.server.and_then(|s| self.servers.get_mut(s))
-            && server.is_paused
-        {
-            server.is_paused = false;
-            io.resume_read(server.conn);
-        }
-        if client.is_paused || (!client.carry.is_empty() && client.state == ClientState::Idle) {
-            self.ready.push_back(key);
-        }
-    }
-
-    /// A server has taken bytes: its client is read again when enough are gone.
-    pub(crate) fn server_sent(&mut self, io: &mut I, key: ServerKey, bytes: usize) {
-        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
-        let server = &mut self.servers[key];
-        server.unsent = server.unsent.saturating_sub(bytes);
-        if server.unsent == 0 && server.client.is_none() {
-            self.freed.push(key);
-            return;
-        }
-        if server.unsent <= half
-            && let Some(client_key) = server.client
-            && self.clients.get(client_key).is_some_and(|c| c.is_paused)
-        {
-            self.balance_client(io, client_key);
-        }
-    }
-
-    /// Reads from a client, or not: by what it has sent that could not go on, and by what its server has not taken.
-    pub(crate) fn balance_client(&mut self, io: &mut I, key: ClientKey) {
-        let limits = &self.tables.config.limits;
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let server_unsent = client.server.and_then(|s| self.servers.get(s)).map_or(0, |s| s.unsent);
-        let is_blocked = !matches!(client.state, ClientState::Idle | ClientState::Active) || client.is_held;
-        let is_deaf = client.unsent > limits.relay_bytes_max as usize && client.server.is_none();
-        let is_too_much = server_unsent > limits.relay_bytes_max as usize
-            || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);
-        if is_too_much != client.is_paused && !client.is_gone {
-            client.is_paused = is_too_much;
-            if is_too_much { io.pause_read(client.conn) } else { io.resume_read(client.conn) }
         }
     }
 

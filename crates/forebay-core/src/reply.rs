@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, TransactionStatus, field, tag};
-use forebay_pgwire::frame::{HEAD_BYTES, Head};
+use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::write;
 use forebay_spec::Severity;
 
@@ -22,11 +22,9 @@ use crate::session::server::Server;
 /// Larger errors are streamed unread.
 const READ_BYTES_MAX: u32 = 65_536;
 
-/// What a reply means to the worker.
+/// Why relaying stops.
 pub(crate) enum Next {
-    /// Nothing more.
-    Continue,
-    /// More bytes are needed to decide.
+    /// More bytes are needed to go on.
     More,
     /// A request is answered: ReadyForQuery went to the client.
     Ready,
@@ -36,6 +34,8 @@ pub(crate) enum Next {
     CopyWithoutClient,
     /// The stream can't be trusted any more.
     Violation(&'static str),
+    /// The same, for a length that can't be believed.
+    Fault(FrameError),
 }
 
 /// A server with the client that it serves, and what is needed to pass messages from one to the other.
@@ -51,40 +51,76 @@ pub(crate) struct Relaying<'a> {
 }
 
 impl Relaying<'_> {
-    /// Deals with the frame at `start`, of which what `data` holds is there.
-    #[inline]
-    pub(crate) fn step(&mut self, data: &[u8], start: usize, head: Head) -> (Next, usize) {
-        self.settle();
-        let end = data.len().min(start + head.bytes as usize);
-        match head.tag {
-            tag::DATA_ROW | tag::COPY_DATA | tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
-                return (Next::Continue, self.pass(start, end, head));
+    /// Relays what `data` holds from `at` on. Returns why it stopped, and where.
+    pub(crate) fn run(&mut self, data: &[u8], mut at: usize, bytes_max: u32) -> (Next, usize) {
+        while at < data.len() {
+            if self.server.body_left > 0 {
+                at = self.stream(data, at);
+                continue;
             }
-            tag::ROW_DESCRIPTION
+            let head = match frame::head(&data[at..], bytes_max) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => return (Next::Fault(error), at),
+            };
+            let (verdict, next) = self.step(&data[at..], head);
+            if matches!(next, Some(Next::More)) {
+                break;
+            }
+            let end = data.len().min(at + head.bytes as usize);
+            self.server.body_left = head.bytes - (end - at) as u32;
+            if matches!(verdict, Verdict::Pass) && self.is_for_client() {
+                self.batch.received(at, end);
+                self.server.body = Body::Forward;
+            } else {
+                self.server.body = Body::Drop;
+            }
+            at = end;
+            if let Some(next) = next {
+                return (next, at);
+            }
+        }
+        (Next::More, at)
+    }
+
+    /// The rest of a message whose head came earlier. Returns where it ends, or the data does.
+    fn stream(&mut self, data: &[u8], at: usize) -> usize {
+        let end = data.len().min(at + self.server.body_left as usize);
+        self.server.body_left -= (end - at) as u32;
+        if self.server.body == Body::Forward && self.client.is_some() {
+            self.batch.received(at, end);
+        }
+        end
+    }
+
+    /// Decides what becomes of the message that begins `data`, of which there is what `data` holds.
+    #[inline]
+    fn step(&mut self, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
+        self.settle();
+        match head.tag {
+            tag::DATA_ROW
+            | tag::COPY_DATA
+            | tag::NOTICE_RESPONSE
+            | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_DESCRIPTION
             | tag::COPY_DONE
             | tag::COPY_OUT_RESPONSE
-            | tag::FUNCTION_CALL_RESPONSE => {
-                if head.tag == tag::ROW_DESCRIPTION {
-                    self.pop(|e| matches!(e, Expect::Describe));
-                }
-                return (Next::Continue, self.pass(start, end, head));
+            | tag::FUNCTION_CALL_RESPONSE => return (Verdict::Pass, None),
+            tag::ROW_DESCRIPTION => {
+                self.pop(|e| matches!(e, Expect::Describe));
+                return (Verdict::Pass, None);
             }
             _ => {}
         }
-        if end - start < head.bytes as usize && head.bytes <= READ_BYTES_MAX {
-            return (Next::More, 0);
+        let end = data.len().min(head.bytes as usize);
+        if end < head.bytes as usize && head.bytes <= READ_BYTES_MAX {
+            return (Verdict::Pass, Some(Next::More));
         }
-        let body = &data[start + HEAD_BYTES..end];
-        let verdict = self.decide(head, body);
-        let taken = match verdict.0 {
-            Verdict::Pass => self.pass(start, end, head),
-            Verdict::Drop => self.drop_frame(start, end, head),
-        };
-        (verdict.1, taken)
+        self.decide(head, &data[HEAD_BYTES..end])
     }
 
     /// Gives the answers whose turn has come, and forgets marks that have been passed.
+    #[inline]
     pub(crate) fn settle(&mut self) {
         loop {
             match self.server.expect.front() {
@@ -107,37 +143,20 @@ impl Relaying<'_> {
         self.client.is_some() && !matches!(self.server.expect.front(), Some(Expect::Own(_)))
     }
 
-    #[inline]
-    fn pass(&mut self, start: usize, end: usize, head: Head) -> usize {
-        if !self.is_for_client() {
-            return self.drop_frame(start, end, head);
-        }
-        self.batch.received(start, end);
-        self.server.body_left = head.bytes - (end - start) as u32;
-        self.server.body = Body::Forward;
-        end - start
-    }
-
-    fn drop_frame(&mut self, start: usize, end: usize, head: Head) -> usize {
-        self.server.body_left = head.bytes - (end - start) as u32;
-        self.server.body = Body::Drop;
-        end - start
-    }
-
     fn pop(&mut self, is_it: impl Fn(&Expect) -> bool) -> Option<Expect> {
         if self.server.expect.front().is_some_and(is_it) { self.server.expect.pop_front() } else { None }
     }
 
-    fn decide(&mut self, head: Head, body: &[u8]) -> (Verdict, Next) {
+    fn decide(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
         match head.tag {
             tag::READY_FOR_QUERY => self.ready(body),
             tag::COMMAND_COMPLETE => {
                 self.command_complete(body);
-                (Verdict::Pass, Next::Continue)
+                (Verdict::Pass, None)
             }
             tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => {
                 self.pop(|e| matches!(e, Expect::Execute { .. }));
-                (Verdict::Pass, Next::Continue)
+                (Verdict::Pass, None)
             }
             tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind)),
             tag::NO_DATA => self.must_pop(|e| matches!(e, Expect::Describe)),
@@ -147,37 +166,37 @@ impl Relaying<'_> {
             tag::PARAMETER_STATUS => self.parameter_status(body),
             tag::COPY_IN_RESPONSE | tag::COPY_BOTH_RESPONSE => {
                 self.server.is_copying = true;
-                let next = if self.is_for_client() { Next::Continue } else { Next::CopyWithoutClient };
+                let next = (!self.is_for_client()).then_some(Next::CopyWithoutClient);
                 (Verdict::Pass, next)
             }
-            _ => (Verdict::Drop, Next::Violation("a message of unknown type")),
+            _ => (Verdict::Drop, Some(Next::Violation("a message of unknown type"))),
         }
     }
 
-    fn must_pop(&mut self, is_it: impl Fn(&Expect) -> bool) -> (Verdict, Next) {
+    fn must_pop(&mut self, is_it: impl Fn(&Expect) -> bool) -> (Verdict, Option<Next>) {
         match self.pop(is_it) {
-            Some(_) => (Verdict::Pass, Next::Continue),
-            None => (Verdict::Drop, Next::Violation("an answer that nothing asked for")),
+            Some(_) => (Verdict::Pass, None),
+            None => (Verdict::Drop, Some(Next::Violation("an answer that nothing asked for"))),
         }
     }
 
-    fn parse_complete(&mut self) -> (Verdict, Next) {
+    fn parse_complete(&mut self) -> (Verdict, Option<Next>) {
         let Some(Expect::Parse { statement, relay, change }) = self.pop(|e| matches!(e, Expect::Parse { .. })) else {
-            return (Verdict::Drop, Next::Violation("ParseComplete that nothing asked for"));
+            return (Verdict::Drop, Some(Next::Violation("ParseComplete that nothing asked for")));
         };
         statement.iter().for_each(|s| self.server.statements.is_there(s));
         if let (Some(client), Some(change)) = (&mut self.client, &change) {
             confirm(client, change);
         }
-        (Verdict::relay_if(relay), Next::Continue)
+        (Verdict::relay_if(relay), None)
     }
 
-    fn close_complete(&mut self) -> (Verdict, Next) {
+    fn close_complete(&mut self) -> (Verdict, Option<Next>) {
         let Some(Expect::Close { evicted, relay }) = self.pop(|e| matches!(e, Expect::Close { .. })) else {
-            return (Verdict::Drop, Next::Violation("CloseComplete that nothing asked for"));
+            return (Verdict::Drop, Some(Next::Violation("CloseComplete that nothing asked for")));
         };
         evicted.iter().for_each(|s| self.server.statements.is_gone(s));
-        (Verdict::relay_if(relay), Next::Continue)
+        (Verdict::relay_if(relay), None)
     }
 
     fn command_complete(&mut self, body: &[u8]) {
@@ -206,9 +225,9 @@ impl Relaying<'_> {
         }
     }
 
-    fn ready(&mut self, body: &[u8]) -> (Verdict, Next) {
+    fn ready(&mut self, body: &[u8]) -> (Verdict, Option<Next>) {
         let Ok(status) = TransactionStatus::decode(body) else {
-            return (Verdict::Drop, Next::Violation("a malformed ReadyForQuery"));
+            return (Verdict::Drop, Some(Next::Violation("a malformed ReadyForQuery")));
         };
         self.server.status = status;
         self.server.late = None;
@@ -220,30 +239,30 @@ impl Relaying<'_> {
                     self.server.expect.pop_front();
                 }
                 let verdict = Verdict::relay_if(self.client.is_some());
-                (verdict, Next::Ready)
+                (verdict, Some(Next::Ready))
             }
-            Some(Expect::Own(own)) => (Verdict::Drop, Next::OwnDone(own)),
-            _ => (Verdict::Drop, Next::Violation("ReadyForQuery that nothing asked for")),
+            Some(Expect::Own(own)) => (Verdict::Drop, Some(Next::OwnDone(own))),
+            _ => (Verdict::Drop, Some(Next::Violation("ReadyForQuery that nothing asked for"))),
         }
     }
 
-    fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Next) {
+    fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
         if head.bytes <= READ_BYTES_MAX {
             let Ok(fields) = ErrorFields::decode(body) else {
-                return (Verdict::Drop, Next::Violation("a malformed ErrorResponse"));
+                return (Verdict::Drop, Some(Next::Violation("a malformed ErrorResponse")));
             };
             let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
             // After a FATAL error the connection ends, and what that means for the client is decided then.
             if is_own || fields.is_fatal() {
                 self.server.own_error = Some(words(fields));
-                return (Verdict::Drop, Next::Continue);
+                return (Verdict::Drop, None);
             }
             if fields.sqlstate() == Some(b"57014")
                 && let Some(report) = self.server.late.take()
             {
                 encode(self.batch.owned(), &report, Severity::Error);
                 self.skip_after_error();
-                return (Verdict::Drop, Next::Continue);
+                return (Verdict::Drop, None);
             }
             let message = match self.server.expect.front() {
                 Some(Expect::DuplicateParse { name }) => {
@@ -258,11 +277,11 @@ impl Relaying<'_> {
                     .collect();
                 write::error_response(self.batch.owned(), &renamed);
                 self.skip_after_error();
-                return (Verdict::Drop, Next::Continue);
+                return (Verdict::Drop, None);
             }
         }
         self.skip_after_error();
-        (Verdict::Pass, Next::Continue)
+        (Verdict::Pass, None)
     }
 
     /// An error's message with the client's name for a statement where it has ours; `None`: it has none of ours.
@@ -295,14 +314,14 @@ impl Relaying<'_> {
         self.server.is_skipping = !is_sync_sent;
     }
 
-    fn parameter_status(&mut self, body: &[u8]) -> (Verdict, Next) {
+    fn parameter_status(&mut self, body: &[u8]) -> (Verdict, Option<Next>) {
         let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
-            return (Verdict::Drop, Next::Violation("a malformed ParameterStatus"));
+            return (Verdict::Drop, Some(Next::Violation("a malformed ParameterStatus")));
         };
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
         if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare))) {
-            return (Verdict::Drop, Next::Continue);
+            return (Verdict::Drop, None);
         }
         let lower = name.to_ascii_lowercase();
         let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
@@ -312,7 +331,7 @@ impl Relaying<'_> {
             self.server.set = self.images.with(&self.server.set, &lower, over_default);
         }
         if !self.is_for_client() {
-            return (Verdict::Drop, Next::Continue);
+            return (Verdict::Drop, None);
         }
         if let Some(client) = &mut self.client {
             client.seen = self.images.with(&client.seen, &name, Some(&value));
@@ -320,7 +339,7 @@ impl Relaying<'_> {
                 client.wanted = self.images.with(&client.wanted, &lower, over_default);
             }
         }
-        (Verdict::Pass, Next::Continue)
+        (Verdict::Pass, None)
     }
 }
 

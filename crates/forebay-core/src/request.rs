@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use forebay_pgwire::backend::{TransactionStatus, tag as reply};
-use forebay_pgwire::frame::{HEAD_BYTES, Head};
+use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
@@ -20,6 +20,7 @@ use crate::session::server::Server;
 use crate::session::{Body, IDLE};
 use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache, is_commit};
 use crate::stats::PoolStats;
+use crate::time::Instant;
 
 /// Bytes of a Query's text that tell whether it commits.
 const COMMIT_PREFIX_BYTES: usize = 64;
@@ -33,11 +34,9 @@ pub(crate) const OUR_PREFIX: &[u8] = b"fb_";
 /// Stands before a client's own name that begins so, on its way to a server.
 pub(crate) const NOT_OURS: &[u8] = b"?";
 
-/// What became of a frame.
-pub(crate) enum Step {
-    /// This many of the bytes at hand are dealt with; the rest of the frame, if any, is streamed.
-    Took(usize),
-    /// More bytes are needed to decide.
+/// Why forwarding stops.
+pub(crate) enum Stop {
+    /// More bytes are needed to go on.
     More,
     /// A reply to an earlier message is needed to decide.
     Hold,
@@ -45,7 +44,12 @@ pub(crate) enum Step {
     Leave,
     /// The client is told, and closed.
     Fault(Box<Report>),
+    /// The same, for a length that can't be believed.
+    BadLength(FrameError),
 }
+
+/// How many of the bytes at hand are dealt with; the rest of the frame, if any, is streamed.
+type Taken = Result<usize, Stop>;
 
 /// A client with its server, and what is needed to pass messages from one to the other.
 pub(crate) struct Forwarding<'a> {
@@ -63,6 +67,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) server_statements_max: u32,
     /// Names of a client.
     pub(crate) client_statements_max: u32,
+    /// Time of this turn.
+    pub(crate) now: Instant,
 }
 
 /// A frame's place in the data at hand.
@@ -93,19 +99,52 @@ impl<'d> At<'d> {
 }
 
 impl Forwarding<'_> {
+    /// Forwards what `data` holds from `start` on. Returns why it stopped, and where.
+    pub(crate) fn run(&mut self, data: &[u8], mut start: usize, bytes_max: u32) -> (Stop, usize) {
+        while start < data.len() {
+            if self.client.body_left > 0 {
+                start = self.stream(data, start);
+                continue;
+            }
+            let head = match frame::head(&data[start..], bytes_max) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => return (Stop::BadLength(error), start),
+            };
+            if self.server.expect.is_empty() {
+                self.client.request_at = self.now;
+            }
+            match self.step(At { data, start, head }) {
+                Ok(taken) => start += taken,
+                Err(stop) => return (stop, start),
+            }
+        }
+        (Stop::More, start)
+    }
+
+    /// The rest of a message whose head came earlier. Returns where it ends, or the data does.
+    fn stream(&mut self, data: &[u8], start: usize) -> usize {
+        let end = data.len().min(start + self.client.body_left as usize);
+        self.client.body_left -= (end - start) as u32;
+        if self.client.body == Body::Forward {
+            self.batch.received(start, end);
+        }
+        end
+    }
+
     /// Deals with the frame at `at`.
     #[inline]
-    pub(crate) fn step(&mut self, at: At<'_>) -> Step {
+    fn step(&mut self, at: At<'_>) -> Taken {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }
         let is_cancelled = self.server.cancels > 0 && !planted(Bug::CancelToWrongClient);
         if is_cancelled && self.server.expect.is_empty() && at.head.tag != tag::TERMINATE {
             // A cancel of the request before is still on its way; it must not hit this one.
-            return Step::Hold;
+            return Err(Stop::Hold);
         }
         if self.server.expect.len() >= EXPECT_MAX && !matches!(at.head.tag, tag::TERMINATE | tag::SYNC) {
-            return Step::Hold;
+            return Err(Stop::Hold);
         }
         match at.head.tag {
             tag::QUERY => self.query(at),
@@ -141,9 +180,10 @@ impl Forwarding<'_> {
                 self.server.expect.push_back(Expect::Function);
                 self.forward(at, 0)
             }
-            tag::TERMINATE => Step::Leave,
+            tag::TERMINATE => Err(Stop::Leave),
             other => {
-                Step::Fault(Box::new(errors::unexpected_message(char::from(other).escape_default(), "in a session")))
+                let report = errors::unexpected_message(char::from(other).escape_default(), "in a session");
+                Err(Stop::Fault(Box::new(report)))
             }
         }
     }
@@ -158,27 +198,27 @@ impl Forwarding<'_> {
 
     /// Passes the frame on, its first `skip` bytes replaced by what `batch` has been given.
     #[inline]
-    fn forward(&mut self, at: At<'_>, skip: usize) -> Step {
+    fn forward(&mut self, at: At<'_>, skip: usize) -> Taken {
         let taken = at.bytes().len();
         if skip <= taken {
             self.batch.received(at.start + skip, at.start + taken);
         }
         self.client.body_left = at.head.bytes - taken as u32;
         self.client.body = Body::Forward;
-        Step::Took(taken)
+        Ok(taken)
     }
 
-    fn drop_frame(&mut self, at: At<'_>) -> Step {
+    fn drop_frame(&mut self, at: At<'_>) -> Taken {
         let taken = at.bytes().len();
         self.client.body_left = at.head.bytes - taken as u32;
         self.client.body = Body::Drop;
-        Step::Took(taken)
+        Ok(taken)
     }
 
-    fn query(&mut self, at: At<'_>) -> Step {
+    fn query(&mut self, at: At<'_>) -> Taken {
         let text = at.body();
         if text.len() < COMMIT_PREFIX_BYTES && !at.is_whole() {
-            return Step::More;
+            return Err(Stop::More);
         }
         // A text that is cut or holds several statements may commit anywhere.
         let statement = text.strip_suffix(b"\0").unwrap_or(text).trim_ascii_end();
@@ -196,28 +236,28 @@ impl Forwarding<'_> {
         self.forward(at, 0)
     }
 
-    fn parse(&mut self, at: At<'_>) -> Step {
+    fn parse(&mut self, at: At<'_>) -> Taken {
         self.stats.client_parses.add(1);
         if !self.is_sharing() {
             self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
             return self.forward(at, 0);
         }
         if !at.is_whole() {
-            return Step::More;
+            return Err(Stop::More);
         }
         let Ok(parse) = Parse::decode(at.body()) else { return malformed("Parse") };
         let segment = self.server.segment;
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(parse.name, segment));
         match found {
             // A later unnamed Parse replaces an earlier one whatever became of it.
-            Lookup::Unconfirmed if !parse.name.is_empty() => return Step::Hold,
+            Lookup::Unconfirmed if !parse.name.is_empty() => return Err(Stop::Hold),
             Lookup::Known(existing) if !parse.name.is_empty() => {
                 return self.parse_duplicate(at, parse.name, &existing);
             }
             _ => {}
         }
         if !parse.name.is_empty() && self.names().len() >= self.client_statements_max as usize {
-            return Step::Fault(Box::new(errors::too_many_statements(self.client_statements_max)));
+            return Err(Stop::Fault(Box::new(errors::too_many_statements(self.client_statements_max))));
         }
         let environment = self.client.wanted.environment();
         let nothing = Arc::default();
@@ -226,40 +266,38 @@ impl Forwarding<'_> {
         let is_named = !parse.name.is_empty();
         let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
         match self.server.statements.find(&statement, segment) {
-            Presence::Unconfirmed => Step::Hold,
+            Presence::Unconfirmed => Err(Stop::Hold),
             // What is on its way may fail the transaction, and then the answer is another.
-            Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Step::Hold,
+            Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Err(Stop::Hold),
             Presence::Present if self.server.status == TransactionStatus::Failed && !statement.ends_transaction() => {
                 // The server says that the transaction has failed; the statement stays as it is.
                 let change = self.change(parse.name, Some(statement.clone()), segment);
-                let renamed = self.rename(at, rename::parse, parse.name, statement.name());
+                let taken = self.rename(at, rename::parse, parse.name, statement.name())?;
                 let expect = Expect::Parse { statement: None, relay: true, change: Some(change) };
                 self.server.expect.push_back(expect);
-                renamed
+                Ok(taken)
             }
             Presence::Present => {
                 let change = self.change(parse.name, Some(statement), segment);
                 self.server.expect.push_back(Expect::Answer { tag: reply::PARSE_COMPLETE, change });
-                Step::Took(at.head.bytes as usize)
+                Ok(at.head.bytes as usize)
             }
             Presence::Absent => {
                 self.make_room(&statement);
                 let change = self.change(parse.name, Some(statement.clone()), segment);
                 self.stats.server_parses.add(1);
                 self.server.statements.parse_sent(&statement, segment);
-                let renamed = self.rename(at, rename::parse, parse.name, statement.name());
+                let taken = self.rename(at, rename::parse, parse.name, statement.name())?;
                 let expect = Expect::Parse { statement: Some(statement), relay: true, change: Some(change) };
                 self.server.expect.push_back(expect);
-                renamed
+                Ok(taken)
             }
         }
     }
 
     /// The server itself is made to say that the name exists; the reply is then given the client's name.
-    fn parse_duplicate(&mut self, at: At<'_>, name: &[u8], existing: &Arc<Statement>) -> Step {
-        if let Err(step) = self.ensure(existing) {
-            return step;
-        }
+    fn parse_duplicate(&mut self, at: At<'_>, name: &[u8], existing: &Arc<Statement>) -> Taken {
+        self.ensure(existing)?;
         self.server.expect.push_back(Expect::DuplicateParse { name: name.into() });
         self.rename(at, rename::parse, name, existing.name())
     }
@@ -270,23 +308,23 @@ impl Forwarding<'_> {
     }
 
     /// Gives the frame another name, or passes it on where that is the same.
-    fn rename(&mut self, at: At<'_>, with: Rename, from: &[u8], to: &[u8]) -> Step {
+    fn rename(&mut self, at: At<'_>, with: Rename, from: &[u8], to: &[u8]) -> Taken {
         if from == to {
             return self.forward(at, 0);
         }
         match with(self.batch.owned(), at.bytes(), to) {
             Ok(Some(renamed)) => self.forward(at, renamed.skip),
-            Ok(None) => Step::More,
+            Ok(None) => Err(Stop::More),
             Err(_) => malformed("statement name"),
         }
     }
 
     /// Sees that the server has `statement` when the next message reaches it.
-    fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Step> {
+    fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
         let segment = self.server.segment;
         match self.server.statements.find(statement, segment) {
             Presence::Present => Ok(()),
-            Presence::Unconfirmed => Err(Step::Hold),
+            Presence::Unconfirmed => Err(Stop::Hold),
             Presence::Absent => {
                 self.make_room(statement);
                 self.stats.server_parses.add(1);
@@ -310,21 +348,21 @@ impl Forwarding<'_> {
         }
     }
 
-    fn bind(&mut self, at: At<'_>) -> Step {
+    fn bind(&mut self, at: At<'_>) -> Taken {
         self.stats.binds.add(1);
         if !self.is_sharing() {
             self.server.expect.push_back(Expect::Bind);
             return self.forward(at, 0);
         }
         let Some(bind) = BindHead::decode(at.body()) else {
-            return if at.is_whole() { malformed("Bind") } else { Step::More };
+            return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
         };
         self.with_statement(at, bind.statement, rename::bind, Expect::Bind)
     }
 
-    fn describe(&mut self, at: At<'_>) -> Step {
+    fn describe(&mut self, at: At<'_>) -> Taken {
         if !at.is_whole() {
-            return Step::More;
+            return Err(Stop::More);
         }
         let Ok(target) = Target::decode(at.body()) else { return malformed("Describe") };
         if self.is_sharing() && target.is_statement() {
@@ -335,26 +373,24 @@ impl Forwarding<'_> {
     }
 
     /// Passes on a message that uses a statement by the client's name for it.
-    fn with_statement(&mut self, at: At<'_>, name: &[u8], with: Rename, expect: Expect) -> Step {
+    fn with_statement(&mut self, at: At<'_>, name: &[u8], with: Rename, expect: Expect) -> Taken {
         let segment = self.server.segment;
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
-        let step = match found {
-            Lookup::Unconfirmed => return Step::Hold,
+        let taken = match found {
+            Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
-                if let Err(step) = self.ensure(&statement) {
-                    return step;
-                }
+                self.ensure(&statement)?;
                 self.server.bound_commits = statement.is_commit();
                 self.rename(at, with, name, statement.name())
             }
             Lookup::Unknown => self.with_unknown_statement(at, name, with),
-        };
+        }?;
         self.server.expect.push_back(expect);
-        step
+        Ok(taken)
     }
 
     /// The server says that it does not exist, in its own words.
-    fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Step {
+    fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
         if name.is_empty() && self.server.statements.has_unnamed() {
             // Another client's unnamed statement must not answer to this one.
             write::close(self.batch.owned(), Target::STATEMENT, b"");
@@ -367,9 +403,9 @@ impl Forwarding<'_> {
         self.forward(at, 0)
     }
 
-    fn close(&mut self, at: At<'_>) -> Step {
+    fn close(&mut self, at: At<'_>) -> Taken {
         if !at.is_whole() {
-            return Step::More;
+            return Err(Stop::More);
         }
         let Ok(target) = Target::decode(at.body()) else { return malformed("Close") };
         if !self.is_sharing() || !target.is_statement() {
@@ -378,17 +414,17 @@ impl Forwarding<'_> {
         }
         let segment = self.server.segment;
         if matches!(self.names().find(target.name, segment), Lookup::Unconfirmed) {
-            return Step::Hold;
+            return Err(Stop::Hold);
         }
         // The server keeps the statement for others.
         let change = self.change(target.name, None, segment);
         self.server.expect.push_back(Expect::Answer { tag: reply::CLOSE_COMPLETE, change });
-        Step::Took(at.head.bytes as usize)
+        Ok(at.head.bytes as usize)
     }
 }
 
 type Rename = fn(&mut Vec<u8>, &[u8], &[u8]) -> Result<Option<rename::Rename>, forebay_pgwire::DecodeError>;
 
-fn malformed(message: &str) -> Step {
-    Step::Fault(Box::new(errors::malformed_message(message)))
+fn malformed(message: &str) -> Taken {
+    Err(Stop::Fault(Box::new(errors::malformed_message(message))))
 }

@@ -85,6 +85,10 @@ fn ends_transaction(text: &[u8]) -> bool {
 
 /// Whether a text begins with COMMIT or END.
 pub fn is_commit(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    if !matches!(text.first(), Some(b'c' | b'C' | b'e' | b'E')) {
+        return false;
+    }
     let word = first_word(text);
     word.eq_ignore_ascii_case(b"commit") || word.eq_ignore_ascii_case(b"end")
 }

@@ -5,10 +5,10 @@
 //! | frame | [`forebay_pgwire::frame`]: a message's tag and length, before anything is believed of it |
 //! | classify | [`crate::request`]: what the message needs, renames, asks for |
 //! | checkout | [`crate::checkout`]: a server for the client, or a place in the queue |
-//! | relay | [`crate::relay`], both ways; [`crate::reply`] pairs replies with requests |
+//! | relay | [`crate::relay`], both ways; [`crate::reply`] pairs replies with requests; [`crate::lease`]: a request ends |
 //! | checkin | [`crate::checkout`]: the server to the oldest waiter, or back among the idle |
 //!
-//! Beside the loop: [`crate::login`] (clients), [`crate::connect`] (servers), [`crate::leave`] (what a client
+//! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`] (clients), [`crate::connect`] (servers), [`crate::leave`] (what a client
 //! leaves behind), [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`] (between workers),
 //! [`crate::order`] (commands). A driver calls the inputs below, one at a time.
 
@@ -19,7 +19,6 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::Credential;
 use crate::cancel::Cancel;
-pub use crate::checkout::Scope;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
 use crate::event::{Event, Field, Level};
@@ -37,6 +36,7 @@ use crate::session::server::{Server, ServerKey};
 use crate::slab::{Key, Slab};
 use crate::statements::StatementCache;
 use crate::stats::WorkerStats;
+pub use crate::supply::Scope;
 use crate::tables::Tables;
 use crate::time::Instant;
 

@@ -1,4 +1,4 @@
-//! One client, one server and the worker between them, in memory: the hot loop with nothing around it.
+//! Clients, one server and the worker between them, in memory: the hot loop with nothing around it.
 
 use std::sync::Arc;
 
@@ -31,19 +31,27 @@ pub(crate) enum Kind {
     Prepared,
     /// Parse, Bind, Describe, Execute, Sync, unnamed.
     Extended,
+    /// Query, of two clients in turn: each arrives while the other has the only server.
+    Queued,
 }
 
 impl Kind {
-    pub(crate) const ALL: [(&'static str, Kind); 3] =
-        [("simple", Kind::Simple), ("prepared", Kind::Prepared), ("extended", Kind::Extended)];
+    pub(crate) const ALL: [(&'static str, Kind); 4] = [
+        ("simple", Kind::Simple),
+        ("prepared", Kind::Prepared),
+        ("extended", Kind::Extended),
+        ("queued", Kind::Queued),
+    ];
 }
 
-/// The worker and its two peers.
+/// The worker and its peers.
 pub(crate) struct Scene {
     worker: Worker<MemoryIo>,
     io: MemoryIo,
     now: Instant,
     client: ConnId,
+    /// Another client, where two take turns.
+    waiting: Option<ConnId>,
     server: Option<ConnId>,
     kind: Kind,
     request: Vec<u8>,
@@ -64,6 +72,7 @@ impl Scene {
             io,
             now: Instant(1),
             client,
+            waiting: None,
             server: None,
             kind,
             request: request(kind),
@@ -73,7 +82,21 @@ impl Scene {
         scene.worker.accepted(&mut scene.io, client, Peer::Tcp([127, 0, 0, 1].into(), 9));
         scene.log_in();
         scene.warm_up();
+        if let Kind::Queued = kind {
+            scene.second_client();
+        }
         scene
+    }
+
+    /// A second client logs in, and the first one's request takes the server.
+    fn second_client(&mut self) {
+        let second = self.io.open_client();
+        self.worker.accepted(&mut self.io, second, Peer::Tcp([127, 0, 0, 1].into(), 10));
+        arrives(&mut self.worker, &mut self.io, second, &startup());
+        assert!(written(&mut self.worker, &mut self.io, second) > 0, "the second client is greeted");
+        arrives(&mut self.worker, &mut self.io, self.client, &self.request);
+        assert!(written(&mut self.worker, &mut self.io, self.server.expect("it is open")) > 0, "it is sent on");
+        self.waiting = Some(second);
     }
 
     /// One request and its reply, both relayed whole.
@@ -82,17 +105,22 @@ impl Scene {
         self.now = Instant(self.now.0 + STEP_US);
         self.worker.tick(&mut self.io, self.now);
         let server = self.server.expect("the login opened it");
-        arrives(&mut self.worker, &mut self.io, self.client, &self.request);
-        written(&mut self.worker, &mut self.io, server);
+        arrives(&mut self.worker, &mut self.io, self.waiting.unwrap_or(self.client), &self.request);
+        if self.waiting.is_none() {
+            written(&mut self.worker, &mut self.io, server);
+        }
         arrives(&mut self.worker, &mut self.io, server, &self.reply);
         let bytes = written(&mut self.worker, &mut self.io, self.client);
+        if let Some(next) = &mut self.waiting {
+            std::mem::swap(next, &mut self.client);
+            written(&mut self.worker, &mut self.io, server);
+        }
         self.worker.turn_end(&mut self.io);
         assert!(bytes >= self.reply.len(), "the client got the whole reply: {bytes} bytes");
     }
 
     fn log_in(&mut self) {
-        let mut bytes = Vec::new();
-        write::startup(&mut bytes, (3, 0), [("user", "app"), ("database", "app"), ("application_name", "pgbench")]);
+        let mut bytes = startup();
         arrives(&mut self.worker, &mut self.io, self.client, &bytes);
         let server = self.io.alive().find(|(_, c)| c.is_outgoing).map(|(conn, _)| conn);
         let server = server.expect("the greeting needs a server");
@@ -144,6 +172,12 @@ impl Scene {
     }
 }
 
+fn startup() -> Vec<u8> {
+    let mut out = Vec::new();
+    write::startup(&mut out, (3, 0), [("user", "app"), ("database", "app"), ("application_name", "pgbench")]);
+    out
+}
+
 fn arrives(worker: &mut Worker<MemoryIo>, io: &mut MemoryIo, conn: ConnId, bytes: &[u8]) {
     io.lend(bytes);
     worker.received(io, conn, BUFFER, bytes);
@@ -192,7 +226,7 @@ fn row(out: &mut Vec<u8>) {
 fn request(kind: Kind) -> Vec<u8> {
     let mut out = Vec::new();
     let name = match kind {
-        Kind::Simple => {
+        Kind::Simple | Kind::Queued => {
             write::query(&mut out, TEXT);
             return out;
         }

@@ -25,6 +25,11 @@ impl Permits {
         self.used.fetch_update(SeqCst, SeqCst, |used| (limit == 0 || used < limit).then_some(used + 1)).is_ok()
     }
 
+    /// Whether `limit` are taken: as [`Self::try_take`] would find at this moment, without writing.
+    pub fn is_full(&self, limit: u32) -> bool {
+        limit != 0 && self.used.load(SeqCst) >= limit
+    }
+
     /// Gives one back.
     pub fn give_back(&self) {
         let before = self.used.fetch_sub(1, SeqCst);

@@ -67,19 +67,29 @@ impl Batch {
     pub fn send<I: Io>(&mut self, io: &mut I, conn: ConnId, buf: Option<BufId>, data: &[u8]) -> usize {
         self.close_owned();
         let mut bytes = 0;
-        for pieces in self.pieces.chunks(SLICES_A_CALL) {
-            let mut slices = [Slice::Bytes(&[]); SLICES_A_CALL];
-            for (slice, piece) in slices.iter_mut().zip(pieces) {
-                *slice = match (piece, buf) {
-                    (Piece::Received { start, end }, Some(buf)) => Slice::Received { buf, start: *start, end: *end },
-                    (Piece::Received { start, end }, None) => Slice::Bytes(&data[*start as usize..*end as usize]),
-                    (Piece::Owned { start, end }, _) => Slice::Bytes(&self.owned[*start as usize..*end as usize]),
-                };
-                bytes += slice.len();
+        if let [piece] = &self.pieces[..] {
+            let slice = self.slice(piece, buf, data);
+            bytes = slice.len();
+            io.send(conn, &[slice]);
+        } else {
+            for pieces in self.pieces.chunks(SLICES_A_CALL) {
+                let mut slices = [Slice::Bytes(&[]); SLICES_A_CALL];
+                for (slice, piece) in slices.iter_mut().zip(pieces) {
+                    *slice = self.slice(piece, buf, data);
+                    bytes += slice.len();
+                }
+                io.send(conn, &slices[..pieces.len()]);
             }
-            io.send(conn, &slices[..pieces.len()]);
         }
         self.clear();
         bytes
+    }
+
+    fn slice<'s>(&'s self, piece: &Piece, buf: Option<BufId>, data: &'s [u8]) -> Slice<'s> {
+        match (piece, buf) {
+            (Piece::Received { start, end }, Some(buf)) => Slice::Received { buf, start: *start, end: *end },
+            (Piece::Received { start, end }, None) => Slice::Bytes(&data[*start as usize..*end as usize]),
+            (Piece::Owned { start, end }, _) => Slice::Bytes(&self.owned[*start as usize..*end as usize]),
+        }
     }
 }

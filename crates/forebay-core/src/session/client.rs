@@ -103,63 +103,66 @@ pub struct Login {
 }
 
 /// A client's session.
+///
+/// In the order given: what a transaction touches comes first, so that it lies in few cache lines.
+#[repr(C)]
 pub struct Client {
     /// Its connection.
     pub conn: ConnId,
-    /// Unique over workers and time.
-    pub id: u64,
-    /// Where it stands.
-    pub state: ClientState,
-    /// Where it comes from.
-    pub peer: Peer,
-    /// Set once, by the step that verified it.
-    pub user: Arc<str>,
-    /// The name it asked for.
-    pub database: Arc<str>,
-    /// Its pool, once logged in.
-    pub pool: Option<PoolId>,
-    /// Parameter values it wants on its server: from its startup message, and changed since.
-    pub wanted: Rc<Image>,
-    /// Reported values as it last saw them.
-    pub seen: Rc<Image>,
-    /// Bytes received and not yet forwarded: a frame cut in two, or requests that wait.
-    pub carry: Vec<u8>,
-    /// Bytes still to come of the message being forwarded or dropped.
-    pub body_left: u32,
-    /// What becomes of them.
-    pub body: Body,
     /// Its server.
     pub server: Option<Key<Server>>,
-    /// Names it has prepared.
-    pub statements: Option<Box<ClientStatements>>,
-    /// The key of its CancelRequest.
-    pub cancel: CancelSecret,
-    /// Bytes sent to it and not yet written.
-    pub unsent: usize,
+    /// Bytes still to come of the message being forwarded or dropped.
+    pub body_left: u32,
+    /// Where it stands.
+    pub state: ClientState,
+    /// What becomes of them.
+    pub body: Body,
     /// We stopped reading from it.
     pub is_paused: bool,
     /// Its next message waits for a reply to an earlier one.
     pub is_held: bool,
     /// Messages are dropped up to the next Sync, which is then answered.
     pub is_skipping: bool,
-    /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
-    pub refusal: Option<Box<Refusal>>,
-    /// Its wait is over, and the other workers have been asked who holds the servers.
-    pub has_asked_who_holds: bool,
     /// Its connection has ended after it said goodbye; what it asked for before is still to be run, for nobody to read.
     pub is_gone: bool,
-    /// It came when there were too many, and holds no permit.
-    pub is_uncounted: bool,
+    /// Its pool, once logged in.
+    pub pool: Option<PoolId>,
+    /// Bytes sent to it and not yet written.
+    pub unsent: usize,
     /// Since when it is in its state.
     pub since: Instant,
-    /// When it connected.
-    pub connected_at: Instant,
     /// When its request under way, or its last one, arrived.
     pub request_at: Instant,
     /// When its transaction began.
     pub transaction_at: Instant,
     /// The earliest alarm set for it; `Instant(u64::MAX)`: none.
     pub armed: Instant,
+    /// Parameter values it wants on its server: from its startup message, and changed since.
+    pub wanted: Rc<Image>,
+    /// Reported values as it last saw them.
+    pub seen: Rc<Image>,
+    /// Bytes received and not yet forwarded: a frame cut in two, or requests that wait.
+    pub carry: Vec<u8>,
+    /// Names it has prepared.
+    pub statements: Option<Box<ClientStatements>>,
+    /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
+    pub refusal: Option<Box<Refusal>>,
+    /// Unique over workers and time.
+    pub id: u64,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Set once, by the step that verified it.
+    pub user: Arc<str>,
+    /// The name it asked for.
+    pub database: Arc<str>,
+    /// The key of its CancelRequest.
+    pub cancel: CancelSecret,
+    /// Its wait is over, and the other workers have been asked who holds the servers.
+    pub has_asked_who_holds: bool,
+    /// It came when there were too many, and holds no permit.
+    pub is_uncounted: bool,
+    /// When it connected.
+    pub connected_at: Instant,
     /// Present until it is logged in.
     pub login: Option<Box<Login>>,
     /// What TLS negotiated.

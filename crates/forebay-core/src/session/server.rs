@@ -52,83 +52,86 @@ pub enum ServerState {
 }
 
 /// Our session with a server.
+///
+/// In the order given: what a transaction touches comes first, so that it lies in few cache lines.
+#[repr(C)]
 pub struct Server {
     /// Its connection.
     pub conn: ConnId,
-    /// Unique over workers and time.
-    pub id: u64,
-    /// Whom it belongs to.
-    pub pool: PoolId,
-    /// Which of the database's endpoints it is.
-    pub endpoint: u32,
-    /// Where it stands.
-    pub state: ServerState,
-    /// The worker that asked for it, while it is being detached.
-    pub asked_by: Option<WorkerId>,
     /// Whom it serves.
     pub client: Option<Key<Client>>,
+    /// Whom it belongs to.
+    pub pool: PoolId,
+    /// Bytes still to come of the reply being relayed or dropped.
+    pub body_left: u32,
+    /// Where it stands.
+    pub state: ServerState,
+    /// What becomes of them.
+    pub body: Body,
+    /// As of its last ReadyForQuery.
+    pub status: TransactionStatus,
     /// It counts as leased: a client has it, or left it uncleaned.
     pub is_leased: bool,
-    /// What it owes, in order.
-    pub expect: VecDeque<Expect>,
-    /// Number of the run of messages up to a Sync that is being sent.
-    pub segment: u32,
-    /// Messages of the extended protocol went out, and no Sync behind them yet.
-    pub is_segment_open: bool,
-    /// What its client left unfinished has been made to fail.
-    pub is_doomed: bool,
-    /// Its client has said goodbye: what it sent before runs to its end.
-    pub is_finishing: bool,
     /// It has answered with an error and skips up to a Sync that has not been sent yet.
     pub is_skipping: bool,
     /// The head of `expect` has been answered by CopyInResponse or CopyBothResponse.
     pub is_copying: bool,
-    /// The statement bound last commits.
-    pub bound_commits: bool,
-    /// A reply cut in two, to be decided whole.
-    pub carry: Vec<u8>,
-    /// Bytes still to come of the reply being relayed or dropped.
-    pub body_left: u32,
-    /// What becomes of them.
-    pub body: Body,
-    /// Bytes sent to it and not yet written.
-    pub unsent: usize,
+    /// Messages of the extended protocol went out, and no Sync behind them yet.
+    pub is_segment_open: bool,
     /// We stopped reading from it.
     pub is_paused: bool,
-    /// As of its last ReadyForQuery.
-    pub status: TransactionStatus,
-    /// What is prepared on it.
-    pub statements: ServerStatements,
-    /// Parameter values that clients have set on it, over its own defaults.
-    pub set: Rc<Image>,
-    /// `set` as it was before the parameters of the next client went out: if they are refused, it holds again.
-    pub set_before: Option<(Rc<Image>, bool)>,
+    /// It is closed when it comes free.
+    pub is_close_needed: bool,
     /// `set` is known to hold.
     pub is_set_known: bool,
+    /// What its client left unfinished has been made to fail.
+    pub is_doomed: bool,
+    /// Its client has said goodbye: what it sent before runs to its end.
+    pub is_finishing: bool,
+    /// The statement bound last commits.
+    pub bound_commits: bool,
+    /// Cancel connections to it under way.
+    pub cancels: u32,
+    /// Number of the run of messages up to a Sync that is being sent.
+    pub segment: u32,
+    /// Bytes sent to it and not yet written.
+    pub unsent: usize,
+    /// Since when it is in its state.
+    pub since: Instant,
+    /// When it is to be replaced; `Instant(u64::MAX)`: never.
+    pub expires_at: Instant,
+    /// Parameter values that clients have set on it, over its own defaults.
+    pub set: Rc<Image>,
     /// Reported values, by their reported names.
     pub reported: Rc<Image>,
+    /// What it owes, in order.
+    pub expect: VecDeque<Expect>,
+    /// A reply cut in two, to be decided whole.
+    pub carry: Vec<u8>,
+    /// Its request took too long and was cancelled: what its client is told instead of "canceled by user".
+    pub late: Option<Box<Report>>,
+    /// An error that an own query or the login was answered with: SQLSTATE and message.
+    pub own_error: Option<(String, String)>,
+    /// What is prepared on it.
+    pub statements: ServerStatements,
+    /// Unique over workers and time.
+    pub id: u64,
+    /// Which of the database's endpoints it is.
+    pub endpoint: u32,
+    /// The worker that asked for it, while it is being detached.
+    pub asked_by: Option<WorkerId>,
+    /// `set` as it was before the parameters of the next client went out: if they are refused, it holds again.
+    pub set_before: Option<(Rc<Image>, bool)>,
     /// Reported values at its login.
     pub defaults: Rc<Image>,
     /// The process on the server, and the key to cancel what it does.
     pub remote_pid: u32,
     /// 4 to 256 bytes.
     pub remote_key: Box<[u8]>,
-    /// Cancel connections to it under way.
-    pub cancels: u32,
     /// When the last of them was begun.
     pub cancel_at: Instant,
-    /// Its request took too long and was cancelled: what its client is told instead of "canceled by user".
-    pub late: Option<Box<Report>>,
     /// When it was opened.
     pub opened_at: Instant,
-    /// When it is to be replaced; `Instant(u64::MAX)`: never.
-    pub expires_at: Instant,
-    /// Since when it is in its state.
-    pub since: Instant,
-    /// It is closed when it comes free.
-    pub is_close_needed: bool,
-    /// An error that an own query or the login was answered with: SQLSTATE and message.
-    pub own_error: Option<(String, String)>,
     /// What TLS negotiated.
     pub tls: Option<Box<TlsInfo>>,
     /// Present until it is logged in.

@@ -1,0 +1,76 @@
+//! Back-pressure: one side of a session is not read while the other has more unwritten bytes than `relay_bytes_max`.
+
+use crate::io::{Io, Slice};
+use crate::session::client::{ClientKey, ClientState};
+use crate::session::server::ServerKey;
+use crate::worker::Worker;
+
+impl<I: Io> Worker<I> {
+    /// Bytes of our own for a client.
+    pub(crate) fn send_to_client(&mut self, io: &mut I, key: ClientKey, bytes: &[u8]) {
+        let client = &mut self.clients[key];
+        if client.is_gone {
+            return;
+        }
+        client.unsent += bytes.len();
+        io.send(client.conn, &[Slice::Bytes(bytes)]);
+    }
+
+    /// Bytes of our own for a server.
+    pub(crate) fn send_to_server(&mut self, io: &mut I, key: ServerKey, bytes: &[u8]) {
+        let server = &mut self.servers[key];
+        server.unsent += bytes.len();
+        io.send(server.conn, &[Slice::Bytes(bytes)]);
+    }
+
+    /// A client has taken bytes: its server is read again when enough are gone.
+    pub(crate) fn client_sent(&mut self, io: &mut I, key: ClientKey, bytes: usize) {
+        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
+        let client = &mut self.clients[key];
+        client.unsent = client.unsent.saturating_sub(bytes);
+        if client.unsent > half {
+            return;
+        }
+        if let Some(server) = client.server.and_then(|s| self.servers.get_mut(s))
+            && server.is_paused
+        {
+            server.is_paused = false;
+            io.resume_read(server.conn);
+        }
+        if client.is_paused || (!client.carry.is_empty() && client.state == ClientState::Idle) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A server has taken bytes: its client is read again when enough are gone.
+    pub(crate) fn server_sent(&mut self, io: &mut I, key: ServerKey, bytes: usize) {
+        let half = self.tables.config.limits.relay_bytes_max as usize / 2;
+        let server = &mut self.servers[key];
+        server.unsent = server.unsent.saturating_sub(bytes);
+        if server.unsent == 0 && server.client.is_none() {
+            self.freed.push(key);
+            return;
+        }
+        if server.unsent <= half
+            && let Some(client_key) = server.client
+            && self.clients.get(client_key).is_some_and(|c| c.is_paused)
+        {
+            self.balance_client(io, client_key);
+        }
+    }
+
+    /// Reads from a client, or not: by what it has sent that could not go on, and by what its server has not taken.
+    pub(crate) fn balance_client(&mut self, io: &mut I, key: ClientKey) {
+        let limits = &self.tables.config.limits;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let server_unsent = client.server.and_then(|s| self.servers.get(s)).map_or(0, |s| s.unsent);
+        let is_blocked = !matches!(client.state, ClientState::Idle | ClientState::Active) || client.is_held;
+        let is_deaf = client.unsent > limits.relay_bytes_max as usize && client.server.is_none();
+        let is_too_much = server_unsent > limits.relay_bytes_max as usize
+            || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);
+        if is_too_much != client.is_paused && !client.is_gone {
+            client.is_paused = is_too_much;
+            if is_too_much { io.pause_read(client.conn) } else { io.resume_read(client.conn) }
+        }
+    }
+}

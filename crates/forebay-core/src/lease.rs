@@ -1,0 +1,228 @@
+//! What passes while a client has a server: its parameters are set, its requests end, it gives the server back.
+
+use std::rc::Rc;
+
+use forebay_pgwire::write;
+use forebay_spec::errors;
+
+use crate::config::PoolMode;
+use crate::event::{Field, Level};
+use crate::io::Io;
+use crate::parameters::transition;
+use crate::planted::{Bug, planted};
+use crate::reply::report_parameters;
+use crate::session::client::{ClientKey, ClientState};
+use crate::session::expect::{Expect, Own};
+use crate::session::server::{ServerKey, ServerState};
+use crate::session::{Body, IDLE};
+use crate::worker::Worker;
+
+impl<I: Io> Worker<I> {
+    /// Gives a server to a client. False: its parameters are being set first, and the client waits for that.
+    pub(crate) fn lease(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) -> bool {
+        let now = self.now;
+        let client = &mut self.clients[client_key];
+        let server = &mut self.servers[key];
+        let is_free = server.is_clean() && server.client.is_none();
+        assert!(is_free || planted(Bug::ServerHandedOutTwice), "a server is handed out clean, to one client");
+        let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
+        server.client = Some(client_key);
+        server.is_leased = true;
+        server.is_finishing = false;
+        server.is_doomed = false;
+        server.own_error = None;
+        server.enter(ServerState::Leased, now);
+        client.server = Some(key);
+        client.transaction_at = now;
+        let pool = &mut self.pools[server.pool.0 as usize];
+        pool.leased += 1;
+        let stats = &pool.stats.stats;
+        stats.assignments.add(1);
+        stats.wait.record(waited);
+        let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
+        if !(is_alike || planted(Bug::LeakedParameter))
+            && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
+        {
+            if client.state != ClientState::Greeting {
+                client.enter(ClientState::Waiting, now);
+            }
+            // Until it is answered, either image may be in force.
+            server.set_before = Some((server.set.clone(), server.is_set_known));
+            server.set = self.images.union(&server.set, &client.wanted);
+            server.is_set_known = false;
+            self.send_own(io, key, Own::Prepare, &sql);
+            return false;
+        }
+        self.prepared(io, key, client_key);
+        true
+    }
+
+    /// The server has the client's parameters: the client may use it.
+    fn prepared(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+        let client = &mut self.clients[client_key];
+        let server = &mut self.servers[key];
+        if !Rc::ptr_eq(&server.set, &client.wanted) {
+            server.set = client.wanted.clone();
+        }
+        server.is_set_known = true;
+        if client.state == ClientState::Greeting {
+            self.greet_with(io, key, client_key);
+            return;
+        }
+        client.enter(ClientState::Active, self.now);
+        if !Rc::ptr_eq(&client.seen, &server.reported) {
+            let mut out = Vec::new();
+            report_parameters(client, server, &mut out);
+            if !out.is_empty() {
+                self.send_to_client(io, client_key, &out);
+            }
+        }
+    }
+
+    /// A client that logs in needed a server to learn what its parameters make of the greeting.
+    fn greet_with(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+        let wanted = self.clients[client_key].wanted.clone();
+        let nameless = self.without_name(&wanted);
+        let server = &self.servers[key];
+        let (id, reported) = (server.pool, server.reported.clone());
+        let default_name = server.defaults.get("application_name").cloned();
+        let reported = self.images.with(&reported, "application_name", default_name.as_deref());
+        self.pool(id).keep_greeting(nameless, reported);
+        self.part(key);
+        self.freed.push(key);
+        self.greet_or_wait(io, client_key, id);
+    }
+
+    /// Sends a query of our own; its answer goes to `own_done`.
+    pub(crate) fn send_own(&mut self, io: &mut I, key: ServerKey, own: Own, sql: &str) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        server.own_error = None;
+        server.expect.push_back(Expect::Own(own));
+        server.statements.clear_unnamed();
+        if !matches!(server.state, ServerState::Cleaning) {
+            server.enter(ServerState::Busy, now);
+        }
+        let mut out = Vec::with_capacity(sql.len() + 6);
+        write::query(&mut out, sql);
+        self.send_to_server(io, key, &out);
+        self.arm_server(key);
+    }
+
+    /// A query of our own is answered.
+    pub(crate) fn own_done(&mut self, io: &mut I, key: ServerKey, own: Own) {
+        let server = &mut self.servers[key];
+        let error = server.own_error.take();
+        if let (Some((set, is_known)), Some(_)) = (server.set_before.take(), &error) {
+            // The query is one transaction: what it set is undone.
+            (server.set, server.is_set_known) = (set, is_known);
+        }
+        match (own, error) {
+            (Own::Prepare, None) => {
+                server.enter(ServerState::Leased, self.now);
+                // A client that left meanwhile leaves values that nobody keeps count of.
+                if let Some(client_key) = server.client {
+                    self.prepared(io, key, client_key);
+                    self.ready.push_back(client_key);
+                }
+            }
+            (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
+            (Own::Rollback | Own::Check, None) => {}
+            (Own::Reset, None) => {
+                server.statements.clear();
+                server.is_set_known = false;
+            }
+            (_, Some((sqlstate, message))) => {
+                self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));
+            }
+        }
+    }
+
+    /// The server refused a value that the client wants: the client is told, the server is as it was.
+    fn prepare_failed(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
+        let endpoint = self.endpoint_name(key);
+        self.servers[key].enter(ServerState::Leased, self.now);
+        let Some(client_key) = self.part(key) else { return };
+        let report = errors::server_parameter_refused(endpoint, format!("{sqlstate} {message}"));
+        self.refuse_and_close(io, client_key, report);
+    }
+
+    /// After a server's bytes have been dealt with: is it free?
+    pub(crate) fn after_replies(&mut self, io: &mut I, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else { return };
+        if let Some(client_key) = server.client {
+            let client = &mut self.clients[client_key];
+            if std::mem::take(&mut client.is_held) {
+                // What its next message waited for may have come.
+                self.ready.push_back(client_key);
+            }
+            return;
+        }
+        if !server.is_clean() {
+            self.cleaning_goes_on(io, key);
+            return;
+        }
+        if matches!(server.state, ServerState::Leased | ServerState::Cleaning | ServerState::Busy) {
+            self.checkin(io, key);
+        }
+    }
+
+    /// A request of a client is answered: its server leaves it when the transaction is over and nothing is owed.
+    pub(crate) fn request_ended(&mut self, io: &mut I, key: ServerKey) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        let Some(client_key) = server.client else { return };
+        let client = &mut self.clients[client_key];
+        let pool = &self.pools[server.pool.0 as usize];
+        let stats = &pool.stats.stats;
+        let took = now.micros_since(client.request_at);
+        stats.requests.add(1);
+        stats.request.record(took);
+        let slow = self.tables.config.log.min_duration;
+        let is_slow = slow > 0 && took >= slow;
+        client.since = now;
+        if server.status == IDLE {
+            stats.transactions.add(1);
+            stats.transaction.record(now.micros_since(client.transaction_at));
+            client.transaction_at = now;
+        }
+        let mode = pool.settings.pool_mode;
+        let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
+        let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
+        let is_half_sent = client.body_left > 0 && client.body == Body::Forward;
+        if is_slow {
+            let fields =
+                vec![("client", Field::Number(client.id)), ("pool", pool.label().into()), ("took_us", took.into())];
+            self.log(io, Level::Info, "slow_request", fields);
+        }
+        if mode == PoolMode::Statement && self.servers[key].status != IDLE && self.servers[key].expect.is_empty() {
+            let label = self.pools[self.servers[key].pool.0 as usize].label();
+            self.refuse_and_close(io, client_key, errors::transaction_in_statement_mode(label));
+            return;
+        }
+        if is_over && !is_half_sent && mode != PoolMode::Session {
+            self.part(key);
+            let client = &self.clients[client_key];
+            if !client.carry.is_empty() || client.is_paused {
+                self.ready.push_back(client_key);
+            }
+        } else {
+            self.arm_client(client_key);
+        }
+    }
+
+    /// Takes a server from its client, who is idle from then on. The server's state is left to the caller.
+    pub(crate) fn part(&mut self, key: ServerKey) -> Option<ClientKey> {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        let client_key = server.client.take()?;
+        let client = self.clients.get_mut(client_key)?;
+        client.server = None;
+        client.is_held = false;
+        if client.state != ClientState::Greeting {
+            client.enter(ClientState::Idle, now);
+        }
+        self.arm_client(client_key);
+        Some(client_key)
+    }
+}

@@ -1,0 +1,223 @@
+//! Where servers come from and go: permits under the limits, opening, making room, closing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_pgwire::write;
+
+use crate::event::Level;
+use crate::ids::WorkerId;
+use crate::io::{Close, Io};
+use crate::planted::{Bug, planted};
+use crate::pool::{Pool, PoolId};
+use crate::session::server::{ServerKey, ServerState};
+use crate::worker::{Message, PoolName, Worker};
+
+/// Time after which other workers are asked the same again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Pools that share a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of a database: `max_db_connections`.
+    Database(Arc<str>),
+    /// All of a user: `max_user_connections`.
+    User(Arc<str>),
+}
+
+impl Scope {
+    fn has(&self, pool: &Pool) -> bool {
+        match self {
+            Scope::Database(database) => pool.database == *database,
+            Scope::User(user) => pool.user == *user,
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Sees that servers are on their way for those who wait.
+    pub(crate) fn supply(&mut self, io: &mut I, id: PoolId) {
+        let me = self.id;
+        self.serve(io, id);
+        let _ = self.oldest_waiter(id);
+        let pool = self.pool(id);
+        if pool.is_asking || pool.waiters.is_empty() || pool.is_paused {
+            return self.supply_without_asking(io, id);
+        }
+        match pool.shared.worker_with_idle(me) {
+            Some(worker) => {
+                pool.is_asking = true;
+                let name = (pool.database.clone(), pool.user.clone());
+                io.tell(worker, Message::Want(name));
+            }
+            None => self.supply_without_asking(io, id),
+        }
+    }
+
+    /// As [`Self::supply`], when no other worker has an idle server.
+    pub(crate) fn supply_without_asking(&mut self, io: &mut I, id: PoolId) {
+        let now = self.now;
+        loop {
+            let _ = self.oldest_waiter(id);
+            let pool = self.pool(id);
+            let is_kept_filled = pool.servers > 0 || pool.target.config.forced_user.is_some();
+            let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
+            let is_wanted = pool.opening < pool.waiters.len() as u32 || min_missing;
+            if pool.is_paused || pool.is_removed || !is_wanted {
+                return;
+            }
+            if pool.opening >= pool.settings.server_opening_max.max(1) {
+                return;
+            }
+            if !pool.backoff.is_over(now) {
+                let at = pool.backoff.until();
+                self.arm_pool(id, at);
+                return;
+            }
+            if !self.take_permit(io, id) {
+                return;
+            }
+            self.open(io, id);
+        }
+    }
+
+    fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
+        let pool = self.pool(id);
+        if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(pool.settings.pool_size) {
+            return false;
+        }
+        let user = pool.user.clone();
+        let of_user = self.tables.user(&user).and_then(|u| u.config.max_user_connections).unwrap_or(0);
+        let database = self.pool(id).database.clone();
+        let pool = self.pool(id);
+        let (shared, size, of_database) =
+            (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
+        let size = if planted(Bug::LimitPerWorker) { size * u32::from(self.shared.workers) } else { size };
+        if !shared.permits.try_take(size) {
+            return false;
+        }
+        if !shared.of_database.try_take(of_database) {
+            shared.permits.give_back();
+            self.evict_within(io, id, &Scope::Database(database));
+            return false;
+        }
+        if !shared.of_user.try_take(of_user) {
+            shared.of_database.give_back();
+            shared.permits.give_back();
+            self.evict_within(io, id, &Scope::User(user));
+            return false;
+        }
+        true
+    }
+
+    /// A limit over several pools is reached: the longest idle server of another of them makes room.
+    fn evict_within(&mut self, io: &mut I, id: PoolId, scope: &Scope) {
+        match self.longest_idle(scope, Some(id)) {
+            Some(server) => self.retire(io, server, "room for another pool"),
+            None => self.ask_for_room(io, id, scope),
+        }
+    }
+
+    fn longest_idle(&self, scope: &Scope, but: Option<PoolId>) -> Option<ServerKey> {
+        let pools = self.pools.iter().enumerate().filter(|(i, p)| but != Some(PoolId(*i as u32)) && scope.has(p));
+        pools.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since)
+    }
+
+    /// Asks the other workers to close an idle server; again after a while, should none be idle yet.
+    fn ask_for_room(&mut self, io: &mut I, id: PoolId, scope: &Scope) {
+        if self.shared.workers == 1 || self.pool(id).room_asked_at + ASK_AGAIN > self.now {
+            return;
+        }
+        self.pool(id).room_asked_at = self.now;
+        self.tell_others(io, || Message::RoomFor(scope.clone()));
+        self.arm_pool(id, self.now + ASK_AGAIN);
+    }
+
+    fn tell_others(&self, io: &mut I, message: impl Fn() -> Message<I::Handover>) {
+        for worker in (0..self.shared.workers).map(WorkerId).filter(|w| *w != self.id) {
+            io.tell(worker, message());
+        }
+    }
+
+    /// Another worker's pool has no room: one of our idle servers leaves.
+    pub(crate) fn make_room_for(&mut self, io: &mut I, scope: &Scope) {
+        if let Some(server) = self.longest_idle(scope, None) {
+            self.retire(io, server, "room for another pool");
+        }
+    }
+
+    /// Others wait in a pool: they may want to name who holds its servers.
+    pub(crate) fn tell_lease(&mut self, name: &PoolName) {
+        if let Some(id) = self.pool_ids.get(name).copied() {
+            let (lease, me) = (self.longest_lease(id), self.id);
+            self.pool(id).shared.publish_lease(me, lease);
+        }
+    }
+
+    /// Has the other workers tell of their longest leases in a pool.
+    pub(crate) fn ask_who_holds(&self, io: &mut I, id: PoolId) {
+        let pool = &self.pools[id.0 as usize];
+        let name = (pool.database.clone(), pool.user.clone());
+        self.tell_others(io, || Message::WhoHolds(name.clone()));
+    }
+
+    /// Gives permits back, and tells whoever waits for one.
+    pub(crate) fn give_permit_back(&mut self, io: &mut I, id: PoolId) {
+        if planted(Bug::PermitLost) {
+            return;
+        }
+        let me = self.id;
+        let shared = self.pool(id).shared.clone();
+        shared.permits.give_back();
+        shared.of_database.give_back();
+        shared.of_user.give_back();
+        if let Some((worker, _)) = shared.worker_with_oldest_waiter(me) {
+            let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
+            io.tell(worker, Message::PermitFree(name));
+        }
+        let (database, user) = (self.pool(id).database.clone(), self.pool(id).user.clone());
+        for other in 0..self.pools.len() {
+            let is_near = self.pools[other].database == database || self.pools[other].user == user;
+            if is_near && !self.pools[other].waiters.is_empty() {
+                self.supply(io, PoolId(other as u32));
+            }
+        }
+    }
+
+    /// Closes a server in order.
+    pub(crate) fn retire(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        if self.servers.get(key).is_none() {
+            // Another one's leaving has made room at its cost.
+            return;
+        }
+        let mut out = Vec::new();
+        write::terminate(&mut out);
+        self.send_to_server(io, key, &out);
+        let conn = self.servers[key].conn;
+        self.close_conn(io, conn, Close::AfterSend);
+        self.forget_server(io, key, reason);
+    }
+
+    /// Takes a server, whose connection is gone or going, out of its pool.
+    pub(crate) fn forget_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let Some(server) = self.servers.remove(key) else { return };
+        let id = server.pool;
+        let pool = self.pool(id);
+        pool.servers -= 1;
+        pool.leased -= u32::from(server.is_leased);
+        match server.state {
+            ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
+                pool.opening -= 1;
+            }
+            ServerState::Idle => pool.idle.retain(|k| *k != key),
+            _ => {}
+        }
+        pool.stats.stats.closed.add(1);
+        let label = pool.label();
+        self.publish(id);
+        let fields = vec![("pool", label.into()), ("server", server.id.into()), ("reason", reason.into())];
+        self.log(io, Level::Debug, "server_closed", fields);
+        self.give_permit_back(io, id);
+        self.command_progress(io);
+    }
+}
