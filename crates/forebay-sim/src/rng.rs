@@ -18,6 +18,12 @@ impl Rng {
         Rng::new(self.next() ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93))
     }
 
+    /// The same, without drawing: what is added to the simulator later takes its luck from here, so that what a kept
+    /// seed decided before stays as it was.
+    pub(crate) fn aside(&self, label: u64) -> Rng {
+        self.clone().fork(label)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

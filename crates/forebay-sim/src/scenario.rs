@@ -94,6 +94,8 @@ pub(crate) struct Scenario {
     pub(crate) credential: Credential,
     /// How many later requests may be served before one of the same pool and worker.
     pub(crate) overtakes_max: u32,
+    /// Longest time from a cancel request's arrival at a server to the signal, in microseconds.
+    pub(crate) signal_delay_max: u64,
 }
 
 const SECOND: u64 = 1_000_000;
@@ -101,6 +103,7 @@ const SECOND: u64 = 1_000_000;
 impl Scenario {
     /// Draws the scenario of a seed.
     pub(crate) fn draw(rng: &mut Rng) -> Scenario {
+        let signal_delay_max = *rng.aside(1).pick(&[100, 20_000, 40_000]);
         let workers = *rng.pick(&[1, 1, 2, 2, 3, 4]);
         let chunk_max = *rng.pick(&[1, 7, 60, 600, 5000, 5000]);
         let targets: Vec<Target> = (0..rng.between(1, 2)).map(|i| Scenario::target(rng, i)).collect();
@@ -144,6 +147,7 @@ impl Scenario {
             server_method,
             credential,
             overtakes_max,
+            signal_delay_max,
         }
     }
 

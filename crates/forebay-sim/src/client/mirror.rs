@@ -84,14 +84,24 @@ impl Mirror {
 
     /// Tags of the requests under way.
     pub(crate) fn tags_under_way(&self) -> Vec<Tag> {
-        let pending = self.pending.iter().flat_map(|m| Tag::all_in(&m.encode().body));
+        let pending = self.pending.iter().flat_map(|message| self.tags_of(message));
         self.batch.iter().copied().chain(pending).collect()
     }
 
-    /// How many messages that end a request have been sent and not been looked at yet.
+    /// How many ReadyForQuery are due for what has been sent.
     pub(crate) fn requests_under_way(&self) -> u64 {
         let is_end = |m: &&Front| matches!(m, Front::Sync | Front::Query(_) | Front::Function { .. });
-        self.pending.iter().filter(is_end).count() as u64
+        let is_one_due = self.expected.iter().any(|frame| frame.kind == b'Z');
+        self.pending.iter().filter(is_end).count() as u64 + u64::from(is_one_due)
+    }
+
+    /// Tags in a message, and that of the portal that it runs, which an earlier request may have opened.
+    fn tags_of(&self, message: &Front) -> Vec<Tag> {
+        let mut tags = Tag::all_in(&message.encode().body);
+        if let Front::Execute { .. } = message {
+            tags.extend(self.session.stop_of(message).and_then(|(_, tag)| tag));
+        }
+        tags
     }
 
     /// Judges a message from the pooler.
@@ -200,7 +210,8 @@ impl Mirror {
             && let Some(message) = self.pending.pop_front()
         {
             self.before = self.session.clone();
-            self.batch.extend(Tag::all_in(&message.encode().body));
+            let tags = self.tags_of(&message);
+            self.batch.extend(tags);
             self.matched = 0;
             self.expected = without_reports(self.session.execute(&message, None));
             self.current = Some(message);

@@ -66,6 +66,7 @@ pub(crate) const KINDS: u64 = 16;
 
 /// Draws a program.
 pub(crate) fn draw(rng: &mut Rng, tastes: &Tastes) -> Vec<Step> {
+    let mut luck = rng.aside(1);
     let mut writer = Writer { rng, tastes, steps: Vec::new(), request: 0 };
     while (writer.steps.len() as u64) < tastes.steps {
         writer.act();
@@ -77,7 +78,23 @@ pub(crate) fn draw(rng: &mut Rng, tastes: &Tastes) -> Vec<Step> {
     }
     let how = *writer.rng.pick(&[Leave::Terminate, Leave::Terminate, Leave::HalfClose, Leave::Reset]);
     writer.steps.push(Step::Leave { how, cut: 0 });
-    writer.steps
+    let mut steps = writer.steps;
+    if tastes.cancels {
+        add_cancels(&mut luck, &mut steps);
+    }
+    steps
+}
+
+/// Cancels of requests that take next to no time: they reach the server as it answers, or has answered.
+fn add_cancels(luck: &mut Rng, steps: &mut [Step]) {
+    for step in steps {
+        if let Step::Send { cancel: cancel @ None, .. } = step
+            && luck.one_in(3)
+        {
+            let most = *luck.pick(&[300, 3_000, 10_000]);
+            *cancel = Some(CancelPlan { after_us: luck.below(most), is_forged: luck.one_in(10) });
+        }
+    }
 }
 
 struct Writer<'a> {

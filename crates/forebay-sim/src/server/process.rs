@@ -43,6 +43,8 @@ pub(crate) struct Process {
     /// Replies not yet written: a server writes at Flush, at ReadyForQuery, or when its buffer is full.
     pub(crate) held: Vec<u8>,
     pub(crate) is_dead: bool,
+    /// It serves a cancel request, and is no back end that anybody could terminate.
+    pub(crate) is_signaller: bool,
 }
 
 /// PostgreSQL's output buffer.
@@ -62,6 +64,7 @@ impl Process {
             busy: None,
             held: Vec::new(),
             is_dead: false,
+            is_signaller: false,
         }
     }
 

@@ -113,7 +113,7 @@ impl World {
     }
 
     fn terminate_one(&mut self) {
-        let Some(p) = self.pick_process() else { return };
+        let Some(p) = self.pick_process().filter(|&p| !self.processes[p].is_signaller) else { return };
         let link = self.processes[p].link;
         self.hit(link);
         let words = "terminating connection due to administrator command";

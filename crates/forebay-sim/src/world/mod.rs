@@ -54,6 +54,8 @@ pub(crate) enum Event {
     Cancel(usize, bool),
     /// A process goes on with its inbox, or is done with a message.
     Process(usize),
+    /// The process that took a cancel request gets to signalling.
+    Signal(usize, i32, Vec<u8>),
     Fault(Fault),
     /// A server comes up again.
     Up(usize),
@@ -93,6 +95,8 @@ pub(crate) struct Server {
 pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) rng: Rng,
+    /// How late signals are.
+    pub(crate) signal_luck: Rng,
     pub(crate) trace: Trace,
     pub(crate) scenario: Scenario,
     pub(crate) tables: Arc<Tables>,
@@ -143,6 +147,7 @@ impl World {
             scenario.targets.iter().map(|t| Server { is_down: false, processes_max: t.processes_max }).collect();
         let mut world = World {
             now: 1_000,
+            signal_luck: rng.aside(1),
             rng,
             trace: Trace::new(options.is_verbose),
             clients: clients.collect::<Result<_, _>>()?,
@@ -237,6 +242,7 @@ impl World {
             Event::Client(i) => self.client(i),
             Event::Cancel(i, is_forged) => self.send_cancel(i, is_forged),
             Event::Process(p) => self.process(p),
+            Event::Signal(p, pid, key) => self.signal(p, pid, &key),
             Event::Fault(fault) => self.fault(fault),
             Event::Up(s) => self.servers[s].is_down = false,
         }

@@ -62,14 +62,10 @@ impl World {
         match opening {
             Opening::Ssl | Opening::Gss => self.write(link, 1, b"N"),
             Opening::Cancel { pid, key } => {
-                // Without a pooler between, the request is in the pooler's place when it is here.
-                if self.is_direct
-                    && let End::Canceller(number) = self.links[link.0].ends[0]
-                {
-                    self.note_aims(number);
-                }
-                self.cancel(pid, &key);
-                self.end_process(p);
+                self.processes[p].is_signaller = true;
+                let most = *self.signal_luck.pick(&[100, 100, 5_000, self.scenario.signal_delay_max]);
+                let after = self.signal_luck.below(most);
+                self.schedule(after, Event::Signal(p, pid, key));
             }
             Opening::Startup { version, params } => self.begin_login(p, version, params),
         }
@@ -205,6 +201,24 @@ impl World {
         if !statements(text).iter().all(is_own) {
             self.checks.fail(format!("a server got a statement that nobody sent: {text}"));
         }
+    }
+
+    /// The postmaster has forked a process for a cancel request, which by now reads it, signals, and ends.
+    ///
+    /// What was sent on a connection that broke is not there to be read any more.
+    pub(crate) fn signal(&mut self, p: usize, pid: i32, key: &[u8]) {
+        let link = self.processes[p].link;
+        if self.links[link.0].is_reset {
+            return;
+        }
+        // Without a pooler between, the request is in the pooler's place when it is here.
+        if self.is_direct
+            && let End::Canceller(number) = self.links[link.0].ends[0]
+        {
+            self.note_aims(number);
+        }
+        self.cancel(pid, key);
+        self.end_process(p);
     }
 
     /// A cancel request reached a server.
