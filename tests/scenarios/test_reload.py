@@ -58,6 +58,21 @@ def test_a_broken_configuration_changes_nothing(
     assert mode(forebay, "new") is None
 
 
+def test_a_setting_that_waits_for_a_restart_may_be_taken_back(start: Start, server: Postgres, variant: Variant) -> None:
+    """Who tried another port and thought better of it must not be locked out of reloading until the next start."""
+    before = configuration(server, variant, databases={"app": {"pool_size": 2}})
+    forebay = start(before)
+    changed = configuration(server, variant, listen={"backlog": 77}, databases={"app": {"pool_size": 3}})
+    for turn in (1, 2):
+        assert forebay.reload(changed)["event"] == "reload"
+        waits = [line for line in forebay.events("setting_changed") if "at the next start" in str(line["change"])]
+        assert len(waits) == turn
+    assert next(row["value"] for row in forebay.console("show config") if row["key"] == "listen.backlog") == "1024"
+    assert forebay.reload(before)["event"] == "reload"
+    [pool_size] = [row["pool_size"] for row in forebay.console("show databases") if row["name"] == "app"]
+    assert pool_size == "2"
+
+
 def test_text_that_is_no_toml_changes_nothing(start: Start, server: Postgres, variant: Variant) -> None:
     """With the line in the log."""
     forebay = start(configuration(server, variant))

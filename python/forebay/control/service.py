@@ -19,6 +19,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -96,7 +97,7 @@ class Service:
             self._asked_again.set()
 
     async def reload(self) -> Sequence[str]:
-        """Applies the configuration as it is now, whole or not at all; returns what changed.
+        """Applies the configuration as it is now, whole or not at all; returns what differs from what ran.
 
         Raises Refused, after logging why.
         """
@@ -119,13 +120,14 @@ class Service:
         lookup = await asyncio.to_thread(build_lookup, after, self._runner, self._load)
         try:
             self._configure_log(after)
-            engine = keep_until_restart(before.config.engine, after.config.engine)
-            await asyncio.to_thread(self._engine.reload, engine.to_json())
+            config = keep_until_restart(before.config, after.config)
+            await asyncio.to_thread(self._engine.reload, config.engine.to_json())
         except BaseException:
             self._configure_log(before)
             await lookup.close()
             raise
-        self._configuration, self._lookup, lookup = after, lookup, self._lookup
+        self._configuration = replace(after, config=config)
+        self._lookup, lookup = lookup, self._lookup
         await lookup.close()
         log_findings(after.warnings)
         changes = diff(before.config, after.config)

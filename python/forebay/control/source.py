@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
+from forebay._generated.settings import SETTINGS
 from forebay.config.finding import Finding
 from forebay.config.load import Loaded, load, load_text
-from forebay.config.resolve import Config
-from forebay.config.resolved import EngineConfig
+from forebay.config.resolve import Config, resolve
 
 
 class ConfigurationRefused(Exception):
@@ -78,10 +76,12 @@ class TextSource:
         return _usable(load_text(self.text, folder=self.folder))
 
 
-def keep_until_restart(before: EngineConfig, after: EngineConfig) -> EngineConfig:
-    """`after` with the settings that are read at the start only as they were: those wait for the next start."""
-    listen = msgspec.structs.replace(before.listen, tls=after.listen.tls)
-    return msgspec.structs.replace(after, listen=listen, engine=before.engine, metrics=before.metrics)
+def keep_until_restart(running: Config, read: Config) -> Config:
+    """What a reload puts in force: `read`, but settings that only a start reads as they have run since then."""
+    live = {(setting.section, setting.name) for setting in SETTINGS if setting.is_live}
+    settings = {key: given for key, given in read.draft.settings.items() if key in live}
+    settings |= {key: given for key, given in running.draft.settings.items() if key not in live}
+    return resolve(replace(read.draft, settings=settings))
 
 
 def _usable(loaded: Loaded) -> Configuration:

@@ -1,0 +1,43 @@
+"""What a reload puts in force of a configuration that was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forebay.config import Config, diff
+from forebay.control.source import TextSource, keep_until_restart
+
+
+def config(tmp_path: Path, text: str) -> Config:
+    """Of a whole forebay.toml, but for its database."""
+    text += '[databases.shop]\nendpoints = ["10.0.0.5:5432"]\n'
+    return TextSource(text, tmp_path).load().config
+
+
+def test_settings_that_only_a_start_reads_stay_as_they_run(tmp_path: Path) -> None:
+    """The engine refuses a reload that changes one, and SHOW CONFIG must not tell what is not so."""
+    running = config(tmp_path, "[listen]\nport = 7000\nunix = 'here'\n[engine]\nworkers = 1\n")
+    read = config(tmp_path, "[listen]\nport = 7001\nbacklog = 9\n[metrics]\naddress = '127.0.0.1:1'\n")
+    kept = keep_until_restart(running, read)
+    assert (kept.engine.listen, kept.engine.engine, kept.engine.metrics) == (
+        running.engine.listen, running.engine.engine, running.engine.metrics
+    )  # fmt: skip
+    assert kept.draft.value("listen", "port") == 7000
+
+
+def test_other_settings_are_taken(tmp_path: Path) -> None:
+    """Whole, with what a reload can change of the same section."""
+    running = config(tmp_path, "[listen]\nport = 7000\n")
+    read = config(tmp_path, "[server_defaults]\npool_size = 7\n[listen]\nport = 7001\ntls = { mode = 'prefer' }\n")
+    kept = keep_until_restart(running, read)
+    assert kept.engine.databases == read.engine.databases
+    assert kept.draft.value("listen", "tls.mode") == "prefer"
+
+
+def test_a_change_that_waits_is_told_until_it_is_taken_back(tmp_path: Path) -> None:
+    """And taking it back is no change."""
+    running, read = (config(tmp_path, f"[listen]\nport = {port}\n") for port in (7000, 7001))
+    kept = keep_until_restart(running, read)
+    assert diff(kept, read) == ("listen.port: 7000 -> 7001 (takes effect at the next start)",)
+    assert diff(kept, running) == ()
+    assert keep_until_restart(kept, running).engine == running.engine
