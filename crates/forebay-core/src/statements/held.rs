@@ -1,0 +1,345 @@
+//! Who has which statement prepared, under which name: [`ClientStatements`], [`ServerStatements`].
+//!
+//! A change that a message in flight will make is made at once and marked with the segment (the run of
+//! messages up to a Sync) it belongs to; when the server skips that segment after an error, the change is
+//! undone. A later segment never relies on an unconfirmed one: it waits.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::Statement;
+use crate::planted::{Bug, planted};
+
+/// A change that messages in flight will make, or not.
+#[derive(Default)]
+struct Unanswered {
+    segment: u32,
+    changes: u32,
+}
+
+impl Unanswered {
+    fn add(&mut self, segment: u32) {
+        self.segment = segment;
+        self.changes += 1;
+    }
+
+    fn answered(&mut self) {
+        self.changes = self.changes.saturating_sub(1);
+    }
+
+    /// Whether `segment` must wait before it may rely on this.
+    fn holds(&self, segment: u32) -> bool {
+        self.changes > 0 && self.segment != segment
+    }
+}
+
+/// A client's names.
+#[derive(Default)]
+pub struct ClientStatements {
+    named: FxHashMap<Box<[u8]>, ClientEntry>,
+    unnamed: ClientEntry,
+}
+
+/// A meaning that is `None` stands for a name whose removal is not answered yet.
+#[derive(Default)]
+struct ClientEntry {
+    statement: Option<Arc<Statement>>,
+    unanswered: Unanswered,
+}
+
+/// What a name means to a client.
+pub enum Lookup {
+    /// Nothing.
+    Unknown,
+    /// This.
+    Known(Arc<Statement>),
+    /// Something that an earlier segment, not yet answered, will or will not have made.
+    Unconfirmed,
+}
+
+impl ClientStatements {
+    fn entry(&mut self, name: &[u8]) -> Option<&mut ClientEntry> {
+        if name.is_empty() { Some(&mut self.unnamed) } else { self.named.get_mut(name) }
+    }
+
+    fn drop_if_void(&mut self, name: &[u8]) {
+        if self.named.get(name).is_some_and(|e| e.statement.is_none() && e.unanswered.changes == 0) {
+            self.named.remove(name);
+        }
+    }
+
+    /// What `name` means in `segment`.
+    pub fn find(&self, name: &[u8], segment: u32) -> Lookup {
+        let entry = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) };
+        match entry {
+            Some(e) if e.unanswered.holds(segment) => Lookup::Unconfirmed,
+            Some(ClientEntry { statement: Some(s), .. }) => Lookup::Known(s.clone()),
+            _ => Lookup::Unknown,
+        }
+    }
+
+    /// Gives `name` a meaning or takes it away, to be confirmed or undone; returns the one it had.
+    pub fn change(&mut self, name: &[u8], to: Option<Arc<Statement>>, segment: u32) -> Option<Arc<Statement>> {
+        if !name.is_empty() && !self.named.contains_key(name) {
+            self.named.insert(name.into(), ClientEntry::default());
+        }
+        let entry = self.entry(name).expect("inserted above");
+        entry.unanswered.add(segment);
+        if planted(Bug::StaleStatement) && to.is_some() && entry.statement.is_some() {
+            return entry.statement.clone();
+        }
+        std::mem::replace(&mut entry.statement, to)
+    }
+
+    /// The server has answered a change of `name`: it holds.
+    pub fn confirm(&mut self, name: &[u8]) {
+        if let Some(entry) = self.entry(name) {
+            entry.unanswered.answered();
+            self.drop_if_void(name);
+        }
+    }
+
+    /// The server has skipped a change of `name`: `before` holds again.
+    pub fn undo(&mut self, name: &[u8], before: Option<Arc<Statement>>, segment: u32) {
+        if let Some(entry) = self.entry(name) {
+            entry.unanswered.answered();
+            // An unnamed Parse of a later segment has replaced the one that is undone.
+            if entry.unanswered.segment == segment {
+                entry.statement = before;
+            }
+            self.drop_if_void(name);
+        }
+    }
+
+    /// The client's name for the statement that servers know as `name`.
+    pub fn name_of(&self, name: &[u8]) -> Option<&[u8]> {
+        let is_it = |entry: &ClientEntry| entry.statement.as_ref().is_some_and(|s| s.name() == name);
+        if is_it(&self.unnamed) {
+            return Some(b"");
+        }
+        self.named.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| &**name)
+    }
+
+    /// Forgets the unnamed statement (a simple query drops it).
+    pub fn clear_unnamed(&mut self) {
+        self.unnamed = ClientEntry::default();
+    }
+
+    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.clear_unnamed();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Whether nothing is prepared, not even unnamed.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.unnamed.statement.is_none()
+    }
+}
+
+/// What is prepared on a server.
+#[derive(Default)]
+pub struct ServerStatements {
+    named: FxHashMap<u64, ServerEntry>,
+    unnamed: Option<Arc<Statement>>,
+    clock: u64,
+}
+
+/// An entry that is not `present` stands for a Close that is not answered yet.
+struct ServerEntry {
+    statement: Arc<Statement>,
+    present: bool,
+    unanswered: Unanswered,
+    used: u64,
+}
+
+/// Whether a server has a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It must be parsed first.
+    Absent,
+    /// It is there, or will be if this segment gets that far.
+    Present,
+    /// An earlier segment, not yet answered, will or will not have made it.
+    Unconfirmed,
+}
+
+impl ServerStatements {
+    /// Whether `statement` is there for `segment`; marks it as used.
+    pub fn find(&mut self, statement: &Arc<Statement>, segment: u32) -> Presence {
+        if !statement.is_shared() {
+            let same = self.unnamed.as_ref().is_some_and(|s| Arc::ptr_eq(s, statement));
+            return if same { Presence::Present } else { Presence::Absent };
+        }
+        self.clock += 1;
+        match self.named.get_mut(&statement.id) {
+            Some(e) if e.unanswered.holds(segment) => Presence::Unconfirmed,
+            Some(e) if e.present => {
+                e.used = self.clock;
+                Presence::Present
+            }
+            _ => Presence::Absent,
+        }
+    }
+
+    /// The statement to close before one more is parsed, when `max` are there.
+    pub fn surplus(&self, max: u32) -> Option<Arc<Statement>> {
+        if self.named.len() < max as usize || self.named.values().filter(|e| e.present).count() < max as usize {
+            return None;
+        }
+        let settled = self.named.values().filter(|e| e.present && e.unanswered.changes == 0);
+        settled.min_by_key(|e| e.used).map(|e| e.statement.clone())
+    }
+
+    fn change(&mut self, statement: &Arc<Statement>, present: bool, segment: u32) {
+        self.clock += 1;
+        let entry = self.named.entry(statement.id).or_insert_with(|| ServerEntry {
+            statement: statement.clone(),
+            present,
+            unanswered: Unanswered::default(),
+            used: 0,
+        });
+        entry.present = present;
+        entry.used = self.clock;
+        entry.unanswered.add(segment);
+    }
+
+    fn answered(&mut self, statement: &Arc<Statement>, present: bool) {
+        if let Some(entry) = self.named.get_mut(&statement.id) {
+            entry.unanswered.answered();
+            if entry.unanswered.changes > 0 {
+                // A later change is on its way; what that one makes of it stands.
+                return;
+            }
+            entry.present = present;
+            if !present {
+                self.named.remove(&statement.id);
+            }
+        }
+    }
+
+    /// A Parse is on its way in `segment`.
+    pub fn parse_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
+        if statement.is_shared() {
+            self.change(statement, true, segment);
+        } else {
+            self.unnamed = Some(statement.clone());
+        }
+    }
+
+    /// A Close is on its way in `segment`.
+    pub fn close_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
+        self.change(statement, false, segment);
+    }
+
+    /// A Parse was answered by ParseComplete, or a Close was skipped: it is there.
+    pub fn is_there(&mut self, statement: &Arc<Statement>) {
+        if statement.is_shared() {
+            self.answered(statement, true);
+        }
+    }
+
+    /// A Parse failed or was skipped, or a Close was answered: it is not there.
+    pub fn is_gone(&mut self, statement: &Arc<Statement>) {
+        if statement.is_shared() {
+            self.answered(statement, false);
+        } else {
+            self.unnamed = None;
+        }
+    }
+
+    /// The unnamed statement is gone (a simple query drops it).
+    pub fn clear_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// Whether an unnamed statement that we know of is there.
+    pub fn has_unnamed(&self) -> bool {
+        self.unnamed.is_some()
+    }
+
+    /// Everything is gone (DEALLOCATE ALL, DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+    }
+
+    /// How many named ones there are.
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statements::{Content, StatementCache};
+
+    fn share(cache: &mut StatementCache, text: &str) -> Arc<Statement> {
+        cache.share(Content { text: text.as_bytes(), types: &[], environment: &"".into() })
+    }
+
+    fn cache() -> StatementCache {
+        StatementCache::new(Arc::default(), 1 << 20)
+    }
+
+    /// A later pipeline that trusted an unanswered Parse would run into "does not exist".
+    #[test]
+    fn a_later_segment_does_not_rely_on_an_unconfirmed_one() {
+        let mut cache = cache();
+        let s = share(&mut cache, "select 3");
+        let mut client = ClientStatements::default();
+        client.change(b"a", Some(s.clone()), 1);
+        assert!(matches!(client.find(b"a", 1), Lookup::Known(_)));
+        assert!(matches!(client.find(b"a", 2), Lookup::Unconfirmed));
+        client.undo(b"a", None, 1);
+        assert!(matches!(client.find(b"a", 2), Lookup::Unknown));
+        let mut server = ServerStatements::default();
+        server.parse_sent(&s, 1);
+        assert_eq!(server.find(&s, 2), Presence::Unconfirmed);
+        server.is_there(&s);
+        assert_eq!(server.find(&s, 2), Presence::Present);
+    }
+
+    #[test]
+    fn the_least_recently_used_statement_leaves_first() {
+        let mut cache = cache();
+        let mut server = ServerStatements::default();
+        let [a, b] = ["select 4", "select 5"].map(|t| share(&mut cache, t));
+        for s in [&a, &b] {
+            server.parse_sent(s, 1);
+            server.is_there(s);
+        }
+        assert_eq!(server.find(&a, 1), Presence::Present);
+        assert!(server.surplus(3).is_none());
+        assert!(Arc::ptr_eq(&server.surplus(2).expect("two are there"), &b));
+    }
+
+    /// Parsed again behind a Close, it is there once both are answered: a Bind between the two answers that saw it gone
+    /// would have it parsed a second time, and the server says that it already exists.
+    #[test]
+    fn the_answer_to_a_close_says_nothing_of_a_later_parse() {
+        let mut cache = cache();
+        let s = share(&mut cache, "select 6");
+        let mut server = ServerStatements::default();
+        server.parse_sent(&s, 1);
+        server.is_there(&s);
+        server.close_sent(&s, 2);
+        server.parse_sent(&s, 2);
+        server.is_gone(&s);
+        assert_eq!(server.find(&s, 2), Presence::Present, "the Parse is on its way");
+        server.is_there(&s);
+        assert_eq!(server.find(&s, 3), Presence::Present);
+    }
+}
