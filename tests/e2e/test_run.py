@@ -200,8 +200,28 @@ def test_a_port_in_use_is_a_sentence_with_a_hint(tmp_path: Path, variant: Varian
         done = forebay("run", str(path))
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
-    assert "hint:" in done.stderr
+    assert "metrics.address" in done.stderr.partition("hint:")[2]
     assert "Traceback" not in done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_a_sentence_with_a_hint(tmp_path: Path, variant: Variant) -> None:
+    """A folder that packaging forgot; exit code 1, no traceback."""
+    path = tmp_path / "forebay.toml"
+    sections = configuration(1, variant, log={"file": "missing/forebay.log"})
+    path.write_text(document({name: one for name, one in sections.items() if not name.startswith("users")}))
+    done = forebay("run", str(path))
+    assert done.returncode == 1
+    assert f"the log can't be written to {tmp_path}/missing/forebay.log: No such file" in done.stderr
+    assert "log.file" in done.stderr.partition("hint:")[2]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_gone_is_told_by_its_name(start: Start, server: Postgres, variant: Variant) -> None:
+    """A reload while a deployment swaps the file; no line 0 of it is pointed at."""
+    running = start(configuration(server, variant))
+    running.path.unlink()
+    assert running.reload()["event"] == "reload_refused"
+    assert [line["at"] for line in running.events("config_finding")] == [str(running.path)]
 
 
 def test_a_faulty_configuration_is_told_with_line_and_caret(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def find(statement: Statement) -> tuple[Command, tuple[str, ...]]:
         arguments = arguments[1:]
     command = COMMANDS.get(name)
     if command is None:
-        raise console_unknown(command=name.upper())
+        said = (statement.spelled or statement.command, *name.split()[1:])
+        raise console_unknown(command=" ".join(said).upper())
     if len(arguments) > command.arguments_max:
         raise console_syntax(cause=f'{name.upper()} does not take "{arguments[command.arguments_max]}"')
     return command, arguments

@@ -7,7 +7,7 @@ semicolon. `SELECT x` is read as `SHOW x`. Comments are skipped.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?\*/)
@@ -25,10 +25,14 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A command word in lower case and what follows it. Quoted arguments keep their case, as bare ones do."""
+    """A command word in lower case and what follows it. Quoted arguments keep their case, as bare ones do.
+
+    spelled: the command word as it was written, for errors.
+    """
 
     command: str
     arguments: tuple[str, ...]
+    spelled: str = field(default="", compare=False)
 
 
 def parse(text: str) -> Statement | None:
@@ -40,7 +44,7 @@ def parse(text: str) -> Statement | None:
     if not words:
         return None
     command = words[0].lower()
-    return Statement("show" if command == "select" else command, tuple(words[1:]))
+    return Statement("show" if command == "select" else command, tuple(words[1:]), spelled=words[0])
 
 
 def _words(text: str) -> list[str]:

@@ -35,9 +35,13 @@ class Finding:
         """Whether forebay does not start with it."""
         return self.severity == "error"
 
+    @property
+    def where(self) -> str:
+        """path:line:column, or the path alone where the place is no text."""
+        return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
-        return f"{where}: {self.severity} {self.code}: {self.message}"
+        return f"{self.where}: {self.severity} {self.code}: {self.message}"
 
 
 class Report:

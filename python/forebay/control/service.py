@@ -239,8 +239,12 @@ class Service:
             event(logging.ERROR, "log_not_reopened", because=str(error))
 
     def _configure_log(self, configuration: Configuration) -> None:
-        config = configuration.config
-        self._log.configure(level=config.engine.log.level, form=config.log_format, path=configuration.log_file)
+        config, path = configuration.config, configuration.log_file
+        try:
+            self._log.configure(level=config.engine.log.level, form=config.log_format, path=path)
+        except OSError as error:
+            hint = "Make its folder, let forebay's user write there, or change log.file."
+            raise Failure(f"the log can't be written to {path}: {error.strerror or error}", hint=hint) from None
 
     def _spawn(self, begin: Callable[[], Coroutine[object, object, None]]) -> None:
         task = asyncio.ensure_future(begin())
@@ -255,7 +259,8 @@ def start_engine(configuration: Configuration) -> Engine:
     except EngineError as error:
         message, kind = error.args
         hints = {
-            "address_in_use": "Stop the process that listens there, or choose another port (listen.port; up: --port).",
+            "address_in_use": "Stop the process that listens there, or choose another port "
+            "(listen.port or metrics.address; up: --port or --metrics-port).",
             "io": 'Set engine.io = "auto", or "epoll".',
         }
         raise Failure(message, hint=hints.get(kind)) from None
@@ -265,7 +270,7 @@ def log_findings(findings: Sequence[Finding]) -> None:
     """A line for each; the text of the configuration is not in it."""
     for finding in findings:
         level = logging.ERROR if finding.is_error else logging.WARNING
-        event(level, "config_finding", code=finding.code, at=f"{finding.path}:{finding.line}:{finding.column}",
+        event(level, "config_finding", code=finding.code, at=finding.where,
               message=finding.message, hint=finding.hint)  # fmt: skip
 
 

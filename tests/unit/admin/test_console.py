@@ -53,6 +53,15 @@ def test_pools_are_shown_with_seconds_and_microseconds_of_the_longest_wait() -> 
     assert (record["maxwait"], record["maxwait_us"], record["pool_mode"]) == ("1", "500000", "transaction")
 
 
+@pytest.mark.parametrize("text", ["SELECT 1", "SHOW NOTHING", "DISABLE shop", "help"])
+def test_an_unknown_command_is_told_as_it_was_typed(text: str) -> None:
+    """A health check that sends SELECT 1 must not look for a SHOW in its code."""
+    error = ask(text).error
+    assert error is not None
+    said = " ".join(text.upper().split()[: 2 if text.startswith("S") else 1])
+    assert error["M"] == f'unknown console command "{said}"'
+
+
 def test_clients_and_servers_are_linked_by_their_ptr() -> None:
     """The one question asked in an incident is: who holds this server?"""
     backend = FakeBackend(held=Snapshot([client(id=1188, server=7)], [server()]))

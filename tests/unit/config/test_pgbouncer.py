@@ -107,6 +107,18 @@ def test_included_files_are_read_in_their_place(ini: Callable[[str], Config], tm
     assert [one.name for one in engine.databases] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("line", "column"), [("%include gone.ini", 10), ("[pgbouncer]\nauth_file = gone.txt", 13)], ids=["include", "users"]
+)
+def test_a_file_that_is_missing_is_told_where_it_is_named(load: Callable[..., Loaded], line: str, column: int) -> None:
+    """Among twenty included files, the path alone does not say which line to mend."""
+    text = f"[databases]\na = host=a\n{line}\n"
+    [finding] = [one for one in load(text, name="p.ini").findings if one.code == "FBC002"]
+    assert finding.path.endswith("p.ini")
+    assert (finding.line, finding.column) == (text.count("\n"), column)
+    assert "gone." in str(finding.excerpt)
+
+
 def test_a_file_that_includes_itself_ends(only: Callable[..., Finding], tmp_path: Path) -> None:
     (tmp_path / "loop.ini").write_text("%include loop.ini\n")
     (tmp_path / "userlist.txt").write_text('"app" "pw"\n')

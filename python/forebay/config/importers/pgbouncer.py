@@ -133,7 +133,7 @@ def _include(entry: Entry, folder: Path, ini: _Ini, report: Report, depth: int) 
     if depth >= INCLUDE_DEPTH_MAX:
         report.add("include_depth", entry.value.place, path=written, limit=INCLUDE_DEPTH_MAX)
         return
-    source = read_source(folder / written, str(folder / written), report)
+    source = read_source(folder / written, str(folder / written), report, named_at=entry.value.place)
     if source is not None:
         _gather(tree.read(source, _engine.parse_ini, report), folder, ini, report, depth=depth + 1)
 
@@ -268,7 +268,7 @@ class _Translation:
         if setting is None or not setting.value.value:
             return ()
         path = self._folder / str(setting.value.value)
-        source = read_source(path, str(path), self._report, holds_secrets=True)
+        source = read_source(path, str(path), self._report, named_at=setting.value.place, holds_secrets=True)
         if source is None:
             return ()
         users = tree.read(source, _engine.parse_userlist, self._report).entries
