@@ -71,23 +71,64 @@ impl Statement {
     }
 }
 
-fn first_word(text: &[u8]) -> &[u8] {
-    text.trim_ascii_start().split(|b| !b.is_ascii_alphabetic()).next().unwrap_or_default()
+/// A text without the spaces and comments that it begins with, as PostgreSQL's lexer skips them.
+fn skip_blank(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_start();
+        text = match text {
+            [0x0b, rest @ ..] => rest,
+            [b'-', b'-', rest @ ..] => {
+                let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                &rest[end..]
+            }
+            [b'/', b'*', rest @ ..] => skip_comment(rest),
+            _ => return text,
+        };
+    }
+}
+
+/// What follows a comment, whose opening was read: comments nest. Nothing, if it has no end.
+fn skip_comment(mut text: &[u8]) -> &[u8] {
+    let mut depth = 1;
+    while depth > 0 {
+        let Some(at) = memchr::memchr2(b'*', b'/', text) else { return &[] };
+        match &text[at..] {
+            [b'*', b'/', ..] => depth -= 1,
+            [b'/', b'*', ..] => depth += 1,
+            _ => {
+                text = &text[at + 1..];
+                continue;
+            }
+        }
+        text = &text[at + 2..];
+    }
+    text
+}
+
+/// Whether a text begins with `word`, in any case; then what follows the word.
+fn strip_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    let is_longer = rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..));
+    (head.eq_ignore_ascii_case(word) && !is_longer).then_some(rest)
 }
 
 fn ends_transaction(text: &[u8]) -> bool {
-    let word = first_word(text);
-    is_commit(text) || word.eq_ignore_ascii_case(b"rollback") || word.eq_ignore_ascii_case(b"abort")
+    let text = skip_blank(text);
+    is_commit(text) || [&b"rollback"[..], b"abort"].iter().any(|word| strip_word(text, word).is_some())
 }
 
-/// Whether a text begins with COMMIT or END.
+/// Whether a text begins with COMMIT, END or PREPARE TRANSACTION: were its answer lost, so is what became of the
+/// transaction.
 pub fn is_commit(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    if !matches!(text.first(), Some(b'c' | b'C' | b'e' | b'E')) {
-        return false;
+    let text = skip_blank(text);
+    match text.first() {
+        Some(b'c' | b'C') => strip_word(text, b"commit").is_some(),
+        Some(b'e' | b'E') => strip_word(text, b"end").is_some(),
+        Some(b'p' | b'P') => {
+            strip_word(text, b"prepare").is_some_and(|rest| strip_word(skip_blank(rest), b"transaction").is_some())
+        }
+        _ => false,
     }
-    let word = first_word(text);
-    word.eq_ignore_ascii_case(b"commit") || word.eq_ignore_ascii_case(b"end")
 }
 
 /// Statements of all workers: gives equal content one name. Its lock is taken when a worker meets a text
@@ -268,6 +309,22 @@ mod tests {
     #[test]
     fn commit_is_told_by_its_first_word() {
         assert!(is_commit(b"  commit") && is_commit(b"END;") && is_commit(b"COMMIT AND CHAIN"));
-        assert!(!is_commit(b"commits") && !is_commit(b"select 'commit'"));
+        assert!(
+            !is_commit(b"commits") && !is_commit(b"select 'commit'") && !is_commit(b"commit_log") && !is_commit(b"")
+        );
+        assert!(is_commit(b"prepare  Transaction 'a'") && !is_commit(b"prepare transactions as select 1"));
+    }
+
+    /// Tracers put a comment before every statement; a COMMIT that was not seen as one would be reported as undone.
+    #[test]
+    fn comments_before_a_commit_do_not_hide_it() {
+        for text in ["/* a /* b */ **/commit", "-- note\n commit", "--\r\x0bcommit", "/*x*/ -- y\n/**/ COMMIT"] {
+            assert!(is_commit(text.as_bytes()), "{text}");
+        }
+        for text in ["/* commit", "/* /* */ commit", "-- commit", "/ commit", "/*/ commit"] {
+            assert!(!is_commit(text.as_bytes()), "{text}");
+        }
+        assert!(ends_transaction(b"/* route */ Rollback to a") && !ends_transaction(b"rollbacks"));
+        assert!(is_commit(b"prepare /* two */ transaction 'a'"));
     }
 }
