@@ -55,3 +55,5 @@ def test_traffic_goes_on_while_the_interpreter_lock_is_held(
         assert slowest < 1
         assert [frame.fields["S"] for frame in victim.rest() if frame.tag == "E"] == ["FATAL"]
     assert forebay.console("show version")
+    until(lambda: forebay.events("python_stalled"), within_s=5, what="the log tells why the console waited")
+    assert HANGS_S - 1 <= max(line["seconds"] for line in forebay.events("python_stalled")) < 60

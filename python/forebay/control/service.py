@@ -42,6 +42,9 @@ from forebay.observe.stats import PERIOD_S
 FAST_DRAIN_S: Final = 2.0
 WATCH_S: Final = 1.0
 SUPPRESSED_REPORT_S: Final = 10.0
+STALL_LOOK_S: Final = 0.5
+# Lateness of the loop from which it is told; what a busy machine does to it stays below.
+STALLED_S: Final = 2.0
 # How long the console's answer to SHUTDOWN may take to leave before its connection is closed.
 LAST_WORDS_S: Final = 0.1
 
@@ -163,6 +166,7 @@ class Service:
         if (watch := self._watch) is not None:
             self._spawn(lambda: every(WATCH_S, watch))
         self._spawn(lambda: every(SUPPRESSED_REPORT_S, self._log.report_suppressed))
+        self._spawn(tell_stalls)
 
     def _announce(self) -> None:
         log_findings(self._configuration.warnings)
@@ -272,6 +276,17 @@ def log_findings(findings: Sequence[Finding]) -> None:
         level = logging.ERROR if finding.is_error else logging.WARNING
         event(level, "config_finding", code=finding.code, at=finding.where,
               message=finding.message, hint=finding.hint)  # fmt: skip
+
+
+async def tell_stalls() -> None:
+    """Logs when the loop could not run for long: a hook held the interpreter's lock, or blocked the loop itself."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(STALL_LOOK_S)
+        late_s = time.monotonic() - before - STALL_LOOK_S
+        if late_s > STALLED_S:
+            hint = "queries went on; the console, reloads and logins that need a lookup waited"
+            event(logging.WARNING, "python_stalled", seconds=round(late_s, 1), hint=hint)
 
 
 async def every(seconds: float, act: Callable[[], None]) -> None:
