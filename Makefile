@@ -34,6 +34,7 @@ $(VENV)/.maturin: | $(BIN)/python
 # maturin installs what the command needs at run time and leaves what is there already.
 $(ENGINE): $(RUST_SOURCES) pyproject.toml | $(VENV)/.maturin
 	$(BIN)/maturin develop -q --profile $(PROFILE) --extras up,auth-query
+	@echo $(PROFILE) >$(VENV)/.profile
 	@touch $@
 
 .PHONY: run
@@ -95,12 +96,17 @@ sim: ## the simulator: make sim SEED=88213
 BENCH_ARGS ?=
 BENCH_OUT ?= benches/results/$(shell date +%Y%m%d-%H%M%S).jsonl
 
+# Figures of a quick build say nothing.
+.PHONY: is-release
+is-release: $(ENGINE)
+	@! grep -qsvx release $(VENV)/.profile || { echo "built with PROFILE=$$(cat $(VENV)/.profile): rm $(ENGINE), then make" >&2; exit 2; }
+
 .PHONY: bench
-bench: $(ENGINE) ## cost of transactions beside PgBouncer, in interleaved rounds
+bench: is-release ## cost of transactions beside PgBouncer, in interleaved rounds
 	$(BIN)/python benches/poolbench.py run --out $(BENCH_OUT) $(BENCH_ARGS)
 
 .PHONY: bench-idle
-bench-idle: $(ENGINE) ## memory of 10,000 idle clients beside PgBouncer
+bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
 .PHONY: fuzz

@@ -30,14 +30,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs make as a user would, though this test may run under a make."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=tree, capture_output=True, text=True, check=False, env=environment)
+
+
 def made(tree: Path, target: str, *, changed: str | None = None) -> str:
     """What `make target` would run if one file had just been changed."""
     assert changed is None or (tree / changed).is_file(), f"there is no {changed} any more"
     change = ["-W", changed] if changed else []
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    done = subprocess.run(
-        ["make", "-n", *change, target], cwd=tree, capture_output=True, text=True, check=True, env=environment
-    )
+    done = make(tree, "-n", *change, target)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -113,6 +117,20 @@ def test_a_build_script_would_build_it_again(tree: Path) -> None:
 def test_targets_that_need_tools_install_them(tree: Path, target: str, extras: str, changed: str) -> None:
     """A fresh clone has none of them."""
     assert f"tools/requirements.py {extras} |" in made(tree, target, changed=changed)
+
+
+@pytest.mark.parametrize("target", ["bench", "bench-idle"])
+def test_a_quick_build_is_not_measured(tree: Path, target: str) -> None:
+    """Its figures would stand beside those of releases."""
+    profile = tree / ".venv/.profile"
+    profile.write_text("quick\n")
+    try:
+        done = make(tree, target)
+    finally:
+        profile.unlink()
+    assert done.returncode == 2
+    assert "PROFILE=quick" in done.stderr
+    assert "poolbench" not in done.stdout
 
 
 @pytest.mark.parametrize("target", ["build", "run", "test", "style", "lint", "bench", "bench-idle", "soak", "wheel"])
