@@ -13,3 +13,11 @@ pub(crate) fn raise_limit() {
         }
     }
 }
+
+/// The soft limit in force.
+pub(crate) fn limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives the call. It does not fail for a resource that every Linux has; if it did, 0 is safe.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}

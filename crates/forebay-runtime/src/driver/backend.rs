@@ -21,8 +21,8 @@ pub(crate) enum Completion {
     Received { slot: u32, buf: u32, len: u32 },
     /// The peer ended its side (`None`), or the socket failed.
     ReadEnded { slot: u32, errno: Option<i32> },
-    /// The receive under way stopped without a result.
-    ReadStopped { slot: u32 },
+    /// An operation ended without a result, such as a receive that was stopped; another may have waited for that.
+    Done { slot: u32 },
     /// Bytes of core's were written; 0 where only a part of a TLS record was.
     Sent { slot: u32, plain: usize },
     /// Nothing more can be written.

@@ -84,6 +84,12 @@ struct Entry {
     lending: u32,
 }
 
+impl Entry {
+    fn is_lent_as(&self, id: BufId) -> bool {
+        self.is_lent && self.lending == id.0 & !INDEX_MASK
+    }
+}
+
 /// Bits of core's id that are the index; the rest is the lending.
 const INDEX_BITS: u32 = 22;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
@@ -175,36 +181,49 @@ impl Buffers {
     }
 
     /// Core gives a buffer back. One that it does not hold, any more, changes nothing.
+    #[inline]
     pub(crate) fn release(&mut self, id: BufId) {
-        if self.is_lent(id) {
-            self.entries[index(id) as usize].is_lent = false;
+        if let Some(entry) = self.entries.get_mut(index(id) as usize)
+            && entry.is_lent_as(id)
+        {
+            entry.is_lent = false;
             self.drop_ref(index(id));
         }
     }
 
     /// The index of a buffer that core names in a send. Panics if core does not hold it.
+    #[inline]
     pub(crate) fn held_by_core(&self, id: BufId) -> u32 {
-        assert!(self.is_lent(id), "a send names a buffer that was released");
+        let is_held = self.entries.get(index(id) as usize).is_some_and(|entry| entry.is_lent_as(id));
+        assert!(is_held, "a send names a buffer that was released");
         index(id)
     }
 
-    fn is_lent(&self, id: BufId) -> bool {
-        self.entries.get(index(id) as usize).is_some_and(|e| e.is_lent && e.lending == id.0 & !INDEX_MASK)
-    }
-
-    pub(crate) fn add_ref(&mut self, id: u32) {
+    /// Holds bytes `start..end` of a buffer that somebody else holds as well. Panics outside of what was written.
+    #[inline]
+    pub(crate) fn hold(&mut self, id: u32, start: u32, end: u32) {
         let entry = &mut self.entries[id as usize];
-        assert!(entry.refs > 0);
+        assert!(entry.refs > 0 && start <= end && end <= entry.used);
         entry.refs += 1;
     }
 
+    pub(crate) fn add_ref(&mut self, id: u32) {
+        self.hold(id, 0, 0);
+    }
+
+    #[inline]
     pub(crate) fn drop_ref(&mut self, id: u32) {
         let entry = &mut self.entries[id as usize];
         assert!(entry.refs > 0);
         entry.refs -= 1;
-        if entry.refs > 0 {
-            return;
+        if entry.refs == 0 {
+            self.reuse(id);
         }
+    }
+
+    /// Nobody holds the buffer any more.
+    fn reuse(&mut self, id: u32) {
+        let entry = &mut self.entries[id as usize];
         match entry.kind {
             Kind::Provided => {
                 self.provided_held -= 1;

@@ -206,10 +206,20 @@ impl<B: Backend> Driver<B> {
     }
 
     /// Does what a change on a connection makes possible or necessary.
+    #[inline]
     fn settle(&mut self, slot: u32) {
+        let conn = self.table.conn(slot);
+        if conn.is(Flags::OPEN) && !conn.is_any(Flags::LEAVING) {
+            self.back.read(&mut self.table, slot);
+        } else {
+            self.settle_leaving(slot);
+        }
+    }
+
+    fn settle_leaving(&mut self, slot: u32) {
         let id = self.table.id(slot);
         let conn = self.table.conn(slot);
-        if conn.is(Flags::DEAD) || !conn.is_any(Flags::OPEN.and(Flags::CLOSING)) {
+        if conn.is(Flags::DEAD) || !conn.is_any(Flags::LEAVING) {
             return;
         }
         let is_written = conn.queued == 0 && !conn.is(Flags::UNSEALED);

@@ -63,6 +63,11 @@ impl Flags {
     pub(crate) const PAUSED: Flags = Flags(1 << 21);
     /// io_uring: its send under way has no completion if it succeeds.
     pub(crate) const TRIED: Flags = Flags(1 << 22);
+    /// io_uring: the kernel has its socket at `place`.
+    pub(crate) const SEATED: Flags = Flags(1 << 23);
+
+    /// On its way out, or to another worker, as soon as all is written.
+    pub(crate) const LEAVING: Flags = Flags::CLOSING.and(Flags::DETACHING);
 
     pub(crate) const fn and(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -72,7 +77,11 @@ impl Flags {
 /// No piece.
 const NOTHING: u32 = u32::MAX;
 
-/// One connection. Small: there may be 10,000 of them, idle.
+/// No place among the registered files.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// One connection. Small, as there may be 10,000 of them, idle: one line of the processor's cache.
+#[repr(align(64))]
 pub(crate) struct Conn {
     pub(crate) fd: RawFd,
     pub(crate) generation: u32,
@@ -85,15 +94,20 @@ pub(crate) struct Conn {
     pub(crate) queued: u32,
     /// Of these, the ones that the send under way covers.
     pub(crate) in_flight: u32,
+    /// io_uring: sends before it had a place, and its place among the registered files.
+    pub(crate) sends: u32,
+    pub(crate) place: u32,
     pub(crate) tls: Option<Box<Session>>,
     pub(crate) connecting: Option<Box<Connecting>>,
 }
 
 impl Conn {
+    #[inline]
     pub(crate) fn is(&self, flags: Flags) -> bool {
         self.flags.0 & flags.0 == flags.0
     }
 
+    #[inline]
     pub(crate) fn is_any(&self, flags: Flags) -> bool {
         self.flags.0 & flags.0 != 0
     }
@@ -104,6 +118,13 @@ impl Conn {
 
     pub(crate) fn clear(&mut self, flags: Flags) {
         self.flags.0 &= !flags.0;
+    }
+
+    /// Whether what comes is core's as it is: no TLS, now or soon, and not on its way out.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        let deciding = Flags::OPEN.and(Flags::REPORTED).and(Flags::TLS_HELD);
+        self.flags.0 & deciding.0 == Flags::OPEN.0 && self.tls.is_none()
     }
 
     /// Whether the driver should be reading: core wants to, or a lingering close waits for the end.
@@ -161,6 +182,8 @@ impl Table {
                 last: NOTHING,
                 queued: 0,
                 in_flight: 0,
+                sends: 0,
+                place: NOWHERE,
                 tls: None,
                 connecting: None,
             });
@@ -171,6 +194,7 @@ impl Table {
         conn.fd = fd;
         conn.generation = conn.generation.wrapping_add(1);
         conn.flags = Flags::OPEN.and(Flags::READING);
+        conn.sends = 0;
         ConnId { slot, generation: conn.generation }
     }
 
@@ -178,7 +202,7 @@ impl Table {
     pub(crate) fn remove(&mut self, slot: u32) {
         self.drop_pieces(slot, 0);
         let conn = &mut self.conns[slot as usize];
-        assert!(conn.operations == 0 && conn.fd < 0);
+        assert!(conn.operations == 0 && conn.fd < 0 && conn.place == NOWHERE);
         self.paused -= u32::from(conn.is(Flags::PAUSED));
         conn.flags = Flags::NONE;
         conn.tls = None;
@@ -186,6 +210,7 @@ impl Table {
         self.free.push(slot);
     }
 
+    #[inline]
     pub(crate) fn conn(&mut self, slot: u32) -> &mut Conn {
         &mut self.conns[slot as usize]
     }
@@ -195,6 +220,7 @@ impl Table {
     }
 
     /// The connection of an id that core may use; `None` once it is dead.
+    #[inline]
     pub(crate) fn open(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation && c.is(Flags::OPEN))
     }
@@ -217,6 +243,7 @@ impl Table {
     }
 
     /// Puts the connection on the list of those with something to write.
+    #[inline]
     pub(crate) fn mark_dirty(&mut self, slot: u32) {
         let conn = &mut self.conns[slot as usize];
         if !conn.is(Flags::DIRTY) {
@@ -226,30 +253,38 @@ impl Table {
     }
 
     /// Queues a range of a buffer that is held by somebody; the piece holds it too.
+    #[inline]
     pub(crate) fn push_range(&mut self, slot: u32, buf: u32, start: u32, end: u32) {
-        // Checks the range while somebody holds the buffer.
-        self.buffers.range(buf, start, end);
+        self.buffers.hold(buf, start, end);
         let conn = &self.conns[slot as usize];
-        let is_small = (end - start) < BACKLOG_COPY_BELOW;
-        if conn.is(Flags::BLOCKED) && (is_small || self.buffers.is_better_copied(buf)) {
-            // SAFETY: the caller's reference outlives this call; `backlog` writes to other memory, as a buffer
-            // that is lent, or that the kernel provides, is never the backlog's own.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(self.buffers.range(buf, start, end), (end - start) as usize) };
-            self.push_backlog(slot, bytes);
-            return;
+        if conn.is(Flags::BLOCKED) || conn.queued > conn.in_flight {
+            self.push_range_behind(slot, buf, start, end);
+        } else {
+            let len = end - start;
+            self.push(slot, Piece { buf, start, len, plain: len, next: NOTHING });
         }
+    }
+
+    /// Queues a range that is held by now, for a slow reader or behind another piece.
+    fn push_range_behind(&mut self, slot: u32, buf: u32, start: u32, end: u32) {
         let len = end - start;
-        if let Some(last) = self.last_unsent(slot)
+        let is_blocked = self.conns[slot as usize].is(Flags::BLOCKED);
+        if is_blocked && (len < BACKLOG_COPY_BELOW || self.buffers.is_better_copied(buf)) {
+            // SAFETY: the reference is dropped below; `backlog` writes to other memory, as a buffer that is lent, or
+            // that the kernel provides, is never the backlog's own.
+            let bytes = unsafe { std::slice::from_raw_parts(self.buffers.range(buf, start, end), len as usize) };
+            self.push_backlog(slot, bytes);
+            self.buffers.drop_ref(buf);
+        } else if let Some(last) = self.last_unsent(slot)
             && last.buf == buf
             && last.start + last.len == start
         {
             last.len += len;
             last.plain += len;
-            return;
+            self.buffers.drop_ref(buf);
+        } else {
+            self.push(slot, Piece { buf, start, len, plain: len, next: NOTHING });
         }
-        self.buffers.add_ref(buf);
-        self.push(slot, Piece { buf, start, len, plain: len, next: NOTHING });
     }
 
     /// Queues a copy of `bytes`; `plain` says how many of core's bytes they stand for.
@@ -295,14 +330,17 @@ impl Table {
     }
 
     fn push(&mut self, slot: u32, piece: Piece) {
-        let at = if self.free_piece == NOTHING {
-            self.pieces.push(piece);
-            u32::try_from(self.pieces.len() - 1).expect("fewer than 2^32 pieces fit in memory")
-        } else {
-            let at = self.free_piece;
-            self.free_piece = self.pieces[at as usize].next;
-            self.pieces[at as usize] = piece;
-            at
+        let at = self.free_piece;
+        let at = match self.pieces.get_mut(at as usize) {
+            Some(free) => {
+                self.free_piece = free.next;
+                *free = piece;
+                at
+            }
+            None => {
+                self.pieces.push(piece);
+                u32::try_from(self.pieces.len() - 1).expect("fewer than 2^32 pieces fit in memory")
+            }
         };
         let conn = &mut self.conns[slot as usize];
         if conn.queued == 0 {
@@ -310,9 +348,16 @@ impl Table {
         } else {
             self.pieces[conn.last as usize].next = at;
         }
-        let conn = &mut self.conns[slot as usize];
         conn.last = at;
         conn.queued += 1;
+    }
+
+    /// The first piece; there is one.
+    #[inline]
+    pub(crate) fn first_piece(&self, slot: u32) -> Piece {
+        let conn = &self.conns[slot as usize];
+        debug_assert!(conn.queued > 0);
+        self.pieces[conn.first as usize]
     }
 
     /// The first `max` pieces, in order.
@@ -353,16 +398,29 @@ impl Table {
         plain
     }
 
-    fn pop(&mut self, slot: u32) {
+    /// Takes off the queue all that the send under way covers; returns how many bytes of core's it stood for.
+    pub(crate) fn advance_whole(&mut self, slot: u32) -> usize {
+        let mut plain = 0;
+        for _ in 0..self.conns[slot as usize].in_flight {
+            plain += self.pop(slot).plain as usize;
+        }
+        // What comes from here on may answer what was written.
+        self.conns[slot as usize].clear(Flags::TLS_HELD);
+        plain
+    }
+
+    fn pop(&mut self, slot: u32) -> Piece {
         let conn = &mut self.conns[slot as usize];
         let at = conn.first;
+        let here = &mut self.pieces[at as usize];
+        let piece = *here;
+        here.next = self.free_piece;
+        self.free_piece = at;
+        conn.first = piece.next;
         conn.queued -= 1;
         conn.in_flight = conn.in_flight.saturating_sub(1);
-        let piece = self.pieces[at as usize];
-        conn.first = piece.next;
-        self.pieces[at as usize].next = self.free_piece;
-        self.free_piece = at;
         self.buffers.drop_ref(piece.buf);
+        piece
     }
 
     /// Drops what waits behind the first `keep` pieces, which the kernel still reads from.

@@ -63,10 +63,9 @@ impl<B: Backend> Driver<B> {
         }
         let now = self.now;
         self.guard(inputs, None, |inputs, io| inputs.tick(io, now));
-        loop {
-            self.seal();
-            let Some(completion) = self.back.next(&mut self.table) else { break };
+        while let Some(completion) = self.back.next(&mut self.table) {
             self.on_completion(inputs, completion);
+            self.seal();
         }
         self.fire_timers(inputs);
         // Only what is there by now: an input that gives rise to another must not hold up the turn.
@@ -80,7 +79,8 @@ impl<B: Backend> Driver<B> {
 
     /// How long to wait; and says so if the turn that ends took too long.
     fn timeout_after_turn(&mut self) -> Duration {
-        let now = self.hub.clock.now();
+        // The exact time is read once a turn, after the wait; this one lags by a tick of the scheduler at most.
+        let now = self.hub.clock.about_now().max(self.now);
         let took = now.since(self.now);
         if took > STALL && self.has_turned {
             self.event(Level::Warn, "loop_stalled", vec![("took_ms", (took.as_millis() as u64).into())]);
@@ -102,15 +102,9 @@ impl<B: Backend> Driver<B> {
     fn on_completion<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, completion: Completion) {
         match completion {
             Completion::Received { slot, buf, len } => self.on_received(inputs, slot, buf, len),
-            Completion::Sent { slot, plain } => {
-                let id = self.table.id(slot);
-                if plain > 0 && self.is_open(id) {
-                    self.guard(inputs, Some(id), |inputs, io| inputs.sent(io, id, plain));
-                }
-                self.settle_same(id);
-            }
+            Completion::Sent { slot, plain } => self.on_sent(inputs, slot, plain),
             Completion::ReadEnded { slot, errno } => self.on_read_ended(inputs, slot, errno),
-            Completion::ReadStopped { slot } => self.settle(slot),
+            Completion::Done { slot } => self.settle(slot),
             Completion::SendFailed { slot, errno } => self.on_send_failed(slot, errno),
             Completion::Connected { slot, errno } => {
                 let id = self.table.id(slot);
@@ -125,38 +119,52 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    #[inline]
     pub(super) fn is_open(&mut self, id: ConnId) -> bool {
         self.table.open(id).is_some_and(|c| !c.is(Flags::REPORTED))
     }
 
-    fn settle_same(&mut self, id: ConnId) {
-        if self.table.same(id).is_some() {
-            self.settle(id.slot);
+    fn on_sent<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, slot: u32, plain: usize) {
+        let id = self.table.id(slot);
+        if plain > 0 && self.is_open(id) {
+            self.guard(inputs, Some(id), |inputs, io| inputs.sent(io, id, plain));
+        }
+        // Of what may have to be done next, only leaving hangs on what is still to be written.
+        if self.table.same(id).is_some_and(|conn| conn.is_any(Flags::LEAVING)) {
+            self.settle(slot);
         }
     }
 
     fn on_received<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, slot: u32, buf: u32, len: u32) {
-        let id = self.table.id(slot);
-        if !self.is_open(id) {
-            // It is on its way out: what the peer still says is of no interest.
-            self.table.buffers.discard(buf);
+        let conn = self.table.conn(slot);
+        let id = ConnId { slot, generation: conn.generation };
+        if conn.is_plain() {
+            conn.clear(Flags::DETACHING);
+            self.deliver(inputs, id, buf, len);
+        } else {
+            self.on_received_otherwise(inputs, id, buf, len);
+        }
+        if self.table.same(id).is_some() {
             self.settle(slot);
+        }
+    }
+
+    /// Bytes on a connection that has TLS, is about to have it, or is on its way out.
+    fn on_received_otherwise<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: ConnId, buf: u32, len: u32) {
+        if !self.is_open(id) {
+            // What the peer still says is of no interest.
+            self.table.buffers.discard(buf);
             return;
         }
-        let conn = self.table.conn(slot);
+        let conn = self.table.conn(id.slot);
         conn.clear(Flags::DETACHING);
         if conn.is(Flags::TLS_HELD) {
             self.table.buffers.discard(buf);
             self.hub.stats[usize::from(self.id.0)].tls_injections.add(1);
             self.report_closed(id, ClosedBy::Error("plain bytes followed the request for TLS".into()));
-            return;
-        }
-        if conn.tls.is_some() {
-            self.receive_tls(inputs, id, buf, len);
         } else {
-            self.deliver(inputs, id, buf, len);
+            self.receive_tls(inputs, id, buf, len);
         }
-        self.settle_same(id);
     }
 
     /// Hands received bytes to core.

@@ -5,6 +5,7 @@
 //! exists only where there is one. Everything of a turn is submitted with the wait that ends it.
 
 mod offer;
+mod places;
 mod ring;
 mod sends;
 
@@ -16,6 +17,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use self::offer::Offer;
+use self::places::Places;
 use super::backend::{Backend, Completion};
 use super::buffers::Buffers;
 use super::table::{Flags, Table};
@@ -30,6 +32,7 @@ const RECEIVE: u64 = 2;
 const SEND: u64 = 3;
 const CONNECT: u64 = 4;
 const WAKE: u64 = 5;
+const SEAT: u64 = 6;
 /// Of no interest, whatever comes of it.
 const IGNORE: u64 = 0;
 
@@ -44,6 +47,7 @@ pub(crate) struct Uring {
     // Dropped first: the kernel stops using what follows when the ring is closed.
     ring: IoUring,
     offer: Offer,
+    places: Places,
     batch: Vec<cqueue::Entry>,
     at: usize,
     vectors: Vec<libc::iovec>,
@@ -111,6 +115,22 @@ impl Uring {
         self.push(&entry.user_data(IGNORE).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
+    /// Begins to receive, or stops.
+    fn change_read(&mut self, table: &mut Table, slot: u32) {
+        let conn = table.conn(slot);
+        if conn.is(Flags::ARMED) {
+            if !conn.is(Flags::CANCELLING) {
+                conn.set(Flags::CANCELLING);
+                self.cancel(name(RECEIVE, table, slot));
+            }
+        } else if !conn.is_any(Flags::STARVED.and(Flags::ENDED)) {
+            conn.set(Flags::ARMED);
+            conn.operations += 1;
+            let entry = opcode::RecvMulti::new(Fd(conn.fd), GROUP).build();
+            self.push(&entry.user_data(name(RECEIVE, table, slot)));
+        }
+    }
+
     fn revive_starved(&mut self, table: &mut Table) {
         for slot in std::mem::take(&mut self.starved) {
             let conn = table.conn(slot);
@@ -151,7 +171,7 @@ impl Uring {
                 conn_starves(table, slot).then(|| self.starved.push(slot));
                 None
             }
-            libc::ECANCELED | libc::EINTR => Some(Completion::ReadStopped { slot }),
+            libc::ECANCELED | libc::EINTR => Some(Completion::Done { slot }),
             errno => Some(Completion::ReadEnded { slot, errno: Some(errno) }),
         }
     }
@@ -217,9 +237,11 @@ impl Backend for Uring {
         // 2^15 fits in the count's type.
         unsafe { ring.submitter().register_buf_ring_with_flags(offer.address(), count as u16, GROUP, 0)? };
         let table = Table::new(Buffers::provided(count, buffer_size)?);
+        let places = Places::register(&ring);
         let mut uring = Uring {
             ring,
             offer,
+            places,
             batch: Vec::with_capacity(1024),
             at: 0,
             vectors: Vec::with_capacity(VECTORS),
@@ -255,20 +277,14 @@ impl Backend for Uring {
 
     fn detach(&mut self, table: &mut Table, slot: u32) {
         assert_eq!(table.conn(slot).operations, 0);
+        self.unseat(table, slot);
     }
 
+    #[inline]
     fn read(&mut self, table: &mut Table, slot: u32) {
         let conn = &table.conns[slot as usize];
-        let is_armed = conn.is(Flags::ARMED);
-        if conn.wants_read() && !is_armed && !conn.is_any(Flags::STARVED.and(Flags::ENDED)) {
-            let entry = opcode::RecvMulti::new(Fd(conn.fd), GROUP).build();
-            self.push(&entry.user_data(name(RECEIVE, table, slot)));
-            let conn = table.conn(slot);
-            conn.set(Flags::ARMED);
-            conn.operations += 1;
-        } else if !conn.wants_read() && is_armed && !conn.is(Flags::CANCELLING) {
-            self.cancel(name(RECEIVE, table, slot));
-            table.conn(slot).set(Flags::CANCELLING);
+        if conn.wants_read() != conn.is(Flags::ARMED) {
+            self.change_read(table, slot);
         }
     }
 
@@ -287,6 +303,7 @@ impl Backend for Uring {
     }
 
     fn close(&mut self, table: &mut Table, slot: u32) {
+        self.unseat(table, slot);
         let conn = &table.conns[slot as usize];
         let fd = Fd(conn.fd);
         if conn.operations > 0 {
@@ -352,6 +369,7 @@ impl Backend for Uring {
                     match operation {
                         RECEIVE => self.on_received(table, slot, result, flags),
                         SEND => self.on_sent(table, slot, usize::try_from(result).map_err(|_| -result)),
+                        SEAT => self.on_seated(table, slot, result),
                         _ => self.on_connected(table, slot, result),
                     }
                 }

@@ -3,6 +3,7 @@
 mod floor;
 mod hand_over;
 mod harness;
+mod places;
 mod relay;
 mod secure;
 mod streams;

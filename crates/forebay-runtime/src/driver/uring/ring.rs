@@ -11,21 +11,20 @@ const COMPLETIONS: u32 = 16 * 1024;
 
 /// A ring for the calling thread.
 pub(super) fn build() -> io::Result<IoUring> {
-    let full = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_coop_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(COMPLETIONS)
-        .dontfork()
-        .build(SUBMISSIONS);
-    match full {
-        // Flags that this kernel does not know; it can do without.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            IoUring::builder().setup_cqsize(COMPLETIONS).dontfork().build(SUBMISSIONS)
-        }
-        other => other,
+    let modern = || {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_submit_all();
+        builder.setup_cqsize(COMPLETIONS).dontfork();
+        builder
+    };
+    let plain = || IoUring::builder().setup_cqsize(COMPLETIONS).dontfork().build(SUBMISSIONS);
+    // Flags that this kernel does not know: it can do without.
+    let is_unknown = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+    let mut ring = modern().setup_no_sqarray().build(SUBMISSIONS);
+    if ring.as_ref().is_err_and(is_unknown) {
+        ring = modern().build(SUBMISSIONS);
     }
+    if ring.as_ref().is_err_and(is_unknown) { plain() } else { ring }
 }
 
 /// Whether the kernel knows all that the driver relies on.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 
+use super::places::SENDS_BEFORE_PLACE;
 use super::{HEADERS, SEND, Uring, VECTORS, gone, name};
 use crate::driver::backend::Completion;
-use crate::driver::table::{Flags, Table};
+use crate::driver::table::{Flags, NOWHERE, Table};
 
 /// Pieces that one send covers.
 const PIECES_PER_SEND: u32 = 64;
@@ -24,52 +25,86 @@ impl Uring {
         if conn.is_any(Flags::SENDING.and(Flags::DEAD).and(Flags::CONNECTING)) || conn.queued == 0 {
             return;
         }
-        let (fd, count) = (Fd(conn.fd), conn.queued.min(PIECES_PER_SEND));
-        // Without waiting first: a send that must wait is told apart, and its bytes can be moved. All or an error
-        // (MSG_WAITALL), so that success needs no completion, which would end the wait that follows at once.
-        let is_try = !conn.is(Flags::BLOCKED);
-        let flags = libc::MSG_NOSIGNAL | if is_try { libc::MSG_DONTWAIT | libc::MSG_WAITALL } else { 0 };
-        let entry = if count == 1 {
-            let piece = table.pieces(slot, 1).next().expect("one is queued");
-            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
-            opcode::Send::new(fd, bytes, piece.len).flags(flags).build()
+        // Without waiting first: a send that must wait is told apart, and its bytes can be moved.
+        if conn.is(Flags::BLOCKED) {
+            self.send_waiting(table, slot);
         } else {
-            let header = self.gather(table, slot, count);
-            opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+            self.send_trying(table, slot);
+        }
+    }
+
+    /// All or an error (MSG_WAITALL), so that success needs no completion, which would end the wait that follows at
+    /// once.
+    fn send_trying(&mut self, table: &mut Table, slot: u32) {
+        let conn = &table.conns[slot as usize];
+        let (fd, place) = if conn.is(Flags::SEATED) {
+            (Fd(conn.place as i32), squeue::Flags::FIXED_FILE)
+        } else {
+            (Fd(conn.fd), squeue::Flags::empty())
         };
-        let entry = entry.user_data(name(SEND, table, slot));
-        self.push(&if is_try { entry.flags(squeue::Flags::SKIP_SUCCESS) } else { entry });
-        let bytes: usize = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+        let (entry, count, bytes) = self.entry(table, slot, fd, flags);
+        let entry = entry.user_data(name(SEND, table, slot)).flags(place | squeue::Flags::SKIP_SUCCESS);
+        self.push(&entry);
+        self.tried.push(slot);
         let is_awaited = table.paused > 0 && bytes >= URGENT_BYTES;
         let conn = table.conn(slot);
-        conn.set(Flags::SENDING);
-        if is_try {
-            conn.set(Flags::TRIED);
-            self.is_urgent |= conn.queued > count || conn.is_any(Flags::CLOSING.and(Flags::DETACHING));
-            self.is_urgent |= is_awaited;
-            self.tried.push(slot);
+        conn.set(Flags::SENDING.and(Flags::TRIED));
+        conn.in_flight = count;
+        conn.operations += 1;
+        self.is_urgent |= is_awaited || conn.queued > count || conn.is_any(Flags::LEAVING);
+        if !conn.is(Flags::SEATED) {
+            conn.sends = conn.sends.wrapping_add(1);
+            if conn.sends.is_multiple_of(SENDS_BEFORE_PLACE) && conn.place == NOWHERE {
+                self.seat(table, slot);
+            }
         }
+    }
+
+    /// For a slow reader: completes when it took something.
+    fn send_waiting(&mut self, table: &mut Table, slot: u32) {
+        let fd = Fd(table.conn(slot).fd);
+        let (entry, count, _) = self.entry(table, slot, fd, libc::MSG_NOSIGNAL);
+        self.push(&entry.user_data(name(SEND, table, slot)));
+        let conn = table.conn(slot);
+        conn.set(Flags::SENDING);
         conn.in_flight = count;
         conn.operations += 1;
     }
 
-    /// Lists the first `count` pieces for one send; the kernel copies the list when it is submitted.
-    fn gather(&mut self, table: &Table, slot: u32, count: u32) -> *const libc::msghdr {
+    /// An operation that sends what is queued, with the pieces and bytes that it covers.
+    fn entry(&mut self, table: &Table, slot: u32, fd: Fd, flags: i32) -> (squeue::Entry, u32, usize) {
+        let count = table.conns[slot as usize].queued.min(PIECES_PER_SEND);
+        if count == 1 {
+            let piece = table.first_piece(slot);
+            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
+            (opcode::Send::new(fd, bytes, piece.len).flags(flags).build(), 1, piece.len as usize)
+        } else {
+            let (header, bytes) = self.gather(table, slot, count);
+            (opcode::SendMsg::new(fd, header).flags(flags as u32).build(), count, bytes)
+        }
+    }
+
+    /// Lists the first `count` pieces for one send; the kernel copies the list when it is submitted. Returns also how
+    /// many bytes they are.
+    fn gather(&mut self, table: &Table, slot: u32, count: u32) -> (*const libc::msghdr, usize) {
         if self.vectors.len() + count as usize > VECTORS || self.headers.len() == HEADERS {
             // Neither list may move while operations that point to it are unsubmitted.
             self.submit();
         }
         let start = self.vectors.len();
+        let mut len = 0;
         for piece in table.pieces(slot, count) {
             let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
             self.vectors.push(libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: piece.len as usize });
+            len += piece.len as usize;
         }
         // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_iov = self.vectors[start..].as_mut_ptr();
         header.msg_iovlen = count as _;
         self.headers.push(header);
-        self.headers.last().expect("just pushed")
+        (self.headers.last().expect("just pushed"), len)
     }
 
     /// Lists of pieces are needed until the kernel has taken the operation.
@@ -104,17 +139,25 @@ impl Uring {
         }
     }
 
-    /// A send that succeeded without a completion.
+    /// A send that may have succeeded without a completion.
     pub(super) fn on_settled(&mut self, table: &mut Table, slot: u32) -> Option<Completion> {
         let conn = table.conn(slot);
         if !conn.is(Flags::TRIED) {
             return None;
         }
-        let count = conn.in_flight;
-        let bytes = table.pieces(slot, count).map(|piece| piece.len as usize).sum();
-        self.on_sent(table, slot, Ok(bytes))
+        conn.operations -= 1;
+        conn.clear(Flags::SENDING.and(Flags::TRIED));
+        if conn.is(Flags::DEAD) {
+            return gone(table, slot);
+        }
+        let plain = table.advance_whole(slot);
+        if table.conn(slot).queued > 0 {
+            table.mark_dirty(slot);
+        }
+        Some(Completion::Sent { slot, plain })
     }
 
+    /// A send that waited has succeeded, or one of either kind did not, or in part.
     pub(super) fn on_sent(&mut self, table: &mut Table, slot: u32, result: Result<usize, i32>) -> Option<Completion> {
         let conn = table.conn(slot);
         conn.operations -= 1;
