@@ -88,7 +88,7 @@ def test_several_console_queries_in_one_write(shared: Forebay) -> None:
 def test_viewers_may_look_but_not_touch(shared: Forebay) -> None:
     """42501."""
     with console(shared, "watcher").wire() as wire:
-        assert asked(wire, "show pools")
+        assert asked(wire, "show databases")
         for command in ("pause", "kill app", "reload", "shutdown"):
             assert codes(wire.ask(query(command))) == ["42501"]
 
