@@ -9,18 +9,20 @@
 //! | a cancel stops only its own request (I10) | [`Checks::cancel_hit`] |
 //! | acknowledged effects are there, once (I4, I5) | [`Checks::unkept_promise`] |
 //! | nothing runs that nobody sent (I6) | `World::check_origin` |
+//! | orders are obeyed, worker by worker | `World::obeyed`, `World::answered_order`, [`Checks::leased`] |
+//! | no permit is lost; what was removed or made smaller is closed | `World::check_rest` |
 //! | the border's rules, buffers | [`crate::driver`] |
 //! | every waiter ends (I15), nothing is left (I13) | `World::run`, `World::check_rest` |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_core::command::Snapshot;
-use forebay_core::config::PoolMode;
 
 use crate::net::LinkId;
+use crate::regime::Regimes;
 use crate::rng::Rng;
-use crate::scenario::{Scenario, Target};
-use crate::wire::{Opening, Splitter, Tag};
+use crate::scenario::Scenario;
+use crate::wire::{Frame, Opening, Splitter, Tag};
 
 /// A worker's connection to a server, as seen from outside.
 #[derive(Debug)]
@@ -36,6 +38,30 @@ struct Tap {
     /// Messages of a new client may come.
     is_free: bool,
     is_closed: bool,
+    /// Why no client may be given the server, as of the first byte sent since it was at rest.
+    barred: Option<&'static str>,
+    /// The last whole message to it was a query of the pooler's own.
+    follows_own: bool,
+    /// The Sync of what was sent is still to come.
+    is_pipeline_open: bool,
+}
+
+/// A server is given to a client, as its first message shows.
+struct Lease {
+    client: u32,
+    barred: Option<&'static str>,
+}
+
+/// Bytes that a worker sends to a server.
+pub(crate) struct Sending<'a> {
+    pub(crate) at: u64,
+    pub(crate) worker: usize,
+    pub(crate) link: LinkId,
+    /// All replies to what was sent before have reached the worker, and the session is at rest.
+    pub(crate) is_quiet: bool,
+    /// The worker cannot know yet that nobody reads.
+    pub(crate) is_dead: bool,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// A cancel request that a client sent.
@@ -62,8 +88,9 @@ struct Wait {
 }
 
 /// What the checkers remember.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Checks {
+    pub(crate) regimes: Regimes,
     violation: Option<String>,
     taps: BTreeMap<LinkId, Tap>,
     new_leases: Vec<(LinkId, u32)>,
@@ -79,7 +106,35 @@ pub(crate) struct Checks {
     known_clients: BTreeSet<u64>,
 }
 
+impl Tap {
+    /// The pool that a login names.
+    fn startup(&mut self, frame: &Frame) -> Option<(String, String)> {
+        let Some(Opening::Startup { params, .. }) = Opening::decode(frame) else { return None };
+        self.splitter.is_startup = false;
+        let of = |name| params.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+        self.pool = Some((of("database"), of("user")));
+        self.pool.clone()
+    }
+}
+
 impl Checks {
+    pub(crate) fn new(regimes: Regimes) -> Checks {
+        Checks {
+            regimes,
+            violation: None,
+            taps: BTreeMap::new(),
+            new_leases: Vec::new(),
+            cancels: Vec::new(),
+            waits: BTreeMap::new(),
+            demands: 0,
+            sessions: BTreeMap::new(),
+            at_rest: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            promised: BTreeSet::new(),
+            known_clients: BTreeSet::new(),
+        }
+    }
+
     /// A rule is broken. The first one counts.
     pub(crate) fn fail(&mut self, words: String) {
         self.violation.get_or_insert(words);
@@ -108,17 +163,9 @@ impl Checks {
         self.taps.get(&link).is_some_and(|tap| tap.ends_in_copy && tap.splitter.is_empty())
     }
 
-    /// Bytes that a worker sends to a server. `is_quiet`: all replies to what was sent before have reached the worker,
-    /// and the session is at rest. `is_dead`: the worker cannot know yet that nobody reads.
-    pub(crate) fn sent_to_server(
-        &mut self,
-        link: LinkId,
-        is_quiet: bool,
-        is_dead: bool,
-        bytes: &[u8],
-        scenario: &Scenario,
-    ) {
-        let tap = self.taps.entry(link).or_insert_with(|| Tap {
+    /// Looks at what a worker sends to a server.
+    pub(crate) fn sent_to_server(&mut self, sending: &Sending<'_>, scenario: &Scenario) {
+        let tap = self.taps.entry(sending.link).or_insert_with(|| Tap {
             splitter: Splitter::at_startup(),
             pool: None,
             owner: None,
@@ -126,10 +173,21 @@ impl Checks {
             ends_in_copy: false,
             is_free: true,
             is_closed: false,
+            barred: None,
+            follows_own: true,
+            is_pipeline_open: false,
         });
-        tap.is_free |= is_quiet || is_dead;
-        tap.splitter.push(bytes);
-        let (mut opened, mut served) = (None, BTreeSet::new());
+        let target = tap.pool.as_ref().and_then(|(database, _)| self.regimes.target_on_server(database));
+        let is_rested = sending.is_quiet || sending.is_dead;
+        // A lease may begin with a query of the pooler's own, which sets the client's parameters, and goes on to a Sync.
+        let is_session_kept = target.is_some_and(|target| self.regimes.session_mode(target).1);
+        let is_lent = if tap.follows_own { tap.barred.is_none() } else { tap.is_pipeline_open || is_session_kept };
+        if is_rested && tap.splitter.is_empty() && !is_lent {
+            tap.barred = target.and_then(|target| self.regimes.may_lease(sending.worker, target).err());
+        }
+        tap.is_free |= is_rested;
+        tap.splitter.push(sending.bytes);
+        let (mut opened, mut served, mut leases) = (None, BTreeSet::new(), Vec::new());
         loop {
             let frame = match tap.splitter.take() {
                 Ok(Some(frame)) => frame,
@@ -137,44 +195,63 @@ impl Checks {
                 Err(words) => return self.fail(format!("a worker sends garbage to a server: {words}")),
             };
             if tap.splitter.is_startup {
-                if let Some(Opening::Startup { params, .. }) = Opening::decode(&frame) {
-                    tap.splitter.is_startup = false;
-                    let of = |name| params.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
-                    tap.pool = Some((of("database"), of("user")));
-                    opened = tap.pool.clone();
-                }
+                opened = tap.startup(&frame);
                 continue;
             }
             tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
-            let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
+            let tag = Tag::all_in(&frame.body).first().copied();
+            tap.is_pipeline_open = matches!(frame.kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
+            tap.follows_own = frame.kind == b'Q' && tag.is_none();
+            let Some(tag) = tag else { continue };
             served.insert(tag.client);
-            if tap.owner == Some(tag.client) {
-                if tap.is_free {
-                    tap.session = self.sessions.get(&tag.client).copied().unwrap_or(0);
-                }
-                tap.is_free = false;
-                continue;
-            }
-            if !tap.is_free {
+            // What a client that has left sent before is still of its last session.
+            let is_owner = tap.owner == Some(tag.client);
+            let last = if is_owner { tap.session } else { 0 };
+            let session = self.sessions.get(&tag.client).copied().unwrap_or(last);
+            if !is_owner && !tap.is_free {
                 let owner = tap.owner;
                 return self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
             }
-            let session = self.sessions.get(&tag.client).copied().unwrap_or(0);
-            let is_of_session = tap.pool.as_ref().is_some_and(|(d, _)| scenario.is_session_mode(d));
-            if is_of_session
-                && let Some(owner) = tap.owner
-                && self.sessions.get(&owner) == Some(&tap.session)
-            {
-                return self.fail(format!("in session mode, client {owner} is there, but its server serves {tag}"));
+            let is_kept = is_session_kept && is_owner && tap.session == session;
+            if tap.is_free && !is_kept {
+                leases.push((Lease { client: tag.client, barred: tap.barred }, tap.owner, tap.session));
             }
-            (tap.owner, tap.session, tap.is_free) = (Some(tag.client), session, false);
-            self.new_leases.push((link, tag.client));
+            if tap.is_free {
+                (tap.owner, tap.session) = (Some(tag.client), session);
+            }
+            tap.is_free = false;
         }
         if let Some(pool) = opened {
-            self.check_limits(&pool, scenario);
+            self.check_limits(&pool, scenario, sending.at);
+        }
+        for (lease, owner, session) in leases {
+            self.leased(sending, target, &lease, owner.map(|owner| (owner, session)));
         }
         for client in served {
             self.is_served(client, scenario);
+        }
+    }
+
+    /// A server is given to a client, after `last`, who had it in that session.
+    fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, lease: &Lease, last: Option<(u32, u64)>) {
+        let Lease { client, barred } = *lease;
+        let is_of_session = target.is_some_and(|target| self.regimes.session_mode(target).0);
+        if let Some((owner, of)) = last.filter(|(owner, _)| *owner != client)
+            && is_of_session
+            && self.sessions.get(&owner) == Some(&of)
+        {
+            return self
+                .fail(format!("in session mode, client {owner} is there, but its server serves client {client}"));
+        }
+        let worker = sending.worker;
+        if let Some(why) = barred {
+            return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
+        }
+        if !self.regimes.may_begin(worker, sending.at) {
+            return self.fail(format!("client {client} begins another transaction on worker {worker}, which drains"));
+        }
+        if last.is_none_or(|(owner, _)| owner != client) {
+            self.new_leases.push((sending.link, client));
         }
     }
 
@@ -190,14 +267,14 @@ impl Checks {
     }
 
     /// Bytes of a client's request reached a worker.
-    pub(crate) fn demanded(&mut self, client: usize, worker: usize, target: &Target, user: &str) {
+    pub(crate) fn demanded(&mut self, client: usize, worker: usize, database: &str, user: &str) {
         let session = self.sessions.get(&(client as u32)).copied().unwrap_or_default();
         let mut own = self.taps.values().filter(|t| t.owner == Some(client as u32) && t.session == session);
-        let is_served = own.any(|t| !t.is_closed && (!t.is_free || target.mode == PoolMode::Session));
+        let is_of_session = self.regimes.target(database).is_some_and(|target| self.regimes.session_mode(target).1);
+        let is_served = own.any(|t| !t.is_closed && (!t.is_free || is_of_session));
         if !is_served {
-            let database = &target.name;
             self.demands += 1;
-            let (database, user, number) = (database.clone(), user.to_owned(), self.demands);
+            let (database, user, number) = (database.to_owned(), user.to_owned(), self.demands);
             let wait = Wait { worker, database, user, overtaken: 0, number };
             self.waits.entry(client as u32).or_insert(wait);
         }
@@ -231,21 +308,21 @@ impl Checks {
         }
     }
 
-    fn check_limits(&mut self, pool: &(String, String), scenario: &Scenario) {
+    fn check_limits(&mut self, pool: &(String, String), scenario: &Scenario, now: u64) {
         let open = || self.taps.values().filter(|tap| !tap.is_closed).filter_map(|tap| tap.pool.as_ref());
         let of_pool = open().filter(|p| *p == pool).count();
         let of_database = open().filter(|(database, _)| *database == pool.0).count();
-        let Some(target) = scenario.targets.iter().find(|t| t.name.replace("db", "real") == pool.0) else {
+        let Some(target) = self.regimes.target_on_server(&pool.0) else {
             return self.fail(format!("a worker logs in to {pool:?}, which nobody configured"));
         };
-        if of_pool > target.pool_size as usize {
-            return self.fail(format!("{of_pool} servers are open in pool {pool:?} of size {}", target.pool_size));
+        let size = self.regimes.size_max(target, now);
+        if of_pool > size as usize {
+            return self.fail(format!("{of_pool} servers are open in pool {pool:?} of size {size}"));
         }
-        let most = target.max_db_connections as usize;
+        let most = scenario.targets[target].max_db_connections as usize;
         if most > 0 && of_database > most {
             self.fail(format!("{of_database} servers are open in database {}, at most {most} may be", pool.0));
         }
-        debug_assert!(matches!(target.mode, PoolMode::Session | PoolMode::Transaction | PoolMode::Statement));
     }
 
     /// A client sends a cancel request. Returns its number.
@@ -325,10 +402,16 @@ impl Checks {
         let words = format!("{} clients, {} servers in use, {} waiting", left.0, left.1, left.2);
         self.at_rest.insert(worker, if left == (0, 0, 0) { String::new() } else { words });
         self.known_clients.extend(snapshot.clients.iter().map(|c| c.id));
-        for server in &snapshot.servers {
-            let holders = snapshot.servers.iter().filter(|s| s.client.is_some() && s.client == server.client).count();
-            if holders > 1 {
-                self.violation.get_or_insert(format!("client {:?} holds {holders} servers", server.client));
+    }
+
+    /// A client holds one server at most, and one that is held has a holder.
+    pub(crate) fn one_server_each(&mut self, snapshot: &Snapshot) {
+        for client in &snapshot.clients {
+            let held: Vec<u64> =
+                snapshot.servers.iter().filter(|s| s.client == Some(client.id)).map(|s| s.id).collect();
+            if held.len() > 1 || client.server != held.first().copied() {
+                let (id, own) = (client.id, client.server);
+                self.fail(format!("client {id} holds server {own:?}, and servers {held:?} are held by it"));
             }
         }
     }

@@ -59,7 +59,7 @@ pub(crate) enum Op {
         handover: Handover,
     },
     Log(Event),
-    Reply(Reply),
+    Reply(CommandId, Reply),
 }
 
 /// Where a connection of a worker stands.
@@ -365,8 +365,8 @@ impl Io for SimIo {
         self.ops.push(Op::Log(event));
     }
 
-    fn reply(&mut self, _id: CommandId, reply: Reply) {
-        self.ops.push(Op::Reply(reply));
+    fn reply(&mut self, id: CommandId, reply: Reply) {
+        self.ops.push(Op::Reply(id, reply));
     }
 
     fn fill_random(&mut self, out: &mut [u8]) {

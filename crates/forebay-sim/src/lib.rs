@@ -12,6 +12,7 @@
 //! | `server` | the fake PostgreSQL |
 //! | `client` | the fake clients, and the oracle of what they must see |
 //! | `check` | the rules |
+//! | `regime` | what the operator's orders have put in force |
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ mod client;
 mod driver;
 mod net;
 mod planting;
+mod regime;
 mod rng;
 mod scenario;
 mod server;

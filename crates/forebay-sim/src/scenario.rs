@@ -11,6 +11,7 @@ use forebay_core::config::{
 use crate::client::actor::Identity;
 use crate::client::program::{self, Step, Tastes};
 use crate::rng::Rng;
+use crate::world::DENIAL_KEPT_US;
 
 /// A database of the scenario, on a fake server of its own.
 #[derive(Clone, Debug)]
@@ -48,13 +49,47 @@ pub(crate) struct Faults {
     pub(crate) reconnect: u64,
     /// KILL of one client.
     pub(crate) kill_client: u64,
+    /// KILL of a database.
+    pub(crate) kill_database: u64,
+    /// RELOAD of a changed configuration.
+    pub(crate) change: u64,
+    /// Shutdown; `None`: never.
+    pub(crate) drain_at: Option<u64>,
+    /// The run ends with a PAUSE that stays.
+    pub(crate) ends_paused: bool,
+    /// Secrets are asked for, and one question in so many is answered wrongly or not at all.
+    pub(crate) bad_answer_one_in: u64,
 }
 
 impl Faults {
     /// Whether nothing but slow readers is in the way.
     pub(crate) fn is_calm(&self) -> bool {
-        self.break_client + self.stall + self.starve + self.pause + self.reload + self.reconnect + self.kill_client == 0
-            && !self.lose_servers()
+        let rates = [
+            self.break_client,
+            self.stall,
+            self.starve,
+            self.pause,
+            self.reload,
+            self.reconnect,
+            self.kill_client,
+            self.kill_database,
+            self.change,
+            self.bad_answer_one_in,
+        ];
+        rates.iter().all(|rate| *rate == 0) && self.drain_at.is_none() && !self.ends_paused && !self.lose_servers()
+    }
+
+    /// Adds orders of the operator and bad answers of Python, in half of those runs alone.
+    fn with_orders(self, luck: &mut Rng, heals_at: u64) -> Faults {
+        if self.is_calm() || luck.one_in(3) {
+            return self;
+        }
+        let rest = if luck.one_in(2) { Faults::default() } else { self };
+        let drain_at = luck.one_in(4).then(|| luck.below(heals_at));
+        let ends_paused = luck.one_in(3);
+        let mut rate = |mean: u64| if luck.one_in(3) { mean } else { 0 };
+        let (kill_database, change, bad_answer_one_in) = (rate(700_000), rate(250_000), rate(3));
+        Faults { kill_database, change, drain_at, ends_paused, bad_answer_one_in, ..rest }
     }
 
     /// Whether a server may be lost while it serves somebody.
@@ -108,7 +143,8 @@ impl Scenario {
         let chunk_max = *rng.pick(&[1, 7, 60, 600, 5000, 5000]);
         let targets: Vec<Target> = (0..rng.between(1, 2)).map(|i| Scenario::target(rng, i)).collect();
         let heals_at = rng.between(1, 4) * SECOND;
-        let faults = Scenario::faults(rng);
+        let mut luck = rng.aside(2);
+        let faults = Scenario::faults(rng).with_orders(&mut luck, heals_at);
         // Where no time is limited, a waiter that is forgotten waits until the deadline of the run.
         let may_time_out = rng.one_in(6);
         let wait = if may_time_out { rng.between(1, 200) * 1000 } else { 0 };
@@ -127,7 +163,10 @@ impl Scenario {
             if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
         let clients = Scenario::clients(rng, &targets, chunk_max, users, method);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
-        let config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
+        let mut config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
+        if faults.bad_answer_one_in > 0 {
+            ask_for_secrets(&mut config, *luck.pick(&[0, 30_000, 60 * SECOND]));
+        }
         // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
         // in a run with faults it may stand still for as long as others are served.
         let overtakes_max = if faults.is_calm() { 10 } else { 10_000 };
@@ -149,12 +188,6 @@ impl Scenario {
             overtakes_max,
             signal_delay_max,
         }
-    }
-
-    /// Whether the database with that name on the server keeps a server for each client.
-    pub(crate) fn is_session_mode(&self, real_name: &str) -> bool {
-        let found = self.targets.iter().find(|t| t.name.replace("db", "real") == real_name);
-        found.is_some_and(|t| t.mode == PoolMode::Session)
     }
 
     fn target(rng: &mut Rng, index: u64) -> Target {
@@ -189,6 +222,7 @@ impl Scenario {
             reload: rate(400_000),
             reconnect: rate(400_000),
             kill_client: rate(500_000),
+            ..Faults::default()
         }
     }
 
@@ -297,6 +331,15 @@ fn secret(rng: &mut Rng) -> (String, Credential) {
         return (verifier.to_secret().expose().to_owned(), Credential::Scram(verifier));
     }
     (PASSWORD.to_owned(), Credential::Plain { password, verifier: Some(verifier) })
+}
+
+/// Nobody is known beforehand: Python is asked, and given up in time.
+fn ask_for_secrets(config: &mut EngineConfig, cache_for: u64) {
+    config.users.clear();
+    config.auth.ask_unknown = true;
+    config.auth.cache_for = cache_for;
+    config.auth.cache_negative_for = DENIAL_KEPT_US;
+    config.limits.login_timeout = 2 * SECOND;
 }
 
 fn engine_config(

@@ -40,6 +40,12 @@ impl Frame {
         }
     }
 
+    /// What an error says, and its hint, which ends with our own code.
+    pub(crate) fn words(&self) -> String {
+        let of = |code| self.field(code).unwrap_or_default();
+        format!("{} {}", of(b'M'), of(b'H'))
+    }
+
     /// For people: type byte and the printable part of the body.
     pub(crate) fn show(&self) -> String {
         let text: String =
@@ -86,6 +92,11 @@ impl Splitter {
         let body = self.held[head + 4..head + length].to_vec();
         self.held.drain(..head + length);
         Ok(Some(Frame { kind, body }))
+    }
+
+    /// The next byte, if it is there.
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.held.first().copied()
     }
 
     /// One raw byte, for the answer to SSLRequest.

@@ -236,7 +236,7 @@ impl Actor {
                 code: frame.field(b'C').unwrap_or_default(),
                 is_fatal: true,
                 is_ours: true,
-                words: frame.field(b'M').unwrap_or_default(),
+                words: frame.words(),
             },
             b'Z' => self.log_in_done(frame),
             _ => Seen::Wrong(format!("{} came during login", frame.show())),

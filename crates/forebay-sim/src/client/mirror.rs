@@ -41,6 +41,8 @@ pub(crate) struct Mirror {
     is_in_doubt: bool,
     /// How many ReadyForQuery have come.
     pub(crate) readies: u64,
+    /// The last of them said that a transaction is open.
+    pub(crate) is_in_transaction: bool,
 }
 
 impl Mirror {
@@ -57,6 +59,7 @@ impl Mirror {
             view: BTreeMap::new(),
             is_in_doubt: false,
             readies: 0,
+            is_in_transaction: false,
         })
     }
 
@@ -172,7 +175,7 @@ impl Mirror {
             code,
             is_fatal: severity != "ERROR",
             is_ours: frame.field(b'R').as_deref() != Some(ROUTINE),
-            words: frame.field(b'M').unwrap_or_default(),
+            words: frame.words(),
         }
     }
 
@@ -192,6 +195,7 @@ impl Mirror {
         }
         self.batch.clear();
         self.readies += 1;
+        self.is_in_transaction = !is_idle;
         let is_last = self.pending.is_empty() && self.expected.is_empty();
         if is_last && !self.is_in_doubt {
             for (name, due) in self.session.settings.report() {

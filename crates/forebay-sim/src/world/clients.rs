@@ -6,6 +6,13 @@ use crate::net::{End, LinkId};
 use crate::wire::Opening;
 use crate::world::{Event, World};
 
+/// Codes of errors of ours, as their hints end with them (`spec/errors.toml`).
+const DRAINING: &str = "(FB802)";
+const REMOVED: &str = "(FB803)";
+const SECRET_UNAVAILABLE: &str = "(FB603)";
+const LOGIN_TIMEOUT: &str = "(FB605)";
+const WRONG_PASSWORD: &str = "(FB601)";
+
 impl World {
     /// A client goes on with its program.
     pub(crate) fn client(&mut self, i: usize) {
@@ -79,6 +86,10 @@ impl World {
     fn client_judges(&mut self, i: usize) {
         while !self.checks.has_failed() {
             let client = &mut self.clients[i];
+            // A refusal may come before the answer, which drivers take for a server too old to know the request.
+            if client.stage == Stage::Asking && client.splitter.first() == Some(b'E') {
+                client.stage = Stage::LoggingIn;
+            }
             let seen = if client.stage == Stage::Asking {
                 match client.splitter.take_byte() {
                     None => return,
@@ -133,7 +144,15 @@ impl World {
             self.clients[i].stage = Stage::Dismissed;
             return self.clients[i].despair();
         }
-        if !self.is_excused(i, code, is_ours, is_login) {
+        if self.is_parting_cut(i, words) {
+            return self.checks.fail(format!("client {i} is in a transaction, and was told: {words}"));
+        }
+        if is_ours && words.contains(DRAINING) && self.checks.regimes.is_draining() {
+            self.clients[i].stage = Stage::Dismissed;
+            return self.clients[i].despair();
+        }
+        let is_answer = is_ours && is_login && self.is_answer_of_python(i, words);
+        if !is_answer && !self.is_excused(i, code, is_ours, is_login) {
             let waits = self.clients[i].mirror.awaited();
             return self.checks.fail(format!("client {i} got {code} without a reason: {words} ({waits})"));
         }
@@ -146,6 +165,28 @@ impl World {
         }
     }
 
+    /// Whether a client is told to go at a time when it may not be: in a transaction whose server is still there.
+    fn is_parting_cut(&self, i: usize, words: &str) -> bool {
+        let is_parting = words.contains(DRAINING) || words.contains(REMOVED);
+        is_parting && self.clients[i].mirror.is_in_transaction && self.clients[i].hit_until <= self.now
+    }
+
+    /// Whether a login was refused because of what Python said, or did not say.
+    fn is_answer_of_python(&self, i: usize, words: &str) -> bool {
+        let who = &self.clients[i].who;
+        let is_doubtful = self.scenario.faults.bad_answer_one_in > 0;
+        is_doubtful
+            && (words.contains(SECRET_UNAVAILABLE)
+                || words.contains(LOGIN_TIMEOUT)
+                || (words.contains(WRONG_PASSWORD) && self.was_denied(&who.database, &who.user)))
+    }
+
+    /// Whether the database of a client is, or may just have been, away.
+    fn is_away(&self, i: usize) -> bool {
+        let target = self.checks.regimes.target(&self.clients[i].who.database);
+        target.is_some_and(|target| self.checks.regimes.was_removed(target))
+    }
+
     fn is_excused(&self, i: usize, code: &str, is_ours: bool, is_login: bool) -> bool {
         let scenario = &self.scenario;
         let is_hit = self.clients[i].hit_until > self.now;
@@ -154,6 +195,8 @@ impl World {
             "53300" => scenario.may_time_out || is_full || scenario.faults.lose_servers(),
             // The pooler's refusal of transaction blocks in statement mode.
             "0A000" => is_ours,
+            "3D000" => is_ours && is_login && self.is_away(i),
+            "57P01" if is_ours && self.is_away(i) => true,
             "57P01" | "08007" | "08006" | "57P03" | "58000" => {
                 is_hit || scenario.faults.kill_client > 0 || (scenario.faults.lose_servers() && (is_login || is_ours))
             }

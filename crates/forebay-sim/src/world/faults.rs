@@ -22,12 +22,17 @@ pub(crate) enum Fault {
     Reload,
     Reconnect,
     KillClient,
+    KillDatabase,
+    Change,
+    Drain,
+    /// PAUSE, to stay.
+    LastPause,
     /// No fault: every worker is asked what it holds.
     Look,
 }
 
 /// How long a client that was hit may still hear of it.
-const ECHO_US: u64 = 20_000_000;
+pub(crate) const ECHO_US: u64 = 20_000_000;
 
 impl World {
     /// Draws when faults happen, up to the time at which all heals.
@@ -45,6 +50,8 @@ impl World {
             (Fault::Reload, f.reload),
             (Fault::Reconnect, f.reconnect),
             (Fault::KillClient, f.kill_client),
+            (Fault::KillDatabase, f.kill_database),
+            (Fault::Change, f.change),
         ];
         for (fault, mean) in kinds.into_iter().filter(|(_, mean)| *mean > 0) {
             let mut at = self.draw(mean * 2);
@@ -52,6 +59,9 @@ impl World {
                 self.schedule(at, Event::Fault(fault));
                 at += 1 + self.draw(mean * 2);
             }
+        }
+        if let Some(at) = f.drain_at {
+            self.schedule(at, Event::Fault(Fault::Drain));
         }
         self.schedule(self.scenario.heals_at, Event::Fault(Fault::Resume));
     }
@@ -96,6 +106,10 @@ impl World {
                 self.order(&Command::Reload(tables));
             }
             Fault::Reconnect => self.order(&Command::Reconnect(None)),
+            Fault::KillDatabase => self.kill_database(),
+            Fault::Change => self.change(),
+            Fault::Drain => self.order(&Command::Drain),
+            Fault::LastPause => self.order(&Command::Pause(None)),
             Fault::Look => self.order(&Command::Snapshot),
             Fault::KillClient => {
                 let id = self.checks.pick_known_client(&mut self.rng);
@@ -181,5 +195,9 @@ impl World {
             }
         }
         debug_assert!(self.clients.iter().all(|c| c.stage == Stage::Done));
+        if let Some(words) = self.unanswered() {
+            return self.checks.fail(words);
+        }
+        self.check_pools();
     }
 }

@@ -5,7 +5,9 @@
 mod clients;
 mod faults;
 mod network;
+mod orders;
 mod processes;
+mod questions;
 mod workers;
 
 use std::cmp::Reverse;
@@ -23,11 +25,14 @@ use crate::check::Checks;
 use crate::client::actor::{Actor, Stage};
 use crate::driver::Handover;
 use crate::net::{Link, LinkId};
+use crate::regime::{Edition, Regimes};
 use crate::rng::Rng;
 use crate::scenario::{Faults, Scenario};
 use crate::server::process::Process;
 use crate::trace::Trace;
 use crate::world::faults::Fault;
+use crate::world::orders::{Unanswered, first_offers};
+pub(crate) use crate::world::questions::DENIAL_KEPT_US;
 use crate::world::workers::Seat;
 
 /// What happens next.
@@ -110,7 +115,12 @@ pub(crate) struct World {
     /// Connections between workers, by link: closed when nobody holds them any more.
     pub(crate) transit: BTreeMap<LinkId, std::sync::Weak<()>>,
     pub(crate) checks: Checks,
-    pub(crate) commands: u64,
+    pub(crate) shared: Arc<Shared>,
+    unanswered: Unanswered,
+    /// Users that Python has said do not exist, and how long that may be heard of.
+    denials: BTreeMap<(String, String), u64>,
+    /// What the operator does, and Python.
+    order_luck: Rng,
     /// Clients talk to servers without a worker between: the simulator's test of itself.
     pub(crate) is_direct: bool,
 }
@@ -145,9 +155,12 @@ impl World {
         });
         let servers =
             scenario.targets.iter().map(|t| Server { is_down: false, processes_max: t.processes_max }).collect();
+        let names = scenario.targets.iter().map(|t| t.name.clone()).collect();
+        let first = Edition { tables: tables.clone(), offers: first_offers(&scenario.config) };
         let mut world = World {
             now: 1_000,
             signal_luck: rng.aside(1),
+            order_luck: rng.aside(2),
             rng,
             trace: Trace::new(options.is_verbose),
             clients: clients.collect::<Result<_, _>>()?,
@@ -159,8 +172,10 @@ impl World {
             seats,
             processes: Vec::new(),
             transit: BTreeMap::new(),
-            checks: Checks::default(),
-            commands: 0,
+            checks: Checks::new(Regimes::new(scenario.workers, names, first)),
+            shared,
+            unanswered: Unanswered::default(),
+            denials: BTreeMap::new(),
             is_direct: options.is_direct,
             scenario,
         };
@@ -210,6 +225,9 @@ impl World {
             if are_done && self.now > self.scenario.heals_at {
                 if rests_at.is_none() {
                     self.checks.at_rest.clear();
+                    if self.scenario.faults.ends_paused {
+                        self.schedule(0, Event::Fault(Fault::LastPause));
+                    }
                     self.schedule(REST_US - 100_000, Event::Fault(Fault::Look));
                 }
                 let at = *rests_at.get_or_insert(self.now + REST_US);

@@ -3,6 +3,7 @@
 use forebay_core::auth::{Account, ClientLogin, Step, salt_password};
 use forebay_core::config::AuthMethod;
 
+use crate::check::Sending;
 use crate::net::{End, LinkId};
 use crate::server::language::{Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
@@ -255,13 +256,14 @@ impl World {
     }
 
     /// What a worker sends to a server: whose is it, and may it be sent at this time?
-    pub(crate) fn check_lease(&mut self, link: LinkId, p: usize, bytes: &[u8]) {
+    pub(crate) fn check_lease(&mut self, worker: usize, link: LinkId, p: usize, bytes: &[u8]) {
         let process = &self.processes[p];
         let is_rest_idle = self.checks.ends_in_copy(link) && process.is_idle_but_for_input();
         let [to, back] = &self.links[link.0].halves;
         let is_quiet = back.is_quiet() && (is_rest_idle || (to.is_quiet() && process.is_clean()));
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
-        self.checks.sent_to_server(link, is_quiet, is_dead, bytes, &self.scenario);
+        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, bytes };
+        self.checks.sent_to_server(&sending, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
             debug_assert!(matches!(self.links[link.0].ends[1], End::Process(_) | End::Gone));

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use forebay_core::auth::salt_password;
-use forebay_core::command::{Command, CommandId, Reply};
+use forebay_core::command::{Command, CommandId, Reply, Snapshot};
 use forebay_core::event::{Event as LogEvent, Field, Level};
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, ClosedBy, Endpoint, Peer, TlsInfo};
-use forebay_core::question::{Answer, Question};
+use forebay_core::question::Answer;
 use forebay_core::stats::WorkerStats;
 use forebay_core::tables::Tables;
 use forebay_core::time::Instant;
@@ -78,6 +77,9 @@ const NEEDFUL: [&str; 6] = [
     "its client left in the middle of a message",
 ];
 
+/// A worker is looked into at the end of one turn in about so many.
+const LOOK_EVERY: u64 = 16;
+
 /// A worker and its driver.
 pub(crate) struct Seat {
     pub(crate) worker: Worker<SimIo>,
@@ -104,6 +106,18 @@ impl Seat {
             starved_until: 0,
             told_at: vec![0; scenario.workers],
         }
+    }
+}
+
+impl Seat {
+    /// What the worker says of itself at this moment.
+    pub(crate) fn look(&mut self) -> Snapshot {
+        self.worker.command(&mut self.io, CommandId(0), Command::Snapshot);
+        let snapshots = std::mem::take(&mut self.io.ops).into_iter().filter_map(|op| match op {
+            Op::Reply(_, Reply::Snapshot(snapshot)) => Some(*snapshot),
+            _ => None,
+        });
+        snapshots.last().unwrap_or_default()
     }
 }
 
@@ -149,6 +163,10 @@ impl World {
         let seat = &mut self.seats[w];
         seat.worker.turn_end(&mut seat.io);
         self.carry_out_ops(w);
+        if self.trace.events().is_multiple_of(LOOK_EVERY) {
+            let snapshot = self.seats[w].look();
+            self.checks.one_server_each(&snapshot);
+        }
         self.drop_abandoned_handovers();
         if !self.seats[w].inbox.is_empty() {
             self.wake_worker(w);
@@ -190,7 +208,11 @@ impl World {
             Input::Detached(conn) => self.deliver_detached(w, conn),
             Input::Answer(id, answer) => seat.worker.answer(&mut seat.io, id, answer),
             Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
-            Input::Command(id, command) => seat.worker.command(&mut seat.io, id, command),
+            Input::Command(id, command) => {
+                seat.worker.command(&mut seat.io, id, command.clone());
+                self.carry_out_ops(w);
+                self.obeyed(w, &command);
+            }
             _ => {}
         }
     }
@@ -234,9 +256,7 @@ impl World {
                     && !self.clients[i].mirror.tags_under_way().is_empty() =>
             {
                 let who = &self.clients[i].who;
-                if let Some(target) = self.scenario.targets.iter().find(|t| t.name == who.database) {
-                    self.checks.demanded(i, w, target, &who.user);
-                }
+                self.checks.demanded(i, w, &who.database, &who.user);
             }
             _ => {}
         }
@@ -333,11 +353,7 @@ impl World {
                 let number = self.seats[w].alarm;
                 self.schedule(at.0.saturating_sub(self.now) + late, Event::Wake(w, number));
             }
-            Op::Ask(id, question) => {
-                let answer = answer(&question);
-                let after = if self.rng.one_in(10) { self.draw(500_000) } else { self.draw(3_000) };
-                self.schedule(after, Event::Answered(w, id, answer));
-            }
+            Op::Ask(id, question) => self.ask(w, id, &question),
             Op::Tell(to, message) => self.tell(w, to, message),
             Op::Detach { conn } => {
                 let after = self.draw(500);
@@ -345,7 +361,7 @@ impl World {
             }
             Op::Adopt { conn, handover } => self.adopt(w, conn, handover),
             Op::Log(event) => self.log(w, &event),
-            Op::Reply(reply) => self.replied(w, reply),
+            Op::Reply(id, reply) => self.answered_order(w, id, reply),
         }
     }
 
@@ -357,7 +373,7 @@ impl World {
             format!("worker {w} → {peer:?}: {}", printable(bytes))
         });
         if let End::Process(p) = self.links[link.0].ends[1 - side] {
-            self.check_lease(link, p, bytes);
+            self.check_lease(w, link, p, bytes);
         }
         let limit =
             self.scenario.config.limits.relay_bytes_max as usize + self.scenario.buffers * self.scenario.buffer_size;
@@ -437,12 +453,6 @@ impl World {
         }
     }
 
-    fn replied(&mut self, w: usize, reply: Reply) {
-        if let Reply::Snapshot(snapshot) = reply {
-            self.checks.snapshot(w, &snapshot);
-        }
-    }
-
     /// A client knocks at a worker.
     pub(crate) fn knock(&mut self, end: End) -> LinkId {
         if self.is_direct {
@@ -458,25 +468,6 @@ impl World {
         let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), 40_000 + (link.0 % 20_000) as u16);
         self.input(w, Input::Accepted(conn, peer));
         link
-    }
-
-    /// Gives an order to every worker.
-    pub(crate) fn order(&mut self, command: &Command) {
-        for w in 0..self.seats.len() {
-            self.commands += 1;
-            let (id, after) = (CommandId(self.commands), self.rng.below(2_000));
-            self.schedule(after, Event::Ordered(w, id, command.clone()));
-        }
-    }
-}
-
-fn answer(question: &Question) -> Answer {
-    match question {
-        Question::Secret { .. } => Answer::Secret(None),
-        Question::Console { .. } => Answer::Failed("no console here".into()),
-        Question::SaltPassword { password, salt, iterations } => {
-            Answer::SaltedPassword(salt_password(password, salt, *iterations))
-        }
     }
 }
 

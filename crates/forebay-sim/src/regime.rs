@@ -1,0 +1,160 @@
+//! What the operator's orders have put in force, worker by worker, and what they forbid from then on.
+//!
+//! An order reaches each worker at a time of its own. What a worker may do is judged by the orders that it has been
+//! given; what all of them share, such as a limit, by the largest that any of them had in force a moment ago.
+
+use std::sync::Arc;
+
+use forebay_core::command::Command;
+use forebay_core::config::PoolMode;
+use forebay_core::tables::Tables;
+
+/// The database of one target, as one configuration has it; absent: it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) mode: PoolMode,
+    pub(crate) pool_size: u32,
+}
+
+/// A configuration.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    pub(crate) tables: Arc<Tables>,
+    /// By target.
+    pub(crate) offers: Vec<Option<Offer>>,
+}
+
+/// What one worker has been told.
+#[derive(Debug)]
+struct Told {
+    edition: usize,
+    /// By target.
+    is_paused: Vec<bool>,
+    drains_since: Option<u64>,
+}
+
+/// Of all workers.
+#[derive(Debug)]
+pub(crate) struct Regimes {
+    names: Vec<String>,
+    editions: Vec<Edition>,
+    workers: Vec<Told>,
+    /// Sizes that were in force until a time, by target.
+    past: Vec<Vec<(u64, u32)>>,
+}
+
+/// A server that is opened took its permit at most so long ago.
+const OPENING_US: u64 = 2_000_000;
+
+/// A worker that drains looks once a second at which clients have ended their transaction.
+const PARTING_US: u64 = 2_000_000;
+
+impl Regimes {
+    /// All workers start with the first edition; `names` are the targets'.
+    pub(crate) fn new(workers: usize, names: Vec<String>, first: Edition) -> Regimes {
+        let told = || Told { edition: 0, is_paused: vec![false; names.len()], drains_since: None };
+        Regimes {
+            workers: (0..workers).map(|_| told()).collect(),
+            past: vec![Vec::new(); names.len()],
+            names,
+            editions: vec![first],
+        }
+    }
+
+    /// The newest configuration, whoever has been told of it.
+    pub(crate) fn newest(&self) -> &Edition {
+        self.editions.last().expect("there is a first edition")
+    }
+
+    /// A configuration that is about to be ordered.
+    pub(crate) fn add(&mut self, edition: Edition) {
+        self.editions.push(edition);
+    }
+
+    /// A worker has been given an order.
+    pub(crate) fn told(&mut self, worker: usize, command: &Command, now: u64) {
+        let names = &self.names;
+        let told = &mut self.workers[worker];
+        let mut set = |database: Option<&str>, is_paused| {
+            for (slot, name) in told.is_paused.iter_mut().zip(names) {
+                if database.is_none_or(|d| d == name) {
+                    *slot = is_paused;
+                }
+            }
+        };
+        match command {
+            Command::Pause(database) => set(database.as_deref(), true),
+            Command::Kill(database) => set(Some(database), true),
+            Command::Resume(database) => set(database.as_deref(), false),
+            Command::Drain => told.drains_since = Some(now),
+            Command::Reload(tables) => {
+                let found = self.editions.iter().rposition(|e| Arc::ptr_eq(&e.tables, tables));
+                let before = std::mem::replace(&mut told.edition, found.expect("a reload brings a known edition"));
+                for (target, past) in self.past.iter_mut().enumerate() {
+                    past.extend(self.editions[before].offers[target].map(|offer| (now, offer.pool_size)));
+                }
+            }
+            Command::KillClient(_) | Command::Reconnect(_) | Command::Snapshot => {}
+        }
+    }
+
+    /// Whether a worker may give a server of the target to somebody; `Err` says why not.
+    pub(crate) fn may_lease(&self, worker: usize, target: usize) -> Result<(), &'static str> {
+        let told = &self.workers[worker];
+        if told.is_paused[target] {
+            return Err("is paused");
+        }
+        if self.editions[told.edition].offers[target].is_none() {
+            return Err("is removed");
+        }
+        Ok(())
+    }
+
+    /// Whether a client may begin a transaction on a worker: not where all should have left.
+    pub(crate) fn may_begin(&self, worker: usize, now: u64) -> bool {
+        self.workers[worker].drains_since.is_none_or(|since| now < since + PARTING_US)
+    }
+
+    /// The largest size of the target's pools that a server may have been opened by.
+    pub(crate) fn size_max(&self, target: usize, now: u64) -> u32 {
+        let present = self.workers.iter().filter_map(|told| self.editions[told.edition].offers[target]);
+        let past = self.past[target].iter().filter(|(until, _)| until + OPENING_US > now).map(|(_, size)| *size);
+        present.map(|offer| offer.pool_size).chain(past).max().unwrap_or(0)
+    }
+
+    /// The most servers that a pool of the target may have when nobody has used it for a while.
+    ///
+    /// A pool made smaller opens none above its size; those that it has leave by their age, or unused.
+    pub(crate) fn size_at_rest(&self, target: usize) -> u32 {
+        let is_there = self.newest().offers[target].is_some();
+        let sizes = self.editions.iter().filter_map(|edition| edition.offers[target]).map(|offer| offer.pool_size);
+        sizes.filter(|_| is_there).max().unwrap_or(0)
+    }
+
+    /// Whether the target has been in session mode in every configuration, or in any.
+    pub(crate) fn session_mode(&self, target: usize) -> (bool, bool) {
+        let mut of_editions =
+            self.editions.iter().filter_map(|e| e.offers[target]).map(|o| o.mode == PoolMode::Session);
+        (of_editions.clone().all(|is_session| is_session), of_editions.any(|is_session| is_session))
+    }
+
+    /// Whether some configuration is without the target.
+    pub(crate) fn was_removed(&self, target: usize) -> bool {
+        self.editions.iter().any(|edition| edition.offers[target].is_none())
+    }
+
+    /// Whether any worker has been told to drain.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.workers.iter().any(|told| told.drains_since.is_some())
+    }
+
+    /// The target with that name, as clients ask for it.
+    pub(crate) fn target(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|n| n == name)
+    }
+
+    /// The target with that name on its server.
+    pub(crate) fn target_on_server(&self, real_name: &str) -> Option<usize> {
+        self.names.iter().position(|n| n.replace("db", "real") == real_name)
+    }
+}
