@@ -149,6 +149,19 @@ def test_a_shared_statement_reads_literals_as_its_client_does(shared: Forebay) -
             assert run(eu, "day") == [["2024-03-02"]]
 
 
+def test_a_time_written_as_a_literal_is_that_of_each_clients_own_parse(shared: Forebay) -> None:
+    """PostgreSQL reads 'now' when it parses: shared, a client would be told when another one prepared the same text."""
+    text = "select timestamptz 'now' >= $1"
+    with shared.target.wire() as first, shared.target.wire() as second:
+        first.ask(parse("s", text), parse("", text), sync())
+        later = first.value("select clock_timestamp()").encode()
+        for _ in range(3):
+            second.ask(close("S", "s"), parse("s", text), sync())
+            assert run(second, "s", later) == [["t"]]
+            frames = second.ask(parse("", text), bind(values=[later]), execute(), sync())
+            assert [row(frame) for frame in frames if frame.tag == "D"] == [["t"]]
+
+
 def test_a_query_within_a_pipeline_harms_nobody_else(shared: Forebay) -> None:
     """PostgreSQL 18 refuses what follows a Query in an unsynced pipeline (XX000): its server must serve no one else."""
     with shared.target.wire() as odd, shared.target.wire() as other:

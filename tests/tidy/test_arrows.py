@@ -17,7 +17,8 @@ CRATES = {
     "forebay-spec": set(),
     "forebay-pgwire": {"forebay-spec"},
     "forebay-config": {"forebay-spec"},
-    "forebay-core": {"forebay-pgwire", "forebay-spec"},
+    "forebay-sql": set(),
+    "forebay-core": {"forebay-pgwire", "forebay-sql", "forebay-spec"},
     "forebay-runtime": {"forebay-core", "forebay-pgwire", "forebay-spec"},
     "forebay-sim": {"forebay-core", "forebay-pgwire", "forebay-spec"},
     "forebay-py": {"forebay-runtime", "forebay-core", "forebay-config", "forebay-pgwire", "forebay-spec"},
@@ -37,7 +38,7 @@ PACKAGES = {
 IMPURE = ("std::net", "std::thread", "Instant::now", "SystemTime::now", "std::env", "std::fs")
 # Files that no build which serves contains.
 AWAY_FROM_THE_LOOP = {"tests", "traces", "fuzz_entry", "planted"}
-PURE_CRATES = ("forebay-core", "forebay-pgwire", "forebay-spec")
+PURE_CRATES = ("forebay-core", "forebay-pgwire", "forebay-spec", "forebay-sql")
 
 
 @cache

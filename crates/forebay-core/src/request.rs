@@ -11,7 +11,9 @@ use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
+use forebay_sql::lexer::Backslash;
 
+use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -262,7 +264,8 @@ impl Forwarding<'_> {
         let environment = self.client.wanted.environment();
         let nothing = Arc::default();
         let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { environment };
-        let content = Content { text: parse.query, types: parse.types.as_bytes(), environment };
+        let backslash = backslash(&self.server.reported);
+        let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, backslash };
         let is_named = !parse.name.is_empty();
         let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
         match self.server.statements.find(&statement, segment) {
@@ -420,6 +423,14 @@ impl Forwarding<'_> {
         let change = self.change(target.name, None, segment);
         self.server.expect.push_back(Expect::Answer { tag: reply::CLOSE_COMPLETE, change });
         Ok(at.head.bytes as usize)
+    }
+}
+
+/// What a backslash means in the strings of a session with these reported values.
+fn backslash(reported: &Image) -> Backslash {
+    match reported.get("standard_conforming_strings") {
+        Some(value) if &**value == "off" => Backslash::Escape,
+        _ => Backslash::Plain,
     }
 }
 

@@ -6,6 +6,8 @@ pub mod held;
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use forebay_sql::clock::has_clock_literal;
+use forebay_sql::lexer::Backslash;
 pub use held::{ClientStatements, Lookup, Presence, ServerStatements};
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -160,6 +162,13 @@ impl Registry {
         table.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
+
+    /// A statement with a name of its own, that nobody else is given.
+    fn private(&self, key: StatementKey) -> Arc<Statement> {
+        let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        table.last_id += 1;
+        Arc::new(Statement::new(key, table.last_id))
+    }
 }
 
 /// Texts met once: slots of a direct-mapped table, a hash each. A false hit only names a statement early.
@@ -174,6 +183,8 @@ pub struct Content<'a> {
     pub types: &'a [u8],
     /// What of the client's parameters can change its meaning.
     pub environment: &'a Arc<str>,
+    /// What a backslash means in its strings.
+    pub backslash: Backslash,
 }
 
 impl Content<'_> {
@@ -221,11 +232,13 @@ impl StatementCache {
         self.bytes_max = bytes_max;
     }
 
-    /// The shared statement of this content.
+    /// The shared statement of this content; one of its own for each call where sharing would hand on the time at which
+    /// another client's was parsed.
     pub fn share(&mut self, content: Content<'_>) -> Arc<Statement> {
         let hash = content.hash();
         match self.held.get(&hash) {
             Some(statement) if content.is_of(statement) => statement.clone(),
+            _ if has_clock_literal(content.text, content.backslash) => self.registry.private(content.key()),
             found => {
                 let is_free = found.is_none();
                 self.add(content.key(), hash, is_free)
@@ -256,7 +269,7 @@ impl StatementCache {
             _ => {}
         }
         let slot = &mut self.seen[(hash >> 32) as usize % SEEN_SLOTS];
-        if *slot == hash {
+        if *slot == hash && !has_clock_literal(content.text, content.backslash) {
             return self.share(content);
         }
         *slot = hash;
@@ -269,7 +282,12 @@ mod tests {
     use super::*;
 
     fn share(cache: &mut StatementCache, text: &str, types: &[u8], environment: &str) -> Arc<Statement> {
-        cache.share(Content { text: text.as_bytes(), types, environment: &environment.into() })
+        cache.share(Content {
+            text: text.as_bytes(),
+            types,
+            environment: &environment.into(),
+            backslash: Backslash::Plain,
+        })
     }
 
     fn cache() -> StatementCache {
@@ -291,9 +309,25 @@ mod tests {
     #[test]
     fn an_unnamed_text_is_shared_from_its_second_sight_on() {
         let mut cache = cache();
-        let content = Content { text: b"select 2", types: &[], environment: &"".into() };
+        let content = Content { text: b"select 2", types: &[], environment: &"".into(), backslash: Backslash::Plain };
         assert!(!cache.share_if_seen(content).is_shared());
         assert!(cache.share_if_seen(content).is_shared());
+    }
+
+    /// Shared, it would tell one client the time at which another's was parsed.
+    #[test]
+    fn a_text_that_names_the_time_of_its_parse_is_shared_with_nobody() {
+        let mut cache = cache();
+        let text = "select timestamptz 'now'";
+        let a = share(&mut cache, text, &[], "");
+        let b = share(&mut cache, text, &[], "");
+        assert!(a.is_shared() && b.is_shared(), "each has a name on servers");
+        assert_ne!(a.name(), b.name());
+        let content =
+            Content { text: text.as_bytes(), types: &[], environment: &"".into(), backslash: Backslash::Plain };
+        for _ in 0..3 {
+            assert!(!cache.share_if_seen(content).is_shared());
+        }
     }
 
     #[test]

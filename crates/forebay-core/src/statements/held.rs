@@ -283,11 +283,13 @@ impl ServerStatements {
 
 #[cfg(test)]
 mod tests {
+    use forebay_sql::lexer::Backslash;
+
     use super::*;
     use crate::statements::{Content, StatementCache};
 
     fn share(cache: &mut StatementCache, text: &str) -> Arc<Statement> {
-        cache.share(Content { text: text.as_bytes(), types: &[], environment: &"".into() })
+        cache.share(Content { text: text.as_bytes(), types: &[], environment: &"".into(), backslash: Backslash::Plain })
     }
 
     fn cache() -> StatementCache {

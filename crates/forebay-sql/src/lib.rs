@@ -1,0 +1,14 @@
+//! What a statement says, from its text alone: no connection, no catalogue, no state.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`lexer`] | PostgreSQL's tokens, in one pass and without allocation |
+//! | [`clock`] | whether a text holds a literal that PostgreSQL turns into the time of its Parse |
+//!
+//! Any bytes are a text: what PostgreSQL would refuse becomes [`lexer::Kind::Broken`], never a panic.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod lexer;
+#[cfg(test)]
+mod properties;
