@@ -49,6 +49,7 @@ struct Tap {
 /// A server is given to a client, as its first message shows.
 struct Lease {
     client: u32,
+    session: u64,
     barred: Option<&'static str>,
 }
 
@@ -214,7 +215,7 @@ impl Checks {
             }
             let is_kept = is_session_kept && is_owner && tap.session == session;
             if tap.is_free && !is_kept {
-                leases.push((Lease { client: tag.client, barred: tap.barred }, tap.owner, tap.session));
+                leases.push((Lease { client: tag.client, session, barred: tap.barred }, tap.owner, tap.session));
             }
             if tap.is_free {
                 (tap.owner, tap.session) = (Some(tag.client), session);
@@ -234,7 +235,7 @@ impl Checks {
 
     /// A server is given to a client, after `last`, who had it in that session.
     fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, lease: &Lease, last: Option<(u32, u64)>) {
-        let Lease { client, barred } = *lease;
+        let Lease { client, session, barred } = *lease;
         let is_of_session = target.is_some_and(|target| self.regimes.session_mode(target).0);
         if let Some((owner, of)) = last.filter(|(owner, _)| *owner != client)
             && is_of_session
@@ -244,7 +245,7 @@ impl Checks {
                 .fail(format!("in session mode, client {owner} is there, but its server serves client {client}"));
         }
         let worker = sending.worker;
-        if let Some(why) = barred {
+        if let Some(why) = barred.filter(|_| !self.regimes.held(worker, session)) {
             return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
         }
         if !self.regimes.may_begin(worker, sending.at) {

@@ -3,6 +3,7 @@
 //! An order reaches each worker at a time of its own. What a worker may do is judged by the orders that it has been
 //! given; what all of them share, such as a limit, by the largest that any of them had in force a moment ago.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use forebay_core::command::Command;
@@ -31,6 +32,8 @@ struct Told {
     /// By target.
     is_paused: Vec<bool>,
     drains_since: Option<u64>,
+    /// Sessions that had a server when the last order came. A lease may have begun without a word to the server.
+    holders: BTreeSet<u64>,
 }
 
 /// Of all workers.
@@ -52,7 +55,8 @@ const PARTING_US: u64 = 2_000_000;
 impl Regimes {
     /// All workers start with the first edition; `names` are the targets'.
     pub(crate) fn new(workers: usize, names: Vec<String>, first: Edition) -> Regimes {
-        let told = || Told { edition: 0, is_paused: vec![false; names.len()], drains_since: None };
+        let told =
+            || Told { edition: 0, is_paused: vec![false; names.len()], drains_since: None, holders: BTreeSet::new() };
         Regimes {
             workers: (0..workers).map(|_| told()).collect(),
             past: vec![Vec::new(); names.len()],
@@ -108,6 +112,16 @@ impl Regimes {
             return Err("is removed");
         }
         Ok(())
+    }
+
+    /// These sessions have a server when an order has been given.
+    pub(crate) fn holds(&mut self, worker: usize, sessions: BTreeSet<u64>) {
+        self.workers[worker].holders = sessions;
+    }
+
+    /// Whether a session had its server before the last order came; it has been seen with it once, then.
+    pub(crate) fn held(&mut self, worker: usize, session: u64) -> bool {
+        self.workers[worker].holders.remove(&session)
     }
 
     /// Whether a client may begin a transaction on a worker: not where all should have left.

@@ -168,7 +168,8 @@ impl World {
     /// Whether a client is told to go at a time when it may not be: in a transaction whose server is still there.
     fn is_parting_cut(&self, i: usize, words: &str) -> bool {
         let is_parting = words.contains(DRAINING) || words.contains(REMOVED);
-        is_parting && self.clients[i].mirror.is_in_transaction && self.clients[i].hit_until <= self.now
+        let is_in_session = self.clients[i].stage == Stage::Ready;
+        is_parting && is_in_session && self.clients[i].mirror.is_in_transaction && self.clients[i].hit_until <= self.now
     }
 
     /// Whether a login was refused because of what Python said, or did not say.

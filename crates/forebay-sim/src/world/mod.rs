@@ -226,7 +226,7 @@ impl World {
                 if rests_at.is_none() {
                     self.checks.at_rest.clear();
                     if self.scenario.faults.ends_paused {
-                        self.schedule(0, Event::Fault(Fault::LastPause));
+                        self.schedule(REST_US / 8, Event::Fault(Fault::LastPause));
                     }
                     self.schedule(REST_US - 100_000, Event::Fault(Fault::Look));
                 }

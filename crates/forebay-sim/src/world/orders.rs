@@ -20,6 +20,7 @@ use crate::net::{End, LinkId};
 use crate::regime::{Edition, Offer};
 use crate::rng::Rng;
 use crate::world::faults::{ECHO_US, Fault};
+use crate::world::workers::session_at;
 use crate::world::{Event, World};
 
 /// Orders given and not answered.
@@ -81,7 +82,14 @@ impl World {
 
     /// A worker has dealt with an order.
     pub(crate) fn obeyed(&mut self, w: usize, command: &Command) {
-        self.checks.regimes.told(w, command, self.now);
+        self.trace.say(self.now, || format!("worker {w} has been ordered {}", name(command)));
+        let clients = self.seats[w].look().clients.into_iter().filter(|client| client.server.is_some());
+        self.checks.regimes.holds(w, clients.map(|client| session_at(client.port)).collect());
+        if let Command::Resume(_) = command {
+            // A PAUSE that is not done by then may be answered, or not.
+            let of = self.unanswered.orders.values_mut().filter(|(at, command)| *at == w && is_pause(command));
+            of.for_each(|(_, command)| *command = Command::Resume(None));
+        }
         if let Command::Kill(database) = command {
             self.hit_clients_of(database);
             let is_of = |i: &usize| *self.clients[*i].who.database == **database;
@@ -155,7 +163,7 @@ impl World {
 
     /// An order that nobody has answered although all is over.
     pub(crate) fn unanswered(&self) -> Option<String> {
-        let (w, command) = self.unanswered.orders.values().next()?;
+        let (w, command) = self.unanswered.orders.values().find(|(_, c)| !matches!(c, Command::Resume(_)))?;
         Some(format!("worker {w} has never answered {}", name(command)))
     }
 
@@ -197,12 +205,16 @@ fn changed(luck: &mut Rng, offer: Option<Offer>, first: &Option<Offer>) -> Optio
     let Some(Offer { mode, pool_size }) = offer else { return *first };
     match luck.below(6) {
         0 => None,
-        1 => Some(Offer {
-            mode: *luck.pick(&[PoolMode::Transaction, PoolMode::Session, PoolMode::Statement]),
-            pool_size,
-        }),
+        // Servers of both share statements. Those of session mode do not: its clients' statements would be lost.
+        1 if mode != PoolMode::Session => {
+            Some(Offer { mode: *luck.pick(&[PoolMode::Transaction, PoolMode::Statement]), pool_size })
+        }
         _ => Some(Offer { mode, pool_size: luck.between(1, 5) as u32 }),
     }
+}
+
+fn is_pause(command: &Command) -> bool {
+    matches!(command, Command::Pause(_))
 }
 
 fn name(command: &Command) -> &'static str {

@@ -77,6 +77,9 @@ const NEEDFUL: [&str; 6] = [
     "its client left in the middle of a message",
 ];
 
+/// Port of the first client.
+const PORT: u16 = 40_000;
+
 /// A worker is looked into at the end of one turn in about so many.
 const LOOK_EVERY: u64 = 16;
 
@@ -209,6 +212,7 @@ impl World {
             Input::Answer(id, answer) => seat.worker.answer(&mut seat.io, id, answer),
             Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
             Input::Command(id, command) => {
+                self.checks.regimes.told(w, &command, self.now);
                 seat.worker.command(&mut seat.io, id, command.clone());
                 self.carry_out_ops(w);
                 self.obeyed(w, &command);
@@ -465,10 +469,15 @@ impl World {
         let link = self.link([end, End::Gone]);
         let conn = self.seats[w].io.open(Some(link));
         self.links[link.0].ends[1] = End::Worker(w, conn);
-        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), 40_000 + (link.0 % 20_000) as u16);
+        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), PORT + (link.0 % 20_000) as u16);
         self.input(w, Input::Accepted(conn, peer));
         link
     }
+}
+
+/// The session of the client that comes from this port.
+pub(crate) fn session_at(port: u16) -> u64 {
+    u64::from(port - PORT)
 }
 
 fn printable(bytes: &[u8]) -> String {
