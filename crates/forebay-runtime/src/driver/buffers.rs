@@ -5,11 +5,12 @@
 //! queued piece of a send holds one, the driver holds one while an input runs. This file is the only place
 //! that turns an id into an address.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::io;
 use std::ptr::NonNull;
 
 use forebay_core::ids::BufId;
+
+use super::memory::{Mapping, allocate, free};
 
 /// Bytes of a page that short sends of core share.
 const PAGE_BYTES: u32 = 8 * 1024;
@@ -18,44 +19,6 @@ const SPARE_PAGES_MAX: usize = 64;
 /// Smallest and largest copy made for a slow reader in one piece, unless the bytes at hand are more.
 const BACKLOG_BYTES_MIN: u32 = 1024;
 const BACKLOG_BYTES_MAX: u32 = 64 * 1024;
-
-/// Memory mapped from the system: page-aligned, zeroed, untouched pages cost nothing.
-pub(crate) struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a mapping belongs to the process, not to a thread.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    pub(crate) fn new(len: usize) -> io::Result<Mapping> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // A child that forks must not share pages that the kernel writes to behind our back.
-        // SAFETY: the range was just mapped.
-        unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) };
-        let start = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
-        Ok(Mapping { start, len })
-    }
-
-    pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset < self.len);
-        // SAFETY: within the mapping, as asserted.
-        unsafe { self.start.add(offset) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` and unmapped once. Users of its addresses are dropped before it.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
@@ -168,16 +131,23 @@ impl Buffers {
         }
     }
 
-    /// Marks `id` as filled with `len` bytes and lends it to core. The driver's own reference comes on top:
-    /// it ends with [`Buffers::drop_ref`] after the input.
-    pub(crate) fn lend(&mut self, id: u32, len: u32) -> BufId {
+    /// Marks `id` as filled with `len` bytes and lends it to core. The driver's own reference comes on top: it ends
+    /// with [`Buffers::drop_ref`] after the input, and with it the use of the bytes.
+    ///
+    /// # Safety
+    /// The caller keeps its reference for as long as it uses the slice: memory is neither offered to the kernel nor
+    /// freed nor written to while one is held.
+    #[inline]
+    pub(crate) unsafe fn lend<'a>(&mut self, id: u32, len: u32) -> (BufId, &'a [u8]) {
         let entry = &mut self.entries[id as usize];
         assert!(!entry.is_lent && entry.kind != Kind::Vacant && len <= entry.capacity);
         entry.is_lent = true;
         entry.used = len;
         entry.refs += 2;
         entry.lending = entry.lending.wrapping_add(1 << INDEX_BITS);
-        BufId(entry.lending | id)
+        // SAFETY: what was received is initialized, and within the capacity, as asserted; see above for the lifetime.
+        let bytes = unsafe { std::slice::from_raw_parts(entry.memory.as_ptr(), len as usize) };
+        (BufId(entry.lending | id), bytes)
     }
 
     /// Core gives a buffer back. One that it does not hold, any more, changes nothing.
@@ -256,17 +226,6 @@ impl Buffers {
         assert!(entry.refs > 0 && start <= end && end <= entry.used);
         // SAFETY: `start` lies within the entry's memory, as `used` never exceeds `capacity`.
         unsafe { entry.memory.as_ptr().add(start as usize) }
-    }
-
-    /// The bytes of a received buffer, for the time of one input.
-    ///
-    /// # Safety
-    /// The caller holds a reference of its own for as long as it uses the slice: memory is neither offered to
-    /// the kernel nor freed nor written to while one is held.
-    pub(crate) unsafe fn received<'a>(&self, id: u32, len: u32) -> &'a [u8] {
-        let at = self.range(id, 0, len);
-        // SAFETY: `range` checked the bounds; what was received is initialized; see above for the lifetime.
-        unsafe { std::slice::from_raw_parts(at, len as usize) }
     }
 
     /// The whole memory of a buffer that only the driver uses at the moment, to fill it or decrypt in it.
@@ -381,12 +340,14 @@ impl Buffers {
 
     /// After an input: whoever still holds the scratch buffer gets a copy under the same id, and the scratch
     /// memory is free for the next read. Returns the id to read into.
+    #[inline]
     pub(crate) fn retire_scratch(&mut self, id: u32) -> u32 {
+        if self.entries[id as usize].refs == 0 { id } else { self.part_with_scratch(id) }
+    }
+
+    fn part_with_scratch(&mut self, id: u32) -> u32 {
         let entry = &mut self.entries[id as usize];
         assert!(entry.kind == Kind::Scratch);
-        if entry.refs == 0 {
-            return id;
-        }
         let (memory, capacity, used) = (entry.memory, entry.capacity, entry.used);
         let copy = allocate(used);
         // SAFETY: both are at least `used` bytes long, initialized, and apart from each other.
@@ -442,23 +403,6 @@ fn size_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("core sends less than 4 GB in one slice")
 }
 
-fn layout(capacity: u32) -> Layout {
-    Layout::from_size_align(capacity.max(1) as usize, 16).expect("4 GB at most, alignment a power of two")
-}
-
-fn allocate(capacity: u32) -> NonNull<u8> {
-    let layout = layout(capacity);
-    // SAFETY: the layout's size is not zero.
-    let memory = unsafe { alloc(layout) };
-    let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-    memory
-}
-
-fn free(memory: NonNull<u8>, capacity: u32) {
-    // SAFETY: `memory` came from `allocate` with this capacity, and its entry is gone.
-    unsafe { dealloc(memory.as_ptr(), layout(capacity)) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,7 +414,8 @@ mod tests {
         let (id, _, _) = buffers.next_to_provide().expect("a fresh buffer");
         let id = u32::from(id);
         buffers.take_provided(id);
-        let lent = buffers.lend(id, 10);
+        // SAFETY: the bytes are not used.
+        let (lent, _) = unsafe { buffers.lend(id, 10) };
         buffers.add_ref(id);
         buffers.release(lent);
         buffers.release(lent);
@@ -485,13 +430,14 @@ mod tests {
     fn a_held_scratch_buffer_keeps_its_bytes_under_its_id() {
         let mut buffers = Buffers::scratch(64).expect("memory");
         buffers.memory(0)[..5].copy_from_slice(b"hello");
-        let lent = buffers.lend(0, 5);
+        // SAFETY: the bytes are not used.
+        let (lent, _) = unsafe { buffers.lend(0, 5) };
         buffers.drop_ref(0);
         let next = buffers.retire_scratch(0);
         assert_ne!(next, 0);
         buffers.memory(next)[..5].copy_from_slice(b"other");
-        // SAFETY: core's reference is still held.
-        assert_eq!(unsafe { buffers.received(0, 5) }, b"hello");
+        // SAFETY: core's reference is still held, and `range` checks the bounds.
+        assert_eq!(unsafe { std::slice::from_raw_parts(buffers.range(0, 0, 5), 5) }, b"hello");
         buffers.release(lent);
         assert_eq!(buffers.retire_scratch(next), next);
     }

@@ -65,11 +65,15 @@ impl Epoll {
     }
 
     fn flush(&mut self, table: &mut Table) {
+        if table.dirty.is_empty() {
+            return;
+        }
         let mut dirty = std::mem::take(&mut table.dirty);
-        for slot in dirty.drain(..) {
+        for &slot in &dirty {
             table.conn(slot).clear(Flags::DIRTY);
             self.write(table, slot);
         }
+        dirty.clear();
         table.dirty = dirty;
     }
 
@@ -82,14 +86,14 @@ impl Epoll {
             if conn.queued == 0 || conn.fd < 0 || conn.is_any(Flags::BLOCKED.and(Flags::DEAD).and(Flags::CONNECTING)) {
                 break;
             }
-            let (written, wanted) = self.write_once(table, slot);
+            let count = conn.queued.min(PIECES_PER_WRITE);
+            let (written, wanted) = self.write_once(table, slot, count);
             match written {
+                Ok(written) if written == wanted => plain += table.advance_whole(slot, count),
                 Ok(written) => {
                     plain += table.advance(slot, written);
-                    if written < wanted {
-                        table.conn(slot).set(Flags::BLOCKED);
-                        table.unpin(slot);
-                    }
+                    table.conn(slot).set(Flags::BLOCKED);
+                    table.unpin(slot);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -104,8 +108,8 @@ impl Epoll {
                 },
             }
         }
-        let is_written = table.conn(slot).queued == 0 && errno.is_none() && table.conn(slot).fd >= 0;
-        if plain > 0 || is_written {
+        let conn = &table.conns[slot as usize];
+        if plain > 0 || (conn.queued == 0 && conn.fd >= 0 && errno.is_none()) {
             self.report(table, slot, Completion::Sent { slot, plain });
         }
         if let Some(errno) = errno {
@@ -113,27 +117,30 @@ impl Epoll {
         }
     }
 
-    fn write_once(&mut self, table: &Table, slot: u32) -> (io::Result<usize>, usize) {
+    /// Writes the first `count` pieces; returns also how many bytes they are.
+    fn write_once(&mut self, table: &Table, slot: u32, count: u32) -> (io::Result<usize>, usize) {
         let fd = table.conns[slot as usize].fd;
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        if count == 1 {
+            let piece = table.first_piece(slot);
+            let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
+            // SAFETY: `range` checked the bounds, and the piece holds the bytes.
+            let written = unsafe { libc::send(fd, bytes.cast(), piece.len as usize, flags) };
+            return (result(written), piece.len as usize);
+        }
         self.vectors.clear();
         let mut wanted = 0;
-        for piece in table.pieces(slot, PIECES_PER_WRITE) {
+        for piece in table.pieces(slot, count) {
             let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
             self.vectors.push(libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: piece.len as usize });
             wanted += piece.len as usize;
         }
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let written = if let [only] = self.vectors[..] {
-            // SAFETY: the vector describes bytes that a piece holds.
-            unsafe { libc::send(fd, only.iov_base, only.iov_len, flags) }
-        } else {
-            // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
-            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-            header.msg_iov = self.vectors.as_mut_ptr();
-            header.msg_iovlen = self.vectors.len() as _;
-            // SAFETY: the vectors live over the call and describe bytes that pieces hold.
-            unsafe { libc::sendmsg(fd, &raw const header, flags) }
-        };
+        // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = self.vectors.as_mut_ptr();
+        header.msg_iovlen = self.vectors.len() as _;
+        // SAFETY: the vectors live over the call and describe bytes that pieces hold.
+        let written = unsafe { libc::sendmsg(fd, &raw const header, flags) };
         (result(written), wanted)
     }
 
@@ -391,6 +398,7 @@ impl Backend for Epoll {
         }
     }
 
+    #[inline(always)]
     fn next(&mut self, table: &mut Table) -> Option<Completion> {
         self.flush(table);
         self.scratch = table.buffers.retire_scratch(self.scratch);
@@ -410,6 +418,11 @@ impl Backend for Epoll {
         if std::mem::take(&mut self.is_woken) {
             return Some(Completion::Woken);
         }
-        self.accept_next().or_else(|| self.read_next(table))
+        if !self.accepting.is_empty()
+            && let Some(accepted) = self.accept_next()
+        {
+            return Some(accepted);
+        }
+        self.read_next(table)
     }
 }

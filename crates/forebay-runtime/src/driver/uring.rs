@@ -141,7 +141,45 @@ impl Uring {
         }
     }
 
+    /// A completion of anything but a receive.
+    #[inline(never)]
+    fn on_rarer(&mut self, table: &mut Table, what: u64, result: i32, flags: u32) -> Option<Completion> {
+        let slot = what as u32;
+        match what >> 56 {
+            ACCEPT => self.on_accepted(slot as u16, result, flags),
+            WAKE => {
+                self.arm_bell();
+                Some(Completion::Woken)
+            }
+            IGNORE => None,
+            operation => {
+                // The slot is not reused before its last completion; a mismatch is a bug, not a late event.
+                assert_eq!(what, name(operation, table, slot), "a completion for an earlier connection");
+                match operation {
+                    SEND => self.on_sent(table, slot, usize::try_from(result).map_err(|_| -result)),
+                    SEAT => self.on_seated(table, slot, result),
+                    _ => self.on_connected(table, slot, result),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn on_received(&mut self, table: &mut Table, slot: u32, result: i32, flags: u32) -> Option<Completion> {
+        match cqueue::buffer_select(flags) {
+            Some(buf) if result > 0 && cqueue::more(flags) && !table.conn(slot).is(Flags::DEAD) => {
+                let buf = u32::from(buf);
+                self.offer.taken();
+                table.buffers.take_provided(buf);
+                Some(Completion::Received { slot, buf, len: result as u32 })
+            }
+            _ => self.on_receive_ended(table, slot, result, flags),
+        }
+    }
+
+    /// Bytes after which no more come, an end, an error, or anything on a dead connection.
+    #[inline(never)]
+    fn on_receive_ended(&mut self, table: &mut Table, slot: u32, result: i32, flags: u32) -> Option<Completion> {
         let is_last = !cqueue::more(flags);
         let buf = cqueue::buffer_select(flags).map(u32::from);
         if let Some(buf) = buf {
@@ -317,10 +355,11 @@ impl Backend for Uring {
 
     fn wait(&mut self, table: &mut Table, timeout: Duration) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut table.dirty);
-        for slot in dirty.drain(..) {
+        for &slot in &dirty {
             table.conn(slot).clear(Flags::DIRTY);
             self.send(table, slot);
         }
+        dirty.clear();
         table.dirty = dirty;
         if self.at < self.batch.len() {
             return Ok(());
@@ -344,6 +383,7 @@ impl Backend for Uring {
         Ok(())
     }
 
+    #[inline(always)]
     fn next(&mut self, table: &mut Table) -> Option<Completion> {
         // First: an answer that is in the batch came after what it answers was sent.
         while let Some(slot) = self.settled.pop() {
@@ -355,24 +395,12 @@ impl Backend for Uring {
         while let Some(entry) = self.batch.get(self.at) {
             let (what, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             self.at += 1;
-            let slot = what as u32;
-            let completion = match what >> 56 {
-                ACCEPT => self.on_accepted(slot as u16, result, flags),
-                WAKE => {
-                    self.arm_bell();
-                    Some(Completion::Woken)
-                }
-                IGNORE => None,
-                operation => {
-                    // The slot is not reused before its last completion; a mismatch is a bug, not a late event.
-                    assert_eq!(what, name(operation, table, slot), "a completion for an earlier connection");
-                    match operation {
-                        RECEIVE => self.on_received(table, slot, result, flags),
-                        SEND => self.on_sent(table, slot, usize::try_from(result).map_err(|_| -result)),
-                        SEAT => self.on_seated(table, slot, result),
-                        _ => self.on_connected(table, slot, result),
-                    }
-                }
+            let completion = if what >> 56 == RECEIVE {
+                let slot = what as u32;
+                assert_eq!(what, name(RECEIVE, table, slot), "a completion for an earlier connection");
+                self.on_received(table, slot, result, flags)
+            } else {
+                self.on_rarer(table, what, result, flags)
             };
             if completion.is_some() {
                 return completion;

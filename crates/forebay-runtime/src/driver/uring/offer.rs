@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::driver::buffers::{Buffers, Mapping};
+use crate::driver::buffers::Buffers;
+use crate::driver::memory::Mapping;
 
 /// Buffers offered at first; doubled when they run out. Few, so that they stay in the cache.
 const OFFERED_FIRST: u32 = 128;
