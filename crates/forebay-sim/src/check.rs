@@ -38,19 +38,14 @@ struct Tap {
     /// Messages of a new client may come.
     is_free: bool,
     is_closed: bool,
-    /// Why no client may be given the server, as of the first byte sent since it was at rest.
-    barred: Option<&'static str>,
-    /// The last whole message to it was a query of the pooler's own.
-    follows_own: bool,
-    /// The Sync of what was sent is still to come.
-    is_pipeline_open: bool,
 }
 
 /// A server is given to a client, as its first message shows.
 struct Lease {
     client: u32,
     session: u64,
-    barred: Option<&'static str>,
+    /// Whom the server served before, and in which session.
+    last: Option<(u32, u64)>,
 }
 
 /// Bytes that a worker sends to a server.
@@ -154,6 +149,13 @@ impl Checks {
         self.taps.get(&link).and_then(|tap| tap.owner)
     }
 
+    /// Whether the server serves that client, in the session that it is in.
+    pub(crate) fn serves(&self, link: LinkId, client: usize) -> bool {
+        let session = self.sessions.get(&(client as u32)).copied();
+        let of = self.taps.get(&link).filter(|tap| !tap.is_closed && !tap.is_free);
+        of.is_some_and(|tap| tap.owner == Some(client as u32) && Some(tap.session) == session)
+    }
+
     pub(crate) fn take_new_leases(&mut self) -> Vec<(LinkId, u32)> {
         std::mem::take(&mut self.new_leases)
     }
@@ -174,19 +176,10 @@ impl Checks {
             ends_in_copy: false,
             is_free: true,
             is_closed: false,
-            barred: None,
-            follows_own: true,
-            is_pipeline_open: false,
         });
         let target = tap.pool.as_ref().and_then(|(database, _)| self.regimes.target_on_server(database));
-        let is_rested = sending.is_quiet || sending.is_dead;
-        // A lease may begin with a query of the pooler's own, which sets the client's parameters, and goes on to a Sync.
         let is_session_kept = target.is_some_and(|target| self.regimes.session_mode(target).1);
-        let is_lent = if tap.follows_own { tap.barred.is_none() } else { tap.is_pipeline_open || is_session_kept };
-        if is_rested && tap.splitter.is_empty() && !is_lent {
-            tap.barred = target.and_then(|target| self.regimes.may_lease(sending.worker, target).err());
-        }
-        tap.is_free |= is_rested;
+        tap.is_free |= sending.is_quiet || sending.is_dead;
         tap.splitter.push(sending.bytes);
         let (mut opened, mut served, mut leases) = (None, BTreeSet::new(), Vec::new());
         loop {
@@ -200,10 +193,7 @@ impl Checks {
                 continue;
             }
             tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
-            let tag = Tag::all_in(&frame.body).first().copied();
-            tap.is_pipeline_open = matches!(frame.kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
-            tap.follows_own = frame.kind == b'Q' && tag.is_none();
-            let Some(tag) = tag else { continue };
+            let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
             served.insert(tag.client);
             // What a client that has left sent before is still of its last session.
             let is_owner = tap.owner == Some(tag.client);
@@ -215,7 +205,8 @@ impl Checks {
             }
             let is_kept = is_session_kept && is_owner && tap.session == session;
             if tap.is_free && !is_kept {
-                leases.push((Lease { client: tag.client, session, barred: tap.barred }, tap.owner, tap.session));
+                let last = tap.owner.map(|owner| (owner, tap.session));
+                leases.push(Lease { client: tag.client, session, last });
             }
             if tap.is_free {
                 (tap.owner, tap.session) = (Some(tag.client), session);
@@ -225,17 +216,17 @@ impl Checks {
         if let Some(pool) = opened {
             self.check_limits(&pool, scenario, sending.at);
         }
-        for (lease, owner, session) in leases {
-            self.leased(sending, target, &lease, owner.map(|owner| (owner, session)));
+        for lease in leases {
+            self.leased(sending, target, &lease);
         }
         for client in served {
             self.is_served(client, scenario);
         }
     }
 
-    /// A server is given to a client, after `last`, who had it in that session.
-    fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, lease: &Lease, last: Option<(u32, u64)>) {
-        let Lease { client, session, barred } = *lease;
+    /// A server is given to a client.
+    fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, lease: &Lease) {
+        let Lease { client, session, last } = *lease;
         let is_of_session = target.is_some_and(|target| self.regimes.session_mode(target).0);
         if let Some((owner, of)) = last.filter(|(owner, _)| *owner != client)
             && is_of_session
@@ -245,6 +236,7 @@ impl Checks {
                 .fail(format!("in session mode, client {owner} is there, but its server serves client {client}"));
         }
         let worker = sending.worker;
+        let barred = target.and_then(|target| self.regimes.may_lease(worker, target).err());
         if let Some(why) = barred.filter(|_| !self.regimes.held(worker, session)) {
             return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
         }

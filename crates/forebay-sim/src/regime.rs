@@ -172,3 +172,37 @@ impl Regimes {
         self.names.iter().position(|n| n.replace("db", "real") == real_name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use crate::scenario::Scenario;
+
+    fn edition(offer: Option<Offer>) -> Edition {
+        let config = Scenario::draw(&mut Rng::new(1)).config;
+        let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("what a seed draws is sound");
+        Edition { tables: Arc::new(tables), offers: vec![offer] }
+    }
+
+    /// A worker accused of what it could not know yet would make every reload a finding.
+    #[test]
+    fn a_worker_is_judged_by_what_it_has_been_told() {
+        let offer = |pool_size| Some(Offer { mode: PoolMode::Transaction, pool_size });
+        let mut regimes = Regimes::new(2, vec!["db0".into()], edition(offer(4)));
+        let (smaller, removed) = (edition(offer(2)), edition(None));
+        let orders = [&smaller, &removed].map(|edition| Command::Reload(edition.tables.clone()));
+        regimes.add(smaller);
+        regimes.add(removed);
+        regimes.told(0, &orders[0], 10);
+        assert_eq!(regimes.size_max(0, OPENING_US), 4, "the other worker still has the larger size");
+        regimes.told(1, &orders[1], 20);
+        assert_eq!(regimes.size_max(0, OPENING_US), 4, "a server may be on its way");
+        assert_eq!(regimes.size_max(0, 2 * OPENING_US), 2);
+        assert!(regimes.may_lease(0, 0).is_ok() && regimes.may_lease(1, 0).is_err());
+        regimes.told(0, &Command::Kill("db0".into()), 30);
+        assert_eq!(regimes.may_lease(0, 0), Err("is paused"));
+        regimes.told(0, &Command::Resume(None), 40);
+        assert!(regimes.may_lease(0, 0).is_ok());
+    }
+}

@@ -7,7 +7,7 @@ use crate::wire::Opening;
 use crate::world::{Event, World};
 
 /// Codes of errors of ours, as their hints end with them (`spec/errors.toml`).
-const DRAINING: &str = "(FB802)";
+pub(crate) const DRAINING: &str = "(FB802)";
 const REMOVED: &str = "(FB803)";
 const SECRET_UNAVAILABLE: &str = "(FB603)";
 const LOGIN_TIMEOUT: &str = "(FB605)";

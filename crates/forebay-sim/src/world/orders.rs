@@ -19,6 +19,7 @@ use crate::client::actor::Stage;
 use crate::net::{End, LinkId};
 use crate::regime::{Edition, Offer};
 use crate::rng::Rng;
+use crate::world::clients::DRAINING;
 use crate::world::faults::{ECHO_US, Fault};
 use crate::world::workers::session_at;
 use crate::world::{Event, World};
@@ -96,6 +97,20 @@ impl World {
             let left = self.clients_of(w).into_iter().find(is_of);
             if let Some(i) = left {
                 self.checks.fail(format!("client {i} is still there after KILL {database}"));
+            }
+        }
+    }
+
+    /// A worker sends something to a client: not that it has to go, while its server is at work for it.
+    pub(crate) fn check_parting(&mut self, i: usize, bytes: &[u8]) {
+        let is_parting = |window: &[u8]| window == DRAINING.as_bytes();
+        if !self.checks.regimes.is_draining() || !bytes.windows(DRAINING.len()).any(is_parting) {
+            return;
+        }
+        for (p, process) in self.processes.iter().enumerate().filter(|(_, process)| !process.is_dead) {
+            let is_lost = self.links[process.link.0].is_reset;
+            if self.checks.serves(process.link, i) && !is_lost && !self.is_quiet(process.link, p) {
+                return self.checks.fail(format!("client {i} is told to go while link {} serves it", process.link.0));
             }
         }
     }

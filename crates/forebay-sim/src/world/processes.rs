@@ -255,12 +255,17 @@ impl World {
         }
     }
 
-    /// What a worker sends to a server: whose is it, and may it be sent at this time?
-    pub(crate) fn check_lease(&mut self, worker: usize, link: LinkId, p: usize, bytes: &[u8]) {
+    /// Whether all replies to what was sent to a process have reached its worker, and its session is at rest.
+    pub(crate) fn is_quiet(&self, link: LinkId, p: usize) -> bool {
         let process = &self.processes[p];
         let is_rest_idle = self.checks.ends_in_copy(link) && process.is_idle_but_for_input();
         let [to, back] = &self.links[link.0].halves;
-        let is_quiet = back.is_quiet() && (is_rest_idle || (to.is_quiet() && process.is_clean()));
+        back.is_quiet() && (is_rest_idle || (to.is_quiet() && process.is_clean()))
+    }
+
+    /// What a worker sends to a server: whose is it, and may it be sent at this time?
+    pub(crate) fn check_lease(&mut self, worker: usize, link: LinkId, p: usize, bytes: &[u8]) {
+        let is_quiet = self.is_quiet(link, p);
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
         let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, bytes };
         self.checks.sent_to_server(&sending, &self.scenario);

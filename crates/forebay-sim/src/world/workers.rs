@@ -376,8 +376,10 @@ impl World {
             let peer = self.links[link.0].ends[1 - side];
             format!("worker {w} → {peer:?}: {}", printable(bytes))
         });
-        if let End::Process(p) = self.links[link.0].ends[1 - side] {
-            self.check_lease(w, link, p, bytes);
+        match self.links[link.0].ends[1 - side] {
+            End::Process(p) => self.check_lease(w, link, p, bytes),
+            End::Client(i) => self.check_parting(i, bytes),
+            _ => {}
         }
         let limit =
             self.scenario.config.limits.relay_bytes_max as usize + self.scenario.buffers * self.scenario.buffer_size;
