@@ -1,7 +1,7 @@
 //! Threads, sockets, io_uring, epoll, TLS: the only crate with I/O.
 //!
 //! [`Engine`] is what users of the crate call. A worker thread runs `forebay_core::worker::Worker` over a
-//! [`driver`]; it is the driver that reads, writes, listens and connects, and nothing here decides what to do
+//! `driver`; it is the driver that reads, writes, listens and connects, and nothing here decides what to do
 //! with what it reads. Next to the workers there are a thread that serves metrics, two that resolve names and one
 //! that derives salted passwords; what Python has to know or to answer waits in the [`Outbox`].
 

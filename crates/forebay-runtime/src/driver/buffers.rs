@@ -14,6 +14,9 @@ use super::memory::{Mapping, allocate, free};
 
 /// Bytes of a page that short sends of core share.
 const PAGE_BYTES: u32 = 8 * 1024;
+/// Each provided buffer begins this much further on in its page than the one before. Else the first bytes of all of
+/// them, mostly the only ones that are filled, would compete for the same few places of the processor's caches.
+const CACHE_LINE: usize = 64;
 /// Empty pages kept for the next send.
 const SPARE_PAGES_MAX: usize = 64;
 /// Smallest and largest copy made for a slow reader in one piece, unless the bytes at hand are more.
@@ -83,9 +86,10 @@ unsafe impl Send for Buffers {}
 impl Buffers {
     /// Buffers for a driver whose kernel picks one of `count` for each receive.
     pub(crate) fn provided(count: u32, size: u32) -> io::Result<Buffers> {
-        let slab = Mapping::new(count as usize * size as usize)?;
+        let stride = size as usize + CACHE_LINE;
+        let slab = Mapping::new(count as usize * stride)?;
         let entry = |i: u32| Entry {
-            memory: slab.at(i as usize * size as usize),
+            memory: slab.at(i as usize * stride),
             capacity: size,
             used: 0,
             refs: 0,

@@ -3,6 +3,9 @@
 //! Receives are multishot and land in buffers that the kernel picks; sends of a turn are merged into one
 //! operation a connection and tried without waiting first, so that an operation which waits for a slow reader
 //! exists only where there is one. Everything of a turn is submitted with the wait that ends it.
+//!
+//! [`sends`] is writing, [`places`] the sockets that the kernel knows without their descriptors, [`offer`] the buffers
+//! that it may fill, [`ring`] what a kernel must offer for all this.
 
 mod offer;
 mod places;

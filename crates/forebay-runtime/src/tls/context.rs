@@ -30,6 +30,12 @@ pub struct TlsError {
     pub cause: String,
 }
 
+impl TlsError {
+    fn new(table: &str, name: &str, path: &str, cause: String) -> TlsError {
+        TlsError { setting: format!("{table}.{name}"), path: path.to_owned(), cause }
+    }
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} \"{}\": {}", self.setting, self.path, self.cause)
@@ -45,7 +51,8 @@ pub(crate) struct Accepting {
     pub(crate) certificate_hash: Arc<[u8]>,
 }
 
-/// All of it.
+/// All of it; by default, no TLS at all.
+#[derive(Default)]
 pub(crate) struct Contexts {
     pub(crate) accepting: Option<Accepting>,
     /// By the index that core uses; `None` where TLS is disabled.
@@ -71,11 +78,7 @@ impl Contexts {
 }
 
 fn load_accepting(tls: &ListenTls, provider: &Arc<CryptoProvider>) -> Result<Accepting, TlsError> {
-    let error = |name: &str, path: &str, cause: String| TlsError {
-        setting: format!("listen.tls.{name}"),
-        path: path.to_owned(),
-        cause,
-    };
+    let error = |name: &str, path: &str, cause: String| TlsError::new("listen.tls", name, path, cause);
     let chain = read_certificates(&tls.certificate).map_err(|c| error("certificate", &tls.certificate, c))?;
     let key = read_key(&tls.key).map_err(|c| error("key", &tls.key, c))?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -103,10 +106,8 @@ fn load_accepting(tls: &ListenTls, provider: &Arc<CryptoProvider>) -> Result<Acc
 }
 
 fn load_connecting(tls: &ServerTls, setting: &str, provider: &Arc<CryptoProvider>) -> Result<ClientConfig, TlsError> {
-    let error = |name: &str, path: &Option<String>, cause: String| TlsError {
-        setting: format!("{setting}.{name}"),
-        path: path.clone().unwrap_or_default(),
-        cause,
+    let error = |name: &str, path: &Option<String>, cause: String| {
+        TlsError::new(setting, name, path.as_deref().unwrap_or_default(), cause)
     };
     let ca = match &tls.ca {
         None => None,

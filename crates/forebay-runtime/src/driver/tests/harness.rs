@@ -258,7 +258,7 @@ pub(super) struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { workers: 1, buffers: 64, tls: Contexts { accepting: None, connecting: Vec::new() } }
+        Setup { workers: 1, buffers: 64, tls: Contexts::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::driver::buffers::Buffers;
 use crate::driver::memory::Mapping;
 
 /// Buffers offered at first; doubled when they run out. Few, so that they stay in the cache.
-const OFFERED_FIRST: u32 = 128;
+const OFFERED_FIRST: u32 = 32;
 
 /// The ring through which buffers are offered to the kernel.
 pub(super) struct Offer {

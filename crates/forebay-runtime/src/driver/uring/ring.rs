@@ -4,10 +4,10 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
-/// Operations that may be queued before they must be submitted.
-const SUBMISSIONS: u32 = 2048;
-/// Completions that the kernel keeps without the slow path for more.
-const COMPLETIONS: u32 = 16 * 1024;
+/// Operations that may be queued before they must be submitted, and completions that the kernel keeps without the slow
+/// path for more. Few: each ring is gone through from end to end again and again, and competes for the caches.
+const SUBMISSIONS: u32 = 256;
+const COMPLETIONS: u32 = 4 * 1024;
 
 /// A ring for the calling thread.
 pub(super) fn build() -> io::Result<IoUring> {
