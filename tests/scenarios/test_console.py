@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, asked, configuration
 from tests.harness.postgres import PASSWORD, Postgres
 from tests.harness.target import Target
-from tests.harness.wire import Frame, bind, execute, parse, query, row, sync
+from tests.harness.wire import Frame, Gone, bind, execute, parse, query, row, sync
 
 SHOWS = ("pools", "clients", "servers", "databases", "stats", "config", "version", "help", "lists", "users", "state")
 
@@ -171,6 +172,21 @@ def test_a_drain_lets_transactions_end(moment: str, start: Start, server: Postgr
         assert forebay.process is not None
         assert forebay.process.wait(timeout=10) == 0
         forebay.process = None
+
+
+def test_a_drain_waits_for_no_further_request(start: Start, server: Postgres, variant: Variant) -> None:
+    """A client that sends one request after the other is never idle: it is let go when the one under way is answered."""
+    forebay = start(configuration(server, variant))
+    answered = 0
+    with forebay.target.wire() as wire, contextlib.suppress(OSError, Gone):
+        wire.send(query("select pg_sleep(0.5)"))
+        forebay.send_signal(signal.SIGTERM)
+        until(lambda: forebay.events("stopping"), within_s=5, what="it drains")
+        while answered < 20:
+            wire.ready()
+            answered += 1
+            wire.send(query("select pg_sleep(0.1)"))
+    assert answered == 1
 
 
 def test_metrics_are_served(shared: Forebay) -> None:

@@ -176,9 +176,6 @@ def test_a_query_within_a_pipeline_harms_nobody_else(shared: Forebay) -> None:
         assert other.value("select 'unharmed'") == "unharmed"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core takes the server's unnamed statement for gone when a Parse or Close of it is skipped"
-)
 @pytest.mark.parametrize("skipped", ["parse", "close"])
 def test_an_unnamed_statement_is_nobody_elses_after_an_error(shared: Forebay, skipped: str) -> None:
     """What follows an error in a pipeline is not carried out: the statement of before is still on the server."""

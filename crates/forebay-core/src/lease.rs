@@ -99,7 +99,7 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         server.own_error = None;
         server.expect.push_back(Expect::Own(own));
-        server.statements.clear_unnamed();
+        server.statements.forget_unnamed();
         if !matches!(server.state, ServerState::Cleaning) {
             server.enter(ServerState::Busy, now);
         }
@@ -205,6 +205,8 @@ impl<I: Io> Worker<I> {
             let client = &self.clients[client_key];
             if !client.carry.is_empty() || client.is_paused {
                 self.ready.push_back(client_key);
+            } else if self.is_draining {
+                self.refuse_and_close(io, client_key, errors::draining());
             }
         } else {
             self.arm_client(client_key);

@@ -195,7 +195,11 @@ impl Relaying<'_> {
         let Some(Expect::Close { evicted, relay }) = self.pop(|e| matches!(e, Expect::Close { .. })) else {
             return (Verdict::Drop, Some(Next::Violation("CloseComplete that nothing asked for")));
         };
-        evicted.iter().for_each(|s| self.server.statements.is_gone(s));
+        match evicted {
+            Some(statement) => self.server.statements.is_gone(&statement),
+            None if !relay => self.server.unnamed_is_dropped(),
+            None => {}
+        }
         (Verdict::relay_if(relay), None)
     }
 
@@ -232,7 +236,11 @@ impl Relaying<'_> {
         self.server.status = status;
         self.server.late = None;
         self.server.is_copying = false;
-        match self.server.expect.pop_front() {
+        let ended = self.server.expect.pop_front();
+        if let Some(Expect::Query { .. } | Expect::Own(_)) = ended {
+            self.server.unnamed_is_dropped();
+        }
+        match ended {
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) => {
                 // Marks behind the request that this ends: nothing will answer them.
                 while matches!(self.server.expect.front(), Some(Expect::CopyEnd)) {

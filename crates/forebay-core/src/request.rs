@@ -231,7 +231,7 @@ impl Forwarding<'_> {
             // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
             self.server.is_close_needed = true;
         }
-        self.server.statements.clear_unnamed();
+        self.server.statements.forget_unnamed();
         if let Some(names) = &mut self.client.statements {
             names.clear_unnamed();
         }
@@ -394,10 +394,10 @@ impl Forwarding<'_> {
 
     /// The server says that it does not exist, in its own words.
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
-        if name.is_empty() && self.server.statements.has_unnamed() {
+        if name.is_empty() && self.server.statements.may_have_unnamed() {
             // Another client's unnamed statement must not answer to this one.
             write::close(self.batch.owned(), Target::STATEMENT, b"");
-            self.server.statements.clear_unnamed();
+            self.server.statements.forget_unnamed();
             self.server.expect.push_back(Expect::Close { evicted: None, relay: false });
         }
         if name.starts_with(OUR_PREFIX) {

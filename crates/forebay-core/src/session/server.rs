@@ -219,6 +219,17 @@ impl Server {
         self.expect.iter().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))
     }
 
+    /// The server has carried out what drops its unnamed statement.
+    pub fn unnamed_is_dropped(&mut self) {
+        let is_unnamed = |e: &Expect| match e {
+            Expect::Parse { statement, .. } => statement.as_ref().is_none_or(|s| !s.is_shared()),
+            _ => false,
+        };
+        if !self.expect.iter().any(is_unnamed) {
+            self.statements.unnamed_is_gone();
+        }
+    }
+
     /// Undoes what messages that the server skips would have changed, newest first, and forgets them: all
     /// up to the next Sync. Returns whether that Sync has been sent.
     pub fn skip_to_sync(&mut self, mut undo: impl FnMut(crate::session::expect::Change)) -> bool {

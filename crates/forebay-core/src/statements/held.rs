@@ -147,7 +147,10 @@ impl ClientStatements {
 #[derive(Default)]
 pub struct ServerStatements {
     named: FxHashMap<u64, ServerEntry>,
+    /// What the unnamed statement is, where that is certain.
     unnamed: Option<Arc<Statement>>,
+    /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
+    may_have_unnamed: bool,
     clock: u64,
 }
 
@@ -230,6 +233,7 @@ impl ServerStatements {
             self.change(statement, true, segment);
         } else {
             self.unnamed = Some(statement.clone());
+            self.may_have_unnamed = true;
         }
     }
 
@@ -254,17 +258,23 @@ impl ServerStatements {
         }
     }
 
-    /// The unnamed statement is gone (a simple query drops it).
-    pub fn clear_unnamed(&mut self) {
+    /// Something is on its way that drops the unnamed statement: a Query, or a Close of it.
+    pub fn forget_unnamed(&mut self) {
         self.unnamed = None;
     }
 
-    /// Whether an unnamed statement that we know of is there.
-    pub fn has_unnamed(&self) -> bool {
-        self.unnamed.is_some()
+    /// The server has answered what drops the unnamed statement, and owes no answer to a Parse of another.
+    pub fn unnamed_is_gone(&mut self) {
+        self.unnamed = None;
+        self.may_have_unnamed = false;
     }
 
-    /// Everything is gone (DEALLOCATE ALL, DISCARD ALL).
+    /// Whether there may be an unnamed statement.
+    pub fn may_have_unnamed(&self) -> bool {
+        self.may_have_unnamed
+    }
+
+    /// All named ones are gone (DEALLOCATE ALL, DISCARD ALL).
     pub fn clear(&mut self) {
         self.named.clear();
         self.unnamed = None;
