@@ -245,19 +245,22 @@ impl<I: Io> Worker<I> {
                 }
                 self.logged_in(io, key, &proof);
             }
-            Step::Refused(refusal) => {
-                self.stats.logins_refused.add(1);
-                let client = &self.clients[key];
-                let fields = vec![
-                    ("client", Field::Number(client.id)),
-                    ("user", client.user.clone().into()),
-                    ("database", client.database.clone().into()),
-                    ("reason", refusal.reason.into()),
-                ];
-                self.log_code(io, Level::Warn, "login_refused", Some(refusal.report.code), fields);
-                self.refuse_and_close(io, key, refusal.report);
-            }
+            Step::Refused(refusal) => self.refuse_login(io, key, refusal.report, refusal.reason.into()),
         }
+    }
+
+    /// Tells a client, and the log, why it is not let in.
+    fn refuse_login(&mut self, io: &mut I, key: ClientKey, report: Report, reason: Field) {
+        self.stats.logins_refused.add(1);
+        let client = &self.clients[key];
+        let fields = vec![
+            ("client", Field::Number(client.id)),
+            ("user", client.user.clone().into()),
+            ("database", client.database.clone().into()),
+            ("reason", reason),
+        ];
+        self.log_code(io, Level::Warn, "login_refused", Some(report.code), fields);
+        self.refuse_and_close(io, key, report);
     }
 
     /// Python, or the side thread, has answered.
@@ -279,8 +282,8 @@ impl<I: Io> Worker<I> {
                 self.proof_step(io, key, step);
             }
             (ClientState::Secret, Answer::Failed(cause)) => {
-                let report = errors::secret_unavailable(client.user.clone(), cause);
-                self.refuse_and_close(io, key, report);
+                let report = errors::secret_unavailable(client.user.clone(), cause.clone());
+                self.refuse_login(io, key, report, cause.into());
             }
             (ClientState::Console, answer) => self.console_answered(io, key, answer),
             _ => {}
@@ -300,7 +303,7 @@ impl<I: Io> Worker<I> {
         // A password that Python told serves every server; the client's proof against it only one with the same salt.
         let known = client.login.as_ref().and_then(|l| l.server_secret.clone());
         let Some(id) = self.find_pool(&database, &user) else {
-            return self.refuse_and_close(io, key, errors::unknown_database(database));
+            return self.refuse_login(io, key, errors::unknown_database(database), "unknown database".into());
         };
         let mut out = Vec::new();
         write::authentication_ok(&mut out);

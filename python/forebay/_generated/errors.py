@@ -201,7 +201,7 @@ def server_login_failed(*, user: object, database: object, endpoint: object, rep
         severity="ERROR",
         message=f"the server refused the login of user \"{user}\" to database \"{database}\"",
         detail=f"Server {endpoint} said: {reply}",
-        hint="Check the user's secret, the server's pg_hba.conf and its max_connections. (FB411)",
+        hint="Check the user's secret, the database's name on the server, its pg_hba.conf and its max_connections. (FB411)",
     )
 
 
@@ -561,7 +561,7 @@ def console_refused(*, command: object, cause: object) -> ConsoleError:
         severity="ERROR",
         message=f"{command} was refused: {cause}",
         detail=None,
-        hint="SHOW HELP tells what each command does. (FB905)",
+        hint="Put right what it says and try again; SHOW HELP tells what each command does. (FB905)",
     )
 
 

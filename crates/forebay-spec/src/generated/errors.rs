@@ -221,7 +221,10 @@ pub fn server_login_failed(
         sqlstate: "08004",
         message: format!("the server refused the login of user \"{user}\" to database \"{database}\""),
         detail: Some(format!("Server {endpoint} said: {reply}")),
-        hint: Some(String::from("Check the user's secret, the server's pg_hba.conf and its max_connections. (FB411)")),
+        hint: Some(String::from(
+            "Check the user's secret, the database's name on the server, its pg_hba.conf and its max_connections. \
+             (FB411)",
+        )),
     }
 }
 
@@ -612,7 +615,9 @@ pub fn console_refused(command: impl Display, cause: impl Display) -> Report {
         sqlstate: "55000",
         message: format!("{command} was refused: {cause}"),
         detail: None,
-        hint: Some(String::from("SHOW HELP tells what each command does. (FB905)")),
+        hint: Some(String::from(
+            "Put right what it says and try again; SHOW HELP tells what each command does. (FB905)",
+        )),
     }
 }
 
