@@ -140,6 +140,15 @@ def test_it_stands_before_an_existing_database(state: Path, server: Postgres) ->
         assert running.interrupt() == 0
 
 
+def test_a_login_that_the_server_refuses_is_told_before_the_first_client(state: Path, server: Postgres) -> None:
+    """A wrong password in the DSN; the server answers, so that forebay starts."""
+    dsn = f"postgresql://scram_user:mistyped@{server.target.host}:{server.target.port}/app?sslmode=disable"
+    with up(state, "--server", dsn) as running:
+        until(lambda: "server_open_failed" in running.text, within_s=10, what="it is told")
+        assert "28P01" in running.text
+        assert "mistyped" not in running.text
+
+
 def test_a_database_that_cant_be_reached_is_told_at_once(state: Path) -> None:
     """Exit code 3, so that a script can wait and try again."""
     with socket.socket() as closed:

@@ -22,7 +22,8 @@ REACH_TIMEOUT_S: Final = 5.0
 class Front:
     """What stands behind forebay, and who may use it.
 
-    title: what to say about it. dbname: the name on the server.
+    title: what to say about it. dbname: the name on the server. is_tried_at_start: a server is opened at once, so that
+    a login that is refused is told before the first client comes.
     """
 
     title: str
@@ -32,11 +33,14 @@ class Front:
     role: str
     password_file: Path
     tls: Mapping[str, str] = field(default_factory=dict)
+    is_tried_at_start: bool = False
 
     def toml(self, *, port: int, metrics_port: int) -> str:
         """A forebay.toml. A JSON text is a TOML one as well, so that is how values are quoted."""
         endpoints = json.dumps(list(self.endpoints))
         tls = [f"tls.{key} = {json.dumps(value)}" for key, value in self.tls.items()]
+        # A pool is opened before its first client only where its user is fixed. There is no other user here anyway.
+        tried = [f"user = {json.dumps(self.role)}", "min_pool_size = 1"] if self.is_tried_at_start else []
         lines = [
             "[listen]",
             'address = "127.0.0.1"',
@@ -49,6 +53,7 @@ class Front:
             f"[databases.{json.dumps(self.database)}]",
             f"dbname = {json.dumps(self.dbname)}",
             f"endpoints = {endpoints}",
+            *tried,
             '[databases."*"]',
             f"endpoints = {endpoints}",
             f"[users.{json.dumps(self.role)}]",
@@ -97,7 +102,7 @@ def front_of_dsn(dsn: Dsn, state: State) -> Front:
     # A name of the console's own can't be asked for through forebay.
     database = f"{dsn.dbname}_db" if dsn.dbname in ("forebay", "pgbouncer") else dsn.dbname
     title = f"before {dsn.endpoints[0]}, database {dsn.dbname}"
-    return Front(title, dsn.endpoints, database, dsn.dbname, dsn.user, password_file, dsn.tls)
+    return Front(title, dsn.endpoints, database, dsn.dbname, dsn.user, password_file, dsn.tls, is_tried_at_start=True)
 
 
 def _unreachable(endpoint: str) -> str | None:
