@@ -240,7 +240,7 @@ impl Checks {
         if let Some(why) = barred.filter(|_| !self.regimes.held(worker, session)) {
             return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
         }
-        if !self.regimes.may_begin(worker, sending.at) {
+        if !self.regimes.may_begin(worker, session) {
             return self.fail(format!("client {client} begins another transaction on worker {worker}, which drains"));
         }
         if last.is_none_or(|(owner, _)| owner != client) {

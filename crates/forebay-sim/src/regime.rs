@@ -3,7 +3,7 @@
 //! An order reaches each worker at a time of its own. What a worker may do is judged by the orders that it has been
 //! given; what all of them share, such as a limit, by the largest that any of them had in force a moment ago.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use forebay_core::command::Command;
@@ -31,7 +31,9 @@ struct Told {
     edition: usize,
     /// By target.
     is_paused: Vec<bool>,
-    drains_since: Option<u64>,
+    is_draining: bool,
+    /// How many leases each session may still begin while the worker drains.
+    leases_left: BTreeMap<u64, u64>,
     /// Sessions that had a server when the last order came. A lease may have begun without a word to the server.
     holders: BTreeSet<u64>,
 }
@@ -49,14 +51,19 @@ pub(crate) struct Regimes {
 /// A server that is opened took its permit at most so long ago.
 const OPENING_US: u64 = 2_000_000;
 
-/// A worker that drains looks once a second at which clients have ended their transaction.
-const PARTING_US: u64 = 2_000_000;
+/// Requests that a client which does not wait for replies may have sent before it hears that it has to go.
+const SENT_AHEAD: u64 = 2;
 
 impl Regimes {
     /// All workers start with the first edition; `names` are the targets'.
     pub(crate) fn new(workers: usize, names: Vec<String>, first: Edition) -> Regimes {
-        let told =
-            || Told { edition: 0, is_paused: vec![false; names.len()], drains_since: None, holders: BTreeSet::new() };
+        let told = || Told {
+            edition: 0,
+            is_paused: vec![false; names.len()],
+            is_draining: false,
+            leases_left: BTreeMap::new(),
+            holders: BTreeSet::new(),
+        };
         Regimes {
             workers: (0..workers).map(|_| told()).collect(),
             past: vec![Vec::new(); names.len()],
@@ -90,7 +97,7 @@ impl Regimes {
             Command::Pause(database) => set(database.as_deref(), true),
             Command::Kill(database) => set(Some(database), true),
             Command::Resume(database) => set(database.as_deref(), false),
-            Command::Drain => told.drains_since = Some(now),
+            Command::Drain => told.is_draining = true,
             Command::Reload(tables) => {
                 let found = self.editions.iter().rposition(|e| Arc::ptr_eq(&e.tables, tables));
                 let before = std::mem::replace(&mut told.edition, found.expect("a reload brings a known edition"));
@@ -124,9 +131,21 @@ impl Regimes {
         self.workers[worker].holders.remove(&session)
     }
 
-    /// Whether a client may begin a transaction on a worker: not where all should have left.
-    pub(crate) fn may_begin(&self, worker: usize, now: u64) -> bool {
-        self.workers[worker].drains_since.is_none_or(|since| now < since + PARTING_US)
+    /// A session has sent so many requests that are not answered, when its worker is told to drain.
+    pub(crate) fn owes(&mut self, worker: usize, session: u64, requests: u64) {
+        self.workers[worker].leases_left.insert(session, requests + SENT_AHEAD);
+    }
+
+    /// A session begins a lease. False: its worker drains, and all that it had sent must have been answered.
+    pub(crate) fn may_begin(&mut self, worker: usize, session: u64) -> bool {
+        let told = &mut self.workers[worker];
+        if !told.is_draining {
+            return true;
+        }
+        let left = told.leases_left.entry(session).or_insert(SENT_AHEAD);
+        let is_allowed = *left > 0;
+        *left = left.saturating_sub(1);
+        is_allowed
     }
 
     /// The largest size of the target's pools that a server may have been opened by.
@@ -159,7 +178,7 @@ impl Regimes {
 
     /// Whether any worker has been told to drain.
     pub(crate) fn is_draining(&self) -> bool {
-        self.workers.iter().any(|told| told.drains_since.is_some())
+        self.workers.iter().any(|told| told.is_draining)
     }
 
     /// The target with that name, as clients ask for it.

@@ -86,6 +86,13 @@ impl World {
         self.trace.say(self.now, || format!("worker {w} has been ordered {}", name(command)));
         let clients = self.seats[w].look().clients.into_iter().filter(|client| client.server.is_some());
         self.checks.regimes.holds(w, clients.map(|client| session_at(client.port)).collect());
+        if let Command::Drain = command {
+            for client in &self.clients {
+                if let Some(link) = client.link {
+                    self.checks.regimes.owes(w, link.0 as u64, client.mirror.requests_under_way());
+                }
+            }
+        }
         if let Command::Resume(_) = command {
             // A PAUSE that is not done by then may be answered, or not.
             let of = self.unanswered.orders.values_mut().filter(|(at, command)| *at == w && is_pause(command));
