@@ -15,7 +15,8 @@ import pytest
 from tests.e2e.command import START_S, STOP_S, state_folder
 from tests.harness.deadline import until
 
-pytestmark = pytest.mark.slow
+# Without a wheel at hand the first test makes one.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -187,6 +187,9 @@ def test_a_drain_waits_for_no_further_request(start: Start, server: Postgres, va
             answered += 1
             wire.send(query("select pg_sleep(0.1)"))
     assert answered == 1
+    assert forebay.process is not None
+    assert forebay.process.wait(timeout=10) == 0
+    forebay.process = None
 
 
 def test_metrics_are_served(shared: Forebay) -> None:

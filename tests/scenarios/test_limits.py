@@ -15,7 +15,7 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.wire import Frame, Gone, bind, execute, message, parse, query, row, startup, sync
+from tests.harness.wire import Frame, Gone, bind, cancel, execute, message, parse, query, row, startup, sync
 
 # Servers of a user whom only one test at a time uses.
 OPEN = "select count(*) from pg_stat_activity where usename = 'gone'"
@@ -159,6 +159,31 @@ def test_clients_above_the_limit_are_refused(start: Start, server: Postgres, var
     finally:
         for wire in wires:
             wire.close()
+
+
+def test_a_full_house_still_takes_cancels_and_says_what_is_wrong(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """When everything is stuck a cancel is what helps; and drivers show no error that comes in place of TLS's answer."""
+    forebay = start(configuration(server, variant, limits={"max_client_conn": 1}))
+    with forebay.target.wire() as stuck:
+        stuck.send(query("select pg_sleep(20)"))
+        until(lambda: server_is_busy(forebay), within_s=10, what="it runs")
+        with forebay.target.dial() as refused:
+            refused.send(struct.pack("!II", 8, 80877103))
+            assert refused.take(1) == b"N"
+            refused.send(startup(user="app", database="app"))
+            assert error(refused.rest())["C"] == "53300"
+        with forebay.target.dial() as saviour:
+            saviour.send(cancel(*stuck.key))
+            assert saviour.ends()
+        assert error(stuck.ready())["C"] == "57014"
+
+
+def server_is_busy(forebay: Forebay) -> bool:
+    """Whether a client holds a server, as the metrics count: the console has no place either."""
+    found = re.findall(r'^forebay_servers\{[^}]*state="active"[^}]*\} (\d+)$', forebay.metrics(), re.MULTILINE)
+    return sum(map(int, found)) == 1
 
 
 def test_a_message_above_the_limit_is_refused(start: Start, server: Postgres, variant: Variant) -> None:

@@ -162,7 +162,8 @@ impl<I: Io> Worker<I> {
         let was_leased = std::mem::take(&mut server.is_leased);
         let pool = &mut self.pools[id.0 as usize];
         pool.leased -= u32::from(was_leased);
-        if is_close_needed || is_expired || pool.is_paused || pool.is_removed {
+        let is_surplus = pool.is_over_limit() && !planted(Bug::LimitPerWorker);
+        if is_close_needed || is_expired || is_surplus || pool.is_paused || pool.is_removed {
             self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
             return;
         }

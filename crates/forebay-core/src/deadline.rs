@@ -8,6 +8,7 @@ use forebay_spec::errors;
 
 use crate::checkout::seconds;
 use crate::io::{Close, Io};
+use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
@@ -327,6 +328,12 @@ impl<I: Io> Worker<I> {
         }
         for (key, reason) in leaving {
             self.retire(io, key, reason);
+        }
+        for key in self.pool(id).idle.iter().copied().collect::<Vec<_>>() {
+            if !self.pool(id).is_over_limit() || planted(Bug::LimitPerWorker) {
+                break;
+            }
+            self.retire(io, key, "over the limit");
         }
     }
 

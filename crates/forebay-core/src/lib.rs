@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 pub mod auth;
 pub mod cancel;
 pub mod checkout;

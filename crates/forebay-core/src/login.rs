@@ -12,16 +12,15 @@ use crate::auth::Credential;
 use crate::auth::client::{Account, ClientLogin, Proof, Step};
 use crate::config::TlsMode;
 use crate::event::{Field, Level};
-use crate::ids::ConnId;
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::parameters::Image;
 use crate::pool::{Greeting, Pool, PoolId};
 use crate::question::{Answer, Question};
 use crate::session::IDLE;
-use crate::session::client::{CancelSecret, Client, ClientKey, ClientState};
+use crate::session::client::{CancelSecret, ClientKey, ClientState};
 use crate::stats::{LabelledPool, PoolStats};
 use crate::time::Instant;
-use crate::worker::{Asker, Owner, Worker};
+use crate::worker::{Asker, Worker};
 
 /// Names that lead to the console, unless a database of that name is configured.
 const CONSOLE_NAMES: [&str; 2] = ["forebay", "pgbouncer"];
@@ -30,26 +29,6 @@ const CONSOLE_NAMES: [&str; 2] = ["forebay", "pgbouncer"];
 const MINOR_MAX: u16 = 2;
 
 impl<I: Io> Worker<I> {
-    pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
-        let mut client = Client::new(conn, peer, self.images.empty(), self.nobody.clone(), self.now);
-        client.id = self.next_id();
-        let key = self.clients.insert(client);
-        self.set_owner(conn, Owner::Client(key));
-        self.stats.clients.set(self.clients.len() as u64);
-        let limit = self.tables.config.limits.clients_max;
-        if !self.shared.clients.try_take(limit) {
-            self.clients[key].is_uncounted = true;
-            let used = self.shared.clients.used();
-            self.refuse_and_close(io, key, errors::too_many_clients(used, limit));
-            return;
-        }
-        if self.is_draining {
-            self.refuse_and_close(io, key, errors::draining());
-            return;
-        }
-        self.arm_client(key);
-    }
-
     /// Deals with the bytes kept of a client that is not logged in.
     pub(crate) fn login_goes_on(&mut self, io: &mut I, key: ClientKey) {
         loop {
@@ -135,6 +114,9 @@ impl<I: Io> Worker<I> {
     }
 
     fn startup(&mut self, io: &mut I, key: ClientKey, startup: Startup<'_>) {
+        if let Some(report) = self.has_no_place(key) {
+            return self.refuse_and_close(io, key, report);
+        }
         let is_plain_tcp = self.clients[key].tls.is_none() && matches!(self.clients[key].peer, Peer::Tcp(..));
         let mode = self.tables.config.listen.tls.as_ref().map(|tls| tls.mode);
         if is_plain_tcp && matches!(mode, Some(TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull)) {

@@ -141,7 +141,7 @@ impl Forwarding<'_> {
             return self.drop_frame(at);
         }
         let is_cancelled = self.server.cancels > 0 && !planted(Bug::CancelToWrongClient);
-        if is_cancelled && self.server.expect.is_empty() && at.head.tag != tag::TERMINATE {
+        if is_cancelled && self.begins_request(at.head.tag) {
             // A cancel of the request before is still on its way; it must not hit this one.
             return Err(Stop::Hold);
         }
@@ -188,6 +188,13 @@ impl Forwarding<'_> {
                 Err(Stop::Fault(Box::new(report)))
             }
         }
+    }
+
+    /// Whether nothing that was sent before is part of the same request.
+    fn begins_request(&self, tag: u8) -> bool {
+        let is_part = matches!(tag, tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
+        let is_behind = is_part || self.server.is_segment_open;
+        tag != tag::TERMINATE && (self.server.expect.is_empty() || !is_behind)
     }
 
     fn is_sharing(&self) -> bool {

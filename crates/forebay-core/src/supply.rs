@@ -175,6 +175,11 @@ impl<I: Io> Worker<I> {
             let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
             io.tell(worker, Message::PermitFree(name));
         }
+        self.vacated.push(id);
+    }
+
+    /// A server of a pool has left: whoever waited for its place is supplied.
+    pub(crate) fn fill_vacancy(&mut self, io: &mut I, id: PoolId) {
         let (database, user) = (self.pool(id).database.clone(), self.pool(id).user.clone());
         for other in 0..self.pools.len() {
             let is_near = self.pools[other].database == database || self.pools[other].user == user;
@@ -182,6 +187,7 @@ impl<I: Io> Worker<I> {
                 self.supply(io, PoolId(other as u32));
             }
         }
+        self.command_progress(io);
     }
 
     /// Closes a server in order.
@@ -218,6 +224,5 @@ impl<I: Io> Worker<I> {
         let fields = vec![("pool", label.into()), ("server", server.id.into()), ("reason", reason.into())];
         self.log(io, Level::Debug, "server_closed", fields);
         self.give_permit_back(io, id);
-        self.command_progress(io);
     }
 }

@@ -107,6 +107,8 @@ pub struct Worker<I: Io> {
     pub(crate) ready: VecDeque<ClientKey>,
     /// Servers that a client has just been parted from.
     pub(crate) freed: Vec<ServerKey>,
+    /// Pools that a server has left.
+    pub(crate) vacated: Vec<PoolId>,
     pub(crate) alarms: BinaryHeap<Alarm>,
     pub(crate) questions: FxHashMap<QuestionId, Asker>,
     pub(crate) last_question: u64,
@@ -145,6 +147,7 @@ impl<I: Io> Worker<I> {
             scratch: Vec::new(),
             ready: VecDeque::new(),
             freed: Vec::new(),
+            vacated: Vec::new(),
             alarms: BinaryHeap::new(),
             questions: FxHashMap::default(),
             last_question: 0,
@@ -291,6 +294,8 @@ impl<I: Io> Worker<I> {
                 self.after_replies(io, key);
             } else if let Some(key) = self.ready.pop_front() {
                 self.client_goes_on(io, key);
+            } else if let Some(id) = self.vacated.pop() {
+                self.fill_vacancy(io, id);
             } else {
                 return;
             }

@@ -156,12 +156,8 @@ impl Regimes {
     }
 
     /// The most servers that a pool of the target may have when nobody has used it for a while.
-    ///
-    /// A pool made smaller opens none above its size; those that it has leave by their age, or unused.
     pub(crate) fn size_at_rest(&self, target: usize) -> u32 {
-        let is_there = self.newest().offers[target].is_some();
-        let sizes = self.editions.iter().filter_map(|edition| edition.offers[target]).map(|offer| offer.pool_size);
-        sizes.filter(|_| is_there).max().unwrap_or(0)
+        self.newest().offers[target].map_or(0, |offer| offer.pool_size)
     }
 
     /// Whether the target has been in session mode in every configuration, or in any.

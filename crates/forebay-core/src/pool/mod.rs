@@ -22,7 +22,7 @@ use crate::stats::LabelledPool;
 use crate::tables::Database;
 use crate::time::Instant;
 use backoff::Backoff;
-use shared::PoolShared;
+use shared::{Permits, PoolShared};
 
 /// Names a pool of this worker: dense, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +147,13 @@ impl Pool {
             write::parameter_status(&mut bytes, &**name, &**value);
         }
         self.greetings.insert(Rc::as_ptr(&wanted), Greeting { wanted, reported, bytes: bytes.into() });
+    }
+
+    /// Whether there are more servers than a changed configuration allows.
+    pub fn is_over_limit(&self) -> bool {
+        let is_over = |permits: &Permits, limit: u32| limit != 0 && permits.used() > limit;
+        is_over(&self.shared.permits, self.settings.pool_size)
+            || is_over(&self.shared.of_database, self.settings.max_db_connections)
     }
 
     /// Forgets all greetings: the endpoints have changed.
