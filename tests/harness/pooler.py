@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -180,6 +181,11 @@ class Forebay:
         """A console command's rows, by column. Raises AssertionError with the error's fields."""
         with self.target.at(user=user, dbname="forebay", password=PASSWORD.format(user)).wire() as wire:
             return asked(wire, sql)
+
+    def servers_active(self) -> int:
+        """Servers that clients hold, as the metrics count them: asking takes no client's place."""
+        found = re.findall(r'^forebay_servers\{[^}]*state="active"[^}]*\} (\d+)$', self.metrics(), re.MULTILINE)
+        return sum(map(int, found))
 
     def metrics(self, path: str = "/metrics") -> str:
         """What the HTTP listener says."""

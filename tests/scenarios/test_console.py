@@ -175,11 +175,12 @@ def test_a_drain_lets_transactions_end(moment: str, start: Start, server: Postgr
 
 
 def test_a_drain_waits_for_no_further_request(start: Start, server: Postgres, variant: Variant) -> None:
-    """A client that sends one request after the other is never idle: it is let go when the one under way is answered."""
+    """A client that sends request after request is never idle: it is let go when the one under way is answered."""
     forebay = start(configuration(server, variant))
     answered = 0
     with forebay.target.wire() as wire, contextlib.suppress(OSError, Gone):
-        wire.send(query("select pg_sleep(0.5)"))
+        wire.send(query("select pg_sleep(2.5)"))
+        until(lambda: forebay.servers_active() == 1, within_s=10, what="it runs")
         forebay.send_signal(signal.SIGTERM)
         until(lambda: forebay.events("stopping"), within_s=5, what="it drains")
         while answered < 20:

@@ -164,11 +164,11 @@ def test_clients_above_the_limit_are_refused(start: Start, server: Postgres, var
 def test_a_full_house_still_takes_cancels_and_says_what_is_wrong(
     start: Start, server: Postgres, variant: Variant
 ) -> None:
-    """When everything is stuck a cancel is what helps; and drivers show no error that comes in place of TLS's answer."""
+    """When all is stuck a cancel is what helps; and drivers show no error that comes in place of TLS's answer."""
     forebay = start(configuration(server, variant, limits={"max_client_conn": 1}))
     with forebay.target.wire() as stuck:
         stuck.send(query("select pg_sleep(20)"))
-        until(lambda: server_is_busy(forebay), within_s=10, what="it runs")
+        until(lambda: forebay.servers_active() == 1, within_s=10, what="it runs")
         with forebay.target.dial() as refused:
             refused.send(struct.pack("!II", 8, 80877103))
             assert refused.take(1) == b"N"
@@ -178,12 +178,6 @@ def test_a_full_house_still_takes_cancels_and_says_what_is_wrong(
             saviour.send(cancel(*stuck.key))
             assert saviour.ends()
         assert error(stuck.ready())["C"] == "57014"
-
-
-def server_is_busy(forebay: Forebay) -> bool:
-    """Whether a client holds a server, as the metrics count: the console has no place either."""
-    found = re.findall(r'^forebay_servers\{[^}]*state="active"[^}]*\} (\d+)$', forebay.metrics(), re.MULTILINE)
-    return sum(map(int, found)) == 1
 
 
 def test_a_message_above_the_limit_is_refused(start: Start, server: Postgres, variant: Variant) -> None:

@@ -29,6 +29,7 @@ impl<I: Io> Worker<I> {
             }
             Command::Resume(database) => {
                 self.set_paused(io, database.as_deref(), false);
+                self.command_progress(io);
                 io.reply(id, Reply::Done);
             }
             Command::Kill(database) => {
@@ -72,6 +73,10 @@ impl<I: Io> Worker<I> {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|(id, command)| {
             let is_done = match command {
+                Command::Pause(database) if !self.paused.iter().any(|p| p.is_none() || p == database) => {
+                    io.reply(*id, Reply::Refused("RESUME came before all servers were free".into()));
+                    return false;
+                }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
                 Command::Drain => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
                 _ => true,

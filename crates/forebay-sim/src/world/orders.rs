@@ -93,11 +93,6 @@ impl World {
                 }
             }
         }
-        if let Command::Resume(_) = command {
-            // A PAUSE that is not done by then may be answered, or not.
-            let of = self.unanswered.orders.values_mut().filter(|(at, command)| *at == w && is_pause(command));
-            of.for_each(|(_, command)| *command = Command::Resume(None));
-        }
         if let Command::Kill(database) = command {
             self.hit_clients_of(database);
             let is_of = |i: &usize| *self.clients[*i].who.database == **database;
@@ -139,7 +134,8 @@ impl World {
                     self.checks.fail(format!("worker {w} has drained, with client {i} there"));
                 }
             }
-            (Command::KillClient(_), Reply::Refused(_)) | (_, Reply::Done) => {}
+            // A PAUSE is refused when RESUME comes before all servers are free.
+            (Command::KillClient(_) | Command::Pause(_), Reply::Refused(_)) | (_, Reply::Done) => {}
             (command, reply) => self.checks.fail(format!("worker {w} answered {command:?} with {reply:?}")),
         }
     }
@@ -185,7 +181,7 @@ impl World {
 
     /// An order that nobody has answered although all is over.
     pub(crate) fn unanswered(&self) -> Option<String> {
-        let (w, command) = self.unanswered.orders.values().find(|(_, c)| !matches!(c, Command::Resume(_)))?;
+        let (w, command) = self.unanswered.orders.values().next()?;
         Some(format!("worker {w} has never answered {}", name(command)))
     }
 
@@ -233,10 +229,6 @@ fn changed(luck: &mut Rng, offer: Option<Offer>, first: &Option<Offer>) -> Optio
         }
         _ => Some(Offer { mode, pool_size: luck.between(1, 5) as u32 }),
     }
-}
-
-fn is_pause(command: &Command) -> bool {
-    matches!(command, Command::Pause(_))
 }
 
 fn name(command: &Command) -> &'static str {
