@@ -154,6 +154,8 @@ def test_a_reset_of_the_network_is_told_once(start: Start, server: Postgres, var
                 toxi.cut()
                 assert errors(busy.ready()) == ["57P01"]
                 assert busy.status == "I"
+                # All connections were cut; a request that came before that is known would be lost with its server.
+                until(lambda: not forebay.console("show servers"), within_s=5, what="the loss of the others is known")
                 assert idle.value("select 2") == "2"
 
 
