@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use forebay_sql::clock::has_clock_literal;
-use forebay_sql::lexer::Backslash;
+use forebay_sql::lexer::{Backslash, Kind, Lexer};
 pub use held::{ClientStatements, Lookup, Presence, ServerStatements};
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -73,64 +73,26 @@ impl Statement {
     }
 }
 
-/// A text without the spaces and comments that it begins with, as PostgreSQL's lexer skips them.
-fn skip_blank(mut text: &[u8]) -> &[u8] {
-    loop {
-        text = text.trim_ascii_start();
-        text = match text {
-            [0x0b, rest @ ..] => rest,
-            [b'-', b'-', rest @ ..] => {
-                let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                &rest[end..]
-            }
-            [b'/', b'*', rest @ ..] => skip_comment(rest),
-            _ => return text,
-        };
-    }
-}
-
-/// What follows a comment, whose opening was read: comments nest. Nothing, if it has no end.
-fn skip_comment(mut text: &[u8]) -> &[u8] {
-    let mut depth = 1;
-    while depth > 0 {
-        let Some(at) = memchr::memchr2(b'*', b'/', text) else { return &[] };
-        match &text[at..] {
-            [b'*', b'/', ..] => depth -= 1,
-            [b'/', b'*', ..] => depth += 1,
-            _ => {
-                text = &text[at + 1..];
-                continue;
-            }
-        }
-        text = &text[at + 2..];
-    }
-    text
-}
-
-/// Whether a text begins with `word`, in any case; then what follows the word.
-fn strip_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
-    let (head, rest) = text.split_at_checked(word.len())?;
-    let is_longer = rest.first().is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..));
-    (head.eq_ignore_ascii_case(word) && !is_longer).then_some(rest)
+/// The words that a text begins with, behind spaces and comments.
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut lexer = Lexer::new(text, Backslash::Plain);
+    std::iter::from_fn(move || lexer.next().filter(|token| token.kind == Kind::Word).map(|token| lexer.bytes(token)))
 }
 
 fn ends_transaction(text: &[u8]) -> bool {
-    let text = skip_blank(text);
-    is_commit(text) || [&b"rollback"[..], b"abort"].iter().any(|word| strip_word(text, word).is_some())
+    let is_rollback = |word: &[u8]| word.eq_ignore_ascii_case(b"rollback") || word.eq_ignore_ascii_case(b"abort");
+    is_commit(text) || words(text).next().is_some_and(is_rollback)
 }
 
 /// Whether a text begins with COMMIT, END or PREPARE TRANSACTION: were its answer lost, so is what became of the
 /// transaction.
 pub fn is_commit(text: &[u8]) -> bool {
-    let text = skip_blank(text);
-    match text.first() {
-        Some(b'c' | b'C') => strip_word(text, b"commit").is_some(),
-        Some(b'e' | b'E') => strip_word(text, b"end").is_some(),
-        Some(b'p' | b'P') => {
-            strip_word(text, b"prepare").is_some_and(|rest| strip_word(skip_blank(rest), b"transaction").is_some())
-        }
-        _ => false,
-    }
+    let mut words = words(text);
+    let Some(first) = words.next() else { return false };
+    first.eq_ignore_ascii_case(b"commit")
+        || first.eq_ignore_ascii_case(b"end")
+        || first.eq_ignore_ascii_case(b"prepare")
+            && words.next().is_some_and(|second| second.eq_ignore_ascii_case(b"transaction"))
 }
 
 /// Statements of all workers: gives equal content one name. Its lock is taken when a worker meets a text
