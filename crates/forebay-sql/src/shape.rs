@@ -1,0 +1,112 @@
+//! Shapes: what a text does, statement by statement, as far as the text alone tells.
+
+use std::sync::atomic::AtomicU64;
+
+use crate::traces::Traces;
+
+/// What kind of statement it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Merge,
+    Copy,
+    /// EXPLAIN of anything.
+    Explain,
+    Begin,
+    Commit,
+    /// ROLLBACK or ABORT of the whole transaction.
+    Rollback,
+    Savepoint,
+    Release,
+    RollbackTo,
+    PrepareTransaction,
+    /// COMMIT PREPARED, ROLLBACK PREPARED.
+    FinishPrepared,
+    /// SET of a session's setting to a value, in every spelling (TIME ZONE, ROLE, SESSION CHARACTERISTICS …).
+    Set,
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS.
+    SetLocal,
+    /// RESET, or SET … TO DEFAULT; without a name: RESET ALL.
+    Reset,
+    Show,
+    Discard,
+    DiscardAll,
+    Prepare,
+    Execute,
+    /// With the name; without one: DEALLOCATE ALL.
+    Deallocate,
+    Declare,
+    Fetch,
+    /// CLOSE of a cursor.
+    Close,
+    Listen,
+    /// Without a name: UNLISTEN *.
+    Unlisten,
+    Notify,
+    Lock,
+    Load,
+    Do,
+    Call,
+    /// Makes, changes or drops objects.
+    Schema,
+    /// VACUUM, ANALYZE, CHECKPOINT, CLUSTER, REINDEX and the like.
+    Maintenance,
+    /// Anything else, or what the grammar refuses.
+    Other,
+}
+
+impl Verb {
+    /// Whether it can end a transaction block.
+    pub fn ends_transaction(self) -> bool {
+        matches!(self, Verb::Commit | Verb::Rollback | Verb::PrepareTransaction | Verb::Other)
+    }
+
+    /// Whether its loss in flight leaves the outcome of a transaction unknown.
+    pub fn commits(self) -> bool {
+        matches!(self, Verb::Commit | Verb::PrepareTransaction | Verb::FinishPrepared)
+    }
+}
+
+/// One statement of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementShape {
+    /// What kind it is.
+    pub verb: Verb,
+    /// What it may leave behind, functions and relations that only a catalogue knows left out.
+    pub traces: Traces,
+    /// Names of the settings that it sets or resets, in lower case.
+    pub settings: Box<[Box<str>]>,
+    /// The name that PREPARE, EXECUTE, DEALLOCATE, LISTEN, UNLISTEN, NOTIFY, DECLARE, CLOSE or FETCH is about, folded
+    /// as PostgreSQL folds it.
+    pub name: Option<Box<str>>,
+}
+
+/// What a text does.
+#[derive(Debug, Default)]
+pub struct Shape {
+    /// Statement by statement; empty for a text without any.
+    pub statements: Box<[StatementShape]>,
+    /// The grammar took it. If not, `statements` holds one [`Verb::Other`] that is opaque.
+    pub is_parsed: bool,
+    /// The traces of all statements.
+    pub traces: Traces,
+    /// Functions called, operators' names (as `~+`) among them: last name part, folded; each once.
+    pub functions: Box<[Box<str>]>,
+    /// Relations named, CTEs left out: last name part, folded; each once.
+    pub relations: Box<[Box<str>]>,
+    /// Types cast to or from by name, other than PostgreSQL's own: last name part, folded; each once.
+    pub types: Box<[Box<str>]>,
+    /// The answer of the catalogue that was asked last: its id above, the traces below.
+    pub(crate) judged: AtomicU64,
+}
+
+impl Shape {
+    /// The names of all settings that its statements set or reset.
+    pub fn settings(&self) -> impl Iterator<Item = &str> {
+        self.statements.iter().flat_map(|s| s.settings.iter()).map(|name| &**name)
+    }
+}
