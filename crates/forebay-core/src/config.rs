@@ -216,6 +216,16 @@ pub struct PoolSettings {
     pub server_check_query: Arc<str>,
     /// Run at check-in in session mode.
     pub server_reset_query: Arc<str>,
+    /// When a server is reset before it serves another client.
+    pub level: Level,
+    /// What happens when a session comes to own what only its server can keep.
+    pub on_pin: OnPin,
+    /// How `currval` and `lastval` are kept true.
+    pub sequence_affinity: SequenceAffinity,
+    /// Time a pinned client may be idle outside a transaction.
+    pub pin_idle_limit: u64,
+    /// Age at which the server's catalogue is read again.
+    pub catalogue_refresh: u64,
     /// Named statements kept on a server; 0: statements are passed through unshared.
     pub max_prepared_statements: u32,
     /// Time a client's transaction may take.
@@ -238,6 +248,40 @@ pub enum PoolMode {
     Transaction,
     /// When the request ends; transaction blocks are refused.
     Statement,
+}
+
+/// When a server is reset before it serves another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Only for effects that are known; what functions set unseen may leak.
+    Fast,
+    /// Whenever a transaction was not provably free of effects on the session.
+    Safe,
+    /// Always; and a server that has seen a customized option serves no client that has not set it.
+    Strict,
+}
+
+/// What happens when a session comes to own what only its server can keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPin {
+    /// The session holds its server.
+    Allow,
+    /// The same, and the client is told.
+    Notice,
+    /// The statement is refused.
+    Refuse,
+}
+
+/// How `currval` and `lastval` are kept true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SequenceAffinity {
+    /// A session that has used `nextval` holds its server.
+    Pin,
+    /// It gets the answer of the same server, or an error once that has served others.
+    Affinity,
 }
 
 /// A user known beforehand.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use forebay_core::auth::{Credential, ScramVerifier, Secret};
 use forebay_core::config::{
-    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Limits, Listen,
-    LogSettings, PoolMode, PoolSettings, SecretText, ServerTls, TlsMode, UserConfig,
+    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits, Listen,
+    LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TlsMode, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -251,6 +251,11 @@ impl Scenario {
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
                 server_reset_query: "DISCARD ALL".into(),
+                level: Level::Safe,
+                on_pin: OnPin::Allow,
+                sequence_affinity: SequenceAffinity::Pin,
+                pin_idle_limit: 0,
+                catalogue_refresh: 30 * SECOND,
                 max_prepared_statements: *rng.pick(&[1, 2, 100, 100]),
                 transaction_timeout: 0,
                 idle_transaction_timeout: 0,

@@ -677,6 +677,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "buffers_above_limit": FindingRow("FBC066", "error", "{name} {limit} is below engine.buffer_size {size}", "raise {name}, or lower engine.buffer_size"),
     "secret_without_user": FindingRow("FBC067", "error", "database \"{name}\" has a secret but no forced user", "set user, or move the secret to [users.NAME]"),
     "unusable_verifier": FindingRow("FBC068", "error", "database \"{name}\": a verifier can't log forebay in to a server", "give the plain password of the forced user, from env, file or command"),
+    "leaky_level": FindingRow("FBC071", "warning", "level = \"fast\" may leak state that functions set unseen from one client of \"{name}\" to another", "use level = \"safe\", unless every client may see every other's session"),
     "not_translated": FindingRow("FBC070", "warning", "\"{name}\" has no counterpart: {reason}", None),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),

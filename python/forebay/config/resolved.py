@@ -81,6 +81,11 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_check_delay: int
     server_check_query: str
     server_reset_query: str
+    level: str
+    on_pin: str
+    sequence_affinity: str
+    pin_idle_limit: int
+    catalogue_refresh: int
     max_prepared_statements: int
     transaction_timeout: int
     idle_transaction_timeout: int

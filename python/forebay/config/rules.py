@@ -129,6 +129,18 @@ def pools_fit(draft: Draft, report: Report) -> None:
             report.add("idle_minimum", place, name=database.name)
 
 
+def levels_isolate(draft: Draft, report: Report) -> None:
+    """Whoever gives isolation up for speed should know that they did."""
+    overrides = {one.settings["pool_mode"].value for one in draft.users.values() if "pool_mode" in one.settings}
+    for database in draft.databases.values():
+        is_shared = {pool_value(draft, database, "pool_mode"), *overrides} != {"session"}
+        if not is_shared or pool_value(draft, database, "level") != "fast":
+            continue
+        own = database.settings.get("level")
+        place = own.place if own else draft.place("server_defaults", "level")
+        report.add("leaky_level", place, name=database.name)
+
+
 def forced_users_can_log_in(draft: Draft, report: Report) -> None:
     """A forced user's secret must be one that can be shown to a server."""
     for database in draft.databases.values():
@@ -209,6 +221,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     files_can_be_read,
     databases_lead_somewhere,
     pools_fit,
+    levels_isolate,
     forced_users_can_log_in,
     somebody_can_log_in,
     lookups_are_complete,

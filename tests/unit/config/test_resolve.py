@@ -29,6 +29,12 @@ def test_the_defaults_are_those_of_the_specification(usable: Usable, minimal: st
     assert engine.fallback_database is None
 
 
+def test_a_session_is_isolated_and_may_pin_unless_told_otherwise(usable: Usable, minimal: str) -> None:
+    pool = usable(minimal).engine.databases[0].pool
+    assert (pool.level, pool.on_pin, pool.sequence_affinity) == ("safe", "allow", "pin")
+    assert (pool.pin_idle_limit, pool.catalogue_refresh) == (0, 30_000_000)
+
+
 def test_a_database_beats_the_defaults_and_keeps_the_others(usable: Usable) -> None:
     text = (
         "[server_defaults]\npool_size = 30\nserver_lifetime = '2h'\n"

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
 use crate::config::{
-    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Limits, Listen,
-    LogSettings, PoolMode, PoolSettings, SecretText, UserConfig,
+    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits, Listen,
+    LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -264,6 +264,11 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             server_check_delay: 30 * SECOND,
             server_check_query: "".into(),
             server_reset_query: "DISCARD ALL".into(),
+            level: Level::Safe,
+            on_pin: OnPin::Allow,
+            sequence_affinity: SequenceAffinity::Pin,
+            pin_idle_limit: 0,
+            catalogue_refresh: 30 * SECOND,
             max_prepared_statements: 200,
             transaction_timeout: 0,
             idle_transaction_timeout: 0,

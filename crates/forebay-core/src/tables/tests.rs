@@ -14,6 +14,8 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "server_backoff_max": 5, "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
             "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
+            "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,
+            "catalogue_refresh": 14,
         },
     })
 }
