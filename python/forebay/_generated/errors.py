@@ -632,7 +632,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "unknown_section": FindingRow("FBC004", "error", "unknown section \"{name}\"", "sections are {known}"),
     "unknown_setting": FindingRow("FBC005", "error", "unknown setting \"{name}\" in [{section}]", "docs/reference/settings.md lists every setting"),
     "misplaced_setting": FindingRow("FBC006", "error", "\"{name}\" does not belong in [{section}]", "it belongs in {places}"),
-    "not_yet": FindingRow("FBC007", "error", "\"{name}\" is not supported by this version", "remove the line"),
     "set_twice": FindingRow("FBC008", "warning", "\"{name}\" is set twice; the later line counts", "remove one of the two"),
     "not_a_table": FindingRow("FBC009", "error", "{name} is a table of settings, not {found}", "write [{name}] and the settings below it"),
     "wrong_type": FindingRow("FBC010", "error", "{name} is {wanted}, not {found}", None),

@@ -1118,13 +1118,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
-LATER: Final[frozenset[tuple[str, str]]] = frozenset(
-    {
-        ("server_defaults", "level"),
-        ("server_defaults", "on_pin"),
-    }
-)
-
 UNTRANSLATED: Final[dict[str, str]] = {
     "application_name_add_host": "application_name is passed on as the client sent it",
     "auth_hba_file": "rules by address are not supported by this version",

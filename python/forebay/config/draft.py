@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from forebay._generated.settings import LATER, SECTIONS, SETTINGS, Setting
+from forebay._generated.settings import SECTIONS, SETTINGS, Setting
 from forebay.config import measures
 from forebay.config.environment import NAMED_SECTIONS, Override
 from forebay.config.finding import Report, closest
@@ -183,9 +183,6 @@ class DraftReader:
     def _unknown_setting(self, section: str, entity: Entity | None, name: str, entry: Entry) -> None:
         shown = section if entity is None else f"{section}.{entity.name}"
         leaf = name.rpartition(".")[2]
-        if ("server_defaults", name) in LATER and section in ("server_defaults", *NAMED_SECTIONS):
-            self._report.add("not_yet", entry.place, name=name)
-            return
         known = [one.name for one in SETTINGS if _find(section, one.name) is one]
         by_pgbouncer = [one.name for one in SETTINGS if one.pgbouncer == name and _find(section, one.name) is one]
         places = [f"[{one.section}]" for one in SETTINGS if one.name == name]
