@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specgen import errors as error_pages
-from specgen import metrics, rust, settings, show
+from specgen import metrics, pins, rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -19,6 +19,7 @@ def outputs(spec: Path) -> dict[str, str]:
     errors = load_errors(spec / "errors.toml")
     console = show.load(spec / "show.toml")
     configuration = settings.load(spec / "settings.toml")
+    reasons = pins.load(spec / "pins.toml")
     return {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
         "python/forebay/_generated/settings.py": settings.python(configuration),
@@ -29,4 +30,7 @@ def outputs(spec: Path) -> dict[str, str]:
         "python/forebay/_generated/show.py": show.python(console),
         "docs/reference/console.md": show.page(console),
         "crates/forebay-spec/src/generated/errors.rs": rust.errors(errors),
+        "crates/forebay-spec/src/generated/pins.rs": pins.rust(reasons),
+        "python/forebay/_generated/pins.py": pins.python(reasons),
+        "docs/reference/pins.md": pins.page(reasons),
     }

@@ -57,7 +57,8 @@ def python(table: ErrorTable) -> str:
         out.append(f'\n\nclass {family.class_name}(ForebayError):\n    """{family.prefix}xx: {family.doc}"""\n')
     classes = {family.prefix: family.class_name for family in table.families}
     for row in table.errors:
-        out.append(function(row, classes[row.code[:3]]))
+        if row.severity != "NOTICE":
+            out.append(function(row, classes[row.code[:3]]))
     out.append("\n\nFINDINGS: Final[dict[str, FindingRow]] = {\n")
     out.extend(finding(row) for row in table.findings)
     out.append("}\n")

@@ -96,7 +96,7 @@ def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FB\d{3}", row["code"]), "code is FB and three digits")
     require(where, re.fullmatch(r"[0-9A-Z]{5}", row["sqlstate"]), "sqlstate has five digits or capitals")
-    require(where, row["severity"] in ("ERROR", "FATAL"), "severity is ERROR or FATAL")
+    require(where, row["severity"] in ("ERROR", "FATAL", "NOTICE"), "severity is ERROR, FATAL or NOTICE")
     require(where, not row["message"].endswith("."), "message has no full stop")
     return ErrorRow(**row)
 

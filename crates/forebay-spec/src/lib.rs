@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod generated;
+mod pin;
 mod report;
 
-pub use generated::errors;
+pub use generated::{errors, pins};
+pub use pin::{PinRow, released_by};
 pub use report::{ErrorRow, Report, Severity};

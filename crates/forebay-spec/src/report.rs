@@ -9,6 +9,8 @@ pub enum Severity {
     Error,
     /// We close the connection.
     Fatal,
+    /// Nothing went wrong: a NoticeResponse, not an error.
+    Notice,
 }
 
 impl Severity {
@@ -17,6 +19,7 @@ impl Severity {
         match self {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
+            Severity::Notice => "NOTICE",
         }
     }
 }

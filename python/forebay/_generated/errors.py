@@ -41,6 +41,10 @@ class ForebayError(Exception):
         self.hint = hint
 
 
+class SessionError(ForebayError):
+    """FB1xx: Something of a session can't be answered truthfully."""
+
+
 class LimitError(ForebayError):
     """FB2xx: Something is full."""
 
@@ -73,6 +77,18 @@ class ConsoleError(ForebayError):
     """FB9xx: The console refuses, or something failed inside forebay."""
 
 
+def sequence_moved(*, call: object) -> SessionError:
+    """FB101, SQLSTATE 55000."""
+    return SessionError(
+        code="FB101",
+        sqlstate="55000",
+        severity="ERROR",
+        message=f"{call} needs the connection that ran nextval, which now serves others",
+        detail=None,
+        hint="Use INSERT … RETURNING, or set sequence_affinity = \"pin\". (FB101)",
+    )
+
+
 def checkout_timeout(*, pool: object, waited: object, leased: object, size: object, waiting: object, longest: object, holder: object) -> LimitError:
     """FB201, SQLSTATE 53300."""
     return LimitError(
@@ -82,6 +98,18 @@ def checkout_timeout(*, pool: object, waited: object, leased: object, size: obje
         message=f"no server became free in pool \"{pool}\" within {waited}",
         detail=f"{leased} of {size} servers in use, {waiting} requests waiting; longest lease {longest}, {holder}.",
         hint="Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
+    )
+
+
+def servers_pinned(*, pinned: object, size: object, pool: object, reasons: object, waited: object, waiting: object) -> LimitError:
+    """FB202, SQLSTATE 53300."""
+    return LimitError(
+        code="FB202",
+        sqlstate="53300",
+        severity="ERROR",
+        message=f"{pinned} of {size} servers of pool \"{pool}\" are pinned ({reasons})",
+        detail=f"No server became free within {waited}; {waiting} requests waiting.",
+        hint="SHOW PINS on the console tells what ends each of them; set pin_idle_limit, or raise pool_size. (FB202)",
     )
 
 
@@ -133,15 +161,27 @@ def too_many_statements(*, count: object) -> LimitError:
     )
 
 
-def transaction_in_statement_mode(*, pool: object) -> PoolingError:
+def pin_idle_limit(*, limit: object, reasons: object) -> LimitError:
+    """FB207, SQLSTATE 57P05."""
+    return LimitError(
+        code="FB207",
+        sqlstate="57P05",
+        severity="FATAL",
+        message=f"the connection held its server and was idle for longer than pin_idle_limit ({limit})",
+        detail=f"What held it: {reasons}.",
+        hint="Release it before a pause (SHOW PINS tells how), or raise pin_idle_limit. (FB207)",
+    )
+
+
+def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(
         code="FB301",
         sqlstate="0A000",
-        severity="FATAL",
-        message=f"transaction blocks are not supported: pool \"{pool}\" is in statement mode",
+        severity="ERROR",
+        message=f"{cause} would pin a server, and this pool refuses pins",
         detail=None,
-        hint="Set pool_mode = \"transaction\" for this database or user. (FB301)",
+        hint="Set on_pin = \"allow\", or pool_mode = \"session\", for this database. (FB301)",
     )
 
 
@@ -154,6 +194,18 @@ def replication_unsupported() -> PoolingError:
         message="replication connections are not supported",
         detail=None,
         hint="Connect to the server itself for replication and base backups. (FB302)",
+    )
+
+
+def transaction_in_statement_mode(*, pool: object) -> PoolingError:
+    """FB303, SQLSTATE 0A000."""
+    return PoolingError(
+        code="FB303",
+        sqlstate="0A000",
+        severity="FATAL",
+        message=f"transaction blocks are not supported: pool \"{pool}\" is in statement mode",
+        detail=None,
+        hint="Set pool_mode = \"transaction\" for this database or user. (FB303)",
     )
 
 
@@ -178,6 +230,30 @@ def server_lost_in_commit(*, endpoint: object, cause: object) -> ServerError:
         message="the connection to the server was lost while a commit was under way; its outcome is unknown",
         detail=f"Server {endpoint}: {cause}.",
         hint="Look for the transaction's effects before running it again. (FB402)",
+    )
+
+
+def server_lost_while_pinned(*, lost: object, endpoint: object, cause: object) -> ServerError:
+    """FB405, SQLSTATE 57P01."""
+    return ServerError(
+        code="FB405",
+        sqlstate="57P01",
+        severity="FATAL",
+        message=f"the connection to the server was lost, and with it what it held for this session: {lost}",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Connect again and make it anew. (FB405)",
+    )
+
+
+def session_unsettled(*, act: object, endpoint: object, cause: object) -> ServerError:
+    """FB406, SQLSTATE XX000."""
+    return ServerError(
+        code="FB406",
+        sqlstate="XX000",
+        severity="FATAL",
+        message=f"the session's settings could not be {act}",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Connect again; what the session had set is lost. (FB406)",
     )
 
 

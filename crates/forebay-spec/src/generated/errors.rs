@@ -8,15 +8,22 @@ use crate::report::{ErrorRow, Report, Severity};
 
 /// Every row: code, SQLSTATE and name.
 pub const ALL: &[ErrorRow] = &[
+    ErrorRow { id: "sequence_moved", code: "FB101", sqlstate: "55000" },
     ErrorRow { id: "checkout_timeout", code: "FB201", sqlstate: "53300" },
+    ErrorRow { id: "servers_pinned", code: "FB202", sqlstate: "53300" },
     ErrorRow { id: "checkout_queue_full", code: "FB203", sqlstate: "53300" },
     ErrorRow { id: "too_many_clients", code: "FB204", sqlstate: "53300" },
     ErrorRow { id: "too_many_files", code: "FB205", sqlstate: "53300" },
     ErrorRow { id: "too_many_statements", code: "FB206", sqlstate: "53400" },
-    ErrorRow { id: "transaction_in_statement_mode", code: "FB301", sqlstate: "0A000" },
+    ErrorRow { id: "pin_idle_limit", code: "FB207", sqlstate: "57P05" },
+    ErrorRow { id: "pinned", code: "FB208", sqlstate: "01000" },
+    ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_unsupported", code: "FB302", sqlstate: "0A000" },
+    ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
+    ErrorRow { id: "server_lost_while_pinned", code: "FB405", sqlstate: "57P01" },
+    ErrorRow { id: "session_unsettled", code: "FB406", sqlstate: "XX000" },
     ErrorRow { id: "no_endpoint", code: "FB410", sqlstate: "57P03" },
     ErrorRow { id: "server_login_failed", code: "FB411", sqlstate: "08004" },
     ErrorRow { id: "server_parameter_refused", code: "FB412", sqlstate: "22023" },
@@ -56,6 +63,18 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "internal", code: "FB999", sqlstate: "XX000" },
 ];
 
+/// FB101, SQLSTATE 55000: {call} needs the connection that ran nextval, which now serves others.
+pub fn sequence_moved(call: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB101",
+        sqlstate: "55000",
+        message: format!("{call} needs the connection that ran nextval, which now serves others"),
+        detail: None,
+        hint: Some(String::from("Use INSERT … RETURNING, or set sequence_affinity = \"pin\". (FB101)")),
+    }
+}
+
 /// FB201, SQLSTATE 53300: no server became free in pool "{pool}" within {waited}.
 pub fn checkout_timeout(
     pool: impl Display,
@@ -76,6 +95,27 @@ pub fn checkout_timeout(
         )),
         hint: Some(String::from(
             "Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
+        )),
+    }
+}
+
+/// FB202, SQLSTATE 53300: {pinned} of {size} servers of pool "{pool}" are pinned ({reasons}).
+pub fn servers_pinned(
+    pinned: impl Display,
+    size: impl Display,
+    pool: impl Display,
+    reasons: impl Display,
+    waited: impl Display,
+    waiting: impl Display,
+) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB202",
+        sqlstate: "53300",
+        message: format!("{pinned} of {size} servers of pool \"{pool}\" are pinned ({reasons})"),
+        detail: Some(format!("No server became free within {waited}; {waiting} requests waiting.")),
+        hint: Some(String::from(
+            "SHOW PINS on the console tells what ends each of them; set pin_idle_limit, or raise pool_size. (FB202)",
         )),
     }
 }
@@ -139,15 +179,41 @@ pub fn too_many_statements(count: impl Display) -> Report {
     }
 }
 
-/// FB301, SQLSTATE 0A000: transaction blocks are not supported: pool "{pool}" is in statement mode.
-pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
+/// FB207, SQLSTATE 57P05: the connection held its server and was idle for longer than pin_idle_limit ({limit}).
+pub fn pin_idle_limit(limit: impl Display, reasons: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
+        code: "FB207",
+        sqlstate: "57P05",
+        message: format!("the connection held its server and was idle for longer than pin_idle_limit ({limit})"),
+        detail: Some(format!("What held it: {reasons}.")),
+        hint: Some(String::from("Release it before a pause (SHOW PINS tells how), or raise pin_idle_limit. (FB207)")),
+    }
+}
+
+/// FB208, SQLSTATE 01000: this session now holds its server: {reason}; released by {ends}.
+pub fn pinned(reason: impl Display, ends: impl Display) -> Report {
+    Report {
+        severity: Severity::Notice,
+        code: "FB208",
+        sqlstate: "01000",
+        message: format!("this session now holds its server: {reason}; released by {ends}"),
+        detail: None,
+        hint: Some(String::from(
+            "Release it soon, for others wait for servers; on_pin = \"allow\" sends no notice. (FB208)",
+        )),
+    }
+}
+
+/// FB301, SQLSTATE 0A000: {cause} would pin a server, and this pool refuses pins.
+pub fn pin_refused(cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
         code: "FB301",
         sqlstate: "0A000",
-        message: format!("transaction blocks are not supported: pool \"{pool}\" is in statement mode"),
+        message: format!("{cause} would pin a server, and this pool refuses pins"),
         detail: None,
-        hint: Some(String::from("Set pool_mode = \"transaction\" for this database or user. (FB301)")),
+        hint: Some(String::from("Set on_pin = \"allow\", or pool_mode = \"session\", for this database. (FB301)")),
     }
 }
 
@@ -160,6 +226,18 @@ pub fn replication_unsupported() -> Report {
         message: String::from("replication connections are not supported"),
         detail: None,
         hint: Some(String::from("Connect to the server itself for replication and base backups. (FB302)")),
+    }
+}
+
+/// FB303, SQLSTATE 0A000: transaction blocks are not supported: pool "{pool}" is in statement mode.
+pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB303",
+        sqlstate: "0A000",
+        message: format!("transaction blocks are not supported: pool \"{pool}\" is in statement mode"),
+        detail: None,
+        hint: Some(String::from("Set pool_mode = \"transaction\" for this database or user. (FB303)")),
     }
 }
 
@@ -186,6 +264,30 @@ pub fn server_lost_in_commit(endpoint: impl Display, cause: impl Display) -> Rep
         ),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Look for the transaction's effects before running it again. (FB402)")),
+    }
+}
+
+/// FB405, SQLSTATE 57P01: the connection to the server was lost, and with it what it held for this session: {lost}.
+pub fn server_lost_while_pinned(lost: impl Display, endpoint: impl Display, cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB405",
+        sqlstate: "57P01",
+        message: format!("the connection to the server was lost, and with it what it held for this session: {lost}"),
+        detail: Some(format!("Server {endpoint}: {cause}.")),
+        hint: Some(String::from("Connect again and make it anew. (FB405)")),
+    }
+}
+
+/// FB406, SQLSTATE XX000: the session's settings could not be {act}.
+pub fn session_unsettled(act: impl Display, endpoint: impl Display, cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB406",
+        sqlstate: "XX000",
+        message: format!("the session's settings could not be {act}"),
+        detail: Some(format!("Server {endpoint}: {cause}.")),
+        hint: Some(String::from("Connect again; what the session had set is lost. (FB406)")),
     }
 }
 
