@@ -88,10 +88,22 @@ pub struct PoolStats {
     pub closed_in_doubt: Cell,
     /// Errors we made for clients (any FB code).
     pub errors: Cell,
+    /// Sessions that came to hold their server, by reason, in the order of [`forebay_spec::pins::ALL`].
+    pub pins: [Cell; forebay_spec::pins::ALL.len()],
+    /// Servers reset before they served another client.
+    pub resets: Cell,
+    /// Looks at a server for the values of certain settings and for what pins it.
+    pub probes_vector: Cell,
+    /// Looks at a server for all that its session may have.
+    pub probes_full: Cell,
+    /// Times that the catalogue of the database was read.
+    pub catalogue_loads: Cell,
     /// Gauges.
     pub clients: Cell,
     /// Clients that wait.
     pub waiting: Cell,
+    /// Clients that hold their server between transactions.
+    pub pinned: Cell,
     /// Servers in use.
     pub servers_active: Cell,
     /// Servers idle.

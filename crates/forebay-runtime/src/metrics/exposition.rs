@@ -45,10 +45,10 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
                 let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
                 let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);
             }
-            Source::Servers(states) => {
-                for (state, value) in *states {
+            Source::Parts(_, label, values) => {
+                for (name, value) in *values {
                     let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
-                    let _ = writeln!(out, "{}{{{labels},state=\"{state}\"}} {sum}", metric.name);
+                    let _ = writeln!(out, "{}{{{labels},{}=\"{name}\"}} {sum}", metric.name, label.name());
                 }
             }
             Source::Durations(histogram) => {
@@ -100,6 +100,7 @@ mod tests {
             let stats = PoolStats::default();
             stats.requests.add(3);
             stats.request.record(20);
+            stats.pins[1].add(1);
             let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), stats };
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
@@ -113,5 +114,7 @@ mod tests {
         assert!(text.contains(&format!("\nforebay_request_seconds_bucket{{{labels},le=\"+Inf\"}} 2\n")));
         assert!(text.contains(&format!("\nforebay_request_seconds_sum{{{labels}}} 0.00004\n")));
         assert!(text.contains(&format!("\nforebay_servers{{{labels},state=\"idle\"}} 0\n")));
+        assert!(text.contains(&format!("\nforebay_pins_total{{{labels},reason=\"advisory lock\"}} 2\n")));
+        assert!(text.contains(&format!("\nforebay_probes_total{{{labels},kind=\"full\"}} 0\n")));
     }
 }

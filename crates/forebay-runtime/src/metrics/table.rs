@@ -2,6 +2,7 @@
 //! `spec/metrics.toml`; a test compares the two.
 
 use forebay_core::stats::{Histogram, PoolStats, WorkerStats};
+use forebay_spec::pins::ALL as REASONS;
 
 /// Where a metric's value is.
 pub(super) enum Source {
@@ -11,9 +12,30 @@ pub(super) enum Source {
     Pool(Kind, fn(&PoolStats) -> u64),
     /// Durations per pool and worker.
     Durations(fn(&PoolStats) -> &Histogram),
-    /// Servers of a pool, by state.
-    #[allow(clippy::type_complexity, reason = "a table of names and readers, used once")]
-    Servers(&'static [(&'static str, fn(&PoolStats) -> u64)]),
+    /// The same, by the values of one more label.
+    Parts(Kind, Label, &'static [Part]),
+}
+
+/// A value of the label, and the reader of its part.
+pub(super) type Part = (&'static str, fn(&PoolStats) -> u64);
+
+/// What the parts of a metric differ in.
+#[derive(Clone, Copy)]
+pub(super) enum Label {
+    State,
+    Reason,
+    Kind,
+}
+
+impl Label {
+    /// As the exposition and the spec call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Label::State => "state",
+            Label::Reason => "reason",
+            Label::Kind => "kind",
+        }
+    }
 }
 
 /// Prometheus' kinds of single values.
@@ -34,19 +56,21 @@ impl Metric {
     /// As the exposition and the spec call it.
     pub(super) fn kind(&self) -> &'static str {
         match self.source {
-            Source::Engine(Kind::Counter, _) | Source::Pool(Kind::Counter, _) => "counter",
-            Source::Engine(Kind::Gauge, _) | Source::Pool(Kind::Gauge, _) | Source::Servers(_) => "gauge",
+            Source::Engine(kind, _) | Source::Pool(kind, _) | Source::Parts(kind, ..) => match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            },
             Source::Durations(_) => "histogram",
         }
     }
 
     /// Names of its labels.
     #[cfg(test)]
-    pub(super) fn labels(&self) -> &'static [&'static str] {
+    pub(super) fn labels(&self) -> Vec<&'static str> {
         match self.source {
-            Source::Engine(..) => &[],
-            Source::Pool(..) | Source::Durations(_) => &["database", "user"],
-            Source::Servers(_) => &["database", "user", "state"],
+            Source::Engine(..) => vec![],
+            Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
+            Source::Parts(_, label, _) => vec!["database", "user", label.name()],
         }
     }
 }
@@ -56,7 +80,21 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Durations, Engine, Pool, Servers};
+use Source::{Durations, Engine, Parts, Pool};
+
+/// The counters of pins, in the order of their reasons.
+const PINS: [Part; REASONS.len()] = [
+    (REASONS[0].name, |s| s.pins[0].get()),
+    (REASONS[1].name, |s| s.pins[1].get()),
+    (REASONS[2].name, |s| s.pins[2].get()),
+    (REASONS[3].name, |s| s.pins[3].get()),
+    (REASONS[4].name, |s| s.pins[4].get()),
+    (REASONS[5].name, |s| s.pins[5].get()),
+    (REASONS[6].name, |s| s.pins[6].get()),
+    (REASONS[7].name, |s| s.pins[7].get()),
+    (REASONS[8].name, |s| s.pins[8].get()),
+    (REASONS[9].name, |s| s.pins[9].get()),
+];
 
 /// All of them, in the order they are served.
 pub(super) const METRICS: &[Metric] = &[
@@ -91,11 +129,20 @@ pub(super) const METRICS: &[Metric] = &[
     metric(
         "forebay_servers",
         "Servers of the pool by state: active, idle, or other (opening, being checked or cleaned).",
-        Servers(&[
-            ("active", |s| s.servers_active.get()),
-            ("idle", |s| s.servers_idle.get()),
-            ("other", |s| s.servers_other.get()),
-        ]),
+        Parts(
+            Gauge,
+            Label::State,
+            &[
+                ("active", |s| s.servers_active.get()),
+                ("idle", |s| s.servers_idle.get()),
+                ("other", |s| s.servers_other.get()),
+            ],
+        ),
+    ),
+    metric(
+        "forebay_pinned_clients",
+        "Clients of the pool that hold their server between transactions.",
+        Pool(Gauge, |s| s.pinned.get()),
     ),
     metric("forebay_transactions_total", "Transactions ended.", Pool(Counter, |s| s.transactions.get())),
     metric("forebay_requests_total", "Requests answered: a ReadyForQuery each.", Pool(Counter, |s| s.requests.get())),
@@ -114,6 +161,26 @@ pub(super) const METRICS: &[Metric] = &[
         Pool(Counter, |s| s.closed_in_doubt.get()),
     ),
     metric("forebay_errors_total", "Errors that forebay made for clients.", Pool(Counter, |s| s.errors.get())),
+    metric(
+        "forebay_pins_total",
+        "Sessions that came to hold their server, by reason.",
+        Parts(Counter, Label::Reason, &PINS),
+    ),
+    metric(
+        "forebay_resets_total",
+        "Servers reset before they served another client.",
+        Pool(Counter, |s| s.resets.get()),
+    ),
+    metric(
+        "forebay_probes_total",
+        "Looks at what a session has on its server: at certain settings and pins (vector), or at everything (full).",
+        Parts(Counter, Label::Kind, &[("vector", |s| s.probes_vector.get()), ("full", |s| s.probes_full.get())]),
+    ),
+    metric(
+        "forebay_catalogue_loads_total",
+        "Times that the catalogue of the database was read.",
+        Pool(Counter, |s| s.catalogue_loads.get()),
+    ),
     metric(
         "forebay_transaction_seconds",
         "Time from a transaction's first byte on a server to its end.",
@@ -155,6 +222,18 @@ mod tests {
             })
             .collect();
         assert_eq!(found, served);
+    }
+
+    /// A pin counted under another's reason sends an operator to the wrong statement.
+    #[test]
+    fn every_pin_is_counted_under_its_own_reason() {
+        let stats = PoolStats::default();
+        for (index, pins) in stats.pins.iter().enumerate() {
+            pins.add(index as u64 + 1);
+        }
+        let read: Vec<_> = PINS.iter().map(|(reason, value)| (*reason, value(&stats))).collect();
+        let counted: Vec<_> = REASONS.iter().zip(1..).map(|(reason, count)| (reason.name, count)).collect();
+        assert_eq!(read, counted);
     }
 
     /// promtool and every dashboard builder rely on the suffixes.
