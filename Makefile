@@ -31,8 +31,21 @@ $(VENV)/.maturin: | $(BIN)/python
 	$(BIN)/pip install maturin==1.16.0
 	@touch $@
 
+# The SQL grammar is C code that bindgen binds, which takes libclang and the headers of the C compiler. Both are named in
+# cargo's own settings, so that cargo by itself finds them from then on.
+LIBCLANG := .cargo/config.toml
+.PHONY: libclang
+libclang: $(LIBCLANG) ## what a plain `cargo build` needs
+
+$(LIBCLANG): | $(BIN)/python
+	$(BIN)/pip install --no-deps --upgrade --target .cache/libclang libclang==18.1.1
+	@mkdir -p $(@D)
+	@printf '%s\n' '# Written by `make libclang`: where bindgen finds libclang and headers. What the environment says goes first.' \
+	    '[env]' 'LIBCLANG_PATH = { value = ".cache/libclang/clang/native", relative = true }' \
+	    "BINDGEN_EXTRA_CLANG_ARGS = \"-isystem $$($(CC) -print-file-name=include)\"" >$@
+
 # maturin installs what the command needs at run time and leaves what is there already.
-$(ENGINE): $(RUST_SOURCES) pyproject.toml | $(VENV)/.maturin
+$(ENGINE): $(RUST_SOURCES) pyproject.toml | $(VENV)/.maturin $(LIBCLANG)
 	$(BIN)/maturin develop -q --profile $(PROFILE) --extras up,auth-query
 	@echo $(PROFILE) >$(VENV)/.profile
 	@touch $@
@@ -62,7 +75,7 @@ PYTEST_WORKERS ?= 2
 .PHONY: test test-rust test-python
 test: test-rust test-python ## every test but those marked slow
 
-test-rust:
+test-rust: | $(LIBCLANG)
 	cargo test --workspace --features forebay-sim/planted-bugs --quiet $(CARGO_TEST_ARGS)
 
 test-python: $(ENGINE) $(VENV)/.test
@@ -74,7 +87,7 @@ lint: style ## style, and licences, bans and sources of all crates
 
 # What of `make lint` needs nothing but cargo and Python.
 .PHONY: style
-style: $(ENGINE) $(VENV)/.lint ## formatting, lints, types and generated files
+style: $(ENGINE) $(VENV)/.lint | $(LIBCLANG) ## formatting, lints, types and generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff check -q .
@@ -89,7 +102,7 @@ gen: ## what is generated from spec/*.toml
 
 # SEED=N plays one seed; SEEDS=A..B a range.
 .PHONY: sim
-sim: ## the simulator: make sim SEED=88213
+sim: | $(LIBCLANG) ## the simulator: make sim SEED=88213
 	cargo run --quiet --package forebay-sim -- $(if $(SEEDS),--seeds $(SEEDS),--seed $(or $(SEED),1)) $(SIM_ARGS)
 
 # Arguments of benches/poolbench.py: make bench BENCH_ARGS='--rounds 5 --workloads select,many'.
@@ -110,7 +123,7 @@ bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZ_SECONDS (20)
+fuzz: | $(LIBCLANG) ## every fuzz target for FUZZ_SECONDS (20)
 	tools/fuzz.sh
 
 .PHONY: soak
@@ -127,7 +140,7 @@ $(VENV)/.wheel: | $(VENV)/.maturin
 # for arm64 (rustup target add it first); that wheel is built and not run here.
 TARGET ?= x86_64-unknown-linux-gnu
 .PHONY: wheel
-wheel: $(VENV)/.wheel ## dist/forebay-*.whl for Linux (manylinux_2_28)
+wheel: $(VENV)/.wheel | $(LIBCLANG) ## dist/forebay-*.whl for Linux (manylinux_2_28)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
 
 .PHONY: wheel-test

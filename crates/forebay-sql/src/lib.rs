@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`lexer`] | PostgreSQL's tokens, in one pass and without allocation |
 //! | [`clock`] | whether a text holds a literal that PostgreSQL turns into the time of its Parse |
+//! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
 //! | [`shape`] | what a text does, statement by statement |
 //! | [`traces`] | what a statement may leave behind in its session |
 //!
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod grammar;
 pub mod lexer;
 #[cfg(test)]
 mod properties;

@@ -96,6 +96,9 @@ pub struct Shape {
     pub traces: Traces,
     /// Functions called, operators' names (as `~+`) among them: last name part, folded; each once.
     pub functions: Box<[Box<str>]>,
+    /// Names that call a function only if the database has one of that name: `f` of `t.f`, which is f(t) if t has no such
+    /// column, and syntax that an older server reads as a call. Folded; each once.
+    pub maybe_functions: Box<[Box<str>]>,
     /// Relations named, CTEs left out: last name part, folded; each once.
     pub relations: Box<[Box<str>]>,
     /// Types cast to or from by name, other than PostgreSQL's own: last name part, folded; each once.

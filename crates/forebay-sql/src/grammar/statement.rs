@@ -1,0 +1,187 @@
+//! Which statement it is, and what its kind leaves behind.
+
+use pg_raw_parse::Node;
+use pg_raw_parse::nodes::{CopyStmt, DeclareCursorStmt, SelectStmt, TransactionStmt, VacuumStmt};
+use pg_raw_parse::raw::{CURSOR_OPT_HOLD, DiscardMode, TransactionStmtKind};
+
+use super::walk::Walk;
+use super::{schema, setting};
+use crate::shape::{StatementShape, Verb};
+use crate::traces::Traces;
+
+/// A verb, and the name that the statement is about.
+type Read<'t> = (Verb, Option<&'t str>);
+
+/// The shape of one statement; the names in it are left in `walk`.
+pub(super) fn statement<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> StatementShape {
+    walk.traces = Traces::NONE;
+    walk.settings.clear();
+    let (verb, name) = read(node, walk);
+    StatementShape {
+        verb,
+        traces: walk.traces,
+        settings: std::mem::take(&mut walk.settings).into_iter().collect(),
+        name: name.map(Box::from),
+    }
+}
+
+fn read<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Read<'t> {
+    if let Some(verb) = query(node, walk) {
+        return (verb, None);
+    }
+    match node {
+        Node::TransactionStmt(transaction) => (transaction_verb(transaction), None),
+        Node::VariableSetStmt(set) => (setting::set(set, walk), None),
+        Node::VariableShowStmt(_) => (Verb::Show, None),
+        Node::ConstraintsSetStmt(_) => leave(walk, Traces::LOCAL_SETTING, Verb::SetLocal),
+        Node::DiscardStmt(discard) => discarded(discard.target, walk),
+        Node::LockStmt(lock) => {
+            walk.list(lock.relations());
+            (Verb::Lock, None)
+        }
+        Node::LoadStmt(_) => leave(walk, Traces::LIBRARY, Verb::Load),
+        Node::DoStmt(_) => leave(walk, Traces::OPAQUE, Verb::Do),
+        Node::CallStmt(call) => {
+            if let Some(call) = call.funccall() {
+                walk.node(Node::FuncCall(call));
+            }
+            leave(walk, Traces::OPAQUE, Verb::Call)
+        }
+        Node::RefreshMatViewStmt(refresh) => {
+            walk.relation(refresh.relation());
+            leave(walk, Traces::OPAQUE | Traces::WRITES, Verb::Maintenance)
+        }
+        // The functions of indexes are run.
+        Node::ReindexStmt(_) | Node::ClusterStmt(_) => leave(walk, Traces::OPAQUE, Verb::Maintenance),
+        Node::VacuumStmt(vacuum) => leave(walk, vacuumed(vacuum), Verb::Maintenance),
+        Node::CheckPointStmt(_) => (Verb::Maintenance, None),
+        _ => named(node, walk).unwrap_or_else(|| (schema::statement(node, walk), None)),
+    }
+}
+
+/// Statements that read or write data, alone or within another.
+fn query<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Verb> {
+    let verb = match node {
+        Node::SelectStmt(select) => return Some(selected(select, walk)),
+        Node::InsertStmt(_) => Verb::Insert,
+        Node::UpdateStmt(_) => Verb::Update,
+        Node::DeleteStmt(_) => Verb::Delete,
+        Node::MergeStmt(_) => Verb::Merge,
+        Node::TruncateStmt(truncate) => {
+            walk.list(truncate.relations());
+            walk.traces |= Traces::WRITES;
+            return Some(Verb::Delete);
+        }
+        Node::CopyStmt(copy) => {
+            copied(copy, walk);
+            return Some(Verb::Copy);
+        }
+        Node::ExplainStmt(explain) => {
+            read(explain.query(), walk);
+            return Some(Verb::Explain);
+        }
+        _ => return None,
+    };
+    walk.node(node);
+    Some(verb)
+}
+
+/// Statements about something that has a name in its session.
+fn named<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Read<'t>> {
+    let (verb, traces, name) = match node {
+        Node::PrepareStmt(prepare) => {
+            for name in prepare.argtypes() {
+                walk.node(Node::TypeName(name));
+            }
+            read(prepare.query(), walk);
+            (Verb::Prepare, Traces::PREPARED, prepare.name())
+        }
+        Node::ExecuteStmt(execute) => {
+            walk.list(execute.params());
+            (Verb::Execute, Traces::OPAQUE, execute.name())
+        }
+        Node::DeallocateStmt(deallocate) => (Verb::Deallocate, Traces::PREPARED, deallocate.name()),
+        Node::DeclareCursorStmt(declare) => (Verb::Declare, declared(declare, walk), declare.portalname()),
+        Node::FetchStmt(fetch) => (Verb::Fetch, Traces::NONE, fetch.portalname()),
+        Node::ClosePortalStmt(close) => (Verb::Close, Traces::CURSOR, close.portalname()),
+        Node::ListenStmt(listen) => (Verb::Listen, Traces::LISTEN, listen.conditionname()),
+        Node::UnlistenStmt(unlisten) => (Verb::Unlisten, Traces::LISTEN, unlisten.conditionname()),
+        Node::NotifyStmt(notify) => (Verb::Notify, Traces::NOTIFY, notify.conditionname()),
+        _ => return None,
+    };
+    walk.traces |= traces;
+    Some((verb, name))
+}
+
+fn leave<'t>(walk: &mut Walk<'t>, traces: Traces, verb: Verb) -> Read<'t> {
+    walk.traces |= traces;
+    (verb, None)
+}
+
+fn transaction_verb(transaction: &TransactionStmt) -> Verb {
+    match transaction.kind {
+        TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => Verb::Begin,
+        TransactionStmtKind::TRANS_STMT_COMMIT => Verb::Commit,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK => Verb::Rollback,
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => Verb::Savepoint,
+        TransactionStmtKind::TRANS_STMT_RELEASE => Verb::Release,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Verb::RollbackTo,
+        TransactionStmtKind::TRANS_STMT_PREPARE => Verb::PrepareTransaction,
+        _ => Verb::FinishPrepared,
+    }
+}
+
+fn discarded<'t>(target: DiscardMode::Type, walk: &mut Walk<'t>) -> Read<'t> {
+    const ALL: Traces = Traces::ANY_SETTING
+        .with(Traces::AUTHORIZATION)
+        .with(Traces::TEMP)
+        .with(Traces::LOCK)
+        .with(Traces::LISTEN)
+        .with(Traces::CURSOR)
+        .with(Traces::PREPARED)
+        .with(Traces::SEQUENCE);
+    match target {
+        DiscardMode::DISCARD_PLANS => (Verb::Discard, None),
+        DiscardMode::DISCARD_SEQUENCES => leave(walk, Traces::SEQUENCE, Verb::Discard),
+        DiscardMode::DISCARD_TEMP => leave(walk, Traces::TEMP, Verb::Discard),
+        _ => leave(walk, ALL, Verb::DiscardAll),
+    }
+}
+
+fn selected<'t>(select: &'t SelectStmt, walk: &mut Walk<'t>) -> Verb {
+    walk.node(Node::SelectStmt(select));
+    // INTO stands in the first SELECT of a UNION.
+    let mut first = select;
+    while let Some(left) = first.larg() {
+        first = left;
+    }
+    match first.into_clause() {
+        Some(into) => {
+            walk.traces |= Traces::WRITES | schema::traces_of_making(into.rel());
+            Verb::Schema
+        }
+        None => Verb::Select,
+    }
+}
+
+fn copied<'t>(copy: &'t CopyStmt, walk: &mut Walk<'t>) {
+    walk.relation(copy.relation());
+    walk.node(copy.where_clause());
+    if copy.is_from {
+        walk.traces |= Traces::WRITES;
+    } else if !matches!(copy.query(), Node::None) {
+        read(copy.query(), walk);
+    }
+}
+
+fn declared<'t>(declare: &'t DeclareCursorStmt, walk: &mut Walk<'t>) -> Traces {
+    read(declare.query(), walk);
+    if declare.options as u32 & CURSOR_OPT_HOLD == 0 { Traces::NONE } else { Traces::CURSOR }
+}
+
+/// ANALYZE and a rewrite run the functions of indexes and of statistics.
+fn vacuumed(vacuum: &VacuumStmt) -> Traces {
+    let mut options = vacuum.options().iter();
+    let runs_functions = options.any(|option| matches!(option.defname(), Some("analyze" | "full")));
+    if runs_functions || !vacuum.is_vacuumcmd { Traces::OPAQUE } else { Traces::NONE }
+}
