@@ -22,6 +22,7 @@ def outputs(spec: Path) -> dict[str, str]:
     reasons = pins.load(spec / "pins.toml")
     return {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
+        "python/forebay/_generated/pages.py": error_pages.pages(errors),
         "python/forebay/_generated/settings.py": settings.python(configuration),
         "python/forebay/_generated/forebay.toml": settings.sample(configuration),
         "docs/reference/errors.md": error_pages.page(errors),

@@ -36,6 +36,9 @@ class ErrorRow:
     message: str
     detail: str | None
     hint: str | None
+    why: str
+    fix: str
+    example: str | None
 
     @property
     def placeholders(self) -> list[str]:
@@ -52,6 +55,9 @@ class FindingRow:
     severity: str
     message: str
     hint: str | None
+    why: str
+    fix: str
+    example: str | None
 
     @property
     def placeholders(self) -> list[str]:
@@ -91,24 +97,33 @@ def family_row(file: str, row: dict[str, Any]) -> FamilyRow:
 
 def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
     """Checks one [[error]]."""
-    row = fields(file, row, required=("id", "code", "sqlstate", "severity", "message"), optional=("detail", "hint"))
+    required = ("id", "code", "sqlstate", "severity", "message", "why", "fix")
+    row = fields(file, row, required=required, optional=("detail", "hint", "example"))
     where = f"{file}, {row['id']}"
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FB\d{3}", row["code"]), "code is FB and three digits")
     require(where, re.fullmatch(r"[0-9A-Z]{5}", row["sqlstate"]), "sqlstate has five digits or capitals")
     require(where, row["severity"] in ("ERROR", "FATAL", "NOTICE"), "severity is ERROR, FATAL or NOTICE")
     require(where, not row["message"].endswith("."), "message has no full stop")
+    require_sentences(where, row)
     return ErrorRow(**row)
 
 
 def finding_row(file: str, row: dict[str, Any]) -> FindingRow:
     """Checks one [[finding]]."""
-    row = fields(file, row, required=("id", "code", "severity", "message"), optional=("hint",))
+    row = fields(file, row, required=("id", "code", "severity", "message", "why", "fix"), optional=("hint", "example"))
     where = f"{file}, {row['id']}"
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FBC\d{3}", row["code"]), "code is FBC and three digits")
     require(where, row["severity"] in ("error", "warning"), "severity is error or warning")
+    require_sentences(where, row)
     return FindingRow(**row)
+
+
+def require_sentences(where: str, row: dict[str, Any]) -> None:
+    """What is printed for readers ends as sentences do."""
+    for field in ("why", "fix"):
+        require(where, row[field].endswith("."), f"{field} is made of sentences")
 
 
 def placeholders(*texts: str | None) -> list[str]:

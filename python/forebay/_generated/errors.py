@@ -752,11 +752,11 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "buffers_above_limit": FindingRow("FBC066", "error", "{name} {limit} is below engine.buffer_size {size}", "raise {name}, or lower engine.buffer_size"),
     "secret_without_user": FindingRow("FBC067", "error", "database \"{name}\" has a secret but no forced user", "set user, or move the secret to [users.NAME]"),
     "unusable_verifier": FindingRow("FBC068", "error", "database \"{name}\": a verifier can't log forebay in to a server", "give the plain password of the forced user, from env, file or command"),
+    "fallback_dbname": FindingRow("FBC069", "error", "dbname of \"*\" can't be set: it is the name that clients ask for", "remove the line, or give the database a name of its own"),
     "leaky_level": FindingRow("FBC071", "warning", "level = \"fast\" may leak state that functions set unseen from one client of \"{name}\" to another", "use level = \"safe\", unless every client may see every other's session"),
     "not_translated": FindingRow("FBC070", "warning", "\"{name}\" has no counterpart: {reason}", None),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),
     "bad_user_line": FindingRow("FBC075", "error", "{cause}", "each line is \"user\" \"secret\""),
-    "fallback_dbname": FindingRow("FBC069", "error", "dbname of \"*\" can't be set: it is the name that clients ask for", "remove the line, or give the database a name of its own"),
 }

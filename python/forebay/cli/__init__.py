@@ -17,6 +17,7 @@ from forebay.failure import Failure, sentence_for
 
 VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
+    "explain": "forebay.cli.explain",
     "init": "forebay.cli.init",
     "run": "forebay.cli.run",
     "up": "forebay.cli.up",
