@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -51,6 +52,16 @@ def test_psql_reads_the_console(dbname: str, shared: Forebay, server: Postgres) 
     assert (done.returncode, done.stderr) == (0, "")
     assert "cl_waiting" in done.stdout
     assert "forebay" in done.stdout
+
+
+def test_the_command_for_pins_reads_the_console(shared: Forebay) -> None:
+    """By a connection string; without a pin it says so."""
+    done = subprocess.run(
+        [sys.executable, "-m", "forebay", "pins", "--dsn", console(shared).dsn()],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "no session holds its server between transactions\n"
 
 
 def test_a_driver_reads_the_console(shared: Forebay) -> None:

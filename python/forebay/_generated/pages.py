@@ -61,7 +61,7 @@ PAGES: Final[dict[str, Page]] = {
         hint="SHOW PINS on the console tells what ends each of them; set pin_idle_limit, or raise pool_size.",
         why="Nearly all servers of the pool are held by sessions between their transactions, because of what the message counts: temporary tables, advisory locks and the like. Nothing was left for this request within query_wait_timeout.",
         fix="`forebay pins` lists the sessions, the statement that pinned each and what releases it. Mend the code that leaves things behind, set pin_idle_limit so that idle sessions give their server up, or raise pool_size.",
-        example="psql \"dbname=forebay user=ops\" -c 'SHOW PINS'",
+        example="forebay pins --config forebay.toml",
     ),
     "FB203": Page(
         code="FB203",

@@ -6,7 +6,20 @@ from typing import Final
 
 from forebay.admin.command import kill, kill_client, pause, reconnect, reload, resume, shutdown
 from forebay.admin.registration import Command
-from forebay.admin.show import clients, config, databases, lists, pools, servers, state, stats, totals, users, version
+from forebay.admin.show import (
+    clients,
+    config,
+    databases,
+    lists,
+    pins,
+    pools,
+    servers,
+    state,
+    stats,
+    totals,
+    users,
+    version,
+)
 from forebay.admin.show import help as usage
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -17,6 +30,7 @@ COMMANDS: Final[dict[str, Command]] = {
         databases.COMMAND,
         usage.COMMAND,
         lists.COMMAND,
+        pins.COMMAND,
         pools.COMMAND,
         servers.COMMAND,
         state.COMMAND,

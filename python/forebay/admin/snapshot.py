@@ -11,7 +11,11 @@ import msgspec
 
 
 class Client(msgspec.Struct, frozen=True):
-    """A client; `id` is unique over workers and time."""
+    """A client; `id` is unique over workers and time.
+
+    pin: why it holds its server between transactions, by the names of spec/pins.toml; empty: it does not.
+    pinned_us: since when. pin_verb: the kind of statement that brought it about.
+    """
 
     id: int
     user: str
@@ -26,10 +30,16 @@ class Client(msgspec.Struct, frozen=True):
     server: int | None
     tls: str
     prepared_statements: int
+    pin: tuple[str, ...] = ()
+    pinned_us: int = 0
+    pin_verb: str = ""
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A server connection; `id` is unique over workers and time."""
+    """A server connection; `id` is unique over workers and time.
+
+    dirt: what the session that it served last may have left on it.
+    """
 
     id: int
     user: str
@@ -45,6 +55,7 @@ class Server(msgspec.Struct, frozen=True):
     tls: str
     prepared_statements: int
     close_needed: bool
+    dirt: tuple[str, ...] = ()
 
 
 class Pool(msgspec.Struct):

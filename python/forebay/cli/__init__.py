@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
     "explain": "forebay.cli.explain",
     "init": "forebay.cli.init",
+    "pins": "forebay.cli.pins",
     "run": "forebay.cli.run",
     "up": "forebay.cli.up",
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 
+import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
 from forebay.admin.console import Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
-from forebay.admin.snapshot import Snapshot
+from forebay.admin.snapshot import Snapshot, decode
 from forebay.observe.stats import Totals
 
 from tests.unit.admin.world import FakeBackend, Reply, client, engine_config, pool, read, server
@@ -24,7 +25,7 @@ def ask(text: str, backend: FakeBackend | None = None, *, user: str = "ops") -> 
 def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
     """Exporters read columns by name and position."""
     backend = FakeBackend(
-        held=Snapshot([client()], [server()], [pool()], ["blog"]),
+        held=Snapshot([client(pin=("listen",), server=7)], [server()], [pool()], ["blog"]),
         counted={"shop": Totals(xact_count=3)},
         averaged={"shop": Totals(xact_count=1)},
     )
@@ -43,6 +44,36 @@ def test_every_row_of_spec_has_a_command_and_every_command_a_row() -> None:
     detail = ask("SHOW HELP").notices[0]["D"].upper()
     for name in COMMANDS:
         assert re.search(rf"^\t{name.upper()}\b", detail, re.MULTILINE), name
+
+
+def test_a_pin_is_shown_with_its_server_its_cause_and_what_releases_it() -> None:
+    """A pool that is held by sessions looks like one that is too small, until somebody sees this."""
+    long = client(id=1, server=7, pin=("temporary object", "advisory lock"), pinned_us=9_000_000, pin_verb="CREATE")
+    short = client(id=2, server=8, pin=("seed", "sequence"), pinned_us=1_000_000, pin_verb="SELECT")
+    backend = FakeBackend(held=Snapshot([client(id=3), short, long], [server(dirt=("setting", "opaque"))]))
+    first, second = ask("SHOW PINS", backend).records()
+    assert (first["id"], first["server"], first["remote_pid"], first["statement"]) == ("1", "7", "4711", "CREATE")
+    assert first["reasons"] == "temporary object, advisory lock"
+    assert (first["released_by"] or "").startswith("DROP of what is temporary, or the end of the session; pg_advisory")
+    assert first["pinned_since"] < second["pinned_since"]  # type: ignore[operator]
+    assert (second["id"], second["remote_pid"]) == ("2", None)
+    assert second["released_by"] == "the end of the session, or pin_idle_limit"
+    shown = {one["id"]: (one["pin"], one["pinned_since"]) for one in ask("SHOW CLIENTS", backend).records()}
+    assert shown == {"1": (first["reasons"], first["pinned_since"]), "2": ("seed, sequence", second["pinned_since"]),
+                     "3": ("", None)}  # fmt: skip
+    held = ask("SHOW SERVERS", backend).records()[0]
+    assert (held["pin"], held["dirt"]) == ("temporary object, advisory lock", "setting, opaque")
+
+
+def test_an_engine_that_reports_no_pins_is_read_as_having_none() -> None:
+    """The snapshot's fields about pins are optional."""
+    rows = [msgspec.structs.asdict(one) for one in (client(), server())]
+    for name in ("pin", "pinned_us", "pin_verb"):
+        del rows[0][name]
+    del rows[1]["dirt"]
+    snapshot = decode(msgspec.json.encode({"worker": 0, "clients": rows[:1], "servers": rows[1:]}))
+    assert (snapshot.clients[0].pin, snapshot.servers[0].dirt) == ((), ())
+    assert ask("SHOW PINS", FakeBackend(held=snapshot)).rows == []
 
 
 def test_pools_are_shown_with_seconds_and_microseconds_of_the_longest_wait() -> None:

@@ -37,6 +37,8 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             client.application_name,
             client.prepared_statements,
             client.id,
+            ", ".join(client.pin),
+            ago(now, client.pinned_us) if client.pin else None,
         )
         for client in sorted(snapshot.clients, key=lambda client: -client.age_us)
     ]

@@ -14,6 +14,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each server, oldest first."""
     snapshot = await backend.snapshot()
     now = datetime.now(UTC)
+    pins = {client.server: client.pin for client in snapshot.clients}
     return [
         (
             "S",
@@ -37,6 +38,8 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             server.application_name,
             server.prepared_statements,
             server.id,
+            ", ".join(pins.get(server.id, ())),
+            ", ".join(server.dirt),
         )
         for server in sorted(snapshot.servers, key=lambda server: -server.age_us)
     ]

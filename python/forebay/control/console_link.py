@@ -1,0 +1,104 @@
+"""The console of a running forebay, as a program reaches it: its address, one statement, the rows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any, Final
+
+from forebay.config.resolved import EngineConfig, Listen
+from forebay.failure import Exit, Failure
+
+CONNECT_TIMEOUT_S: Final = 5
+
+Row = dict[str, Any]
+
+
+def from_dsn(dsn: str) -> dict[str, Any]:
+    """libpq's parameters of a connection string; it leads to the console unless it names a database.
+
+    Raises Failure (exit code 2) for a string that can't be read.
+    """
+    psycopg = _psycopg()
+    try:
+        given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # libpq's own words may quote the password.
+        raise Failure("the connection string can't be read", exit=Exit.USAGE) from None
+    return {"dbname": "forebay", **given}
+
+
+def from_config(engine: EngineConfig) -> dict[str, Any]:
+    """libpq's parameters for the forebay that runs with this configuration on this machine.
+
+    The user is the first of console.admins and console.viewers whose password is known. Raises Failure where there is
+    none, or where clients have to show a certificate.
+    """
+    mode = engine.listen.tls.mode if engine.listen.tls else "disable"
+    if mode.startswith("verify-"):
+        raise Failure("clients have to show a certificate", hint="Name one with --dsn: sslcert=… sslkey=…")
+    host = _host(engine.listen)
+    if host is None:
+        raise Failure("the configuration lets the system choose the port", hint="Give the address with --dsn.")
+    user, password = _login(engine)
+    return {"host": host, "port": engine.listen.port, "dbname": "forebay", "user": user, "password": password}
+
+
+def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
+    """The rows of one statement, by column name.
+
+    Raises Failure: exit code 3 where nobody answers or the login is refused, 1 where the console refuses.
+    """
+    psycopg = _psycopg()
+    settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **parameters}
+    try:
+        connection = psycopg.connect(**settings, autocommit=True, row_factory=psycopg.rows.dict_row)
+    except psycopg.OperationalError as error:
+        raise Failure(f"can't reach the console: {_first_line(error)}", exit=Exit.CANNOT_REACH) from None
+    try:
+        # The console takes simple queries, which is what psycopg sends where there are no parameters.
+        rows: list[Row] = connection.execute(statement).fetchall()
+    except psycopg.Error as error:
+        hint = error.diag.message_hint
+        raise Failure(f"the console refused {statement}: {_first_line(error)}", hint=hint) from None
+    finally:
+        connection.close()
+    return rows
+
+
+def _psycopg() -> Any:
+    """Imported when it is needed: an installation without it does everything else."""
+    if importlib.util.find_spec("psycopg") is None:
+        raise Failure("this needs the driver psycopg", hint="Run pip install 'forebay[auth-query]'.")
+    import psycopg
+    import psycopg.conninfo
+    import psycopg.rows
+
+    return psycopg
+
+
+def _host(listen: Listen) -> str | None:
+    """Where this machine reaches the listener; None for a port that is not known beforehand."""
+    if listen.port == 0:
+        return None
+    if listen.unix is not None:
+        return listen.unix
+    # The wildcards are addresses to listen on; one connects to the loopback of the same family.
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.addresses[0], listen.addresses[0])  # noqa: S104
+
+
+def _login(engine: EngineConfig) -> tuple[str, str | None]:
+    known = {user.name: user.secret for user in engine.users}
+    names = [*engine.console.admins, *engine.console.viewers]
+    for name in names:
+        secret = known.get(name)
+        if secret is not None and not secret.is_verifier:
+            return name, secret.text
+        if name in known and engine.auth.method == "trust":
+            return name, None
+    wanted = "console.admins and console.viewers are empty" if not names else f"no password is known of {names[0]}"
+    raise Failure(f"nobody can log in to the console: {wanted}", hint="Give a user and a passfile with --dsn.")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
