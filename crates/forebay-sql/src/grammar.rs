@@ -82,7 +82,7 @@ fn shape_of(text: &str) -> Option<Shape> {
 }
 
 /// A shape that may do anything.
-fn unknown() -> Shape {
+pub(crate) fn unknown() -> Shape {
     let statement = StatementShape { verb: Verb::Other, traces: Traces::OPAQUE, settings: Box::default(), name: None };
     Shape { statements: Box::new([statement]), traces: Traces::OPAQUE, ..Shape::default() }
 }

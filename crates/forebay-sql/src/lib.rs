@@ -3,7 +3,9 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`lexer`] | PostgreSQL's tokens, in one pass and without allocation |
+//! | [`cache`] | shapes by text, so that a statement is parsed once |
 //! | [`clock`] | whether a text holds a literal that PostgreSQL turns into the time of its Parse |
+//! | [`fingerprint`] | a text without the literals that its shape does not depend on |
 //! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
 //! | [`shape`] | what a text does, statement by statement |
 //! | [`traces`] | what a statement may leave behind in its session |
@@ -12,7 +14,12 @@
 //! never a panic.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod clock;
+pub mod fingerprint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz_entry;
 pub mod grammar;
 pub mod lexer;
 #[cfg(test)]
