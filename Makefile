@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 ENGINE := python/forebay/_engine.abi3.so
 
 # What the engine is built of: sources, those that spec/ determines among them, build scripts and manifests. The
-# simulator, tests, benches and what only fuzz targets see are no part of it.
-NOT_BUILT := -path crates/forebay-sim/src -o -name tests -o -name 'tests.rs' -o -name benches -o -name 'fuzz_entry*'
+# simulator, the differential test, tests, benches and what only fuzz targets see are no part of it.
+NOT_BUILT := -path crates/forebay-sim/src -o -path crates/forebay-diff/src -o -name tests -o -name 'tests.rs' -o -name benches -o -name 'fuzz_entry*'
 RUST_SOURCES := $(shell find crates \( $(NOT_BUILT) \) -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 RUST_SOURCES += Cargo.toml Cargo.lock
 
@@ -104,6 +104,11 @@ gen: ## what is generated from spec/*.toml
 .PHONY: sim
 sim: | $(LIBCLANG) ## the simulator: make sim SEED=88213
 	cargo run --quiet --package forebay-sim -- $(if $(SEEDS),--seeds $(SEEDS),--seed $(or $(SEED),1)) $(SIM_ARGS)
+
+# N programs out of SEED, on PostgreSQL PG, through pools of LEVEL (several: LEVEL='safe strict').
+.PHONY: diff
+diff: $(ENGINE) $(VENV)/.test ## the same programs direct and through forebay: make diff N=500 SEED=1 PG=18 LEVEL=safe
+	$(BIN)/python -m tests.diff.run --pg $(or $(PG),18) $(foreach level,$(LEVEL),--level $(level)) -- run --programs $(or $(N),500) --seed $(or $(SEED),1) $(DIFF_ARGS)
 
 # Arguments of benches/poolbench.py: make bench BENCH_ARGS='--rounds 5 --workloads select,many'.
 BENCH_ARGS ?=

@@ -20,6 +20,7 @@ CRATES = {
     "forebay-sql": set(),
     "forebay-core": {"forebay-pgwire", "forebay-sql", "forebay-spec"},
     "forebay-runtime": {"forebay-core", "forebay-pgwire", "forebay-spec"},
+    "forebay-diff": {"forebay-pgwire"},
     "forebay-sim": {"forebay-core", "forebay-pgwire", "forebay-spec"},
     "forebay-py": {"forebay-runtime", "forebay-core", "forebay-config", "forebay-pgwire", "forebay-spec"},
 }

@@ -1,0 +1,179 @@
+//! Where two runs differ, and which differences are allowed.
+//!
+//! The list of what is allowed is closed: [`Allowance`]. Each use of it is counted, so that one which grows is seen.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::event::{Event, Report};
+use crate::feature::Feature;
+use crate::program::Program;
+use crate::run::Run;
+
+/// A difference that a pool can't avoid, or that means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowance {
+    /// A setting with a dot that nobody has set is '' instead of NULL on a server that has seen it. Not at `strict`.
+    UnsetCustom,
+    /// Where in a text an error is, when names in that text were replaced.
+    Position,
+    /// A wait that ends with an error of forebay's own, when pins hold as many servers as there are.
+    PinnedWait,
+    /// When a notification of another session comes.
+    NotificationOrder,
+    /// Oids of tables: each side has its own database.
+    TableOid,
+}
+
+impl Allowance {
+    /// All of them.
+    pub(crate) const ALL: [Allowance; 5] = [
+        Allowance::UnsetCustom,
+        Allowance::Position,
+        Allowance::PinnedWait,
+        Allowance::NotificationOrder,
+        Allowance::TableOid,
+    ];
+}
+
+/// How often each allowance was used.
+#[derive(Debug, Default)]
+pub(crate) struct Uses([AtomicU64; Allowance::ALL.len()]);
+
+impl Uses {
+    fn note(&self, allowance: Allowance) {
+        self.0[allowance as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one was used.
+    pub(crate) fn count(&self, allowance: Allowance) -> u64 {
+        self.0[allowance as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// Where in a program two runs differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the login of a client.
+    Login(usize),
+    /// In a step.
+    Step(usize),
+    /// In what a table holds at the end.
+    Contents(usize),
+}
+
+/// The first difference of two runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    /// Where it is.
+    pub(crate) place: Place,
+    /// What tells it from others: the step's feature, and what kind of event came instead of which.
+    pub(crate) signature: String,
+    /// What PostgreSQL said.
+    pub(crate) direct: String,
+    /// What forebay said.
+    pub(crate) pooled: String,
+}
+
+/// The first difference that is not allowed.
+pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, uses: &Uses) -> Option<Difference> {
+    let judge = Judge { program, uses };
+    for (client, (left, right)) in direct.logins.iter().zip(&pooled.logins).enumerate() {
+        if let Some(at) = judge.differs(left, right, None) {
+            return Some(difference(Place::Login(client), "login", left.get(at), right.get(at)));
+        }
+    }
+    for (at, (left, right)) in direct.outcomes.iter().zip(&pooled.outcomes).enumerate() {
+        let step = &program.steps[at];
+        if left.pinned > 0 && right.events.iter().any(is_pool_wait) {
+            uses.note(Allowance::PinnedWait);
+            return None;
+        }
+        if let Some(event) = judge.differs(&left.events, &right.events, Some(at)) {
+            let (left, right) = (left.events.get(event), right.events.get(event));
+            return Some(difference(Place::Step(at), step.feature.name(), left, right));
+        }
+    }
+    let at = direct.contents.iter().zip(&pooled.contents).position(|(left, right)| left != right);
+    let at = at.or_else(|| {
+        let lengths = (direct.contents.len(), pooled.contents.len());
+        (lengths.0 != lengths.1).then_some(lengths.0.min(lengths.1))
+    })?;
+    let line = |run: &Run| run.contents.get(at).cloned().unwrap_or_else(|| "no such table".to_owned());
+    let (left, right) = (line(direct), line(pooled));
+    let table = left.split(':').next().unwrap_or_default().to_owned();
+    let table = if table.starts_with("work.") { "work".to_owned() } else { table };
+    let signature = format!("contents of {table}");
+    Some(Difference { place: Place::Contents(at), signature, direct: left, pooled: right })
+}
+
+fn difference(place: Place, subject: &str, direct: Option<&Event>, pooled: Option<&Event>) -> Difference {
+    let class = |event: Option<&Event>| event.map_or_else(|| "nothing".to_owned(), Event::class);
+    let (left, right) = (class(direct), class(pooled));
+    let text = |event: Option<&Event>| event.map_or_else(|| "nothing more".to_owned(), Event::to_string);
+    let kind = if left == right { format!("other {left}") } else { format!("{right} for {left}") };
+    Difference { place, signature: format!("{subject}: {kind}"), direct: text(direct), pooled: text(pooled) }
+}
+
+/// An error by which forebay says that no server became free.
+fn is_pool_wait(event: &Event) -> bool {
+    matches!(event, Event::Report(report) if report.hint.ends_with("(FB201)") || report.hint.ends_with("(FB202)"))
+}
+
+struct Judge<'a> {
+    program: &'a Program,
+    uses: &'a Uses,
+}
+
+impl Judge<'_> {
+    /// Index of the first event that differs.
+    fn differs(&self, direct: &[Event], pooled: &[Event], step: Option<usize>) -> Option<usize> {
+        for (at, (left, right)) in direct.iter().zip(pooled).enumerate() {
+            if !self.is_same(left, right, step) {
+                return Some(at);
+            }
+        }
+        (direct.len() != pooled.len()).then_some(direct.len().min(pooled.len()))
+    }
+
+    fn is_same(&self, direct: &Event, pooled: &Event, step: Option<usize>) -> bool {
+        if direct == pooled {
+            match direct {
+                Event::Told(text) if !text.ends_with("itself") => self.uses.note(Allowance::NotificationOrder),
+                Event::Columns(text) if text.contains('*') => self.uses.note(Allowance::TableOid),
+                _ => {}
+            }
+            return true;
+        }
+        match (direct, pooled) {
+            (Event::Row(left), Event::Row(right)) => self.is_unset_custom(left, right),
+            (Event::Report(left), Event::Report(right)) => self.is_only_position(left, right, step),
+            _ => false,
+        }
+    }
+
+    fn is_unset_custom(&self, direct: &[Option<String>], pooled: &[Option<String>]) -> bool {
+        let is_allowed = self.program.level != "strict" && direct.len() == pooled.len();
+        let is_custom = || self.program.steps.iter().any(|step| step.mentions("app.") || step.mentions("visible"));
+        let is_same = |(left, right): (&Option<String>, &Option<String>)| {
+            left == right || (left.is_none() && right.as_deref() == Some(""))
+        };
+        let is_used = is_allowed && direct.iter().zip(pooled).all(is_same) && is_custom();
+        if is_used {
+            self.uses.note(Allowance::UnsetCustom);
+        }
+        is_used
+    }
+
+    fn is_only_position(&self, direct: &Report, pooled: &Report, step: Option<usize>) -> bool {
+        let without = |report: &Report| Report { position: String::new(), ..report.clone() };
+        let is_renamed = step.is_some_and(|at| {
+            let step = &self.program.steps[at];
+            step.feature == Feature::SqlPrepare || step.mentions("prepare") || step.mentions("execute")
+        });
+        let is_used = is_renamed && without(direct) == without(pooled);
+        if is_used {
+            self.uses.note(Allowance::Position);
+        }
+        is_used
+    }
+}

@@ -1,0 +1,382 @@
+//! A client over a blocking socket: sends a step's messages in one write, and knows where the answer ends.
+//!
+//! What is owed is kept in a queue, one item for each message that earns an answer. It says when to stop reading also
+//! where no ReadyForQuery comes: after a Flush, in the middle of a COPY, after an error that skips to a Sync.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use forebay_pgwire::backend::{BackendKeyData, NotificationResponse, tag};
+use forebay_pgwire::frame::{Frames, HEAD_BYTES};
+use forebay_pgwire::write;
+
+use crate::event::{Event, Heard};
+use crate::program::{Message, UNIQUE};
+
+/// The longest that anything may take to be answered.
+const ANSWER_MAX: Duration = Duration::from_secs(12);
+
+/// Longest message of a server; programs earn short ones.
+const FRAME_BYTES_MAX: u32 = 16 << 20;
+
+/// An answer that has not come yet, for the message that earns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    Query,
+    Sync,
+    Parse,
+    Bind,
+    Describe,
+    Execute,
+    Close,
+}
+
+/// A session as its client sees it.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    address: SocketAddr,
+    received: Vec<u8>,
+    owed: VecDeque<Owed>,
+    /// Ends of copies sent that no CopyInResponse has come for.
+    copy_ends: usize,
+    is_copying: bool,
+    /// After an error that no Sync has followed yet: the server ignores what comes.
+    is_skipping: bool,
+    is_open: bool,
+    status: u8,
+    pid: u32,
+    key: Vec<u8>,
+    heard: Vec<Heard>,
+}
+
+impl Connection {
+    /// Connects and sends the startup packet; [`log_in`](Connection::log_in) reads the answer.
+    pub(crate) fn open(
+        address: SocketAddr,
+        user: &str,
+        database: &str,
+        startup: &[(String, String)],
+    ) -> io::Result<Connection> {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        stream.set_write_timeout(Some(ANSWER_MAX))?;
+        let mut out = Vec::with_capacity(128);
+        let own = [("user", user), ("database", database)];
+        let given = startup.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        write::startup(&mut out, (3, 0), own.into_iter().chain(given));
+        stream.write_all(&out)?;
+        Ok(Connection {
+            stream,
+            address,
+            received: Vec::new(),
+            owed: VecDeque::from([Owed::Query]),
+            copy_ends: 0,
+            is_copying: false,
+            is_skipping: false,
+            is_open: true,
+            status: b'I',
+            pid: 0,
+            key: Vec::new(),
+            heard: Vec::new(),
+        })
+    }
+
+    /// Reads what the startup packet is answered: settings in order of their names, or the refusal.
+    pub(crate) fn log_in(&mut self) -> Vec<Event> {
+        let mut events = self.read_answer();
+        events.retain(|event| !matches!(event, Event::Other(text) if text == "R" || text == "K"));
+        events.sort_by_key(|event| !matches!(event, Event::Setting { .. }));
+        let settings = events.iter().take_while(|event| matches!(event, Event::Setting { .. })).count();
+        events[..settings].sort();
+        events
+    }
+
+    /// Sends messages in one write and reads to the end of what they are answered.
+    pub(crate) fn send(&mut self, messages: &[Message], unique: &str) -> Vec<Event> {
+        if !self.is_open {
+            return vec![Event::Other("not connected".to_owned())];
+        }
+        self.copy_ends = 0;
+        let mut out = Vec::with_capacity(256);
+        for message in messages {
+            self.encode(&mut out, message, unique);
+        }
+        if self.stream.write_all(&out).is_err() {
+            // What the server said before it closed is still to be read.
+            let mut events = self.read_answer();
+            if self.is_open {
+                self.is_open = false;
+                events.push(Event::Closed);
+            }
+            return events;
+        }
+        self.read_answer()
+    }
+
+    fn encode(&mut self, out: &mut Vec<u8>, message: &Message, unique: &str) {
+        let named = |text: &str| text.replace(UNIQUE, unique);
+        let owed = match message {
+            Message::Query(sql) => {
+                write::query(out, named(sql));
+                Some(Owed::Query)
+            }
+            Message::Parse { name, sql } => {
+                write::parse(out, name, named(sql), &[]);
+                Some(Owed::Parse)
+            }
+            Message::Bind { portal, statement, values } => {
+                let list: Vec<_> = values.iter().map(|value| value.as_ref().map(String::as_bytes)).collect();
+                write::bind(out, portal, statement, &[], &list, &[]);
+                Some(Owed::Bind)
+            }
+            Message::DescribeStatement(name) | Message::DescribePortal(name) => {
+                let kind = if matches!(message, Message::DescribeStatement(_)) { b'S' } else { b'P' };
+                write::describe(out, kind, name);
+                Some(Owed::Describe)
+            }
+            Message::Execute { portal, rows } => {
+                write::execute(out, portal, *rows);
+                Some(Owed::Execute)
+            }
+            Message::CloseStatement(name) | Message::ClosePortal(name) => {
+                let kind = if matches!(message, Message::CloseStatement(_)) { b'S' } else { b'P' };
+                write::close(out, kind, name);
+                Some(Owed::Close)
+            }
+            Message::Flush => {
+                write::flush(out);
+                None
+            }
+            Message::Sync => {
+                write::sync(out);
+                self.is_skipping = false;
+                Some(Owed::Sync)
+            }
+            Message::CopyData(data) => {
+                write::copy_data(out, data.as_bytes());
+                None
+            }
+            Message::CopyDone | Message::CopyFail(_) => {
+                if let Message::CopyFail(reason) = message {
+                    write::copy_fail(out, reason);
+                } else {
+                    write::copy_done(out);
+                }
+                if std::mem::take(&mut self.is_copying) {
+                    None
+                } else {
+                    self.copy_ends += 1;
+                    None
+                }
+            }
+        };
+        if !self.is_skipping {
+            self.owed.extend(owed);
+        }
+    }
+
+    /// Reads until nothing more is owed that could come.
+    fn read_answer(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let since = Instant::now();
+        while self.is_open && !self.owed.is_empty() && !self.is_copying {
+            if !self.take_frames(&mut events) && !self.receive(&mut events, since) {
+                break;
+            }
+        }
+        events
+    }
+
+    /// Takes the frames that have been received; stops where the answer ends. Returns whether there was one.
+    fn take_frames(&mut self, events: &mut Vec<Event>) -> bool {
+        let received = std::mem::take(&mut self.received);
+        let mut taken = 0;
+        for frame in Frames::new(&received, FRAME_BYTES_MAX) {
+            let Ok((head, body)) = frame else {
+                events.push(Event::Other("impossible frame".to_owned()));
+                self.is_open = false;
+                break;
+            };
+            taken += body.len() + HEAD_BYTES;
+            self.take(head.tag, body, events);
+        }
+        self.received = received;
+        self.received.drain(..taken);
+        taken > 0
+    }
+
+    fn take(&mut self, tag: u8, body: &[u8], events: &mut Vec<Event>) {
+        match tag {
+            tag::BACKEND_KEY_DATA => {
+                if let Ok(data) = BackendKeyData::decode(body) {
+                    (self.pid, self.key) = (data.pid, data.key.to_vec());
+                }
+            }
+            tag::NOTIFICATION_RESPONSE => {
+                if let Ok(told) = NotificationResponse::decode(body) {
+                    let heard = Heard::new(told.pid, told.channel, told.payload);
+                    // PostgreSQL tells a session of its own NOTIFY before ReadyForQuery; of others' at any time.
+                    if told.pid == self.pid {
+                        events.push(heard.from("itself"));
+                    } else {
+                        self.heard.push(heard);
+                    }
+                }
+                return;
+            }
+            tag::READY_FOR_QUERY => self.status = body.first().copied().unwrap_or(b'?'),
+            _ => {}
+        }
+        self.settle(tag);
+        events.push(Event::decode(tag, body));
+    }
+
+    /// Crosses off what `tag` answers.
+    fn settle(&mut self, tag: u8) {
+        let front = self.owed.front().copied();
+        let is_answered = match tag {
+            tag::PARSE_COMPLETE => front == Some(Owed::Parse),
+            tag::BIND_COMPLETE => front == Some(Owed::Bind),
+            tag::CLOSE_COMPLETE => front == Some(Owed::Close),
+            tag::ROW_DESCRIPTION | tag::NO_DATA => front == Some(Owed::Describe),
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => front == Some(Owed::Execute),
+            tag::READY_FOR_QUERY => true,
+            tag::COPY_IN_RESPONSE => {
+                self.is_copying = self.copy_ends == 0;
+                self.copy_ends = self.copy_ends.saturating_sub(1);
+                false
+            }
+            tag::ERROR_RESPONSE => {
+                self.is_copying = false;
+                while self.owed.front().is_some_and(|owed| !matches!(owed, Owed::Query | Owed::Sync)) {
+                    self.owed.pop_front();
+                }
+                self.is_skipping = self.owed.is_empty();
+                false
+            }
+            _ => false,
+        };
+        if is_answered {
+            self.owed.pop_front();
+        }
+    }
+
+    /// Receives more; `false` once there is no more to come.
+    fn receive(&mut self, events: &mut Vec<Event>, since: Instant) -> bool {
+        let mut chunk = [0_u8; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => events.push(Event::Closed),
+            Ok(count) if since.elapsed() < ANSWER_MAX => {
+                self.received.extend_from_slice(&chunk[..count]);
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Ok(_) | Err(_) if since.elapsed() >= ANSWER_MAX => {
+                events.push(Event::Other("no answer in time".to_owned()))
+            }
+            Ok(_) | Err(_) => events.push(Event::Closed),
+        }
+        self.is_open = false;
+        false
+    }
+
+    /// Starts `sql`, asks for it to be cancelled until it is, and reads the answer.
+    pub(crate) fn cancel_running(&mut self, sql: &str) -> Vec<Event> {
+        // A server that is still being opened would have the request cancelled while it waits, with other words.
+        self.send(&[Message::Query("SELECT 1".to_owned())], "");
+        let mut out = Vec::new();
+        write::query(&mut out, sql);
+        if !self.is_open || self.stream.write_all(&out).is_err() {
+            return vec![Event::Other("not connected".to_owned())];
+        }
+        self.owed.push_back(Owed::Query);
+        let mut pause = Duration::from_millis(3);
+        let mut peeked = [0; 1];
+        // A request that comes before the statement began is ignored, as it should be; so it is made again.
+        for _ in 0..10 {
+            let _ = self.stream.set_read_timeout(Some(pause));
+            if self.stream.peek(&mut peeked).is_ok() {
+                break;
+            }
+            self.request_cancel();
+            pause = (pause * 3).min(Duration::from_millis(300));
+        }
+        let _ = self.stream.set_read_timeout(Some(ANSWER_MAX));
+        let mut events = self.read_answer();
+        // Whether the statement came so far as to describe its row is a matter of time.
+        events.retain(|event| !matches!(event, Event::Columns(_)));
+        events
+    }
+
+    /// Sends a cancel request and waits until its connection is closed.
+    pub(crate) fn request_cancel(&self) {
+        let mut out = Vec::new();
+        write::cancel_request(&mut out, self.pid, &self.key);
+        if let Ok(mut stream) = TcpStream::connect_timeout(&self.address, ANSWER_MAX) {
+            let _ = stream.set_read_timeout(Some(ANSWER_MAX));
+            let _ = stream.write_all(&out);
+            let _ = stream.read(&mut [0; 16]);
+        }
+    }
+
+    /// Ends the connection and waits until the other side has ended it as well.
+    pub(crate) fn close(&mut self, is_polite: bool) {
+        if !self.is_open {
+            return;
+        }
+        self.is_open = false;
+        if is_polite {
+            let mut out = Vec::new();
+            write::terminate(&mut out);
+            let _ = self.stream.write_all(&out);
+        }
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut rest = [0; 4096];
+        while matches!(self.stream.read(&mut rest), Ok(count) if count > 0) {}
+    }
+
+    /// What it was told on its channels since it was last asked.
+    pub(crate) fn take_heard(&mut self) -> Vec<Heard> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Waits until it was told `count` things, or for `longest`.
+    pub(crate) fn hear(&mut self, count: usize, longest: Duration) {
+        let since = Instant::now();
+        let mut events = Vec::new();
+        while self.is_open && self.heard.len() < count && since.elapsed() < longest {
+            let _ = self.stream.set_read_timeout(Some(Duration::from_millis(20)));
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.is_open = false,
+                Ok(bytes) => self.received.extend_from_slice(&chunk[..bytes]),
+                Err(_) => {}
+            }
+            self.take_frames(&mut events);
+        }
+        let _ = self.stream.set_read_timeout(Some(ANSWER_MAX));
+    }
+
+    /// What a ReadyForQuery said last.
+    pub(crate) fn status(&self) -> u8 {
+        self.status
+    }
+
+    /// Whether it holds a server by what it has begun: a transaction, a copy, a batch without a Sync.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.is_open && (self.status != b'I' || self.is_copying || !self.owed.is_empty() || self.is_skipping)
+    }
+
+    /// Whether the session is alive.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The process that its login named.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+}

@@ -1,0 +1,227 @@
+//! Features of the grammar, and which pairs of them have been seen together.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! features {
+    ($($(#[doc = $words:literal])+ $feature:ident $name:literal,)+) => {
+        /// Something that programs do. A step belongs to one of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub(crate) enum Feature {
+            $($(#[doc = $words])+ #[serde(rename = $name)] $feature,)+
+        }
+
+        impl Feature {
+            /// All of them.
+            pub(crate) const ALL: &[Feature] = &[$(Feature::$feature,)+];
+
+            /// As options and reports spell it.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Feature::$feature => $name,)+ }
+            }
+        }
+    };
+}
+
+features! {
+    /// Queries, and changes of a client's own rows.
+    Dml "dml",
+    /// Transactions: levels, chains, read-only ones, failed ones.
+    Transaction "txn",
+    /// Savepoints.
+    Savepoint "savepoint",
+    /// Statements that fail.
+    Error "err",
+    /// Several statements in one Query.
+    Multi "multi",
+    /// Protocol statements, named and unnamed.
+    Prepare "prep",
+    /// Batches of several Syncs, with errors, with Flush.
+    Pipeline "pipeline",
+    /// Portals, row limits.
+    Portal "portal",
+    /// COPY to and from the client.
+    Copy "copy",
+    /// A COPY that the client leaves unfinished or fails.
+    CopyFail "copy_fail",
+    /// Connections that end.
+    Leave "drop",
+    /// Startup parameters.
+    Startup "startup",
+    /// Cancel requests.
+    Cancel "cancel",
+    /// Notices.
+    Notice "notice",
+    /// SET, RESET and SHOW of settings that the session keeps.
+    Set "set",
+    /// SET inside transactions and savepoints.
+    SetStack "set_stack",
+    /// SET LOCAL.
+    SetLocal "set_local",
+    /// SET SESSION CHARACTERISTICS and default_transaction_*.
+    Characteristics "characteristics",
+    /// set_config() in queries.
+    SetConfig "set_config",
+    /// Settings that have a dot.
+    Custom "custom",
+    /// search_path.
+    SearchPath "search_path",
+    /// client_encoding.
+    Encoding "encoding",
+    /// SET ROLE.
+    Role "role",
+    /// Row security that asks settings.
+    RowSecurity "rls",
+    /// DISCARD.
+    Discard "discard",
+    /// Functions, DO blocks and procedures that set.
+    Opaque "opaque",
+    /// Triggers that set.
+    Trigger "trigger",
+    /// Literals whose meaning depends on settings.
+    Literal "literal",
+    /// PREPARE, EXECUTE and DEALLOCATE.
+    SqlPrepare "sql_prep",
+    /// Temporary objects.
+    Temp "temp",
+    /// Temporary tables that shadow real ones.
+    Shadow "shadow",
+    /// Temporary tables that go with the transaction.
+    TempOnCommit "temp_on_commit",
+    /// CREATE, ALTER and DROP.
+    Ddl "ddl",
+    /// Statements whose tables change.
+    Replan "replan",
+    /// Sequences.
+    Sequence "seq",
+    /// setseed() and random().
+    Seed "seed",
+    /// Session advisory locks.
+    Lock "lock",
+    /// Advisory locks of transactions.
+    LockXact "lock_xact",
+    /// LISTEN and NOTIFY.
+    Notify "notify",
+    /// Cursors.
+    Cursor "cursor",
+    /// Cursors that outlive their transactions.
+    Hold "hold",
+    /// Other sessions that leave things behind.
+    Noise "noise",
+}
+
+impl Feature {
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Feature> {
+        Feature::ALL.iter().copied().find(|feature| feature.name() == name)
+    }
+}
+
+impl Display for Feature {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A pair of features at a level and a size of pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    /// One feature.
+    pub(crate) first: Feature,
+    /// Another one, or the same.
+    pub(crate) second: Feature,
+    /// Index of the level.
+    pub(crate) level: usize,
+    /// Index of the pool's size.
+    pub(crate) pool: usize,
+}
+
+/// All cells of the features that are drawn from, and which of them programs have run in.
+pub(crate) struct Coverage {
+    features: Vec<Feature>,
+    levels: usize,
+    pools: usize,
+    seen: Vec<bool>,
+}
+
+impl Coverage {
+    /// Nothing seen yet.
+    pub(crate) fn new(features: &[Feature], levels: usize, pools: usize) -> Coverage {
+        let cells = features.len() * features.len() * levels * pools;
+        Coverage { features: features.to_vec(), levels, pools, seen: vec![false; cells] }
+    }
+
+    /// The cell that program `number` is made for. As many programs in a row as there are cells take one each; features
+    /// turn fastest, so that a short run has met them all.
+    pub(crate) fn cell(&self, number: u64) -> Cell {
+        let count = self.features.len();
+        let number = usize::try_from(number % self.seen.len() as u64).expect("a remainder of a usize is one");
+        let (lap, at) = (number / count, number % count);
+        let shift = lap % count;
+        let rest = lap / count;
+        // The index of the pair moves along with the lap, so that neighbours differ in pool and level too.
+        let variant = (rest + at + shift) % (self.levels * self.pools);
+        Cell {
+            first: self.features[at],
+            second: self.features[(at + shift) % count],
+            level: variant % self.levels,
+            pool: variant / self.levels,
+        }
+    }
+
+    /// Notes that a program with these features ran.
+    pub(crate) fn note(&mut self, features: &[Feature], level: usize, pool: usize) {
+        let places: Vec<_> = features.iter().filter_map(|f| self.features.iter().position(|own| own == f)).collect();
+        for &first in &places {
+            for &second in &places {
+                let at = self.at(first, second, level, pool);
+                self.seen[at] = true;
+            }
+        }
+    }
+
+    fn at(&self, first: usize, second: usize, level: usize, pool: usize) -> usize {
+        ((first * self.features.len() + second) * self.levels + level) * self.pools + pool
+    }
+
+    /// Unordered pairs seen and all, over all levels and sizes.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let (mut seen, mut all) = (0, 0);
+        for first in 0..self.features.len() {
+            for second in first..self.features.len() {
+                for variant in 0..self.levels * self.pools {
+                    let (level, pool) = (variant % self.levels, variant / self.levels);
+                    all += 1;
+                    seen += usize::from(self.seen[self.at(first, second, level, pool)]);
+                }
+            }
+        }
+        (seen, all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise some pair would never be run on purpose, however long the tool runs.
+    #[test]
+    fn a_lap_of_programs_is_made_for_every_cell_once() {
+        let mut coverage = Coverage::new(&Feature::ALL[..7], 2, 3);
+        for number in 0..7 * 7 * 2 * 3 {
+            let cell = coverage.cell(number);
+            coverage.note(&[cell.first, cell.second], cell.level, cell.pool);
+        }
+        let (seen, all) = coverage.count();
+        assert_eq!((seen, all), (7 * 8 / 2 * 6, 7 * 8 / 2 * 6));
+    }
+
+    #[test]
+    fn a_feature_is_found_by_its_name() {
+        for feature in Feature::ALL {
+            assert_eq!(Feature::named(feature.name()), Some(*feature));
+        }
+        assert_eq!(Feature::named("none such"), None);
+    }
+}

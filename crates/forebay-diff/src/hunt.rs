@@ -1,0 +1,240 @@
+//! Many programs in several lanes at a time, and what was found.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::compare::{Allowance, Uses};
+use crate::feature::{Coverage, Feature};
+use crate::generate::generate;
+use crate::lane::Lane;
+use crate::options::Options;
+use crate::program::{POOLS, Program};
+use crate::report::{Seed, transcript};
+use crate::shrink::{REPEATS, Shrinker, repeats};
+use crate::trial::{Servers, Trial, attempt};
+
+/// What all lanes share.
+struct Hunt<'a> {
+    options: &'a Options,
+    next: AtomicU64,
+    is_over: AtomicBool,
+    until: Option<Instant>,
+    uses: Uses,
+    totals: Mutex<Totals>,
+}
+
+struct Totals {
+    coverage: Coverage,
+    programs: u64,
+    steps: u64,
+    clients: u64,
+    found: BTreeMap<String, Found>,
+}
+
+/// Programs that ran last through each pool of a lane, the latest last: what they left behind may matter.
+type History = BTreeMap<(String, usize), Vec<Program>>;
+
+/// Most programs before a divergence that are kept with it.
+const HISTORY_MAX: usize = 4;
+
+/// Divergences of one kind.
+#[derive(Default)]
+struct Found {
+    count: u64,
+    /// What is known about the first of them.
+    words: String,
+}
+
+/// Runs programs until there are enough. Returns whether all were the same on both sides.
+pub(crate) fn hunt(options: &Options) -> io::Result<bool> {
+    Lane::create_roles(&options.sides)?;
+    let since = Instant::now();
+    let hunt = Hunt {
+        options,
+        next: AtomicU64::new(options.first),
+        is_over: AtomicBool::new(false),
+        until: options.seconds.map(|seconds| since + Duration::from_secs(seconds)),
+        uses: Uses::default(),
+        totals: Mutex::new(Totals {
+            coverage: Coverage::new(&options.features, options.levels.len(), POOLS.len()),
+            programs: 0,
+            steps: 0,
+            clients: 0,
+            found: BTreeMap::new(),
+        }),
+    };
+    let lanes =
+        (0..options.lanes).map(|number| Lane::create(&options.sides, number)).collect::<io::Result<Vec<_>>>()?;
+    let failures: Vec<io::Error> = std::thread::scope(|scope| {
+        let threads: Vec<_> = lanes.into_iter().map(|lane| scope.spawn(|| hunt.work(lane))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())).err()).collect()
+    });
+    hunt.print(since.elapsed());
+    match failures.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(hunt.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).found.is_empty()),
+    }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("a lane panicked")
+}
+
+/// Prints the program that `--first` names.
+pub(crate) fn show(options: &Options) -> io::Result<bool> {
+    let (program, ..) = made(options, options.first);
+    println!("{}", serde_json::to_string_pretty(&program)?);
+    Ok(true)
+}
+
+/// Program `number`, and which level it is made for.
+fn made(options: &Options, number: u64) -> (Program, usize) {
+    let cell = Coverage::new(&options.features, options.levels.len(), POOLS.len()).cell(number);
+    let seed = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
+    (generate(seed, cell, &options.levels[cell.level], &options.features), cell.level)
+}
+
+/// The fewest of the latest programs after which, on fresh servers, a program differs; all if it never does.
+fn needed(lane: &mut Lane, history: &[Program], program: &Program, signature: &str) -> io::Result<Vec<Program>> {
+    for from in (0..history.len()).rev() {
+        let mut servers = Servers::Fresh;
+        for earlier in &history[from..] {
+            attempt(lane, earlier, servers, &Uses::default())?;
+            servers = Servers::Used;
+        }
+        let trial = attempt(lane, program, servers, &Uses::default())?;
+        if trial.difference.is_some_and(|difference| difference.signature == signature) {
+            return Ok(history[from..].to_vec());
+        }
+    }
+    Ok(history.to_vec())
+}
+
+impl Hunt<'_> {
+    fn work(&self, mut lane: Lane) -> io::Result<()> {
+        let mut history = History::new();
+        while !self.is_over.load(Ordering::Relaxed) && self.until.is_none_or(|until| Instant::now() < until) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if number >= self.options.first + self.options.programs {
+                break;
+            }
+            let (program, level) = made(self.options, number);
+            let worked = self.one(&mut lane, number, &program, level, &mut history);
+            if let Err(error) = worked {
+                self.is_over.store(true, Ordering::Relaxed);
+                return Err(io::Error::other(format!("program {number}: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn one(
+        &self,
+        lane: &mut Lane,
+        number: u64,
+        program: &Program,
+        level: usize,
+        history: &mut History,
+    ) -> io::Result<()> {
+        let trial = attempt(lane, program, Servers::Used, &self.uses)?;
+        let before = history.entry((program.level.clone(), trial.pool)).or_default();
+        let features: Vec<Feature> = program.steps.iter().map(|step| step.feature).collect();
+        let pool = POOLS.iter().position(|size| *size == trial.pool).unwrap_or(0);
+        let signature = trial.difference.as_ref().map(|difference| difference.signature.clone());
+        let is_new = {
+            let mut totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            totals.programs += 1;
+            totals.steps += program.steps.len() as u64;
+            totals.clients += program.clients.len() as u64;
+            totals.coverage.note(&features, level, pool);
+            let found = signature.map(|signature| totals.found.entry(signature).or_default());
+            let is_new = found.is_some_and(|found| {
+                found.count += 1;
+                found.count == 1
+            });
+            if totals.found.len() >= self.options.signatures_max {
+                self.is_over.store(true, Ordering::Relaxed);
+            }
+            is_new
+        };
+        if is_new {
+            self.keep(lane, number, program, trial, before)?;
+            // Its servers are not those that the programs before had.
+            before.clear();
+        }
+        before.push(program.clone());
+        if before.len() > HISTORY_MAX {
+            before.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Runs a divergence again, makes it small, and writes it down.
+    fn keep(
+        &self,
+        lane: &mut Lane,
+        number: u64,
+        program: &Program,
+        trial: Trial,
+        history: &[Program],
+    ) -> io::Result<()> {
+        let Some(first) = trial.difference.clone() else { return Ok(()) };
+        let signature = first.signature;
+        let (count, again) = repeats(lane, program, &signature)?;
+        let (program, trial) = match again {
+            Some(again) if count == REPEATS => Shrinker::new(lane, program.clone(), again, &signature).shrink()?,
+            _ => (program.clone(), trial),
+        };
+        let before = if count == 0 { needed(lane, history, &program, &signature)? } else { Vec::new() };
+        let difference = trial.difference.clone();
+        let seed = Seed {
+            signature: signature.clone(),
+            origin: format!("seed {}, program {number}", self.options.seed),
+            repeats: format!("{count} of {REPEATS}"),
+            direct: difference.as_ref().map(|found| found.direct.clone()).unwrap_or_default(),
+            pooled: difference.map(|found| found.pooled).unwrap_or_default(),
+            before,
+            program: program.clone(),
+        };
+        let path = seed.write(&self.options.out, &transcript(&program, &trial))?;
+        let words = format!(
+            "program {number}, {} on fresh servers{}, {} steps\n    direct  {}\n    pooled  {}\n    {}",
+            seed.repeats,
+            if count == REPEATS { "" } else { " (nondeterministic, or left by an earlier program)" },
+            program.steps.len(),
+            seed.direct,
+            seed.pooled,
+            path.display()
+        );
+        println!("new: {signature}: {words}");
+        let mut totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        totals.found.entry(signature).or_default().words = words;
+        Ok(())
+    }
+
+    fn print(&self, spent: Duration) {
+        let totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (signature, found) in &totals.found {
+            println!("{:>6} × {signature}: {}", found.count, found.words);
+        }
+        for allowance in Allowance::ALL {
+            println!("allowed: {allowance:?}, used {} times", self.uses.count(allowance));
+        }
+        let (seen, all) = totals.coverage.count();
+        let programs = totals.programs.max(1) as f64;
+        println!(
+            "{} programs, {} steps, {:.1} clients and {:.1} steps each, {seen} of {all} pairs, {} kinds of divergences \
+             ({} in all), {:.1} programs/s",
+            totals.programs,
+            totals.steps,
+            totals.clients as f64 / programs,
+            totals.steps as f64 / programs,
+            totals.found.len(),
+            totals.found.values().map(|found| found.count).sum::<u64>(),
+            programs / spent.as_secs_f64()
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! A lane: two databases of its own, in which one program at a time is run on both sides.
+//!
+//! What programs share by name (tables, channels, advisory locks) belongs to a database, so lanes never meet. Roles are
+//! the cluster's and never changed.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::connection::Connection;
+use crate::event::Event;
+use crate::program::{Message, Startup};
+
+/// Tables and functions of every database.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// The role that clients log in as; it may become `alpha` and `beta`.
+pub(crate) const USER: &str = "app";
+
+/// Where both sides are, and who may make databases.
+#[derive(Clone, Debug)]
+pub(crate) struct Sides {
+    /// PostgreSQL.
+    pub(crate) direct: SocketAddr,
+    /// forebay before the same PostgreSQL.
+    pub(crate) pooled: SocketAddr,
+    /// A superuser who needs no password.
+    pub(crate) superuser: String,
+    /// Who may give orders to forebay's console.
+    pub(crate) operator: String,
+}
+
+/// A database for each side, and an administrator's session in both.
+pub(crate) struct Lane {
+    /// Where both sides are.
+    pub(crate) sides: Sides,
+    number: usize,
+    direct: Connection,
+    pooled: Connection,
+    initial: Vec<String>,
+}
+
+/// One of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Clients reach PostgreSQL itself.
+    Direct,
+    /// Clients reach it through forebay.
+    Pooled,
+}
+
+impl Lane {
+    /// Makes the databases of lane `number`.
+    pub(crate) fn create(sides: &Sides, number: usize) -> io::Result<Lane> {
+        let mut admin = administrator(sides, "postgres")?;
+        for side in ["direct", "pooled"] {
+            let name = format!("diff{number}_{side}");
+            command(&mut admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))?;
+            command(&mut admin, &format!("CREATE DATABASE {name}"))?;
+        }
+        let mut direct = administrator(sides, &format!("diff{number}_direct"))?;
+        let mut pooled = administrator(sides, &format!("diff{number}_pooled"))?;
+        for session in [&mut direct, &mut pooled] {
+            command(session, SCHEMA)?;
+            command(session, "SET lock_timeout = '8s'")?;
+        }
+        let initial = contents_of(&mut direct)?;
+        Ok(Lane { sides: sides.clone(), number, direct, pooled, initial })
+    }
+
+    /// Makes the roles of the cluster, once for all lanes.
+    pub(crate) fn create_roles(sides: &Sides) -> io::Result<()> {
+        let mut admin = administrator(sides, "postgres")?;
+        let make = "DO $$BEGIN CREATE ROLE alpha; CREATE ROLE beta; EXCEPTION WHEN duplicate_object THEN NULL; END$$";
+        command(&mut admin, make)?;
+        command(&mut admin, &format!("GRANT alpha, beta TO {USER}"))
+    }
+
+    /// Opens a program's session; the answer to its login is not read yet.
+    pub(crate) fn open(&self, side: Side, level: &str, pool: usize, startup: &Startup) -> io::Result<Connection> {
+        match side {
+            Side::Direct => Connection::open(self.sides.direct, USER, &format!("diff{}_direct", self.number), startup),
+            Side::Pooled => Connection::open(self.sides.pooled, USER, &self.pool_name(level, pool), startup),
+        }
+    }
+
+    /// The name by which forebay knows a pool: `diff0_safe_1`; without a level `diff0_plain_1`.
+    fn pool_name(&self, level: &str, pool: usize) -> String {
+        let level = if level.is_empty() { "plain" } else { level };
+        format!("diff{}_{level}_{pool}", self.number)
+    }
+
+    /// Has forebay open its servers anew, so that nothing of an earlier run is in them.
+    pub(crate) fn reconnect(&self, level: &str, pool: usize) -> io::Result<()> {
+        let mut console = Connection::open(self.sides.pooled, &self.sides.operator, "forebay", &[])?;
+        refuse_errors(&console.log_in())?;
+        let done = command(&mut console, &format!("RECONNECT {}", self.pool_name(level, pool)));
+        console.close(true);
+        done
+    }
+
+    /// What the tables of a side hold, one line for each.
+    pub(crate) fn contents(&mut self, side: Side) -> io::Result<Vec<String>> {
+        contents_of(self.administrator(side))
+    }
+
+    /// Puts a side's tables back as they were, given what they hold, and drops what the program made.
+    pub(crate) fn restore(&mut self, side: Side, contents: &[String], has_made: bool) -> io::Result<()> {
+        let is_changed = contents != self.initial;
+        let session = self.administrator(side);
+        if has_made {
+            command(session, "SELECT sweep()")?;
+        }
+        if is_changed { command(session, "SELECT restore()") } else { Ok(()) }
+    }
+
+    /// Sessions of a side that are in a transaction, and advisory locks held by programs.
+    pub(crate) fn held(&mut self, side: Side) -> io::Result<(usize, usize)> {
+        let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' \
+                   AND pid <> pg_backend_pid()), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid < \
+                   900 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+        let rows = rows(self.administrator(side), sql)?;
+        let number = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(|text| text.parse().ok());
+        Ok((number(0).unwrap_or(0), number(1).unwrap_or(0)))
+    }
+
+    fn administrator(&mut self, side: Side) -> &mut Connection {
+        match side {
+            Side::Direct => &mut self.direct,
+            Side::Pooled => &mut self.pooled,
+        }
+    }
+}
+
+fn administrator(sides: &Sides, database: &str) -> io::Result<Connection> {
+    let mut session = Connection::open(sides.direct, &sides.superuser, database, &[])?;
+    refuse_errors(&session.log_in())?;
+    Ok(session)
+}
+
+fn contents_of(session: &mut Connection) -> io::Result<Vec<String>> {
+    Ok(rows(session, "SELECT name, held FROM contents()")?.into_iter().map(|row| row.join(": ")).collect())
+}
+
+fn command(session: &mut Connection, sql: &str) -> io::Result<()> {
+    refuse_errors(&session.send(&[Message::Query(sql.to_owned())], ""))
+}
+
+fn rows(session: &mut Connection, sql: &str) -> io::Result<Vec<Vec<String>>> {
+    let events = session.send(&[Message::Query(sql.to_owned())], "");
+    refuse_errors(&events)?;
+    let shown = |value: Option<String>| value.unwrap_or_default();
+    Ok(events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Row(row) => Some(row.into_iter().map(shown).collect()),
+            _ => None,
+        })
+        .collect())
+}
+
+fn refuse_errors(events: &[Event]) -> io::Result<()> {
+    let failed = events.iter().find(|event| match event {
+        Event::Report(report) => report.severity != "NOTICE" && report.severity != "WARNING",
+        Event::Closed => true,
+        Event::Other(text) => text == "no answer in time" || text == "not connected",
+        _ => false,
+    });
+    failed.map_or(Ok(()), |event| Err(io::Error::other(event.to_string())))
+}

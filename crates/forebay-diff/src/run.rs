@@ -1,0 +1,304 @@
+//! Runs a program on one side and keeps what every step was told.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::event::{Event, Heard};
+use crate::feature::Feature;
+use crate::lane::{Lane, Side};
+use crate::program::{Action, Cancel, Leave, Message, POOLS, Program, Step, UNIQUE};
+
+/// How long forebay may take to pass a notification on.
+const HEARING_MAX: Duration = Duration::from_millis(500);
+
+/// How long forebay may take to clean up behind a client that left.
+const CLEANING_MAX: Duration = Duration::from_millis(300);
+
+/// Texts that leave something behind which only one server has.
+const PINS: &[&str] = &[
+    "temp ",
+    "temporary",
+    "pg_temp",
+    "temp_inside",
+    "advisory_lock",
+    "lock_inside",
+    "with hold",
+    "nextval",
+    "setval",
+    "next_inside",
+    "setseed",
+    "prepare_inside",
+    "on commit",
+];
+
+/// What one side told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Run {
+    /// Answers to the logins of the clients that a program begins with.
+    pub(crate) logins: Vec<Vec<Event>>,
+    /// What each step was told.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What the tables hold at the end, one line for each.
+    pub(crate) contents: Vec<String>,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// What its client was told.
+    pub(crate) events: Vec<Event>,
+    /// Clients other than the step's that held a server when it began.
+    pub(crate) holders: usize,
+    /// Those of them and of its own client that only a pin makes hold one.
+    pub(crate) pinned: usize,
+    /// Advisory locks held when the step's client had left.
+    locks: usize,
+    /// Other clients in a transaction when the step began.
+    transactions: usize,
+    /// Whether its client held something when the step began.
+    is_holding: bool,
+}
+
+impl Run {
+    /// The smallest pool in which no step had to wait for another client, and at least `planned`.
+    pub(crate) fn pool(&self, planned: usize) -> usize {
+        let needed = self.outcomes.iter().map(|outcome| outcome.holders + 1).max().unwrap_or(1);
+        let fits = |size: &usize| *size >= needed.max(planned);
+        POOLS.into_iter().find(fits).unwrap_or(POOLS[POOLS.len() - 1])
+    }
+}
+
+/// A program on a side, with what has come of it so far.
+struct Player<'a> {
+    lane: &'a mut Lane,
+    side: Side,
+    program: &'a Program,
+    pool: usize,
+    unique: &'a str,
+    /// What the direct side was told, when this is the other one.
+    direct: Option<&'a Run>,
+    connections: Vec<Option<Connection>>,
+    pinned: Vec<bool>,
+    /// Processes that logins named, and whose they were.
+    pids: Vec<(u32, usize)>,
+    run: Run,
+}
+
+/// Runs a program on PostgreSQL itself.
+pub(crate) fn run_direct(lane: &mut Lane, program: &Program, unique: &str) -> io::Result<Run> {
+    play(lane, Side::Direct, program, 0, unique, None)
+}
+
+/// Runs a program through a pool of `pool` servers; `direct` says where to wait for what.
+pub(crate) fn run_pooled(
+    lane: &mut Lane,
+    program: &Program,
+    pool: usize,
+    unique: &str,
+    direct: &Run,
+) -> io::Result<Run> {
+    play(lane, Side::Pooled, program, pool, unique, Some(direct))
+}
+
+fn play(
+    lane: &mut Lane,
+    side: Side,
+    program: &Program,
+    pool: usize,
+    unique: &str,
+    direct: Option<&Run>,
+) -> io::Result<Run> {
+    let clients = program.steps.iter().map(|step| step.client + 1).max().unwrap_or(0).max(program.clients.len());
+    let mut player = Player {
+        lane,
+        side,
+        program,
+        pool,
+        unique,
+        direct,
+        connections: (0..clients).map(|_| None).collect(),
+        pinned: vec![false; clients],
+        pids: Vec::new(),
+        run: Run::default(),
+    };
+    player.log_in()?;
+    for (at, step) in program.steps.iter().enumerate() {
+        let outcome = player.step(at, step)?;
+        player.run.outcomes.push(outcome);
+    }
+    player.end()
+}
+
+impl Player<'_> {
+    /// All clients at once: a server takes milliseconds to greet one.
+    fn log_in(&mut self) -> io::Result<()> {
+        for (client, startup) in self.program.clients.iter().enumerate() {
+            self.connections[client] = Some(self.lane.open(self.side, &self.program.level, self.pool, startup)?);
+        }
+        for client in 0..self.program.clients.len() {
+            let events = self.greet(client);
+            self.run.logins.push(events);
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, client: usize) -> Vec<Event> {
+        let Some(connection) = &mut self.connections[client] else { return Vec::new() };
+        let events = connection.log_in();
+        self.pids.push((connection.pid(), client));
+        events
+    }
+
+    fn step(&mut self, at: usize, step: &Step) -> io::Result<Outcome> {
+        let known = self.direct.and_then(|run| run.outcomes.get(at));
+        let mut outcome = self.before(step);
+        match &step.action {
+            Action::Send(messages) => outcome.events = self.send(step.client, messages),
+            Action::Connect(startup) => {
+                if self.connections[step.client].as_ref().is_none_or(|connection| !connection.is_open()) {
+                    let opened = self.lane.open(self.side, &self.program.level, self.pool, startup)?;
+                    self.connections[step.client] = Some(opened);
+                    outcome.events = self.greet(step.client);
+                }
+            }
+            Action::Leave(how) => {
+                self.leave(step.client, *how);
+                self.wait_for_cleaning(&mut outcome, known)?;
+            }
+            Action::Cancel(when) => outcome.events = self.cancel(step.client, *when),
+            Action::Listen => {
+                let wanted = known.map_or(0, |known| told_count(&known.events));
+                outcome.events = self.listen(step.client, wanted);
+            }
+            Action::Noise { messages, leave } => {
+                let is_room = known.is_some_and(|known| known.holders < self.pool);
+                if self.side == Side::Pooled && is_room {
+                    outcome.events = self.make_noise(step.client, messages, *leave)?;
+                }
+            }
+        }
+        self.note_pins(step);
+        let unique = self.unique;
+        outcome.events = outcome.events.into_iter().map(|event| event.replaced(unique, UNIQUE)).collect();
+        Ok(outcome)
+    }
+
+    /// Who holds what before a step.
+    fn before(&self, step: &Step) -> Outcome {
+        let mut outcome = Outcome::default();
+        for client in 0..self.program.clients.len() {
+            let is_begun = self.connections[client].as_ref().is_some_and(Connection::is_holding);
+            if client == step.client {
+                outcome.is_holding = is_begun || self.pinned[client];
+            } else {
+                outcome.holders += usize::from(is_begun || self.pinned[client]);
+                outcome.transactions += usize::from(is_begun);
+            }
+            outcome.pinned += usize::from(self.pinned[client]);
+        }
+        outcome
+    }
+
+    fn send(&mut self, client: usize, messages: &[Message]) -> Vec<Event> {
+        match &mut self.connections[client] {
+            Some(connection) => connection.send(messages, self.unique),
+            None => vec![Event::Other("not connected".to_owned())],
+        }
+    }
+
+    fn leave(&mut self, client: usize, how: Leave) {
+        if let Some(mut connection) = self.connections[client].take() {
+            connection.close(how == Leave::Terminate);
+        }
+    }
+
+    /// A server is cleaned after its client has gone; the next step must not see it half done, as that is no defect.
+    fn wait_for_cleaning(&mut self, outcome: &mut Outcome, known: Option<&Outcome>) -> io::Result<()> {
+        let Some(known) = known else {
+            if outcome.is_holding {
+                outcome.locks = self.lane.held(Side::Direct)?.1;
+            }
+            return Ok(());
+        };
+        let since = Instant::now();
+        while known.is_holding && since.elapsed() < CLEANING_MAX {
+            let (transactions, locks) = self.lane.held(Side::Pooled)?;
+            if transactions <= known.transactions && locks <= known.locks {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, client: usize, when: Cancel) -> Vec<Event> {
+        let Some(connection) = &mut self.connections[client] else { return Vec::new() };
+        match when {
+            Cancel::Now => connection.cancel_running("SELECT pg_sleep(9)"),
+            Cancel::Late => {
+                let events = connection.send(&[Message::Query("SELECT 'not cancelled'".to_owned())], "");
+                connection.request_cancel();
+                events
+            }
+        }
+    }
+
+    /// An empty Query brings what is there already; what is on its way is waited for.
+    fn listen(&mut self, client: usize, wanted: usize) -> Vec<Event> {
+        let Some(connection) = &mut self.connections[client] else { return Vec::new() };
+        let mut events = connection.send(&[Message::Query(String::new())], "");
+        connection.hear(wanted, HEARING_MAX);
+        for heard in connection.take_heard() {
+            events.push(heard.from(&sender(&self.pids, &heard)));
+        }
+        events
+    }
+
+    fn make_noise(&mut self, client: usize, messages: &[Message], leave: Option<Leave>) -> io::Result<Vec<Event>> {
+        if self.connections[client].as_ref().is_none_or(|connection| !connection.is_open()) {
+            let mut opened = self.lane.open(self.side, &self.program.level, self.pool, &Vec::new())?;
+            opened.log_in();
+            self.connections[client] = Some(opened);
+        }
+        let mut events = self.send(client, messages);
+        // Of noise only this is of interest: that it comes to an end.
+        events.retain(|event| matches!(event, Event::Other(text) if text == "no answer in time"));
+        if let Some(how) = leave {
+            self.leave(client, how);
+        }
+        Ok(events)
+    }
+
+    fn note_pins(&mut self, step: &Step) {
+        let is_open = self.connections[step.client].as_ref().is_some_and(Connection::is_open);
+        let is_idle = self.connections[step.client].as_ref().is_some_and(|connection| connection.status() == b'I');
+        let is_discarded = is_idle && matches!(step.messages(), [Message::Query(sql)] if sql == "DISCARD ALL");
+        if !is_open || is_discarded {
+            self.pinned[step.client] = false;
+        } else if !step.is_noise() && PINS.iter().any(|word| step.mentions(word)) {
+            self.pinned[step.client] = true;
+        }
+    }
+
+    fn end(mut self) -> io::Result<Run> {
+        for connection in self.connections.iter_mut().flatten() {
+            // A session that holds something is gone before the tables are put back.
+            connection.close(true);
+        }
+        let contents = self.lane.contents(self.side)?;
+        let has_made = self.program.steps.iter().any(|s| matches!(s.feature, Feature::Ddl | Feature::Replan));
+        self.lane.restore(self.side, &contents, has_made)?;
+        self.run.contents = contents.into_iter().map(|line| line.replace(self.unique, UNIQUE)).collect();
+        Ok(self.run)
+    }
+}
+
+fn sender(pids: &[(u32, usize)], heard: &Heard) -> String {
+    let found = pids.iter().rev().find(|(pid, _)| *pid == heard.pid);
+    found.map_or_else(|| "an unknown process".to_owned(), |(_, client)| format!("client {client}"))
+}
+
+fn told_count(events: &[Event]) -> usize {
+    events.iter().filter(|event| matches!(event, Event::Told(text) if !text.ends_with("from itself"))).count()
+}

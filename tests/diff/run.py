@@ -1,0 +1,142 @@
+"""Starts PostgreSQL and forebay for the differential test, and runs it: `make diff N=500 SEED=1 PG=18 LEVEL=safe`.
+
+What follows `--` goes to forebay-diff as it is. `--forebay CMD` takes another build, such as one with a planted defect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.harness import postgres
+from tests.harness.certificates import Authority
+from tests.harness.pooler import SECRETS, Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Sizes of pools, as crates/forebay-diff/src/program.rs has them.
+POOLS = (1, 2, 6)
+
+# Of one lane: clients on the direct side, every pool's servers, administrators, and some that are on their way out.
+CONNECTIONS_MAX = 600
+
+# What a statement waits for a server before it is refused; programs are made so that none has to wait.
+QUERY_WAIT = "1s"
+
+# The I/O driver that this machine has, with two workers, so that servers are lent between them.
+VARIANT = Variant("auto", 2)
+
+# How forebay is started unless something else is said.
+COMMAND = (sys.executable, "-m", "forebay")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """lanes: programs at a time. levels: of forebay's pools; none: what is the default. command: starts forebay.
+
+    settings: of every pool, beside those that it needs.
+    """
+
+    lanes: int = 4
+    levels: tuple[str, ...] = ()
+    variant: Variant = VARIANT
+    command: tuple[str, ...] = COMMAND
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Started(Forebay):
+    """A forebay that is started by any command line."""
+
+    command: tuple[str, ...] = COMMAND
+
+    def launch(self) -> None:
+        """Starts the process."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "run", str(self.path), *self.arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+                env={**os.environ, **SECRETS, **self.environment},
+            )  # fmt: skip
+
+
+def databases(setup: Setup) -> dict[str, dict[str, Any]]:
+    """A pool for each lane, level and size; the names are those that forebay-diff asks for."""
+    found: dict[str, dict[str, Any]] = {}
+    for lane in range(setup.lanes):
+        for level in setup.levels or ("plain",):
+            for size in POOLS:
+                settings = {"dbname": f"diff{lane}_pooled", "pool_size": size, **setup.settings}
+                if level != "plain":
+                    settings["level"] = level
+                found[f"diff{lane}_{level}_{size}"] = settings
+    return found
+
+
+@contextlib.contextmanager
+def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, Forebay]]:
+    """PostgreSQL, and forebay before it, for as long as the block lasts."""
+    authority = Authority(folder)
+    quiet = {"max_connections": str(CONNECTIONS_MAX), "log_min_messages": "fatal", "log_min_error_statement": "panic"}
+    with postgres.running(major, authority, **quiet) as server:
+        sections = configuration(
+            server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT}
+        )
+        forebay = Started(folder, sections, setup.variant)
+        forebay.command = setup.command
+        try:
+            forebay.start()
+            yield server, forebay
+        finally:
+            forebay.kill()
+
+
+def build() -> Path:
+    """Builds forebay-diff and returns where it is."""
+    subprocess.run(["cargo", "build", "--quiet", "--package", "forebay-diff"], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "forebay-diff"
+
+
+def command_line(server: Postgres, forebay: Forebay, setup: Setup, words: Sequence[str], tool: Path) -> list[str]:
+    """Of forebay-diff, which ends with 0 if nothing differs, 1 if something does, 2 if it could not run."""
+    levels = ["--levels", ",".join(setup.levels)] if setup.levels else []
+    addresses = ["--direct", f"127.0.0.1:{server.port}", "--pooled", f"127.0.0.1:{forebay.port}"]
+    return [str(tool), *words, *addresses, *levels, "--lanes", str(setup.lanes)]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pg", type=int, choices=sorted(postgres.RELEASES), default=18)
+    parser.add_argument("--level", action="append", default=[], help="a level of forebay's pools; may be repeated")
+    parser.add_argument("--lanes", type=int, default=4, help="programs at a time")
+    parser.add_argument("--io", default="auto", choices=("auto", "uring", "epoll"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--forebay", default=None, help="a command line in place of `python -m forebay`")
+    parser.add_argument("--tool", type=Path, default=None, help="a built forebay-diff; cargo builds one otherwise")
+    parser.add_argument("words", nargs="*", help="for forebay-diff, after --: run --programs 500")
+    given = parser.parse_args()
+    command = tuple(shlex.split(given.forebay)) if given.forebay else COMMAND
+    setup = Setup(given.lanes, tuple(given.level), Variant(given.io, given.workers), command)
+    with tempfile.TemporaryDirectory(prefix="fbdiff-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with pair(given.pg, setup, folder) as (server, forebay):
+            words = command_line(server, forebay, setup, given.words or ["run"], given.tool or build())
+            code = subprocess.run(words, cwd=ROOT, check=False).returncode
+            unclean = [line for line in forebay.log() if line.get("code") == "FB999" or "panic" in str(line)]
+    for line in unclean[:20]:
+        print(f"forebay's log: {line}", file=sys.stderr)
+    return code or bool(unclean)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Programs that once differed, and new ones: the same direct and through forebay."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.diff import run
+from tests.harness.pooler import Forebay
+from tests.harness.postgres import Postgres
+
+SETUP = run.Setup()
+
+# What is drawn from: features that a transaction pool keeps true without knowing what a session has set.
+FEATURES = "dml,txn,savepoint,err,multi,notice,pipeline,portal,copy,copy_fail,drop,ddl"
+
+# New programs that every run of the tests makes.
+PROGRAMS = 500
+
+REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Forebay]]:
+    """PostgreSQL 18, and forebay before it."""
+    with run.pair(18, SETUP, tmp_path_factory.mktemp("diff")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def build() -> Path:
+    """The tool, built before the clock of a test runs."""
+    return run.build()
+
+
+def ran(pair: tuple[Postgres, Forebay], build: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The tool's run, with what it said."""
+    line = run.command_line(*pair, SETUP, words, build)
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(300)
+def test_programs_that_once_differed_are_the_same(pair: tuple[Postgres, Forebay], build: Path) -> None:
+    """Each was a session that lost something, or saw what was another's."""
+    if not REGRESSIONS:
+        pytest.skip("none so far")
+    done = ran(pair, build, "replay", *map(str, REGRESSIONS))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_new_programs_are_the_same(pair: tuple[Postgres, Forebay], build: Path, tmp_path: Path) -> None:
+    """An application must not be able to tell forebay from PostgreSQL."""
+    done = ran(
+        pair, build, "run", "--programs", str(PROGRAMS), "--features", FEATURES, "--out", str(tmp_path / "found")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{PROGRAMS} programs" in done.stdout
+
+
+def test_a_difference_is_found(build: Path, tmp_path: Path) -> None:
+    """A tool that can't fail proves nothing: statement pooling refuses transactions, which PostgreSQL does not."""
+    setup = run.Setup(lanes=1, settings={"pool_mode": "statement"})
+    with run.pair(18, setup, tmp_path / "servers") as (server, forebay):
+        words = ["run", "--programs", "20", "--features", "txn", "--max-signatures", "1", "--out", str(tmp_path)]
+        line = run.command_line(server, forebay, setup, words, build)
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = list(tmp_path.glob("txn*.json"))
+    assert found
+    assert all(path.with_suffix(".txt").exists() for path in found)
