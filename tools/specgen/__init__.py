@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specgen import errors as error_pages
-from specgen import metrics, pins, rust, settings, show
+from specgen import functions, metrics, pins, rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -20,6 +20,8 @@ def outputs(spec: Path) -> dict[str, str]:
     console = show.load(spec / "show.toml")
     configuration = settings.load(spec / "settings.toml")
     reasons = pins.load(spec / "pins.toml")
+    own_functions = functions.load(spec / "functions.toml")
+    catalogue = (spec / "catalogue.sql").read_text(encoding="utf-8")
     return {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
         "python/forebay/_generated/pages.py": error_pages.pages(errors),
@@ -31,6 +33,8 @@ def outputs(spec: Path) -> dict[str, str]:
         "python/forebay/_generated/show.py": show.python(console),
         "docs/reference/console.md": show.page(console),
         "crates/forebay-spec/src/generated/errors.rs": rust.errors(errors),
+        "crates/forebay-sql/src/generated/functions.rs": functions.rust(own_functions),
+        "crates/forebay-sql/src/generated/catalogue.sql": functions.query(catalogue, own_functions),
         "crates/forebay-spec/src/generated/pins.rs": pins.rust(reasons),
         "python/forebay/_generated/pins.py": pins.python(reasons),
         "docs/reference/pins.md": pins.page(reasons),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`lexer`] | PostgreSQL's tokens, in one pass and without allocation |
 //! | [`cache`] | shapes by text, so that a statement is parsed once |
+//! | [`catalogue`] | what a database's own objects may do |
 //! | [`clock`] | whether a text holds a literal that PostgreSQL turns into the time of its Parse |
 //! | [`fingerprint`] | a text without the literals that its shape does not depend on |
 //! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
@@ -14,12 +15,15 @@
 //! never a panic.
 #![forbid(unsafe_code)]
 
+mod builtin;
 pub mod cache;
+pub mod catalogue;
 pub mod clock;
 pub mod fingerprint;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;
+mod generated;
 pub mod grammar;
 pub mod lexer;
 #[cfg(test)]
