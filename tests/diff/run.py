@@ -85,6 +85,7 @@ def databases(setup: Setup) -> dict[str, dict[str, Any]]:
 @contextlib.contextmanager
 def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, Forebay]]:
     """PostgreSQL, and forebay before it, for as long as the block lasts."""
+    folder.mkdir(exist_ok=True)
     authority = Authority(folder)
     quiet = {"max_connections": str(CONNECTIONS_MAX), "log_min_messages": "fatal", "log_min_error_statement": "panic"}
     with postgres.running(major, authority, **quiet) as server:

@@ -20,7 +20,15 @@ FEATURES = "dml,txn,savepoint,err,multi,notice,pipeline,portal,copy,copy_fail,dr
 # New programs that every run of the tests makes.
 PROGRAMS = 500
 
-REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
+FOLDER = Path(__file__).parent / "regressions"
+
+# Regressions whose cause is still there. One that passes fails its test, so that it leaves this list.
+OPEN = {"a-text-without-a-statement-in-a-failed-transaction"}
+
+REGRESSIONS = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.xfail(strict=True) if path.stem in OPEN else ())
+    for path in sorted(FOLDER.glob("*.json"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +50,16 @@ def ran(pair: tuple[Postgres, Forebay], build: Path, *words: str) -> subprocess.
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(300)
-def test_programs_that_once_differed_are_the_same(pair: tuple[Postgres, Forebay], build: Path) -> None:
-    """Each was a session that lost something, or saw what was another's."""
-    if not REGRESSIONS:
-        pytest.skip("none so far")
-    done = ran(pair, build, "replay", *map(str, REGRESSIONS))
+@pytest.mark.parametrize("path", REGRESSIONS)
+def test_a_program_that_once_differed_is_the_same(pair: tuple[Postgres, Forebay], build: Path, path: Path) -> None:
+    """A session lost something, or saw what was another's."""
+    done = ran(pair, build, "replay", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_open_is_there() -> None:
+    """A name of no file would hide nothing, and say so to nobody."""
+    assert {path.stem for path in FOLDER.glob("*.json")} >= OPEN
 
 
 @pytest.mark.timeout(300)

@@ -177,3 +177,109 @@ impl Judge<'_> {
         is_used
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Action, Message, Step};
+    use crate::run::Outcome;
+
+    /// A program of one step, at a level.
+    fn program(level: &str, sql: &str) -> Program {
+        let action = Action::Send(vec![Message::Query(sql.to_owned())]);
+        let steps = vec![Step { client: 0, feature: Feature::Dml, action }];
+        Program { level: level.to_owned(), pool: 1, clients: vec![Vec::new()], steps }
+    }
+
+    fn run(events: Vec<Event>) -> Run {
+        Run { outcomes: vec![Outcome { events, ..Outcome::default() }], ..Run::default() }
+    }
+
+    fn row(value: Option<&str>) -> Event {
+        Event::Row(vec![value.map(str::to_owned)])
+    }
+
+    fn report(message: &str, position: &str, hint: &str) -> Event {
+        Event::Report(Box::new(Report {
+            message: message.to_owned(),
+            position: position.to_owned(),
+            hint: hint.to_owned(),
+            ..Report::default()
+        }))
+    }
+
+    /// The signature of the difference, and how often an allowance was used.
+    fn judged(program: &Program, direct: Event, pooled: Event, allowance: Allowance) -> (Option<String>, u64) {
+        let uses = Uses::default();
+        let found = first_difference(program, &run(vec![direct]), &run(vec![pooled]), &uses);
+        (found.map(|difference| difference.signature), uses.count(allowance))
+    }
+
+    const OTHER_ROW: Option<&str> = Some("dml: other D");
+
+    #[test]
+    fn an_unset_custom_setting_may_be_empty_but_not_at_strict() {
+        let custom = "SELECT current_setting('app.a', true)";
+        let allowance = Allowance::UnsetCustom;
+        let judge = |level, sql, direct, pooled| judged(&program(level, sql), row(direct), row(pooled), allowance);
+        assert_eq!(judge("safe", custom, None, Some("")), (None, 1));
+        assert_eq!(judge("strict", custom, None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
+        assert_eq!(judge("safe", custom, None, Some("leak")), (OTHER_ROW.map(str::to_owned), 0));
+        assert_eq!(judge("safe", custom, Some(""), None), (OTHER_ROW.map(str::to_owned), 0));
+        assert_eq!(judge("safe", "SELECT NULL", None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
+    }
+
+    #[test]
+    fn a_place_in_a_text_may_differ_only_where_names_were_replaced() {
+        let judge = |sql, message| {
+            let (direct, pooled) = (report("m", "9", ""), report(message, "12", ""));
+            judged(&program("safe", sql), direct, pooled, Allowance::Position)
+        };
+        assert_eq!(judge("EXECUTE s1(x)", "m"), (None, 1));
+        assert_eq!(judge("SELECT x", "m").1, 0);
+        assert!(judge("SELECT x", "m").0.is_some());
+        assert!(judge("EXECUTE s1(x)", "fb_1").0.is_some());
+    }
+
+    /// Without a pin in the program a wait is a defect: programs are made so that nobody has to wait.
+    #[test]
+    fn a_wait_for_a_server_is_allowed_only_beside_a_pin() {
+        let program = program("safe", "SELECT 1");
+        let waited = || run(vec![report("no server", "", "Run SHOW CLIENTS. (FB201)")]);
+        for (pinned, is_allowed) in [(0, false), (1, true)] {
+            let uses = Uses::default();
+            let mut direct = run(vec![row(Some("1"))]);
+            direct.outcomes[0].pinned = pinned;
+            let found = first_difference(&program, &direct, &waited(), &uses);
+            assert_eq!((found.is_none(), uses.count(Allowance::PinnedWait)), (is_allowed, u64::from(is_allowed)));
+        }
+    }
+
+    #[test]
+    fn what_others_notify_is_compared_apart_from_its_time() {
+        let told = |text: &str| Event::Told(text.to_owned());
+        let judge = |direct, pooled| {
+            judged(&program("safe", "SELECT 1"), told(direct), told(pooled), Allowance::NotificationOrder)
+        };
+        assert_eq!(judge("ch1 \"\" from client 1", "ch1 \"\" from client 1"), (None, 1));
+        assert_eq!(judge("ch1 \"\" from itself", "ch1 \"\" from itself"), (None, 0));
+        assert!(judge("ch1 \"\" from client 1", "ch1 \"\" from an unknown process").0.is_some());
+    }
+
+    #[test]
+    fn oids_of_tables_are_not_compared_but_their_columns_are() {
+        let columns = |text: &str| Event::Columns(text.to_owned());
+        let judge = |pooled| {
+            judged(&program("safe", "SELECT 1"), columns("id*1:23:-1:0"), columns(pooled), Allowance::TableOid)
+        };
+        assert_eq!(judge("id*1:23:-1:0"), (None, 1));
+        assert_eq!(judge("id0:23:-1:0"), (Some("dml: other T".to_owned()), 0));
+    }
+
+    #[test]
+    fn a_table_that_holds_something_else_at_the_end_is_a_difference() {
+        let side = |held: &str| Run { contents: vec![held.to_owned()], ..Run::default() };
+        let found = first_difference(&program("", ""), &side("items: (1)"), &side("items: "), &Uses::default());
+        assert_eq!(found.map(|difference| difference.signature), Some("contents of items".to_owned()));
+    }
+}

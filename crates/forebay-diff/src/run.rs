@@ -53,11 +53,11 @@ pub(crate) struct Outcome {
     /// Those of them and of its own client that only a pin makes hold one.
     pub(crate) pinned: usize,
     /// Advisory locks held when the step's client had left.
-    locks: usize,
+    pub(crate) locks: usize,
     /// Other clients in a transaction when the step began.
-    transactions: usize,
+    pub(crate) transactions: usize,
     /// Whether its client held something when the step began.
-    is_holding: bool,
+    pub(crate) is_holding: bool,
 }
 
 impl Run {

@@ -42,6 +42,7 @@ pub(super) fn plain(rng: &mut Rng, session: &mut Session, feature: Feature) -> D
                 pick(rng, &["SELECT complain('t')", "DROP TABLE IF EXISTS none", "DO $$BEGIN RAISE NOTICE 'n'; END$$"]);
             vec![(feature, statement(rng, sql))]
         }
+        _ if one_in(rng, 20) => vec![(feature, query(""))],
         _ => {
             let sql = if rng.bool() { change(rng, session) } else { read(rng) };
             vec![(feature, statement(rng, sql))]
@@ -56,7 +57,7 @@ fn first_items() -> String {
 fn read(rng: &mut Rng) -> String {
     let list = [
         "SELECT 1",
-        "",
+        "/* nothing but 1 */ SELECT 1",
         "SELECT count(*), sum(amount) FROM items",
         "SELECT id, name, amount FROM items WHERE owner = 2 ORDER BY id",
         "SELECT generate_series(1, 40)",
