@@ -3,7 +3,7 @@
 -- tools/gen.py qualifies operators and casts, and puts the names of functions.toml in. Other names are qualified here.
 WITH listed (names) AS (
   SELECT '{:functions}'::name[]
-), own (oid, name) AS (
+), own (oid, name) AS MATERIALIZED (
   -- PostgreSQL's own functions that leave something behind, as the trees below name them.
   SELECT p.oid::text, p.proname::text
   FROM listed JOIN pg_catalog.pg_proc p ON p.proname = ANY (listed.names)
@@ -69,6 +69,9 @@ SELECT 'function', p.oid::text, p.proname::text,
   CASE WHEN p.prokind = 'a' THEN 'aggregate'
     WHEN p.prolang = '14' AND p.prosrc = ''
       AND pg_catalog.jsonb_object_field_text(pg_catalog.to_jsonb(p), 'prosqlbody') IS NOT NULL THEN 'tree'
+    -- Made with a range type; what they call belongs to the type.
+    WHEN p.prolang = '12' AND p.prosrc = ANY ('{range_constructor2,range_constructor3,multirange_constructor0,
+      multirange_constructor1,multirange_constructor2}') THEN 'tree'
     ELSE l.lanname::text END,
   e.extname::text,
   CASE WHEN l.lanname = ANY ('{sql,plpgsql}') AND pg_catalog.octet_length(p.prosrc) <= 65536 THEN p.prosrc END
@@ -98,13 +101,13 @@ JOIN (VALUES ('1255'::oid, 'f'), ('1259', 'r'), ('1247', 't'), ('2617', 'o')) k 
   ON k.class = d.refclassid
 WHERE d.refobjid >= '16384' AND (k.letter <> 'r' OR p.class = ANY ('{2618,1255,3256}'))
 UNION ALL
-SELECT 'own', p.owner, f.names, p.why, NULL, NULL
-FROM part p, LATERAL (
-  SELECT pg_catalog.string_agg(DISTINCT own.name, ' ')
-  FROM pg_catalog.regexp_matches(p.tree, ':(?:funcid|aggfnoid|winfnoid) ([0-9]+) ', 'g') m (found)
-  JOIN own ON own.oid = m.found[1]
-) f (names)
-WHERE f.names IS NOT NULL
+SELECT DISTINCT 'own', f.owner, own.name, f.why, NULL, NULL
+FROM (
+  SELECT p.owner, p.why, m.found[1]
+  FROM part p, LATERAL pg_catalog.regexp_matches(p.tree, ':(?:funcid|aggfnoid|winfnoid) ([0-9]+) ', 'g') m (found)
+  WHERE p.tree IS NOT NULL
+) f (owner, why, oid)
+JOIN own ON own.oid = f.oid
 UNION ALL
 -- The one command that a rule may have and that is no query.
 SELECT 'own', p.owner, 'pg_notify', p.why, NULL, NULL

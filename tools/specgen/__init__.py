@@ -21,7 +21,12 @@ def outputs(spec: Path) -> dict[str, str]:
     configuration = settings.load(spec / "settings.toml")
     reasons = pins.load(spec / "pins.toml")
     own_functions = functions.load(spec / "functions.toml")
-    catalogue = (spec / "catalogue.sql").read_text(encoding="utf-8")
+    statements = {
+        f"crates/forebay-sql/src/generated/{path.name}": functions.query(
+            path.read_text(encoding="utf-8"), own_functions
+        )
+        for path in sorted(spec.glob("*.sql"))
+    }
     return {
         "python/forebay/_generated/errors.py": error_pages.python(errors),
         "python/forebay/_generated/pages.py": error_pages.pages(errors),
@@ -34,7 +39,7 @@ def outputs(spec: Path) -> dict[str, str]:
         "docs/reference/console.md": show.page(console),
         "crates/forebay-spec/src/generated/errors.rs": rust.errors(errors),
         "crates/forebay-sql/src/generated/functions.rs": functions.rust(own_functions),
-        "crates/forebay-sql/src/generated/catalogue.sql": functions.query(catalogue, own_functions),
+        **statements,
         "crates/forebay-spec/src/generated/pins.rs": pins.rust(reasons),
         "python/forebay/_generated/pins.py": pins.python(reasons),
         "docs/reference/pins.md": pins.page(reasons),

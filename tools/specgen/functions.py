@@ -62,7 +62,7 @@ def rust(rows: tuple[FunctionRow, ...]) -> str:
 
 
 def query(text: str, rows: tuple[FunctionRow, ...]) -> str:
-    """crates/forebay-sql/src/generated/catalogue.sql: without comments, and independent of search_path."""
+    """A statement without comments, independent of search_path, with the names of functions for `:functions`."""
 
     def qualified(found: re.Match[str]) -> str:
         if found[1]:

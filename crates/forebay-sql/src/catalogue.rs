@@ -91,6 +91,9 @@ impl Catalogue {
     /// operators in it do not depend on the session's search_path.
     pub const QUERY: &str = include_str!("generated/catalogue.sql");
 
+    /// What any user may ask a server for whose one value changes whenever the rows of [`Catalogue::QUERY`] may have.
+    pub const STAMP: &str = include_str!("generated/catalogue-stamp.sql");
+
     /// Nothing but PostgreSQL's own objects is known.
     pub fn builtin() -> Catalogue {
         Builder::new().finish()

@@ -289,14 +289,39 @@ fn reading_a_sequences_last_value_anywhere_is_told() {
 
 /// A name that the session's search_path could lead elsewhere would run a stranger's function with our user's rights.
 #[test]
-fn every_name_and_operator_of_the_query_is_postgresqls_own() {
-    let lexer = Lexer::new(Catalogue::QUERY.as_bytes(), Backslash::Plain);
+fn every_name_and_operator_of_the_queries_is_postgresqls_own() {
+    for query in [Catalogue::QUERY, Catalogue::STAMP] {
+        assert_independent_of_search_path(query);
+    }
+}
+
+fn assert_independent_of_search_path(query: &str) {
+    let lexer = Lexer::new(query.as_bytes(), Backslash::Plain);
     let tokens: Vec<_> = lexer.clone().collect();
     let text = |at: usize| std::str::from_utf8(lexer.bytes(tokens[at])).expect("the query is text");
     // Words that take a parenthesis and are no functions: syntax, and the query's own names with their columns.
     let syntax = [
-        "ANY", "AND", "ARRAY", "AS", "COALESCE", "EXISTS", "FROM", "LATERAL", "OPERATOR", "VALUES", "JOIN", "ON", "f",
-        "i", "k", "listed", "m", "own", "part", "s",
+        "ANY",
+        "AND",
+        "ARRAY",
+        "AS",
+        "COALESCE",
+        "EXISTS",
+        "FROM",
+        "JOIN",
+        "LATERAL",
+        "MATERIALIZED",
+        "ON",
+        "OPERATOR",
+        "VALUES",
+        "f",
+        "i",
+        "k",
+        "listed",
+        "m",
+        "own",
+        "part",
+        "s",
     ];
     for at in 1..tokens.len() {
         match tokens[at].kind {

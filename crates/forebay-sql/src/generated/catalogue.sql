@@ -1,6 +1,6 @@
 WITH listed (names) AS (
   SELECT '{amvalidate,array_in,array_recv,binary_upgrade_add_sub_rel_state,binary_upgrade_create_empty_extension,binary_upgrade_logical_slot_has_caught_up,binary_upgrade_replorigin_advance,binary_upgrade_set_missing_value,binary_upgrade_set_next_array_pg_type_oid,binary_upgrade_set_next_heap_pg_class_oid,binary_upgrade_set_next_heap_relfilenode,binary_upgrade_set_next_index_pg_class_oid,binary_upgrade_set_next_index_relfilenode,binary_upgrade_set_next_multirange_array_pg_type_oid,binary_upgrade_set_next_multirange_pg_type_oid,binary_upgrade_set_next_pg_authid_oid,binary_upgrade_set_next_pg_enum_oid,binary_upgrade_set_next_pg_tablespace_oid,binary_upgrade_set_next_pg_type_oid,binary_upgrade_set_next_toast_pg_class_oid,binary_upgrade_set_next_toast_relfilenode,binary_upgrade_set_record_init_privs,brin_desummarize_range,brin_summarize_new_values,brin_summarize_range,currval,cursor_to_xml,cursor_to_xmlschema,database_to_xml,database_to_xml_and_xmlschema,database_to_xmlschema,domain_in,domain_recv,fmgr_c_validator,fmgr_internal_validator,fmgr_sql_validator,gin_clean_pending_list,lastval,lo_creat,lo_create,lo_export,lo_from_bytea,lo_import,lo_open,lo_put,lo_truncate,lo_truncate64,lo_unlink,loread,lowrite,multirange_in,multirange_recv,nextval,pg_advisory_lock,pg_advisory_lock_shared,pg_advisory_unlock,pg_advisory_unlock_all,pg_advisory_unlock_shared,pg_backup_start,pg_backup_stop,pg_clear_attribute_stats,pg_clear_relation_stats,pg_copy_logical_replication_slot,pg_copy_physical_replication_slot,pg_create_logical_replication_slot,pg_create_physical_replication_slot,pg_create_restore_point,pg_drop_replication_slot,pg_extension_config_dump,pg_import_system_collations,pg_input_error_info,pg_input_is_valid,pg_logical_emit_message,pg_logical_slot_get_binary_changes,pg_logical_slot_get_changes,pg_logical_slot_peek_binary_changes,pg_logical_slot_peek_changes,pg_nextoid,pg_notify,pg_replication_origin_advance,pg_replication_origin_create,pg_replication_origin_drop,pg_replication_origin_session_reset,pg_replication_origin_session_setup,pg_replication_origin_xact_reset,pg_replication_origin_xact_setup,pg_replication_slot_advance,pg_restore_attribute_stats,pg_restore_relation_stats,pg_start_backup,pg_stop_backup,pg_stop_making_pinned_objects,pg_sync_replication_slots,pg_try_advisory_lock,pg_try_advisory_lock_shared,plpgsql_validator,query_to_xml,query_to_xml_and_xmlschema,query_to_xmlschema,range_in,range_recv,record_in,record_recv,satisfies_hash_partition,schema_to_xml,schema_to_xml_and_xmlschema,schema_to_xmlschema,set_config,setseed,setval,table_to_xml,table_to_xml_and_xmlschema,table_to_xmlschema,ts_rewrite,ts_stat}'::pg_catalog.name[]
-), own (oid, name) AS (
+), own (oid, name) AS MATERIALIZED (
   SELECT p.oid::pg_catalog.text, p.proname::pg_catalog.text
   FROM listed JOIN pg_catalog.pg_proc p ON p.proname OPERATOR(pg_catalog.=) ANY (listed.names)
   WHERE p.oid OPERATOR(pg_catalog.<) '16384'
@@ -63,6 +63,8 @@ SELECT 'function', p.oid::pg_catalog.text, p.proname::pg_catalog.text,
   CASE WHEN p.prokind OPERATOR(pg_catalog.=) 'a' THEN 'aggregate'
     WHEN p.prolang OPERATOR(pg_catalog.=) '14' AND p.prosrc OPERATOR(pg_catalog.=) ''
       AND pg_catalog.jsonb_object_field_text(pg_catalog.to_jsonb(p), 'prosqlbody') IS NOT NULL THEN 'tree'
+    WHEN p.prolang OPERATOR(pg_catalog.=) '12' AND p.prosrc OPERATOR(pg_catalog.=) ANY ('{range_constructor2,range_constructor3,multirange_constructor0,
+      multirange_constructor1,multirange_constructor2}') THEN 'tree'
     ELSE l.lanname::pg_catalog.text END,
   e.extname::pg_catalog.text,
   CASE WHEN l.lanname OPERATOR(pg_catalog.=) ANY ('{sql,plpgsql}') AND pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) 65536 THEN p.prosrc END
@@ -92,13 +94,13 @@ JOIN (VALUES ('1255'::pg_catalog.oid, 'f'), ('1259', 'r'), ('1247', 't'), ('2617
   ON k.class OPERATOR(pg_catalog.=) d.refclassid
 WHERE d.refobjid OPERATOR(pg_catalog.>=) '16384' AND (k.letter OPERATOR(pg_catalog.<>) 'r' OR p.class OPERATOR(pg_catalog.=) ANY ('{2618,1255,3256}'))
 UNION ALL
-SELECT 'own', p.owner, f.names, p.why, NULL, NULL
-FROM part p, LATERAL (
-  SELECT pg_catalog.string_agg(DISTINCT own.name, ' ')
-  FROM pg_catalog.regexp_matches(p.tree, ':(?:funcid|aggfnoid|winfnoid) ([0-9]+) ', 'g') m (found)
-  JOIN own ON own.oid OPERATOR(pg_catalog.=) m.found[1]
-) f (names)
-WHERE f.names IS NOT NULL
+SELECT DISTINCT 'own', f.owner, own.name, f.why, NULL, NULL
+FROM (
+  SELECT p.owner, p.why, m.found[1]
+  FROM part p, LATERAL pg_catalog.regexp_matches(p.tree, ':(?:funcid|aggfnoid|winfnoid) ([0-9]+) ', 'g') m (found)
+  WHERE p.tree IS NOT NULL
+) f (owner, why, oid)
+JOIN own ON own.oid OPERATOR(pg_catalog.=) f.oid
 UNION ALL
 SELECT 'own', p.owner, 'pg_notify', p.why, NULL, NULL
 FROM part p WHERE p.class OPERATOR(pg_catalog.=) '2618' AND p.tree OPERATOR(pg_catalog.~) ':utilityStmt [{]'

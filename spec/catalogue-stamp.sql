@@ -1,0 +1,52 @@
+-- What changes whenever the rows of catalogue.sql may have changed, and is cheap to ask for.
+--
+-- A row that is new or changed bears a later transaction than all rows had before: with as many rows, the sum has
+-- grown. tools/gen.py qualifies operators and casts.
+SELECT pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum(r.xmin::text::int8))
+FROM (
+  SELECT p.xmin FROM pg_catalog.pg_proc p WHERE p.oid >= '16384'
+  UNION ALL
+  SELECT c.xmin FROM pg_catalog.pg_class c WHERE c.oid >= '16384' AND c.relpersistence <> 't'
+  UNION ALL
+  -- Types of columns and operators: their own rows do not change with them.
+  SELECT d.xmin FROM pg_catalog.pg_depend d
+  WHERE d.refobjid >= '16384' AND d.classid = '1259' AND d.refclassid = '1247'
+  UNION ALL
+  SELECT t.xmin FROM pg_catalog.pg_type t WHERE t.oid >= '16384' AND t.typrelid = '0'
+  UNION ALL
+  SELECT o.xmin FROM pg_catalog.pg_operator o WHERE o.oid >= '16384'
+  UNION ALL
+  SELECT w.xmin FROM pg_catalog.pg_rewrite w WHERE w.oid >= '16384'
+  UNION ALL
+  SELECT d.xmin FROM pg_catalog.pg_attrdef d
+  UNION ALL
+  SELECT c.xmin FROM pg_catalog.pg_constraint c WHERE c.oid >= '16384'
+  UNION ALL
+  SELECT p.xmin FROM pg_catalog.pg_policy p
+  UNION ALL
+  SELECT t.xmin FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal OR t.tgfoid >= '16384'
+  UNION ALL
+  SELECT e.xmin FROM pg_catalog.pg_event_trigger e
+  UNION ALL
+  SELECT i.xmin FROM pg_catalog.pg_inherits i
+  UNION ALL
+  SELECT i.xmin FROM pg_catalog.pg_index i WHERE i.indexrelid >= '16384'
+  UNION ALL
+  SELECT c.xmin FROM pg_catalog.pg_cast c WHERE c.oid >= '16384'
+  UNION ALL
+  SELECT a.xmin FROM pg_catalog.pg_amproc a WHERE a.oid >= '16384'
+  UNION ALL
+  SELECT a.xmin FROM pg_catalog.pg_amop a WHERE a.oid >= '16384'
+  UNION ALL
+  SELECT o.xmin FROM pg_catalog.pg_opclass o WHERE o.oid >= '16384'
+  UNION ALL
+  SELECT a.xmin FROM pg_catalog.pg_am a WHERE a.oid >= '16384'
+  UNION ALL
+  SELECT t.xmin FROM pg_catalog.pg_ts_template t WHERE t.oid >= '16384'
+  UNION ALL
+  SELECT p.xmin FROM pg_catalog.pg_ts_parser p WHERE p.oid >= '16384'
+  UNION ALL
+  SELECT c.xmin FROM pg_catalog.pg_conversion c WHERE c.oid >= '16384'
+  UNION ALL
+  SELECT e.xmin FROM pg_catalog.pg_extension e
+) r
