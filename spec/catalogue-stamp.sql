@@ -2,7 +2,7 @@
 --
 -- A row that is new or changed bears a later transaction than all rows had before: with as many rows, the sum has
 -- grown. tools/gen.py qualifies operators and casts.
-SELECT pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum(r.xmin::text::int8))
+SELECT pg_catalog.concat(pg_catalog.count(r.xmin), ' ', pg_catalog.sum(r.xmin::text::int8))
 FROM (
   SELECT p.xmin FROM pg_catalog.pg_proc p WHERE p.oid >= '16384'
   UNION ALL

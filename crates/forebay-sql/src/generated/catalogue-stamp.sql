@@ -1,4 +1,4 @@
-SELECT pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum(r.xmin::pg_catalog.text::pg_catalog.int8))
+SELECT pg_catalog.concat(pg_catalog.count(r.xmin), ' ', pg_catalog.sum(r.xmin::pg_catalog.text::pg_catalog.int8))
 FROM (
   SELECT p.xmin FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.>=) '16384'
   UNION ALL
