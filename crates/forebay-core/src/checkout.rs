@@ -3,11 +3,11 @@
 //! A demand takes, in this order: the worker's own idle server, another worker's idle server, a free permit
 //! (a new server is opened), a place in the queue. A server that comes free goes to the oldest waiter.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::{Report, errors};
 
 use crate::config::PoolMode;
@@ -15,10 +15,12 @@ use crate::io::Io;
 use crate::planted::{Bug, planted};
 use crate::pool::shared::Lease;
 use crate::pool::{Pool, PoolId, Waiter};
+use crate::session::IDLE;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::Own;
 use crate::session::server::{ServerKey, ServerState};
 use crate::time::Instant;
+use crate::tracking::pin::{self, REASONS};
 use crate::worker::Worker;
 
 /// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
@@ -91,7 +93,9 @@ impl<I: Io> Worker<I> {
             let (clients, servers, pool) = (&self.clients, &self.servers, &mut self.pools[id.0 as usize]);
             let wanted = &clients[key].wanted;
             let is_alike = |server: &ServerKey| Rc::ptr_eq(&servers[*server].set, wanted);
-            let alike = pool.idle.iter().rev().take(ALIKE_AMONG).position(is_alike).unwrap_or(0);
+            let is_own = |server: &ServerKey| servers[*server].left.by == clients[key].id;
+            let last = || pool.idle.iter().rev().take(ALIKE_AMONG);
+            let alike = last().position(is_own).or_else(|| last().position(is_alike)).unwrap_or(0);
             let server = if alike == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - alike) }?;
             if self.is_fit(io, server) {
                 if planted(Bug::ServerHandedOutTwice) {
@@ -172,6 +176,9 @@ impl<I: Io> Worker<I> {
             self.send_own(io, key, Own::Reset, &query);
             return;
         }
+        if self.read_catalogue(io, key) {
+            return;
+        }
         self.servers[key].enter(ServerState::Idle, now);
         self.offer(io, key);
     }
@@ -195,6 +202,11 @@ impl<I: Io> Worker<I> {
                 return;
             }
         }
+        if self.is_reset_due(key) {
+            // Nobody waits: it is done off everyone's path.
+            return self.reset(io, key);
+        }
+        self.servers[key].enter(ServerState::Idle, self.now);
         self.pool(id).idle.push_back(key);
         self.publish(id);
         // Another worker may have begun to wait between our look and our word.
@@ -265,11 +277,32 @@ impl<I: Io> Worker<I> {
             let retry = seconds(pool.backoff.until().since(now));
             return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
         }
+        if let Some((pinned, reasons)) = self.pins_of(id) {
+            let pool = self.pool(id);
+            let (size, label, waiting) = (pool.settings.pool_size, pool.label(), pool.waiters.len());
+            return errors::servers_pinned(pinned, size, label, reasons, waited, waiting);
+        }
+        let pool = self.pool(id);
         let longest = lease.as_ref().map_or(Duration::ZERO, |lease| now.since(lease.since));
         let holder = lease.map_or_else(|| Arc::from("none of them leased"), |lease| lease.holder);
         let (label, leased, size) = (pool.label(), pool.shared.permits.used() as usize, pool.settings.pool_size);
         let (idle, waiting) = (pool.idle.len(), pool.waiters.len());
         errors::checkout_timeout(label, waited, leased.saturating_sub(idle), size, waiting, seconds(longest), holder)
+    }
+
+    /// How many of this worker's servers in a pool are pinned, and by what; `None`: not most of those in use.
+    fn pins_of(&self, id: PoolId) -> Option<(usize, String)> {
+        let holders = self.servers.iter().filter(|(_, s)| s.pool == id).filter_map(|(_, s)| s.client);
+        let pins: Vec<_> = holders.filter_map(|key| self.clients.get(key)?.pin.as_ref()).collect();
+        if pins.is_empty() || pins.len() * 2 < self.pools[id.0 as usize].leased as usize {
+            return None;
+        }
+        let count = |reason| pins.iter().filter(|pin| pin.reasons.has(reason)).count();
+        let words = REASONS.iter().flat_map(|reason| {
+            let count = count(*reason);
+            pin::names(*reason).into_iter().filter(move |_| count > 0).map(move |name| format!("{count} {name}"))
+        });
+        Some((pins.len(), words.collect::<Vec<_>>().join(", ")))
     }
 
     /// The longest lease of this worker.
@@ -279,9 +312,12 @@ impl<I: Io> Worker<I> {
             .filter_map(|(_, s)| s.client.and_then(|c| self.clients.get(c)))
             .map(|c| (c, c.transaction_at))
             .min_by_key(|(_, at)| *at)?;
-        let state = match client.server.map(|s| self.servers[s].status) {
-            Some(TransactionStatus::Idle) => "in a request",
-            _ => "in a transaction",
+        let state = match (&client.pin, client.server.map(|s| &self.servers[s])) {
+            (Some(pin), Some(server)) if server.is_clean() => {
+                Cow::from(format!("pinned by {}", pin::names(pin.reasons).join(", ")))
+            }
+            (_, Some(server)) if server.status == IDLE => Cow::from("in a request"),
+            _ => Cow::from("in a transaction"),
         };
         let name = client.wanted.get("application_name").map_or(String::new(), |n| format!(" \"{n}\""));
         Some(Lease { since: at, holder: format!("{state} of client {}{name}", client.id).into() })

@@ -86,6 +86,12 @@ pub struct ClientRow {
     pub tls: Arc<str>,
     /// Named statements it holds.
     pub prepared_statements: u32,
+    /// What keeps its server with it: names of [`forebay_spec::pins::ALL`].
+    pub pin: Vec<&'static str>,
+    /// Time since the first of them came.
+    pub pinned_us: u64,
+    /// The kind of the statement that brought it.
+    pub pin_verb: String,
 }
 
 /// A server, as SHOW SERVERS prints it.
@@ -119,6 +125,8 @@ pub struct ServerRow {
     pub prepared_statements: u32,
     /// It will be closed when it comes free.
     pub close_needed: bool,
+    /// What clients have left on it, or may have.
+    pub dirt: Vec<&'static str>,
 }
 
 /// A worker's part of a pool.

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use forebay_spec::errors;
+use forebay_sql::traces::Traces;
 
 use crate::checkout::seconds;
 use crate::io::{Close, Io};
@@ -67,6 +68,7 @@ enum Limit {
     IdleInTransaction,
     Transaction,
     Idle,
+    PinIdle,
 }
 
 impl<I: Io> Worker<I> {
@@ -77,7 +79,9 @@ impl<I: Io> Worker<I> {
         let is_unlimited = match (client.state, settings) {
             (ClientState::Idle, Some(s)) => s.client_idle_timeout == 0,
             (ClientState::Active, Some(s)) => {
-                s.transaction_timeout == 0 && s.idle_transaction_timeout == 0 && s.query_timeout == 0
+                let is_pin_limited = client.pin.is_some() && (s.pin_idle_limit != 0 || s.client_idle_timeout != 0);
+                let is_limited = s.transaction_timeout != 0 || s.idle_transaction_timeout != 0 || s.query_timeout != 0;
+                !is_limited && !is_pin_limited
             }
             _ => false,
         };
@@ -146,6 +150,11 @@ impl<I: Io> Worker<I> {
                     Some(server) if !server.expect.is_empty() => {
                         (after(client.request_at, settings.query_timeout), Limit::Query)
                     }
+                    Some(_) if client.pin.is_some() => {
+                        let pinned = after(client.since, settings.pin_idle_limit);
+                        let idle = after(client.since, settings.client_idle_timeout);
+                        if pinned <= idle { (pinned, Limit::PinIdle) } else { (idle, Limit::Idle) }
+                    }
                     _ => (NEVER, Limit::Idle),
                 };
                 let is_in_transaction = server.is_some_and(|s| s.status != IDLE || !s.expect.is_empty());
@@ -208,6 +217,11 @@ impl<I: Io> Worker<I> {
             }
             Limit::Transaction => {
                 self.refuse_and_close(io, key, errors::transaction_timeout(text(settings.transaction_timeout)));
+            }
+            Limit::PinIdle => {
+                let reasons = client.pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
+                let (reasons, _) = crate::tracking::pin::words(reasons);
+                self.refuse_and_close(io, key, errors::pin_idle_limit(text(settings.pin_idle_limit), reasons));
             }
             Limit::Idle => {
                 self.refuse_and_close(io, key, errors::client_idle_timeout(text(settings.client_idle_timeout)));

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use forebay_pgwire::write;
 use forebay_spec::errors;
+use forebay_sql::traces::Traces;
 
 use crate::config::PoolMode;
 use crate::event::{Field, Level};
@@ -15,6 +16,8 @@ use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
+use crate::tracking::Left;
+use crate::tracking::reset::is_of_server;
 use crate::worker::Worker;
 
 impl<I: Io> Worker<I> {
@@ -36,16 +39,31 @@ impl<I: Io> Worker<I> {
         client.transaction_at = now;
         let pool = &mut self.pools[server.pool.0 as usize];
         pool.leased += 1;
+        server.left.is_on = pool.is_tracking();
         let stats = &pool.stats.stats;
         stats.assignments.add(1);
         stats.wait.record(waited);
+        let is_of_another = server.left.by != client.id && !planted(Bug::LeakedParameter);
+        if is_of_another && self.is_reset_needed(key) {
+            self.wait_for_own(client_key);
+            self.reset(io, key);
+            let (server, client) = (&self.servers[key], &self.clients[client_key]);
+            let is_all_reset = server.left.dirt.has_any(Traces::ANY_SETTING | Traces::AUTHORIZATION);
+            let empty = self.images.empty();
+            let from = if is_all_reset { &*empty } else { &*server.set };
+            let is_known = is_all_reset || server.is_set_known;
+            if let Some(sql) = transition(from, &client.wanted, is_known) {
+                self.send_own(io, key, Own::Prepare, &sql);
+            }
+            return false;
+        }
+        let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
         let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
         if !(is_alike || planted(Bug::LeakedParameter))
             && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
         {
-            if client.state != ClientState::Greeting {
-                client.enter(ClientState::Waiting, now);
-            }
+            self.wait_for_own(client_key);
+            let (server, client) = (&mut self.servers[key], &self.clients[client_key]);
             // Until it is answered, either image may be in force.
             server.set_before = Some((server.set.clone(), server.is_set_known));
             server.set = self.images.union(&server.set, &client.wanted);
@@ -57,8 +75,17 @@ impl<I: Io> Worker<I> {
         true
     }
 
+    /// A client has a server and waits until that is ready for it.
+    fn wait_for_own(&mut self, key: ClientKey) {
+        let now = self.now;
+        let client = &mut self.clients[key];
+        if client.state != ClientState::Greeting {
+            client.enter(ClientState::Waiting, now);
+        }
+    }
+
     /// The server has the client's parameters: the client may use it.
-    fn prepared(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+    pub(crate) fn prepared(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
         let client = &mut self.clients[client_key];
         let server = &mut self.servers[key];
         if !Rc::ptr_eq(&server.set, &client.wanted) {
@@ -113,6 +140,21 @@ impl<I: Io> Worker<I> {
     pub(crate) fn own_done(&mut self, io: &mut I, key: ServerKey, own: Own) {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
+        match own {
+            Own::Probe => return self.probe_done(io, key, error),
+            Own::Clean => return self.reset_done(io, key, error),
+            Own::Catalogue => return self.catalogue_read(key, error),
+            Own::Ensure => {
+                let statement = server.ensuring.pop_front().flatten();
+                match (statement, error) {
+                    (Some(statement), None) => server.statements.is_there(&statement),
+                    (Some(statement), Some(_)) => server.statements.is_gone(&statement),
+                    (None, _) => {}
+                }
+                return;
+            }
+            _ => {}
+        }
         if let (Some((set, is_known)), Some(_)) = (server.set_before.take(), &error) {
             // The query is one transaction: what it set is undone.
             (server.set, server.is_set_known) = (set, is_known);
@@ -127,10 +169,14 @@ impl<I: Io> Worker<I> {
                 }
             }
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
-            (Own::Rollback | Own::Check, None) => {}
+            (
+                Own::Rollback | Own::Check | Own::Restore | Own::Probe | Own::Clean | Own::Catalogue | Own::Ensure,
+                None,
+            ) => {}
             (Own::Reset, None) => {
                 server.statements.clear();
                 server.is_set_known = false;
+                server.left = Left::default();
             }
             (_, Some((sqlstate, message))) => {
                 self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));
@@ -140,6 +186,9 @@ impl<I: Io> Worker<I> {
 
     /// The server refused a value that the client wants: the client is told, the server is as it was.
     fn prepare_failed(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
+        if is_of_server(sqlstate) {
+            return self.replace_server(io, key, &format!("parameters could not be set: {sqlstate} {message}"));
+        }
         let endpoint = self.endpoint_name(key);
         self.servers[key].enter(ServerState::Leased, self.now);
         let Some(client_key) = self.part(key) else { return };
@@ -171,6 +220,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn request_ended(&mut self, io: &mut I, key: ServerKey) {
         let now = self.now;
         let server = &mut self.servers[key];
+        if server.state == ServerState::Busy {
+            server.enter(ServerState::Leased, now);
+        }
         let Some(client_key) = server.client else { return };
         let client = &mut self.clients[client_key];
         let pool = &self.pools[server.pool.0 as usize];
@@ -200,16 +252,44 @@ impl<I: Io> Worker<I> {
             self.refuse_and_close(io, client_key, errors::transaction_in_statement_mode(label));
             return;
         }
-        if is_over && !is_half_sent && mode != PoolMode::Session {
-            self.part(key);
-            let client = &self.clients[client_key];
-            if !client.carry.is_empty() || client.is_paused {
+        if self.servers[key].status == IDLE {
+            self.note_unprobed(io, key);
+        }
+        if !is_over || is_half_sent || mode == PoolMode::Session {
+            return self.arm_client(client_key);
+        }
+        let left = &mut self.servers[key].left;
+        if !left.is_on {
+            // The pool's mode has changed under a session that nobody looked at.
+            left.is_on = true;
+            left.fresh = Traces::OPAQUE;
+        }
+        if left.is_probe_needed() {
+            return self.probe(io, key);
+        }
+        self.transaction_over(io, key);
+    }
+
+    /// Nothing is owed, and what the transaction left is known: the server leaves its client, unless a pin holds it.
+    pub(crate) fn transaction_over(&mut self, io: &mut I, key: ServerKey) {
+        let Some(client_key) = self.servers[key].client else { return };
+        let client = &mut self.clients[client_key];
+        client.is_held = false;
+        if client.pin.is_some() {
+            let has_more = !client.carry.is_empty() || client.is_paused;
+            if has_more {
                 self.ready.push_back(client_key);
             } else if self.is_draining {
-                self.refuse_and_close(io, client_key, errors::draining());
+                return self.refuse_and_close(io, client_key, errors::draining());
             }
-        } else {
-            self.arm_client(client_key);
+            return self.arm_client(client_key);
+        }
+        self.part(key);
+        let client = &self.clients[client_key];
+        if !client.carry.is_empty() || client.is_paused {
+            self.ready.push_back(client_key);
+        } else if self.is_draining {
+            self.refuse_and_close(io, client_key, errors::draining());
         }
     }
 
@@ -218,7 +298,9 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let server = &mut self.servers[key];
         let client_key = server.client.take()?;
-        let client = self.clients.get_mut(client_key)?;
+        self.clients.get(client_key)?;
+        self.note_parting(key, client_key);
+        let client = &mut self.clients[client_key];
         client.server = None;
         client.is_held = false;
         if client.state != ClientState::Greeting {

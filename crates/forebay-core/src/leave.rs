@@ -5,19 +5,19 @@
 
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
+use forebay_sql::traces::Traces;
 
 use crate::config::PoolMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
 use crate::planted::{Bug, planted};
+use crate::request::NO_STATEMENT;
 use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
+use crate::tracking::EVERYTHING;
 use crate::worker::{Owner, Worker};
-
-/// A statement that no server has.
-const NO_STATEMENT: &str = "fb_none";
 
 /// An error as a message, with the severity that fits what becomes of the session.
 pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
@@ -30,6 +30,18 @@ pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
         ..write::Fields::default()
     };
     write::error(out, &fields);
+}
+
+/// A notice as a message.
+pub(crate) fn encode_notice(out: &mut Vec<u8>, report: &Report) {
+    let fields = write::Fields {
+        severity: Severity::Notice.as_str(),
+        sqlstate: report.sqlstate,
+        message: &report.message,
+        hint: report.hint.as_deref(),
+        ..write::Fields::default()
+    };
+    write::notice(out, &fields);
 }
 
 impl<I: Io> Worker<I> {
@@ -112,13 +124,26 @@ impl<I: Io> Worker<I> {
     fn leave_server(&mut self, io: &mut I, key: ServerKey, client: Client) {
         let server = &mut self.servers[key];
         server.client = None;
+        if let Some(pin) = client.pin.as_ref() {
+            server.left.dirt |= pin.reasons;
+            self.pools[server.pool.0 as usize].stats.stats.pinned.sub(1);
+        }
+        if server.left.dirt.has(Traces::OPAQUE) {
+            server.left.dirt = server.left.dirt.without(Traces::OPAQUE) | EVERYTHING;
+        }
+        server.is_close_needed |= server.left.dirt.has(Traces::LIBRARY);
         if server.state == ServerState::Busy {
+            // What it is busy with is answered first; nobody will hear of it.
+            server.left.by = 0;
             return;
         }
         if client.body_left > 0 && client.body == Body::Forward {
             self.server_in_doubt(io, key, "its client left in the middle of a message");
             return;
         }
+        server.left.give_up();
+        server.left.by = 0;
+        server.restoring.clear();
         server.enter(ServerState::Cleaning, self.now);
         if server.is_paused {
             server.is_paused = false;
@@ -260,7 +285,13 @@ impl<I: Io> Worker<I> {
         if mode == PoolMode::Session {
             return Loss::Session(report);
         }
-        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare))) {
+        if let Some(pin) = server.client.and_then(|c| self.clients.get(c)).and_then(|c| c.pin.as_ref())
+            && !may_have_committed
+        {
+            let lost = crate::tracking::pin::names(pin.reasons).join(", ");
+            return Loss::Session(errors::server_lost_while_pinned(lost, endpoint, cause));
+        }
+        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean))) {
             return Loss::Nothing;
         }
         if server.expect.is_empty() && !server.is_skipping {
@@ -283,6 +314,10 @@ impl<I: Io> Worker<I> {
         let client = &mut self.clients[client_key];
         client.server = None;
         client.is_held = false;
+        let pin = client.pin.take();
+        if pin.is_some() {
+            self.pools[id.0 as usize].stats.stats.pinned.sub(1);
+        }
         if client.body_left > 0 {
             client.body = Body::Drop;
         }
@@ -356,8 +391,11 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
 fn undo_all(client: &mut Client, expect: std::collections::VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
     for entry in expect.into_iter().rev() {
-        if let Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } = entry {
-            names.undo(&change.name, change.before, change.segment);
-        }
+        let change = match entry {
+            Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } => change,
+            Expect::Query { naming: Some(naming), .. } => naming.change,
+            _ => continue,
+        };
+        names.undo(&change.name, change.before, change.segment);
     }
 }

@@ -9,6 +9,7 @@ use crate::parameters::Image;
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::ServerStatements;
 use crate::time::Instant;
+use crate::tracking::Left;
 use crate::worker::{Message, Owner, PoolName, Worker};
 
 type Values = BTreeMap<Arc<str>, Arc<str>>;
@@ -21,6 +22,7 @@ pub struct LentServer {
     statements: ServerStatements,
     set: Values,
     is_set_known: bool,
+    left: Left,
     reported: Values,
     defaults: Values,
     remote_pid: u32,
@@ -107,6 +109,7 @@ impl<I: Io> Worker<I> {
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
         let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
         server.is_set_known = lent.is_set_known;
+        server.left = lent.left;
         server.statements = lent.statements;
         server.reported = reported;
         server.defaults = self.images.intern(&lent.defaults);
@@ -147,6 +150,7 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         endpoint: server.endpoint,
         set: values(&server.set),
         is_set_known: server.is_set_known,
+        left: server.left,
         reported: values(&server.reported),
         defaults: values(&server.defaults),
         statements: server.statements,

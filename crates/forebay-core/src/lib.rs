@@ -29,6 +29,7 @@ mod order;
 pub mod parameters;
 pub mod planted;
 pub mod pool;
+mod query;
 pub mod question;
 mod relay;
 mod reply;
@@ -42,4 +43,5 @@ pub mod tables;
 pub mod time;
 #[cfg(test)]
 mod traces;
+pub mod tracking;
 pub mod worker;

@@ -137,6 +137,7 @@ impl<I: Io> Worker<I> {
         let client = &mut self.clients[key];
         client.user = asked.user;
         client.database = asked.database;
+        client.baseline = wanted.clone();
         client.wanted = wanted;
         if let Some(login) = &mut client.login {
             login.is_console = is_console;
@@ -409,7 +410,9 @@ impl<I: Io> Worker<I> {
         });
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
         let shared = self.shared.pool(database, &server_user);
-        let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats);
+        let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
+        let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
+        let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats, knowledge);
         pool.is_paused = self.is_paused(database);
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
         let forced = target.forced_credential.as_ref();

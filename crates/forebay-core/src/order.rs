@@ -90,8 +90,11 @@ impl<I: Io> Worker<I> {
     }
 
     fn let_idle_clients_go(&mut self, io: &mut I) {
-        let is_leaving =
-            |c: &Client| !matches!(c.state, ClientState::Active | ClientState::Waiting | ClientState::Console);
+        let is_leaving = |c: &Client| match c.state {
+            ClientState::Active => c.pin.is_some() && c.server.is_some_and(|s| self.servers[s].is_clean()),
+            ClientState::Waiting | ClientState::Console => false,
+            _ => true,
+        };
         let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
         for key in leaving {
             self.refuse_and_close(io, key, errors::draining());
@@ -237,6 +240,9 @@ impl<I: Io> Worker<I> {
             server: client.server.and_then(|key| self.servers.get(key)).map(|s| s.id),
             tls: client.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: client.statements.as_ref().map_or(0, |s| s.len() as u32),
+            pin: client.pin.as_ref().map_or_else(Vec::new, |pin| crate::tracking::pin::names(pin.reasons)),
+            pinned_us: client.pin.as_ref().map_or(0, |pin| self.now.micros_since(pin.since)),
+            pin_verb: client.pin.as_ref().map_or_else(String::new, |pin| format!("{:?}", pin.verb).to_uppercase()),
         }
     }
 
@@ -262,6 +268,7 @@ impl<I: Io> Worker<I> {
             tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: server.statements.len() as u32,
             close_needed: server.is_close_needed,
+            dirt: (server.left.dirt | server.left.fresh).names().collect(),
         }
     }
 

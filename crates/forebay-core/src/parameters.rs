@@ -28,6 +28,11 @@ impl Image {
         self.entries.iter().map(|(n, v)| (n, v))
     }
 
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// What of this image can change the meaning of a text at Parse: part of a shared statement's key.
     pub fn environment(&self) -> &Arc<str> {
         &self.environment
@@ -51,6 +56,13 @@ pub fn is_settable(name: &str) -> bool {
             | "in_hot_standby"
             | "scram_iterations"
     )
+}
+
+/// Whether a setting of this name, in lower case, can be set again on another server. Those of a transaction end with
+/// it; the others have statements of their own.
+pub fn is_restorable(name: &str) -> bool {
+    is_settable(name)
+        && !matches!(name, "seed" | "transaction_isolation" | "transaction_read_only" | "transaction_deferrable")
 }
 
 /// The images of one worker.
@@ -116,18 +128,26 @@ impl Images {
 
 /// The statements that turn a server with `from` set into one with `to` set, or `None` where nothing is to do.
 ///
-/// `trusted`: whether `from` is known to hold; else everything of `to` is set again.
+/// `trusted`: whether `from` is known to hold; else everything of `to` is set again. The role comes last: it may not
+/// be allowed to set the others.
 pub fn transition(from: &Image, to: &Image, trusted: bool) -> Option<String> {
+    let is_other = |name: &str| name != "role";
+    let surplus = || from.iter().filter(|(name, _)| is_other(name) && to.get(name).is_none());
+    let missing = || to.iter().filter(|(n, v)| is_other(n) && (!trusted || from.get(n) != Some(*v)));
+    let has_others = surplus().next().is_some() || missing().next().is_some();
+    let role_changes = from.get("role") != to.get("role");
+    let leaves_role = !trusted || (from.get("role").is_some() && (role_changes || has_others));
     let mut sql = String::new();
-    for (name, _) in from.iter().filter(|(n, _)| to.get(n).is_none()) {
+    if leaves_role && (trusted || has_others || from.get("role").is_some() || to.get("role").is_some()) {
+        sql.push_str("RESET ROLE;");
+    }
+    for (name, _) in surplus() {
         sql.push_str("RESET ");
         quote_identifier(&mut sql, name);
         sql.push(';');
     }
-    for (name, value) in to.iter() {
-        if trusted && from.get(name) == Some(value) {
-            continue;
-        }
+    let role = to.iter().filter(|(name, _)| !is_other(name) && (role_changes || leaves_role));
+    for (name, value) in missing().chain(role) {
         sql.push_str("SELECT pg_catalog.set_config(");
         quote_literal(&mut sql, name);
         sql.push(',');
@@ -189,6 +209,28 @@ mod tests {
         );
         assert_eq!(transition(&to, &to, true), None);
         assert!(transition(&to, &to, false).is_some_and(|sql| sql.contains("timezone")));
+    }
+
+    /// A role may set less than the user that took it on.
+    #[test]
+    fn the_role_is_left_first_and_taken_on_last() {
+        let mut images = Images::default();
+        let a = image(&mut images, &[("role", "clerk"), ("timezone", "UTC"), ("a.b", "1")]);
+        let b = image(&mut images, &[("role", "boss"), ("a.b", "1"), ("work_mem", "1MB")]);
+        assert_eq!(
+            transition(&a, &b, true).as_deref(),
+            Some(
+                "RESET ROLE;RESET \"timezone\";SELECT pg_catalog.set_config('work_mem','1MB',false);\
+                 SELECT pg_catalog.set_config('role','boss',false);"
+            )
+        );
+        let c = image(&mut images, &[("role", "clerk"), ("a.b", "1")]);
+        assert_eq!(
+            transition(&a, &c, true).as_deref(),
+            Some("RESET ROLE;RESET \"timezone\";SELECT pg_catalog.set_config('role','clerk',false);")
+        );
+        let none = image(&mut images, &[]);
+        assert_eq!(transition(&c, &none, true).as_deref(), Some("RESET ROLE;RESET \"a\".\"b\";"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
+use crate::tracking::mark::Judging;
 use crate::worker::Worker;
 
 /// A session's own memory is given back when it is empty and larger than this.
@@ -93,12 +94,19 @@ impl<I: Io> Worker<I> {
                 continue;
             };
             let server = &mut self.servers[server_key];
-            let pool = &self.pools[server.pool.0 as usize];
+            let pool = &mut self.pools[server.pool.0 as usize];
+            pool.look_up_catalogue();
             let limits = &self.tables.config.limits;
             let mut forwarding = Forwarding {
                 client,
                 server,
                 cache: &mut self.cache,
+                judging: Judging {
+                    catalogue: &pool.catalogue,
+                    level: pool.settings.level,
+                    on_pin: pool.settings.on_pin,
+                },
+                epoch: pool.knowledge.epoch(),
                 batch: &mut self.batch,
                 stats: &pool.stats.stats,
                 server_statements_max: pool.statements_max(),
@@ -328,6 +336,7 @@ impl<I: Io> Worker<I> {
             match next {
                 Next::More => break,
                 Next::Ready => self.request_ended(io, key),
+                Next::Restore => self.restore(io, key),
                 Next::OwnDone(own) => self.own_done(io, key, own),
                 Next::CopyWithoutClient => self.fail_copy(io, key),
                 Next::Violation(what) => {

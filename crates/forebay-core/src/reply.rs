@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, TransactionStatus, field, tag};
+use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, TransactionStatus, data_row, field, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::write;
 use forebay_spec::Severity;
@@ -16,7 +16,7 @@ use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect, Own};
+use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::session::server::Server;
 
 /// Larger errors are streamed unread.
@@ -30,6 +30,8 @@ pub(crate) enum Next {
     Ready,
     /// A query of our own is answered; its error, if any, is in [`Server::own_error`].
     OwnDone(Own),
+    /// A request is answered but for its ReadyForQuery, which waits until what it reset is set again.
+    Restore,
     /// The server waits for data to copy, and nobody is there to send it.
     CopyWithoutClient,
     /// The stream can't be trusted any more.
@@ -97,6 +99,11 @@ impl Relaying<'_> {
     #[inline]
     fn step(&mut self, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
         self.settle();
+        if let Some(Expect::Own(own)) = self.server.expect.front()
+            && head.tag == tag::DATA_ROW
+        {
+            return self.own_row(*own, data, head);
+        }
         match head.tag {
             tag::DATA_ROW
             | tag::COPY_DATA
@@ -117,6 +124,28 @@ impl Relaying<'_> {
             return (Verdict::Pass, Some(Next::More));
         }
         self.decide(head, &data[HEAD_BYTES..end])
+    }
+
+    /// A row of the answer to a query of our own.
+    fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
+        if !matches!(own, Own::Probe | Own::Catalogue) {
+            return (Verdict::Drop, None);
+        }
+        if head.bytes > READ_BYTES_MAX {
+            return (Verdict::Drop, Some(Next::Violation("a row too long for what was asked")));
+        }
+        if data.len() < head.bytes as usize {
+            return (Verdict::Drop, Some(Next::More));
+        }
+        let Ok(values) = data_row(&data[HEAD_BYTES..head.bytes as usize]) else {
+            return (Verdict::Drop, Some(Next::Violation("a malformed DataRow")));
+        };
+        match (&mut self.server.probe, &mut self.server.reading) {
+            (Some(probe), _) if own == Own::Probe => probe.row(values.iter()),
+            (_, Some(reading)) => reading.row(&values.iter().collect::<Vec<_>>()),
+            _ => {}
+        }
+        (Verdict::Drop, None)
     }
 
     /// Gives the answers whose turn has come, and forgets marks that have been passed.
@@ -204,22 +233,46 @@ impl Relaying<'_> {
     }
 
     fn command_complete(&mut self, body: &[u8]) {
+        let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)));
         if let Ok(CommandComplete { tag }) = CommandComplete::decode(body) {
             match tag {
+                _ if is_own => {}
                 b"DISCARD ALL" => {
                     self.forget_statements();
-                    self.server.is_set_known = false;
+                    self.server.left.note_set();
                 }
                 b"DEALLOCATE ALL" => self.forget_statements(),
-                b"SET" | b"RESET" => self.server.is_set_known = false,
+                b"SET" | b"RESET" => self.server.left.note_set(),
                 _ => {}
             }
         }
+        self.name_settles(true);
         if self.server.is_copying {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
         }
         self.pop(|e| matches!(e, Expect::Execute { .. }));
+    }
+
+    /// A PREPARE or DEALLOCATE was done, or failed.
+    fn name_settles(&mut self, is_done: bool) {
+        let Some(Expect::Query { naming, .. }) = self.server.expect.front_mut() else { return };
+        let Some(naming) = naming.take() else { return };
+        let Naming { change, makes, statement } = *naming;
+        if makes == is_done {
+            self.server.statements.is_there(&statement);
+        } else {
+            self.server.statements.is_gone(&statement);
+        }
+        match &mut self.client {
+            Some(client) if is_done => confirm(client, &change),
+            Some(client) => {
+                if let Some(names) = &mut client.statements {
+                    names.undo(&change.name, change.before, change.segment);
+                }
+            }
+            None => {}
+        }
     }
 
     fn forget_statements(&mut self) {
@@ -241,6 +294,15 @@ impl Relaying<'_> {
             self.server.unnamed_is_dropped();
         }
         match ended {
+            Some(Expect::Query { .. } | Expect::Function | Expect::Sync) if self.must_restore() => {
+                (Verdict::Drop, Some(Next::Restore))
+            }
+            Some(Expect::Own(Own::Restore)) => {
+                if let Some(client) = &mut self.client {
+                    report_parameters(client, self.server, self.batch.owned());
+                }
+                (Verdict::relay_if(self.client.is_some()), Some(Next::Ready))
+            }
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) => {
                 // Marks behind the request that this ends: nothing will answer them.
                 while matches!(self.server.expect.front(), Some(Expect::CopyEnd)) {
@@ -254,12 +316,25 @@ impl Relaying<'_> {
         }
     }
 
+    /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone.
+    fn must_restore(&mut self) -> bool {
+        if self.server.status == TransactionStatus::Failed || self.client.is_none() {
+            self.server.restoring.clear();
+        }
+        !self.server.restoring.is_empty()
+    }
+
     fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
         if head.bytes <= READ_BYTES_MAX {
             let Ok(fields) = ErrorFields::decode(body) else {
                 return (Verdict::Drop, Some(Next::Violation("a malformed ErrorResponse")));
             };
             let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
+            if self.is_of_ensuring() {
+                self.server.own_error = Some(words(fields));
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
             // After a FATAL error the connection ends, and what that means for the client is decided then.
             if is_own || fields.is_fatal() {
                 self.server.own_error = Some(words(fields));
@@ -269,6 +344,13 @@ impl Relaying<'_> {
                 && let Some(report) = self.server.late.take()
             {
                 encode(self.batch.owned(), &report, Severity::Error);
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+            if let Some(Expect::Query { refusal: Some(report), .. } | Expect::Refused(report)) =
+                self.server.expect.front()
+            {
+                encode(self.batch.owned(), report, Severity::Error);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
@@ -305,7 +387,16 @@ impl Relaying<'_> {
         Some([&message[..start], name, &message[end..]].concat())
     }
 
+    /// Whether the error is of a Parse that a Query of the client needs, and that ends by a Sync of ours.
+    fn is_of_ensuring(&self) -> bool {
+        matches!(
+            (self.server.expect.front(), self.server.expect.get(1)),
+            (Some(Expect::Parse { relay: false, .. }), Some(Expect::Own(Own::Ensure)))
+        )
+    }
+
     fn skip_after_error(&mut self) {
+        self.name_settles(false);
         if self.server.is_copying {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
@@ -339,6 +430,10 @@ impl Relaying<'_> {
             self.server.set = self.images.with(&self.server.set, &lower, over_default);
         }
         if !self.is_for_client() {
+            return (Verdict::Drop, None);
+        }
+        if !self.server.restoring.is_empty() {
+            // The client is told what it comes to when it is set again.
             return (Verdict::Drop, None);
         }
         if let Some(client) = &mut self.client {

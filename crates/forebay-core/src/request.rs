@@ -18,18 +18,19 @@ use crate::planted::{Bug, planted};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
-use crate::session::server::Server;
+use crate::session::server::{Server, ServerState};
 use crate::session::{Body, IDLE};
-use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache, is_commit};
+use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache};
 use crate::stats::PoolStats;
 use crate::time::Instant;
-
-/// Bytes of a Query's text that tell whether it commits.
-const COMMIT_PREFIX_BYTES: usize = 64;
+use crate::tracking::mark::Judging;
 
 /// Replies that one server may owe. PostgreSQL gives out replies by 8 KB at the latest, 1,600 of the shortest, so that
 /// a pipeline of any length goes on while this many are on their way.
 const EXPECT_MAX: usize = 16_384;
+
+/// A statement that no server has.
+pub(crate) const NO_STATEMENT: &str = "fb_none";
 
 /// Names of ours begin so; a client's own name that does is never taken for one of them.
 pub(crate) const OUR_PREFIX: &[u8] = b"fb_";
@@ -51,7 +52,7 @@ pub(crate) enum Stop {
 }
 
 /// How many of the bytes at hand are dealt with; the rest of the frame, if any, is streamed.
-type Taken = Result<usize, Stop>;
+pub(crate) type Taken = Result<usize, Stop>;
 
 /// A client with its server, and what is needed to pass messages from one to the other.
 pub(crate) struct Forwarding<'a> {
@@ -61,6 +62,10 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) server: &'a mut Server,
     /// Known statements.
     pub(crate) cache: &'a mut StatementCache,
+    /// How statements are judged.
+    pub(crate) judging: Judging<'a>,
+    /// The number of the schema's state.
+    pub(crate) epoch: u32,
     /// What goes out.
     pub(crate) batch: &'a mut Batch,
     /// Counters.
@@ -91,11 +96,11 @@ impl<'d> At<'d> {
         &self.data[self.start..end]
     }
 
-    fn is_whole(self) -> bool {
+    pub(crate) fn is_whole(self) -> bool {
         self.bytes().len() == self.head.bytes as usize
     }
 
-    fn body(self) -> &'d [u8] {
+    pub(crate) fn body(self) -> &'d [u8] {
         &self.bytes()[HEAD_BYTES..]
     }
 }
@@ -115,6 +120,9 @@ impl Forwarding<'_> {
             };
             if self.server.expect.is_empty() {
                 self.client.request_at = self.now;
+                if self.server.status == IDLE {
+                    self.client.transaction_at = self.now;
+                }
             }
             match self.step(At { data, start, head }) {
                 Ok(taken) => start += taken,
@@ -139,6 +147,10 @@ impl Forwarding<'_> {
     fn step(&mut self, at: At<'_>) -> Taken {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
+        }
+        if self.server.state == ServerState::Busy || !self.server.restoring.is_empty() {
+            // A question of our own comes first, or what the request before has reset.
+            return Err(Stop::Hold);
         }
         let is_cancelled = self.server.cancels > 0 && !planted(Bug::CancelToWrongClient);
         if is_cancelled && self.begins_request(at.head.tag) {
@@ -179,6 +191,7 @@ impl Forwarding<'_> {
                 self.forward(at, 0)
             }
             tag::FUNCTION_CALL => {
+                self.mark_unknown();
                 self.server.expect.push_back(Expect::Function);
                 self.forward(at, 0)
             }
@@ -197,17 +210,17 @@ impl Forwarding<'_> {
         tag != tag::TERMINATE && (self.server.expect.is_empty() || !is_behind)
     }
 
-    fn is_sharing(&self) -> bool {
+    pub(crate) fn is_sharing(&self) -> bool {
         self.server_statements_max > 0
     }
 
-    fn names(&mut self) -> &mut ClientStatements {
+    pub(crate) fn names(&mut self) -> &mut ClientStatements {
         self.client.statements.get_or_insert_with(Box::default)
     }
 
     /// Passes the frame on, its first `skip` bytes replaced by what `batch` has been given.
     #[inline]
-    fn forward(&mut self, at: At<'_>, skip: usize) -> Taken {
+    pub(crate) fn forward(&mut self, at: At<'_>, skip: usize) -> Taken {
         let taken = at.bytes().len();
         if skip <= taken {
             self.batch.received(at.start + skip, at.start + taken);
@@ -217,32 +230,11 @@ impl Forwarding<'_> {
         Ok(taken)
     }
 
-    fn drop_frame(&mut self, at: At<'_>) -> Taken {
+    pub(crate) fn drop_frame(&mut self, at: At<'_>) -> Taken {
         let taken = at.bytes().len();
         self.client.body_left = at.head.bytes - taken as u32;
         self.client.body = Body::Drop;
         Ok(taken)
-    }
-
-    fn query(&mut self, at: At<'_>) -> Taken {
-        let text = at.body();
-        if text.len() < COMMIT_PREFIX_BYTES && !at.is_whole() {
-            return Err(Stop::More);
-        }
-        // A text that is cut or holds several statements may commit anywhere.
-        let statement = text.strip_suffix(b"\0").unwrap_or(text).trim_ascii_end();
-        let statement = statement.strip_suffix(b";").unwrap_or(statement);
-        let commits = !at.is_whole() || is_commit(statement) || memchr::memchr(b';', statement).is_some();
-        self.server.expect.push_back(Expect::Query { commits });
-        if self.server.is_segment_open {
-            // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
-            self.server.is_close_needed = true;
-        }
-        self.server.statements.forget_unnamed();
-        if let Some(names) = &mut self.client.statements {
-            names.clear_unnamed();
-        }
-        self.forward(at, 0)
     }
 
     fn parse(&mut self, at: At<'_>) -> Taken {
@@ -272,9 +264,15 @@ impl Forwarding<'_> {
         let nothing = Arc::default();
         let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { environment };
         let backslash = backslash(&self.server.reported);
-        let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, backslash };
+        let epoch = self.epoch;
+        let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, epoch, backslash };
         let is_named = !parse.name.is_empty();
-        let statement = if is_named { self.cache.share(content) } else { self.cache.share_if_seen(content) };
+        let statement = match (is_named, self.is_private()) {
+            (true, true) => self.cache.private(content),
+            (false, true) => self.cache.once(content),
+            (true, false) => self.cache.share(content),
+            (false, false) => self.cache.share_if_seen(content),
+        };
         match self.server.statements.find(&statement, segment) {
             Presence::Unconfirmed => Err(Stop::Hold),
             // What is on its way may fail the transaction, and then the answer is another.
@@ -312,7 +310,7 @@ impl Forwarding<'_> {
         self.rename(at, rename::parse, name, existing.name())
     }
 
-    fn change(&mut self, name: &[u8], to: Option<Arc<Statement>>, segment: u32) -> Change {
+    pub(crate) fn change(&mut self, name: &[u8], to: Option<Arc<Statement>>, segment: u32) -> Change {
         let before = self.names().change(name, to, segment);
         Change { name: name.into(), before, segment }
     }
@@ -330,7 +328,7 @@ impl Forwarding<'_> {
     }
 
     /// Sees that the server has `statement` when the next message reaches it.
-    fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
+    pub(crate) fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
         let segment = self.server.segment;
         match self.server.statements.find(statement, segment) {
             Presence::Present => Ok(()),
@@ -347,7 +345,7 @@ impl Forwarding<'_> {
         }
     }
 
-    fn make_room(&mut self, statement: &Arc<Statement>) {
+    pub(crate) fn make_room(&mut self, statement: &Arc<Statement>) {
         if !statement.is_shared() {
             return;
         }
@@ -361,6 +359,7 @@ impl Forwarding<'_> {
     fn bind(&mut self, at: At<'_>) -> Taken {
         self.stats.binds.add(1);
         if !self.is_sharing() {
+            self.mark_unknown();
             self.server.expect.push_back(Expect::Bind);
             return self.forward(at, 0);
         }
@@ -390,7 +389,14 @@ impl Forwarding<'_> {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
                 self.ensure(&statement)?;
-                self.server.bound_commits = statement.is_commit();
+                if at.head.tag == tag::BIND {
+                    if let Err(report) = self.mark(statement.shape(), statement.text()) {
+                        write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
+                        self.server.expect.push_back(Expect::Refused(report));
+                        return self.drop_frame(at);
+                    }
+                    self.server.bound_commits = statement.is_commit();
+                }
                 self.rename(at, with, name, statement.name())
             }
             Lookup::Unknown => self.with_unknown_statement(at, name, with),
@@ -399,8 +405,9 @@ impl Forwarding<'_> {
         Ok(taken)
     }
 
-    /// The server says that it does not exist, in its own words.
+    /// The server says that it does not exist, in its own words, or it was prepared by a statement.
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
+        self.mark_unknown();
         if name.is_empty() && self.server.statements.may_have_unnamed() {
             // Another client's unnamed statement must not answer to this one.
             write::close(self.batch.owned(), Target::STATEMENT, b"");
@@ -434,7 +441,7 @@ impl Forwarding<'_> {
 }
 
 /// What a backslash means in the strings of a session with these reported values.
-fn backslash(reported: &Image) -> Backslash {
+pub(crate) fn backslash(reported: &Image) -> Backslash {
     match reported.get("standard_conforming_strings") {
         Some(value) if &**value == "off" => Backslash::Escape,
         _ => Backslash::Plain,

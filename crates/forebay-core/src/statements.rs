@@ -6,8 +6,10 @@ pub mod held;
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use forebay_sql::cache::ShapeCache;
 use forebay_sql::clock::has_clock_literal;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
+use forebay_sql::shape::Shape;
 pub use held::{ClientStatements, Lookup, Presence, ServerStatements};
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -20,6 +22,9 @@ pub struct Statement {
     id: u64,
     commits: bool,
     ends_transaction: bool,
+    shape: Arc<Shape>,
+    /// The PREPARE that makes it, where a Query did.
+    query: Option<Box<[u8]>>,
 }
 
 /// What makes two statements the same: never a bare hash.
@@ -28,6 +33,7 @@ pub struct StatementKey {
     text: Arc<[u8]>,
     types: Arc<[u8]>,
     environment: Arc<str>,
+    epoch: u32,
 }
 
 impl StatementKey {
@@ -37,14 +43,10 @@ impl StatementKey {
 }
 
 impl Statement {
-    fn once(key: StatementKey) -> Arc<Statement> {
-        Arc::new(Statement::new(key, 0))
-    }
-
-    fn new(key: StatementKey, id: u64) -> Statement {
+    fn new(key: StatementKey, id: u64, shape: Arc<Shape>) -> Statement {
         let name = if id == 0 { Box::default() } else { format!("fb_{id}").into_bytes().into_boxed_slice() };
         let (commits, ends_transaction) = (is_commit(&key.text), ends_transaction(&key.text));
-        Statement { key, name, id, commits, ends_transaction }
+        Statement { key, name, id, commits, ends_transaction, shape, query: None }
     }
 
     /// Its text, without the final NUL.
@@ -55,9 +57,17 @@ impl Statement {
     pub fn types(&self) -> &[u8] {
         &self.key.types
     }
+    /// The PREPARE that makes it on a server, if a client made it by one.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.as_deref()
+    }
     /// Its name on servers; empty: the unnamed statement.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+    /// What it does.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
     /// Whether it has a name of its own.
     pub fn is_shared(&self) -> bool {
@@ -110,7 +120,7 @@ struct RegistryTable {
 }
 
 impl Registry {
-    fn find_or_add(&self, key: StatementKey) -> Arc<Statement> {
+    fn find_or_add(&self, key: StatementKey, shape: Arc<Shape>) -> Arc<Statement> {
         let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = table.by_key.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -120,16 +130,16 @@ impl Registry {
             table.sweep_at = table.by_key.len() * 2;
         }
         table.last_id += 1;
-        let statement = Arc::new(Statement::new(key.clone(), table.last_id));
+        let statement = Arc::new(Statement::new(key.clone(), table.last_id, shape));
         table.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
 
-    /// A statement with a name of its own, that nobody else is given.
-    fn private(&self, key: StatementKey) -> Arc<Statement> {
+    /// The number of a statement that nobody else is given.
+    fn next_id(&self) -> u64 {
         let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         table.last_id += 1;
-        Arc::new(Statement::new(key, table.last_id))
+        table.last_id
     }
 }
 
@@ -145,13 +155,16 @@ pub struct Content<'a> {
     pub types: &'a [u8],
     /// What of the client's parameters can change its meaning.
     pub environment: &'a Arc<str>,
+    /// The number of the schema's state.
+    pub epoch: u32,
     /// What a backslash means in its strings.
     pub backslash: Backslash,
 }
 
 impl Content<'_> {
     fn key(&self) -> StatementKey {
-        StatementKey { text: self.text.into(), types: self.types.into(), environment: self.environment.clone() }
+        let environment = self.environment.clone();
+        StatementKey { text: self.text.into(), types: self.types.into(), environment, epoch: self.epoch }
     }
 
     fn hash(&self) -> u64 {
@@ -159,12 +172,16 @@ impl Content<'_> {
         hasher.write(self.text);
         hasher.write(self.types);
         hasher.write(self.environment.as_bytes());
+        hasher.write_u32(self.epoch);
         hasher.finish() | 1
     }
 
     fn is_of(&self, statement: &Statement) -> bool {
         let key = &statement.key;
-        *key.text == *self.text && *key.types == *self.types && *key.environment == **self.environment
+        *key.text == *self.text
+            && *key.types == *self.types
+            && *key.environment == **self.environment
+            && key.epoch == self.epoch
     }
 }
 
@@ -175,7 +192,11 @@ pub struct StatementCache {
     held_bytes: u64,
     bytes_max: u64,
     seen: Box<[u64]>,
+    shapes: ShapeCache,
 }
+
+/// Shapes that a worker keeps.
+const SHAPES_MAX: usize = 8192;
 
 impl StatementCache {
     /// Holds at most `bytes_max` bytes of texts.
@@ -186,7 +207,13 @@ impl StatementCache {
             held_bytes: 0,
             bytes_max,
             seen: vec![0; SEEN_SLOTS].into_boxed_slice(),
+            shapes: ShapeCache::new(SHAPES_MAX),
         }
+    }
+
+    /// What `text` does.
+    pub fn shape(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
+        self.shapes.shape(text, backslash)
     }
 
     /// The limit of a changed configuration.
@@ -200,21 +227,49 @@ impl StatementCache {
         let hash = content.hash();
         match self.held.get(&hash) {
             Some(statement) if content.is_of(statement) => statement.clone(),
-            _ if has_clock_literal(content.text, content.backslash) => self.registry.private(content.key()),
+            _ if has_clock_literal(content.text, content.backslash) => self.private(content),
             found => {
                 let is_free = found.is_none();
-                self.add(content.key(), hash, is_free)
+                let shape = self.shapes.shape(content.text, content.backslash);
+                self.add(content.key(), shape, hash, is_free)
             }
         }
     }
 
-    fn add(&mut self, key: StatementKey, hash: u64, is_free: bool) -> Arc<Statement> {
+    /// A statement of this content with a name of its own, that no other client is given.
+    pub fn private(&mut self, content: Content<'_>) -> Arc<Statement> {
+        let shape = self.shapes.shape(content.text, content.backslash);
+        Arc::new(Statement::new(content.key(), self.registry.next_id(), shape))
+    }
+
+    /// A statement that a client prepares by a Query; `query` gives its text with the name that it is given.
+    pub fn by_query(
+        &mut self,
+        body: &[u8],
+        environment: Arc<str>,
+        query: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Arc<Statement> {
+        let shape = self.shape(body, Backslash::Plain);
+        let key = StatementKey { text: body.into(), types: Arc::default(), environment, epoch: 0 };
+        let id = self.registry.next_id();
+        let mut statement = Statement::new(key, id, shape);
+        statement.query = Some(query(&statement.name).into_boxed_slice());
+        Arc::new(statement)
+    }
+
+    /// A statement of this content without a name.
+    pub fn once(&mut self, content: Content<'_>) -> Arc<Statement> {
+        let shape = self.shapes.shape(content.text, content.backslash);
+        Arc::new(Statement::new(content.key(), 0, shape))
+    }
+
+    fn add(&mut self, key: StatementKey, shape: Arc<Shape>, hash: u64, is_free: bool) -> Arc<Statement> {
         let bytes = key.bytes();
         if self.held_bytes + bytes > self.bytes_max {
             self.held.retain(|_, s| Arc::strong_count(s) > 1);
             self.held_bytes = self.held.values().map(|s| s.key.bytes()).sum();
         }
-        let statement = self.registry.find_or_add(key);
+        let statement = self.registry.find_or_add(key, shape);
         if is_free && self.held_bytes + bytes <= self.bytes_max {
             self.held_bytes += bytes;
             self.held.insert(hash, statement.clone());
@@ -235,7 +290,7 @@ impl StatementCache {
             return self.share(content);
         }
         *slot = hash;
-        Statement::once(content.key())
+        self.once(content)
     }
 }
 
@@ -248,6 +303,7 @@ mod tests {
             text: text.as_bytes(),
             types,
             environment: &environment.into(),
+            epoch: 0,
             backslash: Backslash::Plain,
         })
     }
@@ -271,7 +327,8 @@ mod tests {
     #[test]
     fn an_unnamed_text_is_shared_from_its_second_sight_on() {
         let mut cache = cache();
-        let content = Content { text: b"select 2", types: &[], environment: &"".into(), backslash: Backslash::Plain };
+        let content =
+            Content { text: b"select 2", types: &[], environment: &"".into(), epoch: 0, backslash: Backslash::Plain };
         assert!(!cache.share_if_seen(content).is_shared());
         assert!(cache.share_if_seen(content).is_shared());
     }
@@ -285,8 +342,13 @@ mod tests {
         let b = share(&mut cache, text, &[], "");
         assert!(a.is_shared() && b.is_shared(), "each has a name on servers");
         assert_ne!(a.name(), b.name());
-        let content =
-            Content { text: text.as_bytes(), types: &[], environment: &"".into(), backslash: Backslash::Plain };
+        let content = Content {
+            text: text.as_bytes(),
+            types: &[],
+            environment: &"".into(),
+            epoch: 0,
+            backslash: Backslash::Plain,
+        };
         for _ in 0..3 {
             assert!(!cache.share_if_seen(content).is_shared());
         }

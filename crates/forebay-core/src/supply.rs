@@ -10,6 +10,7 @@ use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
+use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::worker::{Message, PoolName, Worker};
 
@@ -62,7 +63,7 @@ impl<I: Io> Worker<I> {
             let pool = self.pool(id);
             let is_kept_filled = pool.servers > 0 || pool.target.config.forced_user.is_some();
             let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
-            let is_wanted = pool.opening < pool.waiters.len() as u32 || min_missing;
+            let is_wanted = pool.opening + pool.resetting < pool.waiters.len() as u32 || min_missing;
             if pool.is_paused || pool.is_removed || !is_wanted {
                 return;
             }
@@ -211,6 +212,10 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         pool.servers -= 1;
         pool.leased -= u32::from(server.is_leased);
+        let is_being_reset = server.expect.iter().any(|e| matches!(e, Expect::Own(Own::Clean)));
+        pool.resetting -= u32::from(is_being_reset);
+        self.reading_is_lost(server.reading, id);
+        let pool = self.pool(id);
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
                 pool.opening -= 1;

@@ -8,6 +8,7 @@
 //! | [`clock`] | whether a text holds a literal that PostgreSQL turns into the time of its Parse |
 //! | [`fingerprint`] | a text without the literals that its shape does not depend on |
 //! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
+//! | [`custom`] | names of custom settings in code that a text carries |
 //! | [`shape`] | what a text does, statement by statement |
 //! | [`traces`] | what a statement may leave behind in its session |
 //!
@@ -19,6 +20,7 @@ mod builtin;
 pub mod cache;
 pub mod catalogue;
 pub mod clock;
+pub mod custom;
 pub mod fingerprint;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

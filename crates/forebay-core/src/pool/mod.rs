@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use forebay_pgwire::write;
+use forebay_sql::catalogue::Catalogue;
 use rustc_hash::FxHashMap;
 
 use crate::auth::ServerSecret;
@@ -21,6 +22,7 @@ use crate::session::server::ServerKey;
 use crate::stats::LabelledPool;
 use crate::tables::Database;
 use crate::time::Instant;
+use crate::tracking::knowledge::Knowledge;
 use backoff::Backoff;
 use shared::{Permits, PoolShared};
 
@@ -62,6 +64,13 @@ pub struct Pool {
     pub opening: u32,
     /// Those that a client holds, or that are being cleaned after one.
     pub leased: u32,
+    /// Those that are being reset.
+    pub resetting: u32,
+    /// What is known of the database, for all workers.
+    pub knowledge: Arc<Knowledge>,
+    /// The same, as this worker last looked.
+    pub catalogue: Arc<Catalogue>,
+    pub(crate) catalogue_version: u32,
     /// How the endpoints do.
     pub backoff: Backoff,
     /// Which endpoint is tried next.
@@ -104,6 +113,7 @@ impl Pool {
         settings: PoolSettings,
         shared: Arc<PoolShared>,
         stats: Arc<LabelledPool>,
+        knowledge: Arc<Knowledge>,
     ) -> Pool {
         Pool {
             database: stats.database.clone(),
@@ -116,6 +126,10 @@ impl Pool {
             servers: 0,
             opening: 0,
             leased: 0,
+            resetting: 0,
+            knowledge,
+            catalogue: Arc::new(Catalogue::builtin()),
+            catalogue_version: 0,
             backoff: Backoff::default(),
             next_endpoint: 0,
             secret: None,

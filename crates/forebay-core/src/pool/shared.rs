@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::ids::WorkerId;
 use crate::statements::Registry;
 use crate::time::Instant;
+use crate::tracking::knowledge::Knowledge;
 
 /// Nobody waits.
 const NOBODY: u64 = u64::MAX;
@@ -121,6 +122,7 @@ pub struct Shared {
     /// Clients, over all workers.
     pub clients: Permits,
     pools: Mutex<SharedPools>,
+    knowledge: Mutex<FxHashMap<(Arc<str>, Arc<str>), Arc<Knowledge>>>,
 }
 
 #[derive(Debug, Default)]
@@ -133,7 +135,19 @@ struct SharedPools {
 impl Shared {
     /// Nothing in use yet.
     pub fn new(workers: u16) -> Shared {
-        Shared { workers, registry: Arc::default(), clients: Permits::default(), pools: Mutex::default() }
+        Shared {
+            workers,
+            registry: Arc::default(),
+            clients: Permits::default(),
+            pools: Mutex::default(),
+            knowledge: Mutex::default(),
+        }
+    }
+
+    /// What is known of the database `dbname` at `endpoint`, by whatever name clients ask for it.
+    pub fn knowledge(&self, endpoint: &Arc<str>, dbname: &Arc<str>) -> Arc<Knowledge> {
+        let mut all = self.knowledge.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry((endpoint.clone(), dbname.clone())).or_default().clone()
     }
 
     /// What the workers' parts of the pool (`database`, `user`) share.

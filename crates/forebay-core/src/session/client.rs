@@ -19,6 +19,7 @@ use std::sync::Arc;
 use forebay_pgwire::frame::Frames;
 use forebay_pgwire::frontend::tag;
 use forebay_spec::Report;
+use forebay_sql::shape::Verb;
 
 use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
@@ -31,6 +32,7 @@ use crate::session::server::Server;
 use crate::slab::Key;
 use crate::statements::ClientStatements;
 use crate::time::Instant;
+use crate::tracking::pin::Pin;
 
 /// Names a client of this worker.
 pub type ClientKey = Key<Client>;
@@ -141,6 +143,14 @@ pub struct Client {
     pub wanted: Rc<Image>,
     /// Reported values as it last saw them.
     pub seen: Rc<Image>,
+    /// What keeps its server with it between transactions.
+    pub pin: Option<Box<Pin>>,
+    /// Its last statement that left anything.
+    pub last_verb: Verb,
+    /// The server on which it last advanced a sequence, unless that is pinned to it.
+    pub sequences_on: Option<u64>,
+    /// Parameter values of its startup message: what RESET brings back.
+    pub baseline: Rc<Image>,
     /// Bytes received and not yet forwarded: a frame cut in two, or requests that wait.
     pub carry: Vec<u8>,
     /// Names it has prepared.
@@ -181,7 +191,11 @@ impl Client {
             database: nobody,
             pool: None,
             wanted: empty.clone(),
-            seen: empty,
+            seen: empty.clone(),
+            baseline: empty,
+            sequences_on: None,
+            pin: None,
+            last_verb: Verb::Other,
             carry: Vec::new(),
             body_left: 0,
             body: Body::Drop,

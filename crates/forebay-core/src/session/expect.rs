@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use forebay_spec::Report;
+
 use crate::statements::Statement;
 
 /// A change to a client's names, to be confirmed by an answer or undone when the server skips the message.
@@ -15,6 +17,17 @@ pub struct Change {
     pub segment: u32,
 }
 
+/// What a PREPARE or DEALLOCATE does, to be confirmed by its CommandComplete or undone by its error.
+#[derive(Debug)]
+pub struct Naming {
+    /// To the client's names.
+    pub change: Change,
+    /// PREPARE.
+    pub makes: bool,
+    /// The statement.
+    pub statement: Arc<Statement>,
+}
+
 /// Why we sent a query of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
@@ -26,6 +39,16 @@ pub enum Own {
     Rollback,
     /// `server_reset_query`, in session mode.
     Reset,
+    /// Look at what a client's transaction has left.
+    Probe,
+    /// Bring the server back to its start.
+    Clean,
+    /// Set again what a client asked for at its start and has reset.
+    Restore,
+    /// Read the catalogue.
+    Catalogue,
+    /// Prepare a statement that the Query behind it names.
+    Ensure,
 }
 
 /// One thing that a server owes.
@@ -35,6 +58,10 @@ pub enum Expect {
     Query {
         /// The text commits: if the server is lost, the outcome is unknown.
         commits: bool,
+        /// What the server was sent in its place fails; this is the error that the client is told.
+        refusal: Option<Box<Report>>,
+        /// What it does to the names of statements.
+        naming: Option<Box<Naming>>,
     },
     /// As `Query`, for FunctionCall.
     Function,
@@ -79,6 +106,8 @@ pub enum Expect {
         /// The client's name.
         name: Box<[u8]>,
     },
+    /// As [`Expect::Query`]'s refusal, for a message of the extended protocol.
+    Refused(Box<Report>),
     /// Everything up to ReadyForQuery, and none of it for a client.
     Own(Own),
 }
@@ -91,11 +120,11 @@ impl Expect {
 
     /// Whether a reply to it ends the server's silence: something runs that a cancel could stop.
     pub fn is_running(&self) -> bool {
-        matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind | Expect::Own(_))
+        matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind)
     }
 
     /// Whether its loss leaves the outcome of a commit unknown.
     pub fn commits(&self) -> bool {
-        matches!(self, Expect::Query { commits: true } | Expect::Execute { commits: true })
+        matches!(self, Expect::Query { commits: true, .. } | Expect::Execute { commits: true })
     }
 }

@@ -7,7 +7,7 @@
 //! | Tls | the handshake ends |
 //! | Login | ReadyForQuery |
 //! | Idle | a demand takes it |
-//! | Busy | an own query (parameters, check, rollback, reset) is answered |
+//! | Busy | an own query (parameters, check, rollback, reset, probe, catalogue) is answered |
 //! | Leased | its client gives it back |
 //! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
 //! | CancelWait | the cancel connections to it have ended |
@@ -31,6 +31,10 @@ use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
 use crate::time::Instant;
+use crate::tracking::Left;
+use crate::tracking::knowledge::Reading;
+use crate::tracking::probe::Probe;
+use crate::tracking::restore::Restoring;
 
 /// Names a server of this worker.
 pub type ServerKey = Key<Server>;
@@ -96,6 +100,10 @@ pub struct Server {
     pub segment: u32,
     /// Bytes sent to it and not yet written.
     pub unsent: usize,
+    /// What clients have left on it beside `set`.
+    pub left: Left,
+    /// What its client reset and is to have again.
+    pub restoring: Restoring,
     /// Since when it is in its state.
     pub since: Instant,
     /// When it is to be replaced; `Instant(u64::MAX)`: never.
@@ -128,6 +136,12 @@ pub struct Server {
     pub remote_pid: u32,
     /// 4 to 256 bytes.
     pub remote_key: Box<[u8]>,
+    /// What each [`crate::session::expect::Own::Ensure`] prepares, in order; `None`: a Parse of its own tells.
+    pub ensuring: VecDeque<Option<Arc<Statement>>>,
+    /// The look at it that is under way.
+    pub probe: Option<Box<Probe>>,
+    /// The catalogue that it is reading.
+    pub reading: Option<Box<Reading>>,
     /// When the last of them was begun.
     pub cancel_at: Instant,
     /// When it was opened.
@@ -162,6 +176,11 @@ impl Server {
             body_left: 0,
             body: Body::Drop,
             unsent: 0,
+            left: Left::default(),
+            restoring: Restoring::new(),
+            ensuring: VecDeque::new(),
+            probe: None,
+            reading: None,
             is_paused: false,
             status: IDLE,
             statements: ServerStatements::default(),

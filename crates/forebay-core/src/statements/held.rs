@@ -299,7 +299,13 @@ mod tests {
     use crate::statements::{Content, StatementCache};
 
     fn share(cache: &mut StatementCache, text: &str) -> Arc<Statement> {
-        cache.share(Content { text: text.as_bytes(), types: &[], environment: &"".into(), backslash: Backslash::Plain })
+        cache.share(Content {
+            text: text.as_bytes(),
+            types: &[],
+            environment: &"".into(),
+            epoch: 0,
+            backslash: Backslash::Plain,
+        })
     }
 
     fn cache() -> StatementCache {

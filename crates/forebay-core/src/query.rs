@@ -1,0 +1,295 @@
+//! A Query on its way to its server: what its text does, whether it may go, and which statements it names.
+//!
+//! PREPARE, EXECUTE and DEALLOCATE share their names with the extended protocol: on servers such a statement has a name
+//! of ours, which is put in the place of the client's, and it is prepared where it is needed.
+
+use std::sync::Arc;
+
+use forebay_pgwire::write;
+use forebay_spec::{Report, Severity};
+use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
+use forebay_sql::shape::{Shape, Verb};
+
+use crate::request::{At, Forwarding, Stop, Taken, backslash};
+use crate::session::IDLE;
+use crate::session::expect::{Change, Expect, Naming, Own};
+use crate::statements::{Lookup, Presence, Statement, is_commit};
+
+/// Texts up to this length are looked at; a longer one may do anything.
+const TEXT_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes of a Query's text that tell whether it commits.
+const COMMIT_PREFIX_BYTES: usize = 64;
+
+/// A text that fails without effect, in place of one that is not run.
+const REFUSED: &str = "fb_refused";
+
+impl Forwarding<'_> {
+    pub(crate) fn query(&mut self, at: At<'_>) -> Taken {
+        let text = at.body();
+        let is_tracked = self.server.left.is_on;
+        let is_awaited = if is_tracked { at.head.bytes <= TEXT_BYTES_MAX } else { text.len() < COMMIT_PREFIX_BYTES };
+        if is_awaited && !at.is_whole() {
+            return Err(Stop::More);
+        }
+        let text = text.strip_suffix(b"\0").unwrap_or(text);
+        if !is_tracked || !at.is_whole() {
+            self.mark_unknown();
+            let commits = may_commit(text) || !at.is_whole();
+            return self.pass_query(at, commits);
+        }
+        let backslash = backslash(&self.server.reported);
+        let shape = self.cache.shape(text, backslash);
+        if let Some(named) = Named::find(text, &shape, backslash)
+            && self.is_sharing()
+            && !self.server.is_segment_open
+            && let Some(taken) = self.named_query(at, &named, &shape)?
+        {
+            return Ok(taken);
+        }
+        match self.mark(&shape, text) {
+            Ok(()) => {
+                let may_commit = |verb: Verb| verb.commits() || verb == Verb::Other;
+                let commits = shape.statements.len() > 1 || shape.statements.iter().any(|s| may_commit(s.verb));
+                self.pass_query(at, commits)
+            }
+            Err(report) => self.refuse_query(at, report),
+        }
+    }
+
+    fn pass_query(&mut self, at: At<'_>, commits: bool) -> Taken {
+        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming: None });
+        self.unnamed_ends();
+        self.forward(at, 0)
+    }
+
+    /// Makes the server say that the Query fails, and the client hear why.
+    fn refuse_query(&mut self, at: At<'_>, report: Box<Report>) -> Taken {
+        write::query(self.batch.owned(), REFUSED);
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(report), naming: None });
+        self.unnamed_ends();
+        self.drop_frame(at)
+    }
+
+    /// A Query drops the unnamed statement.
+    fn unnamed_ends(&mut self) {
+        if self.server.is_segment_open {
+            // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
+            self.server.is_close_needed = true;
+        }
+        self.server.statements.forget_unnamed();
+        if let Some(names) = &mut self.client.statements {
+            names.clear_unnamed();
+        }
+    }
+
+    /// A Query about a statement by its name. `None`: the name is none that is known here.
+    fn named_query(&mut self, at: At<'_>, named: &Named<'_>, shape: &Shape) -> Result<Option<usize>, Stop> {
+        if self.server.status != IDLE && self.server.owes_ready() {
+            // What is on its way may fail the transaction, and then nothing of this is done.
+            return Err(Stop::Hold);
+        }
+        let name = named.name.as_bytes();
+        let segment = self.server.segment;
+        let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
+        let known = match found {
+            Lookup::Unconfirmed => return Err(Stop::Hold),
+            Lookup::Known(statement) => Some(statement),
+            Lookup::Unknown => None,
+        };
+        match (named.verb, known) {
+            (Verb::Prepare, Some(_)) => self.refuse_query(at, Box::new(already_exists(named.name))).map(Some),
+            (Verb::Prepare, None) => self.prepare(at, named),
+            (Verb::Execute, Some(statement)) => {
+                let has_more = !(shape.functions.is_empty() && shape.relations.is_empty() && shape.types.is_empty());
+                let marked = if has_more { self.mark(shape, named.text) } else { Ok(()) };
+                if let Err(report) = marked.and_then(|()| self.mark(statement.shape(), statement.text())) {
+                    return self.refuse_query(at, report).map(Some);
+                }
+                self.ensure_by_query(&statement)?;
+                self.send_named(at, named, &statement, None).map(Some)
+            }
+            (Verb::Deallocate, Some(statement)) => {
+                self.ensure_by_query(&statement)?;
+                let change = self.change(name, None, segment);
+                self.server.statements.close_sent(&statement, segment);
+                self.send_named(at, named, &statement, Some((change, false))).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn prepare(&mut self, at: At<'_>, named: &Named<'_>) -> Result<Option<usize>, Stop> {
+        let Some(body) = named.body else { return Ok(None) };
+        let names = self.client.statements.as_ref().map_or(0, |names| names.len());
+        if names >= self.client_statements_max as usize {
+            return Ok(None);
+        }
+        let environment = self.client.wanted.environment().clone();
+        let statement = self.cache.by_query(body, environment, |name| named.with(name));
+        self.make_room(&statement);
+        let segment = self.server.segment;
+        let change = self.change(named.name.as_bytes(), Some(statement.clone()), segment);
+        self.server.statements.parse_sent(&statement, segment);
+        self.send_named(at, named, &statement, Some((change, true))).map(Some)
+    }
+
+    /// Sends the text with the server's name for the statement.
+    fn send_named(
+        &mut self,
+        at: At<'_>,
+        named: &Named<'_>,
+        statement: &Arc<Statement>,
+        change: Option<(Change, bool)>,
+    ) -> Taken {
+        write::query(self.batch.owned(), &named.with(statement.name()));
+        let naming = change.map(|(change, makes)| Box::new(Naming { change, makes, statement: statement.clone() }));
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming });
+        // What comes behind waits until it is known whether this was done.
+        self.server.segment = self.server.segment.wrapping_add(1);
+        self.unnamed_ends();
+        self.drop_frame(at)
+    }
+
+    /// Sees that the server has `statement` when the next Query reaches it.
+    fn ensure_by_query(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
+        let segment = self.server.segment;
+        match self.server.statements.find(statement, segment) {
+            Presence::Present => return Ok(()),
+            Presence::Unconfirmed => return Err(Stop::Hold),
+            Presence::Absent => {}
+        }
+        self.make_room(statement);
+        self.stats.server_parses.add(1);
+        if let Some(query) = statement.query() {
+            write::query(self.batch.owned(), query);
+            self.server.ensuring.push_back(Some(statement.clone()));
+        } else {
+            write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
+            write::sync(self.batch.owned());
+            self.server.ensuring.push_back(None);
+            let statement = Some(statement.clone());
+            self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
+        }
+        self.server.expect.push_back(Expect::Own(Own::Ensure));
+        self.server.statements.parse_sent(statement, segment);
+        Ok(())
+    }
+}
+
+/// As PostgreSQL says it.
+fn already_exists(name: &str) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "",
+        sqlstate: "42P05",
+        message: format!("prepared statement \"{name}\" already exists"),
+        detail: None,
+        hint: None,
+    }
+}
+
+/// Whether a text that is not looked at any closer may commit: one that holds several statements may, anywhere.
+fn may_commit(text: &[u8]) -> bool {
+    let statement = text.trim_ascii_end();
+    let statement = statement.strip_suffix(b";").unwrap_or(statement);
+    is_commit(statement) || memchr::memchr(b';', statement).is_some()
+}
+
+/// A text that is one statement about a prepared statement: where in it the name stands.
+struct Named<'t> {
+    verb: Verb,
+    name: &'t str,
+    text: &'t [u8],
+    at: Token,
+    /// Of PREPARE: what is prepared.
+    body: Option<&'t [u8]>,
+}
+
+impl<'t> Named<'t> {
+    fn find(text: &'t [u8], shape: &'t Shape, backslash: Backslash) -> Option<Named<'t>> {
+        let [statement] = &*shape.statements else { return None };
+        let name = statement.name.as_deref()?;
+        let verb = statement.verb;
+        if !matches!(verb, Verb::Prepare | Verb::Execute | Verb::Deallocate) {
+            return None;
+        }
+        let mut tokens = Lexer::new(text, backslash);
+        tokens.next()?;
+        let mut at = tokens.next()?;
+        if verb == Verb::Deallocate
+            && at.kind == Kind::Word
+            && tokens.bytes(at).eq_ignore_ascii_case(b"prepare")
+            && let Some(next) = tokens.clone().next().filter(|t| matches!(t.kind, Kind::Word | Kind::Name))
+        {
+            at = next;
+        }
+        if !matches!(at.kind, Kind::Word | Kind::Name) {
+            return None;
+        }
+        let body = if verb == Verb::Prepare { Some(body(text, tokens)?) } else { None };
+        Some(Named { verb, name, text, at, body })
+    }
+
+    /// The text with `name` in the place of the client's.
+    fn with(&self, name: &[u8]) -> Vec<u8> {
+        [&self.text[..self.at.start], name, &self.text[self.at.end..]].concat()
+    }
+}
+
+/// What stands behind AS; `tokens` begin behind the name.
+fn body<'t>(text: &'t [u8], mut tokens: Lexer<'t>) -> Option<&'t [u8]> {
+    let mut depth = 0;
+    loop {
+        let token = tokens.next()?;
+        match tokens.bytes(token) {
+            b"(" => depth += 1,
+            b")" => depth -= 1,
+            word if depth == 0 && word.eq_ignore_ascii_case(b"as") => return text.get(token.end..),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(text: &str) -> Option<(Verb, String, String, Option<String>)> {
+        let shape = forebay_sql::grammar::parse(text.as_bytes(), Backslash::Plain);
+        let named = Named::find(text.as_bytes(), &shape, Backslash::Plain)?;
+        let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some((named.verb, named.name.to_owned(), string(&named.with(b"fb_1")), named.body.map(string)))
+    }
+
+    /// A name put in the wrong place would run another statement.
+    #[test]
+    fn the_name_is_replaced_wherever_it_stands() {
+        for (text, name, with, body) in [
+            ("prepare p as select 1", "p", "prepare fb_1 as select 1", Some(" select 1")),
+            (
+                "/* x */ PREPARE \"P q\" (int, text) as select $1",
+                "P q",
+                "/* x */ PREPARE fb_1 (int, text) as select $1",
+                Some(" select $1"),
+            ),
+            (
+                "prepare p(numeric(3,1)) as insert into t values ($1);",
+                "p",
+                "prepare fb_1(numeric(3,1)) as insert into t values ($1);",
+                Some(" insert into t values ($1);"),
+            ),
+            ("execute P(1, 'p')", "p", "execute fb_1(1, 'p')", None),
+            ("deallocate prepare p", "p", "deallocate prepare fb_1", None),
+            ("deallocate p;", "p", "deallocate fb_1;", None),
+        ] {
+            let (_, found, new, what) = renamed(text).expect(text);
+            assert_eq!((found.as_str(), new.as_str(), what.as_deref()), (name, with, body), "{text}");
+        }
+        for text in
+            ["deallocate all", "select 1", "execute p; execute q", "explain execute p", "prepare transaction 'p'"]
+        {
+            assert!(renamed(text).is_none(), "{text}");
+        }
+    }
+}

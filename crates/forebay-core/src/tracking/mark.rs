@@ -1,0 +1,110 @@
+//! Notes what a forwarded statement may leave behind. On the path of every statement: most leave nothing.
+
+use std::sync::Arc;
+
+use forebay_spec::{Report, errors};
+use forebay_sql::catalogue::Catalogue;
+use forebay_sql::custom;
+use forebay_sql::shape::{Shape, Verb};
+use forebay_sql::traces::Traces;
+
+use crate::config::{Level, OnPin};
+use crate::request::Forwarding;
+
+/// What is worth a note.
+const NOTED: Traces = super::PINNING
+    .with(Traces::SETTING)
+    .with(Traces::ANY_SETTING)
+    .with(Traces::LOCAL_SETTING)
+    .with(Traces::SCHEMA)
+    .with(Traces::READS_SEQUENCE);
+
+/// While any of these is fresh, a Parse may mean something else than it would for other clients.
+const PRIVATE: Traces = Traces::SETTING
+    .with(Traces::ANY_SETTING)
+    .with(Traces::LOCAL_SETTING)
+    .with(Traces::TEMP)
+    .with(Traces::SCHEMA)
+    .with(Traces::OPAQUE);
+
+/// What pins for sure, told by the text alone.
+const REFUSABLE: Traces = Traces::TEMP
+    .with(Traces::LOCK)
+    .with(Traces::CURSOR)
+    .with(Traces::PREPARED)
+    .with(Traces::LISTEN)
+    .with(Traces::AUTHORIZATION)
+    .with(Traces::SEED)
+    .with(Traces::LIBRARY);
+
+/// How a pool judges statements.
+#[derive(Clone, Copy)]
+pub(crate) struct Judging<'a> {
+    /// What the database's own objects do.
+    pub(crate) catalogue: &'a Arc<Catalogue>,
+    /// How far isolation goes.
+    pub(crate) level: Level,
+    /// What becomes of statements that would pin.
+    pub(crate) on_pin: OnPin,
+}
+
+impl Judging<'_> {
+    fn traces(&self, shape: &Shape) -> Traces {
+        match self.level {
+            // What functions do unseen is not looked for.
+            Level::Fast => shape.traces,
+            Level::Safe | Level::Strict => self.catalogue.judge(shape),
+        }
+    }
+}
+
+impl Forwarding<'_> {
+    /// Notes what `text` of this shape, which is about to go to the server, may leave there; or says why it must not go.
+    #[inline]
+    pub(crate) fn mark(&mut self, shape: &Shape, text: &[u8]) -> Result<(), Box<Report>> {
+        if !self.server.left.is_on {
+            return Ok(());
+        }
+        let traces = self.judging.traces(shape);
+        if traces.has_any(NOTED) { self.mark_traces(shape, text, traces) } else { Ok(()) }
+    }
+
+    fn mark_traces(&mut self, shape: &Shape, text: &[u8], traces: Traces) -> Result<(), Box<Report>> {
+        if traces.has(Traces::READS_SEQUENCE) && self.has_lost_sequences() {
+            return Err(Box::new(errors::sequence_moved("currval or lastval")));
+        }
+        let refused = shape.traces.bits() & REFUSABLE.bits();
+        if self.judging.on_pin == OnPin::Refuse && refused != 0 {
+            let cause = super::pin::names(Traces::of_bits(refused)).join(", ");
+            return Err(Box::new(errors::pin_refused(cause)));
+        }
+        let left = &mut self.server.left;
+        left.fresh |= traces.without(Traces::WRITES).without(Traces::NOTIFY);
+        shape.settings().for_each(|name| left.name(name));
+        if shape.traces.has(Traces::OPAQUE) {
+            custom::setting_names(text).for_each(|name| left.name(&name));
+        }
+        self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);
+        self.note_resets(shape);
+        Ok(())
+    }
+
+    /// Whether the client advanced a sequence on a server that has since served others.
+    fn has_lost_sequences(&self) -> bool {
+        let is_here = self.server.left.by == self.client.id && self.client.sequences_on == Some(self.server.id);
+        self.client.sequences_on.is_some() && !is_here && !self.server.left.fresh.has(Traces::SEQUENCE)
+    }
+
+    /// Notes that what goes to the server can't be known: a function call, a text too long to be read.
+    pub(crate) fn mark_unknown(&mut self) {
+        if self.server.left.is_on && self.judging.level != Level::Fast {
+            self.server.left.fresh |= Traces::OPAQUE;
+        }
+    }
+
+    /// Whether a Parse at this point must not be shared with other clients.
+    pub(crate) fn is_private(&self) -> bool {
+        let of_pin = self.client.pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
+        (self.server.left.fresh | of_pin).has_any(PRIVATE)
+    }
+}

@@ -1,0 +1,144 @@
+//! What a client's statements leave on its server, how the client keeps it, and how the next one is kept from it.
+//!
+//! | when | what |
+//! |---|---|
+//! | a statement is forwarded | [`mark`]: its traces are noted on the server |
+//! | the transaction is over | [`probe`]: what it may have changed is read back; the client's image and [`pin`] follow |
+//! | the client had reset what it asked for at its start | [`restore`]: it is set again before the request ends |
+//! | the server goes to another client, or has time before | [`reset`]: it is brought back to its start |
+//! | objects may have changed | [`knowledge`]: what the database's own functions and tables do is read again |
+//!
+//! Values are never taken from a statement's text: what is in force is what the server says. So rollbacks, savepoints
+//! and functions need no mirror here; a text only tells what to ask for.
+
+pub mod knowledge;
+pub mod mark;
+pub mod pin;
+pub mod probe;
+pub mod reset;
+pub mod restore;
+
+use std::sync::Arc;
+
+use forebay_sql::traces::Traces;
+
+/// Settings that a text names, noted for one transaction; more of them, and all are asked for.
+const NAMED_MAX: usize = 32;
+
+/// What may be told by looking at the session once the transaction is over.
+const PROBED: Traces = Traces::SETTING
+    .with(Traces::ANY_SETTING)
+    .with(Traces::AUTHORIZATION)
+    .with(Traces::TEMP)
+    .with(Traces::LOCK)
+    .with(Traces::LISTEN)
+    .with(Traces::CURSOR)
+    .with(Traces::PREPARED)
+    .with(Traces::SEED)
+    .with(Traces::LIBRARY)
+    .with(Traces::OPAQUE);
+
+/// What keeps a server with its client while it lasts.
+pub(crate) const PINNING: Traces = Traces::TEMP
+    .with(Traces::LOCK)
+    .with(Traces::LISTEN)
+    .with(Traces::CURSOR)
+    .with(Traces::PREPARED)
+    .with(Traces::AUTHORIZATION)
+    .with(Traces::SEED)
+    .with(Traces::LIBRARY)
+    .with(Traces::SEQUENCE)
+    .with(Traces::OPAQUE);
+
+/// Everything that a reset undoes.
+pub(crate) const EVERYTHING: Traces =
+    PINNING.without(Traces::OPAQUE).without(Traces::LIBRARY).with(Traces::ANY_SETTING);
+
+/// What its clients have left on a server.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// By its client, in the transactions since the server was last looked at.
+    pub(crate) fresh: Traces,
+    /// What is there, or may be, beside the settings of [`crate::session::server::Server::set`].
+    pub(crate) dirt: Traces,
+    /// Statements are looked at: clients share the server.
+    pub(crate) is_on: bool,
+    /// The client it served last.
+    pub(crate) by: u64,
+    /// Settings named in what is `fresh`.
+    pub(crate) named: Vec<Arc<str>>,
+}
+
+impl Left {
+    /// Notes a setting that may have changed.
+    pub(crate) fn name(&mut self, name: &str) {
+        if self.named.iter().any(|n| **n == *name) {
+            return;
+        }
+        if self.named.len() >= NAMED_MAX {
+            self.fresh |= Traces::ANY_SETTING;
+        } else {
+            self.named.push(name.into());
+        }
+    }
+
+    /// The server says that a setting was set or reset: it must have been seen coming, else all are asked for.
+    pub(crate) fn note_set(&mut self) {
+        let expected = Traces::SETTING
+            | Traces::ANY_SETTING
+            | Traces::LOCAL_SETTING
+            | Traces::AUTHORIZATION
+            | Traces::SEED
+            | Traces::OPAQUE;
+        if self.is_on && !self.fresh.has_any(expected) {
+            self.fresh |= Traces::ANY_SETTING;
+        }
+    }
+
+    /// Whether the server must be looked at before its client can be parted from it.
+    pub(crate) fn is_probe_needed(&self) -> bool {
+        self.fresh.has_any(PROBED)
+    }
+
+    /// Nobody is there to keep what is `fresh`: all that it may stand for is dirt.
+    pub(crate) fn give_up(&mut self) {
+        let fresh = std::mem::take(&mut self.fresh);
+        self.named.clear();
+        if fresh.has(Traces::OPAQUE) {
+            self.dirt |= EVERYTHING;
+        }
+        if fresh.has_any(Traces::SETTING | Traces::ANY_SETTING) {
+            self.dirt |= Traces::ANY_SETTING;
+        }
+        self.dirt |= Traces::of_bits(fresh.bits() & EVERYTHING.with(Traces::LIBRARY).bits());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client that left did last is asked of nobody: the next client must find none of it.
+    #[test]
+    fn what_nobody_asks_for_is_dirt() {
+        let mut left = Left::default();
+        left.fresh = Traces::SETTING | Traces::WRITES | Traces::SEQUENCE;
+        left.name("timezone");
+        left.give_up();
+        assert_eq!(left.dirt, Traces::ANY_SETTING | Traces::SEQUENCE);
+        assert!(left.fresh.is_none() && left.named.is_empty());
+        left.fresh = Traces::OPAQUE;
+        left.give_up();
+        assert!(left.dirt.has(EVERYTHING));
+    }
+
+    #[test]
+    fn too_many_names_ask_for_all() {
+        let mut left = Left::default();
+        (0..NAMED_MAX).for_each(|i| left.name(&format!("a.b{i}")));
+        left.name("a.b0");
+        assert!(!left.fresh.has(Traces::ANY_SETTING));
+        left.name("a.c");
+        assert!(left.fresh.has(Traces::ANY_SETTING));
+    }
+}

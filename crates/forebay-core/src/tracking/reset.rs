@@ -1,0 +1,170 @@
+//! Resets: a server is brought back to its start before another client uses it. A reset that fails costs the server,
+//! never a client's isolation: nothing of the next client is sent before the reset is answered.
+
+use forebay_sql::traces::Traces;
+
+use super::EVERYTHING;
+use crate::config::{Level, SequenceAffinity};
+use crate::io::Io;
+use crate::pool::Pool;
+use crate::session::client::{ClientKey, ClientState};
+use crate::session::expect::{Expect, Own};
+use crate::session::server::{ServerKey, ServerState};
+use crate::worker::Worker;
+
+/// The statements that undo `dirt`, in one transaction; `seed` is a number in [-1, 1].
+fn reset_sql(dirt: Traces, seed: f64) -> String {
+    let mut sql = String::new();
+    let mut add = |when: Traces, statement: &str| {
+        if dirt.has_any(when) {
+            sql.push_str(statement);
+        }
+    };
+    add(Traces::AUTHORIZATION, "SET SESSION AUTHORIZATION DEFAULT;");
+    add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ROLE;RESET ALL;");
+    add(Traces::CURSOR, "CLOSE ALL;");
+    add(Traces::LISTEN, "UNLISTEN *;");
+    add(Traces::LOCK, "SELECT pg_catalog.pg_advisory_unlock_all();");
+    add(Traces::SEQUENCE, "DISCARD SEQUENCES;");
+    add(Traces::TEMP, "DISCARD TEMP;");
+    add(Traces::PREPARED, "DEALLOCATE ALL;");
+    add(Traces::SEED, &format!("SELECT pg_catalog.setseed({seed:.9});"));
+    sql
+}
+
+impl<I: Io> Worker<I> {
+    /// Has a server reset. What is set on it, or prepared, is forgotten when that is answered.
+    pub(crate) fn reset(&mut self, io: &mut I, key: ServerKey) {
+        let mut random = [0; 8];
+        io.fill_random(&mut random);
+        let seed = u64::from_le_bytes(random) as f64 / u64::MAX as f64 * 2.0 - 1.0;
+        let server = &mut self.servers[key];
+        let id = server.pool;
+        server.left.give_up();
+        let sql = reset_sql(server.left.dirt, seed);
+        let pool = self.pool(id);
+        pool.stats.stats.resets.add(1);
+        pool.resetting += 1;
+        self.send_own(io, key, Own::Clean, &sql);
+    }
+
+    /// Whether a free server is to be reset now, off everyone's path. With `sequence_affinity = "affinity"` what its
+    /// last client knows of sequences is kept for that client as long as nobody else needs the server.
+    pub(crate) fn is_reset_due(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let is_affine = self.pools[server.pool.0 as usize].settings.sequence_affinity == SequenceAffinity::Affinity;
+        let kept = if is_affine { Traces::SEQUENCE } else { Traces::NONE };
+        !server.left.dirt.without(kept).is_none()
+    }
+
+    /// Whether a server must be reset before anybody but its last client uses it.
+    pub(crate) fn is_reset_needed(&self, key: ServerKey) -> bool {
+        !self.servers[key].left.dirt.is_none()
+    }
+
+    /// A reset is answered.
+    pub(crate) fn reset_done(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
+        let empty = self.images.empty();
+        let server = &mut self.servers[key];
+        let id = server.pool;
+        self.pools[id.0 as usize].resetting -= 1;
+        if let Some((sqlstate, message)) = error {
+            return self.replace_server(io, key, &format!("its reset failed: {sqlstate} {message}"));
+        }
+        let dirt = std::mem::take(&mut server.left.dirt);
+        if dirt.has(Traces::PREPARED) {
+            server.statements.clear();
+        }
+        if dirt.has_any(Traces::ANY_SETTING | Traces::AUTHORIZATION) {
+            server.set = empty;
+            server.is_set_known = true;
+        }
+        server.left.by = 0;
+        if matches!(server.expect.front(), Some(Expect::Own(_))) {
+            // The parameters of its next client are on their way.
+            return;
+        }
+        server.enter(ServerState::Leased, self.now);
+        if let Some(client_key) = server.client {
+            self.prepared(io, key, client_key);
+            self.ready.push_back(client_key);
+        }
+    }
+
+    /// A server could not be made ready: it is closed, and the client it was for waits for another.
+    pub(crate) fn replace_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let id = self.servers[key].pool;
+        let client_key = self.take_back(key);
+        self.retire(io, key, reason);
+        if let Some(client_key) = client_key {
+            self.enqueue(io, id, client_key);
+        }
+    }
+
+    /// Takes a server, on which its client has done nothing yet, from the client, who is to wait for another.
+    fn take_back(&mut self, key: ServerKey) -> Option<ClientKey> {
+        let client_key = self.servers[key].client.take()?;
+        let now = self.now;
+        let client = self.clients.get_mut(client_key)?;
+        client.server = None;
+        client.is_held = false;
+        if client.state != ClientState::Greeting {
+            client.enter(ClientState::Waiting, now);
+        }
+        Some(client_key)
+    }
+
+    /// What a server that leaves its client must go through before it serves others.
+    pub(crate) fn note_parting(&mut self, key: ServerKey, client_key: ClientKey) {
+        let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
+        server.left.by = client.id;
+        if server.left.dirt.has(Traces::SEQUENCE) {
+            client.sequences_on = Some(server.id);
+        }
+        let pool = &self.pools[server.pool.0 as usize];
+        if pool.is_tracking() && pool.settings.level == Level::Strict {
+            // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
+            server.is_close_needed |= server.set.iter().any(|(name, _)| name.contains('.'));
+            server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
+        }
+        if server.left.dirt.has(Traces::LIBRARY) {
+            server.is_close_needed = true;
+        }
+    }
+}
+
+/// Whether an error says something of the server or the moment, and nothing of the value that was to be set: a limit
+/// left behind by others, a shutdown.
+pub(crate) fn is_of_server(sqlstate: &str) -> bool {
+    matches!(sqlstate.get(..2), Some("08" | "25" | "53" | "57" | "58" | "XX"))
+}
+
+impl Pool {
+    /// Whether statements are looked at: clients share servers.
+    pub(crate) fn is_tracking(&self) -> bool {
+        self.settings.pool_mode != crate::config::PoolMode::Session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_undoes_what_is_there_and_no_more() {
+        assert_eq!(reset_sql(Traces::SEQUENCE, 0.0), "DISCARD SEQUENCES;");
+        let all = reset_sql(EVERYTHING, -0.5);
+        for part in [
+            "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;",
+            "CLOSE ALL;",
+            "UNLISTEN *;",
+            "pg_advisory_unlock_all()",
+            "DISCARD SEQUENCES;",
+            "DISCARD TEMP;",
+            "DEALLOCATE ALL;",
+            "setseed(-0.500000000)",
+        ] {
+            assert!(all.contains(part), "{part}");
+        }
+    }
+}
