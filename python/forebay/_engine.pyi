@@ -1,11 +1,13 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 __all__ = [
     "Batch",
+    "Catalogue",
     "Engine",
     "EngineError",
+    "classify",
     "parse_ini",
     "parse_toml",
     "parse_userlist",
@@ -29,6 +31,16 @@ def scram_verifier(password: str, *, salt: bytes, iterations: int = 4096) -> str
     """The SCRAM-SHA-256 verifier, as pg_authid.rolpassword holds it. Releases the interpreter lock.
 
     Raises ValueError for a salt or a number of iterations outside the limits.
+    """
+
+def classify(text: str) -> str:
+    """What a text does, as JSON. Releases the interpreter lock.
+
+    is_parsed: false if PostgreSQL's grammar refuses the text, or it is too long to be looked at: it may do anything.
+    statements: verb, name (or null), traces (names as in crates/forebay-sql/src/traces.rs), settings, in order.
+    functions, operators, relations, types: last parts of the names in it; maybe_functions: names that call a function
+    only where the database has one of that name. needs_catalogue: those of the functions (operators among them),
+    relations and types that are not PostgreSQL's own.
     """
 
 class EngineError(Exception):
@@ -114,3 +126,24 @@ class Engine:
     @property
     def workers(self) -> int:
         """Threads that serve clients."""
+
+@final
+class Catalogue:
+    """What a database's own objects may do, made from the rows of `QUERY`, column by column as text.
+
+    judge, judge_type: names of traces, as in crates/forebay-sql/src/traces.rs, that a text or a value of the type with
+    that number may leave; why: what of the database makes it so. settings_named: custom settings that bodies of
+    functions name. reads_sequences: whether currval or lastval is asked for anywhere.
+    """
+
+    QUERY: ClassVar[str]
+    STAMP: ClassVar[str]
+
+    def __init__(self, rows: list[list[str | None]]) -> None: ...
+    def judge(self, text: str) -> list[str]: ...
+    def why(self, text: str) -> list[str]: ...
+    def judge_type(self, oid: int) -> list[str]: ...
+    @property
+    def settings_named(self) -> list[str]: ...
+    @property
+    def reads_sequences(self) -> bool: ...

@@ -4,6 +4,8 @@
 //! tuples; the types are Python's (`python/forebay/_engine.pyi`).
 
 mod batch;
+mod catalogue;
+mod classify;
 mod counters;
 mod engine;
 mod text;
@@ -20,10 +22,12 @@ fn version() -> &'static str {
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<batch::PyBatch>()?;
+    module.add_class::<catalogue::PyCatalogue>()?;
     module.add("EngineError", module.py().get_type::<engine::EngineError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_toml, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_ini, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_userlist, module)?)?;
+    module.add_function(wrap_pyfunction!(classify::classify, module)?)?;
     module.add_function(wrap_pyfunction!(text::scram_verifier, module)?)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use crate::builtin;
 use crate::traces::Traces;
 
 /// What kind of statement it is.
@@ -60,6 +61,49 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Select => "SELECT",
+            Verb::Insert => "INSERT",
+            Verb::Update => "UPDATE",
+            Verb::Delete => "DELETE",
+            Verb::Merge => "MERGE",
+            Verb::Copy => "COPY",
+            Verb::Explain => "EXPLAIN",
+            Verb::Begin => "BEGIN",
+            Verb::Commit => "COMMIT",
+            Verb::Rollback => "ROLLBACK",
+            Verb::Savepoint => "SAVEPOINT",
+            Verb::Release => "RELEASE",
+            Verb::RollbackTo => "ROLLBACK TO",
+            Verb::PrepareTransaction => "PREPARE TRANSACTION",
+            Verb::FinishPrepared => "COMMIT or ROLLBACK PREPARED",
+            Verb::Set => "SET",
+            Verb::SetLocal => "SET for the transaction",
+            Verb::Reset => "RESET",
+            Verb::Show => "SHOW",
+            Verb::Discard => "DISCARD",
+            Verb::DiscardAll => "DISCARD ALL",
+            Verb::Prepare => "PREPARE",
+            Verb::Execute => "EXECUTE",
+            Verb::Deallocate => "DEALLOCATE",
+            Verb::Declare => "DECLARE",
+            Verb::Fetch => "FETCH or MOVE",
+            Verb::Close => "CLOSE",
+            Verb::Listen => "LISTEN",
+            Verb::Unlisten => "UNLISTEN",
+            Verb::Notify => "NOTIFY",
+            Verb::Lock => "LOCK",
+            Verb::Load => "LOAD",
+            Verb::Do => "DO",
+            Verb::Call => "CALL",
+            Verb::Schema => "a change of objects",
+            Verb::Maintenance => "maintenance",
+            Verb::Other => "another statement",
+        }
+    }
+
     /// Whether it can end a transaction block.
     pub fn ends_transaction(self) -> bool {
         matches!(self, Verb::Commit | Verb::Rollback | Verb::PrepareTransaction | Verb::Other)
@@ -107,9 +151,47 @@ pub struct Shape {
     pub(crate) judged: AtomicU64,
 }
 
+/// Names that are not PostgreSQL's own, so that only a database's catalogue tells what they do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ForeignNames<'s> {
+    /// Functions and operators.
+    pub functions: Vec<&'s str>,
+    /// Relations.
+    pub relations: Vec<&'s str>,
+    /// Types.
+    pub types: Vec<&'s str>,
+}
+
 impl Shape {
+    /// Those of its names that are not PostgreSQL's own.
+    pub fn foreign_names(&self) -> ForeignNames<'_> {
+        fn others(names: &[Box<str>], is_own: impl Fn(&str) -> bool) -> Vec<&str> {
+            names.iter().map(|name| &**name).filter(|name| !is_own(name)).collect()
+        }
+        ForeignNames {
+            functions: others(&self.functions, |name| builtin::function(name).is_some()),
+            relations: others(&self.relations, |name| builtin::relation(name, false).is_some()),
+            types: others(&self.types, builtin::is_type),
+        }
+    }
+
     /// The names of all settings that its statements set or reset.
     pub fn settings(&self) -> impl Iterator<Item = &str> {
         self.statements.iter().flat_map(|s| s.settings.iter()).map(|name| &**name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::grammar::parse;
+    use crate::lexer::Backslash;
+
+    use super::*;
+
+    #[test]
+    fn only_names_that_postgresql_lacks_are_foreign() {
+        let shape = parse(b"select lower(a) ~~~ take(b)::job_id + 1 from jobs, pg_class", Backslash::Plain);
+        let expected = ForeignNames { functions: vec!["take", "~~~"], relations: vec!["jobs"], types: vec!["job_id"] };
+        assert_eq!(shape.foreign_names(), expected);
     }
 }

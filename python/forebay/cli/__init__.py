@@ -17,6 +17,7 @@ from forebay.failure import Failure, sentence_for
 
 VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
+    "classify": "forebay.cli.classify",
     "explain": "forebay.cli.explain",
     "init": "forebay.cli.init",
     "pins": "forebay.cli.pins",

@@ -1,0 +1,45 @@
+//! What a text does, for people.
+
+use forebay_sql::grammar;
+use forebay_sql::lexer::{Backslash, Kind, Lexer};
+use forebay_sql::shape::{Shape, StatementShape};
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+/// The shape of a text as JSON; `python/forebay/_engine.pyi` says what is in it.
+#[pyfunction]
+pub(crate) fn classify(py: Python<'_>, text: &str) -> String {
+    py.detach(|| described(&grammar::parse(text.as_bytes(), Backslash::Plain)).to_string())
+}
+
+fn described(shape: &Shape) -> Value {
+    let (operators, functions): (Vec<_>, Vec<_>) = shape.functions.iter().partition(|name| is_operator(name));
+    let foreign = shape.foreign_names();
+    json!({
+        "is_parsed": shape.is_parsed,
+        "statements": shape.statements.iter().map(statement).collect::<Vec<_>>(),
+        "functions": functions,
+        "operators": operators,
+        "maybe_functions": shape.maybe_functions,
+        "relations": shape.relations,
+        "types": shape.types,
+        "needs_catalogue": {
+            "functions": foreign.functions,
+            "relations": foreign.relations,
+            "types": foreign.types,
+        },
+    })
+}
+
+fn statement(statement: &StatementShape) -> Value {
+    json!({
+        "verb": statement.verb.name(),
+        "name": statement.name,
+        "traces": statement.traces.names().collect::<Vec<_>>(),
+        "settings": statement.settings,
+    })
+}
+
+fn is_operator(name: &str) -> bool {
+    Lexer::new(name.as_bytes(), Backslash::Plain).next().is_some_and(|token| token.kind == Kind::Operator)
+}
