@@ -71,6 +71,9 @@ impl<'t> Lexer<'t> {
     /// Where a token that begins at `start` ends.
     fn token_at(&self, start: usize, first: u8) -> (Kind, usize) {
         let next = self.byte(start + 1);
+        if is_word_start(first) && !matches!(next, Some(b'\'' | b'&')) {
+            return (Kind::Word, self.while_at(start + 1, is_word));
+        }
         match (first, next) {
             (b'e' | b'E', Some(b'\'')) => self.quoted(start + 2, b'\'', Backslash::Escape),
             (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => self.quoted(start + 2, b'\'', Backslash::Plain),
@@ -92,7 +95,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn while_at(&self, at: usize, is_in: impl Fn(u8) -> bool) -> usize {
-        at + self.rest(at).iter().take_while(|b| is_in(**b)).count()
+        at + self.rest(at).iter().position(|b| !is_in(*b)).unwrap_or_else(|| self.rest(at).len())
     }
 
     /// A token in quotes whose opening was read.
@@ -258,20 +261,55 @@ impl Iterator for Lexer<'_> {
     }
 }
 
+/// What a byte may be part of, a bit each; the tokens of a text are looked at byte by byte, so this is one load.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut b = 0;
+    while b < 256 {
+        let byte = b as u8;
+        if matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) {
+            classes[b] |= SPACE;
+        }
+        if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 {
+            classes[b] |= WORD_START | WORD;
+        }
+        if byte.is_ascii_digit() || byte == b'$' {
+            classes[b] |= WORD;
+        }
+        b += 1;
+    }
+    let operators = b"~!@#^&|`?+-*/%<>=";
+    let mut at = 0;
+    while at < operators.len() {
+        classes[operators[at] as usize] |= OPERATOR;
+        at += 1;
+    }
+    classes
+};
+const SPACE: u8 = 1;
+const WORD_START: u8 = 1 << 1;
+const WORD: u8 = 1 << 2;
+const OPERATOR: u8 = 1 << 3;
+
+#[inline]
+fn is_a(b: u8, class: u8) -> bool {
+    CLASSES[usize::from(b)] & class != 0
+}
+
 fn is_space(b: u8) -> bool {
-    matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+    is_a(b, SPACE)
 }
 
 fn is_word_start(b: u8) -> bool {
-    b.is_ascii_alphabetic() || b == b'_' || b >= 0x80
+    is_a(b, WORD_START)
 }
 
 fn is_word(b: u8) -> bool {
-    is_word_start(b) || b.is_ascii_digit() || b == b'$'
+    is_a(b, WORD)
 }
 
 fn is_operator(b: u8) -> bool {
-    b"~!@#^&|`?+-*/%<>=".contains(&b)
+    is_a(b, OPERATOR)
 }
 
 #[cfg(test)]
