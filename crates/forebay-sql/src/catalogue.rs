@@ -10,6 +10,7 @@ mod body;
 mod build;
 mod closure;
 mod extensions;
+mod names;
 #[cfg(test)]
 mod tests;
 

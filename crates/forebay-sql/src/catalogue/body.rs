@@ -11,38 +11,10 @@ use crate::lexer::{Backslash, Kind, Lexer, Token};
 use crate::traces::Traces;
 
 use super::closure::Vertex;
+use super::names::Names;
 
 /// PostgreSQL cuts longer names, so that one may mean another.
 const NAME_BYTES_MAX: usize = 63;
-
-/// Objects of the database by their name without a schema.
-#[derive(Default)]
-pub(super) struct Names<'n> {
-    entries: FxHashMap<&'n str, Named>,
-}
-
-/// The objects of one name.
-#[derive(Default)]
-pub(super) struct Named {
-    /// Functions and operators.
-    pub(super) functions: Vec<Vertex>,
-    /// Relations: to read, and to write.
-    pub(super) relations: Vec<(Vertex, Vertex)>,
-    /// Types.
-    pub(super) types: Vec<Vertex>,
-}
-
-impl<'n> Names<'n> {
-    /// The entry of a name, made if there is none.
-    pub(super) fn entry(&mut self, name: &'n str) -> &mut Named {
-        self.entries.entry(name).or_default()
-    }
-
-    /// All entries.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'n str, &Named)> {
-        self.entries.iter().map(|(name, named)| (*name, named))
-    }
-}
 
 /// What a body is written in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,7 +151,7 @@ impl<'b> Body<'b> {
 
     fn operator(&self, at: usize, found: &mut Found) {
         let Ok(symbol) = std::str::from_utf8(self.bytes(at)) else { return };
-        let named = self.names.entries.get(symbol);
+        let named = self.names.get(symbol);
         if let Some(named) = named {
             found.uses.extend(&named.functions);
         }
@@ -342,7 +314,7 @@ impl<'b> Body<'b> {
 
     /// A name where an object may be meant.
     fn name(&self, at: usize, name: &str, found: &mut Found) {
-        let named = self.names.entries.get(name);
+        let named = self.names.get(name);
         let is_call = self.is_mark(at + 1, b"(");
         if let Some(named) = named {
             found.uses.extend(named.relations.iter().map(|(read, write)| if self.writes { *write } else { *read }));

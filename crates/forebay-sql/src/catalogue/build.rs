@@ -5,9 +5,10 @@ use rustc_hash::FxHashMap;
 use crate::builtin;
 use crate::traces::Traces;
 
-use super::body::{self, Found, Language, Names};
+use super::body::{self, Found, Language};
 use super::closure::{Closure, Graph, Vertex};
 use super::extensions;
+use super::names::Names;
 use super::{Catalogue, Entry, OWN_OID_MIN, Slot, Verdict};
 
 /// Takes the rows of [`Catalogue::QUERY`], in any order.
