@@ -72,6 +72,17 @@ def test_new_programs_are_the_same(pair: tuple[Postgres, Forebay], build: Path, 
     assert f"{PROGRAMS} programs" in done.stdout
 
 
+@pytest.mark.timeout(300)
+def test_where_every_client_has_a_server_nothing_differs(build: Path, tmp_path: Path) -> None:
+    """A tool that cries at what is the same would be switched off: these sessions share nothing at any time."""
+    setup = run.Setup(settings={"pool_mode": "session", "pool_size": 40})
+    with run.pair(18, setup, tmp_path / "servers") as both:
+        words = ["run", "--programs", "200", "--without", "startup,notify", "--out", str(tmp_path)]
+        line = run.command_line(*both, setup, words, build)
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_difference_is_found(build: Path, tmp_path: Path) -> None:
     """A tool that can't fail proves nothing: statement pooling refuses transactions, which PostgreSQL does not."""
     setup = run.Setup(lanes=1, settings={"pool_mode": "statement"})

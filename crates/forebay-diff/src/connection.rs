@@ -322,6 +322,15 @@ impl Connection {
         }
     }
 
+    /// Ends the connection and does not wait.
+    pub(crate) fn say_goodbye(&mut self) {
+        let mut out = Vec::new();
+        write::terminate(&mut out);
+        let _ = self.stream.write_all(&out);
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self.is_open = false;
+    }
+
     /// Ends the connection and waits until the other side has ended it as well.
     pub(crate) fn close(&mut self, is_polite: bool) {
         if !self.is_open {

@@ -65,7 +65,8 @@ impl Draft {
         }
         if !session.is_connected {
             session.is_connected = true;
-            let startup = if rng.bool() { Vec::new() } else { grammar::startup(rng) };
+            let asks = self.theme.contains(&Feature::Startup);
+            let startup = if asks { grammar::startup(rng) } else { Vec::new() };
             self.steps.push(Step { client, feature: Feature::Leave, action: Action::Connect(startup) });
             return;
         }

@@ -282,9 +282,12 @@ impl Player<'_> {
     }
 
     fn end(mut self) -> io::Result<Run> {
-        for connection in self.connections.iter_mut().flatten() {
-            // A session that holds something is gone before the tables are put back.
-            connection.close(true);
+        for (client, connection) in self.connections.iter_mut().enumerate() {
+            let is_pinned = self.pinned.get(client).is_some_and(|is_pinned| *is_pinned);
+            if let Some(connection) = connection {
+                // Only a session that holds something must be gone before the tables are put back.
+                if is_pinned || connection.is_holding() { connection.close(true) } else { connection.say_goodbye() }
+            }
         }
         let contents = self.lane.contents(self.side)?;
         let has_made = self.program.steps.iter().any(|s| matches!(s.feature, Feature::Ddl | Feature::Replan));

@@ -152,7 +152,7 @@ fn plain_set(rng: &mut Rng) -> crate::program::Action {
         "RESET ALL".to_owned(),
         "SET TIME ZONE 'Europe/Berlin'".to_owned(),
         "SET NAMES 'LATIN1'".to_owned(),
-        format!("UPDATE pg_settings SET setting = '7MB' WHERE name = '{}'", pick(rng, &["work_mem", "temp_buffers"])),
+        "UPDATE pg_settings SET setting = '7MB' WHERE name = 'work_mem'".to_owned(),
     ];
     let sql = pick_text(rng, &list);
     statement(rng, sql)
