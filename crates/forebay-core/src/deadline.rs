@@ -26,6 +26,8 @@ const CLEANING_MAX: Duration = Duration::from_secs(5);
 const CANCEL_MAX: Duration = Duration::from_secs(3);
 /// A query of our own must be answered by then.
 const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
+/// The catalogue must be read by then.
+const CATALOGUE_MAX: Duration = Duration::from_secs(60);
 /// How long the other workers have to tell who holds their servers.
 const TELL_MAX: Duration = Duration::from_millis(5);
 /// Time between two looks at idle servers and old answers.
@@ -279,6 +281,7 @@ impl<I: Io> Worker<I> {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
                 self.opening_deadline(server)
             }
+            ServerState::Busy if server.reading.is_some() => server.since + CATALOGUE_MAX,
             ServerState::Busy => server.since + OWN_QUERY_MAX,
             ServerState::Cleaning if server.is_finishing => NEVER,
             ServerState::Cleaning => server.since + CLEANING_MAX,

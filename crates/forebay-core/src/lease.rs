@@ -143,6 +143,7 @@ impl<I: Io> Worker<I> {
         match own {
             Own::Probe => return self.probe_done(io, key, error),
             Own::Clean => return self.reset_done(io, key, error),
+            Own::Stamp => return self.stamp_read(io, key, error),
             Own::Catalogue => return self.catalogue_read(key, error),
             Own::Ensure => {
                 let statement = server.ensuring.pop_front().flatten();
@@ -170,7 +171,14 @@ impl<I: Io> Worker<I> {
             }
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
             (
-                Own::Rollback | Own::Check | Own::Restore | Own::Probe | Own::Clean | Own::Catalogue | Own::Ensure,
+                Own::Rollback
+                | Own::Check
+                | Own::Restore
+                | Own::Probe
+                | Own::Clean
+                | Own::Stamp
+                | Own::Catalogue
+                | Own::Ensure,
                 None,
             ) => {}
             (Own::Reset, None) => {

@@ -1,5 +1,6 @@
 //! Bytes between a client and its server, both ways. What holds them back is in [`crate::flow`].
 
+use forebay_pgwire::backend::NotificationResponse;
 use forebay_pgwire::frame::{self, FrameError};
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::write;
@@ -103,6 +104,7 @@ impl<I: Io> Worker<I> {
                 cache: &mut self.cache,
                 judging: Judging {
                     catalogue: &pool.catalogue,
+                    knowledge: &pool.knowledge,
                     level: pool.settings.level,
                     on_pin: pool.settings.on_pin,
                 },
@@ -337,6 +339,7 @@ impl<I: Io> Worker<I> {
                 Next::More => break,
                 Next::Ready => self.request_ended(io, key),
                 Next::Restore => self.restore(io, key),
+                Next::Notification(length) => self.notify_client(io, key, &data[at - length..at]),
                 Next::OwnDone(own) => self.own_done(io, key, own),
                 Next::CopyWithoutClient => self.fail_copy(io, key),
                 Next::Violation(what) => {
@@ -350,6 +353,18 @@ impl<I: Io> Worker<I> {
             }
         }
         at
+    }
+
+    /// A notification names the process that sent it: clients know each other by the numbers that we told them.
+    fn notify_client(&mut self, io: &mut I, key: ServerKey, message: &[u8]) {
+        let Some(client_key) = self.servers[key].client else { return };
+        let Ok(notification) = NotificationResponse::decode(&message[frame::HEAD_BYTES..]) else { return };
+        let NotificationResponse { pid, channel, payload } = notification;
+        let sender = self.servers.iter().find(|(_, s)| s.remote_pid == pid);
+        let pid = sender.map_or(pid, |(_, s)| s.client.map_or(s.left.by_pid, |client| self.virtual_pid(client)));
+        let mut out = Vec::with_capacity(message.len());
+        write::notification_response(&mut out, pid, channel, payload);
+        self.send_to_client(io, client_key, &out);
     }
 
     /// A server said what can't be believed, or more than is allowed.

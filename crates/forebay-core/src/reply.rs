@@ -32,6 +32,8 @@ pub(crate) enum Next {
     OwnDone(Own),
     /// A request is answered but for its ReadyForQuery, which waits until what it reset is set again.
     Restore,
+    /// A notification of this length ends here, for the client to be told.
+    Notification(usize),
     /// The server waits for data to copy, and nobody is there to send it.
     CopyWithoutClient,
     /// The stream can't be trusted any more.
@@ -108,7 +110,6 @@ impl Relaying<'_> {
             tag::DATA_ROW
             | tag::COPY_DATA
             | tag::NOTICE_RESPONSE
-            | tag::NOTIFICATION_RESPONSE
             | tag::PARAMETER_DESCRIPTION
             | tag::COPY_DONE
             | tag::COPY_OUT_RESPONSE
@@ -128,7 +129,7 @@ impl Relaying<'_> {
 
     /// A row of the answer to a query of our own.
     fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        if !matches!(own, Own::Probe | Own::Catalogue) {
+        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue) {
             return (Verdict::Drop, None);
         }
         if head.bytes > READ_BYTES_MAX {
@@ -142,6 +143,7 @@ impl Relaying<'_> {
         };
         match (&mut self.server.probe, &mut self.server.reading) {
             (Some(probe), _) if own == Own::Probe => probe.row(values.iter()),
+            (_, Some(reading)) if own == Own::Stamp => reading.stamp(values.iter().next().flatten()),
             (_, Some(reading)) => reading.row(&values.iter().collect::<Vec<_>>()),
             _ => {}
         }
@@ -192,6 +194,11 @@ impl Relaying<'_> {
             tag::PARSE_COMPLETE => self.parse_complete(),
             tag::CLOSE_COMPLETE => self.close_complete(),
             tag::ERROR_RESPONSE => self.error(head, body),
+            tag::NOTIFICATION_RESPONSE if body.len() + HEAD_BYTES < head.bytes as usize => (Verdict::Pass, None),
+            tag::NOTIFICATION_RESPONSE => {
+                let next = self.is_for_client().then_some(Next::Notification(head.bytes as usize));
+                (Verdict::Drop, next)
+            }
             tag::PARAMETER_STATUS => self.parameter_status(body),
             tag::COPY_IN_RESPONSE | tag::COPY_BOTH_RESPONSE => {
                 self.server.is_copying = true;

@@ -45,6 +45,8 @@ pub enum Own {
     Clean,
     /// Set again what a client asked for at its start and has reset.
     Restore,
+    /// Ask whether the catalogue has changed.
+    Stamp,
     /// Read the catalogue.
     Catalogue,
     /// Prepare a statement that the Query behind it names.

@@ -12,6 +12,7 @@ use forebay_sql::catalogue::{Builder, Catalogue};
 use rustc_hash::FxHasher;
 
 use crate::io::Io;
+use crate::parameters::is_restorable;
 use crate::pool::Pool;
 use crate::session::expect::Own;
 use crate::session::server::ServerKey;
@@ -20,6 +21,9 @@ use crate::worker::Worker;
 
 /// Readings of a schema that changes all the time follow each other no sooner, in microseconds.
 const READ_AGAIN_US: u64 = 1_000_000;
+
+/// Custom settings that are asked for, if anything may have been set.
+const CUSTOM_MAX: usize = 256;
 
 /// Never read.
 const NEVER: u64 = u64::MAX;
@@ -32,6 +36,8 @@ pub struct Knowledge {
     /// Counts up whenever objects have changed: statements parsed before may have another meaning now.
     epoch: AtomicU32,
     catalogue: Mutex<Known>,
+    /// Custom settings that code in the database is known to set: they are in no list, so they are asked for by name.
+    custom: Mutex<Arc<[Arc<str>]>>,
     read_at: AtomicU64,
     is_stale: AtomicBool,
     is_being_read: AtomicBool,
@@ -42,6 +48,8 @@ struct Known {
     catalogue: Arc<Catalogue>,
     /// Of the rows that it was made of.
     digest: u64,
+    /// What [`Catalogue::STAMP`] answered before they were read.
+    stamp: Option<Box<[u8]>>,
 }
 
 impl std::fmt::Debug for Known {
@@ -55,7 +63,8 @@ impl Default for Knowledge {
         Knowledge {
             version: AtomicU32::new(1),
             epoch: AtomicU32::new(0),
-            catalogue: Mutex::new(Known { catalogue: Arc::new(Catalogue::builtin()), digest: 0 }),
+            catalogue: Mutex::new(Known { catalogue: Arc::new(Catalogue::builtin()), digest: 0, stamp: None }),
+            custom: Mutex::new(Arc::new([])),
             read_at: AtomicU64::new(NEVER),
             is_stale: AtomicBool::new(true),
             is_being_read: AtomicBool::new(false),
@@ -80,6 +89,25 @@ impl Knowledge {
         self.reads_sequences.store(true, SeqCst);
     }
 
+    /// Code of the database, old or just made, may set these.
+    pub fn note_custom<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |name: &&str| is_restorable(name) && !custom.iter().any(|known| **known == **name);
+        let mut added: Vec<Arc<str>> = names.filter(is_new).map(Arc::from).collect();
+        if !added.is_empty() && custom.len() < CUSTOM_MAX {
+            added.extend(custom.iter().cloned());
+            added.sort_unstable();
+            added.dedup();
+            added.truncate(CUSTOM_MAX);
+            *custom = added.into();
+        }
+    }
+
+    /// The names of [`Self::note_custom`].
+    pub fn custom(&self) -> Arc<[Arc<str>]> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Objects have changed, or may have.
     pub fn schema_changed(&self) {
         self.epoch.fetch_add(1, SeqCst);
@@ -87,6 +115,7 @@ impl Knowledge {
         let mut known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
         known.catalogue = Arc::new(Catalogue::builtin());
         known.digest = 0;
+        known.stamp = None;
         self.version.fetch_add(1, SeqCst);
     }
 
@@ -105,19 +134,32 @@ impl Knowledge {
         is_ours
     }
 
+    /// Whether the database is as it was when it was last read.
+    fn is_unchanged(&self, stamp: Option<&[u8]>) -> bool {
+        let known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
+        stamp.is_some() && known.stamp.as_deref() == stamp
+    }
+
+    /// It has been looked at, and nothing has changed.
+    fn end_unchanged(&self, now: Instant) {
+        self.read_at.store(now.0, SeqCst);
+        self.is_being_read.store(false, SeqCst);
+    }
+
     fn end_reading(&self, now: Instant, read: Option<Reading>) {
         self.read_at.store(now.0, SeqCst);
-        if let Some(Reading { builder, digest, .. }) = read {
+        if let Some(Reading { builder, digest, stamp }) = read {
             let digest = digest.finish();
             let mut known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
             // What changed while it was read is read again.
             if known.digest != digest && !self.is_stale.load(SeqCst) {
                 let is_first = known.digest == 0;
                 let catalogue = builder.finish();
+                self.note_custom(catalogue.settings_named().iter().map(|name| &**name));
                 if catalogue.reads_sequences() {
                     self.reads_sequences.store(true, SeqCst);
                 }
-                *known = Known { catalogue: Arc::new(catalogue), digest };
+                *known = Known { catalogue: Arc::new(catalogue), digest, stamp };
                 self.version.fetch_add(1, SeqCst);
                 if !is_first {
                     self.epoch.fetch_add(1, SeqCst);
@@ -134,13 +176,19 @@ impl Knowledge {
 pub struct Reading {
     builder: Builder,
     digest: FxHasher,
+    stamp: Option<Box<[u8]>>,
 }
 
 impl Reading {
     fn new() -> Reading {
         let mut digest = FxHasher::default();
         digest.write_u8(1);
-        Reading { builder: Builder::new(), digest }
+        Reading { builder: Builder::new(), digest, stamp: None }
+    }
+
+    /// What tells whether anything has changed.
+    pub(crate) fn stamp(&mut self, value: Option<&[u8]>) {
+        self.stamp = value.map(Box::from);
     }
 
     /// One row of the answer.
@@ -178,10 +226,26 @@ impl<I: Io> Worker<I> {
         if !pool.is_tracking() || !pool.knowledge.begin_reading(now, pool.settings.catalogue_refresh) {
             return false;
         }
-        pool.stats.stats.catalogue_loads.add(1);
         self.servers[key].reading = Some(Box::new(Reading::new()));
-        self.send_own(io, key, Own::Catalogue, Catalogue::QUERY);
+        self.send_own(io, key, Own::Stamp, Catalogue::STAMP);
         true
+    }
+
+    /// It is known whether the catalogue has changed: if so, it is read.
+    pub(crate) fn stamp_read(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
+        let (now, server) = (self.now, &mut self.servers[key]);
+        let pool = &self.pools[server.pool.0 as usize];
+        let stamp = server.reading.as_ref().and_then(|reading| reading.stamp.as_deref());
+        if error.is_some() {
+            server.reading = None;
+            pool.knowledge.end_reading(now, None);
+        } else if pool.knowledge.is_unchanged(stamp) {
+            server.reading = None;
+            pool.knowledge.end_unchanged(now);
+        } else {
+            pool.stats.stats.catalogue_loads.add(1);
+            self.send_own(io, key, Own::Catalogue, Catalogue::QUERY);
+        }
     }
 
     /// The catalogue has been read, or could not be.
@@ -212,6 +276,7 @@ mod tests {
         assert!(knowledge.begin_reading(Instant(at), 30_000_000));
         assert!(!knowledge.begin_reading(Instant(at), 30_000_000), "one reads at a time");
         let mut reading = Reading::new();
+        reading.stamp(Some(rows.concat().as_bytes()));
         rows.iter().for_each(|row| reading.row(&[Some(row.as_bytes())]));
         knowledge.end_reading(Instant(at), Some(reading));
     }
@@ -232,6 +297,27 @@ mod tests {
         assert_eq!(knowledge.epoch(), epoch, "nothing changed");
         read(&knowledge, READ_AGAIN_US + 60_000_000, &["a", "c"]);
         assert!(knowledge.epoch() > epoch, "changed past us");
+    }
+
+    /// Reading everything again every half a minute would cost a server a second of work in a large database.
+    #[test]
+    fn what_has_not_changed_is_not_read_again() {
+        let knowledge = Knowledge::default();
+        read(&knowledge, 0, &["a", "b"]);
+        assert!(knowledge.is_unchanged(Some(b"ab")) && !knowledge.is_unchanged(Some(b"ac")));
+        assert!(!knowledge.is_unchanged(None));
+        knowledge.schema_changed();
+        assert!(!knowledge.is_unchanged(Some(b"ab")), "what is known was dropped");
+    }
+
+    /// No list of settings tells of custom ones: whose name is forgotten loses its value at the next hand-over.
+    #[test]
+    fn names_of_custom_settings_outlive_a_change_of_the_schema() {
+        let knowledge = Knowledge::default();
+        knowledge.note_custom(["app.b", "app.a"].into_iter());
+        knowledge.schema_changed();
+        knowledge.note_custom(["app.b", "seed"].into_iter());
+        assert_eq!(*knowledge.custom(), [Arc::from("app.a"), Arc::from("app.b")]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use forebay_sql::custom;
 use forebay_sql::shape::{Shape, Verb};
 use forebay_sql::traces::Traces;
 
+use super::knowledge::Knowledge;
 use crate::config::{Level, OnPin};
 use crate::request::Forwarding;
 
@@ -42,6 +43,8 @@ const REFUSABLE: Traces = Traces::TEMP
 pub(crate) struct Judging<'a> {
     /// What the database's own objects do.
     pub(crate) catalogue: &'a Arc<Catalogue>,
+    /// What is known of the database.
+    pub(crate) knowledge: &'a Knowledge,
     /// How far isolation goes.
     pub(crate) level: Level,
     /// What becomes of statements that would pin.
@@ -83,6 +86,11 @@ impl Forwarding<'_> {
         shape.settings().for_each(|name| left.name(name));
         if shape.traces.has(Traces::OPAQUE) {
             custom::setting_names(text).for_each(|name| left.name(&name));
+        }
+        if shape.traces.has(Traces::SCHEMA) {
+            // A function that it makes may set them as soon as it is there.
+            let names: Vec<_> = custom::setting_names(text).collect();
+            self.judging.knowledge.note_custom(names.iter().map(|name| &**name));
         }
         self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);
         self.note_resets(shape);

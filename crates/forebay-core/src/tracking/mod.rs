@@ -65,6 +65,8 @@ pub struct Left {
     pub(crate) is_on: bool,
     /// The client it served last.
     pub(crate) by: u64,
+    /// The process id that this client was told.
+    pub(crate) by_pid: u32,
     /// Settings named in what is `fresh`.
     pub(crate) named: Vec<Arc<str>>,
 }

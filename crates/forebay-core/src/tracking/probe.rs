@@ -34,9 +34,6 @@ type Row = Vec<Option<Box<[u8]>>>;
 /// Rows of an answer that are kept; a session has fewer settings.
 const ROWS_MAX: usize = 2048;
 
-/// Custom settings of the database's functions that are asked for, if anything may have been set.
-const KNOWN_MAX: usize = 256;
-
 /// What tells whether something is there: an expression that is true or false.
 const QUESTIONS: [(Traces, &str); 6] = [
     // pg_my_temp_schema() stays when all is dropped; what depends on the schema does not. 2615 is pg_namespace.
@@ -63,7 +60,7 @@ const QUESTIONS: [(Traces, &str); 6] = [
 
 impl Probe {
     /// `known`: names of custom settings that functions are known to set.
-    fn new(fresh: Traces, named: Vec<Arc<str>>, image: &Image, known: &[Box<str>]) -> Probe {
+    fn new(fresh: Traces, named: Vec<Arc<str>>, image: &Image, known: &[Arc<str>]) -> Probe {
         let is_opaque = fresh.has(Traces::OPAQUE);
         let is_full = fresh.has_any(Traces::OPAQUE | Traces::ANY_SETTING);
         let mut names = named;
@@ -71,9 +68,8 @@ impl Probe {
         if is_full {
             // What the list of all settings leaves out.
             let unlisted = image.iter().map(|(name, _)| name.clone()).filter(|name| name.contains('.'));
-            let known = known.iter().take(KNOWN_MAX).map(|name| Arc::from(&**name));
             let role = Arc::from("role");
-            names = names.into_iter().chain(unlisted).chain(known).chain([role]).collect();
+            names = names.into_iter().chain(unlisted).chain(known.iter().cloned()).chain([role]).collect();
             names.sort_unstable();
             names.dedup();
         }
@@ -165,7 +161,7 @@ impl<I: Io> Worker<I> {
         let fresh = std::mem::take(&mut server.left.fresh);
         let named = std::mem::take(&mut server.left.named);
         let pool = &self.pools[server.pool.0 as usize];
-        let probe = Probe::new(fresh, named, &server.set, pool.catalogue.settings_named());
+        let probe = Probe::new(fresh, named, &server.set, &pool.knowledge.custom());
         let stats = &pool.stats.stats;
         if probe.is_full {
             stats.probes_full.add(1)
