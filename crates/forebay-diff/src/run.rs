@@ -29,6 +29,7 @@ const PINS: &[&str] = &[
     "next_inside",
     "setseed",
     "prepare_inside",
+    "listen_inside",
     "on commit",
 ];
 
