@@ -30,6 +30,7 @@ const PINS: &[&str] = &[
     "setseed",
     "prepare_inside",
     "listen_inside",
+    "listen ",
     "on commit",
 ];
 
@@ -81,6 +82,8 @@ struct Player<'a> {
     direct: Option<&'a Run>,
     connections: Vec<Option<Connection>>,
     pinned: Vec<bool>,
+    /// Who called setseed(): no DISCARD undoes that.
+    seeded: Vec<bool>,
     /// Processes that logins named, and whose they were.
     pids: Vec<(u32, usize)>,
     run: Run,
@@ -120,6 +123,7 @@ fn play(
         direct,
         connections: (0..clients).map(|_| None).collect(),
         pinned: vec![false; clients],
+        seeded: vec![false; clients],
         pids: Vec::new(),
         run: Run::default(),
     };
@@ -275,8 +279,9 @@ impl Player<'_> {
         let is_open = self.connections[step.client].as_ref().is_some_and(Connection::is_open);
         let is_idle = self.connections[step.client].as_ref().is_some_and(|connection| connection.status() == b'I');
         let is_discarded = is_idle && matches!(step.messages(), [Message::Query(sql)] if sql == "DISCARD ALL");
+        self.seeded[step.client] = is_open && (self.seeded[step.client] || step.mentions("setseed"));
         if !is_open || is_discarded {
-            self.pinned[step.client] = false;
+            self.pinned[step.client] = self.seeded[step.client];
         } else if !step.is_noise() && PINS.iter().any(|word| step.mentions(word)) {
             self.pinned[step.client] = true;
         }

@@ -1,6 +1,7 @@
 //! The smallest program that still differs in the same way.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use crate::compare::Uses;
 use crate::lane::Lane;
@@ -10,6 +11,9 @@ use crate::trial::{Servers, Trial, attempt};
 /// Most runs that one divergence is worth.
 const ATTEMPTS_MAX: usize = 400;
 
+/// Longest that one divergence is made smaller; one that ends a wait takes the wait's time with every attempt.
+const SHRINKING_MAX: Duration = Duration::from_secs(20);
+
 /// How often a divergence is run again to see whether it always comes.
 pub(crate) const REPEATS: usize = 3;
 
@@ -18,6 +22,7 @@ pub(crate) struct Shrinker<'a> {
     lane: &'a mut Lane,
     signature: &'a str,
     attempts: usize,
+    since: Instant,
     best: (Program, Trial),
 }
 
@@ -37,13 +42,13 @@ pub(crate) fn repeats(lane: &mut Lane, program: &Program, signature: &str) -> io
 impl<'a> Shrinker<'a> {
     /// From a program that always differs.
     pub(crate) fn new(lane: &'a mut Lane, program: Program, trial: Trial, signature: &'a str) -> Shrinker<'a> {
-        Shrinker { lane, signature, attempts: 0, best: (program, trial) }
+        Shrinker { lane, signature, attempts: 0, since: Instant::now(), best: (program, trial) }
     }
 
     /// Drops clients, noise, steps, messages and parts of texts.
     pub(crate) fn shrink(mut self) -> io::Result<(Program, Trial)> {
         let mut length = usize::MAX;
-        while length > weight(&self.best.0) && self.attempts < ATTEMPTS_MAX {
+        while length > weight(&self.best.0) && !self.is_over() {
             length = weight(&self.best.0);
             self.cut_tail()?;
             self.drop_clients()?;
@@ -55,9 +60,13 @@ impl<'a> Shrinker<'a> {
         Ok(self.best)
     }
 
+    fn is_over(&self) -> bool {
+        self.attempts >= ATTEMPTS_MAX || self.since.elapsed() > SHRINKING_MAX
+    }
+
     /// Takes the candidate if it still differs in the same way.
     fn try_out(&mut self, candidate: Program) -> io::Result<bool> {
-        if candidate == self.best.0 || self.attempts >= ATTEMPTS_MAX {
+        if candidate == self.best.0 || self.is_over() {
             return Ok(false);
         }
         self.attempts += 1;

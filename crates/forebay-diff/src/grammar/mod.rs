@@ -60,13 +60,14 @@ impl Session {
 
     fn leave(&mut self) {
         self.is_connected = false;
+        self.is_seeded = false;
         self.forget();
     }
 
+    /// After DISCARD ALL, which leaves the seed of random() as it is.
     fn forget(&mut self) {
         self.is_in_transaction = false;
-        self.is_pinned = false;
-        self.is_seeded = false;
+        self.is_pinned = self.is_seeded;
         self.is_listening = false;
     }
 }
@@ -145,7 +146,7 @@ pub(crate) fn release(rng: &mut Rng, session: &mut Session) -> Done {
         let sql = pick(rng, &["COMMIT", "COMMIT", "ROLLBACK", "END", "ABORT"]);
         return vec![(Feature::Transaction, statement(rng, sql))];
     }
-    if one_in(rng, 3) {
+    if session.is_seeded || one_in(rng, 3) {
         session.leave();
         return vec![(Feature::Leave, Action::Leave(Leave::Terminate))];
     }

@@ -84,6 +84,7 @@ fn notify(rng: &mut Rng, session: &mut Session) -> Done {
     match rng.usize(..9) {
         0..=2 => {
             session.is_listening = true;
+            session.is_pinned = true;
             one(format!("LISTEN {channel}"), rng)
         }
         3 | 4 => {
@@ -95,11 +96,13 @@ fn notify(rng: &mut Rng, session: &mut Session) -> Done {
         6 => one(format!("UNLISTEN {}", pick(rng, &["ch1", "ch2", "*"])), rng),
         7 => {
             session.is_listening = true;
+            session.is_pinned = true;
             let listen = format!("LISTEN {channel}");
             in_transaction(rng, session, feature, &[listen, format!("NOTIFY {channel}, 'in transaction'")])
         }
         _ => {
             session.is_listening = true;
+            session.is_pinned = true;
             one(format!("SELECT listen_inside('{channel}')"), rng)
         }
     }
