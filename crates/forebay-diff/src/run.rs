@@ -282,7 +282,7 @@ impl Player<'_> {
         self.seeded[step.client] = is_open && (self.seeded[step.client] || step.mentions("setseed"));
         if !is_open || is_discarded {
             self.pinned[step.client] = self.seeded[step.client];
-        } else if !step.is_noise() && PINS.iter().any(|word| step.mentions(word)) {
+        } else if !step.is_noise() && (PINS.iter().any(|word| step.mentions(word)) || hides_prepare(step)) {
             self.pinned[step.client] = true;
         }
     }
@@ -301,6 +301,15 @@ impl Player<'_> {
         self.run.contents = contents.into_iter().map(|line| line.replace(self.unique, UNIQUE)).collect();
         Ok(self.run)
     }
+}
+
+/// Whether there is a PREPARE in it that is not a Query of its own, so that its name can't be replaced.
+fn hides_prepare(step: &Step) -> bool {
+    step.messages().iter().any(|message| match message {
+        Message::Query(sql) => sql.contains("PREPARE ") && (!sql.starts_with("PREPARE ") || sql.contains("; ")),
+        Message::Parse { sql, .. } => sql.starts_with("PREPARE "),
+        _ => false,
+    })
 }
 
 fn sender(pids: &[(u32, usize)], heard: &Heard) -> String {
