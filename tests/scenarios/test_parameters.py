@@ -73,7 +73,6 @@ def test_a_reported_parameter_that_a_client_sets_stays_its_own(shared: Forebay) 
         assert one.parameters["TimeZone"] == "Etc/UTC"
 
 
-@pytest.mark.xfail(strict=True, reason="RESET is followed once statements are classified: the issue on transparency")
 def test_reset_returns_to_what_the_client_asked_for_at_startup(shared: Forebay, direct: Target) -> None:
     """RESET means the session's default, and that is the startup value."""
 

@@ -22,7 +22,14 @@ CRATES = {
     "forebay-runtime": {"forebay-core", "forebay-pgwire", "forebay-spec"},
     "forebay-diff": {"forebay-pgwire"},
     "forebay-sim": {"forebay-core", "forebay-pgwire", "forebay-spec"},
-    "forebay-py": {"forebay-runtime", "forebay-core", "forebay-config", "forebay-pgwire", "forebay-spec", "forebay-sql"},
+    "forebay-py": {
+        "forebay-runtime",
+        "forebay-core",
+        "forebay-config",
+        "forebay-pgwire",
+        "forebay-spec",
+        "forebay-sql",
+    },
 }
 
 # Packages under python/forebay that each may import. `_engine`, `_generated`, `failure` and the package itself: all.

@@ -13,7 +13,14 @@ from tests.tidy.sources import GENERATED, ROOT, files
 
 BUILDS = "maturin develop"
 # What a fresh build leaves behind, oldest first.
-BUILT = (".venv/bin/python", ".venv/.maturin", ".venv/.test", ".venv/.lint", "python/forebay/_engine.abi3.so")
+BUILT = (
+    ".venv/bin/python",
+    ".venv/.maturin",
+    ".cargo/config.toml",
+    ".venv/.test",
+    ".venv/.lint",
+    "python/forebay/_engine.abi3.so",
+)
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ impl Forwarding<'_> {
         statement: &Arc<Statement>,
         change: Option<(Change, bool)>,
     ) -> Taken {
-        write::query(self.batch.owned(), &named.with(statement.name()));
+        write::query(self.batch.owned(), named.with(statement.name()));
         let naming = change.map(|(change, makes)| Box::new(Naming { change, makes, statement: statement.clone() }));
         self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming });
         // What comes behind waits until it is known whether this was done.

@@ -268,7 +268,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             on_pin: OnPin::Allow,
             sequence_affinity: SequenceAffinity::Pin,
             pin_idle_limit: 0,
-            catalogue_refresh: 0 * SECOND,
+            catalogue_refresh: 0,
             max_prepared_statements: 200,
             transaction_timeout: 0,
             idle_transaction_timeout: 0,

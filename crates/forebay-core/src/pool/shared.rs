@@ -112,6 +112,9 @@ impl PoolShared {
     }
 }
 
+/// An endpoint, and a database's name there.
+type Place = (Arc<str>, Arc<str>);
+
 /// What all workers of an engine share.
 #[derive(Debug)]
 pub struct Shared {
@@ -122,7 +125,8 @@ pub struct Shared {
     /// Clients, over all workers.
     pub clients: Permits,
     pools: Mutex<SharedPools>,
-    knowledge: Mutex<FxHashMap<(Arc<str>, Arc<str>), Arc<Knowledge>>>,
+    /// By endpoint and name there.
+    knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
 }
 
 #[derive(Debug, Default)]

@@ -92,6 +92,12 @@ impl Forwarding<'_> {
             let names: Vec<_> = custom::setting_names(text).collect();
             self.judging.knowledge.note_custom(names.iter().map(|name| &**name));
         }
+        if discards_sequences(shape) {
+            let left = &mut self.server.left;
+            left.fresh = left.fresh.without(Traces::SEQUENCE);
+            left.has_discarded_sequences = true;
+            self.client.sequences_on = None;
+        }
         self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);
         self.note_resets(shape);
         Ok(())
@@ -115,4 +121,10 @@ impl Forwarding<'_> {
         let of_pin = self.client.pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         (self.server.left.fresh | of_pin).has_any(PRIVATE)
     }
+}
+
+/// Whether nothing of sequences is known any more once `shape` has run.
+fn discards_sequences(shape: &Shape) -> bool {
+    let last = shape.statements.iter().rev().find(|s| s.traces.has(Traces::SEQUENCE));
+    shape.functions.is_empty() && last.is_some_and(|s| matches!(s.verb, Verb::Discard | Verb::DiscardAll))
 }

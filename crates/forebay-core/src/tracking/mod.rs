@@ -61,6 +61,8 @@ pub struct Left {
     pub(crate) fresh: Traces,
     /// What is there, or may be, beside the settings of [`crate::session::server::Server::set`].
     pub(crate) dirt: Traces,
+    /// What was known of sequences has been discarded.
+    pub(crate) has_discarded_sequences: bool,
     /// Statements are looked at: clients share the server.
     pub(crate) is_on: bool,
     /// The client it served last.
@@ -123,8 +125,8 @@ mod tests {
     /// What a client that left did last is asked of nobody: the next client must find none of it.
     #[test]
     fn what_nobody_asks_for_is_dirt() {
-        let mut left = Left::default();
-        left.fresh = Traces::SETTING | Traces::WRITES | Traces::SEQUENCE;
+        let fresh = Traces::SETTING | Traces::WRITES | Traces::SEQUENCE;
+        let mut left = Left { fresh, ..Left::default() };
         left.name("timezone");
         left.give_up();
         assert_eq!(left.dirt, Traces::ANY_SETTING | Traces::SEQUENCE);

@@ -29,6 +29,9 @@ pub struct Probe {
     rows: Vec<Row>,
 }
 
+/// Values by lower-case name; `None`: it is not set.
+type Settings = BTreeMap<Arc<str>, Option<Arc<str>>>;
+
 type Row = Vec<Option<Box<[u8]>>>;
 
 /// Rows of an answer that are kept; a session has fewer settings.
@@ -113,7 +116,7 @@ impl Probe {
 
     /// The answer as settings by lower-case name, and what was found of what was asked for. `None`: it is not to be
     /// understood.
-    fn read(&self) -> Option<(BTreeMap<Arc<str>, Option<Arc<str>>>, Traces)> {
+    fn read(&self) -> Option<(Settings, Traces)> {
         let (first, others) = self.rows.split_first()?;
         if self.rows.len() >= ROWS_MAX {
             return None;
@@ -213,16 +216,18 @@ impl<I: Io> Worker<I> {
         let pool = &self.pools[server.pool.0 as usize];
         let knowledge = &pool.knowledge;
         let is_pinned_by_sequences = pool.settings.sequence_affinity == SequenceAffinity::Pin;
-        if fresh.has_any(Traces::SEQUENCE | Traces::OPAQUE) && is_pinned_by_sequences && knowledge.reads_sequences() {
+        if fresh.has(Traces::SEQUENCE) && is_pinned_by_sequences && knowledge.reads_sequences() {
             reasons |= Traces::SEQUENCE;
         }
         debug_assert!(self.clients.get(client_key).is_some(), "a server's client is there");
-        self.pinned_by(io, key, probe.asked, reasons);
+        let has_discarded = std::mem::take(&mut self.servers[key].left.has_discarded_sequences);
+        let asked = if has_discarded { probe.asked | Traces::SEQUENCE } else { probe.asked };
+        self.pinned_by(io, key, asked, reasons);
         self.transaction_over(io, key);
     }
 
     /// The settings of the server are its client's from here on.
-    fn take_image(&mut self, key: ServerKey, is_full: bool, settings: &BTreeMap<Arc<str>, Option<Arc<str>>>) {
+    fn take_image(&mut self, key: ServerKey, is_full: bool, settings: &Settings) {
         let server = &mut self.servers[key];
         let mut values: BTreeMap<Arc<str>, Arc<str>> = if is_full {
             BTreeMap::new()
@@ -309,8 +314,9 @@ impl<I: Io> Worker<I> {
             left.dirt |= Traces::of_bits(left.fresh.bits() & PINNING.bits());
             left.fresh = Traces::NONE;
             left.named.clear();
-            if is_pinned {
-                self.pinned_by(io, key, Traces::NONE, Traces::SEQUENCE);
+            let found = if is_pinned { Traces::SEQUENCE } else { Traces::NONE };
+            if std::mem::take(&mut left.has_discarded_sequences) || is_pinned {
+                self.pinned_by(io, key, Traces::SEQUENCE, found);
             }
         }
     }
