@@ -22,16 +22,19 @@ pub(crate) enum Allowance {
     NotificationOrder,
     /// Oids of tables: each side has its own database.
     TableOid,
+    /// A cancel request that came while the statement waited for a server: the same SQLSTATE in other words.
+    CancelledInQueue,
 }
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 5] = [
+    pub(crate) const ALL: [Allowance; 6] = [
         Allowance::UnsetCustom,
         Allowance::Position,
         Allowance::PinnedWait,
         Allowance::NotificationOrder,
         Allowance::TableOid,
+        Allowance::CancelledInQueue,
     ];
 }
 
@@ -146,7 +149,9 @@ impl Judge<'_> {
         }
         match (direct, pooled) {
             (Event::Row(left), Event::Row(right)) => self.is_unset_custom(left, right),
-            (Event::Report(left), Event::Report(right)) => self.is_only_position(left, right, step),
+            (Event::Report(left), Event::Report(right)) => {
+                self.is_only_position(left, right, step) || self.is_cancelled_in_queue(left, right)
+            }
             _ => false,
         }
     }
@@ -160,6 +165,14 @@ impl Judge<'_> {
         let is_used = is_allowed && direct.iter().zip(pooled).all(is_same) && is_custom();
         if is_used {
             self.uses.note(Allowance::UnsetCustom);
+        }
+        is_used
+    }
+
+    fn is_cancelled_in_queue(&self, direct: &Report, pooled: &Report) -> bool {
+        let is_used = direct.sqlstate == "57014" && pooled.sqlstate == "57014" && pooled.hint.ends_with("(FB705)");
+        if is_used {
+            self.uses.note(Allowance::CancelledInQueue);
         }
         is_used
     }
@@ -253,6 +266,21 @@ mod tests {
             let found = first_difference(&program, &direct, &waited(), &uses);
             assert_eq!((found.is_none(), uses.count(Allowance::PinnedWait)), (is_allowed, u64::from(is_allowed)));
         }
+    }
+
+    #[test]
+    fn a_statement_may_be_cancelled_before_it_has_a_server() {
+        let judge = |sqlstate: &str, hint: &str| {
+            let told = |hint: &str| {
+                let words = Report { sqlstate: sqlstate.to_owned(), hint: hint.to_owned(), ..Report::default() };
+                Event::Report(Box::new(words))
+            };
+            judged(&program("", "SELECT 1"), told(""), told(hint), Allowance::CancelledInQueue)
+        };
+        assert_eq!(judge("57014", "No part of it was run. (FB705)"), (None, 1));
+        assert_eq!(judge("57014", "(FB701)").1, 0);
+        assert_eq!(judge("42601", "(FB705)").1, 0);
+        assert!(judge("57014", "(FB701)").0.is_some());
     }
 
     #[test]

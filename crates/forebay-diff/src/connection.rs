@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     is_copying: bool,
     /// After an error that no Sync has followed yet: the server ignores what comes.
     is_skipping: bool,
+    /// After messages of the extended protocol that no Sync has followed yet.
+    is_in_batch: bool,
     is_open: bool,
     status: u8,
     pid: u32,
@@ -76,6 +78,7 @@ impl Connection {
             copy_ends: 0,
             is_copying: false,
             is_skipping: false,
+            is_in_batch: false,
             is_open: true,
             status: b'I',
             pid: 0,
@@ -173,6 +176,9 @@ impl Connection {
                 }
             }
         };
+        if let Some(owed) = owed {
+            self.is_in_batch = !matches!(owed, Owed::Query | Owed::Sync);
+        }
         if !self.is_skipping {
             self.owed.extend(owed);
         }
@@ -376,7 +382,7 @@ impl Connection {
 
     /// Whether it holds a server by what it has begun: a transaction, a copy, a batch without a Sync.
     pub(crate) fn is_holding(&self) -> bool {
-        self.is_open && (self.status != b'I' || self.is_copying || !self.owed.is_empty() || self.is_skipping)
+        self.is_open && (self.status != b'I' || self.is_copying || !self.owed.is_empty() || self.is_in_batch)
     }
 
     /// Whether the session is alive.

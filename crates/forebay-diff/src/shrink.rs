@@ -195,8 +195,8 @@ fn simpler(step: &Step) -> Vec<Step> {
         }
     } else {
         for at in 0..messages.len() {
-            // Without its Sync, a batch would end nowhere.
-            if !matches!(messages[at], Message::Sync) || at + 1 < messages.len() {
+            // Without its Sync or Flush, a batch would be answered by nobody.
+            if !matches!(messages[at], Message::Sync | Message::Flush) || at + 1 < messages.len() {
                 let mut rest = messages.clone();
                 rest.remove(at);
                 list.push(with(rest));
