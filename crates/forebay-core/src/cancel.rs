@@ -11,6 +11,7 @@ use forebay_spec::errors;
 use crate::config::TlsMode;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Close, Io, Slice};
+use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
@@ -132,12 +133,22 @@ impl<I: Io> Worker<I> {
         if state.state == ServerState::CancelWait {
             self.checkin(io, server);
         } else if let Some(client_key) = state.client {
-            // Its next request may have waited for this.
+            // The look at its last transaction, or its next request, may have waited for this.
             self.clients[client_key].is_held = false;
             self.ready.push_back(client_key);
+            if self.is_unsettled(server) {
+                self.settle_transaction(io, server);
+            }
         } else {
             self.freed.push(server);
         }
+    }
+
+    /// Whether a transaction has ended, and what it left is still to be looked at.
+    fn is_unsettled(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let is_over = server.state == ServerState::Leased && server.expect.is_empty() && server.status == IDLE;
+        is_over && !server.is_skipping && server.left.is_on && server.left.is_probe_needed()
     }
 }
 

@@ -163,10 +163,12 @@ impl<I: Io> Worker<I> {
         match (own, error) {
             (Own::Prepare, None) => {
                 server.enter(ServerState::Leased, self.now);
-                // A client that left meanwhile leaves values that nobody keeps count of.
                 if let Some(client_key) = server.client {
                     self.prepared(io, key, client_key);
                     self.ready.push_back(client_key);
+                } else {
+                    // A client that left meanwhile leaves values that nobody keeps count of.
+                    server.left.dirt |= Traces::ANY_SETTING;
                 }
             }
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
@@ -266,16 +268,27 @@ impl<I: Io> Worker<I> {
         if !is_over || is_half_sent || mode == PoolMode::Session {
             return self.arm_client(client_key);
         }
-        let left = &mut self.servers[key].left;
-        if !left.is_on {
+        self.settle_transaction(io, key);
+    }
+
+    /// A transaction has ended, and nothing is owed: the server is looked at, if need be, and then leaves its client.
+    pub(crate) fn settle_transaction(&mut self, io: &mut I, key: ServerKey) {
+        let server = &mut self.servers[key];
+        if !server.left.is_on {
             // The pool's mode has changed under a session that nobody looked at.
-            left.is_on = true;
-            left.fresh = Traces::OPAQUE;
+            server.left.is_on = true;
+            server.left.fresh = Traces::OPAQUE;
         }
-        if left.is_probe_needed() {
+        if !server.left.is_probe_needed() {
+            return self.transaction_over(io, key);
+        }
+        if server.cancels == 0 || planted(Bug::CancelToWrongClient) {
             return self.probe(io, key);
         }
-        self.transaction_over(io, key);
+        // The cancel would hit the probe: it goes on when the cancel has ended.
+        if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
+            client.is_held = true;
+        }
     }
 
     /// Nothing is owed, and what the transaction left is known: the server leaves its client, unless a pin holds it.

@@ -285,11 +285,16 @@ impl<I: Io> Worker<I> {
         if mode == PoolMode::Session {
             return Loss::Session(report);
         }
-        if let Some(pin) = server.client.and_then(|c| self.clients.get(c)).and_then(|c| c.pin.as_ref())
-            && !may_have_committed
-        {
+        let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Probe)));
+        if is_looked_at {
+            // What the last transaction has set is known to nobody.
+            return Loss::Session(errors::server_lost_while_pinned("its settings", endpoint, cause));
+        }
+        if let Some(pin) = server.client.and_then(|c| self.clients.get(c)).and_then(|c| c.pin.as_ref()) {
             let lost = crate::tracking::pin::names(pin.reasons).join(", ");
-            return Loss::Session(errors::server_lost_while_pinned(lost, endpoint, cause));
+            let is_known = !may_have_committed;
+            let lost = is_known.then(|| errors::server_lost_while_pinned(lost, endpoint, cause));
+            return Loss::Session(lost.unwrap_or(report));
         }
         if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean))) {
             return Loss::Nothing;
@@ -380,7 +385,8 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
             encode(out, report, Severity::Error);
             has_error = true;
         }
-        if matches!(entry, Expect::Query { .. } | Expect::Function | Expect::Sync) {
+        // What is set again stands before the ReadyForQuery of the request that reset it.
+        if matches!(entry, Expect::Query { .. } | Expect::Function | Expect::Sync | Expect::Own(Own::Restore)) {
             write::ready_for_query(out, IDLE);
             has_error = false;
         }

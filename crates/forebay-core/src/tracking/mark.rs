@@ -105,7 +105,9 @@ impl Forwarding<'_> {
 
     /// Whether the client advanced a sequence on a server that has since served others.
     fn has_lost_sequences(&self) -> bool {
-        let is_here = self.server.left.by == self.client.id && self.client.sequences_on == Some(self.server.id);
+        // What is dirt while the client has the server is its own: anybody else's has been undone.
+        let is_there = self.server.left.dirt.has(Traces::SEQUENCE);
+        let is_here = is_there && self.client.sequences_on == Some(self.server.id);
         self.client.sequences_on.is_some() && !is_here && !self.server.left.fresh.has(Traces::SEQUENCE)
     }
 

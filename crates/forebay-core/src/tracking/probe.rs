@@ -81,6 +81,11 @@ impl Probe {
         Probe { names, asked, is_full, rows: Vec::new() }
     }
 
+    /// Whether there is nothing to ask for.
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.asked.is_none() && !self.is_full
+    }
+
     fn sql(&self, user: &str) -> String {
         let mut columns = Vec::new();
         for name in &self.names {
@@ -164,7 +169,14 @@ impl<I: Io> Worker<I> {
         let fresh = std::mem::take(&mut server.left.fresh);
         let named = std::mem::take(&mut server.left.named);
         let pool = &self.pools[server.pool.0 as usize];
-        let probe = Probe::new(fresh, named, &server.set, &pool.knowledge.custom());
+        let mut probe = Probe::new(fresh, named, &server.set, &pool.knowledge.custom());
+        server.left.fresh = fresh;
+        if probe.is_empty() {
+            // The answer, a row of no columns, is known beforehand.
+            probe.row(std::iter::empty());
+            server.probe = Some(Box::new(probe));
+            return self.probe_done(io, key, None);
+        }
         let stats = &pool.stats.stats;
         if probe.is_full {
             stats.probes_full.add(1)
@@ -172,7 +184,6 @@ impl<I: Io> Worker<I> {
             stats.probes_vector.add(1)
         }
         let sql = probe.sql(&pool.user);
-        server.left.fresh = fresh;
         server.probe = Some(Box::new(probe));
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;
@@ -306,6 +317,11 @@ impl<I: Io> Worker<I> {
         }
         if left.fresh.has(Traces::READS_SEQUENCE) {
             knowledge.note_reader_of_sequences();
+        }
+        if left.fresh.has(Traces::SEQUENCE)
+            && let Some(client) = server.client.and_then(|c| self.clients.get_mut(c))
+        {
+            client.sequences_on = Some(server.id);
         }
         if !left.fresh.has_any(PROBED) {
             let is_pinned = left.fresh.has(Traces::SEQUENCE)
