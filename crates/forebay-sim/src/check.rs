@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a reply reaches its asker, in order, exactly (I1, I2, I3) | [`crate::client::mirror`] |
 //! | a parameter never leaks (I7, I8) | [`crate::client::mirror`] |
-//! | one lessee a server, no hand-over while dirty (I9) | [`Checks::sent_to_server`] |
+//! | one lessee a server, no hand-over while dirty (I9) | [`Checks::sent_to_server`], [`Checks::leased`] |
 //! | limits hold over all workers (I12) | [`Checks::sent_to_server`] |
 //! | a cancel stops only its own request (I10) | [`Checks::cancel_hit`] |
 //! | acknowledged effects are there, once (I4, I5) | [`Checks::unkept_promise`] |
@@ -57,6 +57,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) is_quiet: bool,
     /// The worker cannot know yet that nobody reads.
     pub(crate) is_dead: bool,
+    /// Something of a session that is there, where the server is at rest.
+    pub(crate) held: Option<String>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -203,7 +205,7 @@ impl Checks {
                 let owner = tap.owner;
                 return self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
             }
-            let is_kept = is_session_kept && is_owner && tap.session == session;
+            let is_kept = (is_session_kept || sending.held.is_some()) && is_owner && tap.session == session;
             if tap.is_free && !is_kept {
                 let last = tap.owner.map(|owner| (owner, tap.session));
                 leases.push(Lease { client: tag.client, session, last });
@@ -216,11 +218,13 @@ impl Checks {
         if let Some(pool) = opened {
             self.check_limits(&pool, scenario, sending.at);
         }
+        for client in served {
+            // A client that has kept its server, or got the same one again, has overtaken nobody.
+            let is_new = leases.iter().any(|l| l.client == client && l.last.is_none_or(|(owner, _)| owner != client));
+            self.is_served(client, is_new, scenario);
+        }
         for lease in leases {
             self.leased(sending, target, &lease);
-        }
-        for client in served {
-            self.is_served(client, scenario);
         }
     }
 
@@ -234,6 +238,11 @@ impl Checks {
         {
             return self
                 .fail(format!("in session mode, client {owner} is there, but its server serves client {client}"));
+        }
+        if let Some((owner, held)) =
+            last.zip(sending.held.as_ref()).filter(|((owner, of), _)| (*owner, *of) != (client, session))
+        {
+            return self.fail(format!("client {client} got a server with {held} of client {}", owner.0));
         }
         let worker = sending.worker;
         let barred = target.and_then(|target| self.regimes.may_lease(worker, target).err());
@@ -278,8 +287,8 @@ impl Checks {
         self.waits.remove(&(client as u32));
     }
 
-    fn is_served(&mut self, client: u32, scenario: &Scenario) {
-        let Some(wait) = self.waits.remove(&client) else { return };
+    fn is_served(&mut self, client: u32, is_new: bool, scenario: &Scenario) {
+        let Some(wait) = self.waits.remove(&client).filter(|_| is_new) else { return };
         let peers = self.waits.iter_mut().filter(|(_, w)| w.database == wait.database && w.user == wait.user);
         let mut passed = None;
         for (other, peer) in peers.filter(|(_, w)| w.number < wait.number) {

@@ -9,7 +9,7 @@ use forebay_core::config::{
 };
 
 use crate::client::actor::Identity;
-use crate::client::program::{self, Step, Tastes};
+use crate::client::program::{self, Owning, Step, Tastes};
 use crate::rng::Rng;
 use crate::world::DENIAL_KEPT_US;
 
@@ -149,7 +149,7 @@ impl Scenario {
         // Where no time is limited, a waiter that is forgotten waits until the deadline of the run.
         let may_time_out = rng.one_in(6);
         let wait = if may_time_out { rng.between(1, 200) * 1000 } else { 0 };
-        let pools = targets.iter().map(|t| Scenario::database(rng, t, wait, faults.lose_servers())).collect();
+        let pools: Vec<_> = targets.iter().map(|t| Scenario::database(rng, t, wait, faults.lose_servers())).collect();
         let method = *rng.pick(&METHODS);
         let (secret, credential) = secret(rng);
         let server_method = match (&credential, method) {
@@ -162,7 +162,7 @@ impl Scenario {
         // A server without room for both would be held by the idle servers of one.
         let users: &[&str] =
             if targets.iter().any(|t| t.processes_max < 100) { &["app"] } else { &["app", "app", "web"] };
-        let clients = Scenario::clients(rng, &targets, chunk_max, users, method);
+        let clients = Scenario::clients(rng, &targets, &pools, chunk_max, users, method);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let mut config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
         if faults.bad_answer_one_in > 0 {
@@ -230,6 +230,7 @@ impl Scenario {
     fn database(rng: &mut Rng, target: &Target, wait: u64, loses: bool) -> DatabaseConfig {
         let index = target.name.trim_start_matches("db");
         let min_pool_size = if rng.one_in(4) { 1 } else { 0 };
+        let tracking = Tracking::draw(&mut rng.aside(3));
         DatabaseConfig {
             name: target.name.as_str().into(),
             dbname: format!("real{index}").into(),
@@ -251,11 +252,11 @@ impl Scenario {
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
                 server_reset_query: "DISCARD ALL".into(),
-                level: Level::Fast,
-                on_pin: OnPin::Allow,
-                sequence_affinity: SequenceAffinity::Pin,
-                pin_idle_limit: 0,
-                catalogue_refresh: 0,
+                level: tracking.level,
+                on_pin: tracking.on_pin,
+                sequence_affinity: tracking.sequence_affinity,
+                pin_idle_limit: tracking.pin_idle_limit,
+                catalogue_refresh: tracking.catalogue_refresh,
                 max_prepared_statements: *rng.pick(&[1, 2, 100, 100]),
                 transaction_timeout: 0,
                 idle_transaction_timeout: 0,
@@ -268,6 +269,7 @@ impl Scenario {
     fn clients(
         rng: &mut Rng,
         targets: &[Target],
+        pools: &[DatabaseConfig],
         chunk_max: usize,
         users: &[&str],
         method: AuthMethod,
@@ -277,7 +279,8 @@ impl Scenario {
         let favourite = rng.one_in(2).then(|| rng.below(program::KINDS));
         (0..count)
             .map(|id| {
-                let target = rng.pick(targets);
+                let at = rng.index(targets.len());
+                let (target, pool) = (&targets[at], &pools[at].pool);
                 let mut params = Vec::new();
                 for (name, values) in [
                     ("TimeZone", ["CET", "UTC", "Asia/Tokyo"]),
@@ -292,6 +295,7 @@ impl Scenario {
                 if rng.one_in(3) {
                     params.push(("application_name".to_owned(), format!("client {id}")));
                 }
+                let is_owner = rng.aside(4).one_in(2);
                 let tastes = Tastes {
                     favourite,
                     client: id,
@@ -301,6 +305,14 @@ impl Scenario {
                     sets: rng.one_in(3) && target.mode != PoolMode::Statement,
                     cancels: rng.one_in(2),
                     leaves: rng.one_in(3),
+                    owning: Owning {
+                        is_on: is_owner,
+                        // At the lowest level they may leak, and in session mode they are lost with DISCARD ALL.
+                        has_unseen: pool.level != Level::Fast,
+                        has_seeds: target.mode != PoolMode::Session,
+                        // What a client asked for at its start, a server in session mode knows only as set later.
+                        has_resets: target.mode != PoolMode::Session,
+                    },
                     pad_max: if chunk_max < 10 { 20 } else { *rng.pick(&[30, 300, 3000]) },
                 };
                 let is_impostor = method != AuthMethod::Trust && rng.one_in(15);
@@ -312,12 +324,34 @@ impl Scenario {
                     is_impostor,
                     version: *rng.pick(&[0x0003_0000, 0x0003_0000, 0x0003_0002, 0x0003_270f]),
                     asks_tls: rng.one_in(4),
+                    is_owner,
                     params,
                 };
                 let program = program::draw(rng, &tastes);
                 ClientPlan { who, program, starts_at: rng.below(300_000) }
             })
             .collect()
+    }
+}
+
+/// How a pool keeps its clients' sessions apart.
+struct Tracking {
+    level: Level,
+    on_pin: OnPin,
+    sequence_affinity: SequenceAffinity,
+    pin_idle_limit: u64,
+    catalogue_refresh: u64,
+}
+
+impl Tracking {
+    fn draw(luck: &mut Rng) -> Tracking {
+        Tracking {
+            level: *luck.pick(&[Level::Fast, Level::Safe, Level::Safe, Level::Strict]),
+            on_pin: *luck.pick(&[OnPin::Allow, OnPin::Allow, OnPin::Allow, OnPin::Notice, OnPin::Refuse]),
+            sequence_affinity: *luck.pick(&[SequenceAffinity::Pin, SequenceAffinity::Affinity]),
+            pin_idle_limit: *luck.pick(&[0, 0, 50_000]),
+            catalogue_refresh: *luck.pick(&[0, 100_000]),
+        }
     }
 }
 

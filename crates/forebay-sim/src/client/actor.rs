@@ -67,6 +67,8 @@ pub(crate) struct Identity {
     /// The protocol version it asks for.
     pub(crate) version: i32,
     pub(crate) asks_tls: bool,
+    /// It keeps things in its session.
+    pub(crate) is_owner: bool,
     pub(crate) params: Vec<(String, String)>,
 }
 
@@ -204,11 +206,16 @@ impl Actor {
         Seen::Answer(self.startup())
     }
 
-    /// The server it was on is gone: names it gave may or may not exist.
+    /// The server it was on is gone: names it gave may or may not exist. Who owns something begins a new session, since
+    /// what is left of the old one is anybody's guess.
     pub(crate) fn suffered_loss(&mut self) {
         self.mirror.lose();
         self.epoch += 1;
         self.lost_unnamed = true;
+        if self.who.is_owner && !matches!(self.program.front(), None | Some(Step::Leave { .. })) {
+            self.program.push_front(Step::Return);
+            self.program.push_front(Step::Leave { how: Leave::Terminate, cut: 0 });
+        }
     }
 
     fn startup(&self) -> Vec<u8> {
@@ -327,7 +334,8 @@ impl Actor {
             Some(Step::Think(pause)) => vec![Act::Rest(pause)],
             Some(Step::Return) => self.step(),
             Some(Step::Leave { how, cut }) => {
-                let mut partial = Front::Query("insert 'never sent whole'".into()).encode().encode();
+                let mut partial =
+                    Front::Query("insert into marks values ('never sent whole')".into()).encode().encode();
                 partial.truncate(cut.min(partial.len() - 1));
                 self.stage = Stage::Leaving;
                 let goodbye =

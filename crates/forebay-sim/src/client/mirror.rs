@@ -156,6 +156,35 @@ impl Mirror {
         is_error
     }
 
+    /// The pooler refuses what the request under way would do to the session: it fails, and does nothing.
+    pub(crate) fn refuse(&mut self) -> bool {
+        let Some(message) = self.current.clone() else { return false };
+        self.session = self.before.clone();
+        let mut replies = without_reports(self.session.refuse(&message));
+        let is_first = self.matched == 0 && replies.pop_front().is_some_and(|f| f.kind == b'E');
+        self.expected = replies;
+        self.matched += 1;
+        is_first
+    }
+
+    /// What the session knew of sequences is lost with the server that it was on. False: nothing asks for it.
+    pub(crate) fn forget_sequences(&mut self) -> bool {
+        let Some(message) = self.current.clone().filter(|_| self.asks_for_sequence()) else { return false };
+        self.session = self.before.clone();
+        self.session.forget_sequences();
+        let mut replies = without_reports(self.session.execute(&message, None));
+        replies.drain(..self.matched.min(replies.len()));
+        let is_error = replies.pop_front().is_some_and(|f| f.kind == b'E');
+        self.expected = replies;
+        self.matched += 1;
+        is_error
+    }
+
+    /// Whether the request under way asks for what the session knows of a sequence.
+    pub(crate) fn asks_for_sequence(&self) -> bool {
+        matches!(&self.current, Some(Front::Query(text)) if text.contains("currval"))
+    }
+
     fn judge_error(&mut self, frame: &Frame) -> Verdict {
         let code = frame.field(b'C').unwrap_or_default();
         let severity = frame.field(b'V').or_else(|| frame.field(b'S')).unwrap_or_default();

@@ -2,4 +2,5 @@
 
 pub(crate) mod actor;
 pub(crate) mod mirror;
+pub(crate) mod owner;
 pub(crate) mod program;

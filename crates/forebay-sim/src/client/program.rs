@@ -1,5 +1,6 @@
 //! What a client does, drawn from a grammar.
 
+use crate::client::owner;
 use crate::rng::Rng;
 use crate::wire::{Front, Tag};
 
@@ -59,6 +60,22 @@ pub(crate) struct Tastes {
     pub(crate) pad_max: u64,
     /// A kind of step that the clients of this run do more often than others, so that it meets itself.
     pub(crate) favourite: Option<u64>,
+    /// What it does with its session.
+    pub(crate) owning: Owning,
+}
+
+/// What a client does with its session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Owning {
+    /// It sets, makes and holds things there. Such a client waits for every reply, and uses no statement whose meaning
+    /// depends on the settings at Parse.
+    pub(crate) is_on: bool,
+    /// Functions and code that set where no text tells.
+    pub(crate) has_unseen: bool,
+    /// It seeds random numbers.
+    pub(crate) has_seeds: bool,
+    /// It resets settings.
+    pub(crate) has_resets: bool,
 }
 
 /// Kinds of steps in [`Writer::act`].
@@ -67,9 +84,14 @@ pub(crate) const KINDS: u64 = 16;
 /// Draws a program.
 pub(crate) fn draw(rng: &mut Rng, tastes: &Tastes) -> Vec<Step> {
     let mut luck = rng.aside(1);
+    let mut owning_luck = rng.aside(2);
     let mut writer = Writer { rng, tastes, steps: Vec::new(), request: 0 };
     while (writer.steps.len() as u64) < tastes.steps {
-        writer.act();
+        if tastes.owning.is_on && owning_luck.one_in(2) {
+            owner::act(&mut writer, &mut owning_luck);
+        } else {
+            writer.act();
+        }
         if writer.rng.one_in(3) {
             let most = *writer.rng.pick(&[200, 5_000, 100_000]);
             let pause = writer.rng.below(most);
@@ -97,10 +119,11 @@ fn add_cancels(luck: &mut Rng, steps: &mut [Step]) {
     }
 }
 
-struct Writer<'a> {
+/// Writes a program, step by step.
+pub(crate) struct Writer<'a> {
     rng: &'a mut Rng,
-    tastes: &'a Tastes,
-    steps: Vec<Step>,
+    pub(super) tastes: &'a Tastes,
+    pub(super) steps: Vec<Step>,
     request: u32,
 }
 
@@ -130,25 +153,25 @@ impl Writer<'_> {
         }
     }
 
-    fn tag(&mut self) -> String {
+    pub(super) fn tag(&mut self) -> String {
         self.request += 1;
         Tag { client: self.tastes.client, request: self.request }.to_string()
     }
 
     fn send(&mut self, messages: Vec<Front>) {
         // A pipelining client does not wait between its requests.
-        let waits = !self.rng.one_in(5);
+        let waits = !self.rng.one_in(5) || self.tastes.owning.is_on;
         self.steps.push(Step::Send { messages, tail: vec![], waits, cancel: None, needs_unnamed: false });
     }
 
-    fn query(&mut self, text: String) {
+    pub(super) fn query(&mut self, text: String) {
         self.send(vec![Front::Query(text)]);
     }
 
     /// A statement without parameters that returns by itself.
     fn statement(&mut self) -> String {
         if self.rng.one_in(4) {
-            return format!("insert '{}'", self.tag());
+            return format!("insert into marks values ('{}')", self.tag());
         }
         self.reading_statement()
     }
@@ -159,12 +182,12 @@ impl Writer<'_> {
         match self.rng.below(9) {
             0..=4 => {
                 let (rows, pad) = (self.rng.below(4), self.rng.below(self.tastes.pad_max));
-                format!("select '{tag}' rows {rows} pad {pad}")
+                format!("select '{tag}' as rows_{rows}_pad_{pad}")
             }
-            5 => format!("notice '{tag}'"),
-            6 => format!("error '22012' '{tag}'"),
+            5 => format!("select '{tag}' as notice"),
+            6 => format!("select '{tag}' as fails_22012"),
             7 => format!("show {} /* {tag} */", self.rng.pick(&["TimeZone", "DateStyle", "application_name"])),
-            _ => format!("copy out '{tag}' {}", self.rng.below(4)),
+            _ => format!("copy (select '{tag}' as rows_{}) to stdout", self.rng.below(4)),
         }
     }
 
@@ -201,11 +224,11 @@ impl Writer<'_> {
         let tag = self.tag();
         let own = vec![Some(tag.clone().into_bytes())];
         match self.rng.below(10) {
-            0..=3 => (format!("select $1 rows {} shared", self.rng.below(3)), own),
-            4 => ("insert $1".into(), own),
-            5 if !self.tastes.sets => ("select $1 frozen".into(), own),
-            6 => ("notice $1".into(), own),
-            7 => ("error '22012' $1".into(), own),
+            0..=3 => (format!("select $1 as rows_{}_shared", self.rng.below(3)), own),
+            4 => ("insert into marks values ($1)".into(), own),
+            5 if !self.tastes.sets && !self.tastes.owning.is_on => ("select $1 as frozen".into(), own),
+            6 => ("select $1 as notice".into(), own),
+            7 => ("select $1 as fails_22012".into(), own),
             // Run again, it would leave its mark twice: no insert.
             _ => (self.reading_statement(), vec![]),
         }
@@ -291,7 +314,11 @@ impl Writer<'_> {
         let is_extended = self.rng.one_in(3);
         let messages = if is_extended {
             let mut messages = vec![
-                Front::Parse { name: String::new(), text: format!("copy in '{tag}'"), oids: vec![] },
+                Front::Parse {
+                    name: String::new(),
+                    text: format!("copy marks from stdin with (null '{tag}')"),
+                    oids: vec![],
+                },
                 Front::Bind { portal: String::new(), statement: String::new(), params: vec![] },
                 Front::Execute { portal: String::new(), rows: 0 },
             ];
@@ -299,7 +326,7 @@ impl Writer<'_> {
             messages.push(if self.rng.one_in(2) { Front::Sync } else { Front::Flush });
             messages
         } else {
-            vec![Front::Query(format!("copy in '{tag}'"))]
+            vec![Front::Query(format!("copy marks from stdin with (null '{tag}')"))]
         };
         let mut tail: Vec<Front> = (0..self.rng.below(5))
             .map(|i| {
@@ -332,10 +359,10 @@ impl Writer<'_> {
     fn sleep(&mut self) {
         let tag = self.tag();
         let millis = self.rng.between(1, 30);
-        let text = format!("sleep {millis} '{tag}'");
+        let text = format!("select '{tag}' as sleep_{millis}");
         let messages = match self.rng.below(3) {
             0 => vec![Front::Query(text)],
-            1 => vec![Front::Query(format!("select '{tag}'; {text}; insert '{tag}'"))],
+            1 => vec![Front::Query(format!("select '{tag}'; {text}; insert into marks values ('{tag}')"))],
             _ => vec![
                 Front::Parse { name: String::new(), text, oids: vec![] },
                 Front::Bind { portal: String::new(), statement: String::new(), params: vec![] },
@@ -374,7 +401,7 @@ impl Writer<'_> {
         let tag = self.tag();
         self.query(format!("begin /* {tag} */"));
         let rows = self.rng.between(1, 6);
-        let (text, portal) = (format!("select '{tag}' rows {rows}"), format!("p{}", self.rng.below(2)));
+        let (text, portal) = (format!("select '{tag}' as rows_{rows}"), format!("p{}", self.rng.below(2)));
         self.send(vec![
             Front::Parse { name: String::new(), text, oids: vec![] },
             Front::Bind { portal: portal.clone(), statement: String::new(), params: vec![] },

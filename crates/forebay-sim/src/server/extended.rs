@@ -50,8 +50,8 @@ impl Session {
         }
         self.start_implicit();
         let frozen = self.frozen();
-        self.prepared
-            .insert(name.to_owned(), Prepared { text: text.to_owned(), statement, oids: oids.to_vec(), frozen });
+        let prepared = Prepared { text: text.to_owned(), statement, oids: oids.to_vec(), frozen, is_from_sql: false };
+        self.prepared.insert(name.to_owned(), prepared);
         self.out.push(Frame::new(b'1', vec![]));
         Ok(())
     }

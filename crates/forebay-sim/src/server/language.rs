@@ -1,13 +1,72 @@
 //! The little language of the fake server: what a statement's text means.
 //!
-//! Statements carry the tag of their asker as a literal, a parameter or a comment. The words follow PostgreSQL's where
-//! the pooler itself sends them (SET, RESET, set_config, DISCARD, BEGIN …).
+//! Every text is SQL that PostgreSQL's own grammar takes, so that the pooler makes of it what it makes of a real one.
+//! Statements carry the tag of their asker as a literal, a parameter or a comment. What PostgreSQL has no short words
+//! for is told by the name of a column: `select 'c1-r1' as rows_3_pad_7` gives three rows, `as sleep_20` takes 20 ms,
+//! `as fails_22012` fails, `as notice` gives a notice, `as frozen` tells settings as they were at Parse.
+
+use forebay_sql::catalogue::Catalogue;
+
+use crate::server::grammar::statement;
 
 /// A literal of the text, or the value of a parameter, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Literal(String),
     Param(usize),
+}
+
+/// What may be there in a session, as the views of PostgreSQL tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Temp,
+    Lock,
+    Channel,
+    Cursor,
+    Prepared,
+}
+
+/// One column of a SELECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expr {
+    /// current_setting(name, true); `or_empty`: within coalesce(…, '').
+    Setting {
+        name: String,
+        or_empty: bool,
+    },
+    SetConfig {
+        name: String,
+        value: String,
+        is_local: bool,
+    },
+    /// EXISTS of a query on the view that tells.
+    Exists(Question),
+    /// session_user is another than the one that logged in.
+    IsOtherUser,
+    TryLock(String),
+    Unlock(String),
+    UnlockAll,
+    SetSeed(String),
+    Random,
+    SetVal {
+        name: String,
+        value: String,
+    },
+    CurrVal(String),
+    /// A function of the database's own, which sets a setting where no text tells.
+    SetUnseen {
+        name: String,
+        value: String,
+    },
+}
+
+/// What DISCARD discards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discard {
+    All,
+    Temp,
+    Sequences,
+    Plans,
 }
 
 /// What one statement does.
@@ -17,12 +76,17 @@ pub(crate) enum Statement {
     Begin,
     Commit,
     Rollback,
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
     /// Rows that repeat the value, each followed by `pad` bytes.
     Select {
         value: Value,
         rows: u32,
         pad: usize,
     },
+    /// One row of expressions.
+    Exprs(Vec<Expr>),
     /// One row: the value and the settings that were in force when the statement was parsed.
     Frozen(Value),
     /// An effect that must not happen twice, nor be lost once acknowledged.
@@ -32,10 +96,17 @@ pub(crate) enum Statement {
         value: String,
         is_local: bool,
     },
-    SetConfig(Vec<(Value, Value, bool)>),
+    /// `None`: the one that logged in.
+    SetAuthorization(Option<String>),
     /// `None`: all.
     Reset(Option<String>),
     Show(String),
+    /// All settings that the session has set.
+    SessionSettings,
+    /// What forebay reads of the catalogue.
+    Catalogue,
+    /// What tells whether that has changed; nothing here ever does.
+    Stamp,
     Fail {
         code: String,
         value: Value,
@@ -50,12 +121,36 @@ pub(crate) enum Statement {
         value: Value,
     },
     Notice(Value),
-    /// DISCARD ALL or DEALLOCATE ALL.
-    Discard {
-        is_all: bool,
+    CreateTemp {
+        name: String,
+        content: String,
+        drops: bool,
     },
-    /// UNLISTEN, CLOSE ALL and what else a cleaner sends; without effect here.
-    Clean(&'static str),
+    ReadTable(String),
+    DropTable(String),
+    Declare {
+        name: String,
+        content: String,
+    },
+    Fetch(String),
+    /// `None`: all.
+    CloseCursor(Option<String>),
+    Listen(String),
+    /// `None`: all.
+    Unlisten(Option<String>),
+    Prepare {
+        name: String,
+        statement: Box<Statement>,
+    },
+    Execute {
+        name: String,
+        values: Vec<String>,
+    },
+    /// `None`: all.
+    Deallocate(Option<String>),
+    Discard(Discard),
+    /// A block of code that sets settings.
+    Do(Vec<(String, String)>),
     Unknown,
 }
 
@@ -72,7 +167,6 @@ impl Statement {
             | Statement::CopyOut { value, .. }
             | Statement::Sleep { value, .. }
             | Statement::Notice(value) => of(value),
-            Statement::SetConfig(list) => list.iter().map(|(n, v, _)| of(n).max(of(v))).max().unwrap_or(0),
             _ => 0,
         }
     }
@@ -80,20 +174,64 @@ impl Statement {
     /// Columns of its rows; `None` if it returns none.
     pub(crate) fn columns(&self) -> Option<usize> {
         match self {
-            Statement::Select { .. } | Statement::Frozen(_) | Statement::Show(_) | Statement::Sleep { .. } => Some(1),
-            Statement::SetConfig(list) => Some(list.len()),
+            Statement::Select { .. }
+            | Statement::Frozen(_)
+            | Statement::Show(_)
+            | Statement::Sleep { .. }
+            | Statement::Notice(_)
+            | Statement::Fail { .. }
+            | Statement::ReadTable(_)
+            | Statement::Fetch(_)
+            | Statement::Catalogue
+            | Statement::Stamp => Some(1),
+            Statement::SessionSettings => Some(2),
+            Statement::Exprs(list) => Some(list.len()),
             _ => None,
         }
     }
 
     /// Whether it may run in a failed transaction.
     pub(crate) fn ends_transaction(&self) -> bool {
-        matches!(self, Statement::Commit | Statement::Rollback)
+        matches!(self, Statement::Commit | Statement::Rollback | Statement::RollbackTo(_))
+    }
+
+    /// Whether a pooler may send it by itself.
+    pub(crate) fn is_of_pooler(&self) -> bool {
+        match self {
+            Statement::Empty
+            | Statement::Begin
+            | Statement::Commit
+            | Statement::Rollback
+            | Statement::Set { .. }
+            | Statement::SetAuthorization(None)
+            | Statement::Reset(_)
+            | Statement::Show(_)
+            | Statement::SessionSettings
+            | Statement::Catalogue
+            | Statement::Stamp
+            | Statement::Discard(_)
+            | Statement::CloseCursor(None)
+            | Statement::Unlisten(None)
+            | Statement::Deallocate(None)
+            | Statement::Select { .. } => true,
+            Statement::Exprs(list) => list.iter().all(|expr| {
+                matches!(
+                    expr,
+                    Expr::Setting { .. }
+                        | Expr::SetConfig { .. }
+                        | Expr::Exists(_)
+                        | Expr::IsOtherUser
+                        | Expr::UnlockAll
+                        | Expr::SetSeed(_)
+                )
+            }),
+            _ => false,
+        }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     Word(String),
     Text(String),
     Param(usize),
@@ -102,13 +240,19 @@ enum Token {
 
 /// The statements of a text, in order; empty ones are left out unless there is nothing else.
 pub(crate) fn statements(text: &str) -> Vec<Statement> {
+    if text == Catalogue::QUERY {
+        return vec![Statement::Catalogue];
+    }
+    if text == Catalogue::STAMP {
+        return vec![Statement::Stamp];
+    }
     let tokens = tokens(text);
     let parts = tokens.split(|t| *t == Token::Sign(';')).filter(|part| !part.is_empty());
     let list: Vec<Statement> = parts.map(|part| statement(part).unwrap_or(Statement::Unknown)).collect();
     if list.is_empty() { vec![Statement::Empty] } else { list }
 }
 
-fn tokens(text: &str) -> Vec<Token> {
+pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut chars = text.chars().peekable();
     let mut list = Vec::new();
     while let Some(c) = chars.next() {
@@ -158,132 +302,6 @@ fn quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) -> 
     text
 }
 
-fn statement(part: &[Token]) -> Option<Statement> {
-    let mut rest = Rest(part);
-    Some(match rest.word()?.as_str() {
-        "begin" | "start" => Statement::Begin,
-        "commit" | "end" => Statement::Commit,
-        "rollback" | "abort" => Statement::Rollback,
-        "select" => return select(&mut rest),
-        "insert" => Statement::Insert(rest.value()?),
-        "set" => return set(&mut rest),
-        "reset" => match rest.word()?.as_str() {
-            "all" => Statement::Reset(None),
-            "role" => Statement::Clean("RESET"),
-            name => Statement::Reset(Some(name.to_owned())),
-        },
-        "show" => Statement::Show(rest.word()?),
-        "error" => Statement::Fail { code: rest.text()?, value: rest.value()? },
-        "copy" => match rest.word()?.as_str() {
-            "in" => Statement::CopyIn(rest.value()?),
-            _ => Statement::CopyOut { value: rest.value()?, rows: rest.number().unwrap_or(1) },
-        },
-        "sleep" => Statement::Sleep { millis: u64::from(rest.number()?), value: rest.value()? },
-        "notice" => Statement::Notice(rest.value()?),
-        "discard" => match rest.word()?.as_str() {
-            "all" => Statement::Discard { is_all: true },
-            _ => Statement::Clean("DISCARD"),
-        },
-        "deallocate" => Statement::Discard { is_all: false },
-        "unlisten" => Statement::Clean("UNLISTEN"),
-        "close" => Statement::Clean("CLOSE CURSOR ALL"),
-        _ => return None,
-    })
-}
-
-fn select(rest: &mut Rest<'_>) -> Option<Statement> {
-    if rest.0.first() == Some(&Token::Word("set_config".into())) {
-        let mut list = Vec::new();
-        while let Some(Token::Word(_)) = rest.0.first() {
-            rest.word()?;
-            rest.sign('(')?;
-            let name = rest.value()?;
-            rest.sign(',')?;
-            let value = rest.value()?;
-            rest.sign(',')?;
-            list.push((name, value, rest.word()? == "true"));
-            rest.sign(')')?;
-            let _ = rest.sign(',');
-        }
-        return Some(Statement::SetConfig(list));
-    }
-    if let Some(Token::Word(word)) = rest.0.first()
-        && word.parse::<u32>().is_ok()
-    {
-        return Some(Statement::Select { value: Value::Literal(word.clone()), rows: 1, pad: 0 });
-    }
-    let value = rest.value()?;
-    let (mut rows, mut pad) = (1, 0);
-    while let Some(word) = rest.word() {
-        match word.as_str() {
-            "frozen" => return Some(Statement::Frozen(value)),
-            "rows" => rows = rest.number()?,
-            "pad" => pad = rest.number()? as usize,
-            _ => {}
-        }
-    }
-    Some(Statement::Select { value, rows, pad })
-}
-
-fn set(rest: &mut Rest<'_>) -> Option<Statement> {
-    let mut name = rest.word()?;
-    let is_local = name == "local";
-    if is_local || name == "session" {
-        name = rest.word()?;
-        if name == "authorization" {
-            return Some(Statement::Clean("SET"));
-        }
-    }
-    if rest.sign('=').is_none() && rest.word()? != "to" {
-        return None;
-    }
-    let mut values = Vec::new();
-    while let Some((token, tail)) = rest.0.split_first() {
-        rest.0 = tail;
-        match token {
-            Token::Word(w) => values.push(w.clone()),
-            Token::Text(t) => values.push(t.clone()),
-            _ => {}
-        }
-    }
-    if values == ["default"] {
-        return Some(Statement::Reset(Some(name)));
-    }
-    Some(Statement::Set { name, value: values.join(", "), is_local })
-}
-
-struct Rest<'a>(&'a [Token]);
-
-impl Rest<'_> {
-    fn word(&mut self) -> Option<String> {
-        let (Token::Word(word), tail) = self.0.split_first()? else { return None };
-        self.0 = tail;
-        Some(word.clone())
-    }
-    fn text(&mut self) -> Option<String> {
-        let (Token::Text(text), tail) = self.0.split_first()? else { return None };
-        self.0 = tail;
-        Some(text.clone())
-    }
-    fn number(&mut self) -> Option<u32> {
-        self.word()?.parse().ok()
-    }
-    fn value(&mut self) -> Option<Value> {
-        let (token, tail) = self.0.split_first()?;
-        let value = match token {
-            Token::Text(text) => Value::Literal(text.clone()),
-            Token::Param(n) => Value::Param(*n),
-            _ => return None,
-        };
-        self.0 = tail;
-        Some(value)
-    }
-    fn sign(&mut self, sign: char) -> Option<()> {
-        let (token, tail) = self.0.split_first()?;
-        (*token == Token::Sign(sign)).then(|| self.0 = tail)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,10 +310,20 @@ mod tests {
     #[test]
     fn what_the_pooler_sends_is_understood() {
         let list = statements("BEGIN; RESET ALL; SELECT pg_catalog.set_config('TimeZone', 'it''s', false); COMMIT");
-        let value = Value::Literal("it's".into());
-        assert_eq!(list[2], Statement::SetConfig(vec![(Value::Literal("TimeZone".into()), value, false)]));
+        let (name, value) = ("TimeZone".into(), "it's".into());
+        assert_eq!(list[2], Statement::Exprs(vec![Expr::SetConfig { name, value, is_local: false }]));
         assert_eq!(statements("set local DateStyle to 'ISO, MDY' /* c1-r1 */").len(), 1);
         assert_eq!(statements(" ; "), [Statement::Empty]);
-        assert!(!statements("select 'c1-r1' rows 2 pad 7; insert $1").contains(&Statement::Unknown));
+        let reset = "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;\
+                     SELECT pg_catalog.pg_advisory_unlock_all();DISCARD SEQUENCES;DISCARD TEMP;DEALLOCATE ALL;\
+                     SELECT pg_catalog.setseed(-0.500000000);";
+        assert_eq!(statements(reset).len(), 10);
+        assert!(statements(reset).iter().all(Statement::is_of_pooler));
+        let probe = "SELECT pg_catalog.current_setting('role',true),EXISTS(SELECT FROM pg_catalog.pg_locks WHERE \
+                     locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text),session_user::pg_catalog.text \
+                     OPERATOR(pg_catalog.<>) 'app'";
+        let setting = Expr::Setting { name: "role".into(), or_empty: false };
+        let asked = vec![setting, Expr::Exists(Question::Lock), Expr::IsOtherUser];
+        assert_eq!(statements(probe), [Statement::Exprs(asked)]);
     }
 }

@@ -5,13 +5,19 @@
 //! | `process` | a connection, its startup, and a session that takes time |
 //! | `session` | what a session remembers: transactions, requests, loss |
 //! | `extended` | Parse, Bind, Describe, Execute, Close |
-//! | `running` | what each statement does |
-//! | `language` | what a statement's text means |
+//! | `running` | the rows and tags of statements |
+//! | `owning` | statements about the session itself |
+//! | `language` | what statements there are |
+//! | `grammar` | from a statement's words to what it does |
 //! | `settings` | the settings of a session |
+//! | `belongings` | what else a session owns |
 //! | `replies` | messages that go back |
 
+pub(crate) mod belongings;
 mod extended;
+mod grammar;
 pub(crate) mod language;
+mod owning;
 pub(crate) mod process;
 pub(crate) mod replies;
 mod running;

@@ -16,9 +16,13 @@ pub(crate) fn report(kind: u8, severity: &str, code: &str, words: &str) -> Frame
     body.byte(0).frame(kind)
 }
 
-pub(super) fn data_row(columns: &[String]) -> Frame {
+pub(super) fn data_row(columns: &[Option<String>]) -> Frame {
     let body = Body::default().int16(columns.len() as i16);
-    columns.iter().fold(body, |body, text| body.int32(text.len() as i32).bytes(text.as_bytes())).frame(b'D')
+    let add = |body: Body, text: &Option<String>| match text {
+        Some(text) => body.int32(text.len() as i32).bytes(text.as_bytes()),
+        None => body.int32(-1),
+    };
+    columns.iter().fold(body, add).frame(b'D')
 }
 
 pub(super) fn row_description(columns: usize) -> Frame {

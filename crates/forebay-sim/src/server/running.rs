@@ -1,8 +1,9 @@
-//! Statements at work in the fake server: what each does to its session, and the rows and tags it returns.
+//! Statements at work in the fake server: the rows and tags they return. Those that are about the session itself are in
+//! [`crate::server::owning`].
 
 use crate::server::language::{Statement, Value};
 use crate::server::replies::{data_row, report};
-use crate::server::session::{Block, Copy, Failure, Portal, Run, Session, failure};
+use crate::server::session::{Copy, Failure, Portal, Run, Session, failure};
 use crate::wire::{Body, Frame, Front};
 
 impl Session {
@@ -14,39 +15,25 @@ impl Session {
             Statement::Begin => self.begin(),
             Statement::Commit => self.end(true),
             Statement::Rollback => self.end(false),
+            Statement::Savepoint(name) => self.savepoint(name)?,
+            Statement::Release(name) => self.release(name)?,
+            Statement::RollbackTo(name) => self.rollback_to(name)?,
             Statement::Select { value, rows, pad } => self.select(portal, value, *rows, *pad, limit)?,
+            Statement::Exprs(list) => {
+                if portal.sent == 0 {
+                    let row = list.iter().map(|expr| self.evaluate(expr)).collect::<Run<Vec<_>>>()?;
+                    self.out.push(data_row(&row));
+                }
+                self.one_row_done(portal, "SELECT 1");
+            }
             Statement::Frozen(value) => {
                 let text = format!("{} {}", read(portal, value)?, portal.frozen);
-                self.one_row(portal, &[text], "SELECT 1");
+                self.one_row(portal, text, "SELECT 1");
             }
             Statement::Insert(value) => {
                 let mark = read(portal, value)?;
                 self.inserted.push(mark);
                 self.complete("INSERT 0 1");
-            }
-            Statement::Set { name, value, is_local } => {
-                self.set(name, value, *is_local)?;
-                self.complete("SET");
-            }
-            Statement::SetConfig(list) => {
-                let mut row = Vec::new();
-                for (name, value, is_local) in list {
-                    let (name, value) = (read(portal, name)?, read(portal, value)?);
-                    self.set(&name, &value, *is_local)?;
-                    row.push(value);
-                }
-                self.one_row(portal, &row, "SELECT 1");
-            }
-            Statement::Reset(name) => {
-                let known = self.settings.reset(name.as_deref());
-                known.or_else(|name| failure("42704", format!("unrecognized parameter \"{name}\"")))?;
-                self.complete("RESET");
-            }
-            Statement::Show(name) => {
-                let Some(value) = self.settings.get(name).map(str::to_owned) else {
-                    return failure("42704", format!("unrecognized parameter \"{name}\""));
-                };
-                self.one_row(portal, &[value], "SHOW");
             }
             Statement::Fail { code, value } => {
                 let mark = read(portal, value)?;
@@ -60,16 +47,17 @@ impl Session {
             Statement::CopyOut { value, rows } => self.copy_out(&read(portal, value)?, *rows),
             Statement::Sleep { value, .. } => {
                 let text = read(portal, value)?;
-                self.one_row(portal, &[text], "SELECT 1");
+                self.one_row(portal, text, "SELECT 1");
             }
             Statement::Notice(value) => {
                 let mark = read(portal, value)?;
                 self.out.push(report(b'N', "NOTICE", "00000", &mark));
-                self.complete("DO");
+                self.one_row(portal, mark, "SELECT 1");
             }
-            Statement::Discard { is_all } => self.discard(*is_all)?,
-            Statement::Clean(tag) => self.complete(tag),
+            Statement::Catalogue => self.complete("SELECT 0"),
+            Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
+            _ => self.run_on_session(portal, &statement)?,
         }
         portal.is_done = portal.is_done || portal.statement.columns().is_none();
         Ok(())
@@ -81,7 +69,7 @@ impl Session {
         let count = if limit == 0 { left } else { left.min(limit) };
         for i in 0..count {
             let row = format!("{text} #{}{}", portal.sent + i, "x".repeat(pad));
-            self.out.push(data_row(&[row]));
+            self.out.push(data_row(&[Some(row)]));
         }
         portal.sent += count;
         if limit > 0 && count == limit {
@@ -93,11 +81,15 @@ impl Session {
         Ok(())
     }
 
-    fn one_row(&mut self, portal: &mut Portal, columns: &[String], tag: &str) {
+    fn one_row(&mut self, portal: &mut Portal, text: String, tag: &str) {
         if portal.sent == 0 {
-            self.out.push(data_row(columns));
-            portal.sent = 1;
+            self.out.push(data_row(&[Some(text)]));
         }
+        self.one_row_done(portal, tag);
+    }
+
+    fn one_row_done(&mut self, portal: &mut Portal, tag: &str) {
+        portal.sent = 1;
         portal.is_done = true;
         self.complete(tag);
     }
@@ -144,24 +136,6 @@ impl Session {
         } else {
             self.finish_request();
         }
-    }
-
-    fn set(&mut self, name: &str, value: &str, is_local: bool) -> Run<()> {
-        let known = self.settings.set(name, value, is_local);
-        known.or_else(|name| failure("42704", format!("unrecognized configuration parameter \"{name}\"")))
-    }
-
-    fn discard(&mut self, is_all: bool) -> Run<()> {
-        if is_all && self.block != Block::None {
-            return failure("25001", "DISCARD ALL cannot run inside a transaction block");
-        }
-        self.prepared.clear();
-        if is_all {
-            self.portals.clear();
-            let _ = self.settings.reset(None);
-        }
-        self.complete(if is_all { "DISCARD ALL" } else { "DEALLOCATE ALL" });
-        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::server::language::{Statement, statements};
+use crate::server::belongings::Belongings;
+use crate::server::language::{Question, Statement, statements};
 use crate::server::replies::{parameter_status, report, row_description};
 use crate::server::settings::Settings;
 use crate::wire::{Body, Frame, Front, Tag};
@@ -29,6 +30,8 @@ pub(super) struct Prepared {
     pub(super) statement: Statement,
     pub(super) oids: Vec<i32>,
     pub(super) frozen: String,
+    /// Made by PREPARE.
+    pub(super) is_from_sql: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +75,9 @@ pub(crate) struct Session {
     pub(super) prepared: BTreeMap<String, Prepared>,
     pub(super) portals: BTreeMap<String, Portal>,
     pub(super) inserted: Vec<String>,
+    pub(super) own: Belongings,
+    /// Names of the savepoints, and how many effects there were at each.
+    savepoints: Vec<(String, usize)>,
     /// Effects that became permanent; the owner of the session takes them.
     pub(crate) committed: Vec<String>,
     pub(super) out: Vec<Frame>,
@@ -89,6 +95,8 @@ impl Session {
             prepared: BTreeMap::new(),
             portals: BTreeMap::new(),
             inserted: Vec::new(),
+            own: Belongings::default(),
+            savepoints: Vec::new(),
             committed: Vec::new(),
             out: Vec::new(),
         })
@@ -192,12 +200,40 @@ impl Session {
 
     /// The open transaction is gone, and what it did with it.
     pub(crate) fn abandon(&mut self) {
-        self.settings.rollback();
-        self.inserted.clear();
-        self.portals.clear();
-        self.block = Block::None;
-        self.is_implicit = false;
+        self.end_transaction(false);
         self.copy = None;
+    }
+
+    /// The pooler refuses what a message would do: the server is made to fail in its place.
+    pub(crate) fn refuse(&mut self, message: &Front) -> Vec<Frame> {
+        if matches!(message, Front::Query(_)) {
+            self.fail(&Failure("42601".into(), "refused".into()));
+            self.finish_request();
+        } else {
+            self.fail(&Failure("26000".into(), "refused".into()));
+            self.is_skipping = true;
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// All that the session knows of sequences is lost.
+    pub(crate) fn forget_sequences(&mut self) {
+        self.own.forget_sequences();
+    }
+
+    /// What must not reach another client, in words; settings may be the other's own.
+    pub(crate) fn held(&self) -> Option<String> {
+        let prepared = self.prepared.iter().find(|(name, p)| p.is_from_sql && !name.starts_with("fb_"));
+        let other = (!self.settings.is_self()).then(|| "session authorization".to_owned());
+        self.own.held().or(other).or_else(|| prepared.map(|(name, _)| format!("prepared statement {name}")))
+    }
+
+    /// Whether something is there that keeps a server with its client.
+    pub(crate) fn has(&self, question: Question) -> bool {
+        match question {
+            Question::Prepared => self.prepared.iter().any(|(name, p)| p.is_from_sql && !name.starts_with("fb_")),
+            _ => self.own.has(question),
+        }
     }
 
     pub(super) fn query(&mut self, list: Vec<Statement>, stop: Option<(usize, &str)>) {
@@ -225,22 +261,34 @@ impl Session {
             return Ok(());
         }
         self.refuse_if_failed(statement.ends_transaction())?;
-        if statement.params() > 0 {
+        if *statement == Statement::Unknown {
+            return failure("42601", "syntax error");
+        }
+        let (statement, params, frozen) = match statement {
+            Statement::Execute { name, values } => self.prepared_with(name, values)?,
+            _ => (statement.clone(), vec![], self.frozen()),
+        };
+        if statement.params() > params.len() {
             return failure("42P02", "there is no parameter $1");
         }
         if let Some(columns) = statement.columns() {
             self.out.push(row_description(columns));
         }
-        let frozen = self.frozen();
-        let mut portal = Portal {
-            text: String::new(),
-            statement: statement.clone(),
-            params: vec![],
-            frozen,
-            sent: 0,
-            is_done: false,
-        };
+        let mut portal = Portal { text: String::new(), statement, params, frozen, sent: 0, is_done: false };
         self.run(&mut portal, 0, false)
+    }
+
+    /// What EXECUTE runs.
+    #[expect(clippy::type_complexity, reason = "the parts of a portal to be")]
+    fn prepared_with(&self, name: &str, values: &[String]) -> Run<(Statement, Vec<Option<Vec<u8>>>, String)> {
+        let Some(prepared) = self.prepared.get(name) else {
+            return failure("26000", format!("prepared statement \"{name}\" does not exist"));
+        };
+        if prepared.statement.params() != values.len() {
+            return failure("42601", format!("wrong number of parameters for prepared statement \"{name}\""));
+        }
+        let params = values.iter().map(|value| Some(value.clone().into_bytes())).collect();
+        Ok((prepared.statement.clone(), params, prepared.frozen.clone()))
     }
 
     fn function(&mut self, argument: &[u8]) {
@@ -274,18 +322,68 @@ impl Session {
     fn end_transaction(&mut self, is_kept: bool) {
         if is_kept {
             self.settings.commit();
+            self.own.commit();
             self.committed.append(&mut self.inserted);
         } else {
             self.settings.rollback();
+            self.own.rollback();
             self.inserted.clear();
         }
+        self.savepoints.clear();
         self.portals.clear();
         self.block = Block::None;
         self.is_implicit = false;
     }
 
+    pub(super) fn savepoint(&mut self, name: &str) -> Run<()> {
+        if self.block == Block::None {
+            return failure("25P01", "SAVEPOINT can only be used in transaction blocks");
+        }
+        self.savepoints.push((name.to_owned(), self.inserted.len()));
+        self.settings.savepoint();
+        self.own.savepoint();
+        self.complete("SAVEPOINT");
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, name: &str) -> Run<()> {
+        let at = self.find_savepoint(name)?;
+        self.savepoints.truncate(at);
+        self.settings.release(at);
+        self.own.release(at);
+        self.complete("RELEASE");
+        Ok(())
+    }
+
+    pub(super) fn rollback_to(&mut self, name: &str) -> Run<()> {
+        let at = self.find_savepoint(name)?;
+        self.savepoints.truncate(at + 1);
+        self.settings.release(at + 1);
+        self.own.release(at + 1);
+        self.restore();
+        self.block = Block::Open;
+        self.complete("ROLLBACK");
+        Ok(())
+    }
+
+    fn find_savepoint(&self, name: &str) -> Run<usize> {
+        if self.block == Block::None {
+            return failure("25P01", "savepoints can only be used in transaction blocks");
+        }
+        let found = self.savepoints.iter().rposition(|(known, _)| known == name);
+        found.map_or_else(|| failure("3B001", format!("savepoint \"{name}\" does not exist")), Ok)
+    }
+
+    /// Back to the innermost savepoint, or to where the transaction began.
+    fn restore(&mut self) {
+        self.settings.restore();
+        self.own.restore();
+        self.inserted.truncate(self.savepoints.last().map_or(0, |(_, count)| *count));
+    }
+
     pub(super) fn start_implicit(&mut self) {
         self.settings.begin();
+        self.own.begin();
         self.is_implicit = self.block == Block::None;
     }
 
@@ -298,14 +396,12 @@ impl Session {
 
     pub(super) fn fail(&mut self, Failure(code, words): &Failure) {
         self.out.push(report(b'E', "ERROR", code, words));
-        self.settings.rollback();
-        self.inserted.clear();
         if self.block == Block::None {
-            self.portals.clear();
+            self.end_transaction(false);
         } else {
+            self.restore();
             self.block = Block::Failed;
         }
-        self.is_implicit = false;
     }
 
     /// Ends the implicit transaction, reports changed settings, and is ready for the next request.

@@ -1,5 +1,7 @@
 //! The clients' part of the world: they connect, write, read, and leave.
 
+use forebay_core::config::{OnPin, PoolSettings};
+
 use crate::client::actor::{Act, Seen, Stage};
 use crate::client::program::Leave;
 use crate::net::{End, LinkId};
@@ -11,6 +13,9 @@ pub(crate) const DRAINING: &str = "(FB802)";
 const REMOVED: &str = "(FB803)";
 const SECRET_UNAVAILABLE: &str = "(FB603)";
 const LOGIN_TIMEOUT: &str = "(FB605)";
+const SEQUENCE_MOVED: &str = "(FB101)";
+const PIN_IDLE: &str = "(FB207)";
+const PIN_REFUSED: &str = "(FB301)";
 const WRONG_PASSWORD: &str = "(FB601)";
 
 impl World {
@@ -144,6 +149,15 @@ impl World {
             self.clients[i].stage = Stage::Dismissed;
             return self.clients[i].despair();
         }
+        if is_ours && !is_fatal && self.is_refused(i, words) {
+            if !self.clients[i].mirror.refuse() {
+                self.checks.fail(format!("client {i}: what was not under way is refused: {words}"));
+            }
+            return;
+        }
+        if code == "55000" && !is_ours && self.clients[i].mirror.forget_sequences() {
+            return;
+        }
         if self.is_parting_cut(i, words) {
             return self.checks.fail(format!("client {i} is in a transaction, and was told: {words}"));
         }
@@ -152,7 +166,8 @@ impl World {
             return self.clients[i].despair();
         }
         let is_answer = is_ours && is_login && self.is_answer_of_python(i, words);
-        if !is_answer && !self.is_excused(i, code, is_ours, is_login) {
+        let is_idle = is_ours && words.contains(PIN_IDLE) && self.pool(i).is_some_and(|pool| pool.pin_idle_limit > 0);
+        if !is_answer && !is_idle && !self.is_excused(i, code, is_ours, is_login) {
             let waits = self.clients[i].mirror.awaited();
             return self.checks.fail(format!("client {i} got {code} without a reason: {words} ({waits})"));
         }
@@ -170,6 +185,19 @@ impl World {
         let is_parting = words.contains(DRAINING) || words.contains(REMOVED);
         let is_in_session = self.clients[i].stage == Stage::Ready;
         is_parting && is_in_session && self.clients[i].mirror.is_in_transaction && self.clients[i].hit_until <= self.now
+    }
+
+    /// Whether a statement is refused for what it would do to the session, or asks for what other servers know.
+    fn is_refused(&self, i: usize, words: &str) -> bool {
+        let may_refuse = self.pool(i).is_some_and(|pool| pool.on_pin == OnPin::Refuse);
+        (words.contains(PIN_REFUSED) && may_refuse)
+            || (words.contains(SEQUENCE_MOVED) && self.clients[i].mirror.asks_for_sequence())
+    }
+
+    /// The settings of the client's pool.
+    fn pool(&self, i: usize) -> Option<&PoolSettings> {
+        let mut databases = self.scenario.config.databases.iter();
+        databases.find(|d| *d.name == self.clients[i].who.database).map(|d| &d.pool)
     }
 
     /// Whether a login was refused because of what Python said, or did not say.

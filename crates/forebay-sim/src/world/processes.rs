@@ -12,6 +12,9 @@ use crate::server::session::Session;
 use crate::wire::{Body, Front, Opening, Tag};
 use crate::world::{Event, World};
 
+/// What the pooler makes fail in the place of a statement that it refuses.
+const REFUSED: &str = "fb_refused";
+
 impl World {
     pub(crate) fn new_process(&mut self, link: LinkId, endpoint: usize) {
         let pid = 1000 + self.processes.len() as i32;
@@ -183,23 +186,7 @@ impl World {
         if !Tag::all_in(text.as_bytes()).is_empty() || text.contains('$') || text.contains("never sent whole") {
             return;
         }
-        let is_own = |s: &Statement| {
-            matches!(
-                s,
-                Statement::Empty
-                    | Statement::Begin
-                    | Statement::Commit
-                    | Statement::Rollback
-                    | Statement::Set { .. }
-                    | Statement::SetConfig(_)
-                    | Statement::Reset(_)
-                    | Statement::Show(_)
-                    | Statement::Discard { .. }
-                    | Statement::Clean(_)
-                    | Statement::Select { .. }
-            )
-        };
-        if !statements(text).iter().all(is_own) {
+        if text != REFUSED && !statements(text).iter().all(Statement::is_of_pooler) {
             self.checks.fail(format!("a server got a statement that nobody sent: {text}"));
         }
     }
@@ -236,6 +223,9 @@ impl World {
         let Some(session) = &self.processes[p].session else { return };
         let Some(busy) = &self.processes[p].busy else { return };
         let Some((index, tag)) = session.stop_of(&busy.message) else { return };
+        if matches!(&busy.message, Front::Query(text) if text == REFUSED) {
+            return;
+        }
         self.trace.say(now, || format!("cancel stops {tag:?}"));
         self.checks.cancel_hit(self.processes[p].link, tag);
         if let Some(busy) = &mut self.processes[p].busy {
@@ -267,7 +257,8 @@ impl World {
     pub(crate) fn check_lease(&mut self, worker: usize, link: LinkId, p: usize, bytes: &[u8]) {
         let is_quiet = self.is_quiet(link, p);
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
-        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, bytes };
+        let held = self.processes[p].session.as_ref().and_then(Session::held).filter(|_| is_quiet && !is_dead);
+        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, bytes };
         self.checks.sent_to_server(&sending, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
