@@ -14,7 +14,7 @@ import pytest
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay
 from tests.harness.target import Target
-from tests.harness.wire import Wire, query, row
+from tests.harness.wire import Wire, bind, describe, execute, parse, query, row, sync
 
 SETTERS = """
 create or replace function set_unseen(n text, v text) returns text language plpgsql as
@@ -114,3 +114,24 @@ def test_a_pin_ends_with_its_client(name: str, shared: Forebay) -> None:
         assert other.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
         assert other.value("select count(*) from pg_listening_channels()") == "0"
         assert other.value("select count(*) from pg_cursors") == "0"
+
+
+def test_a_statement_has_one_name_whichever_way_it_was_prepared(shared: Forebay, direct: Target) -> None:
+    """SQL and protocol share their names: drivers prepare in one way and scripts execute in the other."""
+
+    def said(target: Target) -> list[list[object]]:
+        with target.wire() as one, target.wire() as other:
+            steps = [
+                one.ask(parse("p", "select 1 + $1::int"), sync()),
+                other.ask(query("prepare p as select 'other'")),
+                one.ask(query("execute p(1)")),
+                one.ask(query("prepare p as select 5")),
+                other.ask(bind(statement="p"), execute(), sync()),
+                one.ask(query("deallocate p")),
+                one.ask(bind(statement="p", values=[b"1"]), execute(), sync()),
+                other.ask(parse("", "execute p"), bind(), describe("P", ""), execute(), sync()),
+                other.ask(parse("p", "select 6"), sync()),
+            ]
+            return [[told(frame) for frame in step if frame.tag in "DCET"] for step in steps]
+
+    assert said(shared.target) == said(direct)

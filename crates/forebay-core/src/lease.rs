@@ -279,6 +279,11 @@ impl<I: Io> Worker<I> {
             server.left.is_on = true;
             server.left.fresh = Traces::OPAQUE;
         }
+        let client = server.client.and_then(|c| self.clients.get(c));
+        if client.and_then(|c| c.pin.as_ref()).is_some_and(|pin| pin.reasons.has(Traces::OPAQUE)) {
+            // A look has failed: the next one asks for everything, and ends the pin.
+            server.left.fresh |= Traces::OPAQUE;
+        }
         if !server.left.is_probe_needed() {
             return self.transaction_over(io, key);
         }

@@ -3,6 +3,7 @@
 //! PREPARE, EXECUTE and DEALLOCATE share their names with the extended protocol: on servers such a statement has a name
 //! of ours, which is put in the place of the client's, and it is prepared where it is needed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use forebay_pgwire::write;
@@ -13,7 +14,7 @@ use forebay_sql::shape::{Shape, Verb};
 use crate::request::{At, Forwarding, Stop, Taken, backslash};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Expect, Naming, Own};
-use crate::statements::{Lookup, Presence, Statement, is_commit};
+use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
 
 /// Texts up to this length are looked at; a longer one may do anything.
 const TEXT_BYTES_MAX: u32 = 64 * 1024;
@@ -98,11 +99,10 @@ impl Forwarding<'_> {
             Lookup::Unknown => None,
         };
         match (named.verb, known) {
-            (Verb::Prepare, Some(_)) => self.refuse_query(at, Box::new(already_exists(named.name))).map(Some),
+            (Verb::Prepare, Some(_)) => self.refuse_query(at, Box::new(already_exists(&named.name))).map(Some),
             (Verb::Prepare, None) => self.prepare(at, named),
             (Verb::Execute, Some(statement)) => {
-                let has_more = !(shape.functions.is_empty() && shape.relations.is_empty() && shape.types.is_empty());
-                let marked = if has_more { self.mark(shape, named.text) } else { Ok(()) };
+                let marked = if is_plain_execute(shape) { Ok(()) } else { self.mark(shape, named.text) };
                 if let Err(report) = marked.and_then(|()| self.mark(statement.shape(), statement.text())) {
                     return self.refuse_query(at, report).map(Some);
                 }
@@ -151,6 +151,48 @@ impl Forwarding<'_> {
         self.drop_frame(at)
     }
 
+    /// Notes what an execution of `statement` may leave behind.
+    pub(crate) fn mark_statement(&mut self, statement: &Statement) -> Result<(), Box<Report>> {
+        let shape = statement.shape();
+        match statement.needs() {
+            Some(needs) if is_plain_execute(shape) => self.mark(needs.shape(), needs.text()),
+            Some(needs) => {
+                self.mark(shape, statement.text())?;
+                self.mark(needs.shape(), needs.text())
+            }
+            None => self.mark(shape, statement.text()),
+        }
+    }
+
+    /// The statement of a Parse whose text executes another by its name; `None`: it is none that is known here.
+    pub(crate) fn naming_statement(
+        &mut self,
+        content: Content<'_>,
+        is_named: bool,
+    ) -> Result<Option<Arc<Statement>>, Stop> {
+        let Some(names) = self.client.statements.as_ref().filter(|names| names.len() > 0) else { return Ok(None) };
+        let shape = self.cache.shape(content.text, content.backslash);
+        let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
+        if named.verb != Verb::Execute {
+            return Ok(None);
+        }
+        match names.find(named.name.as_bytes(), self.server.segment) {
+            Lookup::Unconfirmed => Err(Stop::Hold),
+            Lookup::Unknown => Ok(None),
+            Lookup::Known(needs) => {
+                let text = named.with(needs.name());
+                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, needs)))
+            }
+        }
+    }
+
+    /// Sees that the server has what `statement` names when the next message reaches it.
+    pub(crate) fn ensure_needed(&mut self, statement: &Statement) -> Result<(), Stop> {
+        let Some(needs) = statement.needs() else { return Ok(()) };
+        // Within a pipeline nothing can be sent that ends in a ReadyForQuery.
+        if self.server.is_segment_open { self.ensure(needs) } else { self.ensure_by_query(needs) }
+    }
+
     /// Sees that the server has `statement` when the next Query reaches it.
     fn ensure_by_query(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
         let segment = self.server.segment;
@@ -177,6 +219,15 @@ impl Forwarding<'_> {
     }
 }
 
+/// An EXECUTE that leaves nothing behind by itself: its arguments call nothing.
+fn is_plain_execute(shape: &Shape) -> bool {
+    matches!(&*shape.statements, [statement] if statement.verb == Verb::Execute)
+        && shape.functions.is_empty()
+        && shape.maybe_functions.is_empty()
+        && shape.relations.is_empty()
+        && shape.types.is_empty()
+}
+
 /// As PostgreSQL says it.
 fn already_exists(name: &str) -> Report {
     Report {
@@ -199,7 +250,7 @@ fn may_commit(text: &[u8]) -> bool {
 /// A text that is one statement about a prepared statement: where in it the name stands.
 struct Named<'t> {
     verb: Verb,
-    name: &'t str,
+    name: Cow<'t, str>,
     text: &'t [u8],
     at: Token,
     /// Of PREPARE: what is prepared.
@@ -209,8 +260,11 @@ struct Named<'t> {
 impl<'t> Named<'t> {
     fn find(text: &'t [u8], shape: &'t Shape, backslash: Backslash) -> Option<Named<'t>> {
         let [statement] = &*shape.statements else { return None };
-        let name = statement.name.as_deref()?;
         let verb = statement.verb;
+        if matches!(verb, Verb::Explain | Verb::Schema) {
+            return Named::find_within(text, backslash);
+        }
+        let name = Cow::from(statement.name.as_deref()?);
         if !matches!(verb, Verb::Prepare | Verb::Execute | Verb::Deallocate) {
             return None;
         }
@@ -229,6 +283,25 @@ impl<'t> Named<'t> {
         }
         let body = if verb == Verb::Prepare { Some(body(text, tokens)?) } else { None };
         Some(Named { verb, name, text, at, body })
+    }
+
+    /// EXPLAIN EXECUTE, CREATE TABLE … AS EXECUTE.
+    fn find_within(text: &'t [u8], backslash: Backslash) -> Option<Named<'t>> {
+        let mut tokens = Lexer::new(text, backslash);
+        loop {
+            let token = tokens.next()?;
+            if token.kind == Kind::Word && tokens.bytes(token).eq_ignore_ascii_case(b"execute") {
+                break;
+            }
+        }
+        let at = tokens.next()?;
+        let name = std::str::from_utf8(tokens.bytes(at)).ok()?;
+        let name = match at.kind {
+            Kind::Word => name.to_ascii_lowercase(),
+            Kind::Name => name.trim_matches('"').replace("\"\"", "\""),
+            _ => return None,
+        };
+        Some(Named { verb: Verb::Execute, name: name.into(), text, at, body: None })
     }
 
     /// The text with `name` in the place of the client's.
@@ -259,7 +332,7 @@ mod tests {
         let shape = forebay_sql::grammar::parse(text.as_bytes(), Backslash::Plain);
         let named = Named::find(text.as_bytes(), &shape, Backslash::Plain)?;
         let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Some((named.verb, named.name.to_owned(), string(&named.with(b"fb_1")), named.body.map(string)))
+        Some((named.verb, named.name.to_string(), string(&named.with(b"fb_1")), named.body.map(string)))
     }
 
     /// A name put in the wrong place would run another statement.
@@ -282,13 +355,13 @@ mod tests {
             ("execute P(1, 'p')", "p", "execute fb_1(1, 'p')", None),
             ("deallocate prepare p", "p", "deallocate prepare fb_1", None),
             ("deallocate p;", "p", "deallocate fb_1;", None),
+            ("explain (costs off) execute \"P\"(1)", "P", "explain (costs off) execute fb_1(1)", None),
+            ("create temp table t as execute p", "p", "create temp table t as execute fb_1", None),
         ] {
             let (_, found, new, what) = renamed(text).expect(text);
             assert_eq!((found.as_str(), new.as_str(), what.as_deref()), (name, with, body), "{text}");
         }
-        for text in
-            ["deallocate all", "select 1", "execute p; execute q", "explain execute p", "prepare transaction 'p'"]
-        {
+        for text in ["deallocate all", "select 1", "execute p; execute q", "prepare transaction 'p'"] {
             assert!(renamed(text).is_none(), "{text}");
         }
     }

@@ -163,8 +163,9 @@ impl Forwarding<'_> {
         match at.head.tag {
             tag::QUERY => self.query(at),
             tag::BIND => {
+                let taken = self.bind(at)?;
                 self.server.is_segment_open = true;
-                self.bind(at)
+                Ok(taken)
             }
             tag::EXECUTE => {
                 self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits });
@@ -178,8 +179,9 @@ impl Forwarding<'_> {
                 self.forward(at, 0)
             }
             tag::PARSE => {
+                let taken = self.parse(at)?;
                 self.server.is_segment_open = true;
-                self.parse(at)
+                Ok(taken)
             }
             tag::DESCRIBE => self.describe(at),
             tag::CLOSE => self.close(at),
@@ -260,13 +262,16 @@ impl Forwarding<'_> {
         if !parse.name.is_empty() && self.names().len() >= self.client_statements_max as usize {
             return Err(Stop::Fault(Box::new(errors::too_many_statements(self.client_statements_max))));
         }
-        let environment = self.client.wanted.environment();
+        let wanted = self.client.wanted.clone();
         let nothing = Arc::default();
-        let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { environment };
+        let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { wanted.environment() };
         let backslash = backslash(&self.server.reported);
         let epoch = self.epoch;
         let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, epoch, backslash };
         let is_named = !parse.name.is_empty();
+        if let Some(statement) = self.naming_statement(content, is_named)? {
+            return self.parse_naming(at, parse.name, statement);
+        }
         let statement = match (is_named, self.is_private()) {
             (true, true) => self.cache.private(content),
             (false, true) => self.cache.once(content),
@@ -303,6 +308,19 @@ impl Forwarding<'_> {
         }
     }
 
+    /// As [`Self::parse`], for a text in which another statement's name was replaced.
+    fn parse_naming(&mut self, at: At<'_>, name: &[u8], statement: Arc<Statement>) -> Taken {
+        let segment = self.server.segment;
+        self.ensure_needed(&statement)?;
+        self.make_room(&statement);
+        let change = self.change(name, Some(statement.clone()), segment);
+        self.server.statements.parse_sent(&statement, segment);
+        write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
+        let expect = Expect::Parse { statement: Some(statement), relay: true, change: Some(change) };
+        self.server.expect.push_back(expect);
+        self.drop_frame(at)
+    }
+
     /// The server itself is made to say that the name exists; the reply is then given the client's name.
     fn parse_duplicate(&mut self, at: At<'_>, name: &[u8], existing: &Arc<Statement>) -> Taken {
         self.ensure(existing)?;
@@ -329,6 +347,7 @@ impl Forwarding<'_> {
 
     /// Sees that the server has `statement` when the next message reaches it.
     pub(crate) fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
+        self.ensure_needed(statement)?;
         let segment = self.server.segment;
         match self.server.statements.find(statement, segment) {
             Presence::Present => Ok(()),
@@ -390,7 +409,7 @@ impl Forwarding<'_> {
             Lookup::Known(statement) => {
                 self.ensure(&statement)?;
                 if at.head.tag == tag::BIND {
-                    if let Err(report) = self.mark(statement.shape(), statement.text()) {
+                    if let Err(report) = self.mark_statement(&statement) {
                         write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
                         self.server.expect.push_back(Expect::Refused(report));
                         return self.drop_frame(at);

@@ -25,6 +25,8 @@ pub struct Statement {
     shape: Arc<Shape>,
     /// The PREPARE that makes it, where a Query did.
     query: Option<Box<[u8]>>,
+    /// The statement that its text names.
+    needs: Option<Arc<Statement>>,
 }
 
 /// What makes two statements the same: never a bare hash.
@@ -45,8 +47,10 @@ impl StatementKey {
 impl Statement {
     fn new(key: StatementKey, id: u64, shape: Arc<Shape>) -> Statement {
         let name = if id == 0 { Box::default() } else { format!("fb_{id}").into_bytes().into_boxed_slice() };
-        let (commits, ends_transaction) = (is_commit(&key.text), ends_transaction(&key.text));
-        Statement { key, name, id, commits, ends_transaction, shape, query: None }
+        // A text without a statement does nothing, and may do so in a failed transaction.
+        let is_empty = shape.is_parsed && shape.statements.is_empty();
+        let (commits, ends_transaction) = (is_commit(&key.text), is_empty || ends_transaction(&key.text));
+        Statement { key, name, id, commits, ends_transaction, shape, query: None, needs: None }
     }
 
     /// Its text, without the final NUL.
@@ -60,6 +64,10 @@ impl Statement {
     /// The PREPARE that makes it on a server, if a client made it by one.
     pub fn query(&self) -> Option<&[u8]> {
         self.query.as_deref()
+    }
+    /// The statement that must be on a server before this one is of use there.
+    pub fn needs(&self) -> Option<&Arc<Statement>> {
+        self.needs.as_ref()
     }
     /// Its name on servers; empty: the unnamed statement.
     pub fn name(&self) -> &[u8] {
@@ -254,6 +262,15 @@ impl StatementCache {
         let id = self.registry.next_id();
         let mut statement = Statement::new(key, id, shape);
         statement.query = Some(query(&statement.name).into_boxed_slice());
+        Arc::new(statement)
+    }
+
+    /// A statement whose text names another: that of one client.
+    pub fn naming(&mut self, content: Content<'_>, is_named: bool, needs: Arc<Statement>) -> Arc<Statement> {
+        let shape = self.shape(content.text, content.backslash);
+        let id = if is_named { self.registry.next_id() } else { 0 };
+        let mut statement = Statement::new(content.key(), id, shape);
+        statement.needs = Some(needs);
         Arc::new(statement)
     }
 

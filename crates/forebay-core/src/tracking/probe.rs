@@ -232,7 +232,13 @@ impl<I: Io> Worker<I> {
         }
         debug_assert!(self.clients.get(client_key).is_some(), "a server's client is there");
         let has_discarded = std::mem::take(&mut self.servers[key].left.has_discarded_sequences);
-        let asked = if has_discarded { probe.asked | Traces::SEQUENCE } else { probe.asked };
+        let mut asked = probe.asked;
+        if has_discarded {
+            asked |= Traces::SEQUENCE;
+        }
+        if probe.is_full {
+            asked |= Traces::OPAQUE;
+        }
         self.pinned_by(io, key, asked, reasons);
         self.transaction_over(io, key);
     }
