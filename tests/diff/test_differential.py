@@ -23,7 +23,7 @@ PROGRAMS = 500
 FOLDER = Path(__file__).parent / "regressions"
 
 # Regressions whose cause is still there. One that passes fails its test, so that it leaves this list.
-OPEN = {"a-text-without-a-statement-in-a-failed-transaction"}
+OPEN: set[str] = set()
 
 REGRESSIONS = [
     pytest.param(path, id=path.stem, marks=pytest.mark.xfail(strict=True) if path.stem in OPEN else ())

@@ -141,6 +141,7 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
         match own {
+            Own::Sequence => return self.sequence_known(key, error),
             Own::Probe => return self.probe_done(io, key, error),
             Own::Clean => return self.reset_done(io, key, error),
             Own::Stamp => return self.stamp_read(io, key, error),
@@ -178,6 +179,7 @@ impl<I: Io> Worker<I> {
                 | Own::Restore
                 | Own::Probe
                 | Own::Clean
+                | Own::Sequence
                 | Own::Stamp
                 | Own::Catalogue
                 | Own::Ensure,

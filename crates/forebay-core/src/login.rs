@@ -359,6 +359,7 @@ impl<I: Io> Worker<I> {
         io.fill_random(&mut random);
         let pid = self.virtual_pid(key);
         let client = &mut self.clients[key];
+        client.virtual_pid = pid;
         let is_long = client.login.take().is_some_and(|l| l.minor >= 2);
         client.cancel = CancelSecret::new(random, is_long);
         write::backend_key_data(out, pid, client.cancel.bytes());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
-use forebay_sql::shape::{Shape, Verb};
+use forebay_sql::shape::{Shape, StatementShape, Verb};
 
 use crate::request::{At, Forwarding, Stop, Taken, backslash};
 use crate::session::IDLE;
@@ -154,6 +154,12 @@ impl Forwarding<'_> {
     /// Notes what an execution of `statement` may leave behind.
     pub(crate) fn mark_statement(&mut self, statement: &Statement) -> Result<(), Box<Report>> {
         let shape = statement.shape();
+        if let [StatementShape { verb: Verb::Prepare, name: Some(name), .. }] = &*shape.statements
+            && let Some(names) = &self.client.statements
+            && matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_))
+        {
+            return Err(Box::new(already_exists(name)));
+        }
         match statement.needs() {
             Some(needs) if is_plain_execute(shape) => self.mark(needs.shape(), needs.text()),
             Some(needs) => {
@@ -170,7 +176,7 @@ impl Forwarding<'_> {
         content: Content<'_>,
         is_named: bool,
     ) -> Result<Option<Arc<Statement>>, Stop> {
-        let Some(names) = self.client.statements.as_ref().filter(|names| names.len() > 0) else { return Ok(None) };
+        let Some(names) = self.client.statements.as_ref().filter(|names| !names.is_empty()) else { return Ok(None) };
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
         if named.verb != Verb::Execute {

@@ -360,8 +360,14 @@ impl<I: Io> Worker<I> {
         let Some(client_key) = self.servers[key].client else { return };
         let Ok(notification) = NotificationResponse::decode(&message[frame::HEAD_BYTES..]) else { return };
         let NotificationResponse { pid, channel, payload } = notification;
-        let sender = self.servers.iter().find(|(_, s)| s.remote_pid == pid);
-        let pid = sender.map_or(pid, |(_, s)| s.client.map_or(s.left.by_pid, |client| self.virtual_pid(client)));
+        let id = self.servers[key].pool;
+        let known = self.pools[id.0 as usize].knowledge.notifier(pid);
+        let here = || {
+            let (_, server) = self.servers.iter().find(|(_, server)| server.remote_pid == pid)?;
+            let client = server.client.and_then(|client| self.clients.get(client));
+            Some(client.map_or(server.left.by_pid, |client| client.virtual_pid))
+        };
+        let pid = known.or_else(here).unwrap_or(pid);
         let mut out = Vec::with_capacity(message.len());
         write::notification_response(&mut out, pid, channel, payload);
         self.send_to_client(io, client_key, &out);

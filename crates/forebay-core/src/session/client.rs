@@ -165,6 +165,8 @@ pub struct Client {
     pub user: Arc<str>,
     /// The name it asked for.
     pub database: Arc<str>,
+    /// The process id that it was told.
+    pub virtual_pid: u32,
     /// The key of its CancelRequest.
     pub cancel: CancelSecret,
     /// Its wait is over, and the other workers have been asked who holds the servers.
@@ -201,6 +203,7 @@ impl Client {
             body: Body::Drop,
             server: None,
             statements: None,
+            virtual_pid: 0,
             cancel: CancelSecret::new([0; 32], false),
             unsent: 0,
             is_paused: false,

@@ -41,6 +41,8 @@ pub enum Own {
     Reset,
     /// Look at what a client's transaction has left.
     Probe,
+    /// See whether a sequence was advanced unseen.
+    Sequence,
     /// Bring the server back to its start.
     Clean,
     /// Set again what a client asked for at its start and has reset.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_sql::catalogue::{Builder, Catalogue};
-use rustc_hash::FxHasher;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::io::Io;
 use crate::parameters::is_restorable;
@@ -25,6 +25,9 @@ const READ_AGAIN_US: u64 = 1_000_000;
 /// Custom settings that are asked for, if anything may have been set.
 const CUSTOM_MAX: usize = 256;
 
+/// Servers of which it is known who notified through them.
+const NOTIFIERS_MAX: usize = 4096;
+
 /// Never read.
 const NEVER: u64 = u64::MAX;
 
@@ -38,6 +41,8 @@ pub struct Knowledge {
     catalogue: Mutex<Known>,
     /// Custom settings that code in the database is known to set: they are in no list, so they are asked for by name.
     custom: Mutex<Arc<[Arc<str>]>>,
+    /// Clients that notify, as they know themselves, by the servers' process ids.
+    notifiers: Mutex<FxHashMap<u32, u32>>,
     read_at: AtomicU64,
     is_stale: AtomicBool,
     is_being_read: AtomicBool,
@@ -65,6 +70,7 @@ impl Default for Knowledge {
             epoch: AtomicU32::new(0),
             catalogue: Mutex::new(Known { catalogue: Arc::new(Catalogue::builtin()), digest: 0, stamp: None }),
             custom: Mutex::new(Arc::new([])),
+            notifiers: Mutex::default(),
             read_at: AtomicU64::new(NEVER),
             is_stale: AtomicBool::new(true),
             is_being_read: AtomicBool::new(false),
@@ -101,6 +107,20 @@ impl Knowledge {
             added.truncate(CUSTOM_MAX);
             *custom = added.into();
         }
+    }
+
+    /// A client with this process id notifies through the server with that one.
+    pub fn note_notifier(&self, server: u32, client: u32) {
+        let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if notifiers.len() >= NOTIFIERS_MAX && !notifiers.contains_key(&server) {
+            notifiers.clear();
+        }
+        notifiers.insert(server, client);
+    }
+
+    /// The client that last notified through a server.
+    pub fn notifier(&self, server: u32) -> Option<u32> {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).get(&server).copied()
     }
 
     /// The names of [`Self::note_custom`].

@@ -18,7 +18,8 @@ const NOTED: Traces = super::PINNING
     .with(Traces::ANY_SETTING)
     .with(Traces::LOCAL_SETTING)
     .with(Traces::SCHEMA)
-    .with(Traces::READS_SEQUENCE);
+    .with(Traces::READS_SEQUENCE)
+    .with(Traces::NOTIFY);
 
 /// While any of these is fresh, a Parse may mean something else than it would for other clients.
 const PRIVATE: Traces = Traces::SETTING
@@ -76,6 +77,9 @@ impl Forwarding<'_> {
         if traces.has(Traces::READS_SEQUENCE) && self.has_lost_sequences() {
             return Err(Box::new(errors::sequence_moved("currval or lastval")));
         }
+        if traces.has(Traces::NOTIFY) {
+            self.judging.knowledge.note_notifier(self.server.remote_pid, self.client.virtual_pid);
+        }
         let refused = shape.traces.bits() & REFUSABLE.bits();
         if self.judging.on_pin == OnPin::Refuse && refused != 0 {
             let cause = super::pin::names(Traces::of_bits(refused)).join(", ");
@@ -95,7 +99,7 @@ impl Forwarding<'_> {
         if discards_sequences(shape) {
             let left = &mut self.server.left;
             left.fresh = left.fresh.without(Traces::SEQUENCE);
-            left.has_discarded_sequences = true;
+            left.has_no_sequences = true;
             self.client.sequences_on = None;
         }
         self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);

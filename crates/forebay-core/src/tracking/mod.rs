@@ -61,8 +61,8 @@ pub struct Left {
     pub(crate) fresh: Traces,
     /// What is there, or may be, beside the settings of [`crate::session::server::Server::set`].
     pub(crate) dirt: Traces,
-    /// What was known of sequences has been discarded.
-    pub(crate) has_discarded_sequences: bool,
+    /// The session knows of no sequence (any more), but for what is `fresh`.
+    pub(crate) has_no_sequences: bool,
     /// Statements are looked at: clients share the server.
     pub(crate) is_on: bool,
     /// The client it served last.
@@ -107,6 +107,7 @@ impl Left {
     /// Nobody is there to keep what is `fresh`: all that it may stand for is dirt.
     pub(crate) fn give_up(&mut self) {
         let fresh = std::mem::take(&mut self.fresh);
+        self.has_no_sequences = false;
         self.named.clear();
         if fresh.has(Traces::OPAQUE) {
             self.dirt |= EVERYTHING;

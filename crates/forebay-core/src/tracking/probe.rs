@@ -13,6 +13,7 @@ use crate::config::{OnPin, SequenceAffinity};
 use crate::io::Io;
 use crate::leave::encode_notice;
 use crate::parameters::{Image, is_restorable, quote_literal};
+use crate::pool::Pool;
 use crate::session::expect::Own;
 use crate::session::server::{Server, ServerKey};
 use crate::worker::Worker;
@@ -162,6 +163,13 @@ fn is_start_value(server: &Server, name: &str, value: &str) -> bool {
     }
 }
 
+impl Pool {
+    /// Whether who advances a sequence keeps its server: somebody asks for what was drawn.
+    fn keeps_sequences(&self) -> bool {
+        self.settings.sequence_affinity == SequenceAffinity::Pin && self.knowledge.reads_sequences()
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// Looks at what a client's transaction has left; `probe_done` goes on.
     pub(crate) fn probe(&mut self, io: &mut I, key: ServerKey) {
@@ -188,7 +196,23 @@ impl<I: Io> Worker<I> {
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;
         }
+        if fresh.has(Traces::OPAQUE) && !fresh.has(Traces::SEQUENCE) && pool.keeps_sequences() {
+            self.send_own(io, key, Own::Sequence, "SELECT pg_catalog.lastval()");
+        }
         self.send_own(io, key, Own::Probe, &sql);
+    }
+
+    /// It is known whether a sequence was advanced unseen: an error says that none was.
+    pub(crate) fn sequence_known(&mut self, key: ServerKey, error: Option<(String, String)>) {
+        let server = &mut self.servers[key];
+        if error.is_some() {
+            server.left.has_no_sequences = true;
+            return;
+        }
+        server.left.fresh |= Traces::SEQUENCE;
+        if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
+            client.sequences_on = Some(server.id);
+        }
     }
 
     /// The answer has come.
@@ -196,10 +220,10 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         server.enter(crate::session::server::ServerState::Leased, self.now);
         let Some(probe) = server.probe.take() else { return };
-        let Some(client_key) = server.client else {
+        if server.client.is_none() {
             server.left.give_up();
             return;
-        };
+        }
         // Values in another encoding than ours can't be told again.
         let is_utf8 = server.reported.get("client_encoding").is_none_or(|e| e.eq_ignore_ascii_case("utf8"));
         let answer = if error.is_none() { probe.read() } else { None };
@@ -222,18 +246,17 @@ impl<I: Io> Worker<I> {
             // What no query tells of: names nobody knows, the state of random numbers and sequences.
             server.left.dirt |= Traces::ANY_SETTING | Traces::SEED | Traces::SEQUENCE;
         }
+        let has_no_sequences = std::mem::take(&mut server.left.has_no_sequences) && !fresh.has(Traces::SEQUENCE);
+        if has_no_sequences && !fresh.has(Traces::OPAQUE) {
+            server.left.dirt = server.left.dirt.without(Traces::SEQUENCE);
+        }
         server.left.dirt |= Traces::of_bits(fresh.bits() & (Traces::SEED | Traces::LIBRARY | Traces::SEQUENCE).bits());
         let mut reasons = found | Traces::of_bits(fresh.bits() & (Traces::SEED | Traces::LIBRARY).bits());
-        let pool = &self.pools[server.pool.0 as usize];
-        let knowledge = &pool.knowledge;
-        let is_pinned_by_sequences = pool.settings.sequence_affinity == SequenceAffinity::Pin;
-        if fresh.has(Traces::SEQUENCE) && is_pinned_by_sequences && knowledge.reads_sequences() {
+        if fresh.has(Traces::SEQUENCE) && self.pools[server.pool.0 as usize].keeps_sequences() {
             reasons |= Traces::SEQUENCE;
         }
-        debug_assert!(self.clients.get(client_key).is_some(), "a server's client is there");
-        let has_discarded = std::mem::take(&mut self.servers[key].left.has_discarded_sequences);
         let mut asked = probe.asked;
-        if has_discarded {
+        if has_no_sequences {
             asked |= Traces::SEQUENCE;
         }
         if probe.is_full {
@@ -330,14 +353,16 @@ impl<I: Io> Worker<I> {
             client.sequences_on = Some(server.id);
         }
         if !left.fresh.has_any(PROBED) {
-            let is_pinned = left.fresh.has(Traces::SEQUENCE)
-                && pool.settings.sequence_affinity == SequenceAffinity::Pin
-                && knowledge.reads_sequences();
+            let is_pinned = left.fresh.has(Traces::SEQUENCE) && pool.keeps_sequences();
+            let has_no_sequences = std::mem::take(&mut left.has_no_sequences) && !left.fresh.has(Traces::SEQUENCE);
+            if has_no_sequences {
+                left.dirt = left.dirt.without(Traces::SEQUENCE);
+            }
             left.dirt |= Traces::of_bits(left.fresh.bits() & PINNING.bits());
             left.fresh = Traces::NONE;
             left.named.clear();
             let found = if is_pinned { Traces::SEQUENCE } else { Traces::NONE };
-            if std::mem::take(&mut left.has_discarded_sequences) || is_pinned {
+            if has_no_sequences || is_pinned {
                 self.pinned_by(io, key, Traces::SEQUENCE, found);
             }
         }

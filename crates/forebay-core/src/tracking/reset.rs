@@ -116,12 +116,8 @@ impl<I: Io> Worker<I> {
 
     /// What a server that leaves its client must go through before it serves others.
     pub(crate) fn note_parting(&mut self, key: ServerKey, client_key: ClientKey) {
-        let pid = self.virtual_pid(client_key);
         let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
-        (server.left.by, server.left.by_pid) = (client.id, pid);
-        if server.left.dirt.has(Traces::SEQUENCE) {
-            client.sequences_on = Some(server.id);
-        }
+        (server.left.by, server.left.by_pid) = (client.id, client.virtual_pid);
         let pool = &self.pools[server.pool.0 as usize];
         if pool.is_tracking() && pool.settings.level == Level::Strict {
             // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.

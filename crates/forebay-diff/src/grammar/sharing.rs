@@ -122,7 +122,6 @@ fn noise(rng: &mut Rng) -> Action {
         "DO $$BEGIN PERFORM set_config('search_path', 'south', false); END$$",
         "BEGIN; SET work_mem = '1MB'; SELECT 1/0",
         "SELECT role_inside()",
-        "LISTEN noise1",
     ];
     let goes: &[&str] = &[
         "CREATE TEMP TABLE real1 AS SELECT 'noise'::text AS v",
@@ -132,7 +131,7 @@ fn noise(rng: &mut Rng) -> Action {
         "DECLARE held CURSOR WITH HOLD FOR SELECT 'noise'",
         "SELECT setseed(0.1)",
         "BEGIN; SET app.a = 'noise'; CREATE TEMP TABLE own_0_1 (noise int)",
-        "LISTEN ch1",
+        "LISTEN ch1; LISTEN noise1",
         "SELECT nextval('pg_temp.n') FROM (SELECT temp_inside()) t",
     ];
     let leave = if rng.bool() { Leave::Cut } else { Leave::Terminate };
