@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
@@ -92,6 +93,9 @@ impl Forwarding<'_> {
         }
         let name = named.name.as_bytes();
         let segment = self.server.segment;
+        if self.client.raw_names.iter().any(|raw| **raw == *named.name) {
+            return Ok(None);
+        }
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
         let known = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
@@ -154,12 +158,6 @@ impl Forwarding<'_> {
     /// Notes what an execution of `statement` may leave behind.
     pub(crate) fn mark_statement(&mut self, statement: &Statement) -> Result<(), Box<Report>> {
         let shape = statement.shape();
-        if let [StatementShape { verb: Verb::Prepare, name: Some(name), .. }] = &*shape.statements
-            && let Some(names) = &self.client.statements
-            && matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_))
-        {
-            return Err(Box::new(already_exists(name)));
-        }
         match statement.needs() {
             Some(needs) if is_plain_execute(shape) => self.mark(needs.shape(), needs.text()),
             Some(needs) => {
@@ -170,7 +168,35 @@ impl Forwarding<'_> {
         }
     }
 
-    /// The statement of a Parse whose text executes another by its name; `None`: it is none that is known here.
+    /// Why a statement of the extended protocol that prepares another may not be executed: the name is taken.
+    pub(crate) fn bound_refusal(&self, statement: &Statement) -> Option<Box<Report>> {
+        let [StatementShape { verb: Verb::Prepare, name: Some(name), .. }] = &*statement.shape().statements else {
+            return None;
+        };
+        let names = self.client.statements.as_ref()?;
+        let is_taken = matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_));
+        is_taken.then(|| Box::new(already_exists(name)))
+    }
+
+    /// A DEALLOCATE of the extended protocol is bound: nothing but a failed transaction keeps it from being done.
+    pub(crate) fn deallocate_bound(&mut self, statement: &Statement) {
+        let (Some(needs), [StatementShape { verb: Verb::Deallocate, .. }]) =
+            (statement.needs(), &*statement.shape().statements)
+        else {
+            return;
+        };
+        let segment = self.server.segment;
+        if let Some(names) = &mut self.client.statements
+            && let Some(name) = names.name_of(needs.name()).map(Box::<[u8]>::from)
+        {
+            names.change(&name, None, segment);
+            names.confirm(&name);
+        }
+        self.server.statements.close_sent(needs, segment);
+        self.server.statements.is_gone(needs);
+    }
+
+    /// The statement of a Parse whose text executes or deallocates another by its name; `None`: it is none that is known here.
     pub(crate) fn naming_statement(
         &mut self,
         content: Content<'_>,
@@ -179,7 +205,7 @@ impl Forwarding<'_> {
         let Some(names) = self.client.statements.as_ref().filter(|names| !names.is_empty()) else { return Ok(None) };
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
-        if named.verb != Verb::Execute {
+        if !matches!(named.verb, Verb::Execute | Verb::Deallocate) || self.server.status == TransactionStatus::Failed {
             return Ok(None);
         }
         match names.find(named.name.as_bytes(), self.server.segment) {

@@ -362,7 +362,7 @@ impl Relaying<'_> {
                 return (Verdict::Drop, None);
             }
             let message = match self.server.expect.front() {
-                Some(Expect::DuplicateParse { name }) => {
+                Some(Expect::DuplicateParse { name }) if fields.sqlstate() == Some(b"42P05") => {
                     Some([b"prepared statement \"", &**name, b"\" already exists"].concat())
                 }
                 _ => self.in_names_of_client(fields.message().unwrap_or_default()),

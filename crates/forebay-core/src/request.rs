@@ -168,6 +168,11 @@ impl Forwarding<'_> {
                 Ok(taken)
             }
             tag::EXECUTE => {
+                if let Some(report) = self.server.bound_refusal.take() {
+                    write::execute(self.batch.owned(), NO_STATEMENT, 0);
+                    self.server.expect.push_back(Expect::Refused(report));
+                    return self.drop_frame(at);
+                }
                 self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits });
                 self.forward(at, 0)
             }
@@ -415,6 +420,8 @@ impl Forwarding<'_> {
                         return self.drop_frame(at);
                     }
                     self.server.bound_commits = statement.is_commit();
+                    self.server.bound_refusal = self.bound_refusal(&statement);
+                    self.deallocate_bound(&statement);
                 }
                 self.rename(at, with, name, statement.name())
             }

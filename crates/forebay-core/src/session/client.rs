@@ -147,6 +147,8 @@ pub struct Client {
     pub pin: Option<Box<Pin>>,
     /// Its last statement that left anything.
     pub last_verb: Verb,
+    /// Names of statements that it prepared in texts of which nobody keeps account; they pin it.
+    pub raw_names: Vec<Box<str>>,
     /// The server on which it last advanced a sequence, unless that is pinned to it.
     pub sequences_on: Option<u64>,
     /// Parameter values of its startup message: what RESET brings back.
@@ -195,6 +197,7 @@ impl Client {
             wanted: empty.clone(),
             seen: empty.clone(),
             baseline: empty,
+            raw_names: Vec::new(),
             sequences_on: None,
             pin: None,
             last_verb: Verb::Other,

@@ -94,6 +94,8 @@ pub struct Server {
     pub is_finishing: bool,
     /// The statement bound last commits.
     pub bound_commits: bool,
+    /// Why the statement bound last is not executed.
+    pub bound_refusal: Option<Box<Report>>,
     /// Cancel connections to it under way.
     pub cancels: u32,
     /// Number of the run of messages up to a Sync that is being sent.
@@ -172,6 +174,7 @@ impl Server {
             is_skipping: false,
             is_copying: false,
             bound_commits: false,
+            bound_refusal: None,
             carry: Vec::new(),
             body_left: 0,
             body: Body::Drop,

@@ -39,6 +39,9 @@ const REFUSABLE: Traces = Traces::TEMP
     .with(Traces::SEED)
     .with(Traces::LIBRARY);
 
+/// Names noted of one text; more in one text are not looked for.
+const RAW_NAMES_MAX: usize = 64;
+
 /// How a pool judges statements.
 #[derive(Clone, Copy)]
 pub(crate) struct Judging<'a> {
@@ -91,6 +94,10 @@ impl Forwarding<'_> {
         if shape.traces.has(Traces::OPAQUE) {
             custom::setting_names(text).for_each(|name| left.name(&name));
         }
+        if self.judging.level == Level::Strict {
+            let is_any_known = traces.has(Traces::OPAQUE) && !self.judging.knowledge.custom().is_empty();
+            left.saw_custom |= is_any_known || custom::setting_names(text).next().is_some();
+        }
         if shape.traces.has(Traces::SCHEMA) {
             // A function that it makes may set them as soon as it is there.
             let names: Vec<_> = custom::setting_names(text).collect();
@@ -101,6 +108,10 @@ impl Forwarding<'_> {
             left.fresh = left.fresh.without(Traces::SEQUENCE);
             left.has_no_sequences = true;
             self.client.sequences_on = None;
+        }
+        if traces.has(Traces::PREPARED) {
+            let prepares = shape.statements.iter().filter(|s| s.verb == Verb::Prepare);
+            self.client.raw_names.extend(prepares.filter_map(|s| s.name.clone()).take(RAW_NAMES_MAX));
         }
         self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);
         self.note_resets(shape);

@@ -61,6 +61,8 @@ pub struct Left {
     pub(crate) fresh: Traces,
     /// What is there, or may be, beside the settings of [`crate::session::server::Server::set`].
     pub(crate) dirt: Traces,
+    /// A custom setting may have been set on it, if only for a transaction. Noted at `strict`.
+    pub(crate) saw_custom: bool,
     /// The session knows of no sequence (any more), but for what is `fresh`.
     pub(crate) has_no_sequences: bool,
     /// Statements are looked at: clients share the server.

@@ -121,7 +121,7 @@ impl<I: Io> Worker<I> {
         let pool = &self.pools[server.pool.0 as usize];
         if pool.is_tracking() && pool.settings.level == Level::Strict {
             // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
-            server.is_close_needed |= server.set.iter().any(|(name, _)| name.contains('.'));
+            server.is_close_needed |= server.left.saw_custom || server.set.iter().any(|(name, _)| name.contains('.'));
             server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
         }
         if server.left.dirt.has(Traces::LIBRARY) {
