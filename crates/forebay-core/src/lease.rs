@@ -289,6 +289,13 @@ impl<I: Io> Worker<I> {
         if !server.left.is_probe_needed() {
             return self.transaction_over(io, key);
         }
+        let client_key = server.client;
+        let is_done = client_key.and_then(|c| self.clients.get(c)).is_some_and(|c| c.carry.is_empty() && !c.is_paused);
+        if let Some(client_key) = client_key.filter(|_| self.is_draining && is_done) {
+            // What it sends while the server is looked at would begin another transaction.
+            return self.refuse_and_close(io, client_key, errors::draining());
+        }
+        let server = &self.servers[key];
         if server.cancels == 0 || planted(Bug::CancelToWrongClient) {
             return self.probe(io, key);
         }
@@ -303,7 +310,7 @@ impl<I: Io> Worker<I> {
         let Some(client_key) = self.servers[key].client else { return };
         let client = &mut self.clients[client_key];
         client.is_held = false;
-        if client.pin.is_some() {
+        if client.pin.is_some() && !planted(Bug::PinIgnored) {
             let has_more = !client.carry.is_empty() || client.is_paused;
             if has_more {
                 self.ready.push_back(client_key);

@@ -141,6 +141,9 @@ impl<I: Io> Worker<I> {
             self.server_in_doubt(io, key, "its client left in the middle of a message");
             return;
         }
+        if planted(Bug::ResetSkippedInTransaction) && server.status != IDLE {
+            server.left = crate::tracking::Left::default();
+        }
         server.left.give_up();
         server.left.by = 0;
         server.restoring.clear();

@@ -32,25 +32,54 @@ pub enum Bug {
     ServerNeverCleaned,
     /// The permit of a closed server is not given back.
     PermitLost,
+    /// A reset leaves the role.
+    ResetForgetsRole,
+    /// A server whose reset failed is used.
+    ResetFailureIgnored,
+    /// What is gone keeps its server pinned.
+    PinNeverReleased,
+    /// A server goes back although it holds what only it can keep.
+    PinIgnored,
+    /// What a client has set is not read back.
+    ProbeIgnored,
+    /// A client that left in a transaction leaves its server as if it had done nothing.
+    ResetSkippedInTransaction,
+    /// What one client's server told becomes another client's settings.
+    ProbeOfAnother,
+    /// A PREPARE that failed gives its statement the name all the same.
+    NameOfFailedPrepare,
 }
 
 impl Bug {
-    /// All of them.
-    pub const ALL: [Bug; 13] = [
-        Bug::ServerHandedOutTwice,
-        Bug::CheckinInTransaction,
-        Bug::LostWakeUp,
-        Bug::StaleStatement,
-        Bug::StatementWithoutEnvironment,
-        Bug::CancelToWrongClient,
-        Bug::LimitPerWorker,
-        Bug::ReplyToWrongClient,
-        Bug::LeakedParameter,
-        Bug::NewestWaiterFirst,
-        Bug::BufferReleasedTwice,
-        Bug::ServerNeverCleaned,
-        Bug::PermitLost,
+    /// All of them, by name.
+    pub const ALL: [(&str, Bug); 21] = [
+        ("server-handed-out-twice", Bug::ServerHandedOutTwice),
+        ("checkin-in-transaction", Bug::CheckinInTransaction),
+        ("lost-wake-up", Bug::LostWakeUp),
+        ("stale-statement", Bug::StaleStatement),
+        ("statement-without-environment", Bug::StatementWithoutEnvironment),
+        ("cancel-to-wrong-client", Bug::CancelToWrongClient),
+        ("limit-per-worker", Bug::LimitPerWorker),
+        ("reply-to-wrong-client", Bug::ReplyToWrongClient),
+        ("leaked-parameter", Bug::LeakedParameter),
+        ("newest-waiter-first", Bug::NewestWaiterFirst),
+        ("buffer-released-twice", Bug::BufferReleasedTwice),
+        ("server-never-cleaned", Bug::ServerNeverCleaned),
+        ("permit-lost", Bug::PermitLost),
+        ("reset-forgets-role", Bug::ResetForgetsRole),
+        ("reset-failure-ignored", Bug::ResetFailureIgnored),
+        ("pin-never-released", Bug::PinNeverReleased),
+        ("pin-ignored", Bug::PinIgnored),
+        ("probe-ignored", Bug::ProbeIgnored),
+        ("reset-skipped-in-transaction", Bug::ResetSkippedInTransaction),
+        ("probe-of-another", Bug::ProbeOfAnother),
+        ("name-of-failed-prepare", Bug::NameOfFailedPrepare),
     ];
+
+    /// The bug of that name.
+    pub fn by_name(name: &str) -> Option<Bug> {
+        Bug::ALL.iter().find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+    }
 }
 
 /// Whether `bug` is planted.
@@ -60,10 +89,19 @@ pub const fn planted(_bug: Bug) -> bool {
     false
 }
 
-/// Whether `bug` is planted in the workers of this thread.
+/// Whether `bug` is planted in the workers of this thread, or in all.
 #[cfg(feature = "planted-bugs")]
 pub fn planted(bug: Bug) -> bool {
-    PLANTED.with(|planted| planted.get() == Some(bug))
+    PLANTED.with(|planted| planted.get() == Some(bug)) || EVERYWHERE.get() == Some(&bug)
+}
+
+#[cfg(feature = "planted-bugs")]
+static EVERYWHERE: std::sync::OnceLock<Bug> = std::sync::OnceLock::new();
+
+/// Plants a bug in all workers of this process, for as long as it lives. The first one stays.
+#[cfg(feature = "planted-bugs")]
+pub fn plant_everywhere(bug: Bug) {
+    let _ = EVERYWHERE.set(bug);
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -91,6 +91,10 @@ impl Forwarding<'_> {
             // What is on its way may fail the transaction, and then nothing of this is done.
             return Err(Stop::Hold);
         }
+        if self.server.status == TransactionStatus::Failed {
+            // The server refuses it whatever its name means.
+            return Ok(None);
+        }
         let name = named.name.as_bytes();
         let segment = self.server.segment;
         if self.client.raw_names.iter().any(|raw| **raw == *named.name) {

@@ -12,6 +12,7 @@ use forebay_spec::Severity;
 
 use crate::leave::encode;
 use crate::parameters::{Images, is_settable};
+use crate::planted::{Bug, planted};
 use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
@@ -272,7 +273,7 @@ impl Relaying<'_> {
             self.server.statements.is_gone(&statement);
         }
         match &mut self.client {
-            Some(client) if is_done => confirm(client, &change),
+            Some(client) if is_done || planted(Bug::NameOfFailedPrepare) => confirm(client, &change),
             Some(client) => {
                 if let Some(names) = &mut client.statements {
                     names.undo(&change.name, change.before, change.segment);

@@ -10,7 +10,6 @@ use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
-use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::worker::{Message, PoolName, Worker};
 
@@ -212,8 +211,7 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         pool.servers -= 1;
         pool.leased -= u32::from(server.is_leased);
-        let is_being_reset = server.expect.iter().any(|e| matches!(e, Expect::Own(Own::Clean)));
-        pool.resetting -= u32::from(is_being_reset);
+        pool.resetting -= u32::from(server.is_being_reset);
         self.reading_is_lost(server.reading, id);
         let pool = self.pool(id);
         match server.state {

@@ -86,6 +86,8 @@ pub struct Server {
     pub is_paused: bool,
     /// It is closed when it comes free.
     pub is_close_needed: bool,
+    /// A reset is on its way, and its pool counts it.
+    pub is_being_reset: bool,
     /// `set` is known to hold.
     pub is_set_known: bool,
     /// What its client left unfinished has been made to fail.
@@ -201,6 +203,7 @@ impl Server {
             expires_at: Instant(u64::MAX),
             since: now,
             is_close_needed: false,
+            is_being_reset: false,
             own_error: None,
             tls: None,
             login: None,

@@ -13,6 +13,7 @@ use crate::config::{OnPin, SequenceAffinity};
 use crate::io::Io;
 use crate::leave::encode_notice;
 use crate::parameters::{Image, is_restorable, quote_literal};
+use crate::planted::{Bug, planted};
 use crate::pool::Pool;
 use crate::session::expect::Own;
 use crate::session::server::{Server, ServerKey};
@@ -239,7 +240,9 @@ impl<I: Io> Worker<I> {
                 return self.transaction_over(io, key);
             }
         };
-        self.take_image(key, probe.is_full, &settings);
+        if !planted(Bug::ProbeIgnored) {
+            self.take_image(key, probe.is_full, &settings);
+        }
         let server = &mut self.servers[key];
         server.left.dirt = server.left.dirt.without(probe.asked) | found;
         if fresh.has(Traces::OPAQUE) {
@@ -283,7 +286,13 @@ impl<I: Io> Worker<I> {
         let image = self.images.intern(&values);
         server.set = image.clone();
         server.is_set_known = true;
-        if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
+        let mut owner = server.client;
+        if planted(Bug::ProbeOfAnother) {
+            let pool = server.pool;
+            let another = self.clients.iter().find(|(c, client)| Some(*c) != owner && client.pool == Some(pool));
+            owner = another.map(|(c, _)| c).or(owner);
+        }
+        if let Some(client) = owner.and_then(|c| self.clients.get_mut(c)) {
             client.wanted = image;
         }
     }

@@ -6,6 +6,7 @@ use forebay_sql::traces::Traces;
 use super::EVERYTHING;
 use crate::config::{Level, SequenceAffinity};
 use crate::io::Io;
+use crate::planted::{Bug, planted};
 use crate::pool::Pool;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
@@ -41,7 +42,9 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let id = server.pool;
         server.left.give_up();
+        server.is_being_reset = true;
         let sql = reset_sql(server.left.dirt, seed);
+        let sql = if planted(Bug::ResetForgetsRole) { sql.replace("RESET ROLE;", "") } else { sql };
         let pool = self.pool(id);
         pool.stats.stats.resets.add(1);
         pool.resetting += 1;
@@ -67,8 +70,9 @@ impl<I: Io> Worker<I> {
         let empty = self.images.empty();
         let server = &mut self.servers[key];
         let id = server.pool;
+        server.is_being_reset = false;
         self.pools[id.0 as usize].resetting -= 1;
-        if let Some((sqlstate, message)) = error {
+        if let Some((sqlstate, message)) = error.filter(|_| !planted(Bug::ResetFailureIgnored)) {
             return self.replace_server(io, key, &format!("its reset failed: {sqlstate} {message}"));
         }
         let dirt = std::mem::take(&mut server.left.dirt);
