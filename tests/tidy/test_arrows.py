@@ -21,7 +21,7 @@ CRATES = {
     "forebay-core": {"forebay-pgwire", "forebay-sql", "forebay-spec"},
     "forebay-runtime": {"forebay-core", "forebay-pgwire", "forebay-spec"},
     "forebay-diff": {"forebay-pgwire"},
-    "forebay-sim": {"forebay-core", "forebay-pgwire", "forebay-spec"},
+    "forebay-sim": {"forebay-core", "forebay-pgwire", "forebay-spec", "forebay-sql"},
     "forebay-py": {
         "forebay-runtime",
         "forebay-core",

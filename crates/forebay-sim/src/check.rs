@@ -6,6 +6,7 @@
 //! | a parameter never leaks (I7, I8) | [`crate::client::mirror`] |
 //! | one lessee a server, no hand-over while dirty (I9) | [`Checks::sent_to_server`], [`Checks::leased`] |
 //! | limits hold over all workers (I12) | [`Checks::sent_to_server`] |
+//! | what pins a server is there | `World::check_pins` |
 //! | a cancel stops only its own request (I10) | [`Checks::cancel_hit`] |
 //! | acknowledged effects are there, once (I4, I5) | [`Checks::unkept_promise`] |
 //! | nothing runs that nobody sent (I6) | `World::check_origin` |
@@ -59,6 +60,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) is_dead: bool,
     /// Something of a session that is there, where the server is at rest.
     pub(crate) held: Option<String>,
+    /// The client whose role it has there.
+    pub(crate) role_of: Option<u32>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -102,7 +105,12 @@ pub(crate) struct Checks {
     committed: BTreeMap<String, u32>,
     promised: BTreeSet<String>,
     known_clients: BTreeSet<u64>,
+    /// Clients pinned by what is not there, and since when.
+    stale_pins: BTreeMap<u64, u64>,
 }
+
+/// A pin may outlive its cause for so long.
+const STALE_US: u64 = 100_000;
 
 impl Tap {
     /// The pool that a login names.
@@ -130,6 +138,7 @@ impl Checks {
             committed: BTreeMap::new(),
             promised: BTreeSet::new(),
             known_clients: BTreeSet::new(),
+            stale_pins: BTreeMap::new(),
         }
     }
 
@@ -243,6 +252,9 @@ impl Checks {
             last.zip(sending.held.as_ref()).filter(|((owner, of), _)| (*owner, *of) != (client, session))
         {
             return self.fail(format!("client {client} got a server with {held} of client {}", owner.0));
+        }
+        if let Some(other) = sending.role_of.filter(|other| *other != client) {
+            return self.fail(format!("client {client} got a server with the role of client {other}"));
         }
         let worker = sending.worker;
         let barred = target.and_then(|target| self.regimes.may_lease(worker, target).err());
@@ -415,6 +427,18 @@ impl Checks {
                 let (id, own) = (client.id, client.server);
                 self.fail(format!("client {id} holds server {own:?}, and servers {held:?} are held by it"));
             }
+        }
+    }
+
+    /// A client's server was looked at while nothing was under way: it is pinned by what is not there, or is not.
+    pub(crate) fn pinned_by_nothing(&mut self, client: u64, name: Option<&'static str>, now: u64) {
+        let Some(name) = name else {
+            self.stale_pins.remove(&client);
+            return;
+        };
+        let since = *self.stale_pins.entry(client).or_insert(now);
+        if now - since > STALE_US {
+            self.fail(format!("client {client} is pinned by {name}, and for long there has been none"));
         }
     }
 

@@ -9,6 +9,7 @@ use forebay_core::config::{
 };
 
 use crate::client::actor::Identity;
+use crate::client::owner;
 use crate::client::program::{self, Owning, Step, Tastes};
 use crate::rng::Rng;
 use crate::world::DENIAL_KEPT_US;
@@ -123,6 +124,8 @@ pub(crate) struct Scenario {
     /// Longest time that a byte is under way.
     pub(crate) delay_max: u64,
     pub(crate) config: EngineConfig,
+    /// One reset in so many fails, as by a limit that a client has left behind; 0: none.
+    pub(crate) failing_reset_one_in: u64,
     /// Waiting for a server may end in an error.
     pub(crate) may_time_out: bool,
     /// How the fake servers let the pooler in, and what they check it against.
@@ -140,6 +143,7 @@ impl Scenario {
     /// Draws the scenario of a seed.
     pub(crate) fn draw(rng: &mut Rng) -> Scenario {
         let signal_delay_max = *rng.aside(1).pick(&[100, 20_000, 40_000]);
+        let failing_reset_one_in = *rng.aside(5).pick(&[0, 0, 10]);
         let workers = *rng.pick(&[1, 1, 2, 2, 3, 4]);
         let chunk_max = *rng.pick(&[1, 7, 60, 600, 5000, 5000]);
         let targets: Vec<Target> = (0..rng.between(1, 2)).map(|i| Scenario::target(rng, i)).collect();
@@ -183,6 +187,7 @@ impl Scenario {
             chunk_max,
             delay_max,
             config,
+            failing_reset_one_in,
             may_time_out,
             server_method,
             credential,
@@ -274,6 +279,7 @@ impl Scenario {
         users: &[&str],
         method: AuthMethod,
     ) -> Vec<ClientPlan> {
+        let topic = rng.aside(6).below(owner::TOPICS);
         let count = rng.between(2, 10) as u32;
         let steps = rng.between(4, 24);
         let favourite = rng.one_in(2).then(|| rng.below(program::KINDS));
@@ -307,6 +313,7 @@ impl Scenario {
                     leaves: rng.one_in(3),
                     owning: Owning {
                         is_on: is_owner,
+                        topic,
                         // At the lowest level they may leak, and in session mode they are lost with DISCARD ALL.
                         has_unseen: pool.level != Level::Fast,
                         has_seeds: target.mode != PoolMode::Session,

@@ -15,6 +15,9 @@ const STATEMENTS: [&str; 3] = ["s1", "s2", "s3"];
 const LOCKS: [u64; 3] = [1, 2, 3];
 const SETTINGS: [&str; 7] = ["app.a", "app.b", "search_path", "work_mem", "TimeZone", "DateStyle", "application_name"];
 
+/// What [`within`] picks from.
+pub(crate) const TOPICS: u64 = 11;
+
 /// One thing, alone or as part of a transaction block.
 pub(super) fn act(writer: &mut Writer<'_>, luck: &mut Rng) {
     if !writer.tastes.has_blocks || !luck.one_in(3) {
@@ -29,6 +32,9 @@ pub(super) fn act(writer: &mut Writer<'_>, luck: &mut Rng) {
             2 => one(writer, luck, "release a"),
             _ => within(writer, luck),
         }
+    }
+    if writer.tastes.leaves && luck.one_in(4) {
+        return writer.leave();
     }
     let end = *luck.pick(&["commit", "commit", "rollback"]);
     one(writer, luck, end);
@@ -52,7 +58,8 @@ fn alone(writer: &mut Writer<'_>, luck: &mut Rng) {
 }
 
 fn within(writer: &mut Writer<'_>, luck: &mut Rng) {
-    let text = match luck.below(11) {
+    let topic = if luck.one_in(2) { writer.tastes.owning.topic } else { luck.below(TOPICS) };
+    let text = match topic {
         0 => table(writer, luck),
         1 => lock(luck),
         2 => cursor(writer, luck),
@@ -113,7 +120,8 @@ fn channel(luck: &mut Rng) -> String {
 /// Names are those of [`Writer`]'s statements of the extended protocol: there is one namespace.
 fn statement(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
     let name = *luck.pick(&STATEMENTS);
-    match luck.below(6) {
+    match luck.below(8) {
+        6 | 7 => format!("prepare {name} as select content from {}", luck.pick(&TABLES)),
         0 => format!("prepare {name} (text) as select $1 as rows_1"),
         1 => format!("prepare {name} as select '{}' as rows_2", writer.tag()),
         2 => format!("deallocate {name}"),
@@ -157,11 +165,11 @@ fn seed(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
 
 fn identity(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
     let client = writer.tastes.client;
-    match luck.below(10) {
-        0 => format!("set role clerk{client}"),
-        1 => "reset role".to_owned(),
-        2 => format!("set session authorization other{client}"),
-        3 | 4 => "set session authorization default".to_owned(),
+    match luck.below(12) {
+        0..=2 => format!("set role clerk{client}"),
+        3 => "reset role".to_owned(),
+        4 => format!("set session authorization other{client}"),
+        5 | 6 => "set session authorization default".to_owned(),
         _ => "select current_setting('role', true)".to_owned(),
     }
 }

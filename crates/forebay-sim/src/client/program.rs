@@ -70,6 +70,8 @@ pub(crate) struct Owning {
     /// It sets, makes and holds things there. Such a client waits for every reply, and uses no statement whose meaning
     /// depends on the settings at Parse.
     pub(crate) is_on: bool,
+    /// What the owners of this run do more often than others, so that they meet in it.
+    pub(crate) topic: u64,
     /// Functions and code that set where no text tells.
     pub(crate) has_unseen: bool,
     /// It seeds random numbers.
@@ -81,13 +83,17 @@ pub(crate) struct Owning {
 /// Kinds of steps in [`Writer::act`].
 pub(crate) const KINDS: u64 = 16;
 
+/// What a client that owns things does beyond the others.
+const OWNING_STEPS: u64 = 20;
+
 /// Draws a program.
 pub(crate) fn draw(rng: &mut Rng, tastes: &Tastes) -> Vec<Step> {
     let mut luck = rng.aside(1);
     let mut owning_luck = rng.aside(2);
     let mut writer = Writer { rng, tastes, steps: Vec::new(), request: 0 };
-    while (writer.steps.len() as u64) < tastes.steps {
-        if tastes.owning.is_on && owning_luck.one_in(2) {
+    let steps = if tastes.owning.is_on { tastes.steps + OWNING_STEPS } else { tastes.steps };
+    while (writer.steps.len() as u64) < steps {
+        if tastes.owning.is_on && !owning_luck.one_in(4) {
             owner::act(&mut writer, &mut owning_luck);
         } else {
             writer.act();
@@ -418,7 +424,7 @@ impl Writer<'_> {
         self.query(format!("commit /* {tag} */"));
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         let how = *self.rng.pick(&[Leave::Terminate, Leave::HalfClose, Leave::Reset]);
         let cut = if self.rng.one_in(2) { self.rng.below(40) as usize } else { 0 };
         self.steps.push(Step::Leave { how, cut });

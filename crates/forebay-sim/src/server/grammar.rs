@@ -131,6 +131,7 @@ fn expr(part: &[Token]) -> Option<Expr> {
         "setseed" => Expr::SetSeed(number()),
         "random" => Expr::Random,
         "setval" => Expr::SetVal { name: text(0)?, value: number() },
+        "lastval" => Expr::LastVal,
         "currval" => Expr::CurrVal(text(0)?),
         "exists" => Expr::Exists(if has("pg_depend") {
             Question::Temp

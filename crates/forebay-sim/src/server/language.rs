@@ -53,6 +53,7 @@ pub(crate) enum Expr {
         value: String,
     },
     CurrVal(String),
+    LastVal,
     /// A function of the database's own, which sets a setting where no text tells.
     SetUnseen {
         name: String,
@@ -222,6 +223,7 @@ impl Statement {
                         | Expr::Exists(_)
                         | Expr::IsOtherUser
                         | Expr::UnlockAll
+                        | Expr::LastVal
                         | Expr::SetSeed(_)
                 )
             }),

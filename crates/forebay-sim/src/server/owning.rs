@@ -104,6 +104,8 @@ impl Session {
                 self.own.set_sequence(name, value);
                 Ok(Some(value.clone()))
             }
+            // Sequences are set here, never advanced.
+            Expr::LastVal => failure("55000", "lastval is not yet defined in this session"),
             Expr::CurrVal(name) => match self.own.sequence(name) {
                 Some(value) => Ok(Some(value)),
                 None => failure("55000", format!("currval of sequence \"{name}\" is not yet defined in this session")),
@@ -128,6 +130,11 @@ impl Session {
     fn prepare(&mut self, name: &str, statement: &Statement) -> Run<()> {
         if self.prepared.contains_key(name) {
             return failure("42P05", format!("prepared statement \"{name}\" already exists"));
+        }
+        if let Statement::ReadTable(table) = statement
+            && self.own.content(table).is_none()
+        {
+            return absent("42P01", "relation", table);
         }
         let (statement, frozen) = (statement.clone(), self.frozen());
         let prepared = Prepared { text: String::new(), statement, oids: vec![], frozen, is_from_sql: true };

@@ -228,6 +228,11 @@ impl Session {
         self.own.held().or(other).or_else(|| prepared.map(|(name, _)| format!("prepared statement {name}")))
     }
 
+    /// Whose role it has; each client takes on one of its own.
+    pub(crate) fn role_owner(&self) -> Option<u32> {
+        self.settings.get("role")?.strip_prefix("clerk")?.parse().ok()
+    }
+
     /// Whether something is there that keeps a server with its client.
     pub(crate) fn has(&self, question: Question) -> bool {
         match question {

@@ -1,19 +1,31 @@
 //! The fake servers' part of the world: connections, processes, cancels, and the ledger of effects.
 
 use forebay_core::auth::{Account, ClientLogin, Step, salt_password};
+use forebay_core::command::Snapshot;
 use forebay_core::config::AuthMethod;
+use forebay_spec::pins;
 
 use crate::check::Sending;
 use crate::net::{End, LinkId};
-use crate::server::language::{Statement, statements};
+use crate::server::language::{Question, Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
 use crate::server::replies::{parameter_status, report};
 use crate::server::session::Session;
 use crate::wire::{Body, Front, Opening, Tag};
 use crate::world::{Event, World};
 
+/// What tells of the first pins, in their order.
+const QUESTIONS: [Question; 5] =
+    [Question::Temp, Question::Lock, Question::Cursor, Question::Prepared, Question::Channel];
+
 /// What the pooler makes fail in the place of a statement that it refuses.
 const REFUSED: &str = "fb_refused";
+
+/// Whether the pooler resets a session.
+fn is_reset(message: &Front) -> bool {
+    let starts = ["RESET ROLE;RESET ALL;", "SET SESSION AUTHORIZATION DEFAULT;", "DISCARD "];
+    matches!(message, Front::Query(text) if starts.iter().any(|start| text.starts_with(start)))
+}
 
 impl World {
     pub(crate) fn new_process(&mut self, link: LinkId, endpoint: usize) {
@@ -166,6 +178,9 @@ impl World {
 
     fn carry_out_message(&mut self, p: usize, message: &Front, stop: Option<usize>) {
         self.check_origin(message);
+        let one_in = self.scenario.failing_reset_one_in;
+        let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);
+        let stop = if is_failing { Some(0) } else { stop };
         if *message == Front::Terminate {
             return self.end_process(p);
         }
@@ -235,6 +250,20 @@ impl World {
         self.schedule(0, Event::Process(p));
     }
 
+    /// What pins a server to a client must be there, once nothing is under way. A cancel may put the look at it off.
+    pub(crate) fn check_pins(&mut self, snapshot: &Snapshot) {
+        for client in &snapshot.clients {
+            let server = snapshot.servers.iter().find(|server| server.client == Some(client.id));
+            let pid = server.map(|server| server.remote_pid as i32);
+            let found = self.processes.iter().position(|p| Some(p.pid) == pid && !p.is_dead);
+            let Some(p) = found.filter(|p| self.is_quiet(self.processes[*p].link, *p)) else { continue };
+            let Some(session) = self.processes[p].session.as_ref() else { continue };
+            let mut pins = pins::ALL.iter().zip(QUESTIONS);
+            let stale = pins.find(|(row, question)| client.pin.contains(&row.name) && !session.has(*question));
+            self.checks.pinned_by_nothing(client.id, stale.map(|(row, _)| row.name), self.now);
+        }
+    }
+
     /// The process ends; its transaction is rolled back by that.
     pub(crate) fn end_process(&mut self, p: usize) {
         if !self.processes[p].is_dead {
@@ -258,7 +287,8 @@ impl World {
         let is_quiet = self.is_quiet(link, p);
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
         let held = self.processes[p].session.as_ref().and_then(Session::held).filter(|_| is_quiet && !is_dead);
-        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, bytes };
+        let role_of = self.processes[p].session.as_ref().and_then(Session::role_owner).filter(|_| is_quiet && !is_dead);
+        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, role_of, bytes };
         self.checks.sent_to_server(&sending, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
