@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.pooler import Forebay
 from tests.harness.target import Target
-from tests.harness.wire import Wire, query, startup
+from tests.harness.wire import Wire, bind, execute, message, parse, query, startup, sync, text
 
 # What clients ask for at startup.
 ASKED: list[dict[str, str]] = [
@@ -84,6 +84,17 @@ def test_reset_returns_to_what_the_client_asked_for_at_startup(shared: Forebay, 
     for target in (direct, shared.target):
         with target.wire(TimeZone="Asia/Tokyo") as wire:
             assert program(wire) == "Asia/Tokyo"
+
+
+def test_reset_ends_in_every_protocol_and_before_a_copy(shared: Forebay) -> None:
+    """What is set again behind a request must not hold up the rest of that request."""
+    with shared.target.wire(extra_float_digits="2") as wire:
+        wire.ask(parse("", "set extra_float_digits to default"), bind(), execute(), sync())
+        assert shown(wire, "extra_float_digits") == "2"
+        wire.send(query("reset extra_float_digits; copy scratch from stdin"))
+        wire.read_until("G")
+        wire.ask(message("f", text("changed my mind")))
+        assert shown(wire, "extra_float_digits") == "2"
 
 
 def test_a_setting_that_was_rolled_back_is_not_kept(shared: Forebay) -> None:

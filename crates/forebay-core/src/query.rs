@@ -49,7 +49,11 @@ impl Forwarding<'_> {
         {
             return Ok(taken);
         }
-        match self.mark(&shape, text) {
+        let marked = match self.name_taken(&shape) {
+            Some(report) => Err(report),
+            None => self.mark(&shape, text),
+        };
+        match marked {
             Ok(()) => {
                 let may_commit = |verb: Verb| verb.commits() || verb == Verb::Other;
                 let commits = shape.statements.len() > 1 || shape.statements.iter().any(|s| may_commit(s.verb));
@@ -57,6 +61,16 @@ impl Forwarding<'_> {
             }
             Err(report) => self.refuse_query(at, report),
         }
+    }
+
+    /// Why a text that begins with a PREPARE is not run: the name is taken.
+    fn name_taken(&self, shape: &Shape) -> Option<Box<Report>> {
+        let StatementShape { verb: Verb::Prepare, name: Some(name), .. } = shape.statements.first()? else {
+            return None;
+        };
+        let names = self.client.statements.as_ref().filter(|_| self.server.status != TransactionStatus::Failed)?;
+        let is_taken = matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_));
+        is_taken.then(|| Box::new(already_exists(name)))
     }
 
     fn pass_query(&mut self, at: At<'_>, commits: bool) -> Taken {
@@ -174,12 +188,7 @@ impl Forwarding<'_> {
 
     /// Why a statement of the extended protocol that prepares another may not be executed: the name is taken.
     pub(crate) fn bound_refusal(&self, statement: &Statement) -> Option<Box<Report>> {
-        let [StatementShape { verb: Verb::Prepare, name: Some(name), .. }] = &*statement.shape().statements else {
-            return None;
-        };
-        let names = self.client.statements.as_ref()?;
-        let is_taken = matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_));
-        is_taken.then(|| Box::new(already_exists(name)))
+        self.name_taken(statement.shape())
     }
 
     /// A DEALLOCATE of the extended protocol is bound: nothing but a failed transaction keeps it from being done.

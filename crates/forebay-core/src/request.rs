@@ -148,7 +148,8 @@ impl Forwarding<'_> {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }
-        if self.server.state == ServerState::Busy || !self.server.restoring.is_empty() {
+        let is_restoring = !self.server.restoring.is_empty() && self.begins_request(at.head.tag);
+        if self.server.state == ServerState::Busy || is_restoring {
             // A question of our own comes first, or what the request before has reset.
             return Err(Stop::Hold);
         }
