@@ -67,7 +67,7 @@ def test_what_is_open_is_there() -> None:
 def test_new_programs_are_the_same(pair: tuple[Postgres, Forebay], build: Path, tmp_path: Path) -> None:
     """An application must not be able to tell forebay from PostgreSQL.
 
-    A difference that never comes again on fresh servers fails no run of the tests: `make diff` is where races are hunted.
+    A difference that never comes again on fresh servers fails no test: races are hunted with `make diff`.
     """
     done = ran(pair, build, "run", "--programs", str(PROGRAMS), "--without", WITHOUT, "--out", str(tmp_path / "found"))
     found = re.findall(r"[1-3] of 3 on fresh servers", done.stdout)
