@@ -25,10 +25,8 @@ impl Session {
                     self.out.push(data_row(&[Some(name), Some(value)]));
                 }
             }
-            Statement::CreateTemp { name, content, drops } => {
-                if !self.own.create(name, content, *drops) {
-                    return failure("42P07", format!("relation \"{name}\" already exists"));
-                }
+            Statement::CreateTemp { name, content, drops } if !self.own.create(name, content, *drops) => {
+                return failure("42P07", format!("relation \"{name}\" already exists"));
             }
             Statement::ReadTable(name) => {
                 let content = self.own.content(name);
@@ -36,10 +34,8 @@ impl Session {
                 self.out.push(data_row(&[Some(content)]));
             }
             Statement::DropTable(name) if !self.own.drop_table(name) => return absent("42P01", "table", name),
-            Statement::Declare { name, content } => {
-                if !self.own.declare(name, content) {
-                    return failure("42P03", format!("cursor \"{name}\" already exists"));
-                }
+            Statement::Declare { name, content } if !self.own.declare(name, content) => {
+                return failure("42P03", format!("cursor \"{name}\" already exists"));
             }
             Statement::Fetch(name) => {
                 let content = self.own.fetch(name).map_or_else(|| absent("34000", "cursor", name), Ok)?;
