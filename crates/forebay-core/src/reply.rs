@@ -305,7 +305,9 @@ impl Relaying<'_> {
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) if self.must_restore() => {
                 (Verdict::Drop, Some(Next::Restore))
             }
+            Some(Expect::Own(Own::Restore)) if self.is_restore_cancelled() => (Verdict::Drop, Some(Next::Restore)),
             Some(Expect::Own(Own::Restore)) => {
+                self.server.restoring.clear();
                 if let Some(client) = &mut self.client {
                     report_parameters(client, self.server, self.batch.owned());
                 }
@@ -330,6 +332,12 @@ impl Relaying<'_> {
             self.server.restoring.clear();
         }
         !self.server.restoring.is_empty()
+    }
+
+    /// Whether a cancel that was sent for the request hit what came behind it: that is done again.
+    fn is_restore_cancelled(&mut self) -> bool {
+        let is_cancelled = self.server.own_error.as_ref().is_some_and(|(sqlstate, _)| sqlstate == "57014");
+        is_cancelled && self.server.status != TransactionStatus::Failed && !self.server.restoring.is_empty()
     }
 
     fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {

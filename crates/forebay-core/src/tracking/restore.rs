@@ -43,7 +43,7 @@ impl Forwarding<'_> {
 impl<I: Io> Worker<I> {
     /// The request is answered but for its ReadyForQuery: sets again what it reset.
     pub(crate) fn restore(&mut self, io: &mut I, key: ServerKey) {
-        let restoring = std::mem::take(&mut self.servers[key].restoring);
+        let restoring = self.servers[key].restoring.clone();
         let mut sql = String::from("SELECT ");
         for (index, (name, value)) in restoring.iter().enumerate() {
             sql.push_str(if index > 0 { ",pg_catalog.set_config(" } else { "pg_catalog.set_config(" });
