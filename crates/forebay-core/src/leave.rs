@@ -288,7 +288,7 @@ impl<I: Io> Worker<I> {
         if mode == PoolMode::Session {
             return Loss::Session(report);
         }
-        let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Probe)));
+        let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Sequence | Own::Probe)));
         if is_looked_at {
             // What the last transaction has set is known to nobody.
             return Loss::Session(errors::server_lost_while_pinned("its settings", endpoint, cause));
