@@ -27,11 +27,14 @@ pub(crate) enum Allowance {
     CancelledInQueue,
     /// A prepared statement whose result DDL has changed runs, being parsed anew, where PostgreSQL refuses it.
     ReplannedStatement,
+    /// What is not found in the schema pg_temp: a server that has once had a temporary object keeps that schema, empty, and
+    /// says that the object is missing; another says that the schema is.
+    TemporarySchema,
 }
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 7] = [
+    pub(crate) const ALL: [Allowance; 8] = [
         Allowance::UnsetCustom,
         Allowance::Position,
         Allowance::PinnedWait,
@@ -39,6 +42,7 @@ impl Allowance {
         Allowance::TableOid,
         Allowance::CancelledInQueue,
         Allowance::ReplannedStatement,
+        Allowance::TemporarySchema,
     ];
 }
 
@@ -164,7 +168,9 @@ impl Judge<'_> {
         match (direct, pooled) {
             (Event::Row(left), Event::Row(right)) => self.is_unset_custom(left, right),
             (Event::Report(left), Event::Report(right)) => {
-                self.is_only_position(left, right, step) || self.is_cancelled_in_queue(left, right)
+                self.is_only_position(left, right, step)
+                    || self.is_cancelled_in_queue(left, right)
+                    || self.is_temporary_schema(left, right)
             }
             _ => false,
         }
@@ -188,6 +194,19 @@ impl Judge<'_> {
         let is_used = direct.sqlstate == "57014" && pooled.sqlstate == "57014" && pooled.hint.ends_with("(FB705)");
         if is_used {
             self.uses.note(Allowance::CancelledInQueue);
+        }
+        is_used
+    }
+
+    fn is_temporary_schema(&self, direct: &Report, pooled: &Report) -> bool {
+        let lacks_schema = |report: &Report| report.message == "schema \"pg_temp\" does not exist";
+        let lacks_object = |report: &Report| {
+            let is_missing = matches!(report.sqlstate.as_str(), "42883" | "42P01" | "42704");
+            is_missing && report.message.contains("pg_temp.") && report.message.ends_with("does not exist")
+        };
+        let is_used = lacks_schema(direct) && lacks_object(pooled) || lacks_object(direct) && lacks_schema(pooled);
+        if is_used {
+            self.uses.note(Allowance::TemporarySchema);
         }
         is_used
     }
@@ -309,6 +328,25 @@ mod tests {
         assert_eq!(judge("57014", "(FB701)").1, 0);
         assert_eq!(judge("42601", "(FB705)").1, 0);
         assert!(judge("57014", "(FB701)").0.is_some());
+    }
+
+    /// PostgreSQL keeps the schema for the life of a connection, also when all that was in it is dropped.
+    #[test]
+    fn an_object_that_is_missing_may_be_missed_with_its_schema() {
+        let judge = |direct: (&str, &str), pooled: (&str, &str)| {
+            let told = |(sqlstate, message): (&str, &str)| {
+                let words = Report { sqlstate: sqlstate.into(), message: message.into(), ..Report::default() };
+                Event::Report(Box::new(words))
+            };
+            let program = program("", "SELECT pg_temp.f()");
+            judged(&program, told(direct), told(pooled), Allowance::TemporarySchema)
+        };
+        let schema = ("3F000", "schema \"pg_temp\" does not exist");
+        let function = ("42883", "function pg_temp.f() does not exist");
+        assert_eq!(judge(schema, function), (None, 1));
+        assert_eq!(judge(function, schema), (None, 1));
+        assert_eq!(judge(schema, ("42P01", "relation \"f\" does not exist")).1, 0);
+        assert!(judge(("3F000", "schema \"s\" does not exist"), function).0.is_some());
     }
 
     #[test]
