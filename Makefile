@@ -147,6 +147,7 @@ $(VENV)/.wheel: | $(VENV)/.maturin
 TARGET ?= x86_64-unknown-linux-gnu
 .PHONY: wheel
 wheel: $(VENV)/.wheel | $(LIBCLANG) ## dist/forebay-*.whl for Linux (manylinux_2_28)
+	$(BIN)/python tools/notices.py python/forebay/THIRD-PARTY-NOTICES.txt
 	PATH="$(CURDIR)/$(BIN):$$PATH" CFLAGS="-Wno-error=implicit-function-declaration" \
 	    $(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
 

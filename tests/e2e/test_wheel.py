@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def wheel() -> Path:
     if not list((CHECKOUT / "dist").glob(pattern)):
         subprocess.run(["make", "wheel"], cwd=CHECKOUT, check=True)
     return max((CHECKOUT / "dist").glob(pattern), key=lambda path: path.stat().st_mtime)
+
+
+def test_a_wheel_says_whose_code_it_holds(wheel: Path) -> None:
+    """Most licences ask for that; the grammar's stand inside the crate that binds it."""
+    with zipfile.ZipFile(wheel) as archive:
+        notices = archive.read("forebay/THIRD-PARTY-NOTICES.txt").decode()
+    for part in ("--- libpg_query/LICENSE", "PostgreSQL Global Development Group", "\nrustls ", "\naws-lc-sys "):
+        assert part in notices, part
 
 
 def test_an_installed_wheel_needs_no_rust_and_no_checkout(wheel: Path, tmp_path: Path) -> None:
