@@ -151,6 +151,12 @@ impl<I: Io> Worker<I> {
             server.enter(ServerState::Leased, now);
             return;
         }
+        if !server.left.fresh.is_none() {
+            // Its client left before it could be asked what that is.
+            server.left.give_up();
+            self.note_level(key);
+        }
+        let server = &mut self.servers[key];
         let id = server.pool;
         if server.is_paused {
             server.is_paused = false;

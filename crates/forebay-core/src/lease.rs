@@ -170,6 +170,7 @@ impl<I: Io> Worker<I> {
                 } else {
                     // A client that left meanwhile leaves values that nobody keeps count of.
                     server.left.dirt |= Traces::ANY_SETTING;
+                    self.note_level(key);
                 }
             }
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),

@@ -131,7 +131,6 @@ impl<I: Io> Worker<I> {
         if server.left.dirt.has(Traces::OPAQUE) {
             server.left.dirt = server.left.dirt.without(Traces::OPAQUE) | EVERYTHING;
         }
-        server.is_close_needed |= server.left.dirt.has(Traces::LIBRARY);
         if server.state == ServerState::Busy {
             // What it is busy with is answered first; nobody will hear of it.
             server.left.by = 0;
@@ -144,9 +143,14 @@ impl<I: Io> Worker<I> {
         if planted(Bug::ResetSkippedInTransaction) && server.status != IDLE {
             server.left = crate::tracking::Left::default();
         }
+        if planted(Bug::LeftUnnoted) {
+            server.left.fresh = Traces::NONE;
+        }
         server.left.give_up();
         server.left.by = 0;
         server.restoring.clear();
+        self.note_level(key);
+        let server = &mut self.servers[key];
         server.enter(ServerState::Cleaning, self.now);
         if server.is_paused {
             server.is_paused = false;

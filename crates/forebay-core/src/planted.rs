@@ -48,11 +48,31 @@ pub enum Bug {
     ProbeOfAnother,
     /// A PREPARE that failed gives its statement the name all the same.
     NameOfFailedPrepare,
+    /// A reset leaves session advisory locks.
+    ResetForgetsLocks,
+    /// A reset leaves temporary objects.
+    ResetForgetsTemp,
+    /// A reset leaves what was drawn from sequences.
+    ResetForgetsSequences,
+    /// A reset leaves cursors that outlive their transactions.
+    ResetForgetsCursors,
+    /// Only what the text of a statement says is noted, and nothing of what functions and triggers do.
+    FunctionsUnseen,
+    /// ROLLBACK TO is taken to undo all that the transaction has set.
+    RollbackToUndoesAll,
+    /// ROLLBACK is taken to undo all that the transaction has left.
+    RollbackUndoesAll,
+    /// A Sync that the server ignores, in the middle of a copy, is taken to be answered.
+    SyncInCopyCounted,
+    /// A client that resets what it asked for at its start gets the server's own value.
+    StartNotRestored,
+    /// What a client that left has done last is not noted.
+    LeftUnnoted,
 }
 
 impl Bug {
     /// All of them, by name.
-    pub const ALL: [(&str, Bug); 21] = [
+    pub const ALL: [(&str, Bug); 31] = [
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),
@@ -74,6 +94,16 @@ impl Bug {
         ("reset-skipped-in-transaction", Bug::ResetSkippedInTransaction),
         ("probe-of-another", Bug::ProbeOfAnother),
         ("name-of-failed-prepare", Bug::NameOfFailedPrepare),
+        ("reset-forgets-locks", Bug::ResetForgetsLocks),
+        ("reset-forgets-temp", Bug::ResetForgetsTemp),
+        ("reset-forgets-sequences", Bug::ResetForgetsSequences),
+        ("reset-forgets-cursors", Bug::ResetForgetsCursors),
+        ("functions-unseen", Bug::FunctionsUnseen),
+        ("rollback-to-undoes-all", Bug::RollbackToUndoesAll),
+        ("rollback-undoes-all", Bug::RollbackUndoesAll),
+        ("sync-in-copy-counted", Bug::SyncInCopyCounted),
+        ("start-not-restored", Bug::StartNotRestored),
+        ("left-unnoted", Bug::LeftUnnoted),
     ];
 
     /// The bug of that name.

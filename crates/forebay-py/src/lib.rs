@@ -8,6 +8,8 @@ mod catalogue;
 mod classify;
 mod counters;
 mod engine;
+#[cfg(feature = "planted-bugs")]
+mod planting;
 mod text;
 
 use pyo3::prelude::*;
@@ -20,6 +22,11 @@ fn version() -> &'static str {
 
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    #[cfg(feature = "planted-bugs")]
+    {
+        planting::plant_from_environment()?;
+        module.add_function(wrap_pyfunction!(planting::planted_bugs, module)?)?;
+    }
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<batch::PyBatch>()?;
     module.add_class::<catalogue::PyCatalogue>()?;

@@ -10,6 +10,7 @@ use forebay_sql::traces::Traces;
 
 use super::knowledge::Knowledge;
 use crate::config::{Level, OnPin};
+use crate::planted::{Bug, planted};
 use crate::request::Forwarding;
 
 /// What is worth a note.
@@ -60,6 +61,7 @@ impl Judging<'_> {
         match self.level {
             // What functions do unseen is not looked for.
             Level::Fast => shape.traces,
+            Level::Safe | Level::Strict if planted(Bug::FunctionsUnseen) => shape.traces,
             Level::Safe | Level::Strict => self.catalogue.judge(shape),
         }
     }
@@ -71,6 +73,12 @@ impl Forwarding<'_> {
     pub(crate) fn mark(&mut self, shape: &Shape, text: &[u8]) -> Result<(), Box<Report>> {
         if !self.server.left.is_on {
             return Ok(());
+        }
+        if planted(Bug::RollbackToUndoesAll) && shape.statements.iter().any(|s| s.verb == Verb::RollbackTo) {
+            self.server.left.fresh = Traces::NONE;
+        }
+        if planted(Bug::RollbackUndoesAll) && shape.statements.iter().any(|s| s.verb == Verb::Rollback) {
+            self.server.left.fresh = Traces::NONE;
         }
         let traces = self.judging.traces(shape);
         if traces.has_any(NOTED) { self.mark_traces(shape, text, traces) } else { Ok(()) }

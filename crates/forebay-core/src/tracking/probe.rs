@@ -56,8 +56,8 @@ const QUESTIONS: [(Traces, &str); 6] = [
     (Traces::CURSOR, "EXISTS(SELECT FROM pg_catalog.pg_cursors)"),
     (
         Traces::PREPARED,
-        "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql \
-         AND pg_catalog.left(name, 3) OPERATOR(pg_catalog.<>) 'fb_'::pg_catalog.text)",
+        "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements \
+         WHERE pg_catalog.left(name, 3) OPERATOR(pg_catalog.<>) 'fb_'::pg_catalog.text)",
     ),
     // Behind it goes the name of the user that the server is logged in as.
     (Traces::AUTHORIZATION, "session_user::pg_catalog.text OPERATOR(pg_catalog.<>) "),
@@ -206,13 +206,13 @@ impl<I: Io> Worker<I> {
     /// It is known whether a sequence was advanced unseen: an error says that none was.
     pub(crate) fn sequence_known(&mut self, key: ServerKey, error: Option<(String, String)>) {
         let server = &mut self.servers[key];
-        if error.is_some() {
-            server.left.has_no_sequences = true;
-            return;
+        let is_advanced = error.is_none();
+        server.left.has_no_sequences = !is_advanced;
+        if is_advanced {
+            server.left.fresh |= Traces::SEQUENCE;
         }
-        server.left.fresh |= Traces::SEQUENCE;
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
-            client.sequences_on = Some(server.id);
+            client.sequences_on = is_advanced.then_some(server.id);
         }
     }
 
@@ -222,7 +222,6 @@ impl<I: Io> Worker<I> {
         server.enter(crate::session::server::ServerState::Leased, self.now);
         let Some(probe) = server.probe.take() else { return };
         if server.client.is_none() {
-            server.left.give_up();
             return;
         }
         // Values in another encoding than ours can't be told again.

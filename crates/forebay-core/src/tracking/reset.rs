@@ -13,6 +13,15 @@ use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::worker::Worker;
 
+/// What planted bugs leave out of a reset.
+const GAPS: [(Bug, &str); 5] = [
+    (Bug::ResetForgetsRole, "RESET ROLE;"),
+    (Bug::ResetForgetsLocks, "SELECT pg_catalog.pg_advisory_unlock_all();"),
+    (Bug::ResetForgetsTemp, "DISCARD TEMP;"),
+    (Bug::ResetForgetsSequences, "DISCARD SEQUENCES;"),
+    (Bug::ResetForgetsCursors, "CLOSE ALL;"),
+];
+
 /// The statements that undo `dirt`, in one transaction; `seed` is a number in [-1, 1].
 fn reset_sql(dirt: Traces, seed: f64) -> String {
     let mut sql = String::new();
@@ -44,7 +53,7 @@ impl<I: Io> Worker<I> {
         server.left.give_up();
         server.is_being_reset = true;
         let sql = reset_sql(server.left.dirt, seed);
-        let sql = if planted(Bug::ResetForgetsRole) { sql.replace("RESET ROLE;", "") } else { sql };
+        let sql = GAPS.iter().filter(|(bug, _)| planted(*bug)).fold(sql, |sql, (_, part)| sql.replace(part, ""));
         let pool = self.pool(id);
         pool.stats.stats.resets.add(1);
         pool.resetting += 1;
@@ -122,15 +131,19 @@ impl<I: Io> Worker<I> {
     pub(crate) fn note_parting(&mut self, key: ServerKey, client_key: ClientKey) {
         let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
         (server.left.by, server.left.by_pid) = (client.id, client.virtual_pid);
+        self.note_level(key);
+    }
+
+    /// What the pool's level, and what can't be undone, ask of a server before it serves others.
+    pub(crate) fn note_level(&mut self, key: ServerKey) {
+        let server = &mut self.servers[key];
         let pool = &self.pools[server.pool.0 as usize];
         if pool.is_tracking() && pool.settings.level == Level::Strict {
             // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
             server.is_close_needed |= server.left.saw_custom || server.set.iter().any(|(name, _)| name.contains('.'));
             server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
         }
-        if server.left.dirt.has(Traces::LIBRARY) {
-            server.is_close_needed = true;
-        }
+        server.is_close_needed |= server.left.dirt.has(Traces::LIBRARY);
     }
 }
 

@@ -50,7 +50,7 @@ impl Session {
         }
         self.start_implicit();
         let frozen = self.frozen();
-        let prepared = Prepared { text: text.to_owned(), statement, oids: oids.to_vec(), frozen, is_from_sql: false };
+        let prepared = Prepared { text: text.to_owned(), statement, oids: oids.to_vec(), frozen };
         self.prepared.insert(name.to_owned(), prepared);
         self.out.push(Frame::new(b'1', vec![]));
         Ok(())

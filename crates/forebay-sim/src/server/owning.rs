@@ -133,7 +133,7 @@ impl Session {
             return absent("42P01", "relation", table);
         }
         let (statement, frozen) = (statement.clone(), self.frozen());
-        let prepared = Prepared { text: String::new(), statement, oids: vec![], frozen, is_from_sql: true };
+        let prepared = Prepared { text: String::new(), statement, oids: vec![], frozen };
         self.prepared.insert(name.to_owned(), prepared);
         Ok(())
     }

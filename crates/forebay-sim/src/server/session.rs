@@ -30,8 +30,6 @@ pub(super) struct Prepared {
     pub(super) statement: Statement,
     pub(super) oids: Vec<i32>,
     pub(super) frozen: String,
-    /// Made by PREPARE.
-    pub(super) is_from_sql: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -223,7 +221,7 @@ impl Session {
 
     /// What must not reach another client, in words; settings may be the other's own.
     pub(crate) fn held(&self) -> Option<String> {
-        let prepared = self.prepared.iter().find(|(name, p)| p.is_from_sql && !name.starts_with("fb_"));
+        let prepared = self.prepared.iter().find(|(name, _)| !name.is_empty() && !name.starts_with("fb_"));
         let other = (!self.settings.is_self()).then(|| "session authorization".to_owned());
         self.own.held().or(other).or_else(|| prepared.map(|(name, _)| format!("prepared statement {name}")))
     }
@@ -236,7 +234,7 @@ impl Session {
     /// Whether something is there that keeps a server with its client.
     pub(crate) fn has(&self, question: Question) -> bool {
         match question {
-            Question::Prepared => self.prepared.iter().any(|(name, p)| p.is_from_sql && !name.starts_with("fb_")),
+            Question::Prepared => self.prepared.keys().any(|name| !name.is_empty() && !name.starts_with("fb_")),
             _ => self.own.has(question),
         }
     }
