@@ -32,6 +32,13 @@ POOLS = (1, 2, 6)
 # Of one lane: clients on the direct side, every pool's servers, administrators, and some that are on their way out.
 CONNECTIONS_MAX = 600
 
+# Of PostgreSQL: room for all connections, and nothing that is of use to no program.
+QUICK = {
+    "max_connections": str(CONNECTIONS_MAX), "log_min_messages": "fatal", "log_min_error_statement": "panic",
+    "wal_level": "minimal", "max_wal_senders": "0", "track_counts": "off", "update_process_title": "off",
+    "track_activity_query_size": "100",
+}  # fmt: skip
+
 # What a statement waits for a server before it is refused; programs are made so that none has to wait.
 QUERY_WAIT = "1s"
 
@@ -49,7 +56,7 @@ COMMAND = (sys.executable, "-m", "forebay")
 class Setup:
     """lanes: programs at a time. levels: of forebay's pools; none: what is the default. command: starts forebay.
 
-    settings: of every pool, beside those that it needs.
+    settings: of every pool, beside those that it needs. environment: of forebay, beside what it needs.
     """
 
     lanes: int = 4
@@ -57,6 +64,7 @@ class Setup:
     variant: Variant = VARIANT
     command: tuple[str, ...] = COMMAND
     settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Started(Forebay):
@@ -92,12 +100,11 @@ def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, For
     """PostgreSQL, and forebay before it, for as long as the block lasts."""
     folder.mkdir(exist_ok=True)
     authority = Authority(folder)
-    quiet = {"max_connections": str(CONNECTIONS_MAX), "log_min_messages": "fatal", "log_min_error_statement": "panic"}
-    with postgres.running(major, authority, **quiet) as server:
+    with postgres.running(major, authority, **QUICK) as server:
         sections = configuration(
             server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT}
         )
-        forebay = Started(folder, sections, setup.variant)
+        forebay = Started(folder, sections, setup.variant, setup.environment)
         forebay.command = setup.command
         try:
             forebay.start()

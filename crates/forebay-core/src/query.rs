@@ -7,10 +7,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::frontend::tag;
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
+use forebay_sql::traces::Traces;
 
 use crate::request::{At, Forwarding, Stop, Taken, backslash};
 use crate::session::IDLE;
@@ -171,6 +173,21 @@ impl Forwarding<'_> {
         self.server.segment = self.server.segment.wrapping_add(1);
         self.unnamed_ends();
         self.drop_frame(at)
+    }
+
+    /// Whether the client has prepared a statement of this name in a text of which nobody keeps account.
+    pub(crate) fn is_raw(&self, name: &[u8]) -> bool {
+        self.client.raw_names.iter().any(|raw| raw.as_bytes() == name)
+    }
+
+    /// Passes on a Parse or Close of such a name: the server knows whether it has the statement.
+    pub(crate) fn pass_raw(&mut self, at: At<'_>) -> Taken {
+        self.server.left.fresh |= Traces::PREPARED;
+        self.server.expect.push_back(match at.head.tag {
+            tag::PARSE => Expect::Parse { statement: None, relay: true, change: None },
+            _ => Expect::Close { evicted: None, relay: true },
+        });
+        self.forward(at, 0)
     }
 
     /// Notes what an execution of `statement` may leave behind.

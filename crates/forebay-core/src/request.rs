@@ -12,7 +12,6 @@ use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 use forebay_sql::lexer::Backslash;
-use forebay_sql::traces::Traces;
 
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
@@ -223,11 +222,6 @@ impl Forwarding<'_> {
         self.server_statements_max > 0
     }
 
-    /// Whether the client has prepared a statement of this name in a text of which nobody keeps account.
-    fn is_raw(&self, name: &[u8]) -> bool {
-        self.client.raw_names.iter().any(|raw| raw.as_bytes() == name)
-    }
-
     pub(crate) fn names(&mut self) -> &mut ClientStatements {
         self.client.statements.get_or_insert_with(Box::default)
     }
@@ -269,12 +263,7 @@ impl Forwarding<'_> {
             Lookup::Known(existing) if !parse.name.is_empty() => {
                 return self.parse_duplicate(at, parse.name, &existing);
             }
-            Lookup::Unknown if self.is_raw(parse.name) => {
-                // The server has a statement of that name, or has not: it says which.
-                self.server.left.fresh |= Traces::PREPARED;
-                self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
-                return self.forward(at, 0);
-            }
+            Lookup::Unknown if self.is_raw(parse.name) => return self.pass_raw(at),
             _ => {}
         }
         if !parse.name.is_empty() && self.names().len() >= self.client_statements_max as usize {
@@ -471,11 +460,7 @@ impl Forwarding<'_> {
         let segment = self.server.segment;
         match self.names().find(target.name, segment) {
             Lookup::Unconfirmed => return Err(Stop::Hold),
-            Lookup::Unknown if self.is_raw(target.name) => {
-                self.server.left.fresh |= Traces::PREPARED;
-                self.server.expect.push_back(Expect::Close { evicted: None, relay: true });
-                return self.forward(at, 0);
-            }
+            Lookup::Unknown if self.is_raw(target.name) => return self.pass_raw(at),
             _ => {}
         }
         // The server keeps the statement for others.

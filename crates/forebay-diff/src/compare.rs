@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Report};
 use crate::feature::Feature;
-use crate::program::Program;
+use crate::program::{Action, Message, Program};
 use crate::run::Run;
 
 /// A difference that a pool can't avoid, or that means nothing.
@@ -30,11 +30,15 @@ pub(crate) enum Allowance {
     /// What is not found in the schema pg_temp: a server that has once had a temporary object keeps that schema, empty, and
     /// says that the object is missing; another says that the schema is.
     TemporarySchema,
+    /// The order in which one statement's changes of settings are told: it is that of a list in the server's memory.
+    SettingOrder,
+    /// Statements behind a RESET in the same text see the server's own value, not the one of the client's start.
+    ResetOfStart,
 }
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 8] = [
+    pub(crate) const ALL: [Allowance; 10] = [
         Allowance::UnsetCustom,
         Allowance::Position,
         Allowance::PinnedWait,
@@ -43,6 +47,8 @@ impl Allowance {
         Allowance::CancelledInQueue,
         Allowance::ReplannedStatement,
         Allowance::TemporarySchema,
+        Allowance::SettingOrder,
+        Allowance::ResetOfStart,
     ];
 }
 
@@ -106,6 +112,10 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
                 uses.note(Allowance::ReplannedStatement);
                 return None;
             }
+            if is_reset_of_start(program, at) {
+                uses.note(Allowance::ResetOfStart);
+                return None;
+            }
             return Some(difference(Place::Step(at), step.feature.name(), left, right));
         }
     }
@@ -130,6 +140,31 @@ fn difference(place: Place, subject: &str, direct: Option<&Event>, pooled: Optio
     Difference { place, signature: format!("{subject}: {kind}"), direct: text(direct), pooled: text(pooled) }
 }
 
+/// Whether a step resets, in a text of several statements, what its client has asked for in its startup message.
+fn is_reset_of_start(program: &Program, at: usize) -> bool {
+    let step = &program.steps[at];
+    let connected = program.steps[..at].iter().rev().find_map(|earlier| match &earlier.action {
+        Action::Connect(startup) if earlier.client == step.client => Some(startup),
+        _ => None,
+    });
+    let Some(startup) = connected.or_else(|| program.clients.get(step.client)) else { return false };
+    let resets = |sql: &str, name: &str| {
+        let (sql, name) = (sql.to_ascii_lowercase(), name.to_ascii_lowercase());
+        let ways = [format!("reset {name};"), format!("{name} to default;"), "reset all;".to_owned()];
+        ways.iter().any(|way| sql.contains(way))
+    };
+    let texts = || step.messages().iter().filter_map(Message::sql);
+    startup.iter().flat_map(names_of).any(|name| texts().any(|sql| resets(sql, name)))
+}
+
+/// Names of the settings that a startup parameter gives values.
+fn names_of((name, value): &(String, String)) -> Vec<&str> {
+    if name != "options" {
+        return vec![name];
+    }
+    value.split("-c ").filter_map(|option| option.trim().split_once('=')).map(|(name, _)| name).collect()
+}
+
 /// An error by which forebay says that no server became free.
 fn is_pool_wait(event: &Event) -> bool {
     matches!(event, Event::Report(report) if report.hint.ends_with("(FB201)") || report.hint.ends_with("(FB202)"))
@@ -148,12 +183,18 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// Index of the first event that differs.
     fn differs(&self, direct: &[Event], pooled: &[Event], step: Option<usize>) -> Option<usize> {
-        for (at, (left, right)) in direct.iter().zip(pooled).enumerate() {
-            if !self.is_same(left, right, step) {
-                return Some(at);
+        let (shorter, mut at) = (direct.len().min(pooled.len()), 0);
+        while at < shorter {
+            if self.is_same(&direct[at], &pooled[at], step) {
+                at += 1;
+                continue;
+            }
+            match self.in_other_order(&direct[at..], &pooled[at..]) {
+                0 => return Some(at),
+                count => at += count,
             }
         }
-        (direct.len() != pooled.len()).then_some(direct.len().min(pooled.len()))
+        (direct.len() != pooled.len()).then_some(shorter)
     }
 
     fn is_same(&self, direct: &Event, pooled: &Event, step: Option<usize>) -> bool {
@@ -174,6 +215,24 @@ impl Judge<'_> {
             }
             _ => false,
         }
+    }
+
+    /// How many settings both sides tell next, if they are the same but for their order; else 0.
+    fn in_other_order(&self, direct: &[Event], pooled: &[Event]) -> usize {
+        let told = |events: &[Event]| {
+            let mut told: Vec<_> =
+                events.iter().take_while(|event| matches!(event, Event::Setting { .. })).cloned().collect();
+            told.sort();
+            told
+        };
+        let (left, right) = (told(direct), told(pooled));
+        if left != right {
+            return 0;
+        }
+        if !left.is_empty() {
+            self.uses.note(Allowance::SettingOrder);
+        }
+        left.len()
     }
 
     fn is_unset_custom(&self, direct: &[Option<String>], pooled: &[Option<String>]) -> bool {
@@ -347,6 +406,41 @@ mod tests {
         assert_eq!(judge(function, schema), (None, 1));
         assert_eq!(judge(schema, ("42P01", "relation \"f\" does not exist")).1, 0);
         assert!(judge(("3F000", "schema \"s\" does not exist"), function).0.is_some());
+    }
+
+    #[test]
+    fn settings_may_be_told_in_another_order_but_no_others() {
+        let told = |names: &[&str]| {
+            run(names.iter().map(|name| Event::Setting { name: (*name).to_owned(), value: "on".to_owned() }).collect())
+        };
+        let judge = |direct, pooled| {
+            let uses = Uses::default();
+            let found = first_difference(&program("", "RESET ALL"), &told(direct), &told(pooled), &uses);
+            (found.map(|difference| difference.signature), uses.count(Allowance::SettingOrder))
+        };
+        assert_eq!(judge(&["a", "b", "c"], &["a", "c", "b"]), (None, 1));
+        assert_eq!(judge(&["a", "b"], &["a", "b"]), (None, 0));
+        assert_eq!(judge(&["a", "b"], &["b", "c"]), (Some("dml: S b for S a".to_owned()), 0));
+        assert_eq!(judge(&["a", "b"], &["b"]), (Some("dml: S b for S a".to_owned()), 0));
+    }
+
+    #[test]
+    fn what_stands_behind_a_reset_may_differ_only_for_what_was_asked_for_at_the_start() {
+        let judge = |startup: &[(&str, &str)], sql: &str| {
+            let mut program = program("", sql);
+            program.clients[0] =
+                startup.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let uses = Uses::default();
+            let found = first_difference(&program, &run(vec![row(Some("1"))]), &run(vec![row(None)]), &uses);
+            (found.is_none(), uses.count(Allowance::ResetOfStart))
+        };
+        let (path, options) = (("search_path", "north"), ("options", "-c work_mem=3MB -c app.a=x"));
+        assert_eq!(judge(&[path], "SET search_path TO DEFAULT; SELECT * FROM place"), (true, 1));
+        assert_eq!(judge(&[options], "RESET app.a; SHOW app.a"), (true, 1));
+        assert_eq!(judge(&[path], "RESET ALL; SHOW search_path"), (true, 1));
+        assert_eq!(judge(&[path], "RESET work_mem; SHOW search_path"), (false, 0));
+        assert_eq!(judge(&[path], "RESET search_path"), (false, 0));
+        assert_eq!(judge(&[], "RESET ALL; SHOW search_path"), (false, 0));
     }
 
     #[test]

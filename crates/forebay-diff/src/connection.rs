@@ -33,6 +33,16 @@ enum Owed {
     Close,
 }
 
+/// Words of texts that may set a setting with a dot.
+const CUSTOM: &[&str] = &["app.", "put_by_set", "put_and_commit"];
+
+/// Whether a text may set a setting with a dot, which is '' from then on and not NULL: no DISCARD undoes that. Who only
+/// asks for its value makes none.
+fn sets_custom(sql: &str) -> bool {
+    let text = sql.to_ascii_lowercase().replace("current_setting('app.", "");
+    CUSTOM.iter().any(|word| text.contains(word))
+}
+
 /// A session as its client sees it.
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -51,6 +61,10 @@ pub(crate) struct Connection {
     pid: u32,
     key: Vec<u8>,
     heard: Vec<Heard>,
+    /// The answer to the login of a session that is used again.
+    greeting: Option<Vec<Event>>,
+    /// Whether a setting with a dot may have been set in it.
+    has_custom: bool,
 }
 
 impl Connection {
@@ -84,17 +98,38 @@ impl Connection {
             pid: 0,
             key: Vec::new(),
             heard: Vec::new(),
+            greeting: None,
+            has_custom: false,
         })
     }
 
     /// Reads what the startup packet is answered: settings in order of their names, or the refusal.
     pub(crate) fn log_in(&mut self) -> Vec<Event> {
+        if let Some(greeting) = &self.greeting {
+            return greeting.clone();
+        }
         let mut events = self.read_answer();
         events.retain(|event| !matches!(event, Event::Other(text) if text == "R" || text == "K"));
         events.sort_by_key(|event| !matches!(event, Event::Setting { .. }));
         let settings = events.iter().take_while(|event| matches!(event, Event::Setting { .. })).count();
         events[..settings].sort();
+        self.greeting = Some(events.clone());
         events
+    }
+
+    /// Ends its transaction and brings the session back to its start. False: it must not be used again.
+    pub(crate) fn renew(&mut self) -> bool {
+        let is_answered = self.is_open && self.owed.is_empty() && !(self.is_copying || self.is_in_batch);
+        if !is_answered || self.is_skipping || self.greeting.is_none() {
+            return false;
+        }
+        let all = ["ROLLBACK", "RESET ROLE", "DISCARD ALL"];
+        let words = if self.status == b'I' { &all[1..] } else { &all[..] };
+        let messages: Vec<_> = words.iter().map(|sql| Message::Query((*sql).to_owned())).collect();
+        let events = self.send(&messages, "");
+        self.heard.clear();
+        let done = events.iter().filter(|event| matches!(event, Event::Done(_))).count();
+        self.is_open && done == words.len() && self.status == b'I'
     }
 
     /// Sends messages in one write and reads to the end of what they are answered.
@@ -120,6 +155,7 @@ impl Connection {
     }
 
     fn encode(&mut self, out: &mut Vec<u8>, message: &Message, unique: &str) {
+        self.has_custom |= message.sql().is_some_and(sets_custom);
         let named = |text: &str| text.replace(UNIQUE, unique);
         let owed = match message {
             Message::Query(sql) => {
@@ -253,6 +289,10 @@ impl Connection {
             tag::COPY_IN_RESPONSE => {
                 self.is_copying = self.copy_ends == 0;
                 self.copy_ends = self.copy_ends.saturating_sub(1);
+                if self.is_copying {
+                    // Every Sync that was sent stands before the end of the data, where the server ignores it.
+                    self.owed.retain(|owed| *owed != Owed::Sync);
+                }
                 false
             }
             tag::ERROR_RESPONSE => {
@@ -317,15 +357,39 @@ impl Connection {
         events
     }
 
+    /// Starts a short statement and asks for it to be cancelled about when it ends: it may be, or not. Only whether a
+    /// transaction is open then is told.
+    pub(crate) fn cancel_racing(&mut self) -> Vec<Event> {
+        let mut out = Vec::new();
+        write::query(&mut out, "SELECT pg_sleep(0.0004)");
+        if !self.is_open || self.stream.write_all(&out).is_err() {
+            return vec![Event::Other("not connected".to_owned())];
+        }
+        self.owed.push_back(Owed::Query);
+        let asked = self.ask_for_cancel();
+        let mut events = self.read_answer();
+        events.retain(|event| matches!(event, Event::Ready(_) | Event::Closed));
+        if let Some(asked) = asked {
+            wait_for_end(asked);
+        }
+        events
+    }
+
     /// Sends a cancel request and waits until its connection is closed.
     pub(crate) fn request_cancel(&self) {
+        if let Some(asked) = self.ask_for_cancel() {
+            wait_for_end(asked);
+        }
+    }
+
+    /// Sends a cancel request.
+    fn ask_for_cancel(&self) -> Option<TcpStream> {
         let mut out = Vec::new();
         write::cancel_request(&mut out, self.pid, &self.key);
-        if let Ok(mut stream) = TcpStream::connect_timeout(&self.address, ANSWER_MAX) {
-            let _ = stream.set_read_timeout(Some(ANSWER_MAX));
-            let _ = stream.write_all(&out);
-            let _ = stream.read(&mut [0; 16]);
-        }
+        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_MAX).ok()?;
+        stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
+        stream.write_all(&out).ok()?;
+        Some(stream)
     }
 
     /// Ends the connection and does not wait.
@@ -375,6 +439,11 @@ impl Connection {
         let _ = self.stream.set_read_timeout(Some(ANSWER_MAX));
     }
 
+    /// Whether a setting with a dot may have been set in it.
+    pub(crate) fn has_custom(&self) -> bool {
+        self.has_custom
+    }
+
     /// What a ReadyForQuery said last.
     pub(crate) fn status(&self) -> u8 {
         self.status
@@ -393,5 +462,26 @@ impl Connection {
     /// The process that its login named.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+}
+
+/// Waits until the other side has closed a connection.
+fn wait_for_end(mut stream: TcpStream) {
+    let _ = stream.read(&mut [0; 16]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At `strict` a session that is used again must be one in which nobody has ever set such a thing.
+    #[test]
+    fn what_may_set_a_custom_setting_is_known_by_its_text() {
+        for sql in ["SET app.a = 'x'", "SELECT put('app.a', '')", "CALL put_and_commit('work_mem', '1MB')"] {
+            assert!(sets_custom(sql), "{sql}");
+        }
+        for sql in ["SET TimeZone = 'UTC'", "SELECT current_setting('app.a', true)", "SELECT put('work_mem', '1MB')"] {
+            assert!(!sets_custom(sql), "{sql}");
+        }
     }
 }

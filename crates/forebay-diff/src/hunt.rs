@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::program::{POOLS, Program};
 use crate::report::{Seed, transcript};
 use crate::shrink::{REPEATS, Shrinker, repeats};
-use crate::trial::{Servers, Trial, attempt};
+use crate::trial::{Servers, Trial, attempt, is_steady};
 
 /// What all lanes share.
 struct Hunt<'a> {
@@ -68,6 +68,9 @@ pub(crate) fn hunt(options: &Options) -> io::Result<bool> {
     };
     let lanes =
         (0..options.lanes).map(|number| Lane::create(&options.sides, number)).collect::<io::Result<Vec<_>>>()?;
+    for lane in &lanes {
+        lane.ask_for_sequences(&options.levels[0])?;
+    }
     let failures: Vec<io::Error> = std::thread::scope(|scope| {
         let threads: Vec<_> = lanes.into_iter().map(|lane| scope.spawn(|| hunt.work(lane))).collect();
         threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())).err()).collect()
@@ -183,35 +186,52 @@ impl Hunt<'_> {
     ) -> io::Result<()> {
         let Some(first) = trial.difference.clone() else { return Ok(()) };
         let signature = first.signature;
+        if !self.options.is_shrinking {
+            return self.write_down(number, program, &trial, "not run again", Vec::new());
+        }
+        let is_steady = is_steady(lane, program, &trial.direct)?;
         let (count, again) = repeats(lane, program, &signature)?;
         let (program, trial) = match again {
             Some(again) if count == REPEATS => Shrinker::new(lane, program.clone(), again, &signature).shrink()?,
             _ => (program.clone(), trial),
         };
         let before = if count == 0 { needed(lane, history, &program, &signature)? } else { Vec::new() };
-        let difference = trial.difference.clone();
+        let mut repeats = format!("{count} of {REPEATS} on fresh servers");
+        if !is_steady {
+            repeats.push_str(", PostgreSQL differs with itself");
+        }
+        self.write_down(number, &program, &trial, &repeats, before)
+    }
+
+    fn write_down(
+        &self,
+        number: u64,
+        program: &Program,
+        trial: &Trial,
+        repeats: &str,
+        before: Vec<Program>,
+    ) -> io::Result<()> {
+        let Some(difference) = trial.difference.clone() else { return Ok(()) };
         let seed = Seed {
-            signature: signature.clone(),
+            signature: difference.signature.clone(),
             origin: format!("seed {}, program {number}", self.options.seed),
-            repeats: format!("{count} of {REPEATS}"),
-            direct: difference.as_ref().map(|found| found.direct.clone()).unwrap_or_default(),
-            pooled: difference.map(|found| found.pooled).unwrap_or_default(),
+            repeats: repeats.to_owned(),
+            direct: difference.direct,
+            pooled: difference.pooled,
             before,
             program: program.clone(),
         };
-        let path = seed.write(&self.options.out, &transcript(&program, &trial))?;
+        let path = seed.write(&self.options.out, &transcript(program, trial))?;
         let words = format!(
-            "program {number}, {} on fresh servers{}, {} steps\n    direct  {}\n    pooled  {}\n    {}",
-            seed.repeats,
-            if count == REPEATS { "" } else { " (nondeterministic, or left by an earlier program)" },
+            "program {number}, {repeats}, {} steps\n    direct  {}\n    pooled  {}\n    {}",
             program.steps.len(),
             seed.direct,
             seed.pooled,
             path.display()
         );
-        println!("new: {signature}: {words}");
+        println!("new: {}: {words}", seed.signature);
         let mut totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        totals.found.entry(signature).or_default().words = words;
+        totals.found.entry(difference.signature).or_default().words = words;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::connection::Connection;
 use crate::event::Event;
-use crate::program::{Message, Startup};
+use crate::program::{CLIENTS_MAX, Message, POOLS, Startup};
 
 /// Tables and functions of every database.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -38,10 +38,15 @@ pub(crate) struct Lane {
     pooled: Connection,
     initial: Vec<String>,
     restored: usize,
+    /// Sessions of the direct side that programs have left as they found them: opening one costs more than a program.
+    spare: Vec<Connection>,
 }
 
 /// How many programs may leave their rows behind.
 const RESTORES_PER_VACUUM: usize = 200;
+
+/// Sessions of the direct side that wait for the next program.
+const SPARE_MAX: usize = 2 * CLIENTS_MAX;
 
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +73,17 @@ impl Lane {
             command(session, "SET lock_timeout = '8s'")?;
         }
         let initial = contents_of(&mut direct)?;
-        Ok(Lane { sides: sides.clone(), number, direct, pooled, initial, restored: 1 })
+        Ok(Lane { sides: sides.clone(), number, direct, pooled, initial, restored: 1, spare: Vec::new() })
+    }
+
+    /// Has forebay learn that somebody asks for lastval here: of those who draw from a sequence before the first question
+    /// it may part one from its server.
+    pub(crate) fn ask_for_sequences(&self, level: &str) -> io::Result<()> {
+        let mut session = self.open_pooled(level, POOLS[0], &[])?;
+        refuse_errors(&session.log_in())?;
+        session.send(&[Message::Query("SELECT lastval()".to_owned())], "");
+        session.close(true);
+        Ok(())
     }
 
     /// Makes the roles of the cluster, once for all lanes.
@@ -80,11 +95,36 @@ impl Lane {
     }
 
     /// Opens a program's session; the answer to its login is not read yet.
-    pub(crate) fn open(&self, side: Side, level: &str, pool: usize, startup: &Startup) -> io::Result<Connection> {
+    pub(crate) fn open(&mut self, side: Side, level: &str, pool: usize, startup: &Startup) -> io::Result<Connection> {
         match side {
-            Side::Direct => Connection::open(self.sides.direct, USER, &format!("diff{}_direct", self.number), startup),
-            Side::Pooled => Connection::open(self.sides.pooled, USER, &self.pool_name(level, pool), startup),
+            Side::Direct => {
+                // At `safe` it does not matter whether an unset custom setting is NULL or '': Allowance::UnsetCustom.
+                let is_fit = |session: &Connection| level != "strict" || !session.has_custom();
+                let at = self.spare.iter().rposition(is_fit).filter(|_| startup.is_empty());
+                let spare = at.map(|at| self.spare.swap_remove(at));
+                let database = format!("diff{}_direct", self.number);
+                spare.map_or_else(|| Connection::open(self.sides.direct, USER, &database, startup), Ok)
+            }
+            Side::Pooled => self.open_pooled(level, pool, startup),
         }
+    }
+
+    fn open_pooled(&self, level: &str, pool: usize, startup: &[(String, String)]) -> io::Result<Connection> {
+        Connection::open(self.sides.pooled, USER, &self.pool_name(level, pool), startup)
+    }
+
+    /// Takes a session of the direct side that a program needs no more, and waits until it is renewed or gone.
+    pub(crate) fn take_back(&mut self, mut session: Connection, startup: &Startup) {
+        if startup.is_empty() && self.spare.len() < SPARE_MAX && session.renew() {
+            self.spare.push(session)
+        } else {
+            session.close(true)
+        }
+    }
+
+    /// From here on sessions of the direct side are opened anew.
+    pub(crate) fn forget_spare(&mut self) {
+        self.spare.drain(..).for_each(|mut session| session.close(true));
     }
 
     /// The name by which forebay knows a pool: `diff0_safe_1`; without a level `diff0_plain_1`.
@@ -131,9 +171,10 @@ impl Lane {
 
     /// Sessions of a side that are in a transaction, and advisory locks held by programs.
     pub(crate) fn held(&mut self, side: Side) -> io::Result<(usize, usize)> {
-        let sql = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' \
-                   AND pid <> pg_backend_pid()), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid < \
-                   900 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+        // The functions behind pg_stat_activity and pg_locks: the views cost several times as much.
+        let sql = "SELECT (SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE datid = d.oid AND state <> 'idle' AND pid \
+                   <> pg_backend_pid()), (SELECT count(*) FROM pg_lock_status() WHERE locktype = 'advisory' AND objid < \
+                   900 AND database = d.oid) FROM pg_database d WHERE datname = current_database()";
         let rows = rows(self.administrator(side), sql)?;
         let number = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(|text| text.parse().ok());
         Ok((number(0).unwrap_or(0), number(1).unwrap_or(0)))

@@ -20,6 +20,7 @@ usage: forebay-diff run --direct HOST:PORT --pooled HOST:PORT [options]
   --without A,B       draw from none of these
   --lanes N           programs at a time (4)
   --max-signatures N  stop after so many kinds of divergences (20)
+  --shrink yes|no     run a divergence again and make it small (yes)
   --out FOLDER        where divergences are written (target/diff)
   --superuser NAME    makes the databases (postgres)
   --operator NAME     gives orders to forebay's console (ops)";
@@ -58,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) lanes: usize,
     /// Stop after so many kinds of divergences.
     pub(crate) signatures_max: usize,
+    /// Whether a divergence is run again and made small.
+    pub(crate) is_shrinking: bool,
     /// Where divergences are written.
     pub(crate) out: PathBuf,
 }
@@ -80,6 +83,7 @@ impl Options {
             features: Feature::ALL.to_vec(),
             lanes: 4,
             signatures_max: 20,
+            is_shrinking: true,
             out: PathBuf::from("target/diff"),
         };
         while let Some(word) = words.next() {
@@ -121,6 +125,7 @@ impl Options {
             }
             "--lanes" => self.lanes = number(&value)?,
             "--max-signatures" => self.signatures_max = number(&value)?,
+            "--shrink" => self.is_shrinking = value == "yes",
             "--out" => self.out = PathBuf::from(value),
             _ => return Err(format!("{word} is not known")),
         }

@@ -84,6 +84,8 @@ pub(crate) enum Cancel {
     Now,
     /// After the statement ended.
     Late,
+    /// About when the statement ends.
+    Racing,
 }
 
 /// A message of a client.

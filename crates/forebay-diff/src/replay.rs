@@ -13,6 +13,7 @@ use crate::trial::{Servers, attempt};
 pub(crate) fn replay(options: &Options, files: &[PathBuf]) -> io::Result<bool> {
     Lane::create_roles(&options.sides)?;
     let mut lane = Lane::create(&options.sides, 0)?;
+    lane.ask_for_sequences(&options.levels[0])?;
     let mut failed = 0;
     for file in files {
         let seed = Seed::read(file)?;

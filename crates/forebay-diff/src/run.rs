@@ -7,13 +7,13 @@ use crate::connection::Connection;
 use crate::event::{Event, Heard};
 use crate::feature::Feature;
 use crate::lane::{Lane, Side};
-use crate::program::{Action, Cancel, Leave, Message, POOLS, Program, Step, UNIQUE};
+use crate::program::{Action, Cancel, Leave, Message, POOLS, Program, Startup, Step, UNIQUE};
 
 /// How long forebay may take to pass a notification on.
 const HEARING_MAX: Duration = Duration::from_millis(500);
 
 /// How long forebay may take to clean up behind a client that left.
-const CLEANING_MAX: Duration = Duration::from_millis(300);
+const CLEANING_MAX: Duration = Duration::from_secs(6);
 
 /// Texts that leave something behind which only one server has.
 const PINS: &[&str] = &[
@@ -81,6 +81,10 @@ struct Player<'a> {
     /// What the direct side was told, when this is the other one.
     direct: Option<&'a Run>,
     connections: Vec<Option<Connection>>,
+    /// What each client asked for in its startup message.
+    startups: Vec<Startup>,
+    /// Whose random numbers are known: setseed() has been run.
+    sown: Vec<bool>,
     pinned: Vec<bool>,
     /// Who called setseed(): no DISCARD undoes that.
     seeded: Vec<bool>,
@@ -122,6 +126,8 @@ fn play(
         unique,
         direct,
         connections: (0..clients).map(|_| None).collect(),
+        startups: vec![Startup::new(); clients],
+        sown: vec![false; clients],
         pinned: vec![false; clients],
         seeded: vec![false; clients],
         pids: Vec::new(),
@@ -140,6 +146,7 @@ impl Player<'_> {
     fn log_in(&mut self) -> io::Result<()> {
         for (client, startup) in self.program.clients.iter().enumerate() {
             self.connections[client] = Some(self.lane.open(self.side, &self.program.level, self.pool, startup)?);
+            self.startups[client].clone_from(startup);
         }
         for client in 0..self.program.clients.len() {
             let events = self.greet(client);
@@ -164,6 +171,8 @@ impl Player<'_> {
                 if self.connections[step.client].as_ref().is_none_or(|connection| !connection.is_open()) {
                     let opened = self.lane.open(self.side, &self.program.level, self.pool, startup)?;
                     self.connections[step.client] = Some(opened);
+                    self.startups[step.client].clone_from(startup);
+                    self.sown[step.client] = false;
                     outcome.events = self.greet(step.client);
                 }
             }
@@ -184,6 +193,7 @@ impl Player<'_> {
             }
         }
         self.note_pins(step);
+        self.hide_random(step, &mut outcome.events);
         let unique = self.unique;
         outcome.events = outcome.events.into_iter().map(|event| event.replaced(unique, UNIQUE)).collect();
         Ok(outcome)
@@ -214,7 +224,11 @@ impl Player<'_> {
 
     fn leave(&mut self, client: usize, how: Leave) {
         if let Some(mut connection) = self.connections[client].take() {
-            connection.close(how == Leave::Terminate);
+            if self.side == Side::Direct && how == Leave::Terminate && connection.status() == b'I' {
+                self.lane.take_back(connection, &self.startups[client]);
+            } else {
+                connection.close(how == Leave::Terminate);
+            }
         }
     }
 
@@ -226,15 +240,25 @@ impl Player<'_> {
             }
             return Ok(());
         };
-        let since = Instant::now();
-        while known.is_holding && since.elapsed() < CLEANING_MAX {
-            let (transactions, locks) = self.lane.held(Side::Pooled)?;
-            if transactions <= known.transactions && locks <= known.locks {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if known.is_holding && !self.is_cleaned(known.transactions, known.locks)? {
+            outcome.events.push(Event::Other("what a client held was not given back in time".to_owned()));
         }
         Ok(())
+    }
+
+    /// Waits until forebay's servers hold no more than that.
+    fn is_cleaned(&mut self, transactions_max: usize, locks_max: usize) -> io::Result<bool> {
+        let since = Instant::now();
+        loop {
+            let (transactions, locks) = self.lane.held(Side::Pooled)?;
+            if transactions <= transactions_max && locks <= locks_max {
+                return Ok(true);
+            }
+            if since.elapsed() > CLEANING_MAX {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
     }
 
     fn cancel(&mut self, client: usize, when: Cancel) -> Vec<Event> {
@@ -246,6 +270,9 @@ impl Player<'_> {
                 connection.request_cancel();
                 events
             }
+            // Within a transaction it would be a matter of time whether that fails.
+            Cancel::Racing if connection.status() == b'I' => connection.cancel_racing(),
+            Cancel::Racing => Vec::new(),
         }
     }
 
@@ -275,6 +302,19 @@ impl Player<'_> {
         Ok(events)
     }
 
+    /// Random numbers that no seed determines are no one's to compare.
+    fn hide_random(&mut self, step: &Step, events: &mut [Event]) {
+        let has_failed =
+            events.iter().any(|event| matches!(event, Event::Report(report) if report.severity == "ERROR"));
+        let is_sown = &mut self.sown[step.client];
+        *is_sown |= step.mentions("setseed(") && !has_failed;
+        if step.mentions("random()") && !*is_sown {
+            for event in events.iter_mut().filter(|event| matches!(event, Event::Row(_))) {
+                *event = Event::Row(vec![Some("any number".to_owned())]);
+            }
+        }
+    }
+
     fn note_pins(&mut self, step: &Step) {
         let is_open = self.connections[step.client].as_ref().is_some_and(Connection::is_open);
         let is_idle = self.connections[step.client].as_ref().is_some_and(|connection| connection.status() == b'I');
@@ -288,17 +328,27 @@ impl Player<'_> {
     }
 
     fn end(mut self) -> io::Result<Run> {
-        for (client, connection) in self.connections.iter_mut().enumerate() {
-            let is_pinned = self.pinned.get(client).is_some_and(|is_pinned| *is_pinned);
-            if let Some(connection) = connection {
+        // What a noisy session holds at its end is cleaned behind it as well.
+        let mut is_to_be_cleaned = self.program.steps.iter().any(Step::is_noise);
+        for client in 0..self.connections.len() {
+            let Some(mut connection) = self.connections[client].take() else { continue };
+            let is_holding = self.pinned[client] || connection.is_holding();
+            is_to_be_cleaned |= is_holding;
+            match self.side {
+                Side::Direct => self.lane.take_back(connection, &self.startups[client]),
                 // Only a session that holds something must be gone before the tables are put back.
-                if is_pinned || connection.is_holding() { connection.close(true) } else { connection.say_goodbye() }
+                Side::Pooled if is_holding => connection.close(true),
+                Side::Pooled => connection.say_goodbye(),
             }
         }
+        let is_cleaned = self.side == Side::Direct || !is_to_be_cleaned || self.is_cleaned(0, 0)?;
         let contents = self.lane.contents(self.side)?;
         let has_made = self.program.steps.iter().any(|s| matches!(s.feature, Feature::Ddl | Feature::Replan));
         self.lane.restore(self.side, &contents, has_made)?;
         self.run.contents = contents.into_iter().map(|line| line.replace(self.unique, UNIQUE)).collect();
+        if !is_cleaned {
+            self.run.contents.push("cleaning: what clients held was not given back in time".to_owned());
+        }
         Ok(self.run)
     }
 }

@@ -35,7 +35,10 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a program on both sides and compares.
 pub(crate) fn attempt(lane: &mut Lane, program: &Program, servers: Servers, uses: &Uses) -> io::Result<Trial> {
-    let unique = format!("{:06x}", RUNS.fetch_add(1, Ordering::Relaxed));
+    let unique = unique();
+    if servers == Servers::Fresh {
+        lane.forget_spare();
+    }
     let direct = run_direct(lane, program, &unique)?;
     let pool = direct.pool(program.pool);
     if servers == Servers::Fresh {
@@ -44,4 +47,15 @@ pub(crate) fn attempt(lane: &mut Lane, program: &Program, servers: Servers, uses
     let pooled = run_pooled(lane, program, pool, &unique, &direct)?;
     let difference = first_difference(program, &direct, &pooled, uses);
     Ok(Trial { direct, pooled, pool, difference })
+}
+
+/// Whether PostgreSQL itself tells the same when it is asked again.
+pub(crate) fn is_steady(lane: &mut Lane, program: &Program, direct: &Run) -> io::Result<bool> {
+    lane.forget_spare();
+    let again = run_direct(lane, program, &unique())?;
+    Ok(first_difference(program, direct, &again, &Uses::default()).is_none())
+}
+
+fn unique() -> String {
+    format!("{:06x}", RUNS.fetch_add(1, Ordering::Relaxed))
 }

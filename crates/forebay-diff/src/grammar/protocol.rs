@@ -285,9 +285,15 @@ pub(super) fn copy(rng: &mut Rng, session: &mut Session, feature: Feature) -> Do
         let whole = vec![start.clone(), line("first"), line("second"), Message::CopyDone];
         let mut batch = extended("", "COPY stream FROM STDIN", &[]);
         batch.splice(4..4, [line("extended"), Message::CopyDone]);
-        return match rng.usize(..5) {
+        return match rng.usize(..6) {
             0 => vec![(feature, Action::Send(whole))],
             1 => vec![(feature, Action::Send(batch))],
+            5 => {
+                // As libpq does it: the server ignores the first Sync, which it reads in the middle of the copy.
+                let start = extended("", "COPY stream FROM STDIN", &[]);
+                let rest = vec![line("behind a Sync"), Message::CopyDone, Message::Sync];
+                vec![(feature, Action::Send(start)), (feature, Action::Send(rest))]
+            }
             2 => vec![
                 (feature, Action::Send(vec![start, line("halves")])),
                 (feature, Action::Send(vec![line("other half"), Message::CopyDone])),
@@ -328,6 +334,9 @@ pub(super) fn connection(rng: &mut Rng, session: &mut Session, feature: Feature)
             let again = startup(rng);
             vec![(feature, Action::Leave(Leave::Terminate)), (feature, Action::Connect(again))]
         }
-        _ => vec![(feature, Action::Cancel(if one_in(rng, 3) { Cancel::Late } else { Cancel::Now }))],
+        _ => {
+            let when = [Cancel::Now, Cancel::Now, Cancel::Late, Cancel::Racing, Cancel::Racing];
+            vec![(feature, Action::Cancel(when[rng.usize(..when.len())]))]
+        }
     }
 }
