@@ -40,7 +40,7 @@ QUICK = {
 }  # fmt: skip
 
 # What a statement waits for a server before it is refused; programs are made so that none has to wait.
-QUERY_WAIT = "1s"
+QUERY_WAIT = "6s"
 
 # The I/O driver that this machine has, with two workers, so that servers are lent between them.
 VARIANT = Variant("auto", 2)

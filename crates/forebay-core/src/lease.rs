@@ -308,11 +308,18 @@ impl<I: Io> Worker<I> {
 
     /// Nothing is owed, and what the transaction left is known: the server leaves its client, unless a pin holds it.
     pub(crate) fn transaction_over(&mut self, io: &mut I, key: ServerKey) {
-        let Some(client_key) = self.servers[key].client else { return };
+        let server = &self.servers[key];
+        let Some(client_key) = server.client else { return };
+        let pool = &self.pools[server.pool.0 as usize];
         let client = &mut self.clients[client_key];
         client.is_held = false;
         if client.pin.is_some() && !planted(Bug::PinIgnored) {
             let has_more = !client.carry.is_empty() || client.is_paused;
+            if pool.is_removed {
+                // The pin lasts no longer than its server may.
+                let report = errors::database_removed(pool.database.clone());
+                return self.refuse_and_close(io, client_key, report);
+            }
             if has_more {
                 self.ready.push_back(client_key);
             } else if self.is_draining {

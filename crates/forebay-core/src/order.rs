@@ -203,7 +203,12 @@ impl<I: Io> Worker<I> {
         let database = self.pool(id).database.clone();
         self.pool(id).is_removed = true;
         self.close_idle(io, id, "the database was removed");
-        let is_idle = |c: &Client| c.pool == Some(id) && c.state != ClientState::Active;
+        // A pin alone is no work that could be waited for.
+        let is_only_pinned = |c: &Client| {
+            let server = c.pin.as_ref().and(c.server).and_then(|key| self.servers.get(key));
+            server.is_some_and(|server| server.is_clean() && server.state == ServerState::Leased)
+        };
+        let is_idle = |c: &Client| c.pool == Some(id) && (c.state != ClientState::Active || is_only_pinned(c));
         let idle: Vec<_> = self.clients.iter().filter(|(_, c)| is_idle(c)).map(|(key, _)| key).collect();
         for key in idle {
             self.refuse_and_close(io, key, errors::database_removed(database.clone()));

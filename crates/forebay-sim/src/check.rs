@@ -100,6 +100,8 @@ pub(crate) struct Checks {
     demands: u64,
     /// The session that each client is in, if it is in one; numbers are never reused.
     sessions: BTreeMap<u32, u64>,
+    /// Requests that clients had not been answered when they left, and of which session they are.
+    left_behind: BTreeMap<Tag, u64>,
     /// Per worker: what it said when all was over.
     pub(crate) at_rest: BTreeMap<usize, String>,
     committed: BTreeMap<String, u32>,
@@ -134,6 +136,7 @@ impl Checks {
             waits: BTreeMap::new(),
             demands: 0,
             sessions: BTreeMap::new(),
+            left_behind: BTreeMap::new(),
             at_rest: BTreeMap::new(),
             committed: BTreeMap::new(),
             promised: BTreeSet::new(),
@@ -209,7 +212,8 @@ impl Checks {
             // What a client that has left sent before is still of its last session.
             let is_owner = tap.owner == Some(tag.client);
             let last = if is_owner { tap.session } else { 0 };
-            let session = self.sessions.get(&tag.client).copied().unwrap_or(last);
+            let session =
+                self.left_behind.get(&tag).or_else(|| self.sessions.get(&tag.client)).copied().unwrap_or(last);
             if !is_owner && !tap.is_free {
                 let owner = tap.owner;
                 return self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
@@ -274,9 +278,11 @@ impl Checks {
         self.sessions.insert(client as u32, number);
     }
 
-    /// A client has gone, or was told to go.
-    pub(crate) fn session_ends(&mut self, client: usize) {
-        self.sessions.remove(&(client as u32));
+    /// A client has gone, or was told to go, with these requests under way: they may still be run.
+    pub(crate) fn session_ends(&mut self, client: usize, under_way: Vec<Tag>) {
+        if let Some(session) = self.sessions.remove(&(client as u32)) {
+            self.left_behind.extend(under_way.into_iter().map(|tag| (tag, session)));
+        }
         self.waits.remove(&(client as u32));
     }
 
@@ -357,8 +363,9 @@ impl Checks {
         (cancel.aims, cancel.readies) = (Some(tags), readies);
     }
 
-    /// A cancel stopped the statement with that tag, on the server at `link`.
-    pub(crate) fn cancel_hit(&mut self, link: LinkId, tag: Option<Tag>) {
+    /// A cancel stopped the statement with that tag, on the server at `link`. `under_way`: requests of that server's client
+    /// that are not answered to their end.
+    pub(crate) fn cancel_hit(&mut self, link: LinkId, tag: Option<Tag>, under_way: &[Tag]) {
         let last = self.taps.get(&link).and_then(|tap| tap.owner.map(|owner| (owner, tap.session)));
         if let Some((owner, session)) = last
             && tag.is_none_or(|tag| tag.client == owner)
@@ -367,11 +374,15 @@ impl Checks {
             // Its client has left: the pooler stops what it left behind.
             return;
         }
-        let Some(tag) = tag else { return self.fail("a cancel stopped a statement of nobody".into()) };
-        let is_it = |c: &&mut Cancel| !c.is_forged && !c.has_hit && c.aims.as_ref().is_some_and(|a| a.contains(&tag));
-        match self.cancels.iter_mut().find(is_it) {
+        // What belongs to a request that is not answered to its end may be hit in its place: it is done again.
+        let hit = tag.as_ref().map_or(under_way, std::slice::from_ref);
+        let aims_at = |c: &Cancel| c.aims.as_ref().is_some_and(|aims| aims.iter().any(|aim| hit.contains(aim)));
+        match self.cancels.iter_mut().find(|c| !c.is_forged && !c.has_hit && aims_at(c)) {
             Some(cancel) => cancel.has_hit = true,
-            None => self.fail(format!("a cancel stopped {tag}, for which none was sent")),
+            None => {
+                let words = tag.map_or("a statement of nobody".to_owned(), |tag| tag.to_string());
+                self.fail(format!("a cancel stopped {words}, for which none was sent"));
+            }
         }
     }
 

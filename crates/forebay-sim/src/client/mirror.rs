@@ -167,11 +167,14 @@ impl Mirror {
         is_first
     }
 
-    /// What the session knew of sequences is lost with the server that it was on. False: nothing asks for it.
+    /// What the session knew of the sequence that it asks for is lost with the server that it was on; others it may have
+    /// set since, on this one. False: nothing asks for it.
     pub(crate) fn forget_sequences(&mut self) -> bool {
         let Some(message) = self.current.clone().filter(|_| self.asks_for_sequence()) else { return false };
         self.session = self.before.clone();
-        self.session.forget_sequences();
+        if let Front::Query(text) = &message {
+            self.session.forget_sequences_in(text);
+        }
         let mut replies = without_reports(self.session.execute(&message, None));
         replies.drain(..self.matched.min(replies.len()));
         let is_error = replies.pop_front().is_some_and(|f| f.kind == b'E');

@@ -149,6 +149,11 @@ impl Belongings {
         self.sequences.clear();
     }
 
+    /// Those that a text names.
+    pub(super) fn forget_sequences_in(&mut self, text: &str) {
+        self.sequences.retain(|name, _| !text.contains(&format!("'{name}'")));
+    }
+
     pub(super) fn set_seed(&mut self, seed: &str) {
         self.seed = SEEDS.contains(&seed).then(|| (seed.to_owned(), 0));
     }

@@ -214,9 +214,9 @@ impl Session {
         std::mem::take(&mut self.out)
     }
 
-    /// All that the session knows of sequences is lost.
-    pub(crate) fn forget_sequences(&mut self) {
-        self.own.forget_sequences();
+    /// What the session knows of the sequences that a text names is lost.
+    pub(crate) fn forget_sequences_in(&mut self, text: &str) {
+        self.own.forget_sequences_in(text);
     }
 
     /// What must not reach another client, in words; settings may be the other's own.

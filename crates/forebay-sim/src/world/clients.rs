@@ -63,7 +63,7 @@ impl World {
     fn client_leaves(&mut self, i: usize, how: Leave) {
         let Some(link) = self.clients[i].link else { return };
         self.trace.say(self.now, || format!("client {i} leaves: {how:?}"));
-        self.checks.session_ends(i);
+        self.checks.session_ends(i, self.clients[i].mirror.tags_under_way());
         match how {
             Leave::Reset => self.break_link(link),
             // The stream back stays open: the pooler has to close it.
@@ -239,7 +239,7 @@ impl World {
             return;
         }
         self.trace.say(self.now, || format!("client {i} lost its connection, broken: {is_broken}"));
-        self.checks.session_ends(i);
+        self.checks.session_ends(i, self.clients[i].mirror.tags_under_way());
         let stage = self.clients[i].stage;
         let is_expected = matches!(stage, Stage::Dismissed | Stage::Leaving | Stage::Done);
         let is_excused = is_broken || self.clients[i].hit_until > self.now || self.scenario.faults.kill_client > 0;

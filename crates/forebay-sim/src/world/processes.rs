@@ -242,7 +242,10 @@ impl World {
             return;
         }
         self.trace.say(now, || format!("cancel stops {tag:?}"));
-        self.checks.cancel_hit(self.processes[p].link, tag);
+        let link = self.processes[p].link;
+        let owner = self.checks.owner(link).and_then(|owner| self.clients.get(owner as usize));
+        let under_way = owner.map_or_else(Vec::new, |client| client.mirror.tags_under_way());
+        self.checks.cancel_hit(link, tag, &under_way);
         if let Some(busy) = &mut self.processes[p].busy {
             busy.stop = Some(index);
             busy.until = now;

@@ -349,7 +349,7 @@ impl World {
                 if let End::Client(i) = self.links[link.0].ends[1 - side]
                     && self.clients[i].link == Some(link)
                 {
-                    self.checks.session_ends(i);
+                    self.checks.session_ends(i, self.clients[i].mirror.tags_under_way());
                 }
                 self.leave(link, side, how == Close::Now);
             }
