@@ -1,8 +1,8 @@
 //! A bounded cache of shapes, so that a statement is parsed once and not each time it is run.
 //!
-//! A text is looked for as it is, which is enough for those without literals, then by its fingerprint. Identity is
-//! content: the bytes are kept and compared, their hash only says where. The table is made of sets of [`WAYS`] places;
-//! texts of one set drive out one another, so that no choice of texts makes a lookup long.
+//! A text is held against those that were asked for lately ([`crate::recent`]), then looked for as it is, then by its
+//! fingerprint. Identity is content: the bytes are kept and compared, their hash only says where. The table is made of
+//! sets of [`WAYS`] places; texts of one set drive out one another, so that no choice of texts makes a lookup long.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use rustc_hash::FxHasher;
 use crate::fingerprint::fingerprint;
 use crate::grammar;
 use crate::lexer::Backslash;
+use crate::pattern::Pattern;
+use crate::recent::{Beginning, Recent};
 use crate::shape::Shape;
 
 /// Places in a set.
@@ -27,17 +29,33 @@ enum Form {
     Fingerprint,
 }
 
-struct Entry {
+/// A shape, with what tells its texts.
+pub(crate) struct Entry {
     form: Form,
     backslash: Backslash,
     key: Box<[u8]>,
+    pattern: Option<Pattern>,
     shape: Arc<Shape>,
+}
+
+impl Entry {
+    /// Whether `text` is known to be one of its texts, without being lexed.
+    #[inline]
+    pub(crate) fn is_of(&self, text: &[u8], backslash: Backslash) -> bool {
+        let is_of = |pattern: &Pattern| pattern.is_of(&self.key, text, backslash);
+        self.backslash == backslash && self.pattern.as_ref().is_some_and(is_of)
+    }
+
+    /// Bytes of its key, if texts can be held against it.
+    pub(crate) fn pattern_bytes(&self) -> Option<usize> {
+        self.pattern.as_ref().map(|_| self.key.len())
+    }
 }
 
 #[derive(Default)]
 struct Set {
     hashes: [u64; WAYS],
-    entries: [Option<Entry>; WAYS],
+    entries: [Option<Arc<Entry>>; WAYS],
     /// A bit for each place that was asked for since the hand went by.
     recent: u8,
     /// The place that is looked at first when one must go.
@@ -46,6 +64,7 @@ struct Set {
 
 /// Shapes by text.
 pub struct ShapeCache {
+    recent: Recent,
     sets: Box<[Set]>,
     /// The set that gives way first when the keys are too many bytes.
     hand: usize,
@@ -64,6 +83,7 @@ impl ShapeCache {
     pub fn new(entries_max: usize) -> ShapeCache {
         let sets = entries_max.div_ceil(WAYS).next_power_of_two();
         ShapeCache {
+            recent: Recent::new(),
             sets: (0..sets).map(|_| Set::default()).collect(),
             hand: 0,
             key_bytes: 0,
@@ -78,14 +98,24 @@ impl ShapeCache {
         if text.len() > grammar::TEXT_BYTES_MAX {
             return self.too_long.clone();
         }
-        let hash = hash_of(Form::Text, backslash, text);
-        if let Some(shape) = self.find(hash, Form::Text, backslash, text) {
-            return shape;
+        let beginning = Beginning::of(text);
+        if let Some(entry) = self.recent.find(beginning, text, backslash) {
+            return entry.shape.clone();
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let shape = self.shape_by_fingerprint(text, hash, backslash, &mut scratch);
-        self.scratch = scratch;
-        shape
+        self.shape_of_older(beginning, text, backslash)
+    }
+
+    #[inline(never)]
+    fn shape_of_older(&mut self, beginning: Beginning, text: &[u8], backslash: Backslash) -> Arc<Shape> {
+        let hash = hash_of(Form::Text, backslash, text);
+        let entry = self.find(hash, Form::Text, backslash, text).unwrap_or_else(|| {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let entry = self.by_fingerprint(text, hash, backslash, &mut scratch);
+            self.scratch = scratch;
+            entry
+        });
+        self.recent.keep(beginning, &entry);
+        entry.shape.clone()
     }
 
     /// How many shapes it holds.
@@ -98,19 +128,19 @@ impl ShapeCache {
         self.key_bytes == 0
     }
 
-    fn shape_by_fingerprint(
+    fn by_fingerprint(
         &mut self,
         text: &[u8],
         text_hash: u64,
         backslash: Backslash,
         scratch: &mut Vec<u8>,
-    ) -> Arc<Shape> {
+    ) -> Arc<Entry> {
         let has_fingerprint = fingerprint(text, backslash, scratch);
         // A text without literals and comments is its own fingerprint, and was looked for.
         let is_shorter = has_fingerprint && scratch.as_slice() != text;
         let hash = if is_shorter { hash_of(Form::Fingerprint, backslash, scratch) } else { text_hash };
-        if is_shorter && let Some(shape) = self.find(hash, Form::Fingerprint, backslash, scratch) {
-            return shape;
+        if is_shorter && let Some(entry) = self.find(hash, Form::Fingerprint, backslash, scratch) {
+            return entry;
         }
         let shape = Arc::new(grammar::parse(text, backslash));
         // A text may be refused for its literals; others of its fingerprint need not be.
@@ -118,12 +148,15 @@ impl ShapeCache {
             true => (hash, Form::Fingerprint, scratch.as_slice()),
             false => (text_hash, Form::Text, text),
         };
-        self.keep(hash, Entry { form, backslash, key: key.into(), shape: shape.clone() });
-        shape
+        let is_fingerprint = has_fingerprint && (form == Form::Fingerprint || !is_shorter);
+        let pattern = is_fingerprint.then(|| Pattern::new(key)).flatten();
+        let entry = Arc::new(Entry { form, backslash, key: key.into(), pattern, shape });
+        self.keep(hash, entry.clone());
+        entry
     }
 
     #[inline]
-    fn find(&mut self, hash: u64, form: Form, backslash: Backslash, key: &[u8]) -> Option<Arc<Shape>> {
+    fn find(&mut self, hash: u64, form: Form, backslash: Backslash, key: &[u8]) -> Option<Arc<Entry>> {
         let at = self.set_of(hash);
         let set = &mut self.sets[at];
         for way in 0..WAYS {
@@ -134,13 +167,13 @@ impl ShapeCache {
                 && entry.backslash == backslash
             {
                 set.recent |= 1 << way;
-                return Some(entry.shape.clone());
+                return Some(entry.clone());
             }
         }
         None
     }
 
-    fn keep(&mut self, hash: u64, entry: Entry) {
+    fn keep(&mut self, hash: u64, entry: Arc<Entry>) {
         let at = self.set_of(hash);
         let set = &mut self.sets[at];
         let way = set.entries.iter().position(Option::is_none).unwrap_or_else(|| set.oldest());

@@ -7,7 +7,7 @@
 use crate::lexer::{Backslash, Kind, Lexer, Token};
 
 /// Begins a mark; no text in UTF-8 holds that byte.
-const MARK: u8 = 0xff;
+pub(crate) const MARK: u8 = 0xff;
 
 /// What becomes of the literals of a text, from one token to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

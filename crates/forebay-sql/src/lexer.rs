@@ -60,6 +60,21 @@ impl<'t> Lexer<'t> {
         &self.text[token.start..token.end]
     }
 
+    /// Where a number or a string in plain quotes that begins at `start` ends; `None` if none does, or one that is no text.
+    #[inline]
+    pub(crate) fn plain_literal(&self, start: usize, is_number: bool) -> Option<usize> {
+        if is_number {
+            return self.byte(start).filter(u8::is_ascii_digit).map(|_| self.number(start));
+        }
+        if self.byte(start) != Some(b'\'') {
+            return None;
+        }
+        let (kind, end) = self.quoted(start + 1, b'\'', self.backslash);
+        let bytes = &self.text[start..end];
+        let is_text = std::str::from_utf8(bytes).is_ok() && memchr::memchr(0, bytes).is_none();
+        (kind == Kind::Text && is_text).then_some(end)
+    }
+
     fn rest(&self, at: usize) -> &'t [u8] {
         self.text.get(at..).unwrap_or_default()
     }
@@ -184,14 +199,13 @@ impl<'t> Lexer<'t> {
     }
 
     /// Digits, and underscores between two of them.
-    fn digits(&self, mut at: usize) -> usize {
-        loop {
-            match self.rest(at) {
-                [b'0'..=b'9', b'_', b'0'..=b'9', ..] => at += 2,
-                [b'0'..=b'9', ..] => at += 1,
-                _ => return at,
-            }
+    fn digits(&self, at: usize) -> usize {
+        let is_digit = |at| self.byte(at).is_some_and(|b| b.is_ascii_digit());
+        let mut end = self.while_at(at, |b| b.is_ascii_digit());
+        while end > at && self.byte(end) == Some(b'_') && is_digit(end + 1) {
+            end = self.while_at(end + 1, |b| b.is_ascii_digit());
         }
+        end
     }
 
     /// The longest run of operator characters, but for a comment in it and a sign behind it.
@@ -296,7 +310,7 @@ fn is_a(b: u8, class: u8) -> bool {
     CLASSES[usize::from(b)] & class != 0
 }
 
-fn is_space(b: u8) -> bool {
+pub(crate) fn is_space(b: u8) -> bool {
     is_a(b, SPACE)
 }
 
@@ -308,7 +322,7 @@ fn is_word(b: u8) -> bool {
     is_a(b, WORD)
 }
 
-fn is_operator(b: u8) -> bool {
+pub(crate) fn is_operator(b: u8) -> bool {
     is_a(b, OPERATOR)
 }
 

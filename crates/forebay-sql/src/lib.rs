@@ -28,7 +28,9 @@ pub mod fuzz_entry;
 mod generated;
 pub mod grammar;
 pub mod lexer;
+mod pattern;
 #[cfg(test)]
 mod properties;
+mod recent;
 pub mod shape;
 pub mod traces;

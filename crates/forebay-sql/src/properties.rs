@@ -9,6 +9,7 @@ use crate::fingerprint::fingerprint;
 use crate::fuzz_entry::{self, show};
 use crate::grammar;
 use crate::lexer::{Backslash, Kind, Lexer, Token};
+use crate::pattern::Pattern;
 
 /// Pieces that meet at every boundary the lexer knows.
 fn text() -> impl Strategy<Value = Vec<u8>> {
@@ -21,6 +22,56 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..3),
     ];
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+/// Pieces that have an end, so that most texts of them have a fingerprint.
+fn whole_pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        " ",
+        " ",
+        "\n",
+        "a",
+        "n",
+        "e",
+        "x",
+        "$1",
+        "\"q\"",
+        ",",
+        "(",
+        ")",
+        "[",
+        ".",
+        "..",
+        ":",
+        "::",
+        "-",
+        "+",
+        "*",
+        "<>",
+        "@",
+        "1",
+        "22",
+        "3.5",
+        ".5",
+        "1e",
+        "0x1",
+        "1_0",
+        "'x'",
+        "'a''b'",
+        "''",
+        "E'y\\''",
+        "$$z$$",
+        "b'1'",
+        "U&'k'",
+        "N'l'",
+        "--c\n",
+        "/*c*/",
+        "set_config(",
+        "language ",
+        "'\\'",
+        "é",
+    ]);
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
 
 fn tokens(text: &[u8], backslash: Backslash) -> Vec<Token> {
@@ -49,6 +100,26 @@ proptest! {
     #[test]
     fn any_bytes_have_a_shape(text in text()) {
         fuzz_entry::shape(&text);
+    }
+
+    /// What a pattern takes for a text of its fingerprint has that fingerprint, whatever stands where literals stood.
+    #[test]
+    fn a_pattern_takes_no_text_of_another_fingerprint(
+        parts in prop::collection::vec((whole_pieces(), whole_pieces(), whole_pieces()), 1..5),
+        escape in any::<bool>(),
+    ) {
+        let backslash = if escape { Backslash::Escape } else { Backslash::Plain };
+        let one = parts.iter().map(|(part, literal, _)| part.clone() + literal).collect::<String>();
+        let other = parts.iter().map(|(part, _, literal)| part.clone() + literal).collect::<String>();
+        let (mut print, mut other_print) = (Vec::new(), Vec::new());
+        prop_assume!(fingerprint(one.as_bytes(), backslash, &mut print));
+        let Some(pattern) = Pattern::new(&print) else { return Ok(()) };
+        for text in [&one, &other] {
+            if pattern.is_of(&print, text.as_bytes(), backslash) {
+                prop_assert!(fingerprint(text.as_bytes(), backslash, &mut other_print));
+                prop_assert_eq!(&other_print, &print, "{} by {}", text, one);
+            }
+        }
     }
 
     /// A token read alone is the same token: nothing before it matters.
