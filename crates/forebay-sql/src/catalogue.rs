@@ -15,6 +15,7 @@ mod names;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 pub use build::Builder;
 
@@ -95,9 +96,10 @@ impl Catalogue {
     /// What any user may ask a server for whose one value changes whenever the rows of [`Catalogue::QUERY`] may have.
     pub const STAMP: &str = include_str!("generated/catalogue-stamp.sql");
 
-    /// Nothing but PostgreSQL's own objects is known.
-    pub fn builtin() -> Catalogue {
-        Builder::new().finish()
+    /// Nothing but PostgreSQL's own objects is known. Always the same one: after each change of a schema it holds.
+    pub fn builtin() -> Arc<Catalogue> {
+        static BUILTIN: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Builder::new().finish()));
+        BUILTIN.clone()
     }
 
     /// What a text leaves behind, the objects that it names counted in.

@@ -128,7 +128,7 @@ impl Pool {
             leased: 0,
             resetting: 0,
             knowledge,
-            catalogue: Arc::new(Catalogue::builtin()),
+            catalogue: Catalogue::builtin(),
             catalogue_version: 0,
             backoff: Backoff::default(),
             next_endpoint: 0,

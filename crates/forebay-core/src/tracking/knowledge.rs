@@ -68,7 +68,7 @@ impl Default for Knowledge {
         Knowledge {
             version: AtomicU32::new(1),
             epoch: AtomicU32::new(0),
-            catalogue: Mutex::new(Known { catalogue: Arc::new(Catalogue::builtin()), digest: 0, stamp: None }),
+            catalogue: Mutex::new(Known { catalogue: Catalogue::builtin(), digest: 0, stamp: None }),
             custom: Mutex::new(Arc::new([])),
             notifiers: Mutex::default(),
             read_at: AtomicU64::new(NEVER),
@@ -133,7 +133,7 @@ impl Knowledge {
         self.epoch.fetch_add(1, SeqCst);
         self.is_stale.store(true, SeqCst);
         let mut known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
-        known.catalogue = Arc::new(Catalogue::builtin());
+        known.catalogue = Catalogue::builtin();
         known.digest = 0;
         known.stamp = None;
         self.version.fetch_add(1, SeqCst);

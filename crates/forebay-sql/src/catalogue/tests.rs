@@ -46,6 +46,7 @@ fn body(language: &str, body: &str) -> Traces {
 #[test]
 fn nothing_but_postgresqls_own_is_known_without_rows() {
     let catalogue = Catalogue::builtin();
+    assert!(std::sync::Arc::ptr_eq(&catalogue, &Catalogue::builtin()), "it is built once");
     assert_eq!(
         judge(&catalogue, "select lower(relname), oid + 1 from pg_class where oid = any($1::oid[])"),
         Traces::NONE
@@ -64,7 +65,7 @@ fn nothing_but_postgresqls_own_is_known_without_rows() {
 
 #[test]
 fn a_shape_remembers_the_answer_of_the_catalogue_that_was_asked_last() {
-    let [first, second] = [Catalogue::builtin(), catalogue(&["relation|20010|orders|r|20011|20012"])];
+    let (first, second) = (Catalogue::builtin(), catalogue(&["relation|20010|orders|r|20011|20012"]));
     let shape = shape("select 1 from orders");
     for _ in 0..2 {
         assert!(first.judge(&shape).has(Traces::OPAQUE));
