@@ -64,6 +64,7 @@ pub const ALL: &[ErrorRow] = &[
 ];
 
 /// FB101, SQLSTATE 55000: {call} needs the connection that ran nextval, which now serves others.
+#[cold]
 pub fn sequence_moved(call: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -76,6 +77,7 @@ pub fn sequence_moved(call: impl Display) -> Report {
 }
 
 /// FB201, SQLSTATE 53300: no server became free in pool "{pool}" within {waited}.
+#[cold]
 pub fn checkout_timeout(
     pool: impl Display,
     waited: impl Display,
@@ -100,6 +102,7 @@ pub fn checkout_timeout(
 }
 
 /// FB202, SQLSTATE 53300: {pinned} of {size} servers of pool "{pool}" are pinned ({reasons}).
+#[cold]
 pub fn servers_pinned(
     pinned: impl Display,
     size: impl Display,
@@ -121,6 +124,7 @@ pub fn servers_pinned(
 }
 
 /// FB203, SQLSTATE 53300: too many requests wait for a server in pool "{pool}".
+#[cold]
 pub fn checkout_queue_full(
     pool: impl Display,
     waiting: impl Display,
@@ -140,6 +144,7 @@ pub fn checkout_queue_full(
 }
 
 /// FB204, SQLSTATE 53300: too many clients: {clients} of {limit} are connected.
+#[cold]
 pub fn too_many_clients(clients: impl Display, limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -154,6 +159,7 @@ pub fn too_many_clients(clients: impl Display, limit: impl Display) -> Report {
 }
 
 /// FB205, SQLSTATE 53300: no file descriptor is left for another connection.
+#[cold]
 pub fn too_many_files() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -166,6 +172,7 @@ pub fn too_many_files() -> Report {
 }
 
 /// FB206, SQLSTATE 53400: this connection holds {count} prepared statements, as many as are allowed.
+#[cold]
 pub fn too_many_statements(count: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -180,6 +187,7 @@ pub fn too_many_statements(count: impl Display) -> Report {
 }
 
 /// FB207, SQLSTATE 57P05: the connection held its server and was idle for longer than pin_idle_limit ({limit}).
+#[cold]
 pub fn pin_idle_limit(limit: impl Display, reasons: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -192,6 +200,7 @@ pub fn pin_idle_limit(limit: impl Display, reasons: impl Display) -> Report {
 }
 
 /// FB208, SQLSTATE 01000: this session now holds its server: {reason}; released by {ends}.
+#[cold]
 pub fn pinned(reason: impl Display, ends: impl Display) -> Report {
     Report {
         severity: Severity::Notice,
@@ -206,6 +215,7 @@ pub fn pinned(reason: impl Display, ends: impl Display) -> Report {
 }
 
 /// FB301, SQLSTATE 0A000: {cause} would pin a server, and this pool refuses pins.
+#[cold]
 pub fn pin_refused(cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -218,6 +228,7 @@ pub fn pin_refused(cause: impl Display) -> Report {
 }
 
 /// FB302, SQLSTATE 0A000: replication connections are not supported.
+#[cold]
 pub fn replication_unsupported() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -230,6 +241,7 @@ pub fn replication_unsupported() -> Report {
 }
 
 /// FB303, SQLSTATE 0A000: transaction blocks are not supported: pool "{pool}" is in statement mode.
+#[cold]
 pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -242,6 +254,7 @@ pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
 }
 
 /// FB401, SQLSTATE 57P01: the connection to the server was lost; the transaction was not committed.
+#[cold]
 pub fn server_lost(endpoint: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -254,6 +267,7 @@ pub fn server_lost(endpoint: impl Display, cause: impl Display) -> Report {
 }
 
 /// FB402, SQLSTATE 08007: the connection to the server was lost while a commit was under way; its outcome is unknown.
+#[cold]
 pub fn server_lost_in_commit(endpoint: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -268,6 +282,7 @@ pub fn server_lost_in_commit(endpoint: impl Display, cause: impl Display) -> Rep
 }
 
 /// FB405, SQLSTATE 57P01: the connection to the server was lost, and with it what it held for this session: {lost}.
+#[cold]
 pub fn server_lost_while_pinned(lost: impl Display, endpoint: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -280,6 +295,7 @@ pub fn server_lost_while_pinned(lost: impl Display, endpoint: impl Display, caus
 }
 
 /// FB406, SQLSTATE XX000: the session's settings could not be {act}.
+#[cold]
 pub fn session_unsettled(act: impl Display, endpoint: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -292,6 +308,7 @@ pub fn session_unsettled(act: impl Display, endpoint: impl Display, cause: impl 
 }
 
 /// FB410, SQLSTATE 57P03: no server of database "{database}" can be reached.
+#[cold]
 pub fn no_endpoint(
     database: impl Display,
     endpoint: impl Display,
@@ -311,6 +328,7 @@ pub fn no_endpoint(
 }
 
 /// FB411, SQLSTATE 08004: the server refused the login of user "{user}" to database "{database}".
+#[cold]
 pub fn server_login_failed(
     user: impl Display,
     database: impl Display,
@@ -331,6 +349,7 @@ pub fn server_login_failed(
 }
 
 /// FB412, SQLSTATE 22023: the server refused the connection's parameters.
+#[cold]
 pub fn server_parameter_refused(endpoint: impl Display, reply: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -345,6 +364,7 @@ pub fn server_parameter_refused(endpoint: impl Display, reply: impl Display) -> 
 }
 
 /// FB413, SQLSTATE 08004: no usable secret to log in to the server as user "{user}".
+#[cold]
 pub fn server_secret_missing(
     user: impl Display,
     endpoint: impl Display,
@@ -364,6 +384,7 @@ pub fn server_secret_missing(
 }
 
 /// FB414, SQLSTATE 08P01: the server sent a message that does not belong here; its connection was closed.
+#[cold]
 pub fn server_protocol_violation(endpoint: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -376,6 +397,7 @@ pub fn server_protocol_violation(endpoint: impl Display, cause: impl Display) ->
 }
 
 /// FB501, SQLSTATE 54000: a message of {size} bytes exceeds the limit of {limit} bytes.
+#[cold]
 pub fn message_too_large(size: impl Display, limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -388,6 +410,7 @@ pub fn message_too_large(size: impl Display, limit: impl Display) -> Report {
 }
 
 /// FB502, SQLSTATE 08P01: malformed message: {cause}.
+#[cold]
 pub fn malformed_message(cause: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -402,6 +425,7 @@ pub fn malformed_message(cause: impl Display) -> Report {
 }
 
 /// FB503, SQLSTATE 0A000: unsupported protocol version {version}; forebay speaks 3.0 and 3.2.
+#[cold]
 pub fn unsupported_protocol(version: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -414,6 +438,7 @@ pub fn unsupported_protocol(version: impl Display) -> Report {
 }
 
 /// FB504, SQLSTATE 0A000: unsupported startup option "{option}".
+#[cold]
 pub fn unsupported_startup_option(option: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -426,6 +451,7 @@ pub fn unsupported_startup_option(option: impl Display) -> Report {
 }
 
 /// FB505, SQLSTATE 42704: unsupported startup parameter "{parameter}".
+#[cold]
 pub fn unknown_parameter(parameter: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -440,6 +466,7 @@ pub fn unknown_parameter(parameter: impl Display) -> Report {
 }
 
 /// FB506, SQLSTATE 08P01: message "{kind}" is not expected {state}.
+#[cold]
 pub fn unexpected_message(kind: impl Display, state: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -454,6 +481,7 @@ pub fn unexpected_message(kind: impl Display, state: impl Display) -> Report {
 }
 
 /// FB507, SQLSTATE 08P01: unencrypted bytes followed the request for encryption.
+#[cold]
 pub fn plaintext_after_tls_request() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -468,6 +496,7 @@ pub fn plaintext_after_tls_request() -> Report {
 }
 
 /// FB601, SQLSTATE 28P01: password authentication failed for user "{user}".
+#[cold]
 pub fn login_failed(user: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -482,6 +511,7 @@ pub fn login_failed(user: impl Display) -> Report {
 }
 
 /// FB602, SQLSTATE 3D000: database "{database}" does not exist.
+#[cold]
 pub fn unknown_database(database: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -496,6 +526,7 @@ pub fn unknown_database(database: impl Display) -> Report {
 }
 
 /// FB603, SQLSTATE 28000: the secret of user "{user}" could not be looked up.
+#[cold]
 pub fn secret_unavailable(user: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -508,6 +539,7 @@ pub fn secret_unavailable(user: impl Display, cause: impl Display) -> Report {
 }
 
 /// FB604, SQLSTATE 28000: connections without encryption are not accepted.
+#[cold]
 pub fn tls_required() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -520,6 +552,7 @@ pub fn tls_required() -> Report {
 }
 
 /// FB605, SQLSTATE 08006: the login was not completed within {limit}.
+#[cold]
 pub fn login_timeout(limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -534,6 +567,7 @@ pub fn login_timeout(limit: impl Display) -> Report {
 }
 
 /// FB606, SQLSTATE 28000: no user name was given in the startup message.
+#[cold]
 pub fn user_missing() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -546,6 +580,7 @@ pub fn user_missing() -> Report {
 }
 
 /// FB607, SQLSTATE 28000: a valid client certificate is required.
+#[cold]
 pub fn client_certificate_required() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -561,6 +596,7 @@ pub fn client_certificate_required() -> Report {
 }
 
 /// FB701, SQLSTATE 57P05: the connection was idle for longer than client_idle_timeout ({limit}).
+#[cold]
 pub fn client_idle_timeout(limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -573,6 +609,7 @@ pub fn client_idle_timeout(limit: impl Display) -> Report {
 }
 
 /// FB702, SQLSTATE 25P03: the transaction was idle for longer than idle_transaction_timeout ({limit}).
+#[cold]
 pub fn idle_transaction_timeout(limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -585,6 +622,7 @@ pub fn idle_transaction_timeout(limit: impl Display) -> Report {
 }
 
 /// FB703, SQLSTATE 25P04: the transaction took longer than transaction_timeout ({limit}).
+#[cold]
 pub fn transaction_timeout(limit: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -597,6 +635,7 @@ pub fn transaction_timeout(limit: impl Display) -> Report {
 }
 
 /// FB704, SQLSTATE 57014: the request was cancelled: it took longer than query_timeout ({limit}).
+#[cold]
 pub fn query_timeout(limit: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -609,6 +648,7 @@ pub fn query_timeout(limit: impl Display) -> Report {
 }
 
 /// FB705, SQLSTATE 57014: the request was cancelled by its user while it waited for a server.
+#[cold]
 pub fn cancelled_while_waiting() -> Report {
     Report {
         severity: Severity::Error,
@@ -621,6 +661,7 @@ pub fn cancelled_while_waiting() -> Report {
 }
 
 /// FB801, SQLSTATE 57P01: the connection was closed by an administrator.
+#[cold]
 pub fn killed_by_admin() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -633,6 +674,7 @@ pub fn killed_by_admin() -> Report {
 }
 
 /// FB802, SQLSTATE 57P01: forebay is shutting down.
+#[cold]
 pub fn draining() -> Report {
     Report {
         severity: Severity::Fatal,
@@ -645,6 +687,7 @@ pub fn draining() -> Report {
 }
 
 /// FB803, SQLSTATE 57P01: database "{database}" was removed from the configuration, or leads elsewhere since a reload.
+#[cold]
 pub fn database_removed(database: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -659,6 +702,7 @@ pub fn database_removed(database: impl Display) -> Report {
 }
 
 /// FB901, SQLSTATE 0A000: the console supports simple queries only.
+#[cold]
 pub fn console_only_simple() -> Report {
     Report {
         severity: Severity::Error,
@@ -674,6 +718,7 @@ pub fn console_only_simple() -> Report {
 }
 
 /// FB902, SQLSTATE 42501: user "{user}" may not run {command}.
+#[cold]
 pub fn console_denied(user: impl Display, command: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -686,6 +731,7 @@ pub fn console_denied(user: impl Display, command: impl Display) -> Report {
 }
 
 /// FB903, SQLSTATE 42601: unknown console command "{command}".
+#[cold]
 pub fn console_unknown(command: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -698,6 +744,7 @@ pub fn console_unknown(command: impl Display) -> Report {
 }
 
 /// FB904, SQLSTATE 57P03: the console did not answer: {cause}.
+#[cold]
 pub fn console_unavailable(cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -710,6 +757,7 @@ pub fn console_unavailable(cause: impl Display) -> Report {
 }
 
 /// FB905, SQLSTATE 55000: {command} was refused: {cause}.
+#[cold]
 pub fn console_refused(command: impl Display, cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -724,6 +772,7 @@ pub fn console_refused(command: impl Display, cause: impl Display) -> Report {
 }
 
 /// FB906, SQLSTATE 42501: user "{user}" may not use the console.
+#[cold]
 pub fn console_login_denied(user: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
@@ -736,6 +785,7 @@ pub fn console_login_denied(user: impl Display) -> Report {
 }
 
 /// FB907, SQLSTATE 42601: the console can't read this: {cause}.
+#[cold]
 pub fn console_syntax(cause: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -748,6 +798,7 @@ pub fn console_syntax(cause: impl Display) -> Report {
 }
 
 /// FB908, SQLSTATE 3D000: no such database: {database}.
+#[cold]
 pub fn console_no_database(database: impl Display) -> Report {
     Report {
         severity: Severity::Error,
@@ -760,6 +811,7 @@ pub fn console_no_database(database: impl Display) -> Report {
 }
 
 /// FB909, SQLSTATE 22023: invalid client pointer supplied.
+#[cold]
 pub fn console_no_client() -> Report {
     Report {
         severity: Severity::Error,
@@ -772,6 +824,7 @@ pub fn console_no_client() -> Report {
 }
 
 /// FB999, SQLSTATE XX000: internal error: {cause}.
+#[cold]
 pub fn internal(cause: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
