@@ -98,6 +98,7 @@ impl<I: Io> Worker<I> {
         io.send(conn, &[Slice::Bytes(&out)]);
     }
 
+    #[inline(never)]
     pub(crate) fn cancel_received(&mut self, io: &mut I, key: Key<Cancel>, data: &[u8]) {
         let Cancel { server, conn } = self.cancels[key];
         if data == b"S" && self.servers.get(server).is_some() {

@@ -92,11 +92,20 @@ impl<I: Io> Worker<I> {
         loop {
             let (clients, servers, pool) = (&self.clients, &self.servers, &mut self.pools[id.0 as usize]);
             let wanted = &clients[key].wanted;
-            let is_alike = |server: &ServerKey| Rc::ptr_eq(&servers[*server].set, wanted);
-            let is_own = |server: &ServerKey| servers[*server].left.by == clients[key].id;
-            let last = || pool.idle.iter().rev().take(ALIKE_AMONG);
-            let alike = last().position(is_own).or_else(|| last().position(is_alike)).unwrap_or(0);
-            let server = if alike == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - alike) }?;
+            let client = clients[key].id;
+            let (mut own, mut alike) = (None, None);
+            for (at, server) in pool.idle.iter().rev().take(ALIKE_AMONG).enumerate() {
+                let server = &servers[*server];
+                if server.left.by == client {
+                    own = Some(at);
+                    break;
+                }
+                if alike.is_none() && Rc::ptr_eq(&server.set, wanted) {
+                    alike = Some(at);
+                }
+            }
+            let at = own.or(alike).unwrap_or(0);
+            let server = if at == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - at) }?;
             if self.is_fit(io, server) {
                 if planted(Bug::ServerHandedOutTwice) {
                     self.pool(id).idle.push_back(server);

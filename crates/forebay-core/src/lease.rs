@@ -11,7 +11,7 @@ use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
-use crate::reply::report_parameters;
+use crate::reported::report_parameters;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
@@ -121,6 +121,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Sends a query of our own; its answer goes to `own_done`.
+    #[inline(never)]
     pub(crate) fn send_own(&mut self, io: &mut I, key: ServerKey, own: Own, sql: &str) {
         let now = self.now;
         let server = &mut self.servers[key];
@@ -137,6 +138,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// A query of our own is answered.
+    #[inline(never)]
     pub(crate) fn own_done(&mut self, io: &mut I, key: ServerKey, own: Own) {
         let server = &mut self.servers[key];
         let error = server.own_error.take();

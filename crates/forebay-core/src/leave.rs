@@ -46,6 +46,7 @@ pub(crate) fn encode_notice(out: &mut Vec<u8>, report: &Report) {
 
 impl<I: Io> Worker<I> {
     /// Tells a client why, and closes it.
+    #[cold]
     pub(crate) fn refuse_and_close(&mut self, io: &mut I, key: ClientKey, report: Report) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_cut =

@@ -33,6 +33,7 @@ mod query;
 pub mod question;
 mod relay;
 mod reply;
+mod reported;
 mod request;
 pub mod session;
 pub mod slab;

@@ -5,19 +5,38 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use forebay_sql::lexer::Backslash;
 use rustc_hash::FxHashMap;
 
 /// Names and values, in order of name.
 type Entries = Vec<(Arc<str>, Arc<str>)>;
 
 /// Parameter values by lower-case name, in order of name.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub struct Image {
     entries: Entries,
     environment: Arc<str>,
+    backslash: Backslash,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Image::of(Vec::new())
+    }
 }
 
 impl Image {
+    fn of(entries: Entries) -> Image {
+        let mut environment = String::new();
+        for (name, value) in entries.iter().filter(|(n, _)| !is_irrelevant_to_parse(n)) {
+            environment.extend([&**name, "\0", &**value, "\0"]);
+        }
+        let is_escape =
+            |(name, value): &(Arc<str>, Arc<str>)| **name == *"standard_conforming_strings" && **value == *"off";
+        let backslash = if entries.iter().any(is_escape) { Backslash::Escape } else { Backslash::Plain };
+        Image { entries, environment: environment.into(), backslash }
+    }
+
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<str>> {
         self.entries.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|i| &self.entries[i].1)
@@ -31,6 +50,12 @@ impl Image {
     /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// What a backslash means in the strings of a session with these values.
+    #[inline]
+    pub fn backslash(&self) -> Backslash {
+        self.backslash
     }
 
     /// What of this image can change the meaning of a text at Parse: part of a shared statement's key.
@@ -97,11 +122,7 @@ impl Images {
             self.known.retain(|_, image| Rc::strong_count(image) > 1);
             self.sweep_at = 256.max(self.known.len() * 2);
         }
-        let mut environment = String::new();
-        for (name, value) in entries.iter().filter(|(n, _)| !is_irrelevant_to_parse(n)) {
-            environment.extend([&**name, "\0", &**value, "\0"]);
-        }
-        let image = Rc::new(Image { entries: entries.clone(), environment: environment.into() });
+        let image = Rc::new(Image::of(entries.clone()));
         self.known.insert(entries, image.clone());
         image
     }
@@ -130,6 +151,7 @@ impl Images {
 ///
 /// `trusted`: whether `from` is known to hold; else everything of `to` is set again. The role comes last: it may not
 /// be allowed to set the others.
+#[inline(never)]
 pub fn transition(from: &Image, to: &Image, trusted: bool) -> Option<String> {
     let is_other = |name: &str| name != "role";
     let surplus = || from.iter().filter(|(name, _)| is_other(name) && to.get(name).is_none());

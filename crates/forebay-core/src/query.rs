@@ -14,7 +14,7 @@ use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
 use forebay_sql::traces::Traces;
 
-use crate::request::{At, Forwarding, Stop, Taken, backslash};
+use crate::request::{At, Forwarding, Stop, Taken};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
@@ -42,7 +42,7 @@ impl Forwarding<'_> {
             let commits = may_commit(text) || !at.is_whole();
             return self.pass_query(at, commits);
         }
-        let backslash = backslash(&self.server.reported);
+        let backslash = self.server.reported.backslash();
         let shape = self.cache.shape(text, backslash);
         if let Some(named) = Named::find(text, &shape, backslash)
             && self.is_sharing()
@@ -82,6 +82,7 @@ impl Forwarding<'_> {
     }
 
     /// Makes the server say that the Query fails, and the client hear why.
+    #[cold]
     fn refuse_query(&mut self, at: At<'_>, report: Box<Report>) -> Taken {
         write::query(self.batch.owned(), REFUSED);
         self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(report), naming: None });
@@ -102,6 +103,7 @@ impl Forwarding<'_> {
     }
 
     /// A Query about a statement by its name. `None`: the name is none that is known here.
+    #[inline(never)]
     fn named_query(&mut self, at: At<'_>, named: &Named<'_>, shape: &Shape) -> Result<Option<usize>, Stop> {
         if self.server.status != IDLE && self.server.owes_ready() {
             // What is on its way may fail the transaction, and then nothing of this is done.
@@ -232,6 +234,9 @@ impl Forwarding<'_> {
         content: Content<'_>,
         is_named: bool,
     ) -> Result<Option<Arc<Statement>>, Stop> {
+        if !may_name_another(content.text) {
+            return Ok(None);
+        }
         let Some(names) = self.client.statements.as_ref().filter(|names| !names.is_empty()) else { return Ok(None) };
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
@@ -300,6 +305,15 @@ fn already_exists(name: &str) -> Report {
         detail: None,
         hint: None,
     }
+}
+
+/// Whether a text may be about another statement: EXECUTE and DEALLOCATE are, EXPLAIN and CREATE TABLE AS may be. By its
+/// first letters, as this is asked of every Parse.
+#[inline]
+fn may_name_another(text: &[u8]) -> bool {
+    let is_other = matches!(text, [b's' | b'S' | b'i' | b'I' | b'u' | b'U' | b'w' | b'W', ..]);
+    let is_delete = matches!(text, [b'd' | b'D', b'e' | b'E', b'l' | b'L', ..]);
+    !(is_other || is_delete)
 }
 
 /// Whether a text that is not looked at any closer may commit: one that holds several statements may, anywhere.

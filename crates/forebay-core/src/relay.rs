@@ -29,7 +29,9 @@ impl<I: Io> Worker<I> {
         match client.state {
             ClientState::Idle | ClientState::Active if client.carry.is_empty() && !client.is_held => {
                 let taken = self.pump(io, key, Some(buf), data);
-                self.keep(io, key, &data[taken..]);
+                if taken < data.len() {
+                    self.keep(io, key, &data[taken..]);
+                }
             }
             ClientState::Leaving => {}
             _ => {
@@ -118,13 +120,16 @@ impl<I: Io> Worker<I> {
             let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
             self.flush_to_server(io, key, server_key, buf, data);
             let has_left = matches!(stop, Stop::Leave);
-            self.pump_stopped(io, key, stop);
+            if !matches!(stop, Stop::More) {
+                self.pump_stopped(io, key, stop);
+            }
             return if has_left { data.len() } else { end };
         }
         at
     }
 
     /// Does what the end of forwarding asks for.
+    #[inline(never)]
     fn pump_stopped(&mut self, io: &mut I, key: ClientKey, stop: Stop) {
         match stop {
             Stop::More => {}
@@ -144,6 +149,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    #[cold]
     fn framing_fault(&mut self, io: &mut I, key: ClientKey, error: FrameError) {
         self.stats.protocol_errors.add(1);
         let report = match error {
@@ -162,7 +168,7 @@ impl<I: Io> Worker<I> {
             return Alone::Took(n);
         }
         match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
-            Ok(Some(head)) => self.without_server(io, key, At { data, start: at, head }),
+            Ok(Some(head)) => self.without_server(io, key, At::new(data, at, head)),
             Ok(None) => Alone::Stop,
             Err(error) => {
                 self.framing_fault(io, key, error);
@@ -196,8 +202,7 @@ impl<I: Io> Worker<I> {
             tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
             _ if client.is_skipping => {}
             tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FUNCTION_CALL => {
-                let is_whole = frame.data.len() - frame.start >= frame.head.bytes as usize;
-                if !is_whole && frame.head.bytes <= self.tables.config.limits.wait_bytes_max {
+                if !frame.is_whole() && frame.head.bytes <= self.tables.config.limits.wait_bytes_max {
                     // It costs nobody a server before it is all there.
                     return Alone::Stop;
                 }
@@ -233,13 +238,14 @@ impl<I: Io> Worker<I> {
 
     fn drop_message(&mut self, key: ClientKey, frame: At<'_>) -> Alone {
         let Some(client) = self.clients.get_mut(key) else { return Alone::Stop };
-        let there = (frame.data.len() - frame.start).min(frame.head.bytes as usize);
+        let there = frame.there();
         client.body_left = frame.head.bytes - there as u32;
         client.body = Body::Drop;
         Alone::Took(there)
     }
 
     /// Answers a request that gets no server: as PostgreSQL answers one that fails, so that the session goes on.
+    #[cold]
     fn refuse_request(&mut self, io: &mut I, key: ClientKey, frame: At<'_>, report: &Report) -> Alone {
         let mut out = Vec::new();
         encode(&mut out, report, Severity::Error);
@@ -269,6 +275,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Answers of our own that wait for nothing are given at once.
+    #[inline(never)]
     fn settle_answers(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey) {
         let server = &mut self.servers[server_key];
         let client = self.clients.get_mut(key);
@@ -283,22 +290,9 @@ impl<I: Io> Worker<I> {
     /// Bytes came from a server.
     pub(crate) fn server_received(&mut self, io: &mut I, key: ServerKey, buf: BufId, data: &[u8]) {
         let server = &mut self.servers[key];
-        match server.state {
-            ServerState::Connecting | ServerState::Tls => {
-                self.server_in_doubt(io, key, "bytes before they were due");
-                return;
-            }
-            ServerState::TlsAsked | ServerState::Login => {
-                server.carry.extend_from_slice(data);
-                self.handshake_goes_on(io, key);
-                return;
-            }
-            ServerState::Detaching => {
-                // It stays, and is offered again when what it says has been read.
-                server.enter(ServerState::Busy, self.now);
-                self.not_lent(io, key);
-            }
-            _ => {}
+        let is_in_session = matches!(server.state, ServerState::Leased | ServerState::Busy | ServerState::Cleaning);
+        if !is_in_session && !self.received_in_another_state(io, key, data) {
+            return;
         }
         if self.servers[key].carry.is_empty() {
             let taken = self.relay(io, key, Some(buf), data);
@@ -312,7 +306,32 @@ impl<I: Io> Worker<I> {
         self.after_replies(io, key);
     }
 
+    /// Bytes of a server that is not in use. False: they are dealt with.
+    #[inline(never)]
+    fn received_in_another_state(&mut self, io: &mut I, key: ServerKey, data: &[u8]) -> bool {
+        let server = &mut self.servers[key];
+        match server.state {
+            ServerState::Connecting | ServerState::Tls => {
+                self.server_in_doubt(io, key, "bytes before they were due");
+                return false;
+            }
+            ServerState::TlsAsked | ServerState::Login => {
+                server.carry.extend_from_slice(data);
+                self.handshake_goes_on(io, key);
+                return false;
+            }
+            ServerState::Detaching => {
+                // It stays, and is offered again when what it says has been read.
+                server.enter(ServerState::Busy, self.now);
+                self.not_lent(io, key);
+            }
+            _ => {}
+        }
+        true
+    }
+
     /// Relays what was kept of a server's bytes.
+    #[inline(never)]
     pub(crate) fn digest_kept(&mut self, io: &mut I, key: ServerKey) {
         let mut kept = std::mem::take(&mut self.servers[key].carry);
         let taken = self.relay(io, key, None, &kept);
@@ -338,21 +357,36 @@ impl<I: Io> Worker<I> {
             match next {
                 Next::More => break,
                 Next::Ready => self.request_ended(io, key),
-                Next::Restore => self.restore(io, key),
-                Next::Notification(length) => self.notify_client(io, key, &data[at - length..at]),
-                Next::OwnDone(own) => self.own_done(io, key, own),
-                Next::CopyWithoutClient => self.fail_copy(io, key),
-                Next::Violation(what) => {
-                    self.server_in_doubt(io, key, what);
-                    break;
-                }
-                Next::Fault(error) => {
-                    self.reply_fault(io, key, error);
-                    break;
+                rarer => {
+                    if !self.relay_stopped(io, key, rarer, &data[..at]) {
+                        break;
+                    }
                 }
             }
         }
         at
+    }
+
+    /// Does what a rare end of relaying asks for; `read` ends where it stopped. False: the server is not to be listened to.
+    #[inline(never)]
+    fn relay_stopped(&mut self, io: &mut I, key: ServerKey, next: Next, read: &[u8]) -> bool {
+        match next {
+            Next::More => {}
+            Next::Ready => self.request_ended(io, key),
+            Next::Restore => self.restore(io, key),
+            Next::Notification(length) => self.notify_client(io, key, &read[read.len() - length..]),
+            Next::OwnDone(own) => self.own_done(io, key, own),
+            Next::CopyWithoutClient => self.fail_copy(io, key),
+            Next::Violation(what) => {
+                self.server_in_doubt(io, key, what);
+                return false;
+            }
+            Next::Fault(error) => {
+                self.reply_fault(io, key, error);
+                return false;
+            }
+        }
+        true
     }
 
     /// A notification names the process that sent it: clients know each other by the numbers that we told them.
@@ -400,6 +434,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The stream can't be trusted: the server is closed, never reused.
+    #[cold]
     pub(crate) fn server_in_doubt(&mut self, io: &mut I, key: ServerKey, what: &str) {
         let server = &self.servers[key];
         let (conn, pool) = (server.conn, server.pool);

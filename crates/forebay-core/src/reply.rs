@@ -3,16 +3,15 @@
 //! Rows and copied data are decided on their heads and streamed; the few short messages that change what we
 //! know are looked at whole.
 
-use std::rc::Rc;
-
-use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, TransactionStatus, data_row, field, tag};
+use forebay_pgwire::backend::{ErrorFields, TransactionStatus, data_row, field, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::write;
 use forebay_spec::Severity;
 
 use crate::leave::encode;
-use crate::parameters::{Images, is_settable};
+use crate::parameters::Images;
 use crate::planted::{Bug, planted};
+use crate::reported::report_parameters;
 use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
@@ -58,10 +57,12 @@ pub(crate) struct Relaying<'a> {
 impl Relaying<'_> {
     /// Relays what `data` holds from `at` on. Returns why it stopped, and where.
     pub(crate) fn run(&mut self, data: &[u8], mut at: usize, bytes_max: u32) -> (Next, usize) {
+        if self.server.body_left > 0 {
+            at = self.stream(data, at);
+        }
         while at < data.len() {
-            if self.server.body_left > 0 {
-                at = self.stream(data, at);
-                continue;
+            if data[at] == tag::DATA_ROW && self.is_row_for_client() {
+                at = self.pass_rows(data, at, bytes_max);
             }
             let head = match frame::head(&data[at..], bytes_max) {
                 Ok(Some(head)) => head,
@@ -73,12 +74,13 @@ impl Relaying<'_> {
                 break;
             }
             let end = data.len().min(at + head.bytes as usize);
-            self.server.body_left = head.bytes - (end - at) as u32;
-            if matches!(verdict, Verdict::Pass) && self.is_for_client() {
+            let is_passed = matches!(verdict, Verdict::Pass) && self.is_for_client();
+            if is_passed {
                 self.batch.received(at, end);
-                self.server.body = Body::Forward;
-            } else {
-                self.server.body = Body::Drop;
+            }
+            if end - at < head.bytes as usize {
+                self.server.body_left = head.bytes - (end - at) as u32;
+                self.server.body = if is_passed { Body::Forward } else { Body::Drop };
             }
             at = end;
             if let Some(next) = next {
@@ -86,6 +88,27 @@ impl Relaying<'_> {
             }
         }
         (Next::More, at)
+    }
+
+    /// Whether a row would go to the client, whatever is in it.
+    #[inline]
+    fn is_row_for_client(&self) -> bool {
+        let front = self.server.expect.front();
+        self.client.is_some() && matches!(front, Some(Expect::Query { .. } | Expect::Execute { .. }))
+    }
+
+    /// Passes on the rows that are there whole. Returns where the last of them ends.
+    #[inline]
+    fn pass_rows(&mut self, data: &[u8], start: usize, bytes_max: u32) -> usize {
+        let mut at = start;
+        while let Ok(Some(head)) = frame::head(&data[at..], bytes_max)
+            && head.tag == tag::DATA_ROW
+            && head.bytes as usize <= data.len() - at
+        {
+            at += head.bytes as usize;
+        }
+        self.batch.received(start, at);
+        at
     }
 
     /// The rest of a message whose head came earlier. Returns where it ends, or the data does.
@@ -129,6 +152,7 @@ impl Relaying<'_> {
     }
 
     /// A row of the answer to a query of our own.
+    #[inline(never)]
     fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
         if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue) {
             return (Verdict::Drop, None);
@@ -171,7 +195,7 @@ impl Relaying<'_> {
         }
     }
 
-    fn is_for_client(&self) -> bool {
+    pub(crate) fn is_for_client(&self) -> bool {
         self.client.is_some() && !matches!(self.server.expect.front(), Some(Expect::Own(_)))
     }
 
@@ -241,16 +265,14 @@ impl Relaying<'_> {
     }
 
     fn command_complete(&mut self, body: &[u8]) {
-        let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)));
-        if let Ok(CommandComplete { tag }) = CommandComplete::decode(body) {
-            match tag {
-                _ if is_own => {}
-                b"DISCARD ALL" => {
+        if !matches!(self.server.expect.front(), Some(Expect::Own(_))) {
+            match body {
+                b"DISCARD ALL\0" => {
                     self.forget_statements();
                     self.server.left.note_set();
                 }
-                b"DEALLOCATE ALL" => self.forget_statements(),
-                b"SET" | b"RESET" => self.server.left.note_set(),
+                b"DEALLOCATE ALL\0" => self.forget_statements(),
+                b"SET\0" | b"RESET\0" => self.server.left.note_set(),
                 _ => {}
             }
         }
@@ -263,10 +285,18 @@ impl Relaying<'_> {
     }
 
     /// A PREPARE or DEALLOCATE was done, or failed.
+    #[inline]
     fn name_settles(&mut self, is_done: bool) {
-        let Some(Expect::Query { naming, .. }) = self.server.expect.front_mut() else { return };
-        let Some(naming) = naming.take() else { return };
-        let Naming { change, makes, statement } = *naming;
+        if let Some(Expect::Query { naming, .. }) = self.server.expect.front_mut()
+            && let Some(naming) = naming.take()
+        {
+            self.naming_settles(*naming, is_done);
+        }
+    }
+
+    #[inline(never)]
+    fn naming_settles(&mut self, naming: Naming, is_done: bool) {
+        let Naming { change, makes, statement } = naming;
         if makes == is_done {
             self.server.statements.is_there(&statement);
         } else {
@@ -340,6 +370,7 @@ impl Relaying<'_> {
         is_cancelled && self.server.status != TransactionStatus::Failed && !self.server.restoring.is_empty()
     }
 
+    #[inline(never)]
     fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
         if head.bytes <= READ_BYTES_MAX {
             let Ok(fields) = ErrorFields::decode(body) else {
@@ -428,41 +459,10 @@ impl Relaying<'_> {
         });
         self.server.is_skipping = !is_sync_sent;
     }
-
-    fn parameter_status(&mut self, body: &[u8]) -> (Verdict, Option<Next>) {
-        let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
-            return (Verdict::Drop, Some(Next::Violation("a malformed ParameterStatus")));
-        };
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
-        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare))) {
-            return (Verdict::Drop, None);
-        }
-        let lower = name.to_ascii_lowercase();
-        let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
-        let over_default = (!is_default).then_some(&*value);
-        if is_settable(&name) {
-            // Also what a client that has left did, or our ROLLBACK undid: the next client must not see it.
-            self.server.set = self.images.with(&self.server.set, &lower, over_default);
-        }
-        if !self.is_for_client() {
-            return (Verdict::Drop, None);
-        }
-        if !self.server.restoring.is_empty() {
-            // The client is told what it comes to when it is set again.
-            return (Verdict::Drop, None);
-        }
-        if let Some(client) = &mut self.client {
-            client.seen = self.images.with(&client.seen, &name, Some(&value));
-            if is_settable(&name) {
-                client.wanted = self.images.with(&client.wanted, &lower, over_default);
-            }
-        }
-        (Verdict::Pass, None)
-    }
 }
 
-enum Verdict {
+/// What becomes of a message.
+pub(crate) enum Verdict {
     Pass,
     Drop,
 }
@@ -483,17 +483,4 @@ fn confirm(client: &mut Client, change: &Change) {
 pub(crate) fn words(fields: ErrorFields<'_>) -> (String, String) {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     (text(fields.sqlstate()), text(fields.message()))
-}
-
-/// Tells the client of reported values that differ from those it last saw.
-pub(crate) fn report_parameters(client: &mut Client, server: &Server, out: &mut Vec<u8>) {
-    if Rc::ptr_eq(&client.seen, &server.reported) {
-        return;
-    }
-    for (name, value) in server.reported.iter() {
-        if client.seen.get(name) != Some(value) {
-            write::parameter_status(out, &**name, &**value);
-        }
-    }
-    client.seen = server.reported.clone();
 }

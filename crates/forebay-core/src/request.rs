@@ -11,9 +11,7 @@ use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
-use forebay_sql::lexer::Backslash;
 
-use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -83,25 +81,39 @@ pub(crate) struct Forwarding<'a> {
 pub(crate) struct At<'d> {
     /// All bytes at hand.
     pub(crate) data: &'d [u8],
-    /// Where the frame begins.
+    /// Where the frame begins, and where it ends, or the data does.
     pub(crate) start: usize,
+    end: usize,
     /// Its head.
     pub(crate) head: Head,
 }
 
 impl<'d> At<'d> {
+    /// The frame with this head.
+    #[inline]
+    pub(crate) fn new(data: &'d [u8], start: usize, head: Head) -> At<'d> {
+        At { data, start, end: data.len().min(start + head.bytes as usize), head }
+    }
+
+    /// How many bytes are there of the frame.
+    #[inline]
+    pub(crate) fn there(self) -> usize {
+        self.end - self.start
+    }
+
     /// What is there of the frame.
     fn bytes(self) -> &'d [u8] {
-        let end = self.data.len().min(self.start + self.head.bytes as usize);
-        &self.data[self.start..end]
+        &self.data[self.start..self.end]
     }
 
+    #[inline]
     pub(crate) fn is_whole(self) -> bool {
-        self.bytes().len() == self.head.bytes as usize
+        self.there() == self.head.bytes as usize
     }
 
+    #[inline]
     pub(crate) fn body(self) -> &'d [u8] {
-        &self.bytes()[HEAD_BYTES..]
+        &self.data[self.start + HEAD_BYTES..self.end]
     }
 }
 
@@ -124,7 +136,7 @@ impl Forwarding<'_> {
                     self.client.transaction_at = self.now;
                 }
             }
-            match self.step(At { data, start, head }) {
+            match self.step(At::new(data, start, head)) {
                 Ok(taken) => start += taken,
                 Err(stop) => return (stop, start),
             }
@@ -229,9 +241,9 @@ impl Forwarding<'_> {
     /// Passes the frame on, its first `skip` bytes replaced by what `batch` has been given.
     #[inline]
     pub(crate) fn forward(&mut self, at: At<'_>, skip: usize) -> Taken {
-        let taken = at.bytes().len();
+        let taken = at.there();
         if skip <= taken {
-            self.batch.received(at.start + skip, at.start + taken);
+            self.batch.received(at.start + skip, at.end);
         }
         self.client.body_left = at.head.bytes - taken as u32;
         self.client.body = Body::Forward;
@@ -239,12 +251,13 @@ impl Forwarding<'_> {
     }
 
     pub(crate) fn drop_frame(&mut self, at: At<'_>) -> Taken {
-        let taken = at.bytes().len();
+        let taken = at.there();
         self.client.body_left = at.head.bytes - taken as u32;
         self.client.body = Body::Drop;
         Ok(taken)
     }
 
+    #[inline(never)]
     fn parse(&mut self, at: At<'_>) -> Taken {
         self.stats.client_parses.add(1);
         if !self.is_sharing() {
@@ -272,7 +285,7 @@ impl Forwarding<'_> {
         let wanted = self.client.wanted.clone();
         let nothing = Arc::default();
         let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { wanted.environment() };
-        let backslash = backslash(&self.server.reported);
+        let backslash = self.server.reported.backslash();
         let epoch = self.epoch;
         let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, epoch, backslash };
         let is_named = !parse.name.is_empty();
@@ -395,6 +408,7 @@ impl Forwarding<'_> {
         self.with_statement(at, bind.statement, rename::bind, Expect::Bind)
     }
 
+    #[inline(never)]
     fn describe(&mut self, at: At<'_>) -> Taken {
         if !at.is_whole() {
             return Err(Stop::More);
@@ -434,6 +448,7 @@ impl Forwarding<'_> {
     }
 
     /// The server says that it does not exist, in its own words, or it was prepared by a statement.
+    #[inline(never)]
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
         self.mark_unknown();
         if name.is_empty() && self.server.statements.may_have_unnamed() {
@@ -448,6 +463,7 @@ impl Forwarding<'_> {
         self.forward(at, 0)
     }
 
+    #[inline(never)]
     fn close(&mut self, at: At<'_>) -> Taken {
         if !at.is_whole() {
             return Err(Stop::More);
@@ -470,16 +486,9 @@ impl Forwarding<'_> {
     }
 }
 
-/// What a backslash means in the strings of a session with these reported values.
-pub(crate) fn backslash(reported: &Image) -> Backslash {
-    match reported.get("standard_conforming_strings") {
-        Some(value) if &**value == "off" => Backslash::Escape,
-        _ => Backslash::Plain,
-    }
-}
-
 type Rename = fn(&mut Vec<u8>, &[u8], &[u8]) -> Result<Option<rename::Rename>, forebay_pgwire::DecodeError>;
 
+#[cold]
 fn malformed(message: &str) -> Taken {
     Err(Stop::Fault(Box::new(errors::malformed_message(message))))
 }

@@ -53,7 +53,7 @@ struct Place<T> {
 
 /// A table whose entries are found by [`Key`] in constant time.
 pub struct Slab<T> {
-    chunks: Vec<Box<[Place<T>]>>,
+    chunks: Vec<Box<[Place<T>; CHUNK]>>,
     free: Vec<u32>,
     len: usize,
 }
@@ -69,7 +69,8 @@ impl<T> Slab<T> {
     pub fn insert(&mut self, tenant: T) -> Key<T> {
         if self.free.is_empty() {
             let first = self.chunks.len() * CHUNK;
-            self.chunks.push((0..CHUNK).map(|_| Place { generation: 0, tenant: None }).collect());
+            let chunk: Box<[Place<T>]> = (0..CHUNK).map(|_| Place { generation: 0, tenant: None }).collect();
+            self.chunks.push(chunk.try_into().ok().expect("as many places as a chunk has"));
             let last = u32::try_from(first + CHUNK).expect("under 2^32 places");
             self.free.extend((first as u32..last).rev());
         }
@@ -82,7 +83,7 @@ impl<T> Slab<T> {
 
     /// Takes the tenant out; its key is dead.
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
-        let place = self.chunks.get_mut(key.index as usize / CHUNK)?.get_mut(key.index as usize % CHUNK)?;
+        let place = &mut self.chunks.get_mut(key.index as usize / CHUNK)?[key.index as usize % CHUNK];
         if place.generation != key.generation {
             return None;
         }
@@ -94,20 +95,22 @@ impl<T> Slab<T> {
     }
 
     /// The tenant, if it is still there.
+    #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&T> {
-        let place = self.chunks.get(key.index as usize / CHUNK)?.get(key.index as usize % CHUNK)?;
+        let place = &self.chunks.get(key.index as usize / CHUNK)?[key.index as usize % CHUNK];
         if place.generation == key.generation { place.tenant.as_ref() } else { None }
     }
 
     /// The tenant, if it is still there.
+    #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
-        let place = self.chunks.get_mut(key.index as usize / CHUNK)?.get_mut(key.index as usize % CHUNK)?;
+        let place = &mut self.chunks.get_mut(key.index as usize / CHUNK)?[key.index as usize % CHUNK];
         if place.generation == key.generation { place.tenant.as_mut() } else { None }
     }
 
     /// The key of whoever is at `index`, if anyone is.
     pub fn key_at(&self, index: u32) -> Option<Key<T>> {
-        let place = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
+        let place = &self.chunks.get(index as usize / CHUNK)?[index as usize % CHUNK];
         place.tenant.as_ref()?;
         Some(Key { index, generation: place.generation, of: PhantomData })
     }
@@ -124,7 +127,7 @@ impl<T> Slab<T> {
 
     /// All tenants with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
-        self.chunks.iter().flatten().enumerate().filter_map(|(index, place)| {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate().filter_map(|(index, place)| {
             let key = Key { index: index as u32, generation: place.generation, of: PhantomData };
             place.tenant.as_ref().map(|tenant| (key, tenant))
         })

@@ -191,6 +191,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Closes a server in order.
+    #[inline(never)]
     pub(crate) fn retire(&mut self, io: &mut I, key: ServerKey, reason: &str) {
         if self.servers.get(key).is_none() {
             // Another one's leaving has made room at its cost.

@@ -288,7 +288,15 @@ impl<I: Io> Worker<I> {
 
     /// Lets clients go on whose server, reply or greeting has come. Steps of the loop never call each other in
     /// circles: what one makes possible for another client waits here.
+    #[inline(always)]
     fn run_ready(&mut self, io: &mut I) {
+        if !(self.freed.is_empty() && self.ready.is_empty() && self.vacated.is_empty()) {
+            self.run_all_ready(io);
+        }
+    }
+
+    #[inline(never)]
+    fn run_all_ready(&mut self, io: &mut I) {
         loop {
             if let Some(key) = self.freed.pop() {
                 self.after_replies(io, key);
@@ -341,6 +349,7 @@ impl<I: Io> Worker<I> {
         self.log_code(io, level, name, None, fields);
     }
 
+    #[inline(never)]
     pub(crate) fn log_code(
         &self,
         io: &mut I,

@@ -52,6 +52,12 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Where the first NUL stands. Most names are empty: no search is set out on for them.
+#[inline]
+pub(crate) fn nul(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() == Some(&0) { Some(0) } else { memchr(0, bytes) }
+}
+
 /// A cursor over a body. Each method takes one field and fails without moving past the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
@@ -107,7 +113,7 @@ impl<'a> Reader<'a> {
 
     /// A string without its NUL.
     pub(crate) fn string(&mut self) -> Result<&'a [u8], DecodeError> {
-        let end = memchr(0, self.rest).ok_or(self.error(Cause::MissingNul))?;
+        let end = nul(self.rest).ok_or(self.error(Cause::MissingNul))?;
         let field = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         Ok(field)

@@ -4,7 +4,7 @@
 //! the original frame the bytes go on. A pipeline is thus forwarded by scatter-gather: new beginnings from one buffer,
 //! the rest from the buffers that it came in. A body that has not arrived yet is streamed behind its new beginning.
 
-use crate::decode::{Cause, DecodeError};
+use crate::decode::{Cause, DecodeError, nul};
 use crate::frame::{self, HEAD_BYTES};
 use crate::frontend::{BindHead, Target, tag};
 use crate::write::before_nul;
@@ -33,7 +33,7 @@ pub fn bind(out: &mut Vec<u8>, data: &[u8], statement: &[u8]) -> Result<Option<R
 /// Gives a Parse another name; `None` while its name has not arrived.
 pub fn parse(out: &mut Vec<u8>, data: &[u8], name: &[u8]) -> Result<Option<Rename>, DecodeError> {
     let Some(frame) = Beginning::read("Parse", tag::PARSE, data)? else { return Ok(None) };
-    let Some(end) = memchr::memchr(0, frame.body) else { return frame.incomplete() };
+    let Some(end) = nul(frame.body) else { return frame.incomplete() };
     frame.replace(out, &[], &frame.body[..end], name).map(Some)
 }
 
@@ -59,7 +59,7 @@ fn target(
     if *kind != Target::STATEMENT {
         return Err(DecodeError { message, cause: Cause::UnknownKind(*kind) });
     }
-    let Some(end) = memchr::memchr(0, rest) else { return frame.incomplete() };
+    let Some(end) = nul(rest) else { return frame.incomplete() };
     frame.replace(out, &[*kind], &rest[..end], name).map(Some)
 }
 

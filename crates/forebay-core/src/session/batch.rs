@@ -14,7 +14,19 @@ pub struct Batch {
     pieces: Vec<Piece>,
     owned: Vec<u8>,
     owned_sent: usize,
+    /// Several short pieces as one; kept for its allocation.
+    joined: Vec<u8>,
 }
+
+impl Piece {
+    fn len(&self) -> usize {
+        let (Piece::Received { start, end } | Piece::Owned { start, end }) = *self;
+        (end - start) as usize
+    }
+}
+
+/// Pieces that are this short together are copied and sent as one: to send a list of pieces costs more.
+const JOINED_BYTES_MAX: usize = 512;
 
 /// Slices handed to the driver in one call.
 const SLICES_A_CALL: usize = 8;
@@ -66,19 +78,28 @@ impl Batch {
     /// bytes, of `buf` or, where that is `None`, of a session's own memory, to be copied.
     pub fn send<I: Io>(&mut self, io: &mut I, conn: ConnId, buf: Option<BufId>, data: &[u8]) -> usize {
         self.close_owned();
-        let mut bytes = 0;
-        if let [piece] = &self.pieces[..] {
-            let slice = self.slice(piece, buf, data);
-            bytes = slice.len();
-            io.send(conn, &[slice]);
-        } else {
-            for pieces in self.pieces.chunks(SLICES_A_CALL) {
-                let mut slices = [Slice::Bytes(&[]); SLICES_A_CALL];
-                for (slice, piece) in slices.iter_mut().zip(pieces) {
-                    *slice = self.slice(piece, buf, data);
-                    bytes += slice.len();
+        let bytes = self.pieces.iter().map(Piece::len).sum();
+        match &self.pieces[..] {
+            [] => {}
+            [piece] => io.send(conn, &[self.slice(piece, buf, data)]),
+            pieces if bytes <= JOINED_BYTES_MAX => {
+                self.joined.clear();
+                for piece in pieces {
+                    self.joined.extend_from_slice(match *piece {
+                        Piece::Received { start, end } => &data[start as usize..end as usize],
+                        Piece::Owned { start, end } => &self.owned[start as usize..end as usize],
+                    });
                 }
-                io.send(conn, &slices[..pieces.len()]);
+                io.send(conn, &[Slice::Bytes(&self.joined)]);
+            }
+            pieces => {
+                for pieces in pieces.chunks(SLICES_A_CALL) {
+                    let mut slices = [Slice::Bytes(&[]); SLICES_A_CALL];
+                    for (slice, piece) in slices.iter_mut().zip(pieces) {
+                        *slice = self.slice(piece, buf, data);
+                    }
+                    io.send(conn, &slices[..pieces.len()]);
+                }
             }
         }
         self.clear();

@@ -9,7 +9,7 @@ mod to_server;
 pub use to_client::*;
 pub use to_server::*;
 
-use memchr::memchr;
+use crate::decode::nul;
 
 /// Appends a tagged message whose length word is filled in after `body` ran.
 pub(crate) fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -28,7 +28,7 @@ pub(crate) fn packet(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// What of `text` is before its first NUL.
 pub(crate) fn before_nul(text: &[u8]) -> &[u8] {
-    &text[..memchr(0, text).unwrap_or(text.len())]
+    &text[..nul(text).unwrap_or(text.len())]
 }
 
 /// Appends a string and its NUL.

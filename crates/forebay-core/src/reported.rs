@@ -1,0 +1,61 @@
+//! What a server says of its session's parameters (ParameterStatus), and what its client is told of them.
+
+use std::rc::Rc;
+
+use forebay_pgwire::backend::ParameterStatus;
+use forebay_pgwire::write;
+
+use crate::parameters::is_settable;
+use crate::reply::{Next, Relaying, Verdict};
+use crate::session::client::Client;
+use crate::session::expect::{Expect, Own};
+use crate::session::server::Server;
+
+impl Relaying<'_> {
+    /// A value has changed.
+    #[inline(never)]
+    pub(crate) fn parameter_status(&mut self, body: &[u8]) -> (Verdict, Option<Next>) {
+        let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
+            return (Verdict::Drop, Some(Next::Violation("a malformed ParameterStatus")));
+        };
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
+        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare))) {
+            return (Verdict::Drop, None);
+        }
+        let lower = name.to_ascii_lowercase();
+        let is_default = self.server.defaults.get(&name).is_some_and(|v| **v == *value);
+        let over_default = (!is_default).then_some(&*value);
+        if is_settable(&name) {
+            // Also what a client that has left did, or our ROLLBACK undid: the next client must not see it.
+            self.server.set = self.images.with(&self.server.set, &lower, over_default);
+        }
+        if !self.is_for_client() {
+            return (Verdict::Drop, None);
+        }
+        if !self.server.restoring.is_empty() {
+            // The client is told what it comes to when it is set again.
+            return (Verdict::Drop, None);
+        }
+        if let Some(client) = &mut self.client {
+            client.seen = self.images.with(&client.seen, &name, Some(&value));
+            if is_settable(&name) {
+                client.wanted = self.images.with(&client.wanted, &lower, over_default);
+            }
+        }
+        (Verdict::Pass, None)
+    }
+}
+
+/// Tells the client of reported values that differ from those it last saw.
+pub(crate) fn report_parameters(client: &mut Client, server: &Server, out: &mut Vec<u8>) {
+    if Rc::ptr_eq(&client.seen, &server.reported) {
+        return;
+    }
+    for (name, value) in server.reported.iter() {
+        if client.seen.get(name) != Some(value) {
+            write::parameter_status(out, &**name, &**value);
+        }
+    }
+    client.seen = server.reported.clone();
+}
