@@ -99,6 +99,7 @@ impl<B: Backend> Driver<B> {
     }
 
     /// Keeps what core sends until the end of the input, so that it makes few records.
+    #[inline(never)]
     pub(super) fn queue_plain(&mut self, slot: u32, slices: &[Slice<'_>]) {
         let conn = &mut self.table.conns[slot as usize];
         let Some(session) = conn.tls.as_deref_mut() else { return };
@@ -126,6 +127,7 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    #[inline(never)]
     fn seal_conn(&mut self, slot: u32) {
         let conn = self.table.conn(slot);
         if !conn.is(Flags::UNSEALED) || conn.is(Flags::DEAD) {

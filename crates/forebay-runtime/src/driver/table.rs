@@ -127,6 +127,13 @@ impl Conn {
         self.flags.0 & deciding.0 == Flags::OPEN.0 && self.tls.is_none()
     }
 
+    /// Whether all is as it was before a receive that others follow: there is nothing to settle.
+    #[inline]
+    pub(crate) fn is_reading_on(&self) -> bool {
+        let deciding = Flags::OPEN.and(Flags::READING).and(Flags::ARMED).and(Flags::LEAVING);
+        self.flags.0 & deciding.0 == Flags::OPEN.and(Flags::READING).and(Flags::ARMED).0
+    }
+
     /// Whether the driver should be reading: core wants to, or a lingering close waits for the end.
     pub(crate) fn wants_read(&self) -> bool {
         self.is(Flags::READING) && !self.is_any(Flags::DETACHING.and(Flags::DEAD).and(Flags::CONNECTING))
@@ -329,6 +336,7 @@ impl Table {
         (conn.queued > conn.in_flight).then(|| &mut self.pieces[conn.last as usize])
     }
 
+    #[inline]
     fn push(&mut self, slot: u32, piece: Piece) {
         let at = self.free_piece;
         let at = match self.pieces.get_mut(at as usize) {

@@ -69,7 +69,9 @@ impl<B: Backend> Driver<B> {
                 self.seal();
             }
         }
-        self.fire_timers(inputs);
+        if self.timers.peek().is_some_and(|Reverse(Due(at, ..))| *at <= self.now) {
+            self.fire_timers(inputs);
+        }
         // Only what is there by now: an input that gives rise to another must not hold up the turn.
         for _ in 0..self.pending.len() {
             if let Some(input) = self.pending.pop_front() {
@@ -156,12 +158,13 @@ impl<B: Backend> Driver<B> {
         } else {
             self.on_received_otherwise(inputs, id, buf, len);
         }
-        if self.table.same(id).is_some() {
+        if self.table.same(id).is_some_and(|conn| !conn.is_reading_on()) {
             self.settle(slot);
         }
     }
 
     /// Bytes on a connection that has TLS, is about to have it, or is on its way out.
+    #[inline(never)]
     fn on_received_otherwise<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: ConnId, buf: u32, len: u32) {
         if !self.is_open(id) {
             // What the peer still says is of no interest.
@@ -284,6 +287,7 @@ impl<B: Backend> Driver<B> {
         self.set_timer(ACCEPT_BACKOFF, Timer::Accept(listener));
     }
 
+    #[inline(never)]
     fn fire_timers<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
         while let Some(Reverse(Due(at, ..))) = self.timers.peek() {
             if *at > self.now {
@@ -309,6 +313,7 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    #[inline(never)]
     fn on_input<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, input: Input) {
         match input {
             Input::Received(id, buf, len) => {
