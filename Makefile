@@ -110,6 +110,11 @@ sim: | $(LIBCLANG) ## the simulator: make sim SEED=88213
 diff: $(ENGINE) $(VENV)/.test ## the same programs direct and through forebay: make diff N=500 SEED=1 PG=18 LEVEL=safe
 	$(BIN)/python -m tests.diff.run --pg $(or $(PG),18) $(foreach level,$(LEVEL),--level $(level)) -- run --programs $(or $(N),500) --seed $(or $(SEED),1) $(DIFF_ARGS)
 
+# A build with the bugs in it is made apart, in target/planted. PLANTED_ARGS='--bug pin-ignored' plants one.
+.PHONY: diff-planted
+diff-planted: $(ENGINE) $(VENV)/.test ## the proof that the differential test finds bugs: each is planted in turn
+	$(BIN)/python -m tests.diff.planted --pg $(or $(PG),18) $(PLANTED_ARGS)
+
 # Arguments of benches/poolbench.py: make bench BENCH_ARGS='--rounds 5 --workloads select,many'.
 BENCH_ARGS ?=
 BENCH_OUT ?= benches/results/$(shell date +%Y%m%d-%H%M%S).jsonl

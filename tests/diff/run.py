@@ -96,21 +96,34 @@ def databases(setup: Setup) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, Forebay]]:
-    """PostgreSQL, and forebay before it, for as long as the block lasts."""
+def database(major: int, folder: Path) -> Iterator[Postgres]:
+    """PostgreSQL, for as long as the block lasts."""
     folder.mkdir(exist_ok=True)
-    authority = Authority(folder)
-    with postgres.running(major, authority, **QUICK) as server:
-        sections = configuration(
-            server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT}
-        )
-        forebay = Started(folder, sections, setup.variant, setup.environment)
-        forebay.command = setup.command
-        try:
-            forebay.start()
-            yield server, forebay
-        finally:
-            forebay.kill()
+    with postgres.running(major, Authority(folder), **QUICK) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def pooler(server: Postgres, setup: Setup, folder: Path) -> Iterator[Forebay]:
+    """forebay before a server, for as long as the block lasts."""
+    folder.mkdir(exist_ok=True)
+    sections = configuration(
+        server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT}
+    )
+    forebay = Started(folder, sections, setup.variant, setup.environment)
+    forebay.command = setup.command
+    try:
+        forebay.start()
+        yield forebay
+    finally:
+        forebay.kill()
+
+
+@contextlib.contextmanager
+def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, Forebay]]:
+    """Both, for as long as the block lasts."""
+    with database(major, folder) as server, pooler(server, setup, folder) as forebay:
+        yield server, forebay
 
 
 def build() -> Path:

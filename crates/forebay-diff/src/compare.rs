@@ -17,8 +17,6 @@ pub(crate) enum Allowance {
     UnsetCustom,
     /// Where in a text an error is, when names in that text were replaced.
     Position,
-    /// A wait that ends with an error of forebay's own, when pins hold as many servers as there are.
-    PinnedWait,
     /// When a notification of another session comes.
     NotificationOrder,
     /// Oids of tables: each side has its own database.
@@ -38,10 +36,9 @@ pub(crate) enum Allowance {
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 10] = [
+    pub(crate) const ALL: [Allowance; 9] = [
         Allowance::UnsetCustom,
         Allowance::Position,
-        Allowance::PinnedWait,
         Allowance::NotificationOrder,
         Allowance::TableOid,
         Allowance::CancelledInQueue,
@@ -101,10 +98,6 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
     }
     for (at, (left, right)) in direct.outcomes.iter().zip(&pooled.outcomes).enumerate() {
         let step = &program.steps[at];
-        if left.pinned > 0 && right.events.iter().any(is_pool_wait) {
-            uses.note(Allowance::PinnedWait);
-            return None;
-        }
         if let Some(event) = judge.differs(&left.events, &right.events, Some(at)) {
             let (left, right) = (left.events.get(event), right.events.get(event));
             if left.is_some_and(is_stale_plan) && !matches!(right, None | Some(Event::Report(_))) {
@@ -163,11 +156,6 @@ fn names_of((name, value): &(String, String)) -> Vec<&str> {
         return vec![name];
     }
     value.split("-c ").filter_map(|option| option.trim().split_once('=')).map(|(name, _)| name).collect()
-}
-
-/// An error by which forebay says that no server became free.
-fn is_pool_wait(event: &Event) -> bool {
-    matches!(event, Event::Report(report) if report.hint.ends_with("(FB201)") || report.hint.ends_with("(FB202)"))
 }
 
 /// PostgreSQL's refusal of a prepared statement whose result has changed.
@@ -346,20 +334,6 @@ mod tests {
         assert_eq!(judge("SELECT x", "m").1, 0);
         assert!(judge("SELECT x", "m").0.is_some());
         assert!(judge("EXECUTE s1(x)", "fb_1").0.is_some());
-    }
-
-    /// Without a pin in the program a wait is a defect: programs are made so that nobody has to wait.
-    #[test]
-    fn a_wait_for_a_server_is_allowed_only_beside_a_pin() {
-        let program = program("safe", "SELECT 1");
-        let waited = || run(vec![report("no server", "", "Run SHOW CLIENTS. (FB201)")]);
-        for (pinned, is_allowed) in [(0, false), (1, true)] {
-            let uses = Uses::default();
-            let mut direct = run(vec![row(Some("1"))]);
-            direct.outcomes[0].pinned = pinned;
-            let found = first_difference(&program, &direct, &waited(), &uses);
-            assert_eq!((found.is_none(), uses.count(Allowance::PinnedWait)), (is_allowed, u64::from(is_allowed)));
-        }
     }
 
     #[test]

@@ -52,8 +52,6 @@ pub(crate) struct Outcome {
     pub(crate) events: Vec<Event>,
     /// Clients other than the step's that held a server when it began.
     pub(crate) holders: usize,
-    /// Those of them and of its own client that only a pin makes hold one.
-    pub(crate) pinned: usize,
     /// Advisory locks held when the step's client had left.
     pub(crate) locks: usize,
     /// Other clients in a transaction when the step began.
@@ -210,7 +208,6 @@ impl Player<'_> {
                 outcome.holders += usize::from(is_begun || self.pinned[client]);
                 outcome.transactions += usize::from(is_begun);
             }
-            outcome.pinned += usize::from(self.pinned[client]);
         }
         outcome
     }

@@ -12,7 +12,7 @@ const VARIABLE: &str = "FOREBAY_PLANT";
 /// Names of all bugs.
 #[pyfunction]
 pub(crate) fn planted_bugs() -> Vec<&'static str> {
-    Bug::ALL.iter().map(|(name, _)| *name).collect()
+    Bug::ALL.iter().chain(&Bug::OF_SESSIONS).map(|(name, _)| *name).collect()
 }
 
 /// Plants what the environment asks for, and says so: nobody may take such a process for one that serves.

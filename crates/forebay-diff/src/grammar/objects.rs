@@ -42,10 +42,12 @@ fn new_name(session: &mut Session, stem: &str) -> String {
 fn sql_prepare(rng: &mut Rng) -> Done {
     let feature = Feature::SqlPrepare;
     let name = pick(rng, &["s1", "s2", "dup", "S1", "\"s1\""]);
-    let prepare = match rng.usize(..5) {
+    let prepare = match rng.usize(..6) {
         0 => format!("PREPARE {name} AS SELECT id, name FROM items WHERE id < 3 ORDER BY id"),
         1 => format!("PREPARE {name} (int) AS SELECT $1 + 1"),
         2 => format!("PREPARE {name} AS SELECT '02/03/2024'::date, '{name} '';' /* not the end; */"),
+        // It fails, and the name stands for what it stood for before.
+        4 => format!("PREPARE {name} AS SELECT nothing FROM items"),
         3 => format!("PREPARE {name} (text) AS INSERT INTO knobs VALUES (90, 'app.b', $1) ON CONFLICT DO NOTHING"),
         _ => format!("PREPARE {name} AS SELECT v FROM real1"),
     };
