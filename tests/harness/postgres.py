@@ -50,6 +50,8 @@ host    all lookup all             scram-sha-256
 host    all md5_user all           md5
 host    all password_user all      password
 host    all all all                trust
+local   replication all            trust
+host    replication all all        trust
 """
 
 SETTINGS = """\

@@ -86,6 +86,8 @@ pub struct ClientRow {
     pub tls: Arc<str>,
     /// Named statements it holds.
     pub prepared_statements: u32,
+    /// none, physical, logical.
+    pub replication: &'static str,
     /// What keeps its server with it: names of [`forebay_spec::pins::ALL`].
     pub pin: Vec<&'static str>,
     /// Time since the first of them came.
@@ -119,6 +121,8 @@ pub struct ServerRow {
     pub client: Option<u64>,
     /// Process id on the server.
     pub remote_pid: u32,
+    /// none, physical, logical.
+    pub replication: &'static str,
     /// TLS in use, or empty.
     pub tls: Arc<str>,
     /// Statements prepared on it.
@@ -154,7 +158,7 @@ pub struct PoolRow {
     pub sv_login: u32,
     /// How long the oldest demand has waited.
     pub maxwait_us: u64,
-    /// session, transaction, statement.
+    /// session, transaction, statement, replication.
     pub pool_mode: &'static str,
     /// Why the endpoint can't be used at the moment, if it can't.
     pub sick: Option<String>,

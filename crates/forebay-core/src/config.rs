@@ -198,6 +198,8 @@ pub struct PoolSettings {
     pub min_pool_size: u32,
     /// Servers of the database over all its pools; 0: no limit.
     pub max_db_connections: u32,
+    /// Replication connections of the database, counted apart; 0: none.
+    pub max_replication_connections: u32,
     /// How long a demand may wait.
     pub query_wait_timeout: u64,
     /// Age at which a server is retired, ± 10 %.
@@ -236,6 +238,28 @@ pub struct PoolSettings {
     pub query_timeout: u64,
     /// Time a client may be idle outside a transaction.
     pub client_idle_timeout: u64,
+}
+
+impl PoolSettings {
+    /// The same for replication connections: each has a server of its own for as long as it lasts, and is silent for as
+    /// long as nothing is written.
+    pub fn for_replication(self) -> PoolSettings {
+        PoolSettings {
+            pool_mode: PoolMode::Session,
+            pool_size: self.max_replication_connections,
+            min_pool_size: 0,
+            max_db_connections: 0,
+            server_lifetime: 0,
+            server_reset_query: "".into(),
+            max_prepared_statements: 0,
+            pin_idle_limit: 0,
+            transaction_timeout: 0,
+            idle_transaction_timeout: 0,
+            query_timeout: 0,
+            client_idle_timeout: 0,
+            ..self
+        }
+    }
 }
 
 /// When a server goes back to its pool.

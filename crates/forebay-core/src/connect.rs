@@ -11,6 +11,7 @@ use forebay_spec::{Report, errors};
 
 use crate::auth::ServerSecret;
 use crate::auth::server::{LoginRules, ServerLogin, ServerStep};
+use crate::checkout::seconds;
 use crate::config::TlsMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
@@ -34,7 +35,7 @@ pub struct ServerHandshake {
 
 impl<I: Io> Worker<I> {
     /// Opens a server; a permit for it is taken.
-    pub(crate) fn open(&mut self, io: &mut I, id: PoolId) {
+    pub(crate) fn open(&mut self, io: &mut I, id: PoolId) -> ServerKey {
         let pool = &mut self.pools[id.0 as usize];
         let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
         let endpoint = pool.target.endpoints[index as usize].clone();
@@ -47,6 +48,7 @@ impl<I: Io> Worker<I> {
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
         self.arm_server(key);
+        key
     }
 
     /// The endpoint of a server, as configured.
@@ -108,7 +110,12 @@ impl<I: Io> Worker<I> {
         let minor = if pool.is_protocol_3_0 { 0 } else { 2 };
         let mut out = Vec::new();
         let dbname = pool.target.dbname(&pool.database);
-        write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)]);
+        let client = self.servers[key].client.and_then(|c| self.clients.get(c));
+        let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
+        let own = own.into_iter().flat_map(|(kind, wanted)| {
+            std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value)))
+        });
+        write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)].into_iter().chain(own));
         let server = &mut self.servers[key];
         server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor }));
         server.enter(ServerState::Login, self.now);
@@ -237,6 +244,9 @@ impl<I: Io> Worker<I> {
             *keys = Some(proved);
         }
         self.log(io, Level::Debug, "server_opened", fields);
+        if let Some(client) = self.servers[key].client {
+            return self.replication_begins(io, key, client);
+        }
         self.greet_waiters(io, id);
         self.freed.push(key);
         self.supply(io, id);
@@ -263,6 +273,8 @@ impl<I: Io> Worker<I> {
             self.pool(id).is_protocol_3_0 = true;
         } else if is_allow == Some(TlsMode::Allow) && sqlstate == "28000" && !self.pool(id).is_tls_asked_for {
             self.pool(id).is_tls_asked_for = true;
+        } else if sqlstate == "53300" && self.servers[key].client.is_some() {
+            return self.replication_not_let_in(io, key, &reply);
         } else if sqlstate == "53300" {
             self.pool(id).backoff.full(now);
             let fields = vec![("pool", self.pool(id).label().into()), ("reply", reply.into())];
@@ -272,8 +284,23 @@ impl<I: Io> Worker<I> {
         } else {
             return self.open_failed(io, key, &reply);
         }
+        let client = self.leave_opening(key);
         self.drop_opening(io, key, &format!("login refused: {sqlstate}"));
-        self.supply(io, id);
+        match client {
+            Some(client) => self.begin_replication(io, id, client),
+            None => self.supply(io, id),
+        }
+    }
+
+    /// All its walsenders, or connections, are in use: the client hears it as it would from the server itself.
+    fn replication_not_let_in(&mut self, io: &mut I, key: ServerKey, reply: &str) {
+        let (client, endpoint) = (self.leave_opening(key), self.endpoint_name(key));
+        let pool = &self.pools[self.servers[key].pool.0 as usize];
+        let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
+        self.drop_opening(io, key, reply);
+        if let Some(client) = client {
+            self.refuse_and_close(io, client, report);
+        }
     }
 
     /// Waiting won't help: those who wait are told why.
@@ -288,7 +315,11 @@ impl<I: Io> Worker<I> {
         }
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
+        let client = self.leave_opening(key);
         self.open_failed(io, key, reply);
+        if let Some(client) = client {
+            self.refuse_and_close(io, client, report.clone());
+        }
         self.refuse_waiters(io, id, &report);
     }
 
@@ -317,17 +348,27 @@ impl<I: Io> Worker<I> {
         io.fill_random(&mut luck);
         let pool = &mut self.pools[id.0 as usize];
         let max = Duration::from_micros(pool.settings.server_backoff_max);
-        pool.backoff.failed(cause.into(), max, luck[0], now);
+        if !pool.is_replication {
+            // Those clients try again themselves, each when it thinks fit.
+            pool.backoff.failed(cause.into(), max, luck[0], now);
+        }
         pool.next_endpoint = pool.next_endpoint.wrapping_add(1);
         let fields = vec![
             ("pool", pool.label().into()),
-            ("endpoint", endpoint.into()),
+            ("endpoint", endpoint.clone().into()),
             ("cause", cause.into()),
             ("retry_in_ms", (pool.backoff.until().micros_since(now) / 1000).into()),
         ];
         self.log_code(io, Level::Warn, "server_open_failed", Some("FB410"), fields);
+        let client = self.leave_opening(key);
         self.drop_opening(io, key, cause);
-        self.supply(io, id);
+        match client {
+            Some(client) => {
+                let report = errors::no_endpoint(self.pool(id).database.clone(), endpoint, cause, seconds(Duration::ZERO));
+                self.refuse_and_close(io, client, report);
+            }
+            None => self.supply(io, id),
+        }
     }
 
     fn drop_opening(&mut self, io: &mut I, key: ServerKey, reason: &str) {

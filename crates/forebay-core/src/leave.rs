@@ -123,6 +123,9 @@ impl<I: Io> Worker<I> {
 
     /// Cleans the server that a client left.
     fn leave_server(&mut self, io: &mut I, key: ServerKey, client: Client) {
+        if client.replication.is_some() {
+            return self.end_replication(io, key, &client);
+        }
         let server = &mut self.servers[key];
         server.client = None;
         if let Some(pin) = client.pin.as_ref() {
@@ -280,7 +283,8 @@ impl<I: Io> Worker<I> {
         let mode = self.pools[server.pool.0 as usize].settings.pool_mode;
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
         // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
-        let is_implicit = server.status == IDLE && !server.expect.is_empty();
+        let is_streaming = server.is_copying && self.pools[server.pool.0 as usize].is_replication;
+        let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
         let may_have_committed = (is_implicit && !has_reported) || server.expect.iter().any(Expect::commits);
         let report = if may_have_committed {
             errors::server_lost_in_commit(endpoint, cause)

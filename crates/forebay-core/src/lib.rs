@@ -32,6 +32,7 @@ pub mod pool;
 mod query;
 pub mod question;
 mod relay;
+mod replication;
 mod reply;
 mod reported;
 mod request;

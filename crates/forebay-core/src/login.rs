@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_pgwire::frame;
-use forebay_pgwire::startup::{FirstPacket, Startup, StartupError, first_packet, is_protocol_option, options};
+use forebay_pgwire::startup::{FirstPacket, Replication, Startup, StartupError};
+use forebay_pgwire::startup::{first_packet, is_protocol_option, options, replication};
 use forebay_pgwire::write;
 use forebay_spec::{Report, errors};
 
@@ -16,6 +17,7 @@ use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::parameters::Image;
 use crate::pool::{Greeting, Pool, PoolId};
 use crate::question::{Answer, Question};
+use crate::replication::unreadable;
 use crate::session::IDLE;
 use crate::session::client::{CancelSecret, ClientKey, ClientState};
 use crate::stats::{LabelledPool, PoolStats};
@@ -133,12 +135,16 @@ impl<I: Io> Worker<I> {
         }
         let is_console = CONSOLE_NAMES.contains(&&*asked.database)
             && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
+        if is_console && asked.replication.is_some() {
+            return self.refuse_and_close(io, key, errors::replication_refused(asked.database));
+        }
         let wanted = self.images.intern(&asked.parameters);
         let client = &mut self.clients[key];
         client.user = asked.user;
         client.database = asked.database;
         client.baseline = wanted.clone();
         client.wanted = wanted;
+        client.replication = asked.replication;
         if let Some(login) = &mut client.login {
             login.is_console = is_console;
         }
@@ -285,7 +291,8 @@ impl<I: Io> Worker<I> {
         let (database, user) = (client.database.clone(), client.user.clone());
         // A password that Python told serves every server; the client's proof against it only one with the same salt.
         let known = client.login.as_ref().and_then(|l| l.server_secret.clone());
-        let Some(id) = self.find_pool(&database, &user) else {
+        let replication = client.replication;
+        let Some(id) = self.find_pool(&database, &user, replication.is_some()) else {
             return self.refuse_login(io, key, errors::unknown_database(database), "unknown database".into());
         };
         let mut out = Vec::new();
@@ -304,7 +311,10 @@ impl<I: Io> Worker<I> {
         let client = &mut self.clients[key];
         client.pool = Some(id);
         client.enter(ClientState::Greeting, self.now);
-        self.greet_or_wait(io, key, id);
+        match replication {
+            Some(_) => self.begin_replication(io, id, key),
+            None => self.greet_or_wait(io, key, id),
+        }
     }
 
     /// Greets a client as soon as it is known what servers report to clients with its parameters.
@@ -389,19 +399,20 @@ impl<I: Io> Worker<I> {
         let tables = self.tables.clone();
         for database in tables.config.databases.iter().filter(|d| d.pool.min_pool_size > 0) {
             if let Some(user) = &database.forced_user {
-                self.find_pool(&database.name, user);
+                self.find_pool(&database.name, user, false);
             }
         }
     }
 
     /// The pool for clients of `user` that ask for `database`; made at first use.
-    fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>) -> Option<PoolId> {
+    fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>, is_replication: bool) -> Option<PoolId> {
         let tables = self.tables.clone();
         let target = tables.database(database)?;
         let settings = tables.pool_settings(database, user)?;
         let server_user = target.config.forced_user.clone().unwrap_or_else(|| user.clone());
         let name = (database.clone(), server_user.clone());
-        if let Some(id) = self.pool_ids.get(&name) {
+        let ids = if is_replication { &self.replication_ids } else { &self.pool_ids };
+        if let Some(id) = ids.get(&name) {
             return Some(*id);
         }
         let stats = Arc::new(LabelledPool {
@@ -410,17 +421,23 @@ impl<I: Io> Worker<I> {
             stats: PoolStats::default(),
         });
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
-        let shared = self.shared.pool(database, &server_user);
+        let (shared, settings) = if is_replication {
+            (self.shared.replication(database), settings.for_replication())
+        } else {
+            (self.shared.pool(database, &server_user), settings)
+        };
         let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
         let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
         let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats, knowledge);
+        pool.is_replication = is_replication;
         pool.is_paused = self.is_paused(database);
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
         let forced = target.forced_credential.as_ref();
         pool.secret = forced.or(own).and_then(Credential::server_secret);
         let id = PoolId(u32::try_from(self.pools.len()).expect("under 2^32 pools"));
         self.pools.push(pool);
-        self.pool_ids.insert(name, id);
+        let ids = if is_replication { &mut self.replication_ids } else { &mut self.pool_ids };
+        ids.insert(name, id);
         Some(id)
     }
 }
@@ -451,6 +468,7 @@ pub(crate) fn address(peer: &Peer) -> (String, u16) {
 struct Asked {
     user: Arc<str>,
     database: Arc<str>,
+    replication: Option<Replication>,
     parameters: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -460,12 +478,13 @@ impl Asked {
         let user =
             startup.get("user").filter(|u| !u.is_empty()).map(text).ok_or_else(|| Box::new(errors::user_missing()))?;
         let database = startup.get("database").filter(|d| !d.is_empty()).map_or_else(|| user.clone(), text);
-        let mut parameters = BTreeMap::new();
+        let (mut parameters, mut asked_replication) = (BTreeMap::new(), None);
         for (name, value) in startup.parameters.iter() {
             match name {
                 b"user" | b"database" => {}
-                b"replication" if matches!(value, b"false" | b"off" | b"no" | b"0") => {}
-                b"replication" => return Err(Box::new(errors::replication_unsupported())),
+                b"replication" => {
+                    asked_replication = replication(value).map_err(|_| Box::new(unreadable(value)))?;
+                }
                 b"options" => {
                     let settings = options(value).map_err(|e| Box::new(errors::unsupported_startup_option(e)))?;
                     for (name, value) in settings {
@@ -478,6 +497,6 @@ impl Asked {
                 }
             }
         }
-        Ok(Asked { user, database, parameters })
+        Ok(Asked { user, database, replication: asked_replication, parameters })
     }
 }

@@ -91,6 +91,9 @@ impl<I: Io> Worker<I> {
 
     fn let_idle_clients_go(&mut self, io: &mut I) {
         let is_leaving = |c: &Client| match c.state {
+            ClientState::Active if c.replication.is_some() => {
+                c.server.is_some_and(|s| self.servers[s].is_parted_at_drain())
+            }
             ClientState::Active => c.pin.is_some() && c.server.is_some_and(|s| self.servers[s].is_clean()),
             ClientState::Waiting | ClientState::Console => false,
             _ => true,
@@ -109,7 +112,8 @@ impl<I: Io> Worker<I> {
     fn is_in_use(&self, database: Option<&str>) -> bool {
         self.servers.iter().any(|(_, s)| {
             let pool = &self.pools[s.pool.0 as usize];
-            database.is_none_or(|d| *pool.database == *d)
+            // A replication connection lasts for as long as its client wants.
+            database.is_none_or(|d| *pool.database == *d) && !pool.is_replication
         })
     }
 
@@ -187,7 +191,7 @@ impl<I: Io> Worker<I> {
             }
             pool.target = target.clone();
             if let Some(settings) = tables.pool_settings(&database, &user) {
-                pool.settings = settings;
+                pool.settings = if pool.is_replication { settings.for_replication() } else { settings };
             }
             if is_moved {
                 pool.backoff.succeeded();
@@ -247,6 +251,7 @@ impl<I: Io> Worker<I> {
             prepared_statements: client.statements.as_ref().map_or(0, |s| s.len() as u32),
             pin: client.pin.as_ref().map_or_else(Vec::new, |pin| crate::tracking::pin::names(pin.reasons)),
             pinned_us: client.pin.as_ref().map_or(0, |pin| self.now.micros_since(pin.since)),
+            replication: crate::replication::kind(Some(client)),
             pin_verb: client.pin.as_ref().map_or_else(String::new, |pin| format!("{:?}", pin.verb).to_uppercase()),
         }
     }
@@ -270,6 +275,7 @@ impl<I: Io> Worker<I> {
             request_us: self.now.micros_since(server.since),
             client: server.client.and_then(|key| self.clients.get(key)).map(|c| c.id),
             remote_pid: server.remote_pid,
+            replication: crate::replication::kind(server.client.and_then(|key| self.clients.get(key))),
             tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: server.statements.len() as u32,
             close_needed: server.is_close_needed,
@@ -296,7 +302,7 @@ impl<I: Io> Worker<I> {
             sv_tested: of("tested"),
             sv_login: of("login"),
             maxwait_us: oldest.unwrap_or(0),
-            pool_mode: mode_name(pool.settings.pool_mode),
+            pool_mode: if pool.is_replication { "replication" } else { mode_name(pool.settings.pool_mode) },
             sick: pool.backoff.sickness().map(|(_, cause)| cause.to_string()),
         }
     }

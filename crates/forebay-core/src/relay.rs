@@ -303,6 +303,9 @@ impl<I: Io> Worker<I> {
             self.servers[key].carry.extend_from_slice(data);
             self.digest_kept(io, key);
         }
+        if self.is_draining {
+            self.drain_replication(io, key);
+        }
         self.after_replies(io, key);
     }
 

@@ -10,7 +10,7 @@
 //!
 //! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`]
 //! (clients), [`crate::connect`] (servers), [`crate::tracking`] (what statements leave in a session),
-//! [`crate::leave`] (a side goes away), [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
+//! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::order`] (commands). A driver calls the inputs below, one at a time.
 
 use std::collections::{BinaryHeap, VecDeque};
@@ -99,6 +99,8 @@ pub struct Worker<I: Io> {
     pub(crate) cancels: Slab<Cancel>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) pool_ids: FxHashMap<PoolName, PoolId>,
+    /// Pools of replication connections.
+    pub(crate) replication_ids: FxHashMap<PoolName, PoolId>,
     pub(crate) images: Images,
     pub(crate) cache: StatementCache,
     pub(crate) batch: Batch,
@@ -141,6 +143,7 @@ impl<I: Io> Worker<I> {
             cancels: Slab::default(),
             pools: Vec::new(),
             pool_ids: FxHashMap::default(),
+            replication_ids: FxHashMap::default(),
             images: Images::default(),
             cache,
             batch: Batch::default(),

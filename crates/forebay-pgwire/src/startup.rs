@@ -113,6 +113,42 @@ pub fn is_protocol_option(name: &[u8]) -> bool {
     name.starts_with(b"_pq_.")
 }
 
+/// What a client is given that asks for replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// The log of the whole cluster, and base backups.
+    Physical,
+    /// The same with a database, for logical decoding and queries.
+    Logical,
+}
+
+impl Replication {
+    /// The parameter's value that asks for it.
+    pub fn value(self) -> &'static str {
+        match self {
+            Replication::Physical => "true",
+            Replication::Logical => "database",
+        }
+    }
+}
+
+/// What a value of the parameter `replication` asks for, read as PostgreSQL reads it: a boolean, or `database`.
+/// `Err`: it is neither.
+pub fn replication(value: &[u8]) -> Result<Option<Replication>, StartupError> {
+    if value == b"database" {
+        return Ok(Some(Replication::Logical));
+    }
+    // PostgreSQL takes any beginning of these words that fits only one of them.
+    let begins = |word: &str, least: usize| {
+        value.len() >= least && word.len() >= value.len() && word.as_bytes()[..value.len()].eq_ignore_ascii_case(value)
+    };
+    if begins("true", 1) || begins("yes", 1) || begins("on", 2) || value == b"1" {
+        return Ok(Some(Replication::Physical));
+    }
+    let is_off = begins("false", 1) || begins("no", 1) || begins("off", 2) || value == b"0";
+    if is_off { Ok(None) } else { Err(StartupError::Layout) }
+}
+
 /// A name, a value and what follows; `None` where a NUL is missing.
 #[expect(clippy::type_complexity, reason = "a pair and a rest, used in two places below each other")]
 fn pair(data: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
@@ -236,6 +272,21 @@ mod tests {
         let Ok(Some((FirstPacket::Startup(startup), _))) = first_packet(&packet) else { panic!("refused") };
         assert_eq!(startup.parameters.protocol_options().collect::<Vec<_>>(), [b"_pq_.x", b"_pq_.y"]);
         assert_eq!(startup.version, (3, 9999));
+    }
+
+    /// A value misread makes an ordinary session of a subscription, or the other way round.
+    #[test]
+    fn replication_is_read_as_postgresql_reads_it() {
+        for on in ["true", "TRUE", "t", "tru", "yes", "y", "on", "On", "1"] {
+            assert_eq!(replication(on.as_bytes()), Ok(Some(Replication::Physical)), "{on}");
+        }
+        for off in ["false", "f", "no", "n", "off", "of", "0"] {
+            assert_eq!(replication(off.as_bytes()), Ok(None), "{off}");
+        }
+        assert_eq!(replication(b"database"), Ok(Some(Replication::Logical)));
+        for neither in ["", "o", "DATABASE", "databases", "2", "10", "truest", "onn", "\u{e9}"] {
+            assert!(replication(neither.as_bytes()).is_err(), "{neither}");
+        }
     }
 
     #[test]

@@ -248,6 +248,7 @@ impl Scenario {
                 pool_size: target.pool_size,
                 min_pool_size,
                 max_db_connections: target.max_db_connections,
+                max_replication_connections: 2,
                 query_wait_timeout: wait,
                 server_lifetime: if rng.one_in(3) { rng.between(50, 2000) * 1000 } else { 0 },
                 server_idle_timeout: if rng.one_in(3) { rng.between(20, 500) * 1000 } else { 0 },

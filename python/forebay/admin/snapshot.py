@@ -13,6 +13,7 @@ import msgspec
 class Client(msgspec.Struct, frozen=True):
     """A client; `id` is unique over workers and time.
 
+    replication: none, physical, logical.
     pin: why it holds its server between transactions, by the names of spec/pins.toml; empty: it does not.
     pinned_us: since when. pin_verb: the kind of statement that brought it about.
     """
@@ -30,6 +31,7 @@ class Client(msgspec.Struct, frozen=True):
     server: int | None
     tls: str
     prepared_statements: int
+    replication: str = "none"
     pin: tuple[str, ...] = ()
     pinned_us: int = 0
     pin_verb: str = ""
@@ -38,6 +40,7 @@ class Client(msgspec.Struct, frozen=True):
 class Server(msgspec.Struct, frozen=True):
     """A server connection; `id` is unique over workers and time.
 
+    replication: none, physical, logical.
     dirt: what the session that it served last may have left on it.
     """
 
@@ -55,6 +58,7 @@ class Server(msgspec.Struct, frozen=True):
     tls: str
     prepared_statements: int
     close_needed: bool
+    replication: str = "none"
     dirt: tuple[str, ...] = ()
 
 
@@ -74,6 +78,11 @@ class Pool(msgspec.Struct):
     maxwait_us: int
     pool_mode: str
     sick: str | None
+
+    @property
+    def is_replication(self) -> bool:
+        """Whether it counts replication connections, each with a server of its own."""
+        return self.pool_mode == "replication"
 
     @property
     def servers(self) -> int:
@@ -116,16 +125,17 @@ def decode(text: str | bytes) -> Snapshot:
 
 
 def merge(parts: Iterable[Snapshot]) -> Snapshot:
-    """All workers' reports as one; pools by (database, user), in the order of their names."""
+    """All workers' reports as one; pools by (database, user), in the order of their names, replication last."""
     whole = Snapshot()
-    pools: dict[tuple[str, str], Pool] = {}
+    pools: dict[tuple[str, str, bool], Pool] = {}
     paused: set[str] = set()
     for part in parts:
         whole.clients.extend(part.clients)
         whole.servers.extend(part.servers)
         paused.update(part.paused)
         for pool in part.pools:
-            if (known := pools.setdefault((pool.database, pool.user), pool)) is not pool:
+            key = (pool.database, pool.user, pool.is_replication)
+            if (known := pools.setdefault(key, pool)) is not pool:
                 known.add(pool)
     whole.pools = [pools[key] for key in sorted(pools)]
     whole.paused = sorted(paused)

@@ -72,6 +72,7 @@ class PoolSettings(msgspec.Struct, frozen=True):
     pool_size: int
     min_pool_size: int
     max_db_connections: int
+    max_replication_connections: int
     query_wait_timeout: int
     server_lifetime: int
     server_idle_timeout: int

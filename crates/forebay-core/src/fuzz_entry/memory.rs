@@ -255,6 +255,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             pool_size,
             min_pool_size: 0,
             max_db_connections: 0,
+            max_replication_connections: 2,
             query_wait_timeout: 120 * SECOND,
             server_lifetime: 3600 * SECOND,
             server_idle_timeout: 600 * SECOND,

@@ -81,6 +81,8 @@ pub struct Pool {
     pub is_protocol_3_0: bool,
     /// With sslmode `allow`: a plain login was refused, TLS is tried.
     pub is_tls_asked_for: bool,
+    /// Its servers are for replication: each is opened for one client, and ends with it.
+    pub is_replication: bool,
     /// Clients wait until RESUME.
     pub is_paused: bool,
     /// The database is gone from the configuration.
@@ -135,6 +137,7 @@ impl Pool {
             secret: None,
             is_protocol_3_0: false,
             is_tls_asked_for: false,
+            is_replication: false,
             is_paused: false,
             is_removed: false,
             is_asking: false,

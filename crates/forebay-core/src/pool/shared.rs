@@ -65,7 +65,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct PoolShared {
     /// Servers, in any state, over all workers.
-    pub permits: Permits,
+    pub permits: Arc<Permits>,
     /// Servers of the database, over all its pools.
     pub of_database: Arc<Permits>,
     /// Servers of the user, over all databases.
@@ -133,6 +133,7 @@ pub struct Shared {
 struct SharedPools {
     pools: FxHashMap<(Arc<str>, Arc<str>), Arc<PoolShared>>,
     databases: FxHashMap<Arc<str>, Arc<Permits>>,
+    replication: FxHashMap<Arc<str>, Arc<Permits>>,
     users: FxHashMap<Arc<str>, Arc<Permits>>,
 }
 
@@ -160,15 +161,30 @@ impl Shared {
         if let Some(pool) = all.pools.get(&(database.clone(), user.clone())) {
             return pool.clone();
         }
-        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), lease: Mutex::default() };
         let pool = Arc::new(PoolShared {
-            permits: Permits::default(),
+            permits: Arc::default(),
             of_database: all.databases.entry(database.clone()).or_default().clone(),
             of_user: all.users.entry(user.clone()).or_default().clone(),
-            workers: (0..self.workers).map(|_| flags()).collect(),
+            workers: self.flags(),
         });
         all.pools.insert((database.clone(), user.clone()), pool.clone());
         pool
+    }
+
+    /// The same for replication connections: those of all users of `database` count together, and nowhere else.
+    pub fn replication(&self, database: &Arc<str>) -> Arc<PoolShared> {
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::new(PoolShared {
+            permits: all.replication.entry(database.clone()).or_default().clone(),
+            of_database: Arc::default(),
+            of_user: Arc::default(),
+            workers: self.flags(),
+        })
+    }
+
+    fn flags(&self) -> Box<[Flags]> {
+        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), lease: Mutex::default() };
+        (0..self.workers).map(|_| flags()).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use forebay_pgwire::frame::Frames;
 use forebay_pgwire::frontend::tag;
+use forebay_pgwire::startup::Replication;
 use forebay_spec::Report;
 use forebay_sql::shape::Verb;
 
@@ -175,6 +176,8 @@ pub struct Client {
     pub has_asked_who_holds: bool,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
+    /// It speaks the replication protocol, with a server of its own.
+    pub replication: Option<Replication>,
     /// When it connected.
     pub connected_at: Instant,
     /// Present until it is logged in.
@@ -216,6 +219,7 @@ impl Client {
             has_asked_who_holds: false,
             is_gone: false,
             is_uncounted: false,
+            replication: None,
             since: now,
             connected_at: now,
             request_at: now,

@@ -10,6 +10,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
         "name": name, "dbname": name, "endpoints": endpoints, "forced_user": null, "forced_secret": null, "tls": 0,
         "pool": {
             "pool_mode": "transaction", "pool_size": 20, "min_pool_size": 0, "max_db_connections": 0,
+            "max_replication_connections": 0,
             "query_wait_timeout": 1, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
             "server_backoff_max": 5, "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
             "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,

@@ -19,7 +19,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             "C",
             client.user,
             client.database,
-            "none",
+            client.replication,
             client.state,
             client.address,
             client.port,

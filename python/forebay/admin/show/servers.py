@@ -20,7 +20,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             "S",
             server.user,
             server.database,
-            "none",
+            server.replication,
             server.state,
             server.address,
             server.port,
