@@ -16,12 +16,13 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, slots=True)
 class FindingRow:
-    """What `forebay check` may say, with {placeholders}."""
+    """What `forebay check` may say, with {placeholders}; hint_ini: in place of the hint for a pgbouncer.ini."""
 
     code: str
     severity: Literal["error", "warning"]
     message: str
     hint: str | None
+    hint_ini: str | None = None
 
 
 class ForebayError(Exception):
@@ -117,7 +118,9 @@ def function(row: ErrorRow, class_name: str) -> str:
 
 def finding(row: FindingRow) -> str:
     """One entry of FINDINGS."""
-    return f'    "{row.id}": FindingRow({text(row.code)}, "{row.severity}", {text(row.message)}, {text(row.hint)}),\n'
+    ini = f", {text(row.hint_ini)}" if row.hint_ini else ""
+    words = f"{text(row.code)}, \"{row.severity}\", {text(row.message)}, {text(row.hint)}{ini}"
+    return f'    "{row.id}": FindingRow({words}),\n'
 
 
 def filled(value: str | None) -> str:

@@ -55,6 +55,7 @@ class FindingRow:
     severity: str
     message: str
     hint: str | None
+    hint_ini: str | None
     why: str
     fix: str
     example: str | None
@@ -62,7 +63,7 @@ class FindingRow:
     @property
     def placeholders(self) -> list[str]:
         """Names in braces, in the order of their first use."""
-        return placeholders(self.message, self.hint)
+        return placeholders(self.message, self.hint, self.hint_ini)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
 
 def finding_row(file: str, row: dict[str, Any]) -> FindingRow:
     """Checks one [[finding]]."""
-    row = fields(file, row, required=("id", "code", "severity", "message", "why", "fix"), optional=("hint", "example"))
+    required, optional = ("id", "code", "severity", "message", "why", "fix"), ("hint", "hint_ini", "example")
+    row = fields(file, row, required=required, optional=optional)
     where = f"{file}, {row['id']}"
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FBC\d{3}", row["code"]), "code is FBC and three digits")

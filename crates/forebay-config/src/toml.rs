@@ -10,8 +10,14 @@ pub(crate) fn read(text: &str) -> Document {
     let root = match toml_edit::Document::parse(text) {
         Ok(document) => reader.table(document.as_table(), 0..0, 0),
         Err(error) => {
-            let at = reader.locator.at(error.span().unwrap_or(text.len()..text.len()));
-            reader.errors.push(TextError { at, message: error.message().trim().replace('\n', ", ") });
+            let span = error.span().unwrap_or(text.len()..text.len());
+            let mut message = error.message().trim().replace('\n', ", ");
+            if message == "duplicate key"
+                && let Some(key) = text.get(span.clone()).map(str::trim).filter(|key| !key.is_empty())
+            {
+                message = format!("duplicate key: {key} is set before");
+            }
+            reader.errors.push(TextError { at: reader.locator.at(span), message });
             Node { at: reader.locator.at(0..0), value: Value::Table { entries: Vec::new() } }
         }
     };

@@ -56,7 +56,8 @@ class Report:
         meant: what the user probably wanted to write; it takes the hint's place.
         """
         words = FINDINGS[row]
-        hint = f'did you mean "{meant}"?' if meant else words.hint and words.hint.format(**fields)
+        given = words.hint_ini if place.source.is_ini and words.hint_ini else words.hint
+        hint = f'did you mean "{meant}"?' if meant else given and given.format(**fields)
         self._findings.append(
             Finding(
                 code=words.code,

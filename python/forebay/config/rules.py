@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from forebay._generated.settings import SETTINGS
-from forebay.config.draft import Draft, Entity
+from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
 from forebay.config.resolve import FALLBACK, forced_secret, pool_value, source_path
 from forebay.config.secret import Secret, exposure
@@ -189,7 +189,9 @@ def console_users_are_known(draft: Draft, report: Report) -> None:
         users = draft.value("console", name)
         for user in users if isinstance(users, tuple) else ():
             if user not in draft.users:
-                report.add("unknown_admin", draft.place("console", name), name=f"console.{name}", user=user)
+                place = draft.place("console", name)
+                shown = BY_KEY["console", name].pgbouncer if place.source.is_ini else f"console.{name}"
+                report.add("unknown_admin", place, name=shown, user=user)
 
 
 def ports_differ(draft: Draft, report: Report) -> None:

@@ -40,6 +40,11 @@ class Source:
             return None
         return self._lines[number - 1].rstrip("\r") if 0 < number <= len(self._lines) else None
 
+    @property
+    def is_ini(self) -> bool:
+        """Whether it is a pgbouncer.ini: hints speak of its settings."""
+        return self.path.endswith(".ini")
+
     def whole(self) -> Place:
         """The place of what concerns the whole text."""
         return Place(self, 0, 0, 1, 1)

@@ -9,6 +9,7 @@ import msgspec
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
+from forebay.admin.snapshot import Snapshot
 from forebay.config.resolved import DatabaseConfig
 
 
@@ -17,17 +18,23 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     snapshot = await backend.snapshot()
     servers = Counter[str]()
     for pool in snapshot.pools:
-        servers[pool.database] += pool.servers
+        # Replication connections count elsewhere.
+        servers[pool.database] += 0 if pool.is_replication else pool.servers
     clients = Counter(client.database for client in snapshot.clients)
-    listed = list(backend.config.databases)
-    if (fallback := backend.config.fallback_database) is not None:
-        known = {database.name for database in listed}
-        used = sorted((set(servers) | set(clients)) - known - {"forebay", "pgbouncer"})
-        listed.extend(msgspec.structs.replace(fallback, name=name, dbname=name) for name in used)
     return [
         _row(database, servers[database.name], clients[database.name], database.name in snapshot.paused)
-        for database in listed
+        for database in listed(backend, snapshot)
     ]
+
+
+def listed(backend: Backend, snapshot: Snapshot) -> list[DatabaseConfig]:
+    """The databases of the configuration, and those that the fallback serves."""
+    databases = list(backend.config.databases)
+    if (fallback := backend.config.fallback_database) is not None:
+        known = {database.name for database in databases} | {"forebay", "pgbouncer"}
+        asked = {pool.database for pool in snapshot.pools} | {client.database for client in snapshot.clients}
+        databases.extend(msgspec.structs.replace(fallback, name=name, dbname=name) for name in sorted(asked - known))
+    return databases
 
 
 def _row(database: DatabaseConfig, servers: int, clients: int, is_paused: bool) -> tuple[Value, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
+from forebay.admin.show.databases import listed
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
@@ -13,7 +14,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     logging_in = sum(client.state == "login" for client in snapshot.clients)
     idle = sum(pool.sv_idle + pool.sv_used for pool in snapshot.pools)
     return [
-        ("databases", len(backend.config.databases)),
+        ("databases", len(listed(backend, snapshot))),
         ("users", len(backend.config.users)),
         ("peers", 0),
         ("pools", len(snapshot.pools)),

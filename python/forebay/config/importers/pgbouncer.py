@@ -15,6 +15,7 @@ from forebay import _engine
 from forebay._generated.settings import SETTINGS, UNTRANSLATED, Setting
 from forebay.config import measures, tree
 from forebay.config.finding import Report, closest
+from forebay.config.secret import exposure
 from forebay.config.source import Place
 from forebay.config.text_file import read_source
 from forebay.config.tree import Entry, Node
@@ -271,6 +272,8 @@ class _Translation:
         source = read_source(path, str(path), self._report, named_at=setting.value.place, holds_secrets=True)
         if source is None:
             return ()
+        if mode := exposure(path):
+            self._report.add("exposed_userlist", setting.value.place, path=path, mode=mode)
         users = tree.read(source, _engine.parse_userlist, self._report).entries
         return tuple(
             Entry(one.key, one.place, tree.text(str(one.value.value), one.value.place, is_outside=True))
