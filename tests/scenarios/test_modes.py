@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay
+from tests.harness.target import Target
 from tests.harness.wire import Wire, bind, execute, parse, query, sync
 
 PID = "select pg_backend_pid()"
@@ -78,3 +81,44 @@ def test_statement_mode_changes_the_client_between_statements(shared: Forebay) -
     target = shared.target.at(dbname="statement")
     with target.wire() as one, target.wire() as two:
         assert len({wire.value(PID) for wire in (one, two, one, two)}) == 1
+
+
+START = {"application_name": "mine", "options": "-c work_mem=5MB -c app.tenant=seven", "TimeZone": "CET"}
+SHOWN = ("application_name", "work_mem", "app.tenant", "TimeZone", "enable_sort")
+
+RESETS = [
+    ["set work_mem = '7MB'", "reset work_mem"],
+    ["set work_mem = '7MB'; set application_name = 'other'", "RESET ALL"],
+    ["set work_mem = '7MB'; set time zone 'UTC'", "discard all"],
+    ["set work_mem = '7MB'; set time zone 'UTC'", "set work_mem to default; set time zone default"],
+    ["set work_mem = '7MB'", "begin", "reset work_mem", "rollback"],
+    ["set work_mem = '7MB'", "begin", "reset work_mem", "commit"],
+    ["set work_mem = '7MB'", "reset work_mem; select 1/0"],
+    ["set work_mem = '7MB'", "begin; reset work_mem; commit; select 1/0"],
+    ["set application_name = 'other'", "/* route */ Reset Application_Name"],
+    ["set enable_sort = off", "reset enable_sort", "select 'reset all; discard all'"],
+    ["set app.tenant = 'eight'", "reset app.tenant"],
+]
+
+
+@pytest.mark.parametrize("steps", RESETS, ids=lambda steps: steps[-1][:30])
+@pytest.mark.parametrize("dbname", ["session", "app"])
+@pytest.mark.parametrize("protocol", ["simple", "extended", "named"])
+def test_a_reset_brings_back_what_the_client_asked_for(
+    steps: list[str], dbname: str, protocol: str, shared: Forebay, direct: Target
+) -> None:
+    """RESET leads to the session's own start, and not to the server's."""
+
+    def talk(target: Target) -> list[str]:
+        with target.wire(**START) as wire:
+            for number, sql in enumerate(steps):
+                if protocol == "simple" or ";" in sql:
+                    wire.ask(query(sql))
+                elif protocol == "extended":
+                    wire.ask(parse("", sql), bind(), execute(), sync())
+                else:
+                    wire.ask(parse(f"s{number}", sql), sync())
+                    wire.ask(bind(statement=f"s{number}"), execute(), sync())
+            return [*(str(wire.value(f"show {name}")) for name in SHOWN), str(sorted(wire.parameters.items()))]
+
+    assert talk(shared.target.at(dbname=dbname)) == talk(direct)

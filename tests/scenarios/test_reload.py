@@ -10,7 +10,7 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.wire import query
+from tests.harness.wire import Frame, Wire, bind, describe, execute, parse, query, sync
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -141,3 +141,65 @@ def test_reloads_under_load_disturb_nobody(start: Start, server: Postgres, varia
     finally:
         for wire in wires:
             wire.close()
+
+
+PID = "select pg_backend_pid()"
+MODES: dict[str, dict[str, Any]] = {
+    "session": {"pool_mode": "session"},
+    "transaction": {"pool_mode": "transaction"},
+    "unshared": {"pool_mode": "transaction", "max_prepared_statements": 0},
+}
+CHANGES = [("transaction", "session"), ("session", "transaction"), ("transaction", "unshared"), ("session", "unshared")]
+
+
+def codes(frames: list[Frame]) -> list[str]:
+    return [frame.fields["C"] for frame in frames if frame.tag == "E"]
+
+
+def holds_its_statement(wire: Wire) -> bool:
+    """As PostgreSQL has it: it runs, a second of its name is refused, and one that was never made is unknown."""
+    ran = wire.ask(bind(statement="mine"), execute(), sync())
+    assert [row for row in ran if row.tag == "D"][0].body.endswith(b"held")
+    assert codes(wire.ask(parse("mine", "select 2"), sync())) == ["42P05"]
+    assert codes(wire.ask(describe("S", "nobodys"), sync())) == ["26000"]
+    return True
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES, ids=lambda mode: str(mode))
+def test_a_changed_mode_is_that_of_clients_that_come(
+    before: str, after: str, start: Start, server: Postgres, variant: Variant
+) -> None:
+    """What a session holds can't be carried over: those that are there keep their mode, beside the new ones."""
+
+    def databases(mode: str) -> dict[str, Any]:
+        return {"app": {"pool_size": 4, **MODES[mode]}}
+
+    forebay = start(configuration(server, variant, databases=databases(before)))
+    target = forebay.target
+    with target.wire(application_name="old") as old, target.wire() as other:
+        old.ask(parse("mine", "select 'held'"), sync())
+        old.ask(query("set work_mem = '7MB'"))
+        pid = old.value(PID)
+        assert forebay.reload(configuration(server, variant, databases=databases(after)))["event"] == "reload"
+        with target.wire(application_name="new") as new:
+            new.ask(query("set work_mem = '9MB'; create temp table mine (a int)"))
+            if after != "unshared":
+                new.ask(parse("mine", "select 'held'"), sync())
+                assert holds_its_statement(new)
+            for _ in range(3):
+                if before != "unshared":
+                    assert holds_its_statement(old)
+                assert other.value("select 1") == "1"
+                assert (old.value("show work_mem"), new.value("show work_mem")) == ("7MB", "9MB")
+                assert other.value("show work_mem") == "4MB"
+            if before == "session":
+                assert old.value(PID) == pid
+            if after == "session":
+                own = new.value(PID)
+                assert {new.value(PID), new.value(PID)} == {own}
+        # What they leave meets nobody, of whichever mode.
+        with target.wire() as next_one:
+            for _ in range(4):
+                assert next_one.value("show work_mem") == "4MB"
+                assert codes(next_one.ask(query("select * from mine"))) == ["42P01"]
+                assert codes(next_one.ask(describe("S", "mine"), sync())) == ["26000"]

@@ -14,7 +14,7 @@ use crate::config::PoolMode;
 use crate::io::Io;
 use crate::planted::{Bug, planted};
 use crate::pool::shared::Lease;
-use crate::pool::{Pool, PoolId, Waiter};
+use crate::pool::{PoolId, Waiter};
 use crate::session::IDLE;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::Own;
@@ -38,13 +38,6 @@ pub enum Checkout {
     Queued,
     /// It can't have one.
     Refused(Box<Report>),
-}
-
-impl Pool {
-    /// Named statements on a server of this pool; 0: they pass through unshared.
-    pub fn statements_max(&self) -> u32 {
-        if self.settings.pool_mode == PoolMode::Session { 0 } else { self.settings.max_prepared_statements }
-    }
 }
 
 impl<I: Io> Worker<I> {
@@ -178,6 +171,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
+        let was_of_session = server.usage.is_some_and(|usage| usage.mode == PoolMode::Session);
         let was_leased = std::mem::take(&mut server.is_leased);
         let pool = &mut self.pools[id.0 as usize];
         pool.leased -= u32::from(was_leased);
@@ -186,7 +180,7 @@ impl<I: Io> Worker<I> {
             self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
             return;
         }
-        if pool.settings.pool_mode == PoolMode::Session && was_leased && !pool.settings.server_reset_query.is_empty() {
+        if was_of_session && was_leased && !pool.settings.server_reset_query.is_empty() {
             let query = pool.settings.server_reset_query.clone();
             self.send_own(io, key, Own::Reset, &query);
             return;

@@ -262,6 +262,42 @@ impl PoolSettings {
     }
 }
 
+/// How a client uses servers. Its own from its login on: a reload changes it for those that come, for what a session
+/// holds can't be carried over from one way to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// When its server goes back.
+    pub mode: PoolMode,
+    /// Its statements are shared with other clients.
+    pub is_sharing: bool,
+}
+
+impl Usage {
+    /// Whether what its statements leave is looked at: others share its server while it is there.
+    pub fn is_tracked(self) -> bool {
+        self.mode != PoolMode::Session
+    }
+
+    /// Whether a server may go from a client of one to a client of the other with what it has prepared.
+    pub fn is_like(self, other: Usage) -> bool {
+        self.is_tracked() == other.is_tracked() && self.is_sharing == other.is_sharing
+    }
+
+    /// Named statements on a server; 0: they pass through unshared.
+    pub fn statements_max(self, settings: &PoolSettings) -> u32 {
+        // A reload may have switched sharing off for others.
+        if self.is_sharing { settings.max_prepared_statements.max(1) } else { 0 }
+    }
+}
+
+impl PoolSettings {
+    /// How clients that log in now use servers.
+    pub fn usage(&self) -> Usage {
+        let is_sharing = self.pool_mode != PoolMode::Session && self.max_prepared_statements > 0;
+        Usage { mode: self.pool_mode, is_sharing }
+    }
+}
+
 /// When a server goes back to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

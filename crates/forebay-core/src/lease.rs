@@ -16,7 +16,7 @@ use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
-use crate::tracking::Left;
+use crate::tracking::{EVERYTHING, Left};
 use crate::tracking::reset::is_of_server;
 use crate::worker::Worker;
 
@@ -39,7 +39,11 @@ impl<I: Io> Worker<I> {
         client.transaction_at = now;
         let pool = &mut self.pools[server.pool.0 as usize];
         pool.leased += 1;
-        server.left.is_on = pool.is_tracking();
+        server.left.is_on = client.usage.is_tracked();
+        if server.usage.replace(client.usage).is_some_and(|usage| !usage.is_like(client.usage)) {
+            // What a client of the other way has prepared, or set unseen, must not meet this one.
+            server.left.dirt |= EVERYTHING;
+        }
         let stats = &pool.stats.stats;
         stats.assignments.add(1);
         stats.wait.record(waited);
@@ -253,7 +257,7 @@ impl<I: Io> Worker<I> {
             stats.transaction.record(now.micros_since(client.transaction_at));
             client.transaction_at = now;
         }
-        let mode = pool.settings.pool_mode;
+        let mode = client.usage.mode;
         let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
         let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
         let is_half_sent = client.body_left > 0 && client.body == Body::Forward;
@@ -279,11 +283,6 @@ impl<I: Io> Worker<I> {
     /// A transaction has ended, and nothing is owed: the server is looked at, if need be, and then leaves its client.
     pub(crate) fn settle_transaction(&mut self, io: &mut I, key: ServerKey) {
         let server = &mut self.servers[key];
-        if !server.left.is_on {
-            // The pool's mode has changed under a session that nobody looked at.
-            server.left.is_on = true;
-            server.left.fresh = Traces::OPAQUE;
-        }
         let client = server.client.and_then(|c| self.clients.get(c));
         if client.and_then(|c| c.pin.as_ref()).is_some_and(|pin| pin.reasons.has(Traces::OPAQUE)) {
             // A look has failed: the next one asks for everything, and ends the pin.

@@ -280,7 +280,7 @@ impl<I: Io> Worker<I> {
     /// What the loss of a server means to its client. `has_reported`: it said itself why it ends.
     fn loss(&self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
         let server = &self.servers[key];
-        let mode = self.pools[server.pool.0 as usize].settings.pool_mode;
+        let usage = server.client.and_then(|c| self.clients.get(c)).map(|c| c.usage);
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
         // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
         let is_streaming = server.is_copying && self.pools[server.pool.0 as usize].is_replication;
@@ -294,7 +294,7 @@ impl<I: Io> Worker<I> {
         if is_cut {
             return Loss::Cut;
         }
-        if mode == PoolMode::Session {
+        if usage.is_some_and(|usage| usage.mode == PoolMode::Session) {
             return Loss::Session(report);
         }
         let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Sequence | Own::Probe)));

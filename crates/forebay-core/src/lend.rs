@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::Usage;
 use crate::ids::WorkerId;
 use crate::io::{Io, TlsInfo};
 use crate::parameters::Image;
@@ -22,6 +23,7 @@ pub struct LentServer {
     statements: ServerStatements,
     set: Values,
     is_set_known: bool,
+    usage: Option<Usage>,
     left: Left,
     reported: Values,
     defaults: Values,
@@ -109,6 +111,7 @@ impl<I: Io> Worker<I> {
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
         let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
         server.is_set_known = lent.is_set_known;
+        server.usage = lent.usage;
         server.left = lent.left;
         server.statements = lent.statements;
         server.reported = reported;
@@ -150,6 +153,7 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         endpoint: server.endpoint,
         set: values(&server.set),
         is_set_known: server.is_set_known,
+        usage: server.usage,
         left: server.left,
         reported: values(&server.reported),
         defaults: values(&server.defaults),

@@ -301,6 +301,7 @@ impl<I: Io> Worker<I> {
         let pool = &mut self.pools[id.0 as usize];
         pool.stats.stats.logins.add(1);
         pool.stats.stats.clients.add(1);
+        let usage = pool.settings.usage();
         if pool.target.forced_credential.is_none()
             && pool.target.config.forced_user.is_none()
             && let Some(secret) = known.or_else(|| proof.server_secret())
@@ -310,6 +311,7 @@ impl<I: Io> Worker<I> {
         self.log_connection(io, key, "client_connected");
         let client = &mut self.clients[key];
         client.pool = Some(id);
+        client.usage = usage;
         client.enter(ClientState::Greeting, self.now);
         match replication {
             Some(_) => self.begin_replication(io, id, key),

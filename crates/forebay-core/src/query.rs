@@ -20,7 +20,7 @@ use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
 
 /// Texts up to this length are looked at; a longer one may do anything.
-const TEXT_BYTES_MAX: u32 = 64 * 1024;
+pub(crate) const TEXT_BYTES_MAX: u32 = 64 * 1024;
 
 /// Bytes of a Query's text that tell whether it commits.
 const COMMIT_PREFIX_BYTES: usize = 64;
@@ -32,13 +32,17 @@ impl Forwarding<'_> {
     pub(crate) fn query(&mut self, at: At<'_>) -> Taken {
         let text = at.body();
         let is_tracked = self.server.left.is_on;
-        let is_awaited = if is_tracked { at.head.bytes <= TEXT_BYTES_MAX } else { text.len() < COMMIT_PREFIX_BYTES };
+        let is_read = is_tracked || self.has_start_untracked();
+        let is_awaited = if is_read { at.head.bytes <= TEXT_BYTES_MAX } else { text.len() < COMMIT_PREFIX_BYTES };
         if is_awaited && !at.is_whole() {
             return Err(Stop::More);
         }
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         if !is_tracked || !at.is_whole() {
             self.mark_unknown();
+            if at.is_whole() {
+                self.note_query_resets(text);
+            }
             let commits = may_commit(text) || !at.is_whole();
             return self.pass_query(at, commits);
         }

@@ -96,7 +96,7 @@ impl<I: Io> Worker<I> {
                 }
                 continue;
             };
-            let server = &mut self.servers[server_key];
+            let (usage, server) = (client.usage, &mut self.servers[server_key]);
             let pool = &mut self.pools[server.pool.0 as usize];
             pool.look_up_catalogue();
             let limits = &self.tables.config.limits;
@@ -113,7 +113,7 @@ impl<I: Io> Worker<I> {
                 epoch: pool.knowledge.epoch(),
                 batch: &mut self.batch,
                 stats: &pool.stats.stats,
-                server_statements_max: pool.statements_max(),
+                server_statements_max: usage.statements_max(&pool.settings),
                 client_statements_max: limits.client_statements_max,
                 now: self.now,
             };

@@ -13,6 +13,7 @@ use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
 use crate::planted::{Bug, planted};
+use crate::query::TEXT_BYTES_MAX;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
@@ -259,14 +260,18 @@ impl Forwarding<'_> {
 
     #[inline(never)]
     fn parse(&mut self, at: At<'_>) -> Taken {
-        self.stats.client_parses.add(1);
+        let is_read = self.is_sharing() || (self.has_start_untracked() && at.head.bytes <= TEXT_BYTES_MAX);
+        if is_read && !at.is_whole() {
+            return Err(Stop::More);
+        }
         if !self.is_sharing() {
+            if is_read && let Ok(parse) = Parse::decode(at.body()) {
+                self.note_parse_resets(parse.name, parse.query);
+            }
             self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
             return self.forward(at, 0);
         }
-        if !at.is_whole() {
-            return Err(Stop::More);
-        }
+        self.stats.client_parses.add(1);
         let Ok(parse) = Parse::decode(at.body()) else { return malformed("Parse") };
         let segment = self.server.segment;
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(parse.name, segment));
@@ -399,6 +404,12 @@ impl Forwarding<'_> {
         self.stats.binds.add(1);
         if !self.is_sharing() {
             self.mark_unknown();
+            if !self.client.resetting.is_empty() {
+                let Some(bind) = BindHead::decode(at.body()) else {
+                    return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
+                };
+                self.note_bind_resets(bind.statement);
+            }
             self.server.expect.push_back(Expect::Bind);
             return self.forward(at, 0);
         }

@@ -318,8 +318,7 @@ impl Scenario {
                         // At the lowest level they may leak, and in session mode they are lost with DISCARD ALL.
                         has_unseen: pool.level != Level::Fast,
                         has_seeds: target.mode != PoolMode::Session,
-                        // What a client asked for at its start, a server in session mode knows only as set later.
-                        has_resets: target.mode != PoolMode::Session,
+                        has_resets: true,
                     },
                     pad_max: if chunk_max < 10 { 20 } else { *rng.pick(&[30, 300, 3000]) },
                 };

@@ -8,12 +8,13 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, slots=True)
 class FindingRow:
-    """What `forebay check` may say, with {placeholders}."""
+    """What `forebay check` may say, with {placeholders}; hint_ini: in place of the hint for a pgbouncer.ini."""
 
     code: str
     severity: Literal["error", "warning"]
     message: str
     hint: str | None
+    hint_ini: str | None = None
 
 
 class ForebayError(Exception):
@@ -173,6 +174,18 @@ def pin_idle_limit(*, limit: object, reasons: object) -> LimitError:
     )
 
 
+def too_many_replication_connections(*, database: object, limit: object) -> LimitError:
+    """FB209, SQLSTATE 53300."""
+    return LimitError(
+        code="FB209",
+        sqlstate="53300",
+        severity="FATAL",
+        message=f"too many replication connections to database \"{database}\": all of {limit} are in use",
+        detail=None,
+        hint="End one that is not needed (SHOW CLIENTS), or raise max_replication_connections. (FB209)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(
@@ -185,15 +198,15 @@ def pin_refused(*, cause: object) -> PoolingError:
     )
 
 
-def replication_unsupported() -> PoolingError:
+def replication_refused(*, database: object) -> PoolingError:
     """FB302, SQLSTATE 0A000."""
     return PoolingError(
         code="FB302",
         sqlstate="0A000",
         severity="FATAL",
-        message="replication connections are not supported",
+        message=f"database \"{database}\" takes no replication connections",
         detail=None,
-        hint="Connect to the server itself for replication and base backups. (FB302)",
+        hint="Raise max_replication_connections of the database, or connect to the server itself. (FB302)",
     )
 
 
@@ -725,6 +738,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "plain_secret": FindingRow("FBC030", "warning", "{name} stands in the file as plain text", "write {{ env = \"NAME\" }}, {{ file = \"PATH\" }} or {{ command = [\"PROGRAM\"] }} instead"),
     "bad_secret": FindingRow("FBC031", "error", "{name}: {cause}", "give one of {{ env = \"NAME\" }}, {{ file = \"PATH\" }}, {{ command = [\"PROGRAM\"] }}, {{ verifier = \"SCRAM-SHA-256$…\" }}"),
     "exposed_secret_file": FindingRow("FBC032", "error", "\"{path}\" holds a secret and may be read by others (mode {mode})", "chmod 600 it; 640 is accepted for a file of root's"),
+    "exposed_userlist": FindingRow("FBC076", "warning", "\"{path}\" holds secrets and may be read by others (mode {mode})", "chmod 600 it; 640 is accepted for a file of root's"),
     "secret_command_failed": FindingRow("FBC033", "error", "{name}: the command {cause}", "it must print the secret on its first line and end with status 0"),
     "empty_secret": FindingRow("FBC034", "error", "{name} is empty", None),
     "bad_verifier": FindingRow("FBC035", "error", "{name} is no verifier", "copy it from pg_authid.rolpassword: SCRAM-SHA-256$iterations:salt$storedkey:serverkey, or md5 and 32 hexadecimal digits"),
@@ -739,14 +753,14 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "no_databases": FindingRow("FBC053", "error", "no database is configured", "add [databases.NAME] with endpoints = [\"host:port\"]"),
     "no_endpoints": FindingRow("FBC054", "error", "database \"{name}\" has no endpoints", "add endpoints = [\"host:port\"]"),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
-    "unknown_admin": FindingRow("FBC056", "warning", "{name}: user \"{user}\" is not in [users]", "add [users.{user}] with a secret, or the console refuses its login"),
+    "unknown_admin": FindingRow("FBC056", "warning", "{name}: user \"{user}\" is not known", "add [users.{user}] with a secret, or the console refuses its login", "add \"{user}\" with its secret to auth_file, or the console refuses its login"),
     "idle_minimum": FindingRow("FBC057", "warning", "min_pool_size of \"{name}\" takes effect once a client has connected", "set user and secret of the database to open servers from the start"),
     "nowhere_to_listen": FindingRow("FBC058", "error", "neither an address nor a Unix socket to listen on", "set listen.address or listen.unix"),
     "console_name": FindingRow("FBC059", "error", "\"{name}\" is the console's name; no database can have it", "rename the database"),
     "pool_above_limit": FindingRow("FBC060", "warning", "pool_size {size} of \"{name}\" can't be reached: max_db_connections is {limit}", "raise max_db_connections, or lower pool_size"),
-    "nobody_can_log_in": FindingRow("FBC061", "warning", "no user can log in: [users] is empty and no lookup is set", "add [users.NAME], auth.query or auth.secret_source"),
+    "nobody_can_log_in": FindingRow("FBC061", "warning", "no user can log in: none is known, and no lookup is set", "add [users.NAME], auth.query or auth.secret_source", "set auth_file, or auth_user with auth_query"),
     "query_without_user": FindingRow("FBC062", "error", "auth.query needs auth.user, a user of [users] with a secret", "set auth.user and [users.NAME] secret"),
-    "user_without_secret": FindingRow("FBC063", "warning", "user \"{name}\" can't log in: no secret", "add secret = {{ env = \"NAME\" }} to [users.{name}]"),
+    "user_without_secret": FindingRow("FBC063", "warning", "user \"{name}\" can't log in: no secret", "add secret = {{ env = \"NAME\" }} to [users.{name}]", "add \"{name}\" with its secret to auth_file"),
     "unknown_auth_database": FindingRow("FBC064", "error", "auth.dbname: database \"{name}\" is not in [databases]", None),
     "two_queries": FindingRow("FBC065", "error", "auth.query and auth.secret_source are both set", "keep one of the two"),
     "buffers_above_limit": FindingRow("FBC066", "error", "{name} {limit} is below engine.buffer_size {size}", "raise {name}, or lower engine.buffer_size"),

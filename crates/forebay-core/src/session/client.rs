@@ -24,6 +24,7 @@ use forebay_sql::shape::Verb;
 
 use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
+use crate::config::{PoolMode, Usage};
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
 use crate::parameters::Image;
@@ -34,6 +35,7 @@ use crate::slab::Key;
 use crate::statements::ClientStatements;
 use crate::time::Instant;
 use crate::tracking::pin::Pin;
+use crate::tracking::restore::Resetting;
 
 /// Names a client of this worker.
 pub type ClientKey = Key<Client>;
@@ -158,6 +160,8 @@ pub struct Client {
     pub carry: Vec<u8>,
     /// Names it has prepared.
     pub statements: Option<Box<ClientStatements>>,
+    /// Its statements, by name, that reset settings; noted where statements pass unshared.
+    pub resetting: Resetting,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
     pub refusal: Option<Box<Refusal>>,
     /// Unique over workers and time.
@@ -176,6 +180,8 @@ pub struct Client {
     pub has_asked_who_holds: bool,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
+    /// How it uses servers: as its pool was configured at its login.
+    pub usage: Usage,
     /// It speaks the replication protocol, with a server of its own.
     pub replication: Option<Replication>,
     /// When it connected.
@@ -219,7 +225,9 @@ impl Client {
             has_asked_who_holds: false,
             is_gone: false,
             is_uncounted: false,
+            usage: Usage { mode: PoolMode::Transaction, is_sharing: false },
             replication: None,
+            resetting: Vec::new(),
             since: now,
             connected_at: now,
             request_at: now,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
+use crate::config::Usage;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::TlsInfo;
 use crate::parameters::Image;
@@ -86,6 +87,8 @@ pub struct Server {
     pub is_paused: bool,
     /// It is closed when it comes free.
     pub is_close_needed: bool,
+    /// How the client that it served last used it; `None`: it has served nobody.
+    pub usage: Option<Usage>,
     /// A reset is on its way, and its pool counts it.
     pub is_being_reset: bool,
     /// `set` is known to hold.
@@ -182,7 +185,7 @@ impl Server {
             body: Body::Drop,
             unsent: 0,
             left: Left::default(),
-            restoring: Restoring::new(),
+            restoring: Restoring::default(),
             ensuring: VecDeque::new(),
             probe: None,
             reading: None,
@@ -203,6 +206,7 @@ impl Server {
             expires_at: Instant(u64::MAX),
             since: now,
             is_close_needed: false,
+            usage: None,
             is_being_reset: false,
             own_error: None,
             tls: None,

@@ -241,9 +241,10 @@ impl Pool {
 impl<I: Io> Worker<I> {
     /// Has a free server read the catalogue, if that is due. True: it is busy with that.
     pub(crate) fn read_catalogue(&mut self, io: &mut I, key: ServerKey) -> bool {
-        let (now, id) = (self.now, self.servers[key].pool);
+        let (now, id, usage) = (self.now, self.servers[key].pool, self.servers[key].usage);
         let pool = self.pool(id);
-        if !pool.is_tracking() || !pool.knowledge.begin_reading(now, pool.settings.catalogue_refresh) {
+        let is_tracked = usage.unwrap_or(pool.settings.usage()).is_tracked();
+        if !is_tracked || !pool.knowledge.begin_reading(now, pool.settings.catalogue_refresh) {
             return false;
         }
         self.servers[key].reading = Some(Box::new(Reading::new()));

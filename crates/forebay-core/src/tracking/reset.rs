@@ -7,7 +7,6 @@ use super::EVERYTHING;
 use crate::config::{Level, SequenceAffinity};
 use crate::io::Io;
 use crate::planted::{Bug, planted};
-use crate::pool::Pool;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
@@ -138,7 +137,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn note_level(&mut self, key: ServerKey) {
         let server = &mut self.servers[key];
         let pool = &self.pools[server.pool.0 as usize];
-        if pool.is_tracking() && pool.settings.level == Level::Strict {
+        if client.usage.is_tracked() && pool.settings.level == Level::Strict {
             // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
             server.is_close_needed |= server.left.saw_custom || server.set.iter().any(|(name, _)| name.contains('.'));
             server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
@@ -151,13 +150,6 @@ impl<I: Io> Worker<I> {
 /// left behind by others, a shutdown.
 pub(crate) fn is_of_server(sqlstate: &str) -> bool {
     matches!(sqlstate.get(..2), Some("08" | "25" | "53" | "57" | "58" | "XX"))
-}
-
-impl Pool {
-    /// Whether statements are looked at: clients share servers.
-    pub(crate) fn is_tracking(&self) -> bool {
-        self.settings.pool_mode != crate::config::PoolMode::Session
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,68 @@ use forebay_sql::shape::{Shape, Verb};
 use crate::io::Io;
 use crate::parameters::quote_literal;
 use crate::planted::{Bug, planted};
-use crate::request::Forwarding;
+use crate::request::{Forwarding, backslash};
 use crate::session::expect::Own;
 use crate::session::server::ServerKey;
 use crate::worker::Worker;
 
 /// Settings to be set again once the request under way is answered.
-pub type Restoring = Vec<(Arc<str>, Arc<str>)>;
+#[derive(Debug, Default)]
+pub struct Restoring {
+    settings: Vec<(Arc<str>, Arc<str>)>,
+    /// The request has met an error: it is not known what of it was undone.
+    is_doubtful: bool,
+}
+
+impl Restoring {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    /// Nothing is to be done any more.
+    pub fn clear(&mut self) {
+        self.settings.clear();
+        self.is_doubtful = false;
+    }
+
+    /// The request has met an error.
+    pub fn doubt(&mut self) {
+        self.is_doubtful = !self.is_empty();
+    }
+
+    fn note(&mut self, name: &Arc<str>, value: &Arc<str>) {
+        if !self.settings.iter().any(|(known, _)| known == name) {
+            self.settings.push((name.clone(), value.clone()));
+        }
+    }
+
+    /// What sets them. In doubt, those that the client has set meanwhile stay as they are.
+    fn sql(&self) -> String {
+        let mut sql = String::from("SELECT ");
+        for (index, (name, value)) in self.settings.iter().enumerate() {
+            sql.push_str(if index > 0 { "," } else { "" });
+            sql.push_str(if self.is_doubtful { "(SELECT " } else { "" });
+            sql.push_str("pg_catalog.set_config(");
+            quote_literal(&mut sql, name);
+            sql.push(',');
+            quote_literal(&mut sql, value);
+            sql.push_str(",false)");
+            if self.is_doubtful {
+                sql.push_str(" FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) ");
+                quote_literal(&mut sql, name);
+                sql.push_str(" AND source OPERATOR(pg_catalog.<>) 'session')");
+            }
+        }
+        sql
+    }
+}
+
+/// A client's statements, by name, that reset settings when they run.
+pub type Resetting = Vec<(Box<[u8]>, Arc<Shape>)>;
+
+/// Statements of one client that are remembered so; of the older ones it is not known any more that they reset.
+const RESETTING_MAX: usize = 64;
 
 impl Forwarding<'_> {
     /// Notes what of the client's own start `shape` resets.
@@ -33,27 +88,74 @@ impl Forwarding<'_> {
                 _ => false,
             };
             for (name, value) in baseline.iter().filter(|(name, _)| resets(name)) {
-                if !self.server.restoring.iter().any(|(n, _)| n == name) {
-                    self.server.restoring.push((name.clone(), value.clone()));
-                }
+                self.server.restoring.note(name, value);
             }
         }
     }
 }
 
+/// Of a session whose statements are not looked at, in session mode: all that is looked for is what resets.
+impl Forwarding<'_> {
+    /// Whether anything of the client's start is there to be brought back.
+    pub(crate) fn has_start_untracked(&self) -> bool {
+        // A server for replication was opened with the client's own start.
+        let is_own = self.client.replication.is_some();
+        !self.server.left.is_on && !self.client.baseline.is_empty() && !is_own
+    }
+
+    /// The shape of a text that may reset something.
+    fn resetting_shape(&mut self, text: &[u8]) -> Option<Arc<Shape>> {
+        let is_it = self.has_start_untracked() && may_reset(text);
+        is_it.then(|| self.cache.shape(text, backslash(&self.server.reported)))
+    }
+
+    /// A Query goes out.
+    pub(crate) fn note_query_resets(&mut self, text: &[u8]) {
+        if let Some(shape) = self.resetting_shape(text) {
+            self.note_resets(&shape);
+        }
+    }
+
+    /// A Parse goes out: a statement of this name is another from here on.
+    pub(crate) fn note_parse_resets(&mut self, name: &[u8], text: &[u8]) {
+        let shape = self.resetting_shape(text);
+        let resetting = &mut self.client.resetting;
+        resetting.retain(|(known, _)| **known != *name);
+        if let Some(shape) = shape {
+            if resetting.len() >= RESETTING_MAX {
+                resetting.remove(0);
+            }
+            resetting.push((name.into(), shape));
+        }
+    }
+
+    /// A Bind of the statement of this name goes out.
+    pub(crate) fn note_bind_resets(&mut self, name: &[u8]) {
+        let found = self.client.resetting.iter().find(|(known, _)| **known == *name);
+        if let Some(shape) = found.map(|(_, shape)| shape.clone()) {
+            self.note_resets(&shape);
+        }
+    }
+}
+
+/// Whether one of the words stands in a text that a RESET in any spelling has: RESET, DISCARD, DEFAULT.
+fn may_reset(text: &[u8]) -> bool {
+    // The third letter of each.
+    memchr::memchr2_iter(b's', b'S', text).chain(memchr::memchr2_iter(b'f', b'F', text)).any(|at| {
+        let begins = |word: &[u8]| {
+            let word_at = at.checked_sub(2).and_then(|start| text.get(start..start + word.len()));
+            word_at.is_some_and(|found| found.eq_ignore_ascii_case(word))
+        };
+        begins(b"reset") || begins(b"discard") || begins(b"default")
+    })
+}
+
 impl<I: Io> Worker<I> {
     /// The request is answered but for its ReadyForQuery: sets again what it reset.
     pub(crate) fn restore(&mut self, io: &mut I, key: ServerKey) {
-        let restoring = self.servers[key].restoring.clone();
-        let mut sql = String::from("SELECT ");
-        for (index, (name, value)) in restoring.iter().enumerate() {
-            sql.push_str(if index > 0 { ",pg_catalog.set_config(" } else { "pg_catalog.set_config(" });
-            quote_literal(&mut sql, name);
-            sql.push(',');
-            quote_literal(&mut sql, value);
-            sql.push_str(",false)");
-        }
-        restoring.iter().for_each(|(name, _)| self.servers[key].left.name(name));
+        let server = &mut self.servers[key];
+        let sql = server.restoring.sql();
+        server.restoring.settings.iter().for_each(|(name, _)| server.left.name(name));
         self.send_own(io, key, Own::Restore, &sql);
     }
 }

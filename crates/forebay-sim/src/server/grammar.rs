@@ -106,6 +106,11 @@ fn columns(parts: &[Token]) -> Option<Vec<Expr>> {
 }
 
 fn expr(part: &[Token]) -> Option<Expr> {
+    if let [Token::Sign('('), Token::Word(select), rest @ ..] = part
+        && select == "select"
+    {
+        return expr(rest);
+    }
     let (Token::Word(function), arguments) = part.split_first()? else { return None };
     let texts: Vec<String> =
         arguments.iter().filter_map(|t| if let Token::Text(text) = t { Some(text.clone()) } else { None }).collect();
@@ -122,7 +127,7 @@ fn expr(part: &[Token]) -> Option<Expr> {
     Some(match function.as_str() {
         "current_setting" => Expr::Setting { name: text(0)?, or_empty: false },
         "coalesce" => Expr::Setting { name: text(0)?, or_empty: true },
-        "set_config" => Expr::SetConfig { name: text(0)?, value: text(1)?, is_local: has("true") },
+        "set_config" => Expr::SetConfig { name: text(0)?, value: text(1)?, is_local: has("true"), is_kept: has("pg_settings") },
         "set_unseen" => Expr::SetUnseen { name: text(0)?, value: text(1)? },
         "session_user" => Expr::IsOtherUser,
         "pg_try_advisory_lock" => Expr::TryLock(number()),

@@ -38,6 +38,8 @@ pub(crate) enum Expr {
         name: String,
         value: String,
         is_local: bool,
+        /// Only where the session has not set it.
+        is_kept: bool,
     },
     /// EXISTS of a query on the view that tells.
     Exists(Question),
@@ -313,7 +315,7 @@ mod tests {
     fn what_the_pooler_sends_is_understood() {
         let list = statements("BEGIN; RESET ALL; SELECT pg_catalog.set_config('TimeZone', 'it''s', false); COMMIT");
         let (name, value) = ("TimeZone".into(), "it's".into());
-        assert_eq!(list[2], Statement::Exprs(vec![Expr::SetConfig { name, value, is_local: false }]));
+        assert_eq!(list[2], Statement::Exprs(vec![Expr::SetConfig { name, value, is_local: false, is_kept: false }]));
         assert_eq!(statements("set local DateStyle to 'ISO, MDY' /* c1-r1 */").len(), 1);
         assert_eq!(statements(" ; "), [Statement::Empty]);
         let reset = "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;\

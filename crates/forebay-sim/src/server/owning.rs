@@ -72,7 +72,12 @@ impl Session {
                 let value = self.settings.get(name).map(str::to_owned);
                 Ok(if *or_empty { Some(value.unwrap_or_default()) } else { value })
             }
-            Expr::SetConfig { name, value, is_local } => {
+            Expr::SetConfig { name, is_kept: true, .. }
+                if self.settings.set_in_session().iter().any(|(set, _)| set.eq_ignore_ascii_case(name)) =>
+            {
+                Ok(None)
+            }
+            Expr::SetConfig { name, value, is_local, .. } => {
                 self.set(name, value, *is_local)?;
                 Ok(Some(value.clone()))
             }

@@ -223,9 +223,10 @@ fn changed(luck: &mut Rng, offer: Option<Offer>, first: &Option<Offer>) -> Optio
     let Some(Offer { mode, pool_size }) = offer else { return *first };
     match luck.below(6) {
         0 => None,
-        // Servers of both share statements. Those of session mode do not: its clients' statements would be lost.
-        1 if mode != PoolMode::Session => {
-            Some(Offer { mode: *luck.pick(&[PoolMode::Transaction, PoolMode::Statement]), pool_size })
+        // Clients that are there keep the mode of their login, beside those that come.
+        1 => {
+            let modes = [PoolMode::Transaction, PoolMode::Statement, PoolMode::Session];
+            Some(Offer { mode: *luck.pick(&modes), pool_size })
         }
         _ => Some(Offer { mode, pool_size: luck.between(1, 5) as u32 }),
     }

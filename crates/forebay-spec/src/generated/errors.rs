@@ -17,8 +17,9 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "too_many_statements", code: "FB206", sqlstate: "53400" },
     ErrorRow { id: "pin_idle_limit", code: "FB207", sqlstate: "57P05" },
     ErrorRow { id: "pinned", code: "FB208", sqlstate: "01000" },
+    ErrorRow { id: "too_many_replication_connections", code: "FB209", sqlstate: "53300" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
-    ErrorRow { id: "replication_unsupported", code: "FB302", sqlstate: "0A000" },
+    ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
@@ -214,6 +215,21 @@ pub fn pinned(reason: impl Display, ends: impl Display) -> Report {
     }
 }
 
+/// FB209, SQLSTATE 53300: too many replication connections to database "{database}": all of {limit} are in use.
+#[cold]
+pub fn too_many_replication_connections(database: impl Display, limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB209",
+        sqlstate: "53300",
+        message: format!("too many replication connections to database \"{database}\": all of {limit} are in use"),
+        detail: None,
+        hint: Some(String::from(
+            "End one that is not needed (SHOW CLIENTS), or raise max_replication_connections. (FB209)",
+        )),
+    }
+}
+
 /// FB301, SQLSTATE 0A000: {cause} would pin a server, and this pool refuses pins.
 #[cold]
 pub fn pin_refused(cause: impl Display) -> Report {
@@ -227,16 +243,18 @@ pub fn pin_refused(cause: impl Display) -> Report {
     }
 }
 
-/// FB302, SQLSTATE 0A000: replication connections are not supported.
+/// FB302, SQLSTATE 0A000: database "{database}" takes no replication connections.
 #[cold]
-pub fn replication_unsupported() -> Report {
+pub fn replication_refused(database: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
         code: "FB302",
         sqlstate: "0A000",
-        message: String::from("replication connections are not supported"),
+        message: format!("database \"{database}\" takes no replication connections"),
         detail: None,
-        hint: Some(String::from("Connect to the server itself for replication and base backups. (FB302)")),
+        hint: Some(String::from(
+            "Raise max_replication_connections of the database, or connect to the server itself. (FB302)",
+        )),
     }
 }
 
