@@ -86,7 +86,7 @@ class Engine:
         """Orders every worker; returns the command's id and how many replies will come.
 
         kind: pause, resume, kill, reconnect (argument: a database; None for all but kill), kill_client (argument: its
-        id), drain, snapshot. Raises ValueError for another kind or a wrong argument.
+        id), drain, cut, snapshot. Raises ValueError for another kind or a wrong argument.
         """
 
     def answer_secret(self, worker: int, question: int, secret: str | None) -> None:

@@ -19,6 +19,8 @@ from tests.e2e.command import forebay
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration, document
 from tests.harness.postgres import Postgres, free_port
+from tests.harness.target import Target
+from tests.harness.wire import query
 
 pytestmark = pytest.mark.variants("epoll-2")
 
@@ -55,7 +57,7 @@ def test_term_cuts_what_is_left_at_the_deadline(start: Start, server: Postgres, 
         running.send_signal(signal.SIGTERM)
         assert ended(running, within_s=10) == 0
         assert running.events("drain_cut")
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.errors.AdminShutdown, match="shutting down"):
             connection.execute("select 2")
 
 
@@ -75,6 +77,26 @@ def test_a_stop_can_be_hurried(
         running.send_signal(number)
     assert ended(running, within_s=5) == 0
     connection.close()
+
+
+@pytest.mark.parametrize("stop", [(signal.SIGTERM, signal.SIGQUIT), (signal.SIGINT, signal.SIGINT), (signal.SIGQUIT,)])
+def test_what_a_cut_drain_leaves_is_told_and_cancelled(
+    start: Start, server: Postgres, variant: Variant, direct: Target, stop: tuple[signal.Signals, ...]
+) -> None:
+    """A statement that ran on for nobody would hold its locks long after the pooler is gone."""
+    running = start(configuration(server, variant, limits={"drain_timeout": "60s"}))
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
+    with direct.wire() as watcher, running.target.wire() as busy, running.target.wire() as open_one:
+        open_one.ask(query("begin"))
+        busy.send(query("select pg_sleep(600)"))
+        until(lambda: watcher.value(asleep) == "1", within_s=5, what="it runs")
+        for number in stop:
+            running.send_signal(number)
+            until(lambda: running.events("stopping"), within_s=10, what="it begins to stop")
+        for wire in (busy, open_one):
+            assert [frame.fields["C"] for frame in wire.rest() if frame.tag == "E"] == ["57P01"]
+        until(lambda: watcher.value(asleep) == "0", within_s=2, what="it is cancelled")
+        assert ended(running, within_s=5) == 0
 
 
 def test_hup_applies_a_changed_file_and_logs_the_difference(start: Start, server: Postgres, variant: Variant) -> None:

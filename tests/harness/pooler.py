@@ -73,7 +73,7 @@ def configuration(
     port = postgres if isinstance(postgres, int) else postgres.port
     base: dict[str, dict[str, Any]] = {
         "listen": {"address": ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])], "port": 0},
-        "engine": {"io": variant.io, "workers": variant.workers},
+        "engine": {"io": variant.io, "workers": variant.workers, "core_dumps": True},
         "limits": {"drain_timeout": "3s"},
         "auth": {"type": "trust"},
         "server_defaults": {"pool_size": 4, "query_wait_timeout": "10s", "tls.mode": "disable"},

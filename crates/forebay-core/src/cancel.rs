@@ -131,6 +131,8 @@ impl<I: Io> Worker<I> {
         if state.cancels > 0 {
             return;
         }
+        self.command_progress(io);
+        let Some(state) = self.servers.get_mut(server) else { return };
         if state.state == ServerState::CancelWait {
             self.checkin(io, server);
         } else if let Some(client_key) = state.client {

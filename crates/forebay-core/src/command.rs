@@ -27,6 +27,8 @@ pub enum Command {
     Reconnect(Option<Arc<str>>),
     /// Stop accepting; clients leave as their transactions end; `Done` once none is left.
     Drain,
+    /// Tell every client to go, and cancel what runs for it; `Done` once the cancels have reached their servers.
+    Cut,
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
 }

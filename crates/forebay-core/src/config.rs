@@ -97,6 +97,8 @@ pub struct EngineSettings {
     pub buffers: u32,
     /// Bytes a received buffer holds.
     pub buffer_size: u32,
+    /// The system may write the process's memory into a core file.
+    pub core_dumps: bool,
 }
 
 /// Which I/O driver.

@@ -55,6 +55,15 @@ impl<I: Io> Worker<I> {
                 self.pending.push((id, command));
                 self.command_progress(io);
             }
+            Command::Cut => {
+                self.is_draining = true;
+                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
+                for key in all {
+                    self.refuse_and_close(io, key, errors::draining());
+                }
+                self.pending.push((id, command));
+                self.command_progress(io);
+            }
             Command::Snapshot => {
                 let snapshot = self.snapshot();
                 io.reply(id, Reply::Snapshot(Box::new(snapshot)));
@@ -78,6 +87,7 @@ impl<I: Io> Worker<I> {
                     return false;
                 }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
                 Command::Drain => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
                 _ => true,
             };

@@ -166,6 +166,7 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("kill", Some(Argument::Name(name))) => Ok(Command::Kill(name.into())),
         ("kill_client", Some(Argument::Number(id))) => Ok(Command::KillClient(id)),
         ("drain", None) => Ok(Command::Drain),
+        ("cut", None) => Ok(Command::Cut),
         ("snapshot", None) => Ok(Command::Snapshot),
         _ => Err(PyValueError::new_err(format!("\"{kind}\" is no command, or its argument is of another type"))),
     }

@@ -111,6 +111,9 @@ impl Engine {
     /// Binds every address, loads every file, then starts the threads. All or nothing.
     pub fn start(config: EngineConfig) -> Result<Engine, StartError> {
         crate::open_files::raise_limit();
+        if !config.engine.core_dumps {
+            crate::dumpable::hide_memory();
+        }
         let driver = choose_driver(&config)?;
         let is_uring = driver.name == Uring::NAME;
         let workers = worker_count(config.engine.workers);
@@ -327,6 +330,7 @@ fn needs_restart(before: &EngineConfig, after: &EngineConfig) -> Vec<&'static st
         ("engine.io", e.io != f.io),
         ("engine.buffers", e.buffers != f.buffers),
         ("engine.buffer_size", e.buffer_size != f.buffer_size),
+        ("engine.core_dumps", e.core_dumps != f.core_dumps),
         ("metrics.address", metrics(before) != metrics(after)),
     ]
     .into_iter()

@@ -8,6 +8,7 @@
 mod clock;
 mod derive;
 mod driver;
+mod dumpable;
 mod engine;
 mod hub;
 mod inputs;

@@ -97,7 +97,7 @@ impl Regimes {
             Command::Pause(database) => set(database.as_deref(), true),
             Command::Kill(database) => set(Some(database), true),
             Command::Resume(database) => set(database.as_deref(), false),
-            Command::Drain => told.is_draining = true,
+            Command::Drain | Command::Cut => told.is_draining = true,
             Command::Reload(tables) => {
                 let found = self.editions.iter().rposition(|e| Arc::ptr_eq(&e.tables, tables));
                 let before = std::mem::replace(&mut told.edition, found.expect("a reload brings a known edition"));

@@ -423,6 +423,7 @@ fn engine_config(
             io: IoDriver::Auto,
             buffers: buffers as u32,
             buffer_size: buffer_size as u32,
+            core_dumps: true,
         },
         limits: Limits {
             clients_max: 1000,

@@ -39,6 +39,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     io: str
     buffers: int
     buffer_size: int
+    core_dumps: bool
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -40,6 +40,8 @@ from forebay.observe.log import Log, event
 from forebay.observe.stats import PERIOD_S
 
 FAST_DRAIN_S: Final = 2.0
+# How long cancels may take to reach their servers when a drain is cut.
+CUT_S: Final = 1.0
 WATCH_S: Final = 1.0
 SUPPRESSED_REPORT_S: Final = 10.0
 STALL_LOOK_S: Final = 0.5
@@ -206,7 +208,14 @@ class Service:
                 break
         seconds = round(time.monotonic() - started, 3)
         event(logging.INFO, "drained" if drained.done() else "drain_cut", seconds=seconds)
+        if not drained.done():
+            await self._cut()
         drained.cancel()
+
+    async def _cut(self) -> None:
+        """Tells those that are left to go, and cancels what runs for them."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._link.order("cut"), CUT_S)
 
     async def _end(self) -> None:
         """Stops the engine and lets go of the loop; what the engine says last is still logged."""

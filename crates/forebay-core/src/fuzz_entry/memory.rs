@@ -213,7 +213,7 @@ const SECOND: u64 = 1_000_000;
 pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> EngineConfig {
     EngineConfig {
         listen: Listen { addresses: vec![], port: 6432, unix: None, unix_mode: 0, backlog: 16, tls: None },
-        engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10 },
+        engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10, core_dumps: false },
         limits: Limits {
             clients_max: 100,
             message_bytes_max: 1 << 20,

@@ -34,7 +34,7 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "listen": {
             "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "tls": null,
         },
-        "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096 },
+        "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "limits": {
             "clients_max": 10, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1,
             "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "drain_timeout": 1,

@@ -359,7 +359,7 @@ impl<B: Backend> Driver<B> {
                 }
                 Mail::Client(handover, peer) => self.welcome(inputs, handover, peer),
                 Mail::Command(id, command) => {
-                    if matches!(command, Command::Drain) {
+                    if matches!(command, Command::Drain | Command::Cut) {
                         self.stop_accepting();
                     }
                     self.guard(inputs, None, |inputs, io| inputs.command(io, id, command));

@@ -241,6 +241,7 @@ fn name(command: &Command) -> &'static str {
         Command::KillClient(_) => "KILL CLIENT",
         Command::Reconnect(_) => "RECONNECT",
         Command::Drain => "a drain",
+        Command::Cut => "the end of a drain",
         Command::Snapshot => "SHOW",
     }
 }
