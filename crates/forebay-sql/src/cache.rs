@@ -15,12 +15,16 @@ use crate::lexer::Backslash;
 use crate::pattern::Pattern;
 use crate::recent::{Beginning, Recent};
 use crate::shape::Shape;
+use crate::shorten::shorten;
 
 /// Places in a set.
 const WAYS: usize = 8;
 
 /// Bytes that the keys may have together, for each entry that the cache may have.
 const KEY_BYTES_PER_ENTRY: usize = 1024;
+
+/// Longer texts may do anything. One of this length takes a worker about 3 ms.
+pub const LONG_BYTES_MAX: usize = 1 << 20;
 
 /// What the key of an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ impl ShapeCache {
     /// The shape of `text`, parsed if it is not known.
     pub fn shape(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
         if text.len() > grammar::TEXT_BYTES_MAX {
-            return self.too_long.clone();
+            return self.shape_of_long(text, backslash);
         }
         let beginning = Beginning::of(text);
         if let Some(entry) = self.recent.find(beginning, text, backslash) {
@@ -116,6 +120,19 @@ impl ShapeCache {
         });
         self.recent.keep(beginning, &entry);
         entry.shape.clone()
+    }
+
+    /// A text too long for the grammar has the shape of what is left without its repetitions, if that is short enough.
+    #[cold]
+    fn shape_of_long(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
+        let mut left = Vec::new();
+        if text.len() <= LONG_BYTES_MAX
+            && shorten(text, backslash, &mut left)
+            && left.len() <= grammar::TEXT_BYTES_MAX
+        {
+            return self.shape(&left, backslash);
+        }
+        self.too_long.clone()
     }
 
     /// How many shapes it holds.

@@ -11,7 +11,7 @@ pub(crate) const MARK: u8 = 0xff;
 
 /// What becomes of the literals of a text, from one token to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Literals {
+pub(crate) enum Literals {
     /// They become marks.
     Marked,
     /// The word `set_config` was read.
@@ -67,12 +67,12 @@ fn has_comment(gap: &[u8]) -> bool {
     gap.len() > 1 && memchr::memchr2(b'-', b'/', gap).is_some()
 }
 
-fn is_marked(literals: Literals) -> bool {
+pub(crate) fn is_marked(literals: Literals) -> bool {
     matches!(literals, Literals::Marked | Literals::Called { comma: 1, depth: 1 })
 }
 
 /// Literals of one class can stand for one another.
-fn class(token: Token, bytes: &[u8]) -> u8 {
+pub(crate) fn class(token: Token, bytes: &[u8]) -> u8 {
     match bytes[0] {
         _ if token.kind == Kind::Number => b'0',
         kind @ (b'b' | b'B' | b'x' | b'X' | b'n' | b'N' | b'u' | b'U') => kind.to_ascii_lowercase(),
@@ -80,7 +80,7 @@ fn class(token: Token, bytes: &[u8]) -> u8 {
     }
 }
 
-fn after_name(token: Token, bytes: &[u8], literals: Literals) -> Literals {
+pub(crate) fn after_name(token: Token, bytes: &[u8], literals: Literals) -> Literals {
     let is_call = match token.kind {
         Kind::Name if !bytes.starts_with(b"\"") => return Literals::Kept,
         Kind::Name => bytes == b"\"set_config\"",
@@ -100,7 +100,7 @@ fn after_name(token: Token, bytes: &[u8], literals: Literals) -> Literals {
     }
 }
 
-fn after_mark(mark: &[u8], literals: Literals) -> Literals {
+pub(crate) fn after_mark(mark: &[u8], literals: Literals) -> Literals {
     match (mark, literals) {
         (b"(", Literals::Named) => Literals::Called { comma: 0, depth: 1 },
         (b"(" | b"[", Literals::Called { comma, depth }) => Literals::Called { comma, depth: depth + 1 },

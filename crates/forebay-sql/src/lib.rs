@@ -9,6 +9,7 @@
 //! | [`fingerprint`] | a text without the literals that its shape does not depend on |
 //! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
 //! | [`custom`] | names of custom settings in code that a text carries |
+//! | [`shorten`] | a long text without what repeats in it |
 //! | [`shape`] | what a text does, statement by statement |
 //! | [`traces`] | what a statement may leave behind in its session |
 //!
@@ -33,4 +34,5 @@ mod pattern;
 mod properties;
 mod recent;
 pub mod shape;
+pub mod shorten;
 pub mod traces;
