@@ -81,7 +81,7 @@ def ask_to_cancel(target: Target, client: Client, key: tuple[int, bytes]) -> Non
 
 
 def cancel_at_random(target: Target, clients: list[Client], seed: int, stop: threading.Event) -> None:
-    """A share of the cancels: for what runs, for what has just ended, twice at once, and with keys that are not theirs."""
+    """A share of the cancels: for what runs, for what has just ended, twice at once, and with keys of nobody."""
     luck = random.Random(seed)
     for _ in range(CANCELS // CANCELLERS):
         if stop.is_set():
@@ -138,4 +138,4 @@ def test_no_statement_is_cancelled_that_nobody_asked_for(start: Start, server: P
     assert set(total) <= {"answered", "57014", "25P02"}
     # Enough was running to be hit, and enough was hit.
     assert total["57014"] >= CANCELS // 20, total
-    assert all(client.outcomes["answered"] > 10 for client in clients), total
+    assert all(client.count > 5 for client in clients), total

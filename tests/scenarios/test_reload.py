@@ -159,13 +159,13 @@ def codes(frames: list[Frame]) -> list[str]:
 def holds_its_statement(wire: Wire) -> bool:
     """As PostgreSQL has it: it runs, a second of its name is refused, and one that was never made is unknown."""
     ran = wire.ask(bind(statement="mine"), execute(), sync())
-    assert [row for row in ran if row.tag == "D"][0].body.endswith(b"held")
+    assert next(frame for frame in ran if frame.tag == "D").body.endswith(b"held")
     assert codes(wire.ask(parse("mine", "select 2"), sync())) == ["42P05"]
     assert codes(wire.ask(describe("S", "nobodys"), sync())) == ["26000"]
     return True
 
 
-@pytest.mark.parametrize(("before", "after"), CHANGES, ids=lambda mode: str(mode))
+@pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_a_changed_mode_is_that_of_clients_that_come(
     before: str, after: str, start: Start, server: Postgres, variant: Variant
 ) -> None:

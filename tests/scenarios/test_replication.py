@@ -1,4 +1,4 @@
-"""Replication connections: a server of one's own, opened with the same wish, passed through and gone with its client."""
+"""Replication connections: a server of one's own, opened with the same wish, passed through, gone with its client."""
 
 from __future__ import annotations
 
@@ -94,9 +94,8 @@ def test_the_wish_is_read_as_the_server_reads_it(value: str, shared: Forebay, di
     pooled, plain = (
         first(target, startup(user="postgres", database="app", replication=value)) for target in (shared.target, direct)
     )
-    assert [frame.line for frame in pooled if frame.tag not in "SK"] == [f.line for f in plain if f.tag not in "SKE"] or (
-        codes(pooled) == codes(plain) == [("FATAL", "22023")]
-    )
+    assert codes(pooled) == codes(plain)
+    assert [frame.tag for frame in pooled if frame.tag != "S"] == [frame.tag for frame in plain if frame.tag != "S"]
 
 
 TALK: list[list[bytes]] = [
@@ -141,7 +140,8 @@ def test_it_has_a_server_of_its_own(pooled: Forebay, direct: Target) -> None:
         assert wire.value("show application_name") == "mine"
         wire.ask(query("set work_mem = '7MB'"))
         assert wire.value("show work_mem") == "7MB"
-        assert [r["replication"] for r in pooled.console("show clients") if r["database"] == "app"] == ["none", "logical"]
+        kinds = [row["replication"] for row in pooled.console("show clients") if row["database"] == "app"]
+        assert kinds == ["none", "logical"]
         wire.send(terminate())
         assert wire.ends()
         ordinary.ask(query("rollback"))
@@ -158,7 +158,8 @@ def test_the_limit_refuses_and_does_not_queue(pooled: Forebay) -> None:
             refused = first(target, startup(user="postgres", database="app", replication="true"))
             assert codes(refused) == [("FATAL", "53300")]
             assert "(FB209)" in refused[-1].fields["H"]
-            assert target.wire().value("select 1") == "1"
+            with target.wire() as ordinary:
+                assert ordinary.value("select 1") == "1"
 
         def fits() -> bool:
             return codes(first(target, startup(user="postgres", database="app", replication="true"))) == []
@@ -209,6 +210,13 @@ def test_no_time_limit_ends_it(start: Start, server: Postgres, variant: Variant)
         assert idle.value("select 1") == "1"
 
 
+def ended(forebay: Forebay) -> None:
+    """It ends by itself once the drain is over."""
+    assert forebay.process is not None
+    assert forebay.process.wait(timeout=10) == 0
+    forebay.process = None
+
+
 @pytest.mark.parametrize("doing", ["streaming", "idle"])
 def test_a_drain_sends_it_elsewhere(doing: str, start: Start, server: Postgres, variant: Variant) -> None:
     """57P01 at once: it goes on from where it stood, over another forebay or the server itself."""
@@ -220,6 +228,7 @@ def test_a_drain_sends_it_elsewhere(doing: str, start: Start, server: Postgres, 
         forebay.send_signal(signal.SIGTERM)
         assert codes(wire.rest()) == [("FATAL", "57P01")]
         assert time.monotonic() - began < 5
+    ended(forebay)
 
 
 def test_a_drain_lets_a_command_end(start: Start, server: Postgres, variant: Variant, direct: Target) -> None:
@@ -234,6 +243,7 @@ def test_a_drain_lets_a_command_end(start: Start, server: Postgres, variant: Var
         frames = wire.rest()
         assert [frame.tag for frame in frames] == ["T", "D", "C", "Z", "E"]
         assert codes(frames) == [("FATAL", "57P01")]
+    ended(forebay)
 
 
 @pytest.mark.parametrize("doing", ["streaming", "idle"])
@@ -282,15 +292,14 @@ def test_it_can_be_cancelled(doing: str, shared: Forebay, direct: Target) -> Non
 def test_a_slow_reader_holds_the_server_back(start: Start, server: Postgres, variant: Variant, direct: Target) -> None:
     """A base backup of any size passes in bounded memory."""
     forebay = start(configuration(server, variant))
-    sent = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
     with superuser(forebay).wire(replication="true") as wire:
         before = forebay.rss_kb()
         wire.send(query("BASE_BACKUP (CHECKPOINT 'fast', MANIFEST 'no')"))
         wire.read_until("H")
-        blocked = "select count(*) from pg_stat_activity where wait_event in ('WalSenderWriteData', 'ClientWrite', 'BaseBackupSync')"
+        waits = "'WalSenderWriteData', 'ClientWrite'"
+        blocked = f"select count(*) from pg_stat_activity where wait_event in ({waits})"
         with direct.wire() as watcher:
             until(lambda: watcher.value(blocked) == "1", within_s=20, what="the server waits for its reader")
-            assert watcher.value(sent)
         assert forebay.rss_kb() - before < BACK_PRESSURE_KB_MAX
         frames = wire.read_until("Z")
         assert sum(len(frame.body) for frame in frames if frame.tag == "d") > 20_000_000

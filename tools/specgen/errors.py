@@ -119,7 +119,7 @@ def function(row: ErrorRow, class_name: str) -> str:
 def finding(row: FindingRow) -> str:
     """One entry of FINDINGS."""
     ini = f", {text(row.hint_ini)}" if row.hint_ini else ""
-    words = f"{text(row.code)}, \"{row.severity}\", {text(row.message)}, {text(row.hint)}{ini}"
+    words = f'{text(row.code)}, "{row.severity}", {text(row.message)}, {text(row.hint)}{ini}'
     return f'    "{row.id}": FindingRow({words}),\n'
 
 

@@ -140,6 +140,14 @@ mod tests {
         assert_eq!(entry(&unix.value, "mode").at.column, 6);
     }
 
+    /// In a file of two hundred lines the place alone is soon read past.
+    #[test]
+    fn a_key_given_twice_is_named() {
+        let document = read("[listen]\nport = 1\nunix = \"/x\"\nport = 2\n");
+        let error = &document.errors[0];
+        assert_eq!((error.at.line, &*error.message), (4, "duplicate key: port is set before"));
+    }
+
     /// A broken file must say where, or nobody finds the missing quote.
     #[test]
     fn a_syntax_error_has_a_line_and_a_column() {

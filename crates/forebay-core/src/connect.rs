@@ -112,9 +112,9 @@ impl<I: Io> Worker<I> {
         let dbname = pool.target.dbname(&pool.database);
         let client = self.servers[key].client.and_then(|c| self.clients.get(c));
         let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
-        let own = own.into_iter().flat_map(|(kind, wanted)| {
-            std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value)))
-        });
+        let own = own
+            .into_iter()
+            .flat_map(|(kind, wanted)| std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value))));
         write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)].into_iter().chain(own));
         let server = &mut self.servers[key];
         server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor }));
@@ -364,7 +364,8 @@ impl<I: Io> Worker<I> {
         self.drop_opening(io, key, cause);
         match client {
             Some(client) => {
-                let report = errors::no_endpoint(self.pool(id).database.clone(), endpoint, cause, seconds(Duration::ZERO));
+                let report =
+                    errors::no_endpoint(self.pool(id).database.clone(), endpoint, cause, seconds(Duration::ZERO));
                 self.refuse_and_close(io, client, report);
             }
             None => self.supply(io, id),

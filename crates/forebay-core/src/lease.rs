@@ -16,8 +16,8 @@ use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
-use crate::tracking::{EVERYTHING, Left};
 use crate::tracking::reset::is_of_server;
+use crate::tracking::{EVERYTHING, Left};
 use crate::worker::Worker;
 
 impl<I: Io> Worker<I> {

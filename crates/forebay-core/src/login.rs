@@ -1,14 +1,13 @@
 //! A client's way in: first packets, TLS, proof, greeting.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_pgwire::frame;
-use forebay_pgwire::startup::{FirstPacket, Replication, Startup, StartupError};
-use forebay_pgwire::startup::{first_packet, is_protocol_option, options, replication};
+use forebay_pgwire::startup::{FirstPacket, Startup, StartupError, first_packet};
 use forebay_pgwire::write;
 use forebay_spec::{Report, errors};
 
+use crate::asked::Asked;
 use crate::auth::Credential;
 use crate::auth::client::{Account, ClientLogin, Proof, Step};
 use crate::config::TlsMode;
@@ -17,7 +16,6 @@ use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::parameters::Image;
 use crate::pool::{Greeting, Pool, PoolId};
 use crate::question::{Answer, Question};
-use crate::replication::unreadable;
 use crate::session::IDLE;
 use crate::session::client::{CancelSecret, ClientKey, ClientState};
 use crate::stats::{LabelledPool, PoolStats};
@@ -463,42 +461,5 @@ pub(crate) fn address(peer: &Peer) -> (String, u16) {
     match peer {
         Peer::Tcp(ip, port) => (ip.to_string(), *port),
         Peer::Unix(_) => (String::from("unix"), 0),
-    }
-}
-
-/// What a startup message asks for.
-struct Asked {
-    user: Arc<str>,
-    database: Arc<str>,
-    replication: Option<Replication>,
-    parameters: BTreeMap<Arc<str>, Arc<str>>,
-}
-
-impl Asked {
-    fn read(startup: Startup<'_>) -> Result<Asked, Box<Report>> {
-        let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
-        let user =
-            startup.get("user").filter(|u| !u.is_empty()).map(text).ok_or_else(|| Box::new(errors::user_missing()))?;
-        let database = startup.get("database").filter(|d| !d.is_empty()).map_or_else(|| user.clone(), text);
-        let (mut parameters, mut asked_replication) = (BTreeMap::new(), None);
-        for (name, value) in startup.parameters.iter() {
-            match name {
-                b"user" | b"database" => {}
-                b"replication" => {
-                    asked_replication = replication(value).map_err(|_| Box::new(unreadable(value)))?;
-                }
-                b"options" => {
-                    let settings = options(value).map_err(|e| Box::new(errors::unsupported_startup_option(e)))?;
-                    for (name, value) in settings {
-                        parameters.insert(name.to_ascii_lowercase().into(), value.into());
-                    }
-                }
-                name if is_protocol_option(name) => {}
-                name => {
-                    parameters.insert(text(&name.to_ascii_lowercase()), text(value));
-                }
-            }
-        }
-        Ok(Asked { user, database, replication: asked_replication, parameters })
     }
 }

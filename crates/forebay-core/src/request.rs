@@ -13,7 +13,6 @@ use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
 use crate::planted::{Bug, planted};
-use crate::query::TEXT_BYTES_MAX;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
@@ -260,16 +259,11 @@ impl Forwarding<'_> {
 
     #[inline(never)]
     fn parse(&mut self, at: At<'_>) -> Taken {
-        let is_read = self.is_sharing() || (self.has_start_untracked() && at.head.bytes <= TEXT_BYTES_MAX);
-        if is_read && !at.is_whole() {
-            return Err(Stop::More);
-        }
         if !self.is_sharing() {
-            if is_read && let Ok(parse) = Parse::decode(at.body()) {
-                self.note_parse_resets(parse.name, parse.query);
-            }
-            self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
-            return self.forward(at, 0);
+            return self.parse_unshared(at);
+        }
+        if !at.is_whole() {
+            return Err(Stop::More);
         }
         self.stats.client_parses.add(1);
         let Ok(parse) = Parse::decode(at.body()) else { return malformed("Parse") };

@@ -126,9 +126,7 @@ impl ShapeCache {
     #[cold]
     fn shape_of_long(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
         let mut left = Vec::new();
-        if text.len() <= LONG_BYTES_MAX
-            && shorten(text, backslash, &mut left)
-            && left.len() <= grammar::TEXT_BYTES_MAX
+        if text.len() <= LONG_BYTES_MAX && shorten(text, backslash, &mut left) && left.len() <= grammar::TEXT_BYTES_MAX
         {
             return self.shape(&left, backslash);
         }

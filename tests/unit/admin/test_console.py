@@ -116,6 +116,8 @@ def test_databases_that_the_fallback_serves_are_shown_once_they_are_used() -> No
     backend = FakeBackend(config=config, held=Snapshot([client(database="tenant7")]))
     (row,) = ask("SHOW DATABASES", backend).records()
     assert (row["name"], row["database"], row["current_client_connections"]) == ("tenant7", "tenant7", "1")
+    lists = {str(row["list"]): row["items"] for row in ask("SHOW LISTS", backend).records()}
+    assert lists["databases"] == "1", "as many as are shown"
 
 
 def test_the_version_names_the_driver_in_use() -> None:

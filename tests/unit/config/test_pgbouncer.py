@@ -32,9 +32,15 @@ log_connections = 0
 """
 
 
+def users(folder: Path, lines: str, mode: int = 0o600) -> None:
+    """The auth_file."""
+    (folder / "userlist.txt").write_text(lines)
+    (folder / "userlist.txt").chmod(mode)
+
+
 @pytest.fixture
 def ini(usable: Callable[..., Config], tmp_path: Path) -> Callable[[str], Config]:
-    (tmp_path / "userlist.txt").write_text('"app" "pw"\n"ops" "file:/etc/passwd"\n')
+    users(tmp_path, '"app" "pw"\n"ops" "file:/etc/passwd"\n')
     return lambda text: usable(text, name="pgbouncer.ini")
 
 
@@ -81,7 +87,7 @@ def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]
 
 
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
-    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    users(tmp_path, '"app" "pw"\n')
     text = (
         "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
         "[pgbouncer]\nauth_file = userlist.txt\nreserve_pool_size = 5\nlisten_prot = 1\nquery_timeout = 5s\n"
@@ -121,13 +127,13 @@ def test_a_file_that_is_missing_is_told_where_it_is_named(load: Callable[..., Lo
 
 def test_a_file_that_includes_itself_ends(only: Callable[..., Finding], tmp_path: Path) -> None:
     (tmp_path / "loop.ini").write_text("%include loop.ini\n")
-    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    users(tmp_path, '"app" "pw"\n')
     text = "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n%include loop.ini\n"
     assert only(text, name="p.ini").code == "FBC074"
 
 
 def test_a_setting_given_twice_is_said(only: Callable[..., Finding], tmp_path: Path) -> None:
-    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    users(tmp_path, '"app" "pw"\n')
     finding = only(
         "[databases]\na = host=a\n[pgbouncer]\nauth_file=userlist.txt\nlisten_port=1\nlisten_port=2\n", name="p.ini"
     )
@@ -135,7 +141,33 @@ def test_a_setting_given_twice_is_said(only: Callable[..., Finding], tmp_path: P
 
 
 def test_a_faulty_user_list_shows_no_secret(load: Callable[..., Loaded], tmp_path: Path) -> None:
-    (tmp_path / "userlist.txt").write_text('"app" "pw"\n"ops" hunter2\n')
+    users(tmp_path, '"app" "pw"\n"ops" hunter2\n')
     findings = load("[databases]\na = host=a\n[pgbouncer]\nauth_file=userlist.txt\n", name="p.ini").findings
     assert [(one.code, one.line) for one in findings] == [("FBC075", 2)]
     assert "hunter2" not in render(findings)
+
+
+def test_a_user_list_that_all_may_read_is_said(only: Callable[..., Finding], tmp_path: Path) -> None:
+    """PgBouncer says nothing, so it is no error."""
+    users(tmp_path, '"app" "pw"\n', 0o644)
+    finding = only("[databases]\na = host=a\n[pgbouncer]\nauth_file=userlist.txt\n", name="p.ini")
+    assert (finding.code, finding.severity, finding.line) == ("FBC076", "warning", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("[pgbouncer]\nauth_file=userlist.txt\nadmin_users=ops\n", "FBC056", 'add "ops" with its secret to auth_file'),
+        ("[pgbouncer]\nlisten_port=1\n", "FBC061", "set auth_file, or auth_user with auth_query"),
+        ("[users]\nweb = pool_size=3\n[pgbouncer]\nauth_file=userlist.txt\n", "FBC063", 'add "web" with its secret'),
+    ],
+)
+def test_hints_speak_of_the_files_own_settings(
+    text: str, code: str, hint: str, load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    """Who has an ini can't do anything with `[users.ops]`."""
+    users(tmp_path, '"app" "pw"\n')
+    findings = load(f"[databases]\na = host=a\n{text}", name="p.ini").findings
+    (finding,) = [one for one in findings if one.code == code]
+    assert hint in (finding.hint or "")
+    assert "[users" not in f"{finding.message} {finding.hint}"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 def test_the_defaults_are_those_of_the_specification(usable: Usable, minimal: str) -> None:
     engine = usable(minimal).engine
     assert engine.listen == resolved.Listen(("127.0.0.1",), 6432, None, 0o777, 1024, None)
-    assert engine.engine == resolved.EngineSettings(0, "auto", 1024, 16_384)
+    assert engine.engine == resolved.EngineSettings(0, "auto", 1024, 16_384, core_dumps=False)
     assert engine.limits.login_timeout == 15_000_000
     assert engine.auth == resolved.AuthSettings("scram-sha-256", False, 60_000_000, 5_000_000, 5_000_000)
     assert engine.databases[0].pool.pool_mode == "transaction"

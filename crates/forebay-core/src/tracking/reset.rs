@@ -137,7 +137,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn note_level(&mut self, key: ServerKey) {
         let server = &mut self.servers[key];
         let pool = &self.pools[server.pool.0 as usize];
-        if client.usage.is_tracked() && pool.settings.level == Level::Strict {
+        if server.left.is_on && pool.settings.level == Level::Strict {
             // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
             server.is_close_needed |= server.left.saw_custom || server.set.iter().any(|(name, _)| name.contains('.'));
             server.left.dirt |= EVERYTHING.without(Traces::PREPARED);

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use forebay_pgwire::frontend::Parse;
 use forebay_sql::shape::{Shape, Verb};
 
 use crate::io::Io;
 use crate::parameters::quote_literal;
 use crate::planted::{Bug, planted};
-use crate::request::{Forwarding, backslash};
-use crate::session::expect::Own;
+use crate::query::TEXT_BYTES_MAX;
+use crate::request::{At, Forwarding, Stop, Taken, backslash};
+use crate::session::expect::{Expect, Own};
 use crate::session::server::ServerKey;
 use crate::worker::Worker;
 
@@ -103,6 +105,21 @@ impl Forwarding<'_> {
         !self.server.left.is_on && !self.client.baseline.is_empty() && !is_own
     }
 
+    /// A Parse where statements pass unshared.
+    pub(crate) fn parse_unshared(&mut self, at: At<'_>) -> Taken {
+        if self.has_start_untracked() && at.head.bytes <= TEXT_BYTES_MAX {
+            if !at.is_whole() {
+                return Err(Stop::More);
+            }
+            if let Ok(parse) = Parse::decode(at.body()) {
+                self.note_parse_resets(parse.name, parse.query);
+            }
+        }
+        self.stats.client_parses.add(1);
+        self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
+        self.forward(at, 0)
+    }
+
     /// The shape of a text that may reset something.
     fn resetting_shape(&mut self, text: &[u8]) -> Option<Arc<Shape>> {
         let is_it = self.has_start_untracked() && may_reset(text);
@@ -117,7 +134,7 @@ impl Forwarding<'_> {
     }
 
     /// A Parse goes out: a statement of this name is another from here on.
-    pub(crate) fn note_parse_resets(&mut self, name: &[u8], text: &[u8]) {
+    fn note_parse_resets(&mut self, name: &[u8], text: &[u8]) {
         let shape = self.resetting_shape(text);
         let resetting = &mut self.client.resetting;
         resetting.retain(|(known, _)| **known != *name);

@@ -127,7 +127,9 @@ fn expr(part: &[Token]) -> Option<Expr> {
     Some(match function.as_str() {
         "current_setting" => Expr::Setting { name: text(0)?, or_empty: false },
         "coalesce" => Expr::Setting { name: text(0)?, or_empty: true },
-        "set_config" => Expr::SetConfig { name: text(0)?, value: text(1)?, is_local: has("true"), is_kept: has("pg_settings") },
+        "set_config" => {
+            Expr::SetConfig { name: text(0)?, value: text(1)?, is_local: has("true"), is_kept: has("pg_settings") }
+        }
         "set_unseen" => Expr::SetUnseen { name: text(0)?, value: text(1)? },
         "session_user" => Expr::IsOtherUser,
         "pg_try_advisory_lock" => Expr::TryLock(number()),

@@ -136,7 +136,12 @@ const REST_US: u64 = 8_000_000;
 
 impl World {
     pub(crate) fn new(mut rng: Rng, options: Options) -> Result<World, String> {
-        let mut scenario = Scenario::draw(&mut rng.fork(1));
+        let scenario = Scenario::draw(&mut rng.fork(1));
+        World::of(scenario, rng, options)
+    }
+
+    /// The world of a scenario, whoever made it.
+    pub(crate) fn of(mut scenario: Scenario, mut rng: Rng, options: Options) -> Result<World, String> {
         if options.is_direct {
             scenario.faults = Faults::default();
             scenario.clients.iter_mut().for_each(|plan| plan.who.is_impostor = false);
