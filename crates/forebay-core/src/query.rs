@@ -20,7 +20,7 @@ use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
 
 /// Texts up to this length are looked at; a longer one may do anything.
-pub(crate) const TEXT_BYTES_MAX: u32 = 64 * 1024;
+pub(crate) const TEXT_BYTES_MAX: u32 = forebay_sql::shorten::LONG_BYTES_MAX as u32;
 
 /// Bytes of a Query's text that tell whether it commits.
 const COMMIT_PREFIX_BYTES: usize = 64;

@@ -1,8 +1,8 @@
 //! What a database's own objects may do, for people and for tests.
 
 use forebay_sql::catalogue::{Builder, Catalogue};
-use forebay_sql::grammar;
 use forebay_sql::lexer::Backslash;
+use forebay_sql::shorten;
 use pyo3::prelude::*;
 
 /// A catalogue made from the rows of `Catalogue.QUERY`.
@@ -31,12 +31,12 @@ impl PyCatalogue {
 
     /// Names of the traces that a text may leave.
     fn judge(&self, text: &str) -> Vec<&'static str> {
-        self.0.judge(&grammar::parse(text.as_bytes(), Backslash::Plain)).names().collect()
+        self.0.judge(&shorten::parse(text.as_bytes(), Backslash::Plain)).names().collect()
     }
 
     /// What makes it so, but for the text itself.
     fn why(&self, text: &str) -> Vec<String> {
-        self.0.why(&grammar::parse(text.as_bytes(), Backslash::Plain))
+        self.0.why(&shorten::parse(text.as_bytes(), Backslash::Plain))
     }
 
     /// Names of the traces of a value of a type, by the type's number.

@@ -1,15 +1,15 @@
 //! What a text does, for people.
 
-use forebay_sql::grammar;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
 use forebay_sql::shape::{Shape, StatementShape};
+use forebay_sql::shorten;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 /// The shape of a text as JSON; `python/forebay/_engine.pyi` says what is in it.
 #[pyfunction]
 pub(crate) fn classify(py: Python<'_>, text: &str) -> String {
-    py.detach(|| described(&grammar::parse(text.as_bytes(), Backslash::Plain)).to_string())
+    py.detach(|| described(&shorten::parse(text.as_bytes(), Backslash::Plain)).to_string())
 }
 
 fn described(shape: &Shape) -> Value {

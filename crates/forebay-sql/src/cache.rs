@@ -15,16 +15,13 @@ use crate::lexer::Backslash;
 use crate::pattern::Pattern;
 use crate::recent::{Beginning, Recent};
 use crate::shape::Shape;
-use crate::shorten::shorten;
+use crate::shorten::shortened;
 
 /// Places in a set.
 const WAYS: usize = 8;
 
 /// Bytes that the keys may have together, for each entry that the cache may have.
 const KEY_BYTES_PER_ENTRY: usize = 1024;
-
-/// Longer texts may do anything. One of this length takes a worker about 3 ms.
-pub const LONG_BYTES_MAX: usize = 1 << 20;
 
 /// What the key of an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,12 +122,10 @@ impl ShapeCache {
     /// A text too long for the grammar has the shape of what is left without its repetitions, if that is short enough.
     #[cold]
     fn shape_of_long(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
-        let mut left = Vec::new();
-        if text.len() <= LONG_BYTES_MAX && shorten(text, backslash, &mut left) && left.len() <= grammar::TEXT_BYTES_MAX
-        {
-            return self.shape(&left, backslash);
+        match shortened(text, backslash) {
+            Some(left) => self.shape(&left, backslash),
+            None => self.too_long.clone(),
         }
-        self.too_long.clone()
     }
 
     /// How many shapes it holds.

@@ -5,7 +5,12 @@
 //! pass of the lexer.
 
 use crate::fingerprint::{Literals, after_mark, after_name, class, is_marked};
+use crate::grammar;
 use crate::lexer::{Backslash, Kind, Lexer, Token};
+use crate::shape::Shape;
+
+/// Longer texts may do anything.
+pub const LONG_BYTES_MAX: usize = 1 << 20;
 
 /// Longer literals are emptied.
 const LITERAL_BYTES_KEPT: usize = 64;
@@ -30,6 +35,21 @@ struct Shortening<'t, 'o> {
     copied: usize,
     depth: u32,
     list: Option<List>,
+}
+
+/// The shape of `text`, however long it is, without a cache.
+pub fn parse(text: &[u8], backslash: Backslash) -> Shape {
+    if text.len() <= grammar::TEXT_BYTES_MAX {
+        return grammar::parse(text, backslash);
+    }
+    shortened(text, backslash).map_or_else(grammar::unknown, |left| grammar::parse(&left, backslash))
+}
+
+/// A text too long for the grammar, made short enough for it; `None`: it can't be.
+pub(crate) fn shortened(text: &[u8], backslash: Backslash) -> Option<Vec<u8>> {
+    let mut left = Vec::new();
+    let is_read = text.len() <= LONG_BYTES_MAX && shorten(text, backslash, &mut left);
+    (is_read && left.len() <= grammar::TEXT_BYTES_MAX).then_some(left)
 }
 
 /// Writes what is left of `text` to `out`, in place of what is there.
@@ -169,7 +189,6 @@ impl Shortening<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grammar;
 
     fn short(text: &str) -> String {
         let mut out = Vec::new();
@@ -209,6 +228,17 @@ mod tests {
         assert_eq!(short(&format!("select $q${long}$q$ || U&'{long}'")), "select '' || U&''");
         let kept = format!("select set_config('{long}', '{long}', true)");
         assert_eq!(short(&kept), format!("select set_config('{long}', '', true)"));
+    }
+
+    /// An INSERT of an ORM that counted as able to do anything would cost a look at the whole session.
+    #[test]
+    fn a_long_insert_has_the_shape_of_its_rows() {
+        let insert = |rows: usize| format!("insert into t values {}(0, '')", "(1, 'it''s'),".repeat(rows));
+        let mut cache = crate::cache::ShapeCache::new(8);
+        let short = format!("{:?}", cache.shape(insert(1).as_bytes(), Backslash::Plain));
+        assert_eq!(format!("{:?}", cache.shape(insert(20_000).as_bytes(), Backslash::Plain)), short);
+        let longer = insert(LONG_BYTES_MAX / 10);
+        assert!(!cache.shape(longer.as_bytes(), Backslash::Plain).is_parsed);
     }
 
     #[test]
