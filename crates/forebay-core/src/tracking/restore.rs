@@ -13,7 +13,7 @@ use crate::io::Io;
 use crate::parameters::quote_literal;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
-use crate::request::{At, Forwarding, Stop, Taken, backslash};
+use crate::request::{At, Forwarding, Stop, Taken};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::ServerKey;
 use crate::worker::Worker;
@@ -123,7 +123,7 @@ impl Forwarding<'_> {
     /// The shape of a text that may reset something.
     fn resetting_shape(&mut self, text: &[u8]) -> Option<Arc<Shape>> {
         let is_it = self.has_start_untracked() && may_reset(text);
-        is_it.then(|| self.cache.shape(text, backslash(&self.server.reported)))
+        is_it.then(|| self.cache.shape(text, self.server.reported.backslash()))
     }
 
     /// A Query goes out.
