@@ -55,7 +55,6 @@ BUGS = (
     "reset-forgets-sequences",
     "reset-forgets-temp",
     "reset-skipped-in-transaction",
-    "rollback-to-undoes-all",
     "rollback-undoes-all",
     "server-handed-out-twice",
     "server-never-cleaned",
