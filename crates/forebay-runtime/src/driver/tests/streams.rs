@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
-use forebay_core::io::{ClosedBy, Peer};
+use forebay_core::io::{ClosedBy, Io, Peer, Slice};
 
 use super::harness::{PATIENCE, Role, Seen, Setup, World, pattern};
 use crate::driver::backend::Backend;
@@ -128,6 +128,38 @@ fn a_storm_of_connections_passes<B: Backend + 'static>() {
     assert!(world.on(0, |_, driver| driver.table.len()) <= 2);
 }
 
+/// What is said to hundreds of clients in one turn, in pieces, takes more operations than a ring has room for: each
+/// client must get its own, or one reads what another was told.
+fn each_of_many_is_told_its_own<B: Backend + 'static>() {
+    let world = World::<B>::new(Role::Echo);
+    let mut streams: Vec<_> = (0..600).map(|_| connect(&world)).collect();
+    let mut conns = std::collections::HashMap::new();
+    world.wait(|seen| {
+        if let Seen::Accepted(conn, Peer::Tcp(_, port)) = seen {
+            conns.insert(*port, *conn);
+        }
+        (conns.len() == 600).then_some(())
+    });
+    let said = |port: u16, round: u32| format!("{port:5} {round};");
+    for _ in 0..5 {
+        let conns = conns.clone();
+        world.on(0, move |_, driver| {
+            for round in 0..4 {
+                conns
+                    .iter()
+                    .for_each(|(port, conn)| driver.send(*conn, &[Slice::Bytes(said(*port, round).as_bytes())]));
+            }
+        });
+        for stream in &mut streams {
+            let port = stream.local_addr().expect("bound").port();
+            let expected: String = (0..4).map(|round| said(port, round)).collect();
+            let mut bytes = vec![0; expected.len()];
+            stream.read_exact(&mut bytes).expect("told");
+            assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        }
+    }
+}
+
 /// Requests that wait for a server hold their buffers; others must still be read.
 fn held_buffers_do_not_starve_others<B: Backend + 'static>() {
     let world = World::<B>::with(Role::Hoard, Setup { buffers: 64, ..Setup::default() });
@@ -164,6 +196,7 @@ super::over_both!(
     a_reset_is_reported_with_its_cause,
     words_of_refusal_arrive_over_bytes_that_nobody_read,
     a_storm_of_connections_passes,
+    each_of_many_is_told_its_own,
     held_buffers_do_not_starve_others,
     a_panic_costs_one_connection,
 );

@@ -90,8 +90,10 @@ impl Uring {
     /// Lists the first `count` pieces for one send; the kernel copies the list when it is submitted. Returns also how
     /// many bytes they are.
     fn gather(&mut self, table: &Table, slot: u32, count: u32) -> (*const libc::msghdr, usize) {
-        if self.vectors.len() + count as usize > VECTORS || self.headers.len() == HEADERS {
-            // Neither list may move while operations that point to it are unsubmitted.
+        // Neither list may move while operations that point to it are unsubmitted. Nor may it be cleared, which is what
+        // happens if the queue has no room for the operation that is being made here.
+        let has_room = self.vectors.len() + count as usize <= VECTORS && self.headers.len() < HEADERS;
+        if !has_room || self.ring.submission().is_full() {
             self.submit();
         }
         let start = self.vectors.len();
