@@ -56,23 +56,28 @@ impl<I: Io> Worker<I> {
             let empty = self.images.empty();
             let from = if is_all_reset { &*empty } else { &*server.set };
             let is_known = is_all_reset || server.is_set_known;
-            if let Some(sql) = transition(from, &client.wanted, is_known) {
-                self.send_own(io, key, Own::Prepare, &sql);
+            let image = transition(from, &client.wanted, is_known, server.encoding());
+            if !image.is_empty() {
+                self.send_own(io, key, Own::Prepare, &image.join(";"));
             }
             return false;
         }
         let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
         let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
-        if !(is_alike || planted(Bug::LeakedParameter))
-            && let Some(sql) = transition(&server.set, &client.wanted, server.is_set_known)
-        {
+        let is_left = is_alike || planted(Bug::LeakedParameter);
+        let image = if is_left {
+            Vec::new()
+        } else {
+            transition(&server.set, &client.wanted, server.is_set_known, server.encoding())
+        };
+        if !image.is_empty() {
             self.wait_for_own(client_key);
             let (server, client) = (&mut self.servers[key], &self.clients[client_key]);
             // Until it is answered, either image may be in force.
             server.set_before = Some((server.set.clone(), server.is_set_known));
             server.set = self.images.union(&server.set, &client.wanted);
             server.is_set_known = false;
-            self.send_own(io, key, Own::Prepare, &sql);
+            self.send_own(io, key, Own::Prepare, &image.join(";"));
             return false;
         }
         self.prepared(io, key, client_key);

@@ -243,6 +243,11 @@ impl Server {
         });
     }
 
+    /// What it takes text for, as last reported.
+    pub fn encoding(&self) -> Option<&str> {
+        self.reported.get("client_encoding").map(|encoding| &**encoding)
+    }
+
     /// Whether a ReadyForQuery is still to come.
     pub fn owes_ready(&self) -> bool {
         self.expect.iter().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))

@@ -1,6 +1,8 @@
 //! Resets: a server is brought back to its start before another client uses it. A reset that fails costs the server,
 //! never a client's isolation: nothing of the next client is sent before the reset is answered.
 
+use std::borrow::Cow;
+
 use forebay_sql::traces::Traces;
 
 use super::EVERYTHING;
@@ -13,50 +15,67 @@ use crate::session::server::{ServerKey, ServerState};
 use crate::worker::Worker;
 
 /// What planted bugs leave out of a reset.
-const GAPS: [(Bug, &str); 5] = [
-    (Bug::ResetForgetsRole, "RESET ROLE;"),
-    (Bug::ResetForgetsLocks, "SELECT pg_catalog.pg_advisory_unlock_all();"),
-    (Bug::ResetForgetsTemp, "DISCARD TEMP;"),
-    (Bug::ResetForgetsSequences, "DISCARD SEQUENCES;"),
-    (Bug::ResetForgetsCursors, "CLOSE ALL;"),
+const GAPS: [(Bug, Traces); 4] = [
+    (Bug::ResetForgetsLocks, Traces::LOCK),
+    (Bug::ResetForgetsTemp, Traces::TEMP),
+    (Bug::ResetForgetsSequences, Traces::SEQUENCE),
+    (Bug::ResetForgetsCursors, Traces::CURSOR),
 ];
 
-/// The statements that undo `dirt`, in one transaction; `seed` is a number in [-1, 1].
-fn reset_sql(dirt: Traces, seed: f64) -> String {
-    let mut sql = String::new();
-    let mut add = |when: Traces, statement: &str| {
+/// The statements that undo `dirt`; `seed` is a number in [-1, 1].
+fn undoing(dirt: Traces, seed: f64) -> Vec<Cow<'static, str>> {
+    let mut statements = Vec::new();
+    let mut add = |when: Traces, statement: &'static str| {
         if dirt.has_any(when) {
-            sql.push_str(statement);
+            statements.push(Cow::Borrowed(statement));
         }
     };
-    add(Traces::AUTHORIZATION, "SET SESSION AUTHORIZATION DEFAULT;");
-    add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ROLE;RESET ALL;");
-    add(Traces::CURSOR, "CLOSE ALL;");
-    add(Traces::LISTEN, "UNLISTEN *;");
-    add(Traces::LOCK, "SELECT pg_catalog.pg_advisory_unlock_all();");
-    add(Traces::SEQUENCE, "DISCARD SEQUENCES;");
-    add(Traces::TEMP, "DISCARD TEMP;");
-    add(Traces::PREPARED, "DEALLOCATE ALL;");
-    add(Traces::SEED, &format!("SELECT pg_catalog.setseed({seed:.9});"));
-    sql
+    add(Traces::AUTHORIZATION, "SET SESSION AUTHORIZATION DEFAULT");
+    if !planted(Bug::ResetForgetsRole) {
+        add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ROLE");
+    }
+    add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ALL");
+    add(Traces::CURSOR, "CLOSE ALL");
+    add(Traces::LISTEN, "UNLISTEN *");
+    add(Traces::SEQUENCE, "DISCARD SEQUENCES");
+    add(Traces::TEMP, "DISCARD TEMP");
+    add(Traces::PREPARED, "DEALLOCATE ALL");
+    let mut calls = Vec::new();
+    if dirt.has(Traces::LOCK) {
+        calls.push("pg_catalog.pg_advisory_unlock_all()".to_owned());
+    }
+    if dirt.has(Traces::SEED) {
+        calls.push(format!("pg_catalog.setseed({seed:.9})"));
+    }
+    if !calls.is_empty() {
+        statements.push(Cow::Owned(format!("SELECT {}", calls.join(","))));
+    }
+    statements
 }
 
 impl<I: Io> Worker<I> {
-    /// Has a server reset. What is set on it, or prepared, is forgotten when that is answered.
-    pub(crate) fn reset(&mut self, io: &mut I, key: ServerKey) {
+    /// What undoes all that is, or may be, left on a server.
+    pub(crate) fn reset_statements(&mut self, io: &mut I, key: ServerKey) -> Vec<Cow<'static, str>> {
         let mut random = [0; 8];
         io.fill_random(&mut random);
         let seed = u64::from_le_bytes(random) as f64 / u64::MAX as f64 * 2.0 - 1.0;
         let server = &mut self.servers[key];
         let id = server.pool;
         server.left.give_up();
+        let gaps = GAPS.iter().filter(|(bug, _)| planted(*bug));
+        let statements = undoing(gaps.fold(server.left.dirt, |dirt, (_, trace)| dirt.without(*trace)), seed);
+        self.pool(id).stats.stats.resets.add(1);
+        statements
+    }
+
+    /// Has a server reset. What is set on it, or prepared, is forgotten when that is answered.
+    pub(crate) fn reset(&mut self, io: &mut I, key: ServerKey) {
+        let statements = self.reset_statements(io, key);
+        let server = &mut self.servers[key];
+        let id = server.pool;
         server.is_being_reset = true;
-        let sql = reset_sql(server.left.dirt, seed);
-        let sql = GAPS.iter().filter(|(bug, _)| planted(*bug)).fold(sql, |sql, (_, part)| sql.replace(part, ""));
-        let pool = self.pool(id);
-        pool.stats.stats.resets.add(1);
-        pool.resetting += 1;
-        self.send_own(io, key, Own::Clean, &sql);
+        self.pool(id).resetting += 1;
+        self.send_own(io, key, Own::Clean, &statements.join(";"));
     }
 
     /// Whether a free server is to be reset now, off everyone's path. With `sequence_affinity = "affinity"` what its
@@ -158,19 +177,18 @@ mod tests {
 
     #[test]
     fn a_reset_undoes_what_is_there_and_no_more() {
-        assert_eq!(reset_sql(Traces::SEQUENCE, 0.0), "DISCARD SEQUENCES;");
-        let all = reset_sql(EVERYTHING, -0.5);
-        for part in [
-            "SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;",
-            "CLOSE ALL;",
-            "UNLISTEN *;",
-            "pg_advisory_unlock_all()",
-            "DISCARD SEQUENCES;",
-            "DISCARD TEMP;",
-            "DEALLOCATE ALL;",
-            "setseed(-0.500000000)",
-        ] {
-            assert!(all.contains(part), "{part}");
-        }
+        assert_eq!(undoing(Traces::SEQUENCE, 0.0), ["DISCARD SEQUENCES"]);
+        let all = [
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "RESET ROLE",
+            "RESET ALL",
+            "CLOSE ALL",
+            "UNLISTEN *",
+            "DISCARD SEQUENCES",
+            "DISCARD TEMP",
+            "DEALLOCATE ALL",
+            "SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed(-0.500000000)",
+        ];
+        assert_eq!(undoing(EVERYTHING, -0.5), all);
     }
 }

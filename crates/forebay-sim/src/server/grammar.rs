@@ -165,7 +165,8 @@ fn set(rest: &mut Rest<'_>) -> Option<Statement> {
         return Some(Statement::SetAuthorization(Some(user.clone()).filter(|user| user != "default")));
     }
     let name = rest.name()?;
-    if name != "role" && rest.sign('=').is_none() && !rest.eat("to") {
+    let is_assigned = rest.sign('=').is_some() || rest.eat("to");
+    if name != "role" && !is_assigned {
         return None;
     }
     let mut values = Vec::new();

@@ -23,7 +23,7 @@ const REFUSED: &str = "fb_refused";
 
 /// Whether the pooler resets a session.
 fn is_reset(message: &Front) -> bool {
-    let starts = ["RESET ROLE;RESET ALL;", "SET SESSION AUTHORIZATION DEFAULT;", "DISCARD "];
+    let starts = ["RESET ROLE;RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD "];
     matches!(message, Front::Query(text) if starts.iter().any(|start| text.starts_with(start)))
 }
 
