@@ -62,6 +62,9 @@ impl<I: Io> Worker<I> {
                 }
             }
             (ClientState::Active, Some(server)) if self.servers[server].expect.iter().any(Expect::is_running) => {
+                if let Some(hand_over) = &mut self.servers[server].hand_over {
+                    hand_over.note_cancel();
+                }
                 self.cancel_server(io, server);
             }
             _ => {}

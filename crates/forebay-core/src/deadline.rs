@@ -283,6 +283,9 @@ impl<I: Io> Worker<I> {
             }
             ServerState::Busy if server.reading.is_some() => server.since + CATALOGUE_MAX,
             ServerState::Busy => server.since + OWN_QUERY_MAX,
+            ServerState::Leased if server.hand_over.as_ref().is_some_and(|hand_over| hand_over.is_limited()) => {
+                server.since + OWN_QUERY_MAX
+            }
             ServerState::Cleaning if server.is_finishing => NEVER,
             ServerState::Cleaning => server.since + CLEANING_MAX,
             ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,

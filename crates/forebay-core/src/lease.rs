@@ -21,7 +21,7 @@ use crate::tracking::{EVERYTHING, Left};
 use crate::worker::Worker;
 
 impl<I: Io> Worker<I> {
-    /// Gives a server to a client. False: its parameters are being set first, and the client waits for that.
+    /// Gives a server to a client. False: its parameters are being set first, and the client waits to be greeted.
     pub(crate) fn lease(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) -> bool {
         let now = self.now;
         let client = &mut self.clients[client_key];
@@ -47,50 +47,44 @@ impl<I: Io> Worker<I> {
         let stats = &pool.stats.stats;
         stats.assignments.add(1);
         stats.wait.record(waited);
+        server.is_report_due = false;
         let is_of_another = server.left.by != client.id && !planted(Bug::LeakedParameter);
-        if is_of_another && self.is_reset_needed(key) {
-            self.wait_for_own(client_key);
-            self.reset(io, key);
-            let (server, client) = (&self.servers[key], &self.clients[client_key]);
-            let is_all_reset = server.left.dirt.has_any(Traces::ANY_SETTING | Traces::AUTHORIZATION);
-            let empty = self.images.empty();
-            let from = if is_all_reset { &*empty } else { &*server.set };
-            let is_known = is_all_reset || server.is_set_known;
-            let image = transition(from, &client.wanted, is_known, server.encoding());
-            if !image.is_empty() {
-                self.send_own(io, key, Own::Prepare, &image.join(";"));
-            }
-            return false;
-        }
-        let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
         let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
         let is_left = is_alike || planted(Bug::LeakedParameter);
-        let image = if is_left {
-            Vec::new()
-        } else {
-            transition(&server.set, &client.wanted, server.is_set_known, server.encoding())
-        };
-        if !image.is_empty() {
-            self.wait_for_own(client_key);
-            let (server, client) = (&mut self.servers[key], &self.clients[client_key]);
-            // Until it is answered, either image may be in force.
-            server.set_before = Some((server.set.clone(), server.is_set_known));
-            server.set = self.images.union(&server.set, &client.wanted);
-            server.is_set_known = false;
-            self.send_own(io, key, Own::Prepare, &image.join(";"));
+        let is_greeted = client.state == ClientState::Greeting;
+        let resets = is_of_another && self.is_reset_needed(key);
+        if is_greeted && (resets || !is_left) && self.prepare(io, key, client_key, resets) {
             return false;
+        }
+        if !is_greeted && (resets || !is_left) && self.hand_over(io, key, client_key, resets) {
+            return true;
         }
         self.prepared(io, key, client_key);
         true
     }
 
-    /// A client has a server and waits until that is ready for it.
-    fn wait_for_own(&mut self, key: ClientKey) {
-        let now = self.now;
-        let client = &mut self.clients[key];
-        if client.state != ClientState::Greeting {
-            client.enter(ClientState::Waiting, now);
+    /// Makes a server ready for a client that has nothing to send yet. False: there is nothing to do.
+    fn prepare(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, resets: bool) -> bool {
+        if resets {
+            self.reset(io, key);
         }
+        let (server, client) = (&self.servers[key], &self.clients[client_key]);
+        let is_all_reset = resets && server.left.dirt.has_any(Traces::ANY_SETTING | Traces::AUTHORIZATION);
+        let empty = self.images.empty();
+        let from = if is_all_reset { &empty } else { &server.set };
+        let is_known = is_all_reset || server.is_set_known;
+        let image = transition(from, &client.wanted, is_known, server.encoding());
+        if !image.is_empty() {
+            if !resets {
+                // Until it is answered, either image may be in force.
+                let (server, client) = (&mut self.servers[key], &self.clients[client_key]);
+                server.set_before = Some((server.set.clone(), server.is_set_known));
+                server.set = self.images.union(&server.set, &client.wanted);
+                server.is_set_known = false;
+            }
+            self.send_own(io, key, Own::Prepare, &image.join(";"));
+        }
+        resets || !image.is_empty()
     }
 
     /// The server has the client's parameters: the client may use it.
@@ -157,6 +151,7 @@ impl<I: Io> Worker<I> {
             Own::Clean => return self.reset_done(io, key, error),
             Own::Stamp => return self.stamp_read(io, key, error),
             Own::Catalogue => return self.catalogue_read(key, error),
+            Own::Skipped => return self.hand_over_undone(io, key),
             Own::Ensure => {
                 let statement = server.ensuring.pop_front().flatten();
                 match (statement, error) {
@@ -187,6 +182,8 @@ impl<I: Io> Worker<I> {
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
             (
                 Own::Rollback
+                | Own::HandOver
+                | Own::Skipped
                 | Own::Check
                 | Own::Restore
                 | Own::Probe

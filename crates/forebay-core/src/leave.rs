@@ -297,6 +297,9 @@ impl<I: Io> Worker<I> {
         if usage.is_some_and(|usage| usage.mode == PoolMode::Session) {
             return Loss::Session(report);
         }
+        if crate::hand_over::is_undone(server, has_reported) {
+            return Loss::Nothing;
+        }
         let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Sequence | Own::Probe)));
         if is_looked_at {
             // What the last transaction has set is known to nobody.
@@ -324,6 +327,7 @@ impl<I: Io> Worker<I> {
             server.forget_syncs_before_copy_end();
         }
         let expect = std::mem::take(&mut server.expect);
+        let kept = server.hand_over.take().map_or_else(Vec::new, |hand_over| hand_over.into_kept());
         let was_skipping = server.is_skipping;
         let id = server.pool;
         server.client = None;
@@ -343,6 +347,8 @@ impl<I: Io> Worker<I> {
             // Nothing can be said inside a message.
             Loss::Cut => return self.drop_client(io, client_key, "its server was lost in the middle of a reply"),
             Loss::Nothing => {
+                undo_all(client, expect);
+                client.keep_again(kept);
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
             }
@@ -406,7 +412,8 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
     has_error
 }
 
-fn undo_all(client: &mut Client, expect: std::collections::VecDeque<Expect>) {
+/// Undoes what messages that were not run would have done to the client's names.
+pub(crate) fn undo_all(client: &mut Client, expect: std::collections::VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
     for entry in expect.into_iter().rev() {
         let change = match entry {

@@ -20,6 +20,7 @@ mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;
+mod hand_over;
 pub mod ids;
 pub mod io;
 mod lease;

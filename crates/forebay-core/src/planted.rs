@@ -68,11 +68,15 @@ pub enum Bug {
     StartNotRestored,
     /// What a client that left has done last is not noted.
     LeftUnnoted,
+    /// What a hand-over sends ends in a Sync: where it fails, the client's request is not skipped.
+    PrefixEndsSkipping,
+    /// A statement keeps the name that it was given by a request that was skipped.
+    SkippedNameKept,
 }
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 21] = [
+    pub const ALL: [(&str, Bug); 23] = [
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),
@@ -94,6 +98,8 @@ impl Bug {
         ("reset-skipped-in-transaction", Bug::ResetSkippedInTransaction),
         ("probe-of-another", Bug::ProbeOfAnother),
         ("name-of-failed-prepare", Bug::NameOfFailedPrepare),
+        ("prefix-ends-skipping", Bug::PrefixEndsSkipping),
+        ("skipped-name-kept", Bug::SkippedNameKept),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.

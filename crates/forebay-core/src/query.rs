@@ -270,6 +270,8 @@ impl Forwarding<'_> {
         match self.server.statements.find(statement, segment) {
             Presence::Present => return Ok(()),
             Presence::Unconfirmed => return Err(Stop::Hold),
+            // What is sent here ends what is skipped when a hand-over fails.
+            Presence::Absent if self.server.hand_over.is_some() => return Err(Stop::Hold),
             Presence::Absent => {}
         }
         self.make_room(statement);

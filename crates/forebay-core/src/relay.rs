@@ -260,6 +260,9 @@ impl<I: Io> Worker<I> {
 
     fn flush_to_server(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey, buf: Option<BufId>, data: &[u8]) {
         let server = &mut self.servers[server_key];
+        if let Some(hand_over) = &mut server.hand_over {
+            hand_over.flush(self.batch.owned());
+        }
         let bytes = self.batch.send(io, server.conn, buf, data);
         server.unsent += bytes;
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
@@ -377,6 +380,7 @@ impl<I: Io> Worker<I> {
             Next::More => {}
             Next::Ready => self.request_ended(io, key),
             Next::Restore => self.restore(io, key),
+            Next::HandOverFailed => self.hand_over_failed(io, key),
             Next::Notification(length) => self.notify_client(io, key, &read[read.len() - length..]),
             Next::OwnDone(own) => self.own_done(io, key, own),
             Next::CopyWithoutClient => self.fail_copy(io, key),

@@ -11,7 +11,6 @@ use forebay_spec::Severity;
 use crate::leave::encode;
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
-use crate::reported::report_parameters;
 use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
@@ -20,7 +19,7 @@ use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::session::server::Server;
 
 /// Larger errors are streamed unread.
-const READ_BYTES_MAX: u32 = 65_536;
+pub(crate) const READ_BYTES_MAX: u32 = 65_536;
 
 /// Why relaying stops.
 pub(crate) enum Next {
@@ -32,6 +31,8 @@ pub(crate) enum Next {
     OwnDone(Own),
     /// A request is answered but for its ReadyForQuery, which waits until what it reset is set again.
     Restore,
+    /// What stands between two clients of a server has failed.
+    HandOverFailed,
     /// A notification of this length ends here, for the client to be told.
     Notification(usize),
     /// The server waits for data to copy, and nobody is there to send it.
@@ -125,10 +126,12 @@ impl Relaying<'_> {
     #[inline]
     fn step(&mut self, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
         self.settle();
-        if let Some(Expect::Own(own)) = self.server.expect.front()
-            && head.tag == tag::DATA_ROW
-        {
-            return self.own_row(*own, data, head);
+        if let Some(Expect::Own(own)) = self.server.expect.front() {
+            match *own {
+                own @ (Own::HandOver | Own::Skipped) => return self.step_of_hand_over(own, data, head),
+                own if head.tag == tag::DATA_ROW => return self.own_row(own, data, head),
+                _ => {}
+            }
         }
         match head.tag {
             tag::DATA_ROW
@@ -338,15 +341,16 @@ impl Relaying<'_> {
             Some(Expect::Own(Own::Restore)) if self.is_restore_cancelled() => (Verdict::Drop, Some(Next::Restore)),
             Some(Expect::Own(Own::Restore)) => {
                 self.server.restoring.clear();
-                if let Some(client) = &mut self.client {
-                    report_parameters(client, self.server, self.batch.owned());
-                }
+                self.report_hand_over();
                 (Verdict::relay_if(self.client.is_some()), Some(Next::Ready))
             }
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) => {
                 // Marks behind the request that this ends: nothing will answer them.
                 while matches!(self.server.expect.front(), Some(Expect::CopyEnd)) {
                     self.server.expect.pop_front();
+                }
+                if self.server.is_report_due {
+                    self.report_hand_over();
                 }
                 let verdict = Verdict::relay_if(self.client.is_some());
                 (verdict, Some(Next::Ready))
@@ -464,12 +468,14 @@ impl Relaying<'_> {
 
 /// What becomes of a message.
 pub(crate) enum Verdict {
+    /// It goes to the client.
     Pass,
+    /// Nothing.
     Drop,
 }
 
 impl Verdict {
-    fn relay_if(relay: bool) -> Verdict {
+    pub(crate) fn relay_if(relay: bool) -> Verdict {
         if relay { Verdict::Pass } else { Verdict::Drop }
     }
 }

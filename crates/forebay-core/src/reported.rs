@@ -20,7 +20,7 @@ impl Relaying<'_> {
         };
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
-        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare))) {
+        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare | Own::HandOver | Own::Skipped))) {
             return (Verdict::Drop, None);
         }
         let lower = name.to_ascii_lowercase();
@@ -37,13 +37,16 @@ impl Relaying<'_> {
             // The client is told what it comes to when it is set again.
             return (Verdict::Drop, None);
         }
+        let is_told_later = self.server.is_report_due;
         if let Some(client) = &mut self.client {
-            client.seen = self.images.with(&client.seen, &name, Some(&value));
+            if !is_told_later {
+                client.seen = self.images.with(&client.seen, &name, Some(&value));
+            }
             if is_settable(&name) {
                 client.wanted = self.images.with(&client.wanted, &lower, over_default);
             }
         }
-        (Verdict::Pass, None)
+        (Verdict::relay_if(!is_told_later), None)
     }
 }
 

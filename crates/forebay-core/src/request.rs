@@ -136,7 +136,9 @@ impl Forwarding<'_> {
                     self.client.transaction_at = self.now;
                 }
             }
-            match self.step(At::new(data, start, head)) {
+            let at = At::new(data, start, head);
+            let taken = if self.server.hand_over.is_some() { self.go_ahead(at) } else { self.step(at) };
+            match taken {
                 Ok(taken) => start += taken,
                 Err(stop) => return (stop, start),
             }
@@ -156,7 +158,7 @@ impl Forwarding<'_> {
 
     /// Deals with the frame at `at`.
     #[inline]
-    fn step(&mut self, at: At<'_>) -> Taken {
+    pub(crate) fn step(&mut self, at: At<'_>) -> Taken {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }
@@ -433,6 +435,7 @@ impl Forwarding<'_> {
         let taken = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
+                self.hold_back(&statement)?;
                 self.ensure(&statement)?;
                 if at.head.tag == tag::BIND {
                     if let Err(report) = self.mark_statement(&statement) {

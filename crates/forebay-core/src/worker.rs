@@ -9,7 +9,8 @@
 //! | checkin | [`crate::checkout`]: the server to the oldest waiter, or back among the idle |
 //!
 //! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`]
-//! (clients), [`crate::connect`] (servers), [`crate::tracking`] (what statements leave in a session),
+//! (clients), [`crate::connect`] (servers), [`crate::hand_over`] (from one client of a server to the next),
+//! [`crate::tracking`] (what statements leave in a session),
 //! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::order`] (commands). A driver calls the inputs below, one at a time.
 

@@ -352,6 +352,11 @@ impl Checks {
         self.cancels.len() - 1
     }
 
+    /// Whether a client has sent a cancel request: it may meet what stands between two clients of a server.
+    pub(crate) fn has_cancels(&self) -> bool {
+        self.cancels.iter().any(|cancel| !cancel.is_forged)
+    }
+
     /// The client that sent a cancel request.
     pub(crate) fn canceller(&self, number: usize) -> usize {
         self.cancels[number].client as usize

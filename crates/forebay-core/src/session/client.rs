@@ -128,6 +128,8 @@ pub struct Client {
     pub is_held: bool,
     /// Messages are dropped up to the next Sync, which is then answered.
     pub is_skipping: bool,
+    /// How often what it wants could not be set on a server since it last was.
+    pub failed_hand_overs: u8,
     /// Its connection has ended after it said goodbye; what it asked for before is still to be run, for nobody to read.
     pub is_gone: bool,
     /// Its pool, once logged in.
@@ -223,6 +225,7 @@ impl Client {
             is_skipping: false,
             refusal: None,
             has_asked_who_holds: false,
+            failed_hand_overs: 0,
             is_gone: false,
             is_uncounted: false,
             usage: Usage { mode: PoolMode::Transaction, is_sharing: false },
@@ -242,6 +245,12 @@ impl Client {
     pub fn enter(&mut self, state: ClientState, now: Instant) {
         self.state = state;
         self.since = now;
+    }
+
+    /// What it sent, and was not done, stands before what it has sent since.
+    pub fn keep_again(&mut self, mut sent: Vec<u8>) {
+        sent.append(&mut self.carry);
+        self.carry = sent;
     }
 
     /// Whether the last of what is kept of it is a Terminate.

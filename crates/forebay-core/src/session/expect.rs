@@ -33,6 +33,10 @@ pub struct Naming {
 pub enum Own {
     /// Set the parameters of the client that comes next.
     Prepare,
+    /// The same and more, with the client's request behind it: a pipeline, answered when its COMMIT is.
+    HandOver,
+    /// Nothing but ReadyForQuery: all else was skipped.
+    Skipped,
     /// See that an idle server is alive.
     Check,
     /// End the transaction of a client that left.

@@ -21,6 +21,7 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
 use crate::config::Usage;
+use crate::hand_over::HandOver;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::TlsInfo;
 use crate::parameters::Image;
@@ -93,6 +94,8 @@ pub struct Server {
     pub is_being_reset: bool,
     /// `set` is known to hold.
     pub is_set_known: bool,
+    /// Its client has not been told yet what the hand-over changed of what is reported.
+    pub is_report_due: bool,
     /// What its client left unfinished has been made to fail.
     pub is_doomed: bool,
     /// Its client has said goodbye: what it sent before runs to its end.
@@ -121,6 +124,8 @@ pub struct Server {
     pub reported: Rc<Image>,
     /// What it owes, in order.
     pub expect: VecDeque<Expect>,
+    /// What stands between its last client and this one, and is not answered yet.
+    pub hand_over: Option<Box<HandOver>>,
     /// A reply cut in two, to be decided whole.
     pub carry: Vec<u8>,
     /// Its request took too long and was cancelled: what its client is told instead of "canceled by user".
@@ -172,6 +177,8 @@ impl Server {
             client: None,
             is_leased: false,
             expect: VecDeque::new(),
+            hand_over: None,
+            is_report_due: false,
             segment: 0,
             is_segment_open: false,
             is_doomed: false,

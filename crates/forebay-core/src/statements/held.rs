@@ -263,6 +263,12 @@ impl ServerStatements {
         self.unnamed = None;
     }
 
+    /// A statement of our own has taken its place.
+    pub fn unnamed_is_ours(&mut self) {
+        self.unnamed = None;
+        self.may_have_unnamed = true;
+    }
+
     /// The server has answered what drops the unnamed statement, and owes no answer to a Parse of another.
     pub fn unnamed_is_gone(&mut self) {
         self.unnamed = None;

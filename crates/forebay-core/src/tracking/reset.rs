@@ -1,5 +1,5 @@
-//! Resets: a server is brought back to its start before another client uses it. A reset that fails costs the server,
-//! never a client's isolation: nothing of the next client is sent before the reset is answered.
+//! Resets: a server is brought back to its start before another client uses it: right away where nobody waits for it,
+//! else in its hand-over ([`crate::hand_over`]). A reset that fails costs the server, never a client's isolation.
 
 use std::borrow::Cow;
 
@@ -133,7 +133,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Takes a server, on which its client has done nothing yet, from the client, who is to wait for another.
-    fn take_back(&mut self, key: ServerKey) -> Option<ClientKey> {
+    pub(crate) fn take_back(&mut self, key: ServerKey) -> Option<ClientKey> {
         let client_key = self.servers[key].client.take()?;
         let now = self.now;
         let client = self.clients.get_mut(client_key)?;

@@ -40,9 +40,12 @@ pub(crate) struct Process {
     pub(crate) key: [u8; 4],
     pub(crate) inbox: VecDeque<Front>,
     pub(crate) busy: Option<Busy>,
-    /// Replies not yet written: a server writes at Flush, at ReadyForQuery, or when its buffer is full.
+    /// Replies not yet written: a server writes at Flush, at ReadyForQuery, with an error or notice, or when its buffer
+    /// is full.
     pub(crate) held: Vec<u8>,
     pub(crate) is_dead: bool,
+    /// The client of which it carried out a statement last.
+    pub(crate) client: Option<u32>,
     /// It serves a cancel request, and is no back end that anybody could terminate.
     pub(crate) is_signaller: bool,
 }
@@ -64,6 +67,7 @@ impl Process {
             busy: None,
             held: Vec::new(),
             is_dead: false,
+            client: None,
             is_signaller: false,
         }
     }
@@ -81,11 +85,19 @@ impl Process {
             && self.session.as_ref().is_none_or(Session::is_clean)
     }
 
+    /// A message of the extended protocol is stopped before it has done anything. Returns bytes to write.
+    pub(crate) fn interrupt(&mut self) -> Vec<u8> {
+        let replies = self.session.as_mut().map(Session::interrupt).unwrap_or_default();
+        replies.iter().for_each(|reply| self.held.extend(reply.encode()));
+        std::mem::take(&mut self.held)
+    }
+
     /// Ends the message under way. Returns bytes to write, if it is time to.
     pub(crate) fn finish(&mut self, message: &Front, stop: Option<usize>) -> Vec<u8> {
         let Some(session) = &mut self.session else { return vec![] };
         let replies = session.execute(message, stop.map(|index| (index, "57014")));
-        let is_due = *message == Front::Flush || replies.iter().any(|f: &Frame| matches!(f.kind, b'Z' | b'G'));
+        let is_due =
+            *message == Front::Flush || replies.iter().any(|f: &Frame| matches!(f.kind, b'Z' | b'G' | b'E' | b'N'));
         for reply in replies {
             self.held.extend(reply.encode());
         }

@@ -219,6 +219,18 @@ impl Session {
         self.own.forget_sequences_in(text);
     }
 
+    /// A message of the extended protocol is stopped before it has done anything.
+    pub(crate) fn interrupt(&mut self) -> Vec<Frame> {
+        self.fail(&Failure("57014".into(), "canceling statement due to statement timeout".into()));
+        self.is_skipping = true;
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether it skips up to a Sync.
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.is_skipping
+    }
+
     /// What must not reach another client, in words; settings may be the other's own.
     pub(crate) fn held(&self) -> Option<String> {
         let prepared = self.prepared.iter().find(|(name, _)| !name.is_empty() && !name.starts_with("fb_"));

@@ -27,6 +27,12 @@ fn is_reset(message: &Front) -> bool {
     matches!(message, Front::Query(text) if starts.iter().any(|start| text.starts_with(start)))
 }
 
+/// Whether a message is a part of what the pooler sends between two clients; its BEGIN is one too.
+fn is_of_hand_over(message: &Front) -> bool {
+    let starts = ["BEGIN ISOLATION LEVEL", "RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD ", "UNLISTEN *"];
+    matches!(message, Front::Parse { text, .. } if starts.iter().any(|start| text.starts_with(start)))
+}
+
 impl World {
     pub(crate) fn new_process(&mut self, link: LinkId, endpoint: usize) {
         let pid = 1000 + self.processes.len() as i32;
@@ -181,6 +187,12 @@ impl World {
         let one_in = self.scenario.failing_reset_one_in;
         let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);
         let stop = if is_failing { Some(0) } else { stop };
+        self.check_session(p, message);
+        let is_taken = self.processes[p].session.as_ref().is_some_and(|session| !session.is_skipping());
+        if one_in > 0 && is_taken && is_of_hand_over(message) && self.signal_luck.one_in(one_in * 3) {
+            let bytes = self.processes[p].interrupt();
+            return self.write(self.processes[p].link, 1, &bytes);
+        }
         if *message == Front::Terminate {
             return self.end_process(p);
         }
@@ -192,6 +204,27 @@ impl World {
         }
         if !bytes.is_empty() {
             self.write(link, 1, &bytes);
+        }
+    }
+
+    /// What a session holds of one client must not be there when a message of another is carried out.
+    fn check_session(&mut self, p: usize, message: &Front) {
+        let Some(session) = self.processes[p].session.as_ref().filter(|session| !session.is_skipping()) else { return };
+        let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
+        let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
+            if !statements(text).iter().all(Statement::is_of_pooler) {
+                // Whose it is can't be told.
+                self.processes[p].client = None;
+            }
+            return;
+        };
+        let (held, role_of) = (session.held(), session.role_owner());
+        let last = self.processes[p].client.replace(client);
+        if let Some((held, last)) = held.zip(last).filter(|(_, last)| *last != client) {
+            self.checks.fail(format!("a statement of client {client} runs with {held} of client {last}"));
+        }
+        if let Some(other) = role_of.filter(|other| *other != client) {
+            self.checks.fail(format!("a statement of client {client} runs with the role of client {other}"));
         }
     }
 
@@ -238,7 +271,8 @@ impl World {
         let Some(session) = &self.processes[p].session else { return };
         let Some(busy) = &self.processes[p].busy else { return };
         let Some((index, tag)) = session.stop_of(&busy.message) else { return };
-        if matches!(&busy.message, Front::Query(text) if text == REFUSED) {
+        let is_refused = |message: &Front| matches!(message, Front::Query(text) if text == REFUSED);
+        if is_refused(&busy.message) || self.processes[p].inbox.iter().any(is_refused) {
             return;
         }
         self.trace.say(now, || format!("cancel stops {tag:?}"));
