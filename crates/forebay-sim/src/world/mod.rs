@@ -4,6 +4,8 @@
 
 mod clients;
 mod faults;
+#[cfg(test)]
+mod hour;
 mod network;
 mod orders;
 mod processes;
