@@ -135,3 +135,19 @@ def test_a_statement_has_one_name_whichever_way_it_was_prepared(shared: Forebay,
             return [[told(frame) for frame in step if frame.tag in "DCET"] for step in steps]
 
     assert said(shared.target) == said(direct)
+
+
+def test_a_setting_whose_name_is_a_parameter_is_its_client_s_own(shared: Forebay, direct: Target) -> None:
+    """Libraries pass the name of the tenant's setting as they pass its value."""
+
+    def said(target: Target) -> list[list[object]]:
+        ask = "select coalesce(nullif(current_setting('app.named', true), ''), 'nothing')"
+        with target.wire() as one, target.wire() as other:
+            setting = (parse("", "select set_config($1, $2, false)"), execute(), sync())
+            steps = []
+            for client, value in ((one, b"first"), (other, b"second")):
+                set_it = (setting[0], bind(values=[b"App.named", value]), *setting[1:])
+                steps += [other.ask(query(ask)), client.ask(*set_it), one.ask(query(ask)), other.ask(query(ask))]
+            return [[told(frame) for frame in step if frame.tag in "DCE"] for step in steps]
+
+    assert said(shared.target) == said(direct)

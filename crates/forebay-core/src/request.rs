@@ -443,6 +443,9 @@ impl Forwarding<'_> {
                         self.server.expect.push_back(Expect::Refused(report));
                         return self.drop_frame(at);
                     }
+                    if at.is_whole() {
+                        self.mark_values(statement.shape(), at.body());
+                    }
                     self.server.bound_commits = statement.is_commit();
                     self.server.bound_refusal = self.bound_refusal(&statement);
                     self.deallocate_bound(&statement);

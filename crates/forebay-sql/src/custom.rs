@@ -8,7 +8,6 @@ const NAME_BYTES_MAX: usize = 128;
 /// Names in `text` that may be custom settings: those behind an opening quote, SET, LOCAL, SESSION or RESET. In lower
 /// case; some may be names of other things.
 pub fn setting_names(text: &[u8]) -> impl Iterator<Item = String> {
-    let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.') || *b >= 0x80;
     let mut at = 0;
     std::iter::from_fn(move || {
         while at < text.len() {
@@ -16,17 +15,27 @@ pub fn setting_names(text: &[u8]) -> impl Iterator<Item = String> {
             let length = text[start..].iter().take_while(|b| is_part(b)).count();
             at = start + length.max(1);
             let name = &text[start..start + length];
-            let is_name = length <= NAME_BYTES_MAX
-                && name.contains(&b'.')
-                && !name.split(|b| *b == b'.').any(<[u8]>::is_empty)
-                && !name[0].is_ascii_digit();
-            if is_name && is_introduced(&text[..start]) {
+            if is_setting_name(name) && is_introduced(&text[..start]) {
                 return std::str::from_utf8(name).ok().map(str::to_ascii_lowercase).or_else(|| Some(String::new()));
             }
         }
         None
     })
     .filter(|name| !name.is_empty())
+}
+
+/// Whether a custom setting may have this name.
+pub fn is_setting_name(name: &[u8]) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.contains(&b'.')
+        && name.iter().all(is_part)
+        && !name.split(|b| *b == b'.').any(<[u8]>::is_empty)
+        && !name[0].is_ascii_digit()
+}
+
+/// Whether a byte may stand in a name.
+fn is_part(b: &u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.') || *b >= 0x80
 }
 
 /// Whether a name may follow: an opening quote, or one of the words that settings stand behind.
@@ -53,5 +62,7 @@ mod tests {
         assert_eq!(names("do 'begin perform set_config(''q.r'', ''1'', false); end'"), ["q.r"]);
         assert!(names("do $$ begin insert into s.t select a.b from u where c = 1.5; end $$").is_empty());
         assert!(names("'a..b' '.c' 'd.' '1.5'").is_empty());
+        assert!(is_setting_name(b"App.tenant_1") && !is_setting_name(b"App.tenant 1") && !is_setting_name(b"7.x"));
+        assert!(!is_setting_name(b"") && !is_setting_name(b"work_mem") && !is_setting_name(b"."));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay_pgwire::frontend::Bind;
 use forebay_spec::{Report, errors};
 use forebay_sql::catalogue::Catalogue;
 use forebay_sql::custom;
@@ -99,6 +100,9 @@ impl Forwarding<'_> {
         let left = &mut self.server.left;
         left.fresh |= traces.without(Traces::WRITES).without(Traces::NOTIFY);
         shape.settings().for_each(|name| left.name(name));
+        if traces.has(Traces::ANY_SETTING) && !only_resets_all(shape) {
+            left.set_unnamed();
+        }
         if shape.traces.has(Traces::OPAQUE) {
             custom::setting_names(text).for_each(|name| left.name(&name));
         }
@@ -126,6 +130,17 @@ impl Forwarding<'_> {
         Ok(())
     }
 
+    /// Notes which custom settings the values of a Bind may name: one of them may be the name that set_config is given.
+    pub(crate) fn mark_values(&mut self, shape: &Shape, body: &[u8]) {
+        if !self.server.left.is_on || !shape.traces.has(Traces::ANY_SETTING) {
+            return;
+        }
+        let Ok(bind) = Bind::decode(body) else { return };
+        for value in bind.values.iter().flatten().filter(|value| custom::is_setting_name(value)) {
+            self.server.left.name(&String::from_utf8_lossy(value).to_ascii_lowercase());
+        }
+    }
+
     /// Whether the client advanced a sequence on a server that has since served others.
     fn has_lost_sequences(&self) -> bool {
         // What is dirt while the client has the server is its own: anybody else's has been undone.
@@ -146,6 +161,12 @@ impl Forwarding<'_> {
         let of_pin = self.client.pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         (self.server.left.fresh | of_pin).has_any(PRIVATE)
     }
+}
+
+/// Whether the settings that `shape` does not name are reset by it, and set by nothing in it.
+fn only_resets_all(shape: &Shape) -> bool {
+    let mut any = shape.statements.iter().filter(|s| s.traces.has(Traces::ANY_SETTING));
+    shape.functions.is_empty() && any.all(|s| matches!(s.verb, Verb::Reset | Verb::DiscardAll))
 }
 
 /// Whether nothing of sequences is known any more once `shape` has run.

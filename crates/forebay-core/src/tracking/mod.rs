@@ -73,6 +73,8 @@ pub struct Left {
     pub(crate) by_pid: u32,
     /// Settings named in what is `fresh`.
     pub(crate) named: Vec<Arc<str>>,
+    /// What is `fresh` may have set settings by other names. No query tells of custom ones among them.
+    pub(crate) has_set_unnamed: bool,
 }
 
 impl Left {
@@ -82,7 +84,7 @@ impl Left {
             return;
         }
         if self.named.len() >= NAMED_MAX {
-            self.fresh |= Traces::ANY_SETTING;
+            self.set_unnamed();
         } else {
             self.named.push(name.into());
         }
@@ -97,8 +99,14 @@ impl Left {
             | Traces::SEED
             | Traces::OPAQUE;
         if self.is_on && !self.fresh.has_any(expected) {
-            self.fresh |= Traces::ANY_SETTING;
+            self.set_unnamed();
         }
+    }
+
+    /// Notes that settings may have changed whose names are not known.
+    pub(crate) fn set_unnamed(&mut self) {
+        self.fresh |= Traces::ANY_SETTING;
+        self.has_set_unnamed = true;
     }
 
     /// Whether the server must be looked at before its client can be parted from it.
@@ -110,6 +118,7 @@ impl Left {
     pub(crate) fn give_up(&mut self) {
         let fresh = std::mem::take(&mut self.fresh);
         self.has_no_sequences = false;
+        self.has_set_unnamed = false;
         self.named.clear();
         if fresh.has(Traces::OPAQUE) {
             self.dirt |= EVERYTHING;

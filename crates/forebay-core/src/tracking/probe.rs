@@ -248,6 +248,10 @@ impl<I: Io> Worker<I> {
             // What no query tells of: names nobody knows, the state of random numbers and sequences.
             server.left.dirt |= Traces::ANY_SETTING | Traces::SEED | Traces::SEQUENCE;
         }
+        if std::mem::take(&mut server.left.has_set_unnamed) {
+            // A custom setting may be among them, of which the list of all settings does not tell.
+            server.left.dirt |= Traces::ANY_SETTING;
+        }
         let has_no_sequences = std::mem::take(&mut server.left.has_no_sequences) && !fresh.has(Traces::SEQUENCE);
         if has_no_sequences && !fresh.has(Traces::OPAQUE) {
             server.left.dirt = server.left.dirt.without(Traces::SEQUENCE);
