@@ -115,6 +115,11 @@ diff: $(ENGINE) $(VENV)/.test ## the same programs direct and through forebay: m
 diff-planted: $(ENGINE) $(VENV)/.test ## the proof that the differential test finds bugs: each is planted in turn
 	$(BIN)/python -m tests.diff.planted --pg $(or $(PG),18) $(PLANTED_ARGS)
 
+# Suites of others, or programs that use a driver in earnest; downloaded into .cache/drivers. ONLY=asyncpg,django.
+.PHONY: drivers
+drivers: $(ENGINE) $(VENV)/.test ## suites of drivers and frameworks, direct and through forebay: make drivers ONLY=asyncpg,django
+	$(BIN)/python -m tests.software.run --only "$(ONLY)" $(DRIVERS_ARGS)
+
 # Arguments of benches/poolbench.py: make bench BENCH_ARGS='--rounds 5 --workloads select,many'.
 BENCH_ARGS ?=
 BENCH_OUT ?= benches/results/$(shell date +%Y%m%d-%H%M%S).jsonl

@@ -72,7 +72,7 @@ def test_nothing_is_built_twice(tree: Path) -> None:
         "pyproject.toml",
     ],
 )
-@pytest.mark.parametrize("target", ["build", "run", "test-python", "style", "lint", "bench", "soak"])
+@pytest.mark.parametrize("target", ["build", "run", "test-python", "style", "lint", "bench", "soak", "drivers"])
 def test_what_the_engine_is_built_of_builds_it_again(tree: Path, target: str, changed: str) -> None:
     """An old engine under new tests proves nothing."""
     assert BUILDS in made(tree, target, changed=changed)
@@ -115,6 +115,7 @@ def test_a_build_script_would_build_it_again(tree: Path) -> None:
         ("test", "test"),
         ("test-python", "test"),
         ("soak", "test"),
+        ("drivers", "test"),
         ("wheel-test", "test"),
         ("style", "lint test"),
         ("lint", "lint test"),

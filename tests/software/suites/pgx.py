@@ -1,0 +1,61 @@
+"""pgx: its own suite, from the module that Go's tools fetch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.harness.postgres import Programs
+from tests.software import results, sources
+from tests.software.shape import SUITE_S, Results, Run, Software
+
+MODULE = "github.com/jackc/pgx/v5"
+VERSION = "5.12.0"
+PINS = (f"{MODULE}@v{VERSION}",)
+
+# As its testsetup/postgresql_setup.sql has it; logins with passwords and TLS are left out.
+SETUP = (
+    "create extension hstore", "create extension ltree", "create domain uint64 as numeric(20,0)",
+    """create user " tricky, ' } "" \\ test user " superuser password 'secret'""",
+)  # fmt: skip
+
+
+def go(home: Path) -> Mapping[str, str]:
+    """Go's caches, in the home like everything else."""
+    return {
+        "GOMODCACHE": str(home / "modules"), "GOCACHE": str(home / "built"), "GOFLAGS": "-modcacherw -buildvcs=false",
+        "GOTOOLCHAIN": "local", "GOWORK": "off",
+    }  # fmt: skip
+
+
+def prepare(home: Path, programs: Programs) -> None:
+    """The module's folder, its dependencies, and the tests built once."""
+    env = {**os.environ, **go(home)}
+    sources.step("go", "mod", "init", "suite", cwd=home, env=env)
+    sources.step("go", "mod", "download", *PINS, cwd=home, env=env)
+    (fetched,) = (home / "modules" / "github.com" / "jackc" / "pgx").glob(f"v5@v{VERSION}")
+    shutil.copytree(fetched, home / "pgx")
+    env["PGX_TEST_DATABASE"] = ""
+    sources.step("go", "test", "-run", "^$", "./...", cwd=home / "pgx", env=env)
+
+
+def execute(run: Run) -> Results:
+    """All of it, with its tests of a pooler before whatever stands there."""
+    dsn = f"host={run.target.host} port={run.target.port} user={run.target.user} dbname={run.target.dbname}"
+    log = run.folder / "suite.log"
+    sources.do(
+        ("go", "test", "-json", "-count=1", "-p=1", "-timeout=50m", "./..."), cwd=run.home / "pgx", log=log,
+        env={**run.environment, **go(run.home), "PGX_TEST_DATABASE": f"{dsn} sslmode=disable",
+             "PGX_TEST_TCP_CONN_STRING": f"{dsn} sslmode=disable",
+             "PGX_TEST_PGBOUNCER_CONN_STRING": f"{dsn} sslmode=disable"},
+        within_s=SUITE_S,
+    )  # fmt: skip
+    return results.go_events(log.read_text(errors="replace"))
+
+
+SOFTWARE = Software(
+    "pgx", VERSION, "its own suite, with its tests of a pooler", PINS, prepare, execute, needs=("go",),
+    setup={"suite": SETUP},
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""SQLAlchemy 2: parts of its own suite that speak to a database, over five drivers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tests.harness.postgres import Programs
+from tests.software import results, sources
+from tests.software.shape import Results, Run, Software
+
+VERSION = "2.1.9"
+PINS = (
+    *sources.PYTEST, f"SQLAlchemy=={VERSION}", "greenlet==3.5.6", "typing_extensions==4.16.0", "pytest-xdist==3.8.0",
+    "execnet==2.1.2", "psycopg==3.3.9", "psycopg-binary==3.3.9", "psycopg2-binary==2.9.13", "asyncpg==0.32.0",
+    "pg8000==1.31.6", "scramp==1.5.0", "asn1crypto==1.5.1", "python-dateutil==2.9.0.post0", "six==1.17.0",
+    "tzdata==2026.6",
+)  # fmt: skip
+
+DIALECTS = ("dialect/postgresql", "dialect/test_suite.py", "engine/test_execute.py", "engine/test_transaction.py")
+ORM = (
+    "orm/test_session.py", "orm/test_transaction.py", "orm/test_unitofwork.py", "orm/test_unitofworkv2.py",
+    "orm/test_versioning.py", "orm/test_cascade.py", "orm/test_naturalpks.py", "orm/test_relationships.py",
+    "orm/inheritance/test_basic.py", "orm/dml",
+)  # fmt: skip
+ASYNCIO = ("ext/asyncio",)
+DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "asyncpg", "pg8000")
+
+
+def prepare(home: Path, programs: Programs) -> None:
+    """Its tests beside the installed library, which they look for where the source has it."""
+    sources.environment(home, *PINS)
+    source = sources.source(home, f"SQLAlchemy=={VERSION}", programs)
+    for name in ("test", "setup.cfg", "pyproject.toml"):
+        (source / name).rename(home / name)
+    (home / "pytest.ini").unlink()
+    (installed,) = (home / "venv" / "lib").glob("python*/site-packages")
+    (home / "lib").symlink_to(installed)
+
+
+def execute(run: Run) -> Results:
+    """Every driver's own tests and those of all back ends; then the ORM's, which run on one, by psycopg and asyncpg."""
+    found: Results = {}
+    for part, drivers, paths in (
+        ("dialects", DRIVERS, DIALECTS),
+        ("orm", DRIVERS[:1], ORM),
+        ("asyncio", ("asyncpg",), ASYNCIO),
+    ):
+        target = run.target
+        urls = [
+            f"--dburi=postgresql+{name}://{target.user}@{target.host}:{target.port}/{target.dbname}" for name in drivers
+        ]
+        only = ("--backend-only",) if part == "dialects" else ()
+        folder = run.folder / part
+        folder.mkdir()
+        words = ("-p", "no:logging", *only, "--dropfirst", *urls, *(f"test/{path}" for path in paths))
+        found |= results.junit(sources.pytest(replace(run, folder=folder), *words, cwd=run.home))
+    return found
+
+
+SOFTWARE = Software(
+    "sqlalchemy", VERSION, f"dialects of its own suite over {', '.join(DRIVERS)}; ORM, asyncio", PINS, prepare, execute,
+    setup={"suite": (
+        "create schema test_schema", "create schema test_schema_2", "create extension hstore",
+        "create extension citext",
+        "alter database suite set default_text_search_config = 'pg_catalog.english'",
+    )},
+)  # fmt: skip
