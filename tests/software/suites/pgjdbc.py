@@ -33,7 +33,7 @@ def execute(run: Run) -> Results:
     shutil.copytree(FOLDER, program)
     reports = run.folder / "reports"
     sources.do(
-        (*maven(run.home), "-o", f"-Dreports={reports}", "test"), cwd=program, log=run.folder / "suite.log",
+        (*maven(run.home), f"-Dreports={reports}", "test"), cwd=program, log=run.folder / "suite.log",
         env={**run.environment, **run.libpq}, within_s=SUITE_S,
     )  # fmt: skip
     found: Results = {}
