@@ -22,12 +22,13 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
+use crate::frame::At;
 use crate::io::Io;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
 use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict, words};
 use crate::reported::report_parameters;
-use crate::request::{At, Forwarding, Stop, Taken};
+use crate::request::{Forwarding, Stop, Taken};
 use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{Server, ServerKey, ServerState};

@@ -17,6 +17,7 @@ mod console;
 mod deadline;
 pub mod event;
 mod flow;
+mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;

@@ -14,7 +14,8 @@ use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
 use forebay_sql::traces::Traces;
 
-use crate::request::{At, Forwarding, Stop, Taken};
+use crate::frame::At;
+use crate::request::{Forwarding, Stop, Taken};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::statements::{Content, Lookup, Presence, Statement, is_commit};

@@ -7,11 +7,12 @@ use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
 
 use crate::checkout::Checkout;
+use crate::frame::At;
 use crate::ids::BufId;
 use crate::io::{Close, Io};
 use crate::leave::encode;
 use crate::reply::{Next, Relaying};
-use crate::request::{At, Forwarding, Stop};
+use crate::request::{Forwarding, Stop};
 use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use forebay_pgwire::backend::{TransactionStatus, tag as reply};
-use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
+use forebay_pgwire::frame::{self, FrameError};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
+use crate::frame::At;
 use crate::planted::{Bug, planted};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -74,47 +75,6 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) client_statements_max: u32,
     /// Time of this turn.
     pub(crate) now: Instant,
-}
-
-/// A frame's place in the data at hand.
-#[derive(Clone, Copy)]
-pub(crate) struct At<'d> {
-    /// All bytes at hand.
-    pub(crate) data: &'d [u8],
-    /// Where the frame begins, and where it ends, or the data does.
-    pub(crate) start: usize,
-    end: usize,
-    /// Its head.
-    pub(crate) head: Head,
-}
-
-impl<'d> At<'d> {
-    /// The frame with this head.
-    #[inline]
-    pub(crate) fn new(data: &'d [u8], start: usize, head: Head) -> At<'d> {
-        At { data, start, end: data.len().min(start + head.bytes as usize), head }
-    }
-
-    /// How many bytes are there of the frame.
-    #[inline]
-    pub(crate) fn there(self) -> usize {
-        self.end - self.start
-    }
-
-    /// What is there of the frame.
-    fn bytes(self) -> &'d [u8] {
-        &self.data[self.start..self.end]
-    }
-
-    #[inline]
-    pub(crate) fn is_whole(self) -> bool {
-        self.there() == self.head.bytes as usize
-    }
-
-    #[inline]
-    pub(crate) fn body(self) -> &'d [u8] {
-        &self.data[self.start + HEAD_BYTES..self.end]
-    }
 }
 
 impl Forwarding<'_> {

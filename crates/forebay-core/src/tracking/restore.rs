@@ -9,11 +9,12 @@ use std::sync::Arc;
 use forebay_pgwire::frontend::Parse;
 use forebay_sql::shape::{Shape, Verb};
 
+use crate::frame::At;
 use crate::io::Io;
 use crate::parameters::quote_literal;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
-use crate::request::{At, Forwarding, Stop, Taken};
+use crate::request::{Forwarding, Stop, Taken};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::ServerKey;
 use crate::worker::Worker;
