@@ -212,7 +212,9 @@ impl World {
         let Some(session) = self.processes[p].session.as_ref().filter(|session| !session.is_skipping()) else { return };
         let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
         let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
-            if !statements(text).iter().all(Statement::is_of_pooler) {
+            // A name that is not the pooler's is of a session that parses for itself.
+            let is_named = matches!(message, Front::Parse { name, .. } if !name.is_empty() && !name.starts_with("fb_"));
+            if is_named || !statements(text).iter().all(Statement::is_of_pooler) {
                 // Whose it is can't be told.
                 self.processes[p].client = None;
             }
