@@ -17,7 +17,7 @@
 
 use forebay_pgwire::backend::{CommandComplete, ErrorFields, tag as reply};
 use forebay_pgwire::frame::{HEAD_BYTES, Head};
-use forebay_pgwire::frontend::tag;
+use forebay_pgwire::frontend::{Target, tag};
 use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
@@ -146,6 +146,12 @@ impl<I: Io> Worker<I> {
         }));
         server.expect.push_back(Expect::Own(Own::HandOver));
         server.statements.unnamed_is_ours();
+        if !client.usage.is_sharing {
+            // Nobody looks at its messages: a Bind of an unnamed statement that it never parsed must not find the COMMIT.
+            write::close(&mut out, Target::STATEMENT, b"");
+            server.statements.forget_unnamed();
+            server.expect.push_back(Expect::Close { evicted: None, relay: false });
+        }
         // As it is for whatever is run behind the prefix.
         server.set = client.wanted.clone();
         server.is_set_known = true;
