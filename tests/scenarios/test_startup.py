@@ -141,12 +141,6 @@ def test_an_unknown_database_is_refused(shared: Forebay) -> None:
     assert (frames[-1].fields["S"], frames[-1].fields["C"]) == ("FATAL", "3D000")
 
 
-def test_a_replication_connection_is_refused(shared: Forebay) -> None:
-    """Pooling it would break it."""
-    frames = first(shared.target, startup(user="app", database="app", replication="database"))
-    assert (frames[-1].fields["S"], frames[-1].fields["C"]) == ("FATAL", "0A000")
-
-
 def test_a_startup_packet_in_single_bytes(shared: Forebay) -> None:
     """A slow network cuts anywhere."""
     with shared.target.dial() as wire:
