@@ -7,8 +7,8 @@ use forebay_sim::{Options, bug_names, run};
 /// Seeds played for each bug, to say in how many it shows.
 const SEEDS: u64 = 40;
 
-/// A bug that does not show in so many seeds is not found.
-const SEEDS_MAX: u64 = 160;
+/// A bug that does not show in so many seeds is not found. The rarest, a statement shared over other settings, takes 632.
+const SEEDS_MAX: u64 = 700;
 
 /// What a bug did.
 struct Finding {
