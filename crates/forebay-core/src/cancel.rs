@@ -143,7 +143,7 @@ impl<I: Io> Worker<I> {
             self.clients[client_key].is_held = false;
             self.ready.push_back(client_key);
             if self.is_unsettled(server) {
-                self.settle_transaction(io, server);
+                self.settle(io, server);
             }
         } else {
             self.freed.push(server);
@@ -154,7 +154,8 @@ impl<I: Io> Worker<I> {
     fn is_unsettled(&self, key: ServerKey) -> bool {
         let server = &self.servers[key];
         let is_over = server.state == ServerState::Leased && server.expect.is_empty() && server.status == IDLE;
-        is_over && !server.is_skipping && server.left.is_on && server.left.is_probe_needed()
+        let is_noted = server.left.is_probe_needed() || server.listen.is_restored;
+        is_over && !server.is_skipping && server.left.is_on && is_noted
     }
 }
 

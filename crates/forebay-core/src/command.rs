@@ -96,6 +96,8 @@ pub struct ClientRow {
     pub pinned_us: u64,
     /// The kind of the statement that brought it.
     pub pin_verb: String,
+    /// Channels that it listens to through its pool's listener.
+    pub channels: u32,
 }
 
 /// A server, as SHOW SERVERS prints it.
@@ -109,7 +111,7 @@ pub struct ServerRow {
     pub database: Arc<str>,
     /// application_name in force on it.
     pub application_name: Arc<str>,
-    /// active, idle, used, tested, login, being_canceled, active_cancel.
+    /// active, idle, used, tested, login, being_canceled, active_cancel, listening.
     pub state: &'static str,
     /// Address or socket path.
     pub address: String,
@@ -133,6 +135,8 @@ pub struct ServerRow {
     pub close_needed: bool,
     /// What clients have left on it, or may have.
     pub dirt: Vec<&'static str>,
+    /// Channels that it listens to for all clients of its pool.
+    pub channels: u32,
 }
 
 /// A worker's part of a pool.

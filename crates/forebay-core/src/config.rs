@@ -129,6 +129,10 @@ pub struct Limits {
     pub waiters_max: u32,
     /// Named statements one client may hold.
     pub client_statements_max: u32,
+    /// Channels one client may listen to without keeping its server.
+    pub client_channels_max: u32,
+    /// Bytes of notifications kept for a client that can't be given them yet.
+    pub notification_bytes_max: u32,
     /// Bytes of statement texts kept for sharing, over all clients.
     pub statement_bytes_max: u64,
     /// Time to log in.

@@ -234,6 +234,9 @@ impl<I: Io> Worker<I> {
             server.expires_at = self.now + lifetime.mul_f64(0.9 + f64::from(luck[0]) / 1275.0);
         }
         server.enter(ServerState::Busy, self.now);
+        if server.listen.is_listener {
+            return self.listener_opened(io, key);
+        }
         let fields = vec![("server", Field::Number(server.id)), ("pool", self.pools[id.0 as usize].label().into())];
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
@@ -312,6 +315,9 @@ impl<I: Io> Worker<I> {
             Some(ServerSecret::Plain { keys, .. }) => *keys = None,
             Some(ServerSecret::Scram(_)) => self.pool(id).secret = None,
             Some(ServerSecret::Md5(_)) | None => {}
+        }
+        if self.servers[key].listen.is_listener {
+            return self.open_failed(io, key, reply);
         }
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);

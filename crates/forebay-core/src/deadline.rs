@@ -9,6 +9,7 @@ use forebay_sql::traces::Traces;
 
 use crate::checkout::seconds;
 use crate::io::{Close, Io};
+use crate::listen::{OWN_MAX, TAKEOVER_MAX};
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::IDLE;
@@ -290,6 +291,9 @@ impl<I: Io> Worker<I> {
             ServerState::Cleaning => server.since + CLEANING_MAX,
             ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,
             ServerState::Leased if server.cancels > 0 && server.expect.is_empty() => server.cancel_at + CANCEL_MAX,
+            ServerState::Listening if server.listen.is_listener => NEVER,
+            ServerState::Listening if server.listen.awaits.is_some() => server.since + OWN_MAX,
+            ServerState::Listening => server.since + TAKEOVER_MAX,
             ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
         }
     }
@@ -305,6 +309,7 @@ impl<I: Io> Worker<I> {
         }
         let (conn, state) = (server.conn, server.state);
         match state {
+            ServerState::Listening => self.listening_is_late(io, key),
             ServerState::Busy | ServerState::Cleaning | ServerState::CancelWait | ServerState::Leased => {
                 self.close_conn(io, conn, Close::Now);
                 self.server_lost(io, key, "it did not answer in time");
@@ -325,6 +330,7 @@ impl<I: Io> Worker<I> {
             self.measure_pool(id);
             self.supply(io, id);
         }
+        self.sweep_listeners(io);
         let is_sick = |p: &&crate::pool::Pool| p.backoff.sickness().is_some() && p.servers == p.opening;
         self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
         self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);

@@ -37,6 +37,10 @@ impl<I: Io> Worker<I> {
             server.is_paused = false;
             io.resume_read(server.conn);
         }
+        if client.listens.is_some() {
+            self.deliver(io, key);
+        }
+        let Some(client) = self.clients.get(key) else { return };
         if client.is_paused || (!client.carry.is_empty() && client.state == ClientState::Idle) {
             self.ready.push_back(key);
         }

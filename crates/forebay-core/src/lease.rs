@@ -9,6 +9,7 @@ use forebay_sql::traces::Traces;
 use crate::config::PoolMode;
 use crate::event::{Field, Level};
 use crate::io::Io;
+use crate::listen::OnServer;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
 use crate::reported::report_parameters;
@@ -34,6 +35,7 @@ impl<I: Io> Worker<I> {
         server.is_finishing = false;
         server.is_doomed = false;
         server.own_error = None;
+        server.listen = OnServer::default();
         server.enter(ServerState::Leased, now);
         client.server = Some(key);
         client.transaction_at = now;
@@ -146,6 +148,11 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
         match own {
+            Own::Listens => return self.listens_restored(io, key, error),
+            Own::Channels => return self.channels_known(io, key, error),
+            Own::Unlisten => return self.unlistened(io, key, error),
+            Own::Stay => return self.stayed(io, key),
+            Own::Hear => return self.batch_heard(io, key, error),
             Own::Sequence => return self.sequence_known(key, error),
             Own::Probe => return self.probe_done(io, key, error),
             Own::Clean => return self.reset_done(io, key, error),
@@ -191,7 +198,12 @@ impl<I: Io> Worker<I> {
                 | Own::Sequence
                 | Own::Stamp
                 | Own::Catalogue
-                | Own::Ensure,
+                | Own::Ensure
+                | Own::Listens
+                | Own::Channels
+                | Own::Unlisten
+                | Own::Stay
+                | Own::Hear,
                 None,
             ) => {}
             (Own::Reset, None) => {
@@ -219,7 +231,7 @@ impl<I: Io> Worker<I> {
 
     /// After a server's bytes have been dealt with: is it free?
     pub(crate) fn after_replies(&mut self, io: &mut I, key: ServerKey) {
-        let Some(server) = self.servers.get(key) else { return };
+        let Some(server) = self.servers.get(key).filter(|server| !server.listen.is_listener) else { return };
         if let Some(client_key) = server.client {
             let client = &mut self.clients[client_key];
             if std::mem::take(&mut client.is_held) {
@@ -279,7 +291,7 @@ impl<I: Io> Worker<I> {
         if !is_over || is_half_sent || mode == PoolMode::Session {
             return self.arm_client(client_key);
         }
-        self.settle_transaction(io, key);
+        self.settle(io, key);
     }
 
     /// A transaction has ended, and nothing is owed: the server is looked at, if need be, and then leaves its client.

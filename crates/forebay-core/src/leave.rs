@@ -103,7 +103,8 @@ impl<I: Io> Worker<I> {
         if self.clients[key].pool.is_some() || self.clients[key].state == ClientState::Console {
             self.log_connection(io, key, "client_disconnected");
         }
-        let Some(client) = self.clients.remove(key) else { return };
+        let Some(mut client) = self.clients.remove(key) else { return };
+        self.forget_listens(io, key, &mut client);
         let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
         self.log(io, Level::Debug, "client_closed", fields);
         if !client.is_uncounted {
@@ -135,6 +136,7 @@ impl<I: Io> Worker<I> {
         if server.left.dirt.has(Traces::OPAQUE) {
             server.left.dirt = server.left.dirt.without(Traces::OPAQUE) | EVERYTHING;
         }
+        server.listen = crate::listen::OnServer::default();
         if server.state == ServerState::Busy {
             // What it is busy with is answered first; nobody will hear of it.
             server.left.by = 0;
@@ -269,6 +271,7 @@ impl<I: Io> Worker<I> {
             ("state", format!("{:?}", server.state).into()),
         ];
         self.log(io, if was_used { Level::Warn } else { Level::Info }, "server_lost", fields);
+        self.say_ready(io, key);
         if let Some(client_key) = self.servers[key].client {
             let loss = self.loss(key, &endpoint, cause, has_reported);
             self.tell_loss(io, key, client_key, loss);
@@ -300,6 +303,10 @@ impl<I: Io> Worker<I> {
         if crate::hand_over::is_undone(server, has_reported) {
             return Loss::Nothing;
         }
+        let is_asked = matches!(server.expect.front(), Some(Expect::Own(Own::Channels | Own::Unlisten | Own::Stay)));
+        if is_asked || server.state == ServerState::Listening {
+            return Loss::Session(errors::server_lost_while_pinned("listen", endpoint, cause));
+        }
         let is_looked_at = matches!(server.expect.front(), Some(Expect::Own(Own::Sequence | Own::Probe)));
         if is_looked_at {
             // What the last transaction has set is known to nobody.
@@ -311,7 +318,7 @@ impl<I: Io> Worker<I> {
             let lost = is_known.then(|| errors::server_lost_while_pinned(lost, endpoint, cause));
             return Loss::Session(lost.unwrap_or(report));
         }
-        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean))) {
+        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean | Own::Listens))) {
             return Loss::Nothing;
         }
         if server.expect.is_empty() && !server.is_skipping {

@@ -27,6 +27,7 @@ pub mod io;
 mod lease;
 mod leave;
 pub mod lend;
+pub mod listen;
 mod login;
 mod order;
 pub mod parameters;

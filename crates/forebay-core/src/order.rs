@@ -122,8 +122,9 @@ impl<I: Io> Worker<I> {
     fn is_in_use(&self, database: Option<&str>) -> bool {
         self.servers.iter().any(|(_, s)| {
             let pool = &self.pools[s.pool.0 as usize];
-            // A replication connection lasts for as long as its client wants.
-            database.is_none_or(|d| *pool.database == *d) && !pool.is_replication
+            // A replication connection lasts for as long as its client wants, and a listener as its clients do.
+            let is_counted = !pool.is_replication && !s.listen.is_listener;
+            database.is_none_or(|d| *pool.database == *d) && is_counted
         })
     }
 
@@ -262,6 +263,7 @@ impl<I: Io> Worker<I> {
             pin: client.pin.as_ref().map_or_else(Vec::new, |pin| crate::tracking::pin::names(pin.reasons)),
             pinned_us: client.pin.as_ref().map_or(0, |pin| self.now.micros_since(pin.since)),
             replication: crate::replication::kind(Some(client)),
+            channels: client.listens.as_ref().map_or(0, |listens| listens.len() as u32),
             pin_verb: client.pin.as_ref().map_or_else(String::new, |pin| format!("{:?}", pin.verb).to_uppercase()),
         }
     }
@@ -289,6 +291,7 @@ impl<I: Io> Worker<I> {
             tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: server.statements.len() as u32,
             close_needed: server.is_close_needed,
+            channels: if server.listen.is_listener { self.channels_listened(server.pool) } else { 0 },
             dirt: (server.left.dirt | server.left.fresh).names().collect(),
         }
     }
@@ -332,7 +335,8 @@ impl Client {
 impl Server {
     fn state_name(&self) -> &'static str {
         match self.state {
-            ServerState::Leased => "active",
+            _ if self.listen.is_listener => "listening",
+            ServerState::Leased | ServerState::Listening => "active",
             ServerState::Busy | ServerState::Cleaning | ServerState::Detaching => "tested",
             ServerState::CancelWait => "being_canceled",
             ServerState::Idle => "idle",

@@ -46,6 +46,14 @@ pub enum Bug {
     ResetSkippedInTransaction,
     /// What one client's server told becomes another client's settings.
     ProbeOfAnother,
+    /// A client hears each notification twice.
+    NotificationTwice,
+    /// What a server says goes to its client, whoever else says it.
+    CutIgnored,
+    /// A server stops listening before the listener has taken over.
+    ServerUnlistensEarly,
+    /// A server goes on listening to what its last client listened to.
+    ServerGoesOnListening,
     /// A PREPARE that failed gives its statement the name all the same.
     NameOfFailedPrepare,
     /// A reset leaves session advisory locks.
@@ -76,7 +84,7 @@ pub enum Bug {
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 23] = [
+    pub const ALL: [(&str, Bug); 27] = [
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),
@@ -97,6 +105,10 @@ impl Bug {
         ("probe-ignored", Bug::ProbeIgnored),
         ("reset-skipped-in-transaction", Bug::ResetSkippedInTransaction),
         ("probe-of-another", Bug::ProbeOfAnother),
+        ("notification-twice", Bug::NotificationTwice),
+        ("cut-ignored", Bug::CutIgnored),
+        ("server-unlistens-early", Bug::ServerUnlistensEarly),
+        ("server-goes-on-listening", Bug::ServerGoesOnListening),
         ("name-of-failed-prepare", Bug::NameOfFailedPrepare),
         ("prefix-ends-skipping", Bug::PrefixEndsSkipping),
         ("skipped-name-kept", Bug::SkippedNameKept),

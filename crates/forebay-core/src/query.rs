@@ -40,6 +40,7 @@ impl Forwarding<'_> {
         }
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         if !is_tracked || !at.is_whole() {
+            self.needs_listens(None)?;
             self.mark_unknown();
             if at.is_whole() {
                 self.note_query_resets(text);
@@ -49,6 +50,7 @@ impl Forwarding<'_> {
         }
         let backslash = self.server.reported.backslash();
         let shape = self.cache.shape(text, backslash);
+        self.needs_listens(Some(&shape))?;
         if let Some(named) = Named::find(text, &shape, backslash)
             && self.is_sharing()
             && !self.server.is_segment_open

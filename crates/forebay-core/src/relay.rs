@@ -1,6 +1,5 @@
 //! Bytes between a client and its server, both ways. What holds them back is in [`crate::flow`].
 
-use forebay_pgwire::backend::NotificationResponse;
 use forebay_pgwire::frame::{self, FrameError};
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::write;
@@ -141,6 +140,7 @@ impl<I: Io> Worker<I> {
                     self.arm_server(server);
                 }
             }
+            Stop::Listens => self.restore_listens(io, key),
             Stop::Leave => self.client_leaves(io, key),
             Stop::Fault(report) => {
                 self.stats.protocol_errors.add(1);
@@ -382,7 +382,8 @@ impl<I: Io> Worker<I> {
             Next::Ready => self.request_ended(io, key),
             Next::Restore => self.restore(io, key),
             Next::HandOverFailed => self.hand_over_failed(io, key),
-            Next::Notification(length) => self.notify_client(io, key, &read[read.len() - length..]),
+            Next::AwaitOwn => self.await_own(io, key),
+            Next::Notification(length) => self.notified(io, key, &read[read.len() - length..]),
             Next::OwnDone(own) => self.own_done(io, key, own),
             Next::CopyWithoutClient => self.fail_copy(io, key),
             Next::Violation(what) => {
@@ -395,24 +396,6 @@ impl<I: Io> Worker<I> {
             }
         }
         true
-    }
-
-    /// A notification names the process that sent it: clients know each other by the numbers that we told them.
-    fn notify_client(&mut self, io: &mut I, key: ServerKey, message: &[u8]) {
-        let Some(client_key) = self.servers[key].client else { return };
-        let Ok(notification) = NotificationResponse::decode(&message[frame::HEAD_BYTES..]) else { return };
-        let NotificationResponse { pid, channel, payload } = notification;
-        let id = self.servers[key].pool;
-        let known = self.pools[id.0 as usize].knowledge.notifier(pid);
-        let here = || {
-            let (_, server) = self.servers.iter().find(|(_, server)| server.remote_pid == pid)?;
-            let client = server.client.and_then(|client| self.clients.get(client));
-            Some(client.map_or(server.left.by_pid, |client| client.virtual_pid))
-        };
-        let pid = known.or_else(here).unwrap_or(pid);
-        let mut out = Vec::with_capacity(message.len());
-        write::notification_response(&mut out, pid, channel, payload);
-        self.send_to_client(io, client_key, &out);
     }
 
     /// A server said what can't be believed, or more than is allowed.

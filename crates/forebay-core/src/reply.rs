@@ -33,6 +33,8 @@ pub(crate) enum Next {
     Restore,
     /// What stands between two clients of a server has failed.
     HandOverFailed,
+    /// A request is answered but for its ReadyForQuery, which waits for what its client has notified itself.
+    AwaitOwn,
     /// A notification of this length ends here, for the client to be told.
     Notification(usize),
     /// The server waits for data to copy, and nobody is there to send it.
@@ -157,7 +159,7 @@ impl Relaying<'_> {
     /// A row of the answer to a query of our own.
     #[inline(never)]
     fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue) {
+        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue | Own::Channels) {
             return (Verdict::Drop, None);
         }
         if head.bytes > READ_BYTES_MAX {
@@ -170,6 +172,9 @@ impl Relaying<'_> {
             return (Verdict::Drop, Some(Next::Violation("a malformed DataRow")));
         };
         match (&mut self.server.probe, &mut self.server.reading) {
+            _ if own == Own::Channels => {
+                self.server.listen.channels.extend(values.iter().flatten().next().map(Into::into))
+            }
             (Some(probe), _) if own == Own::Probe => probe.row(values.iter()),
             (_, Some(reading)) if own == Own::Stamp => reading.stamp(values.iter().next().flatten()),
             (_, Some(reading)) => reading.row(&values.iter().collect::<Vec<_>>()),
@@ -224,8 +229,7 @@ impl Relaying<'_> {
             tag::ERROR_RESPONSE => self.error(head, body),
             tag::NOTIFICATION_RESPONSE if body.len() + HEAD_BYTES < head.bytes as usize => (Verdict::Pass, None),
             tag::NOTIFICATION_RESPONSE => {
-                let next = self.is_for_client().then_some(Next::Notification(head.bytes as usize));
-                (Verdict::Drop, next)
+                (Verdict::Drop, self.hears().then_some(Next::Notification(head.bytes as usize)))
             }
             tag::PARAMETER_STATUS => self.parameter_status(body),
             tag::COPY_IN_RESPONSE | tag::COPY_BOTH_RESPONSE => {
@@ -338,6 +342,12 @@ impl Relaying<'_> {
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) if self.must_restore() => {
                 (Verdict::Drop, Some(Next::Restore))
             }
+            Some(Expect::Query { .. } | Expect::Function | Expect::Sync) if self.must_await_own() => {
+                if self.server.is_report_due {
+                    self.report_hand_over();
+                }
+                (Verdict::Drop, Some(Next::AwaitOwn))
+            }
             Some(Expect::Own(Own::Restore)) if self.is_restore_cancelled() => (Verdict::Drop, Some(Next::Restore)),
             Some(Expect::Own(Own::Restore)) => {
                 self.server.restoring.clear();
@@ -352,26 +362,13 @@ impl Relaying<'_> {
                 if self.server.is_report_due {
                     self.report_hand_over();
                 }
+                self.give_notifications();
                 let verdict = Verdict::relay_if(self.client.is_some());
                 (verdict, Some(Next::Ready))
             }
             Some(Expect::Own(own)) => (Verdict::Drop, Some(Next::OwnDone(own))),
             _ => (Verdict::Drop, Some(Next::Violation("ReadyForQuery that nothing asked for"))),
         }
-    }
-
-    /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone.
-    fn must_restore(&mut self) -> bool {
-        if self.server.status == TransactionStatus::Failed || self.client.is_none() {
-            self.server.restoring.clear();
-        }
-        !self.server.restoring.is_empty()
-    }
-
-    /// Whether a cancel that was sent for the request hit what came behind it: that is done again.
-    fn is_restore_cancelled(&mut self) -> bool {
-        let is_cancelled = self.server.own_error.as_ref().is_some_and(|(sqlstate, _)| sqlstate == "57014");
-        is_cancelled && self.server.status != TransactionStatus::Failed && !self.server.restoring.is_empty()
     }
 
     #[inline(never)]

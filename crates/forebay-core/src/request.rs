@@ -42,6 +42,8 @@ pub(crate) enum Stop {
     More,
     /// A reply to an earlier message is needed to decide.
     Hold,
+    /// What the client listens to is to be set on its server first.
+    Listens,
     /// The client leaves.
     Leave,
     /// The client is told, and closed.
@@ -123,8 +125,9 @@ impl Forwarding<'_> {
             return self.drop_frame(at);
         }
         let is_restoring = !self.server.restoring.is_empty() && self.begins_request(at.head.tag);
-        if self.server.state == ServerState::Busy || is_restoring {
-            // A question of our own comes first, or what the request before has reset.
+        let is_busy = matches!(self.server.state, ServerState::Busy | ServerState::Listening);
+        if is_busy || is_restoring || self.awaits_own(at.head.tag) {
+            // A question of our own comes first, or what the request before has reset, or has notified.
             return Err(Stop::Hold);
         }
         let is_cancelled = self.server.cancels > 0 && !planted(Bug::CancelToWrongClient);
@@ -159,6 +162,7 @@ impl Forwarding<'_> {
                 self.forward(at, 0)
             }
             tag::PARSE => {
+                self.parse_needs_listens(at)?;
                 let taken = self.parse(at)?;
                 self.server.is_segment_open = true;
                 Ok(taken)
@@ -183,13 +187,6 @@ impl Forwarding<'_> {
                 Err(Stop::Fault(Box::new(report)))
             }
         }
-    }
-
-    /// Whether nothing that was sent before is part of the same request.
-    fn begins_request(&self, tag: u8) -> bool {
-        let is_part = matches!(tag, tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
-        let is_behind = is_part || self.server.is_segment_open;
-        tag != tag::TERMINATE && (self.server.expect.is_empty() || !is_behind)
     }
 
     pub(crate) fn is_sharing(&self) -> bool {
@@ -359,6 +356,7 @@ impl Forwarding<'_> {
     fn bind(&mut self, at: At<'_>) -> Taken {
         self.stats.binds.add(1);
         if !self.is_sharing() {
+            self.needs_listens(None)?;
             self.mark_unknown();
             if !self.client.resetting.is_empty() {
                 let Some(bind) = BindHead::decode(at.body()) else {
@@ -396,6 +394,7 @@ impl Forwarding<'_> {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
                 self.hold_back(&statement)?;
+                self.bind_needs_listens(at, &statement)?;
                 self.ensure(&statement)?;
                 if at.head.tag == tag::BIND {
                     if let Err(report) = self.mark_statement(&statement) {

@@ -98,12 +98,18 @@ pub struct PoolStats {
     pub probes_full: Cell,
     /// Times that the catalogue of the database was read.
     pub catalogue_loads: Cell,
+    /// Notifications given to clients.
+    pub notifications: Cell,
+    /// Times that the listener took channels over from a client's server.
+    pub takeovers: Cell,
     /// Gauges.
     pub clients: Cell,
     /// Clients that wait.
     pub waiting: Cell,
     /// Clients that hold their server between transactions.
     pub pinned: Cell,
+    /// Channels that clients of this worker listen to through the listener.
+    pub channels: Cell,
     /// Servers in use.
     pub servers_active: Cell,
     /// Servers idle.
@@ -148,6 +154,8 @@ pub struct WorkerStats {
     pub pools_open: Cell,
     /// Those among them whose endpoints can't be reached and that have no server.
     pub pools_sick: Cell,
+    /// Listeners open.
+    pub listeners: Cell,
     /// Servers lent to other workers.
     pub lent: Cell,
     /// Loop turns.

@@ -208,6 +208,9 @@ impl<I: Io> Worker<I> {
     /// Takes a server, whose connection is gone or going, out of its pool.
     pub(crate) fn forget_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
         let Some(server) = self.servers.remove(key) else { return };
+        if server.listen.is_listener {
+            return self.listener_gone(io, key, &server, reason);
+        }
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;

@@ -12,7 +12,8 @@
 //! (clients), [`crate::connect`] (servers), [`crate::hand_over`] (from one client of a server to the next),
 //! [`crate::tracking`] (what statements leave in a session),
 //! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
-//! (between workers), [`crate::order`] (commands). A driver calls the inputs below, one at a time.
+//! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
+//! at a time.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::event::{Event, Field, Level};
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
+use crate::listen::{Listening, Told};
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
 pub use crate::pool::shared::Shared;
@@ -69,6 +71,8 @@ pub enum Message<H> {
         /// When it came.
         at: Instant,
     },
+    /// Of listening.
+    Listen(Box<Told>),
 }
 
 /// Whom a connection belongs to.
@@ -125,6 +129,7 @@ pub struct Worker<I: Io> {
     pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
+    pub(crate) listening: Listening,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -162,6 +167,7 @@ impl<I: Io> Worker<I> {
             paused: Vec::new(),
             next_sweep: Instant(0),
             nobody: "".into(),
+            listening: Listening::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -280,6 +286,7 @@ impl<I: Io> Worker<I> {
             Message::WhoHolds(name) => self.tell_lease(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
             Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
+            Message::Listen(told) => self.told_of_listening(io, from, *told),
         }
         self.run_ready(io);
     }
@@ -294,7 +301,8 @@ impl<I: Io> Worker<I> {
     /// circles: what one makes possible for another client waits here.
     #[inline(always)]
     fn run_ready(&mut self, io: &mut I) {
-        if !(self.freed.is_empty() && self.ready.is_empty() && self.vacated.is_empty()) {
+        let has_served = self.freed.is_empty() && self.ready.is_empty() && self.vacated.is_empty();
+        if !(has_served && self.listening.to_self.is_empty()) {
             self.run_all_ready(io);
         }
     }
@@ -308,6 +316,8 @@ impl<I: Io> Worker<I> {
                 self.client_goes_on(io, key);
             } else if let Some(id) = self.vacated.pop() {
                 self.fill_vacancy(io, id);
+            } else if let Some(told) = self.listening.to_self.pop_front() {
+                self.told_of_listening(io, self.id, told);
             } else {
                 return;
             }

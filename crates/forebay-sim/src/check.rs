@@ -31,6 +31,8 @@ struct Tap {
     splitter: Splitter,
     /// Database and user it logged in to; `None` before, and for cancels.
     pool: Option<(String, String)>,
+    /// It has been used, and is a server of its pool: the pool's listener is none.
+    is_of_pool: Option<bool>,
     /// The client that it serves or served last, and in which session.
     owner: Option<u32>,
     session: u64,
@@ -60,6 +62,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) is_dead: bool,
     /// Something of a session that is there, where the server is at rest.
     pub(crate) held: Option<String>,
+    /// Clients that listen to all that the server listens to: it may have been set for them.
+    pub(crate) listeners: BTreeSet<u32>,
     /// The client whose role it has there.
     pub(crate) role_of: Option<u32>,
     pub(crate) bytes: &'a [u8],
@@ -110,6 +114,9 @@ pub(crate) struct Checks {
     /// Clients pinned by what is not there, and since when.
     stale_pins: BTreeMap<u64, u64>,
 }
+
+/// What the first query of a pool's listener holds.
+const LISTENER: &[u8] = b"forebay listener";
 
 /// A pin may outlive its cause for so long.
 const STALE_US: u64 = 100_000;
@@ -170,6 +177,11 @@ impl Checks {
         of.is_some_and(|tap| tap.owner == Some(client as u32) && Some(tap.session) == session)
     }
 
+    /// Whether a connection has been used as a server of its pool; `None`: nobody has used it yet.
+    pub(crate) fn is_of_pool(&self, link: LinkId) -> Option<bool> {
+        self.taps.get(&link).and_then(|tap| tap.is_of_pool)
+    }
+
     pub(crate) fn take_new_leases(&mut self) -> Vec<(LinkId, u32)> {
         std::mem::take(&mut self.new_leases)
     }
@@ -185,6 +197,7 @@ impl Checks {
         let tap = self.taps.entry(sending.link).or_insert_with(|| Tap {
             splitter: Splitter::at_startup(),
             pool: None,
+            is_of_pool: None,
             owner: None,
             session: 0,
             ends_in_copy: false,
@@ -203,8 +216,13 @@ impl Checks {
                 Err(words) => return self.fail(format!("a worker sends garbage to a server: {words}")),
             };
             if tap.splitter.is_startup {
-                opened = tap.startup(&frame);
+                tap.pool = tap.startup(&frame);
                 continue;
+            }
+            if tap.is_of_pool.is_none() && frame.kind != b'p' {
+                let is_listener = frame.body.windows(LISTENER.len()).any(|part| part == LISTENER);
+                tap.is_of_pool = Some(!is_listener);
+                opened = tap.pool.clone().filter(|_| !is_listener);
             }
             tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
             let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
@@ -255,6 +273,8 @@ impl Checks {
         // In session mode names go through as they are: the one that is there may be of a Parse of its own, just now.
         let may_be_own = target.is_some_and(|target| self.regimes.session_mode(target).1);
         let held = sending.held.as_ref().filter(|held| !(may_be_own && held.starts_with("prepared statement")));
+        let is_own = |held: &&String| held.starts_with("channel") && sending.listeners.contains(&client);
+        let held = held.filter(|held| !is_own(held));
         if let Some((owner, held)) = last.zip(held).filter(|((owner, of), _)| (*owner, *of) != (client, session)) {
             return self.fail(format!("client {client} got a server with {held} of client {}", owner.0));
         }
@@ -313,6 +333,8 @@ impl Checks {
         for (other, peer) in peers.filter(|(_, w)| w.number < wait.number) {
             peer.overtaken += 1;
             let most = if peer.worker == wait.worker { scenario.overtakes_max } else { scenario.overtakes_max * 3 };
+            // Whose server can't be reset waits anew.
+            let most = if scenario.failing_reset_one_in > 0 { most * 2 } else { most };
             if peer.overtaken > most {
                 passed = Some((*other, peer.overtaken));
             }
@@ -330,7 +352,8 @@ impl Checks {
     }
 
     fn check_limits(&mut self, pool: &(String, String), scenario: &Scenario, now: u64) {
-        let open = || self.taps.values().filter(|tap| !tap.is_closed).filter_map(|tap| tap.pool.as_ref());
+        let in_use = self.taps.values().filter(|tap| !tap.is_closed && tap.is_of_pool == Some(true));
+        let open = || in_use.clone().filter_map(|tap| tap.pool.as_ref());
         let of_pool = open().filter(|p| *p == pool).count();
         let of_database = open().filter(|(database, _)| *database == pool.0).count();
         let Some(target) = self.regimes.target_on_server(&pool.0) else {

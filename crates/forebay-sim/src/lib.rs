@@ -12,6 +12,7 @@
 //! | `server` | the fake PostgreSQL |
 //! | `client` | the fake clients, and the oracle of what they must see |
 //! | `check` | the rules |
+//! | `hearing` | the rule of notifications |
 //! | `regime` | what the operator's orders have put in force |
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 mod check;
 mod client;
 mod driver;
+mod hearing;
 mod net;
 mod planting;
 mod regime;

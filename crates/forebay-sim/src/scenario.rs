@@ -431,6 +431,8 @@ fn engine_config(
             relay_bytes_max: 16 << 10,
             wait_bytes_max: 16 << 10,
             waiters_max: 1000,
+            client_channels_max: 100,
+            notification_bytes_max: 1 << 20,
             client_statements_max: 100,
             statement_bytes_max: 1 << 20,
             login_timeout: 30 * SECOND,

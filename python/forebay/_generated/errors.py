@@ -186,6 +186,18 @@ def too_many_replication_connections(*, database: object, limit: object) -> Limi
     )
 
 
+def notifications_overflow(*, bytes: object) -> LimitError:
+    """FB210, SQLSTATE 53400."""
+    return LimitError(
+        code="FB210",
+        sqlstate="53400",
+        severity="FATAL",
+        message=f"more notifications wait for this session than are kept: {bytes} bytes",
+        detail=None,
+        hint="Listen on a session that reads what it is sent and stays in no transaction, or raise limits.notification_bytes_max. (FB210)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(
@@ -222,6 +234,18 @@ def transaction_in_statement_mode(*, pool: object) -> PoolingError:
     )
 
 
+def listens_elsewhere() -> PoolingError:
+    """FB305, SQLSTATE 0A000."""
+    return PoolingError(
+        code="FB305",
+        sqlstate="0A000",
+        severity="ERROR",
+        message="UNLISTEN and pg_listening_channels can't be run at this point of a pipeline",
+        detail=None,
+        hint="Send Sync before it, or before the BEGIN of its transaction. (FB305)",
+    )
+
+
 def server_lost(*, endpoint: object, cause: object) -> ServerError:
     """FB401, SQLSTATE 57P01."""
     return ServerError(
@@ -255,6 +279,18 @@ def server_lost_while_pinned(*, lost: object, endpoint: object, cause: object) -
         message=f"the connection to the server was lost, and with it what it held for this session: {lost}",
         detail=f"Server {endpoint}: {cause}.",
         hint="Connect again and make it anew. (FB405)",
+    )
+
+
+def listener_lost(*, endpoint: object, cause: object) -> ServerError:
+    """FB408, SQLSTATE 57P01."""
+    return ServerError(
+        code="FB408",
+        sqlstate="57P01",
+        severity="FATAL",
+        message="the connection through which this session listens was lost; it may have missed notifications",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Connect again, LISTEN again, and look for what may have changed meanwhile. (FB408)",
     )
 
 

@@ -49,6 +49,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("id", "int8"),
         ("pin", "text"),
         ("pinned_since", "text"),
+        ("channels", "int4"),
     ),
     "servers": (
         ("type", "text"),
@@ -74,6 +75,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("id", "int8"),
         ("pin", "text"),
         ("dirt", "text"),
+        ("channels", "int4"),
     ),
     "pins": (
         ("id", "int8"),

@@ -16,6 +16,7 @@ class Client(msgspec.Struct, frozen=True):
     replication: none, physical, logical.
     pin: why it holds its server between transactions, by the names of spec/pins.toml; empty: it does not.
     pinned_us: since when. pin_verb: the kind of statement that brought it about.
+    channels: how many it listens to through its pool's listener.
     """
 
     id: int
@@ -35,13 +36,15 @@ class Client(msgspec.Struct, frozen=True):
     pin: tuple[str, ...] = ()
     pinned_us: int = 0
     pin_verb: str = ""
+    channels: int = 0
 
 
 class Server(msgspec.Struct, frozen=True):
     """A server connection; `id` is unique over workers and time.
 
     replication: none, physical, logical.
-    dirt: what the session that it served last may have left on it.
+    dirt: what the session that it served last may have left on it. channels: how many it listens to, if it is a
+    pool's listener.
     """
 
     id: int
@@ -60,6 +63,7 @@ class Server(msgspec.Struct, frozen=True):
     close_needed: bool
     replication: str = "none"
     dirt: tuple[str, ...] = ()
+    channels: int = 0
 
 
 class Pool(msgspec.Struct):

@@ -51,6 +51,8 @@ class Limits(msgspec.Struct, frozen=True):
     wait_bytes_max: int
     waiters_max: int
     client_statements_max: int
+    client_channels_max: int
+    notification_bytes_max: int
     statement_bytes_max: int
     login_timeout: int
     drain_timeout: int

@@ -220,6 +220,8 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             relay_bytes_max: 256 << 10,
             wait_bytes_max: 64 << 10,
             waiters_max: 1000,
+            client_channels_max: 100,
+            notification_bytes_max: 65_536,
             client_statements_max: 100,
             statement_bytes_max: 1 << 20,
             login_timeout: 15 * SECOND,

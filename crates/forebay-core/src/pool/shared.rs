@@ -112,6 +112,9 @@ impl PoolShared {
     }
 }
 
+/// A pool's database and user.
+type Name = (Arc<str>, Arc<str>);
+
 /// An endpoint, and a database's name there.
 type Place = (Arc<str>, Arc<str>);
 
@@ -127,6 +130,8 @@ pub struct Shared {
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
+    /// By pool: the worker that owns its listener.
+    listeners: Mutex<FxHashMap<Name, WorkerId>>,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +151,7 @@ impl Shared {
             clients: Permits::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
+            listeners: Mutex::default(),
         }
     }
 
@@ -153,6 +159,12 @@ impl Shared {
     pub fn knowledge(&self, endpoint: &Arc<str>, dbname: &Arc<str>) -> Arc<Knowledge> {
         let mut all = self.knowledge.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry((endpoint.clone(), dbname.clone())).or_default().clone()
+    }
+
+    /// The worker that owns the listener of the pool `name`: the one that first asks, which is `me` if nobody has.
+    pub fn listener_owner(&self, name: &Name, me: WorkerId) -> WorkerId {
+        let mut all = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(name.clone()).or_insert(me)
     }
 
     /// What the workers' parts of the pool (`database`, `user`) share.

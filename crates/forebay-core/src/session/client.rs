@@ -27,6 +27,7 @@ use crate::auth::client::ClientLogin;
 use crate::config::{PoolMode, Usage};
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
+use crate::listen::Listens;
 use crate::parameters::Image;
 use crate::pool::PoolId;
 use crate::session::Body;
@@ -164,6 +165,8 @@ pub struct Client {
     pub statements: Option<Box<ClientStatements>>,
     /// Its statements, by name, that reset settings; noted where statements pass unshared.
     pub resetting: Resetting,
+    /// What it listens to, if it ever did.
+    pub listens: Option<Box<Listens>>,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
     pub refusal: Option<Box<Refusal>>,
     /// Unique over workers and time.
@@ -217,6 +220,7 @@ impl Client {
             body: Body::Drop,
             server: None,
             statements: None,
+            listens: None,
             virtual_pid: 0,
             cancel: CancelSecret::new([0; 32], false),
             unsent: 0,

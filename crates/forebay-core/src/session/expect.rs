@@ -57,6 +57,16 @@ pub enum Own {
     Catalogue,
     /// Prepare a statement that the Query behind it names.
     Ensure,
+    /// Set the channels of a client that listens elsewhere.
+    Listens,
+    /// Ask what it listens to.
+    Channels,
+    /// Listen to nothing any more.
+    Unlisten,
+    /// Go on listening, but for the channel of cuts.
+    Stay,
+    /// What a listener is to do next.
+    Hear,
 }
 
 /// One thing that a server owes.

@@ -9,6 +9,7 @@
 //! | Idle | a demand takes it |
 //! | Busy | an own query (parameters, check, rollback, reset, probe, catalogue) is answered |
 //! | Leased | its client gives it back |
+//! | Listening | what its client listens to is taken over, or heard; a pool's listener stays in it |
 //! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
 //! | CancelWait | the cancel connections to it have ended |
 //! | Detaching | it is on its way to another worker |
@@ -24,6 +25,7 @@ use crate::config::Usage;
 use crate::hand_over::HandOver;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::TlsInfo;
+use crate::listen::OnServer;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
@@ -52,6 +54,7 @@ pub enum ServerState {
     Idle,
     Busy,
     Leased,
+    Listening,
     Cleaning,
     CancelWait,
     Detaching,
@@ -112,6 +115,8 @@ pub struct Server {
     pub unsent: usize,
     /// What clients have left on it beside `set`.
     pub left: Left,
+    /// What there is about listening.
+    pub listen: OnServer,
     /// What its client reset and is to have again.
     pub restoring: Restoring,
     /// Since when it is in its state.
@@ -192,6 +197,7 @@ impl Server {
             body: Body::Drop,
             unsent: 0,
             left: Left::default(),
+            listen: OnServer::default(),
             restoring: Restoring::default(),
             ensuring: VecDeque::new(),
             probe: None,

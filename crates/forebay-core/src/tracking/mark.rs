@@ -11,6 +11,7 @@ use forebay_sql::traces::Traces;
 
 use super::knowledge::Knowledge;
 use crate::config::{Level, OnPin};
+use crate::listen::before::removes_channels;
 use crate::planted::{Bug, planted};
 use crate::request::Forwarding;
 
@@ -36,7 +37,6 @@ const REFUSABLE: Traces = Traces::TEMP
     .with(Traces::LOCK)
     .with(Traces::CURSOR)
     .with(Traces::PREPARED)
-    .with(Traces::LISTEN)
     .with(Traces::AUTHORIZATION)
     .with(Traces::SEED)
     .with(Traces::LIBRARY);
@@ -58,7 +58,7 @@ pub(crate) struct Judging<'a> {
 }
 
 impl Judging<'_> {
-    fn traces(&self, shape: &Shape) -> Traces {
+    pub(crate) fn traces(&self, shape: &Shape) -> Traces {
         match self.level {
             // What functions do unseen is not looked for.
             Level::Fast => shape.traces,
@@ -89,6 +89,11 @@ impl Forwarding<'_> {
         if traces.has(Traces::READS_SEQUENCE) && self.has_lost_sequences() {
             return Err(Box::new(errors::sequence_moved("currval or lastval")));
         }
+        if let Some(report) = self.channels_unknown(shape, traces) {
+            return Err(report);
+        }
+        self.server.listen.is_removing |= removes_channels(shape, traces);
+        self.server.listen.notifies |= traces.has_any(Traces::NOTIFY | Traces::OPAQUE);
         if traces.has(Traces::NOTIFY) {
             self.judging.knowledge.note_notifier(self.server.remote_pid, self.client.virtual_pid);
         }

@@ -268,6 +268,12 @@ impl<I: Io> Worker<I> {
         if probe.is_full {
             asked |= Traces::OPAQUE;
         }
+        if reasons.has(Traces::LISTEN) {
+            // It was seen only now: it is taken over.
+            self.pinned_by(io, key, asked.without(Traces::LISTEN), reasons.without(Traces::LISTEN));
+            self.servers[key].left.fresh |= Traces::LISTEN;
+            return self.settle(io, key);
+        }
         self.pinned_by(io, key, asked, reasons);
         self.transaction_over(io, key);
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::Parse;
 use forebay_sql::shape::{Shape, Verb};
 
@@ -14,6 +15,7 @@ use crate::io::Io;
 use crate::parameters::quote_literal;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
+use crate::reply::Relaying;
 use crate::request::{Forwarding, Stop, Taken};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::ServerKey;
@@ -166,6 +168,22 @@ fn may_reset(text: &[u8]) -> bool {
         };
         begins(b"reset") || begins(b"discard") || begins(b"default")
     })
+}
+
+impl Relaying<'_> {
+    /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone.
+    pub(crate) fn must_restore(&mut self) -> bool {
+        if self.server.status == TransactionStatus::Failed || self.client.is_none() {
+            self.server.restoring.clear();
+        }
+        !self.server.restoring.is_empty()
+    }
+
+    /// Whether a cancel that was sent for the request hit what came behind it: that is done again.
+    pub(crate) fn is_restore_cancelled(&mut self) -> bool {
+        let is_cancelled = self.server.own_error.as_ref().is_some_and(|(sqlstate, _)| sqlstate == "57014");
+        is_cancelled && self.server.status != TransactionStatus::Failed && !self.server.restoring.is_empty()
+    }
 }
 
 impl<I: Io> Worker<I> {

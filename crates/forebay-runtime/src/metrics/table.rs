@@ -123,6 +123,11 @@ pub(super) const METRICS: &[Metric] = &[
         Engine(Counter, |s| s.events_dropped.get()),
     ),
     metric("forebay_servers_lent_total", "Servers lent from worker to worker.", Engine(Counter, |s| s.lent.get())),
+    metric(
+        "forebay_listeners",
+        "Connections to servers through which the clients of a pool listen.",
+        Engine(Gauge, |s| s.listeners.get()),
+    ),
     metric("forebay_loop_turns_total", "Turns of the workers' loops.", Engine(Counter, |s| s.turns.get())),
     metric("forebay_pool_clients", "Clients of the pool, logged in.", Pool(Gauge, |s| s.clients.get())),
     metric("forebay_pool_waiters", "Clients of the pool that wait for a server.", Pool(Gauge, |s| s.waiting.get())),
@@ -143,6 +148,11 @@ pub(super) const METRICS: &[Metric] = &[
         "forebay_pinned_clients",
         "Clients of the pool that hold their server between transactions.",
         Pool(Gauge, |s| s.pinned.get()),
+    ),
+    metric(
+        "forebay_listened_channels",
+        "Channels that clients of the pool listen to through its listener, counted for each worker.",
+        Pool(Gauge, |s| s.channels.get()),
     ),
     metric("forebay_transactions_total", "Transactions ended.", Pool(Counter, |s| s.transactions.get())),
     metric("forebay_requests_total", "Requests answered: a ReadyForQuery each.", Pool(Counter, |s| s.requests.get())),
@@ -165,6 +175,12 @@ pub(super) const METRICS: &[Metric] = &[
         "forebay_pins_total",
         "Sessions that came to hold their server, by reason.",
         Parts(Counter, Label::Reason, &PINS),
+    ),
+    metric("forebay_notifications_total", "Notifications given to clients.", Pool(Counter, |s| s.notifications.get())),
+    metric(
+        "forebay_listen_takeovers_total",
+        "Times that the listener was to take channels over from a client's server.",
+        Pool(Counter, |s| s.takeovers.get()),
     ),
     metric(
         "forebay_resets_total",

@@ -46,6 +46,11 @@ pub(crate) enum Seen {
     Answer(Vec<u8>),
     /// These effects were acknowledged.
     Acknowledged(Vec<String>),
+    /// Somebody has notified.
+    Notified {
+        channel: String,
+        payload: String,
+    },
     Deviation {
         code: String,
         is_fatal: bool,
@@ -79,6 +84,8 @@ pub(crate) struct Actor {
     pub(crate) link: Option<LinkId>,
     pub(crate) stage: Stage,
     pub(crate) mirror: Mirror,
+    /// It has sent what may end listening to something, and when.
+    pub(crate) unlistens_from: Option<u64>,
     pub(crate) splitter: Splitter,
     /// Process id and key, as the pooler gave them.
     pub(crate) key: Option<(i32, Vec<u8>)>,
@@ -110,6 +117,7 @@ impl Actor {
             mirror: Mirror::new(&who.params)?,
             who,
             link: None,
+            unlistens_from: None,
             stage: Stage::Away,
             splitter: Splitter::default(),
             key: None,
@@ -180,6 +188,9 @@ impl Actor {
 
     /// Judges a message.
     pub(crate) fn see(&mut self, frame: &Frame) -> Seen {
+        if self.stage == Stage::Ready && frame.kind == b'A' {
+            return see_notification(frame);
+        }
         match self.stage {
             Stage::LoggingIn => self.see_login(frame),
             Stage::Dismissed | Stage::Leaving | Stage::Done => Seen::Fine,
@@ -358,6 +369,9 @@ impl Actor {
         let mut bytes = Vec::new();
         for mut message in messages {
             self.rename(&mut message);
+            if matches!(&message, Front::Query(text) if text.contains("unlisten") || text.contains("discard all")) {
+                self.unlistens_from = Some(0);
+            }
             bytes.extend(message.encode().encode());
             self.mirror.sent(message);
         }
@@ -375,5 +389,13 @@ impl Actor {
         if self.epoch > 0 && !name.is_empty() {
             name.push_str(&format!(" {}", self.epoch));
         }
+    }
+}
+
+fn see_notification(frame: &Frame) -> Seen {
+    let mut c = Cursor(&frame.body);
+    match (c.int32(), c.text(), c.text()) {
+        (Some(_), Some(channel), Some(payload)) => Seen::Notified { channel, payload },
+        _ => Seen::Wrong(format!("{} can't be read", frame.show())),
     }
 }

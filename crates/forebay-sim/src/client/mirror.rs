@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::hearing::Listening;
 use crate::server::replies::ROUTINE;
 use crate::server::session::Session;
 use crate::wire::{Cursor, Frame, Front, Tag};
@@ -66,6 +67,23 @@ impl Mirror {
     /// The client sends `message`.
     pub(crate) fn sent(&mut self, message: Front) {
         self.pending.push_back(message);
+    }
+
+    /// Whether the client listens to a channel, so that it must hear what is committed now.
+    pub(crate) fn listens(&self, channel: &str) -> Listening {
+        let is_settled = self.expected.is_empty() && self.pending.is_empty() && !self.session.is_copying();
+        match (self.session.hears(channel), self.session.listens(channel)) {
+            _ if !is_settled || self.is_in_doubt => Listening::Unknown,
+            (true, true) => Listening::Yes,
+            // What the transaction has ended it will not hear, unless that is undone.
+            (true, false) => Listening::Unknown,
+            (false, _) => Listening::No,
+        }
+    }
+
+    /// Whether the client listens to all that another session does, or did before its last request.
+    pub(crate) fn hears_all(&self, other: &Session) -> bool {
+        other.channels().all(|channel| self.session.hears(channel) || self.before.hears(channel))
     }
 
     /// Whether every reply to what was sent has come.

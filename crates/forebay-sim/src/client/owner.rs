@@ -63,7 +63,7 @@ fn within(writer: &mut Writer<'_>, luck: &mut Rng) {
         0 => table(writer, luck),
         1 => lock(luck),
         2 => cursor(writer, luck),
-        3 => channel(luck),
+        3 => channel(writer, luck),
         4 => statement(writer, luck),
         5..=7 => setting(writer, luck),
         8 => sequence(luck),
@@ -107,12 +107,14 @@ fn cursor(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
     }
 }
 
-fn channel(luck: &mut Rng) -> String {
+fn channel(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
     let name = *luck.pick(&CHANNELS);
-    match luck.below(5) {
-        0 => format!("listen {name}"),
-        1 => format!("unlisten {name}"),
-        2 => "unlisten *".to_owned(),
+    match luck.below(12) {
+        0..=2 => format!("listen {name}"),
+        3 => format!("unlisten {name}"),
+        4 if luck.one_in(2) => "unlisten *".to_owned(),
+        4..=8 => format!("notify {name}, '{}'", writer.tag()),
+        9 => format!("select pg_notify('{name}', '{}')", writer.tag()),
         _ => "select exists(select from pg_catalog.pg_listening_channels())".to_owned(),
     }
 }

@@ -18,6 +18,7 @@ struct Saved {
     tables: BTreeMap<String, Table>,
     channels: BTreeSet<String>,
     cursors: BTreeMap<String, String>,
+    notified: usize,
 }
 
 /// What a session owns.
@@ -31,6 +32,8 @@ pub(super) struct Belongings {
     locks: BTreeMap<String, u32>,
     /// What currval says.
     sequences: BTreeMap<String, String>,
+    /// Channels and payloads to be told when the transaction commits.
+    notified: Vec<(String, String)>,
     /// What the random numbers began with, and how many have been drawn since.
     seed: Option<(String, u32)>,
     /// As the transaction began, and at each savepoint.
@@ -49,7 +52,7 @@ impl Belongings {
 
     pub(super) fn savepoint(&mut self) {
         let (tables, channels, cursors) = (self.tables.clone(), self.channels.clone(), self.cursors.clone());
-        self.saved.push(Saved { tables, channels, cursors });
+        self.saved.push(Saved { tables, channels, cursors, notified: self.notified.len() });
     }
 
     /// Forgets all but the first `count` savepoints.
@@ -57,14 +60,17 @@ impl Belongings {
         self.saved.truncate(count + 1);
     }
 
-    pub(super) fn commit(&mut self) {
+    /// Returns what is to be told.
+    pub(super) fn commit(&mut self) -> Vec<(String, String)> {
         self.saved.clear();
         self.tables.retain(|_, table| !table.drops);
+        std::mem::take(&mut self.notified)
     }
 
     /// Back to the innermost savepoint, or to where the transaction began.
     pub(super) fn restore(&mut self) {
-        let Some(Saved { tables, channels, cursors }) = self.saved.last().cloned() else { return };
+        let Some(Saved { tables, channels, cursors, notified }) = self.saved.last().cloned() else { return };
+        self.notified.truncate(notified);
         (self.tables, self.channels) = (tables, channels);
         // What was closed stays closed.
         self.cursors.retain(|name, content| cursors.get(name) == Some(content));
@@ -115,6 +121,23 @@ impl Belongings {
 
     pub(super) fn listen(&mut self, channel: &str) {
         self.channels.insert(channel.to_owned());
+    }
+
+    /// What the same transaction has said already is said once.
+    pub(super) fn notify(&mut self, channel: &str, payload: &str) {
+        let said = (channel.to_owned(), payload.to_owned());
+        if !self.notified.contains(&said) {
+            self.notified.push(said);
+        }
+    }
+
+    pub(super) fn channels(&self) -> impl Iterator<Item = &String> {
+        self.channels.iter()
+    }
+
+    /// Whether it listens: what its transaction has not committed does not count.
+    pub(super) fn hears(&self, channel: &str) -> bool {
+        self.saved.first().map_or(&self.channels, |saved| &saved.channels).contains(channel)
     }
 
     pub(super) fn unlisten(&mut self, channel: Option<&str>) {

@@ -53,6 +53,7 @@ pub(super) fn statement(part: &[Token]) -> Option<Statement> {
         }),
         "listen" => Statement::Listen(rest.word()?),
         "unlisten" => Statement::Unlisten(rest.word()),
+        "notify" => Statement::Notify { channel: rest.word()?, payload: rest.last_text().unwrap_or_default() },
         "close" => Statement::CloseCursor(Some(rest.word()?).filter(|name| name != "all")),
         "do" => Statement::Do(settings_of_code(&rest.last_text()?)),
         _ => return None,
@@ -68,6 +69,7 @@ fn select(rest: &mut Rest<'_>) -> Option<Statement> {
         [Token::Word(content), _, Token::Word(name)] if content == "content" => {
             return Some(Statement::ReadTable(name.clone()));
         }
+        [Token::Word(name), ..] if name == "pg_listening_channels" => return Some(Statement::Channels),
         [Token::Word(name), Token::Sign(','), Token::Word(_), ..] if name == "name" => {
             return Some(Statement::SessionSettings);
         }
@@ -139,6 +141,7 @@ fn expr(part: &[Token]) -> Option<Expr> {
         "random" => Expr::Random,
         "setval" => Expr::SetVal { name: text(0)?, value: number() },
         "lastval" => Expr::LastVal,
+        "pg_notify" => Expr::Notify { channel: text(0)?, payload: text(1)? },
         "currval" => Expr::CurrVal(text(0)?),
         "exists" => Expr::Exists(if has("pg_depend") {
             Question::Temp

@@ -56,6 +56,11 @@ pub(crate) enum Expr {
     },
     CurrVal(String),
     LastVal,
+    /// pg_notify.
+    Notify {
+        channel: String,
+        payload: String,
+    },
     /// A function of the database's own, which sets a setting where no text tells.
     SetUnseen {
         name: String,
@@ -71,6 +76,9 @@ pub(crate) enum Discard {
     Sequences,
     Plans,
 }
+
+/// The channel on which the pooler notifies itself.
+pub(crate) const CUT: &str = "fb_cut";
 
 /// What one statement does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +157,12 @@ pub(crate) enum Statement {
         name: String,
         values: Vec<String>,
     },
+    Notify {
+        channel: String,
+        payload: String,
+    },
+    /// What the session listens to, a row for each channel.
+    Channels,
     /// `None`: all.
     Deallocate(Option<String>),
     Discard(Discard),
@@ -185,6 +199,7 @@ impl Statement {
             | Statement::Fail { .. }
             | Statement::ReadTable(_)
             | Statement::Fetch(_)
+            | Statement::Channels
             | Statement::Catalogue
             | Statement::Stamp => Some(1),
             Statement::SessionSettings => Some(2),
@@ -214,9 +229,12 @@ impl Statement {
             | Statement::Stamp
             | Statement::Discard(_)
             | Statement::CloseCursor(None)
-            | Statement::Unlisten(None)
+            | Statement::Listen(_)
+            | Statement::Unlisten(_)
+            | Statement::Channels
             | Statement::Deallocate(None)
             | Statement::Select { .. } => true,
+            Statement::Notify { channel, .. } => channel == CUT,
             Statement::Exprs(list) => list.iter().all(|expr| {
                 matches!(
                     expr,

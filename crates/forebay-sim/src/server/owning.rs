@@ -46,6 +46,10 @@ impl Session {
             }
             Statement::Listen(channel) => self.own.listen(channel),
             Statement::Unlisten(channel) => self.own.unlisten(channel.as_deref()),
+            Statement::Notify { channel, payload } => self.own.notify(channel, payload),
+            Statement::Channels => {
+                self.out.extend(self.own.channels().map(|name| data_row(&[Some(name.clone())])));
+            }
             Statement::Prepare { name, statement } => self.prepare(name, statement)?,
             Statement::Deallocate(Some(name)) if self.prepared.remove(name).is_none() => {
                 return absent("26000", "prepared statement", name);
@@ -98,6 +102,10 @@ impl Session {
             }
             Expr::SetSeed(seed) => {
                 self.own.set_seed(seed);
+                Ok(Some(String::new()))
+            }
+            Expr::Notify { channel, payload } => {
+                self.own.notify(channel, payload);
                 Ok(Some(String::new()))
             }
             Expr::Random => Ok(Some(self.own.random())),
@@ -185,6 +193,8 @@ fn tag(statement: &Statement) -> &'static str {
         Statement::CloseCursor(_) => "CLOSE CURSOR",
         Statement::Listen(_) => "LISTEN",
         Statement::Unlisten(_) => "UNLISTEN",
+        Statement::Notify { .. } => "NOTIFY",
+        Statement::Channels => "SELECT 0",
         Statement::Prepare { .. } => "PREPARE",
         Statement::Deallocate(None) => "DEALLOCATE ALL",
         Statement::Deallocate(_) => "DEALLOCATE",

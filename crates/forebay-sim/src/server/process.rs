@@ -6,7 +6,7 @@ use forebay_core::auth::ClientLogin;
 
 use crate::net::LinkId;
 use crate::server::session::Session;
-use crate::wire::{Frame, Front, Splitter};
+use crate::wire::{Body, Frame, Front, Splitter};
 
 /// A message being carried out.
 #[derive(Debug)]
@@ -43,9 +43,13 @@ pub(crate) struct Process {
     /// Replies not yet written: a server writes at Flush, at ReadyForQuery, with an error or notice, or when its buffer
     /// is full.
     pub(crate) held: Vec<u8>,
+    /// Notifications to be told between transactions.
+    pub(crate) heard: Vec<(String, Frame)>,
     pub(crate) is_dead: bool,
     /// The client of which it carried out a statement last.
     pub(crate) client: Option<u32>,
+    /// What stands between two clients is under way, or the extended request that went ahead with it.
+    pub(crate) is_handed_over: bool,
     /// It serves a cancel request, and is no back end that anybody could terminate.
     pub(crate) is_signaller: bool,
 }
@@ -66,8 +70,10 @@ impl Process {
             inbox: VecDeque::new(),
             busy: None,
             held: Vec::new(),
+            heard: Vec::new(),
             is_dead: false,
             client: None,
+            is_handed_over: false,
             is_signaller: false,
         }
     }
@@ -92,15 +98,40 @@ impl Process {
         std::mem::take(&mut self.held)
     }
 
-    /// Ends the message under way. Returns bytes to write, if it is time to.
-    pub(crate) fn finish(&mut self, message: &Front, stop: Option<usize>) -> Vec<u8> {
-        let Some(session) = &mut self.session else { return vec![] };
+    /// Ends the message under way. Returns bytes to write, if it is time to, and what it has notified.
+    pub(crate) fn finish(&mut self, message: &Front, stop: Option<usize>) -> (Vec<u8>, Vec<(String, String)>) {
+        let Some(session) = &mut self.session else { return (vec![], vec![]) };
         let replies = session.execute(message, stop.map(|index| (index, "57014")));
+        let told = std::mem::take(&mut session.told);
+        for (channel, payload) in &told {
+            self.hear(self.pid, channel, payload);
+        }
         let is_due =
             *message == Front::Flush || replies.iter().any(|f: &Frame| matches!(f.kind, b'Z' | b'G' | b'E' | b'N'));
         for reply in replies {
+            if reply.kind == b'Z' && reply.body == [b'I'] {
+                let heard = self.take_heard();
+                self.held.extend(heard);
+            }
             self.held.extend(reply.encode());
         }
-        if is_due || self.held.len() > HELD_MAX { std::mem::take(&mut self.held) } else { vec![] }
+        let bytes = if is_due || self.held.len() > HELD_MAX { std::mem::take(&mut self.held) } else { vec![] };
+        (bytes, told)
+    }
+
+    /// Somebody has notified: it is kept, if the session listens.
+    pub(crate) fn hear(&mut self, pid: i32, channel: &str, payload: &str) {
+        if self.session.as_ref().is_some_and(|session| session.hears(channel)) {
+            let frame = Body::default().int32(pid).text(channel).text(payload).frame(b'A');
+            self.heard.push((channel.to_owned(), frame));
+        }
+    }
+
+    /// What a session that is between transactions is told: of channels that it listens to by then.
+    pub(crate) fn take_heard(&mut self) -> Vec<u8> {
+        let heard = std::mem::take(&mut self.heard);
+        let session = self.session.as_ref();
+        let is_wanted = |channel: &str| session.is_some_and(|session| session.hears(channel));
+        heard.iter().filter(|(channel, _)| is_wanted(channel)).flat_map(|(_, frame)| frame.encode()).collect()
     }
 }

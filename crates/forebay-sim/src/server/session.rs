@@ -78,6 +78,8 @@ pub(crate) struct Session {
     savepoints: Vec<(String, usize)>,
     /// Effects that became permanent; the owner of the session takes them.
     pub(crate) committed: Vec<String>,
+    /// Channels and payloads to be told; the owner of the session takes them.
+    pub(crate) told: Vec<(String, String)>,
     pub(super) out: Vec<Frame>,
 }
 
@@ -96,6 +98,7 @@ impl Session {
             own: Belongings::default(),
             savepoints: Vec::new(),
             committed: Vec::new(),
+            told: Vec::new(),
             out: Vec::new(),
         })
     }
@@ -194,6 +197,21 @@ impl Session {
             _ => self.is_skipping = true,
         }
         std::mem::take(&mut self.out)
+    }
+
+    /// Whether it is told what others notify on a channel.
+    pub(crate) fn hears(&self, channel: &str) -> bool {
+        self.own.hears(channel)
+    }
+
+    /// What it listens to, by what its transaction has done so far.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &String> {
+        self.own.channels()
+    }
+
+    /// Whether it listens, by what its transaction has done so far.
+    pub(crate) fn listens(&self, channel: &str) -> bool {
+        self.own.channels().any(|name| name == channel)
     }
 
     /// The open transaction is gone, and what it did with it.
@@ -337,7 +355,8 @@ impl Session {
     fn end_transaction(&mut self, is_kept: bool) {
         if is_kept {
             self.settings.commit();
-            self.own.commit();
+            let told = self.own.commit();
+            self.told.extend(told);
             self.committed.append(&mut self.inserted);
         } else {
             self.settings.rollback();

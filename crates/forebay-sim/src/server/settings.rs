@@ -15,12 +15,13 @@ pub(crate) const REPORTED: [(&str, &str); 7] = [
 ];
 
 /// Settings that are never reported.
-pub(crate) const SILENT: [(&str, &str); 6] = [
+pub(crate) const SILENT: [(&str, &str); 7] = [
     (AUTHORIZATION, SELF),
     ("extra_float_digits", "1"),
     (ROLE, "none"),
     ("search_path", "\"$user\", public"),
     ("statement_timeout", "0"),
+    ("synchronous_commit", "on"),
     ("work_mem", "4MB"),
 ];
 

@@ -39,10 +39,15 @@ impl World {
                 let link = self.knock(End::Client(i));
                 self.clients[i].link = Some(link);
                 self.checks.session_begins(i, link.0 as u64);
+                self.hearing.begins(i);
                 let bytes = self.clients[i].open();
                 self.write(link, 0, &bytes);
             }
             Act::Write(bytes) => {
+                if let Some(at) = self.clients[i].unlistens_from.take() {
+                    self.trace.say(at, || format!("client {i} may listen to less"));
+                    self.hearing.unlistens(i);
+                }
                 if let Some(link) = self.clients[i].link {
                     self.clients[i].due_since = Some(self.now);
                     self.trace.say(self.now, || format!("client {i} writes {} bytes", bytes.len()));
@@ -63,6 +68,7 @@ impl World {
     fn client_leaves(&mut self, i: usize, how: Leave) {
         let Some(link) = self.clients[i].link else { return };
         self.trace.say(self.now, || format!("client {i} leaves: {how:?}"));
+        self.check_heard(i);
         self.checks.session_ends(i, self.clients[i].mirror.tags_under_way());
         match how {
             Leave::Reset => self.break_link(link),
@@ -127,7 +133,11 @@ impl World {
                 self.checks.is_answered(i);
                 self.checks.acknowledged(&marks);
             }
-            Seen::Deviation { code, is_fatal, is_ours, words } => self.explain(i, &code, is_fatal, is_ours, &words),
+            Seen::Notified { channel, payload } => self.client_hears(i, &channel, &payload),
+            Seen::Deviation { code, is_fatal, is_ours, words } => {
+                self.hearing.doubts(i);
+                self.explain(i, &code, is_fatal, is_ours, &words);
+            }
             Seen::Wrong(words) => self.checks.fail(format!("client {i}: {words}")),
         }
     }

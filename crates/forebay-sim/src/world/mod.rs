@@ -4,6 +4,7 @@
 
 mod clients;
 mod faults;
+mod hearing;
 #[cfg(test)]
 mod hour;
 mod network;
@@ -26,6 +27,7 @@ use crate::Options;
 use crate::check::Checks;
 use crate::client::actor::{Actor, Stage};
 use crate::driver::Handover;
+use crate::hearing::Hearing;
 use crate::net::{Link, LinkId};
 use crate::regime::{Edition, Regimes};
 use crate::rng::Rng;
@@ -117,6 +119,7 @@ pub(crate) struct World {
     /// Connections between workers, by link: closed when nobody holds them any more.
     pub(crate) transit: BTreeMap<LinkId, std::sync::Weak<()>>,
     pub(crate) checks: Checks,
+    pub(crate) hearing: Hearing,
     pub(crate) shared: Arc<Shared>,
     unanswered: Unanswered,
     /// Users that Python has said do not exist, and how long that may be heard of.
@@ -183,6 +186,7 @@ impl World {
             shared,
             unanswered: Unanswered::default(),
             denials: BTreeMap::new(),
+            hearing: Hearing::default(),
             is_direct: options.is_direct,
             scenario,
         };

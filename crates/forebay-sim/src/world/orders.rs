@@ -150,7 +150,9 @@ impl World {
             self.checks.fail(format!("{clients} permits of clients are lost"));
         }
         let mut open = BTreeMap::<(Arc<str>, Arc<str>), u32>::new();
-        for server in self.seats.iter_mut().flat_map(|seat| seat.look().servers) {
+        let servers = self.seats.iter_mut().flat_map(|seat| seat.look().servers);
+        // A pool's listener takes no permit.
+        for server in servers.filter(|server| server.state != "listening") {
             *open.entry((server.database, server.user)).or_default() += 1;
         }
         for target in 0..self.scenario.targets.len() {
@@ -198,6 +200,8 @@ impl World {
     /// Connections of a worker to servers that it is logged in to.
     fn servers_of(&self, w: usize) -> Vec<LinkId> {
         let of = self.processes.iter().filter(|p| p.session.is_some() && !p.is_dead).map(|p| p.link);
+        // A pool's listener stays.
+        let of = of.filter(|link| self.checks.is_of_pool(*link) == Some(true));
         of.filter(|link| matches!(self.links[link.0].ends[0], End::Worker(at, _) if at == w)).collect()
     }
 }

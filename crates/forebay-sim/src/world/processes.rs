@@ -1,5 +1,7 @@
 //! The fake servers' part of the world: connections, processes, cancels, and the ledger of effects.
 
+use std::collections::BTreeSet;
+
 use forebay_core::auth::{Account, ClientLogin, Step, salt_password};
 use forebay_core::command::Snapshot;
 use forebay_core::config::AuthMethod;
@@ -168,6 +170,7 @@ impl World {
                 self.carry_out_message(p, &message, stop);
             }
         }
+        self.tell_heard(p);
         while self.processes[p].busy.is_none() && !self.processes[p].is_dead {
             let Some(message) = self.processes[p].inbox.pop_front() else { return };
             let sleep = self.processes[p].session.as_ref().map_or(0, |s| s.sleep_in(&message));
@@ -188,6 +191,13 @@ impl World {
         let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);
         let stop = if is_failing { Some(0) } else { stop };
         self.check_session(p, message);
+        match message {
+            Front::Parse { text, .. } if text == "BEGIN ISOLATION LEVEL READ COMMITTED" => {
+                self.processes[p].is_handed_over = true;
+            }
+            Front::Query(_) | Front::Sync => self.processes[p].is_handed_over = false,
+            _ => {}
+        }
         let is_taken = self.processes[p].session.as_ref().is_some_and(|session| !session.is_skipping());
         if one_in > 0 && is_taken && is_of_hand_over(message) && self.signal_luck.one_in(one_in * 3) {
             let bytes = self.processes[p].interrupt();
@@ -196,7 +206,8 @@ impl World {
         if *message == Front::Terminate {
             return self.end_process(p);
         }
-        let bytes = self.processes[p].finish(message, stop);
+        let (bytes, told) = self.processes[p].finish(message, stop);
+        self.spread(p, &told);
         let link = self.processes[p].link;
         if let Some(session) = &mut self.processes[p].session {
             let marks = std::mem::take(&mut session.committed);
@@ -214,7 +225,9 @@ impl World {
         let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
             // A name that is not the pooler's is of a session that parses for itself.
             let is_named = matches!(message, Front::Parse { name, .. } if !name.is_empty() && !name.starts_with("fb_"));
-            if is_named || !statements(text).iter().all(Statement::is_of_pooler) {
+            // Channels are set for whoever comes next.
+            let is_whose = |s: &Statement| s.is_of_pooler() && !matches!(s, Statement::Listen(_));
+            if is_named || !statements(text).iter().all(is_whose) {
                 // Whose it is can't be told.
                 self.processes[p].client = None;
             }
@@ -281,6 +294,10 @@ impl World {
         let link = self.processes[p].link;
         let owner = self.checks.owner(link).and_then(|owner| self.clients.get(owner as usize));
         let under_way = owner.map_or_else(Vec::new, |client| client.mirror.tags_under_way());
+        if tag.is_none() && self.processes[p].is_handed_over {
+            // The request that goes ahead with the hand-over may not have come yet.
+            return;
+        }
         self.checks.cancel_hit(link, tag, &under_way);
         if let Some(busy) = &mut self.processes[p].busy {
             busy.stop = Some(index);
@@ -327,7 +344,8 @@ impl World {
         let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
         let held = self.processes[p].session.as_ref().and_then(Session::held).filter(|_| is_quiet && !is_dead);
         let role_of = self.processes[p].session.as_ref().and_then(Session::role_owner).filter(|_| is_quiet && !is_dead);
-        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, role_of, bytes };
+        let listeners = if held.is_some() { self.listeners_like(p) } else { BTreeSet::new() };
+        let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, listeners, role_of, bytes };
         self.checks.sent_to_server(&sending, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));

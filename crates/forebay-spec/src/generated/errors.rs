@@ -18,12 +18,15 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "pin_idle_limit", code: "FB207", sqlstate: "57P05" },
     ErrorRow { id: "pinned", code: "FB208", sqlstate: "01000" },
     ErrorRow { id: "too_many_replication_connections", code: "FB209", sqlstate: "53300" },
+    ErrorRow { id: "notifications_overflow", code: "FB210", sqlstate: "53400" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
+    ErrorRow { id: "listens_elsewhere", code: "FB305", sqlstate: "0A000" },
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
     ErrorRow { id: "server_lost_while_pinned", code: "FB405", sqlstate: "57P01" },
+    ErrorRow { id: "listener_lost", code: "FB408", sqlstate: "57P01" },
     ErrorRow { id: "session_unsettled", code: "FB406", sqlstate: "XX000" },
     ErrorRow { id: "no_endpoint", code: "FB410", sqlstate: "57P03" },
     ErrorRow { id: "server_login_failed", code: "FB411", sqlstate: "08004" },
@@ -230,6 +233,22 @@ pub fn too_many_replication_connections(database: impl Display, limit: impl Disp
     }
 }
 
+/// FB210, SQLSTATE 53400: more notifications wait for this session than are kept: {bytes} bytes.
+#[cold]
+pub fn notifications_overflow(bytes: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB210",
+        sqlstate: "53400",
+        message: format!("more notifications wait for this session than are kept: {bytes} bytes"),
+        detail: None,
+        hint: Some(String::from(
+            "Listen on a session that reads what it is sent and stays in no transaction, or raise \
+             limits.notification_bytes_max. (FB210)",
+        )),
+    }
+}
+
 /// FB301, SQLSTATE 0A000: {cause} would pin a server, and this pool refuses pins.
 #[cold]
 pub fn pin_refused(cause: impl Display) -> Report {
@@ -271,6 +290,19 @@ pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
     }
 }
 
+/// FB305, SQLSTATE 0A000: UNLISTEN and pg_listening_channels can't be run at this point of a pipeline.
+#[cold]
+pub fn listens_elsewhere() -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB305",
+        sqlstate: "0A000",
+        message: String::from("UNLISTEN and pg_listening_channels can't be run at this point of a pipeline"),
+        detail: None,
+        hint: Some(String::from("Send Sync before it, or before the BEGIN of its transaction. (FB305)")),
+    }
+}
+
 /// FB401, SQLSTATE 57P01: the connection to the server was lost; the transaction was not committed.
 #[cold]
 pub fn server_lost(endpoint: impl Display, cause: impl Display) -> Report {
@@ -309,6 +341,21 @@ pub fn server_lost_while_pinned(lost: impl Display, endpoint: impl Display, caus
         message: format!("the connection to the server was lost, and with it what it held for this session: {lost}"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Connect again and make it anew. (FB405)")),
+    }
+}
+
+/// FB408, SQLSTATE 57P01: the connection through which this session listens was lost; it may have missed notifications.
+#[cold]
+pub fn listener_lost(endpoint: impl Display, cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB408",
+        sqlstate: "57P01",
+        message: String::from(
+            "the connection through which this session listens was lost; it may have missed notifications",
+        ),
+        detail: Some(format!("Server {endpoint}: {cause}.")),
+        hint: Some(String::from("Connect again, LISTEN again, and look for what may have changed meanwhile. (FB408)")),
     }
 }
 

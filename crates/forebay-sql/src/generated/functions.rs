@@ -79,6 +79,7 @@ pub(crate) static EXCEPTIONS: &[(&str, Traces, &str)] = &[
     ("pg_import_system_collations", Traces::SCHEMA.with(Traces::OPAQUE), "changes the system catalogues"),
     ("pg_input_error_info", Traces::OPAQUE, "reads a value of a type that its arguments tell, whose checks and input function may do anything"),
     ("pg_input_is_valid", Traces::OPAQUE, "reads a value of a type that its arguments tell, whose checks and input function may do anything"),
+    ("pg_listening_channels", Traces::LISTEN, "asks what the session listens to"),
     ("pg_logical_emit_message", Traces::WRITES, "writes, and nothing of it stays in the session"),
     ("pg_logical_slot_get_binary_changes", Traces::LIBRARY.with(Traces::WRITES).with(Traces::OPAQUE), "loads the slot's output plugin"),
     ("pg_logical_slot_get_changes", Traces::LIBRARY.with(Traces::WRITES).with(Traces::OPAQUE), "loads the slot's output plugin"),

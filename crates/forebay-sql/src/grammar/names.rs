@@ -8,6 +8,7 @@ pub(super) fn traces_of_function(name: &str) -> Traces {
         "nextval" | "setval" => Traces::SEQUENCE | Traces::WRITES,
         "currval" | "lastval" => Traces::READS_SEQUENCE,
         "setseed" => Traces::SEED,
+        "pg_listening_channels" => Traces::LISTEN,
         "pg_notify" => Traces::NOTIFY,
         "pg_advisory_lock"
         | "pg_advisory_lock_shared"

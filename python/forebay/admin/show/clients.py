@@ -39,6 +39,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             client.id,
             ", ".join(client.pin),
             ago(now, client.pinned_us) if client.pin else None,
+            client.channels,
         )
         for client in sorted(snapshot.clients, key=lambda client: -client.age_us)
     ]

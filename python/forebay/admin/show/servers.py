@@ -40,6 +40,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             server.id,
             ", ".join(pins.get(server.id, ())),
             ", ".join(server.dirt),
+            server.channels,
         )
         for server in sorted(snapshot.servers, key=lambda server: -server.age_us)
     ]

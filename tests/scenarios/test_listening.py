@@ -1,0 +1,343 @@
+"""LISTEN and NOTIFY through a pool: clients hear what they would hear directly, through one connection for all."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.target import Target
+from tests.harness.wire import Frame, Wire, bind, execute, parse, query, row, sync
+
+QUIET_S = 0.05
+
+
+def programs() -> dict[str, list[str]]:
+    """Programs by name: a heading, then a step a line."""
+    found: dict[str, list[str]] = {}
+    for line in (Path(__file__).parent / "sessions" / "listening.txt").read_text().splitlines():
+        if line.startswith("# "):
+            steps = found.setdefault(line.removeprefix("# "), [])
+        elif line.startswith(("a: ", "b: ")):
+            steps.append(line)
+    return {name: steps for name, steps in found.items() if steps}
+
+
+PROGRAMS = programs()
+
+
+def said(frame: Frame) -> tuple[int, str, str]:
+    """A notification's process id, channel and payload."""
+    channel, payload = frame.body[4:-1].split(b"\0")
+    return struct.unpack(">I", frame.body[:4])[0], channel.decode(), payload.decode()
+
+
+def told(frame: Frame, pid: int) -> object:
+    """A message without what differs from server to server."""
+    if frame.tag == "A":
+        sender, channel, payload = said(frame)
+        return "itself" if sender == pid else "another", channel, payload
+    if frame.tag == "D":
+        return row(frame)
+    if frame.tag == "E":
+        return frame.fields["C"], frame.fields["M"]
+    return frame.tag, frame.body
+
+
+def answers(target: Target, program: list[str]) -> tuple[list[list[object]], dict[str, list[object]]]:
+    """What each step is answered, one's own notifications among it, and what each client hears of others.
+
+    When that comes is not compared, but for one thing: none comes within a transaction.
+    """
+    results: list[list[object]] = []
+    heard: dict[str, list[object]] = {}
+    wanted: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        clients: dict[str, Wire] = {}
+        for step in [*program, *(f"{who}: select 'last'" for who in "ab")]:
+            who, text = step.split(": ", 1)
+            if who not in clients:
+                clients[who] = stack.enter_context(target.wire())
+                heard[who], wanted[who] = [], 0
+            wire = clients[who]
+            if text.startswith("hears "):
+                wanted[who] += int(text.removeprefix("hears "))
+                while len(heard[who]) < wanted[who]:
+                    heard[who].append(told(wire.read(), wire.key[0]))
+                continue
+            frames = [told(frame, wire.key[0]) for frame in wire.ask(query(text)) if frame.tag in "ADCEZ"]
+            others = [frame for frame in frames if frame[:1] == ("another",)]  # type: ignore[index]
+            assert wire.status == "I" or not others, f"within a transaction: {others}"
+            heard[who] += others
+            results.append([frame for frame in frames if frame not in others])
+    return results, heard
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_listening_is_as_on_a_connection_of_ones_own(name: str, shared: Forebay, direct: Target) -> None:
+    """An application that listens must not notice that its server is others' too: the pool has one."""
+    pooled = shared.target.at(dbname="wide") if name.endswith("on two servers") else shared.target
+    assert answers(pooled, PROGRAMS[name]) == answers(direct, PROGRAMS[name])
+
+
+def test_clients_that_listen_hold_no_server(shared: Forebay, direct: Target) -> None:
+    """The point of it: a pool of one server serves any number of them, through one connection more."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(shared.target.wire()) for _ in range(20)]
+        for i, client in enumerate(clients):
+            client.ask(query(f"listen c{i % 3}"))
+        until(lambda: shared.servers_active() == 0, within_s=5, what="no server is held")
+        found = [row for row in shared.console("show servers") if row["state"] == "listening"]
+        assert [row["channels"] for row in found if row["database"] == "app"] == ["3"]
+        with direct.wire() as speaker:
+            for i in range(3):
+                speaker.ask(query(f"notify c{i}, 'to {i}'"))
+        assert [said(client.read())[1:] for client in clients] == [(f"c{i % 3}", f"to {i % 3}") for i in range(20)]
+        rows = [row for row in shared.console("show clients") if row["channels"] == "1"]
+        assert len(rows) == 20
+        assert not any(row["pin"] for row in rows)
+
+
+def test_statement_mode_listens_too(shared: Forebay) -> None:
+    """Nothing of it needs a transaction block."""
+    target = shared.target.at(dbname="statement")
+    with target.wire() as one, target.wire() as other:
+        one.ask(query("listen news"))
+        other.ask(query("notify news, 'x'"))
+        assert said(one.read())[1:] == ("news", "x")
+
+
+def test_the_extended_protocol_listens_too(shared: Forebay, direct: Target) -> None:
+    """Drivers send LISTEN and UNLISTEN as they send everything."""
+
+    def heard(target: Target) -> list[list[str]]:
+        with target.wire() as wire:
+            run = [bind(), execute(), sync()]
+            steps = [
+                wire.ask(parse("", "listen a"), *run),
+                wire.ask(parse("", "listen b"), *run),
+                wire.ask(parse("", "notify a, 'x'"), *run),
+                wire.ask(parse("", "select * from pg_listening_channels() order by 1"), *run),
+                wire.ask(parse("u", "unlisten a"), sync()),
+                wire.ask(bind(statement="u"), execute(), sync()),
+                wire.ask(parse("", "begin"), bind(), execute(), parse("", "notify b"), bind(), execute(), sync()),
+                wire.ask(parse("", "notify a"), *run, parse("", "commit"), *run, query("select 1")),
+                wire.ask(parse("", "select count(*) from pg_listening_channels()"), *run),
+            ]
+            steps[7] += wire.ready(2)
+            return [[frame.tag for frame in step] for step in steps]
+
+    assert heard(shared.target) == heard(direct)
+
+
+def test_what_a_pipeline_can_not_be_given_is_refused(shared: Forebay) -> None:
+    """FB305 rather than an answer that is not true: nothing can be set in the middle of a pipeline."""
+    with shared.target.wire() as wire:
+        wire.ask(query("listen a"))
+        first = [parse("", "select 1"), bind(), execute()]
+        answer = wire.ask(*first, parse("", "unlisten a"), bind(), execute(), sync())
+        assert [frame.fields["C"] for frame in answer if frame.tag == "E"] == ["0A000"]
+        assert "FB305" in next(frame for frame in answer if frame.tag == "E").fields["H"]
+        assert "A" in [frame.tag for frame in wire.ask(query("notify a"))]
+        wire.ask(query("unlisten a"))
+        assert "A" not in [frame.tag for frame in wire.ask(query("notify a"))]
+
+
+def test_a_client_that_keeps_nothing_keeps_hearing_in_its_transactions_order(shared: Forebay, direct: Target) -> None:
+    """Within a transaction PostgreSQL tells nothing; what came meanwhile comes before its ReadyForQuery."""
+    with shared.target.wire() as client, direct.wire() as speaker:
+        client.ask(query("listen news"))
+        client.ask(query("begin"))
+        for i in range(50):
+            speaker.ask(query(f"notify news, '{i}'"))
+        # A question of its own that it waits for makes sure that all of them have come as far as forebay.
+        assert [frame.tag for frame in client.ask(query("select 1"))] == ["T", "D", "C", "Z"]
+        with shared.target.at(dbname="wide").wire() as other:
+            other.ask(query("listen news"))
+            other.ask(query("notify news, 'last'"))
+        heard = [
+            said(frame)[2] for frame in client.ask(query("notify news, 'own'"), query("commit")) if frame.tag == "A"
+        ]
+        heard += [said(frame)[2] for frame in client.ready() if frame.tag == "A"]
+        assert heard[:50] == [str(i) for i in range(50)]
+        assert sorted(heard[50:]) == ["last", "own"]
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_a_client_that_does_not_read_is_ended(server: Postgres, variant: Variant, start: Any) -> None:
+    """FB210: what waits for one client must not grow without end, and none may be left out."""
+    limits = {"notification_bytes_max": "64KB"}
+    forebay = start(configuration(server, variant, limits=limits, databases={"app": {"pool_size": 1}}))
+    with forebay.target.wire() as client, forebay.target.wire() as other, server.target.at(dbname="app").wire() as far:
+        client.ask(query("listen news"))
+        other.ask(query("listen news"))
+        client.ask(query("begin"))
+        for i in range(20):
+            far.ask(query(f"notify news, '{i}{'x' * 7000}'"))
+        ended = [frame for frame in client.rest() if frame.tag == "E"]
+        assert [frame.fields["C"] for frame in ended] == ["53400"]
+        assert "FB210" in ended[0].fields["H"]
+        assert [said(other.read())[2].rstrip("x") for _ in range(20)] == [str(i) for i in range(20)]
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_one_with_too_many_channels_keeps_its_server(server: Postgres, variant: Variant, start: Any) -> None:
+    """Beyond client_channels_max a client listens as it always could: on a server of its own."""
+    limits = {"client_channels_max": 2}
+    forebay = start(configuration(server, variant, limits=limits, databases={"app": {"pool_size": 2}}))
+    with forebay.target.wire() as client, forebay.target.wire() as speaker:
+        for channel in "abc":
+            client.ask(query(f"listen {channel}"))
+        until(lambda: forebay.console("show pins"), within_s=5, what="it is pinned")
+        assert forebay.console("show pins")[0]["reasons"] == "listen"
+        for channel in "abc":
+            speaker.ask(query(f"notify {channel}, 'x'"))
+            assert said(client.read())[1:] == (channel, "x")
+        client.ask(query("unlisten c"))
+        until(lambda: not forebay.console("show pins"), within_s=5, what="the pin is gone")
+        speaker.ask(query("notify b, 'y'"))
+        assert said(client.read())[1:] == ("b", "y")
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_a_lost_listener_ends_those_who_listened(server: Postgres, variant: Variant, start: Any) -> None:
+    """FB408: what was missed nobody can know, so a client is told as if its own server had been lost. Others stay."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with forebay.target.wire() as client, forebay.target.wire() as other, direct_admin(server) as admin:
+        client.ask(query("listen news"))
+        assert other.value("select 1") == "1"
+        (listener,) = listeners(forebay)
+        admin.value(f"select pg_terminate_backend({listener})")
+        ended = [frame for frame in client.rest() if frame.tag == "E"]
+        assert [frame.fields["C"] for frame in ended] == ["57P01"]
+        assert "FB408" in ended[0].fields["H"]
+        assert other.value("select 1") == "1"
+        with forebay.target.wire() as again:
+            again.ask(query("listen news"))
+            other.ask(query("notify news, 'x'"))
+            assert said(again.read())[1:] == ("news", "x")
+
+
+def listeners(forebay: Forebay) -> list[str | None]:
+    """Process ids of the connections that listen for a forebay's clients."""
+    return [row["remote_pid"] for row in forebay.console("show servers") if row["state"] == "listening"]
+
+
+def direct_admin(server: Postgres) -> Wire:
+    """A superuser's connection past forebay."""
+    return server.target.at(user="postgres", dbname="app").wire()
+
+
+class Crowd:
+    """Clients that listen and read all the time, without a thread for each."""
+
+    def __init__(self, target: Target, channels: dict[int, list[str]]) -> None:
+        """channels: of each client, by its number."""
+        self.heard: dict[int, list[tuple[str, str]]] = {number: [] for number in channels}
+        self.ended: list[int] = []
+        self._rest: dict[int, bytes] = dict.fromkeys(channels, b"")
+        self._selector = selectors.DefaultSelector()
+        self._sockets: list[socket.socket] = []
+        for number, names in channels.items():
+            wire = target.wire()
+            wire.ask(query("; ".join(f"listen {name}" for name in names)))
+            self._sockets.append(wire.socket)
+            self._selector.register(wire.socket, selectors.EVENT_READ, number)
+
+    def read(self, timeout_s: float) -> bool:
+        """Reads what has come. False: nothing came."""
+        ready = self._selector.select(timeout_s)
+        for key, _ in ready:
+            sock, number = key.fileobj, int(key.data)
+            assert isinstance(sock, socket.socket)
+            data = sock.recv(65536)
+            if not data:
+                self.ended.append(number)
+                self._selector.unregister(sock)
+            self._take(number, self._rest[number] + data)
+        return bool(ready)
+
+    def _take(self, number: int, data: bytes) -> None:
+        at = 0
+        while len(data) - at >= 5:
+            tag, length = data[at : at + 1], struct.unpack(">I", data[at + 1 : at + 5])[0]
+            if len(data) - at <= length:
+                break
+            if tag == b"A":
+                channel, payload = data[at + 9 : at + length].split(b"\0")
+                self.heard[number].append((channel.decode(), payload.decode()))
+            at += 1 + length
+        self._rest[number] = data[at:]
+
+    def close(self) -> None:
+        """Ends all sessions."""
+        for sock in self._sockets:
+            sock.close()
+
+
+def difference(heard: list[tuple[str, str]], expected: list[tuple[str, str]]) -> str:
+    """What is wrong with what a client has heard; empty: nothing."""
+    if heard == expected:
+        return ""
+    at = next((i for i, pair in enumerate(zip(heard, expected, strict=False)) if pair[0] != pair[1]), len(heard))
+    return f"{len(heard)} of {len(expected)}, from {at} on {heard[at - 1 : at + 4]} for {expected[at - 1 : at + 4]}"
+
+
+@contextlib.contextmanager
+def crowd(target: Target, channels: dict[int, list[str]]) -> Iterator[Crowd]:
+    """A crowd, ended at the end."""
+    clients = Crowd(target, channels)
+    try:
+        yield clients
+    finally:
+        clients.close()
+
+
+@pytest.mark.variants("uring-1", "uring-2", "epoll-2")
+def test_a_thousand_clients_on_fifty_channels_miss_nothing(server: Postgres, variant: Variant, start: Any) -> None:
+    """10,000 notifications in commit order, none lost or doubled, while the listener is relieved again and again."""
+    count, rounds = 1000, 10_000
+    channels = {number: [f"ch{number % 50}"] for number in range(count)}
+    limits = {"max_client_conn": count + 50}
+    forebay = start(configuration(server, variant, limits=limits, databases={"app": {"pool_size": 2}}))
+    begun = time.monotonic()
+    with crowd(forebay.target, channels) as clients, forebay.target.wire() as speaker:
+        until(lambda: forebay.servers_active() == 0, within_s=5, what="no server is held")
+        pids = set()
+        for base in range(0, rounds, 500):
+            texts = [query(f"notify ch{i % 50}, '{i}'") for i in range(base, base + 500)]
+            speaker.send(*texts)
+            if base % 1000 == 0:
+                forebay.console("reconnect")
+            speaker.ready(500)
+            pids |= set(listeners(forebay))
+            while clients.read(0):
+                pass
+        deadline = time.monotonic() + 20
+        wanted = rounds // 50
+        while min(map(len, clients.heard.values())) < wanted and time.monotonic() < deadline:
+            clients.read(0.2)
+        while clients.read(QUIET_S):
+            pass
+        expected = {c: [(f"ch{c}", str(i)) for i in range(c, rounds, 50)] for c in range(50)}
+        wrong = {number: difference(clients.heard[number], expected[number % 50]) for number in channels}
+        found = {number: words for number, words in wrong.items() if words}
+        assert not found, "\n".join(f"{number}: {words}" for number, words in found.items())
+        assert not clients.ended
+        until(lambda: len(listeners(forebay)) == 1, within_s=10, what="one listener is left")
+        assert len(pids) >= 2, "the listener was never relieved"
+    assert time.monotonic() - begun < 60
+    counted = re.search(r"^forebay_notifications_total\{[^}]*\} (\d+)$", forebay.metrics(), re.MULTILINE)
+    assert counted is not None
+    assert int(counted[1]) >= count * wanted
