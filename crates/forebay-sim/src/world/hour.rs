@@ -28,7 +28,7 @@ const CAUSES: [(&str, &str); 5] = [
     ("create temp table t1 as select 'x'", "drop table t1"),
     ("select pg_try_advisory_lock(1)", "select pg_advisory_unlock(1)"),
     ("declare k1 cursor with hold for select 'x'", "close k1"),
-    ("listen n1", "unlisten n1"),
+    ("select pg_try_advisory_lock(2)", "select pg_advisory_unlock(2)"),
     ("create temp table t2 as select 'y'", "discard temp"),
 ];
 
