@@ -18,7 +18,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Wire, bind, execute, parse, query, row, sync
+from tests.harness.wire import Frame, Wire, bind, close, describe, execute, parse, query, row, sync
 
 QUIET_S = 0.05
 
@@ -152,6 +152,21 @@ def test_what_a_pipeline_can_not_be_given_is_refused(shared: Forebay) -> None:
         assert "A" in [frame.tag for frame in wire.ask(query("notify a"))]
         wire.ask(query("unlisten a"))
         assert "A" not in [frame.tag for frame in wire.ask(query("notify a"))]
+
+
+def test_no_message_before_a_parse_keeps_it_waiting(shared: Forebay, direct: Target) -> None:
+    """Drivers close one statement and parse the next in one batch; the answer to the first comes with the Sync only."""
+
+    def tags(target: Target) -> list[list[str]]:
+        do = [parse("", "do 'begin end'"), bind(), execute(), sync()]
+        with target.wire() as wire:
+            wire.ask(query("listen a"))
+            wire.ask(parse("s", "select 1"), sync())
+            described, closed = [describe("S", "s")], [close("S", "s")]
+            batches = [described, closed, [close("P", "p")], [*closed, describe("S", "")], []]
+            return [[frame.tag for frame in wire.ask(*before, *do)] for before in batches]
+
+    assert tags(shared.target) == tags(direct)
 
 
 def test_a_client_that_keeps_nothing_keeps_hearing_in_its_transactions_order(shared: Forebay, direct: Target) -> None:

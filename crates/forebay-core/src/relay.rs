@@ -118,9 +118,12 @@ impl<I: Io> Worker<I> {
                 now: self.now,
             };
             let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
-            self.flush_to_server(io, key, server_key, buf, data);
+            let has_answered = self.flush_to_server(io, key, server_key, buf, data);
             let has_left = matches!(stop, Stop::Leave);
-            if !matches!(stop, Stop::More) {
+            if matches!(stop, Stop::Hold) && has_answered {
+                // What it waited for may have been such an answer, after which the server owes nothing.
+                self.ready.push_back(key);
+            } else if !matches!(stop, Stop::More) {
                 self.pump_stopped(io, key, stop);
             }
             return if has_left { data.len() } else { end };
@@ -259,7 +262,15 @@ impl<I: Io> Worker<I> {
         self.drop_message(key, frame)
     }
 
-    fn flush_to_server(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey, buf: Option<BufId>, data: &[u8]) {
+    /// Sends what was forwarded. Returns whether the client was given answers of ours.
+    fn flush_to_server(
+        &mut self,
+        io: &mut I,
+        key: ClientKey,
+        server_key: ServerKey,
+        buf: Option<BufId>,
+        data: &[u8],
+    ) -> bool {
         let server = &mut self.servers[server_key];
         if let Some(hand_over) = &mut server.hand_over {
             hand_over.flush(self.batch.owned());
@@ -276,6 +287,7 @@ impl<I: Io> Worker<I> {
             self.balance_client(io, key);
         }
         self.arm_client(key);
+        is_answer_due
     }
 
     /// Answers of our own that wait for nothing are given at once.

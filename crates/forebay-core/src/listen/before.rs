@@ -39,7 +39,8 @@ impl Forwarding<'_> {
         let verbs = |is_it: fn(Verb) -> bool| shape.is_some_and(|s| s.statements.iter().any(|s| is_it(s.verb)));
         let is_more_than_listen = shape.is_some_and(|shape| removes_channels(shape, traces));
         let matters = is_more_than_listen || traces.has(Traces::OPAQUE) || verbs(|verb| verb == Verb::Begin);
-        if !matters || self.server.status != IDLE || self.server.is_segment_open || self.server.listen.is_refused {
+        let is_within = self.server.is_segment_open || self.server.awaits_sync();
+        if !matters || self.server.status != IDLE || is_within || self.server.listen.is_refused {
             return Ok(());
         }
         Err(if self.server.expect.is_empty() { Stop::Listens } else { Stop::Hold })

@@ -266,6 +266,12 @@ impl Server {
         self.expect.iter().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))
     }
 
+    /// Whether the last of what it owes comes no sooner than a Sync or a Flush that has not been sent.
+    pub fn awaits_sync(&self) -> bool {
+        let last = self.expect.iter().rev().find(|e| !matches!(e, Expect::Answer { .. } | Expect::CopyEnd));
+        !matches!(last, None | Some(Expect::Query { .. } | Expect::Function | Expect::Sync | Expect::Own(_)))
+    }
+
     /// The server has carried out what drops its unnamed statement.
     pub fn unnamed_is_dropped(&mut self) {
         let is_unnamed = |e: &Expect| match e {
