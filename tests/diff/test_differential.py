@@ -14,9 +14,6 @@ from tests.harness.postgres import Postgres
 
 SETUP = run.Setup(levels=("safe", "strict"))
 
-# What is drawn from is everything but this: a pinned listener's notifications may come late.
-WITHOUT = "notify"
-
 # New programs that every run of the tests makes.
 PROGRAMS = 500
 
@@ -68,7 +65,7 @@ def test_new_programs_are_the_same(pair: tuple[Postgres, Forebay], build: Path, 
 
     A difference that does not come again on fresh servers is a race, and fails the test like any other: it was seen.
     """
-    done = ran(pair, build, "run", "--programs", str(PROGRAMS), "--without", WITHOUT, "--out", str(tmp_path / "found"))
+    done = ran(pair, build, "run", "--programs", str(PROGRAMS), "--out", str(tmp_path / "found"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{PROGRAMS} programs" in done.stdout
 
@@ -78,7 +75,7 @@ def test_where_every_client_has_a_server_nothing_differs(build: Path, tmp_path: 
     """A tool that cries at what is the same would be switched off: these sessions share nothing at any time."""
     setup = run.Setup(settings={"pool_mode": "session", "pool_size": 40})
     with run.pair(18, setup, tmp_path / "servers") as both:
-        words = ["run", "--programs", "200", "--without", "startup,notify", "--out", str(tmp_path)]
+        words = ["run", "--programs", "200", "--without", "startup", "--out", str(tmp_path)]
         line = run.command_line(*both, setup, words, build)
         done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

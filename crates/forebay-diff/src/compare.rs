@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::event::{Event, Report};
 use crate::feature::Feature;
 use crate::program::{Action, Message, Program};
-use crate::run::Run;
+use crate::run::{NOT_CLEANED, Run};
 
 /// A difference that a pool can't avoid, or that means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,14 +100,15 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
         let step = &program.steps[at];
         if let Some(event) = judge.differs(&left.events, &right.events, Some(at)) {
             let (left, right) = (left.events.get(event), right.events.get(event));
+            // From here on the sessions may differ, for one transaction has failed and the other has not; what no session
+            // may do is looked for all the same.
             if left.is_some_and(is_stale_plan) && !matches!(right, None | Some(Event::Report(_))) {
-                // From here on one transaction has failed and the other has not.
                 uses.note(Allowance::ReplannedStatement);
-                return None;
+                return first_loss(program, at, direct, pooled);
             }
             if is_reset_of_start(program, at) {
                 uses.note(Allowance::ResetOfStart);
-                return None;
+                return first_loss(program, at, direct, pooled);
             }
             return Some(difference(Place::Step(at), step.feature.name(), left, right));
         }
@@ -123,6 +124,21 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
     let table = if table.starts_with("work.") { "work".to_owned() } else { table };
     let signature = format!("contents of {table}");
     Some(Difference { place: Place::Contents(at), signature, direct: left, pooled: right })
+}
+
+/// The first step from `from` on in which forebay gave no answer or closed the connection, and PostgreSQL did not; or what
+/// was not given back. No allowance covers that.
+fn first_loss(program: &Program, from: usize, direct: &Run, pooled: &Run) -> Option<Difference> {
+    let loss = |events: &[Event]| events.iter().find(|event| event.is_loss()).cloned();
+    for (at, step) in program.steps.iter().enumerate().skip(from) {
+        let (left, right) = (direct.outcomes.get(at)?, pooled.outcomes.get(at)?);
+        if let (None, Some(lost)) = (loss(&left.events), loss(&right.events)) {
+            return Some(difference(Place::Step(at), step.feature.name(), None, Some(&lost)));
+        }
+    }
+    let at = pooled.contents.iter().position(|line| line == NOT_CLEANED)?;
+    let (direct, pooled) = ("nothing more".to_owned(), NOT_CLEANED.to_owned());
+    Some(Difference { place: Place::Contents(at), signature: "cleaning".to_owned(), direct, pooled })
 }
 
 fn difference(place: Place, subject: &str, direct: Option<&Event>, pooled: Option<&Event>) -> Difference {
@@ -275,6 +291,7 @@ impl Judge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::NO_ANSWER;
     use crate::program::{Action, Message, Step};
     use crate::run::Outcome;
 
@@ -345,6 +362,8 @@ mod tests {
         let judge = |direct, pooled| judged(&program("", "EXECUTE p"), direct, pooled, Allowance::ReplannedStatement);
         assert_eq!(judge(stale("cached plan must not change result type"), row(Some("1"))), (None, 1));
         assert_eq!(judge(stale("something else"), row(Some("1"))).1, 0);
+        let hung = Some("dml: no for nothing".to_owned());
+        assert_eq!(judge(stale("cached plan must not change result type"), Event::Other(NO_ANSWER.into())).0, hung);
         assert_eq!(judge(row(Some("1")), stale("cached plan must not change result type")).1, 0);
     }
 

@@ -12,7 +12,7 @@ use forebay_pgwire::backend::{BackendKeyData, NotificationResponse, tag};
 use forebay_pgwire::frame::{Frames, HEAD_BYTES};
 use forebay_pgwire::write;
 
-use crate::event::{Event, Heard};
+use crate::event::{Event, Heard, NO_ANSWER, NOT_CONNECTED};
 use crate::program::{Message, UNIQUE};
 
 /// The longest that anything may take to be answered.
@@ -135,7 +135,7 @@ impl Connection {
     /// Sends messages in one write and reads to the end of what they are answered.
     pub(crate) fn send(&mut self, messages: &[Message], unique: &str) -> Vec<Event> {
         if !self.is_open {
-            return vec![Event::Other("not connected".to_owned())];
+            return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.copy_ends = 0;
         let mut out = Vec::with_capacity(256);
@@ -320,9 +320,7 @@ impl Connection {
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
-            Ok(_) | Err(_) if since.elapsed() >= ANSWER_MAX => {
-                events.push(Event::Other("no answer in time".to_owned()))
-            }
+            Ok(_) | Err(_) if since.elapsed() >= ANSWER_MAX => events.push(Event::Other(NO_ANSWER.to_owned())),
             Ok(_) | Err(_) => events.push(Event::Closed),
         }
         self.is_open = false;
@@ -336,7 +334,7 @@ impl Connection {
         let mut out = Vec::new();
         write::query(&mut out, sql);
         if !self.is_open || self.stream.write_all(&out).is_err() {
-            return vec![Event::Other("not connected".to_owned())];
+            return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.owed.push_back(Owed::Query);
         let mut pause = Duration::from_millis(3);
@@ -363,7 +361,7 @@ impl Connection {
         let mut out = Vec::new();
         write::query(&mut out, "SELECT pg_sleep(0.0004)");
         if !self.is_open || self.stream.write_all(&out).is_err() {
-            return vec![Event::Other("not connected".to_owned())];
+            return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.owed.push_back(Owed::Query);
         let asked = self.ask_for_cancel();
@@ -420,6 +418,11 @@ impl Connection {
     /// What it was told on its channels since it was last asked.
     pub(crate) fn take_heard(&mut self) -> Vec<Heard> {
         std::mem::take(&mut self.heard)
+    }
+
+    /// How much that is.
+    pub(crate) fn heard_count(&self) -> usize {
+        self.heard.len()
     }
 
     /// Waits until it was told `count` things, or for `longest`.

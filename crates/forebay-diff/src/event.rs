@@ -4,6 +4,15 @@ use std::fmt::{self, Display, Formatter};
 
 use forebay_pgwire::backend::{CommandComplete, ErrorFields, ParameterStatus, RowDescription, data_row, field, tag};
 
+/// What stands for an answer that did not come.
+pub(crate) const NO_ANSWER: &str = "no answer in time";
+
+/// What a step of a client is told that has no connection any more.
+pub(crate) const NOT_CONNECTED: &str = "not connected";
+
+/// What stands behind a step in which a client left, if that was so.
+pub(crate) const NOT_GIVEN_BACK: &str = "what a client held was not given back in time";
+
 /// One message of a server. What can never be equal on two servers, such as oids of tables, is not in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
@@ -93,6 +102,15 @@ impl Event {
                 Event::Other(format!("{} {}", char::from(tag), readable(body)))
             }
             _ => Event::Other(char::from(tag).to_string()),
+        }
+    }
+
+    /// Whether it is the end of a session, or of its answers.
+    pub(crate) fn is_loss(&self) -> bool {
+        match self {
+            Event::Closed => true,
+            Event::Other(text) => [NO_ANSWER, NOT_CONNECTED, NOT_GIVEN_BACK].contains(&text.as_str()),
+            _ => false,
         }
     }
 

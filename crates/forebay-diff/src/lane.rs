@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::connection::Connection;
-use crate::event::Event;
+use crate::event::{Event, NO_ANSWER, NOT_CONNECTED};
 use crate::program::{CLIENTS_MAX, Message, POOLS, Startup};
 
 /// Tables and functions of every database.
@@ -38,15 +38,16 @@ pub(crate) struct Lane {
     pooled: Connection,
     initial: Vec<String>,
     restored: usize,
-    /// Sessions of the direct side that programs have left as they found them: opening one costs more than a program.
-    spare: Vec<Connection>,
+    /// Sessions of the direct side that programs have left as they found them, each with what it asked for at its start:
+    /// opening one costs more than a program's steps. The one used longest ago comes first.
+    spare: Vec<(Startup, Connection)>,
 }
 
 /// How many programs may leave their rows behind.
 const RESTORES_PER_VACUUM: usize = 200;
 
 /// Sessions of the direct side that wait for the next program.
-const SPARE_MAX: usize = 2 * CLIENTS_MAX;
+const SPARE_MAX: usize = 6 * CLIENTS_MAX;
 
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,9 +100,10 @@ impl Lane {
         match side {
             Side::Direct => {
                 // At `safe` it does not matter whether an unset custom setting is NULL or '': Allowance::UnsetCustom.
-                let is_fit = |session: &Connection| level != "strict" || !session.has_custom();
-                let at = self.spare.iter().rposition(is_fit).filter(|_| startup.is_empty());
-                let spare = at.map(|at| self.spare.swap_remove(at));
+                let is_fit = |(begun, session): &(Startup, Connection)| {
+                    begun == startup && (level != "strict" || !session.has_custom())
+                };
+                let spare = self.spare.iter().rposition(is_fit).map(|at| self.spare.remove(at).1);
                 let database = format!("diff{}_direct", self.number);
                 spare.map_or_else(|| Connection::open(self.sides.direct, USER, &database, startup), Ok)
             }
@@ -115,16 +117,18 @@ impl Lane {
 
     /// Takes a session of the direct side that a program needs no more, and waits until it is renewed or gone.
     pub(crate) fn take_back(&mut self, mut session: Connection, startup: &Startup) {
-        if startup.is_empty() && self.spare.len() < SPARE_MAX && session.renew() {
-            self.spare.push(session)
-        } else {
-            session.close(true)
+        if !session.renew() {
+            return session.close(true);
         }
+        if self.spare.len() == SPARE_MAX {
+            self.spare.remove(0).1.close(true);
+        }
+        self.spare.push((startup.clone(), session));
     }
 
     /// From here on sessions of the direct side are opened anew.
     pub(crate) fn forget_spare(&mut self) {
-        self.spare.drain(..).for_each(|mut session| session.close(true));
+        self.spare.drain(..).for_each(|(_, mut session)| session.close(true));
     }
 
     /// The name by which forebay knows a pool: `diff0_safe_1`; without a level `diff0_plain_1`.
@@ -219,7 +223,7 @@ fn refuse_errors(events: &[Event]) -> io::Result<()> {
     let failed = events.iter().find(|event| match event {
         Event::Report(report) => report.severity != "NOTICE" && report.severity != "WARNING",
         Event::Closed => true,
-        Event::Other(text) => text == "no answer in time" || text == "not connected",
+        Event::Other(text) => text == NO_ANSWER || text == NOT_CONNECTED,
         _ => false,
     });
     failed.map_or(Ok(()), |event| Err(io::Error::other(event.to_string())))

@@ -4,16 +4,19 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
-use crate::event::{Event, Heard};
+use crate::event::{Event, Heard, NO_ANSWER, NOT_CONNECTED, NOT_GIVEN_BACK};
 use crate::feature::Feature;
 use crate::lane::{Lane, Side};
 use crate::program::{Action, Cancel, Leave, Message, POOLS, Program, Startup, Step, UNIQUE};
 
-/// How long forebay may take to pass a notification on.
-const HEARING_MAX: Duration = Duration::from_millis(500);
+/// How long forebay may take to pass a notification on; only one that is missing is waited for so long.
+const HEARING_MAX: Duration = Duration::from_secs(5);
 
 /// How long forebay may take to clean up behind a client that left.
 const CLEANING_MAX: Duration = Duration::from_secs(6);
+
+/// Stands with the tables' contents where servers were not cleaned.
+pub(crate) const NOT_CLEANED: &str = "cleaning: what clients held was not given back in time";
 
 /// Texts that leave something behind which only one server has.
 const PINS: &[&str] = &[
@@ -58,6 +61,8 @@ pub(crate) struct Outcome {
     pub(crate) transactions: usize,
     /// Whether its client held something when the step began.
     pub(crate) is_holding: bool,
+    /// What its client had been told by others when the step ended, and no step had asked for yet.
+    pub(crate) heard: usize,
 }
 
 impl Run {
@@ -164,7 +169,10 @@ impl Player<'_> {
         let known = self.direct.and_then(|run| run.outcomes.get(at));
         let mut outcome = self.before(step);
         match &step.action {
-            Action::Send(messages) => outcome.events = self.send(step.client, messages),
+            Action::Send(messages) => {
+                self.hear_before(step, known);
+                outcome.events = self.send(step.client, messages);
+            }
             Action::Connect(startup) => {
                 if self.connections[step.client].as_ref().is_none_or(|connection| !connection.is_open()) {
                     let opened = self.lane.open(self.side, &self.program.level, self.pool, startup)?;
@@ -190,6 +198,7 @@ impl Player<'_> {
                 }
             }
         }
+        outcome.heard = self.connections[step.client].as_ref().map_or(0, Connection::heard_count);
         self.note_pins(step);
         self.hide_random(step, &mut outcome.events);
         let unique = self.unique;
@@ -215,7 +224,16 @@ impl Player<'_> {
     fn send(&mut self, client: usize, messages: &[Message]) -> Vec<Event> {
         match &mut self.connections[client] {
             Some(connection) => connection.send(messages, self.unique),
-            None => vec![Event::Other("not connected".to_owned())],
+            None => vec![Event::Other(NOT_CONNECTED.to_owned())],
+        }
+    }
+
+    /// A client that stops listening is told no more of what is on its way, which with forebay is a moment longer. What
+    /// PostgreSQL has told it by then is waited for.
+    fn hear_before(&mut self, step: &Step, known: Option<&Outcome>) {
+        let removes = step.mentions("unlisten") || step.mentions("discard all");
+        if let (true, Some(known), Some(connection)) = (removes, known, &mut self.connections[step.client]) {
+            connection.hear(known.heard, HEARING_MAX);
         }
     }
 
@@ -238,7 +256,7 @@ impl Player<'_> {
             return Ok(());
         };
         if known.is_holding && !self.is_cleaned(known.transactions, known.locks)? {
-            outcome.events.push(Event::Other("what a client held was not given back in time".to_owned()));
+            outcome.events.push(Event::Other(NOT_GIVEN_BACK.to_owned()));
         }
         Ok(())
     }
@@ -292,7 +310,7 @@ impl Player<'_> {
         }
         let mut events = self.send(client, messages);
         // Of noise only this is of interest: that it comes to an end.
-        events.retain(|event| matches!(event, Event::Other(text) if text == "no answer in time"));
+        events.retain(|event| matches!(event, Event::Other(text) if text == NO_ANSWER));
         if let Some(how) = leave {
             self.leave(client, how);
         }
@@ -344,7 +362,7 @@ impl Player<'_> {
         self.lane.restore(self.side, &contents, has_made)?;
         self.run.contents = contents.into_iter().map(|line| line.replace(self.unique, UNIQUE)).collect();
         if !is_cleaned {
-            self.run.contents.push("cleaning: what clients held was not given back in time".to_owned());
+            self.run.contents.push(NOT_CLEANED.to_owned());
         }
         Ok(self.run)
     }
