@@ -33,9 +33,6 @@ LEVELS = ("safe", "strict")
 # Programs at a time.
 LANES = 2
 
-# What differs now and then without a bug.
-WITHOUT = "notify"
-
 # Bugs that sessions show. The simulator finds the others: they need lost servers, or memory that is counted.
 BUGS = (
     "cancel-to-wrong-client",
@@ -124,8 +121,6 @@ class Bench:
                 "no",
                 "--out",
                 str(folder),
-                "--without",
-                WITHOUT,
                 *words,
             )
             line = run.command_line(self.server, forebay, setup, words, self.tool)
@@ -185,7 +180,7 @@ def main() -> int:
         raise SystemExit(f"no such bugs: {unknown}")
     with tempfile.TemporaryDirectory(prefix="fbplant-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with run.database(given.pg, folder / "servers") as server:
+        with run.database(given.pg, run.Setup(lanes=LANES), folder / "servers") as server:
             is_proof = prove(Bench(site, tool, server, folder, given.seed), given.bug or BUGS, given.programs)
     return 0 if is_proof else 1
 

@@ -29,12 +29,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # Sizes of pools, as crates/forebay-diff/src/program.rs has them.
 POOLS = (1, 2, 6)
 
-# Of one lane: clients on the direct side, every pool's servers, administrators, and some that are on their way out.
-CONNECTIONS_MAX = 600
+# Of one lane: clients on the direct side and sessions kept for more of them, every pool's servers and listener,
+# administrators, and some that are on their way out. PostgreSQL looks at all it has room for, so there is no more.
+CONNECTIONS_OF_LANE = 110
 
-# Of PostgreSQL: room for all connections, and nothing that is of use to no program.
+# Beside those of lanes.
+CONNECTIONS_APART = 20
+
+# Of PostgreSQL: nothing that is of use to no program, and nothing done for each session that can be done once.
 QUICK = {
-    "max_connections": str(CONNECTIONS_MAX), "log_min_messages": "fatal", "log_min_error_statement": "panic",
+    "shared_preload_libraries": "plpgsql", "log_min_messages": "fatal", "log_min_error_statement": "panic",
     "wal_level": "minimal", "max_wal_senders": "0", "track_counts": "off", "update_process_title": "off",
     "track_activity_query_size": "100",
 }  # fmt: skip
@@ -96,10 +100,11 @@ def databases(setup: Setup) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def database(major: int, folder: Path) -> Iterator[Postgres]:
+def database(major: int, setup: Setup, folder: Path) -> Iterator[Postgres]:
     """PostgreSQL, for as long as the block lasts."""
     folder.mkdir(exist_ok=True)
-    with postgres.running(major, Authority(folder), **QUICK) as server:
+    room = {"max_connections": str(CONNECTIONS_APART + CONNECTIONS_OF_LANE * setup.lanes)}
+    with postgres.running(major, Authority(folder), **QUICK, **room) as server:
         yield server
 
 
@@ -122,7 +127,7 @@ def pooler(server: Postgres, setup: Setup, folder: Path) -> Iterator[Forebay]:
 @contextlib.contextmanager
 def pair(major: int, setup: Setup, folder: Path) -> Iterator[tuple[Postgres, Forebay]]:
     """Both, for as long as the block lasts."""
-    with database(major, folder) as server, pooler(server, setup, folder) as forebay:
+    with database(major, setup, folder) as server, pooler(server, setup, folder) as forebay:
         yield server, forebay
 
 
@@ -137,6 +142,11 @@ def command_line(server: Postgres, forebay: Forebay, setup: Setup, words: Sequen
     levels = ["--levels", ",".join(setup.levels)] if setup.levels else []
     addresses = ["--direct", f"127.0.0.1:{server.port}", "--pooled", f"127.0.0.1:{forebay.port}"]
     return [str(tool), *words, *addresses, *levels, "--lanes", str(setup.lanes)]
+
+
+def unclean(forebay: Forebay) -> list[dict[str, Any]]:
+    """What its log holds of failures that no client caused."""
+    return [line for line in forebay.log() if line.get("code") == "FB999" or "panic" in str(line)]
 
 
 def keep_in_memory() -> None:
@@ -170,10 +180,10 @@ def main() -> int:
         with pair(given.pg, setup, folder) as (server, forebay):
             words = command_line(server, forebay, setup, given.words or ["run"], given.tool or build())
             code = subprocess.run(words, cwd=ROOT, check=False).returncode
-            unclean = [line for line in forebay.log() if line.get("code") == "FB999" or "panic" in str(line)]
-    for line in unclean[:20]:
+            events = unclean(forebay)
+    for line in events[:20]:
         print(f"forebay's log: {line}", file=sys.stderr)
-    return code or bool(unclean)
+    return code or bool(events)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def test_planted_bugs_are_found(tmp_path: Path) -> None:
     """If a bug that other poolers have had is not found, hundreds of green programs say less than they seem to."""
     site, tool = planted.build(), run.build()
     assert set(planted.BUGS) <= planted.known(site)
-    with run.database(18, tmp_path / "servers") as server:
+    with run.database(18, run.Setup(lanes=planted.LANES), tmp_path / "servers") as server:
         bench = planted.Bench(site.resolve(), tool, server, tmp_path, seed=1)
         assert planted.prove(bench, SOON, planted.PROGRAMS_MAX)
 

@@ -132,7 +132,8 @@ class Programs:
     def environment(self) -> dict[str, str]:
         """With which its programs find their own libraries; no PG* variable of the caller's gets through."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return {**kept, "LD_LIBRARY_PATH": str(self.folder / "lib"), "LC_ALL": "C.UTF-8"}
+        # Symbols are bound by the first process of a server, and not again by each that it forks.
+        return {**kept, "LD_LIBRARY_PATH": str(self.folder / "lib"), "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
 
 
 def fetch(major: int) -> Path:

@@ -137,19 +137,48 @@ pub(crate) struct Cell {
     pub(crate) pool: usize,
 }
 
+/// How often programs are made on purpose for a pair that none has covered: what clients hold may make its pool larger
+/// than it was planned.
+const TRIES_MAX: u8 = 50;
+
 /// All cells of the features that are drawn from, and which of them programs have run in.
+#[derive(Clone)]
 pub(crate) struct Coverage {
     features: Vec<Feature>,
     levels: usize,
     pools: usize,
     seen: Vec<bool>,
+    tries: Vec<u8>,
 }
 
 impl Coverage {
     /// Nothing seen yet.
     pub(crate) fn new(features: &[Feature], levels: usize, pools: usize) -> Coverage {
         let cells = features.len() * features.len() * levels * pools;
-        Coverage { features: features.to_vec(), levels, pools, seen: vec![false; cells] }
+        Coverage { features: features.to_vec(), levels, pools, seen: vec![false; cells], tries: vec![0; cells] }
+    }
+
+    /// The cell that program `number` is made for where pairs that no program has covered go first: every second
+    /// program takes the next such pair, so that the others stay as varied as ever.
+    pub(crate) fn steered_cell(&mut self, number: u64) -> Cell {
+        let plain = self.cell(number);
+        if !number.is_multiple_of(2) {
+            return plain;
+        }
+        for ahead in 0..self.seen.len() as u64 {
+            let cell = self.cell(number + ahead);
+            let at = self.at_of(cell);
+            if !self.seen[at] && self.tries[at] < TRIES_MAX {
+                self.tries[at] += 1;
+                return cell;
+            }
+        }
+        plain
+    }
+
+    fn at_of(&self, cell: Cell) -> usize {
+        let place = |feature| self.features.iter().position(|own| *own == feature).unwrap_or(0);
+        self.at(place(cell.first), place(cell.second), cell.level, cell.pool)
     }
 
     /// The cell that program `number` is made for. As many programs in a row as there are cells take one each; features
@@ -170,15 +199,37 @@ impl Coverage {
         }
     }
 
-    /// Notes that a program with these features ran.
-    pub(crate) fn note(&mut self, features: &[Feature], level: usize, pool: usize) {
-        let places: Vec<_> = features.iter().filter_map(|f| self.features.iter().position(|own| own == f)).collect();
+    /// Notes that a program with these features ran. Returns the pairs that none has covered before, in the order of
+    /// [`Feature::ALL`].
+    pub(crate) fn note(&mut self, features: &[Feature], level: usize, pool: usize) -> Vec<(Feature, Feature)> {
+        let mut places: Vec<_> =
+            features.iter().filter_map(|f| self.features.iter().position(|own| own == f)).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut added = Vec::new();
         for &first in &places {
             for &second in &places {
                 let at = self.at(first, second, level, pool);
-                self.seen[at] = true;
+                if !std::mem::replace(&mut self.seen[at], true) && first <= second {
+                    added.push((self.features[first], self.features[second]));
+                }
             }
         }
+        added
+    }
+
+    /// Notes a pair that was covered earlier.
+    pub(crate) fn cover(&mut self, first: Feature, second: Feature, level: usize, pool: usize) {
+        for (first, second) in [(first, second), (second, first)] {
+            let at = self.at_of(Cell { first, second, level, pool });
+            self.seen[at] |= self.features.contains(&first) && self.features.contains(&second);
+        }
+    }
+
+    /// Pairs that no program has covered, with indices of level and size.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Cell> {
+        let cells = (0..self.seen.len() as u64).map(|number| self.cell(number));
+        cells.filter(|cell| !self.seen[self.at_of(*cell)] && cell.first <= cell.second)
     }
 
     fn at(&self, first: usize, second: usize, level: usize, pool: usize) -> usize {
@@ -215,6 +266,21 @@ mod tests {
         }
         let (seen, all) = coverage.count();
         assert_eq!((seen, all), (7 * 8 / 2 * 6, 7 * 8 / 2 * 6));
+    }
+
+    /// Otherwise the last pairs would wait for chance.
+    #[test]
+    fn what_is_not_covered_goes_first_but_not_for_ever() {
+        let mut coverage = Coverage::new(&[Feature::Dml], 1, 3);
+        assert_eq!(coverage.note(&[Feature::Dml], 0, 0), [(Feature::Dml, Feature::Dml)]);
+        assert!(coverage.note(&[Feature::Dml, Feature::Dml], 0, 0).is_empty());
+        coverage.note(&[Feature::Dml], 0, 2);
+        let missing: Vec<_> = coverage.missing().collect();
+        assert_eq!(missing.iter().map(|cell| cell.pool).collect::<Vec<_>>(), [1]);
+        for turn in 0..u64::from(TRIES_MAX) {
+            assert_eq!(coverage.steered_cell(2 * turn), missing[0]);
+        }
+        assert!((0..6).all(|number| coverage.steered_cell(number) == coverage.cell(number)));
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Many programs in several lanes at a time, and what was found.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use crate::compare::{Allowance, Uses};
-use crate::feature::{Coverage, Feature};
+use crate::feature::{Cell, Coverage, Feature};
 use crate::generate::generate;
 use crate::lane::Lane;
 use crate::options::Options;
 use crate::program::{POOLS, Program};
+use crate::record::Record;
 use crate::report::{Seed, transcript};
 use crate::shrink::{REPEATS, Shrinker, repeats};
 use crate::trial::{Servers, Trial, attempt, is_steady};
@@ -28,14 +29,28 @@ struct Hunt<'a> {
 
 struct Totals {
     coverage: Coverage,
+    record: Record,
     programs: u64,
     steps: u64,
     clients: u64,
     found: BTreeMap<String, Found>,
 }
 
+impl Totals {
+    /// What program `number` is made for: where what is covered is kept, what is not goes first.
+    fn cell(&mut self, options: &Options, number: u64) -> Cell {
+        if options.covered.is_some() { self.coverage.steered_cell(number) } else { self.coverage.cell(number) }
+    }
+}
+
 /// Programs that ran last through each pool of a lane, the latest last: what they left behind may matter.
 type History = BTreeMap<(String, usize), Vec<Program>>;
+
+/// Of the pairs that are not covered so many are named at the end of a run that keeps them.
+const MISSING_SHOWN: usize = 10;
+
+/// Between two looks at whether a pause is over.
+const PAUSE_LOOKS: Duration = Duration::from_secs(1);
 
 /// Most programs before a divergence that are kept with it.
 const HISTORY_MAX: usize = 4;
@@ -59,7 +74,8 @@ pub(crate) fn hunt(options: &Options) -> io::Result<bool> {
         until: options.seconds.map(|seconds| since + Duration::from_secs(seconds)),
         uses: Uses::default(),
         totals: Mutex::new(Totals {
-            coverage: Coverage::new(&options.features, options.levels.len(), POOLS.len()),
+            coverage: covered(options)?,
+            record: Record::open(&options.label, options.covered.as_deref(), options.figures.as_deref())?,
             programs: 0,
             steps: 0,
             clients: 0,
@@ -75,7 +91,7 @@ pub(crate) fn hunt(options: &Options) -> io::Result<bool> {
         let threads: Vec<_> = lanes.into_iter().map(|lane| scope.spawn(|| hunt.work(lane))).collect();
         threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())).err()).collect()
     });
-    hunt.print(since.elapsed());
+    hunt.print(since.elapsed())?;
     match failures.into_iter().next() {
         Some(error) => Err(error),
         None => Ok(hunt.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).found.is_empty()),
@@ -88,16 +104,38 @@ fn panicked() -> io::Error {
 
 /// Prints the program that `--first` names.
 pub(crate) fn show(options: &Options) -> io::Result<bool> {
-    let (program, ..) = made(options, options.first);
+    let cell = Coverage::new(&options.features, options.levels.len(), POOLS.len()).cell(options.first);
+    let program = made(options, options.first, cell);
     println!("{}", serde_json::to_string_pretty(&program)?);
     Ok(true)
 }
 
-/// Program `number`, and which level it is made for.
-fn made(options: &Options, number: u64) -> (Program, usize) {
-    let cell = Coverage::new(&options.features, options.levels.len(), POOLS.len()).cell(number);
+/// Program `number`, made for a cell.
+fn made(options: &Options, number: u64, cell: Cell) -> Program {
     let seed = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
-    (generate(seed, cell, &options.levels[cell.level], &options.features), cell.level)
+    generate(seed, cell, &options.levels[cell.level], &options.features)
+}
+
+/// Pairs that earlier runs have covered. A line that is no pair of today's names is passed over.
+fn covered(options: &Options) -> io::Result<Coverage> {
+    let mut coverage = Coverage::new(&options.features, options.levels.len(), POOLS.len());
+    let text = match options.covered.as_deref().map(fs::read_to_string) {
+        None => return Ok(coverage),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(coverage),
+        Some(read) => read?,
+    };
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let &[first, second, level, pool] = words.as_slice() else { continue };
+        let level = options.levels.iter().position(|name| name == level);
+        let pool = POOLS.iter().position(|size| size.to_string() == pool);
+        if let (Some(first), Some(second), Some(level), Some(pool)) =
+            (Feature::named(first), Feature::named(second), level, pool)
+        {
+            coverage.cover(first, second, level, pool);
+        }
+    }
+    Ok(coverage)
 }
 
 /// The fewest of the latest programs after which, on fresh servers, a program differs; all if it never does.
@@ -120,12 +158,17 @@ impl Hunt<'_> {
     fn work(&self, mut lane: Lane) -> io::Result<()> {
         let mut history = History::new();
         while !self.is_over.load(Ordering::Relaxed) && self.until.is_none_or(|until| Instant::now() < until) {
+            if self.options.pause.as_ref().is_some_and(|file| file.exists()) {
+                std::thread::sleep(PAUSE_LOOKS);
+                continue;
+            }
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.options.first + self.options.programs {
                 break;
             }
-            let (program, level) = made(self.options, number);
-            let worked = self.one(&mut lane, number, &program, level, &mut history);
+            let cell = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).cell(self.options, number);
+            let program = made(self.options, number, cell);
+            let worked = self.one(&mut lane, number, &program, cell.level, &mut history);
             if let Err(error) = worked {
                 self.is_over.store(true, Ordering::Relaxed);
                 return Err(io::Error::other(format!("program {number}: {error}")));
@@ -152,7 +195,10 @@ impl Hunt<'_> {
             totals.programs += 1;
             totals.steps += program.steps.len() as u64;
             totals.clients += program.clients.len() as u64;
-            totals.coverage.note(&features, level, pool);
+            let added = totals.coverage.note(&features, level, pool);
+            let line = |(first, second)| format!("{first} {second} {} {}", program.level, trial.pool);
+            let lines: Vec<_> = added.into_iter().map(line).collect();
+            totals.record.note(program, trial.pool, signature.as_deref(), &lines)?;
             let found = signature.map(|signature| totals.found.entry(signature).or_default());
             let is_new = found.is_some_and(|found| {
                 found.count += 1;
@@ -235,13 +281,19 @@ impl Hunt<'_> {
         Ok(())
     }
 
-    fn print(&self, spent: Duration) {
-        let totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    fn print(&self, spent: Duration) -> io::Result<()> {
+        let mut totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        totals.record.write()?;
         for (signature, found) in &totals.found {
             println!("{:>6} × {signature}: {}", found.count, found.words);
         }
         for allowance in Allowance::ALL {
             println!("allowed: {allowance:?}, used {} times", self.uses.count(allowance));
+        }
+        let shown = if self.options.covered.is_some() { MISSING_SHOWN } else { 0 };
+        for cell in totals.coverage.missing().take(shown) {
+            let level = &self.options.levels[cell.level];
+            println!("not covered: {} {} {level} {}", cell.first, cell.second, POOLS[cell.pool]);
         }
         let (seen, all) = totals.coverage.count();
         let programs = totals.programs.max(1) as f64;
@@ -256,5 +308,6 @@ impl Hunt<'_> {
             totals.found.values().map(|found| found.count).sum::<u64>(),
             programs / spent.as_secs_f64()
         );
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod hunt;
 mod lane;
 mod options;
 mod program;
+mod record;
 mod replay;
 mod report;
 mod run;

@@ -22,6 +22,10 @@ usage: forebay-diff run --direct HOST:PORT --pooled HOST:PORT [options]
   --max-signatures N  stop after so many kinds of divergences (20)
   --shrink yes|no     run a divergence again and make it small (yes)
   --out FOLDER        where divergences are written (target/diff)
+  --covered FILE      pairs that earlier programs have covered; it is added to, and others go first (none)
+  --figures FILE      a line of figures is added to it every minute (none)
+  --label TEXT        stands in those lines
+  --pause FILE        begin no program while this file exists (none)
   --superuser NAME    makes the databases (postgres)
   --operator NAME     gives orders to forebay's console (ops)";
 
@@ -63,6 +67,14 @@ pub(crate) struct Options {
     pub(crate) is_shrinking: bool,
     /// Where divergences are written.
     pub(crate) out: PathBuf,
+    /// Pairs that programs have covered.
+    pub(crate) covered: Option<PathBuf>,
+    /// What a long run has done.
+    pub(crate) figures: Option<PathBuf>,
+    /// Of those lines.
+    pub(crate) label: String,
+    /// While this file exists no program is begun.
+    pub(crate) pause: Option<PathBuf>,
 }
 
 impl Options {
@@ -85,6 +97,10 @@ impl Options {
             signatures_max: 20,
             is_shrinking: true,
             out: PathBuf::from("target/diff"),
+            covered: None,
+            figures: None,
+            label: String::new(),
+            pause: None,
         };
         while let Some(word) = words.next() {
             if word.starts_with("--") {
@@ -127,6 +143,10 @@ impl Options {
             "--max-signatures" => self.signatures_max = number(&value)?,
             "--shrink" => self.is_shrinking = value == "yes",
             "--out" => self.out = PathBuf::from(value),
+            "--covered" => self.covered = Some(PathBuf::from(value)),
+            "--figures" => self.figures = Some(PathBuf::from(value)),
+            "--label" => self.label = value,
+            "--pause" => self.pause = Some(PathBuf::from(value)),
             _ => return Err(format!("{word} is not known")),
         }
         Ok(())
