@@ -175,17 +175,7 @@ impl<I: Io> Worker<I> {
             (server.set, server.is_set_known) = (set, is_known);
         }
         match (own, error) {
-            (Own::Prepare, None) => {
-                server.enter(ServerState::Leased, self.now);
-                if let Some(client_key) = server.client {
-                    self.prepared(io, key, client_key);
-                    self.ready.push_back(client_key);
-                } else {
-                    // A client that left meanwhile leaves values that nobody keeps count of.
-                    server.left.dirt |= Traces::ANY_SETTING;
-                    self.note_level(key);
-                }
-            }
+            (Own::Prepare, None) => self.prepare_done(io, key),
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
             (
                 Own::Rollback
@@ -214,6 +204,20 @@ impl<I: Io> Worker<I> {
             (_, Some((sqlstate, message))) => {
                 self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));
             }
+        }
+    }
+
+    /// The parameters of its next client are set on a server.
+    fn prepare_done(&mut self, io: &mut I, key: ServerKey) {
+        let server = &mut self.servers[key];
+        server.enter(ServerState::Leased, self.now);
+        if let Some(client_key) = server.client {
+            self.prepared(io, key, client_key);
+            self.ready.push_back(client_key);
+        } else {
+            // A client that left meanwhile leaves values that nobody keeps count of.
+            server.left.dirt |= Traces::ANY_SETTING;
+            self.note_level(key);
         }
     }
 
