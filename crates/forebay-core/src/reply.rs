@@ -139,13 +139,14 @@ impl Relaying<'_> {
             tag::DATA_ROW
             | tag::COPY_DATA
             | tag::NOTICE_RESPONSE
-            | tag::PARAMETER_DESCRIPTION
             | tag::COPY_DONE
             | tag::COPY_OUT_RESPONSE
             | tag::FUNCTION_CALL_RESPONSE => return (Verdict::Pass, None),
-            tag::ROW_DESCRIPTION => {
-                self.pop(|e| matches!(e, Expect::Describe));
-                return (Verdict::Pass, None);
+            tag::PARAMETER_DESCRIPTION => return (self.for_describer(), None),
+            tag::ROW_DESCRIPTION if !self.is_told_columns() || head.bytes > READ_BYTES_MAX => {
+                let verdict = self.for_describer();
+                self.pop(|e| matches!(e, Expect::Describe { .. }));
+                return (verdict, None);
             }
             _ => {}
         }
@@ -223,7 +224,9 @@ impl Relaying<'_> {
                 (Verdict::Pass, None)
             }
             tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind)),
-            tag::NO_DATA => self.must_pop(|e| matches!(e, Expect::Describe)),
+            tag::ROW_DESCRIPTION => self.told_columns(Some(body)),
+            tag::NO_DATA if self.is_told_columns() => self.told_columns(None),
+            tag::NO_DATA => self.must_pop(|e| matches!(e, Expect::Describe { .. })),
             tag::PARSE_COMPLETE => self.parse_complete(),
             tag::CLOSE_COMPLETE => self.close_complete(),
             tag::ERROR_RESPONSE => self.error(head, body),
@@ -402,6 +405,11 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
+            if matches!(self.server.expect.front(), Some(Expect::Outdated)) {
+                self.say_outdated();
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
             let message = match self.server.expect.front() {
                 Some(Expect::DuplicateParse { name }) if fields.sqlstate() == Some(b"42P05") => {
                     Some([b"prepared statement \"", &**name, b"\" already exists"].concat())
@@ -472,6 +480,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Passes it if `relay`.
     pub(crate) fn relay_if(relay: bool) -> Verdict {
         if relay { Verdict::Pass } else { Verdict::Drop }
     }

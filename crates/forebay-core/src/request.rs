@@ -330,14 +330,16 @@ impl Forwarding<'_> {
         match self.server.statements.find(statement, segment) {
             Presence::Present => Ok(()),
             Presence::Unconfirmed => Err(Stop::Hold),
+            // A message that waits for an answer of its own is not kept for another server.
+            Presence::Absent if self.server.hand_over.is_some() && self.may_be_outdated(statement) => Err(Stop::Hold),
             Presence::Absent => {
                 self.make_room(statement);
                 self.stats.server_parses.add(1);
                 write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
                 self.server.statements.parse_sent(statement, segment);
-                let statement = Some(statement.clone());
-                self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
-                Ok(())
+                let parsed = Some(statement.clone());
+                self.server.expect.push_back(Expect::Parse { statement: parsed, relay: false, change: None });
+                if self.may_be_outdated(statement) { Err(self.compare_columns(statement)) } else { Ok(()) }
             }
         }
     }
@@ -370,25 +372,19 @@ impl Forwarding<'_> {
         let Some(bind) = BindHead::decode(at.body()) else {
             return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
         };
-        self.with_statement(at, bind.statement, rename::bind, Expect::Bind)
-    }
-
-    #[inline(never)]
-    fn describe(&mut self, at: At<'_>) -> Taken {
-        if !at.is_whole() {
-            return Err(Stop::More);
-        }
-        let Ok(target) = Target::decode(at.body()) else { return malformed("Describe") };
-        if self.is_sharing() && target.is_statement() {
-            return self.with_statement(at, target.name, rename::describe, Expect::Describe);
-        }
-        self.server.expect.push_back(Expect::Describe);
-        self.forward(at, 0)
+        self.with_statement(at, bind.statement, rename::bind, |_| Expect::Bind)
     }
 
     /// Passes on a message that uses a statement by the client's name for it.
-    fn with_statement(&mut self, at: At<'_>, name: &[u8], with: Rename, expect: Expect) -> Taken {
+    pub(crate) fn with_statement(
+        &mut self,
+        at: At<'_>,
+        name: &[u8],
+        with: Rename,
+        expect: fn(Option<Arc<Statement>>) -> Expect,
+    ) -> Taken {
         let segment = self.server.segment;
+        let mut undescribed = None;
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
         let taken = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
@@ -396,6 +392,10 @@ impl Forwarding<'_> {
                 self.hold_back(&statement)?;
                 self.bind_needs_listens(at, &statement)?;
                 self.ensure(&statement)?;
+                if self.is_outdated(&statement) {
+                    return self.refuse_outdated(at, &statement);
+                }
+                undescribed = (!statement.is_described()).then(|| statement.clone());
                 if at.head.tag == tag::BIND {
                     if let Err(report) = self.mark_statement(&statement) {
                         write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
@@ -407,13 +407,14 @@ impl Forwarding<'_> {
                     }
                     self.server.bound_commits = statement.is_commit();
                     self.server.bound_refusal = self.bound_refusal(&statement);
+                    self.server.bound_undescribed = undescribed.take();
                     self.deallocate_bound(&statement);
                 }
                 self.rename(at, with, name, statement.name())
             }
             Lookup::Unknown => self.with_unknown_statement(at, name, with),
         }?;
-        self.server.expect.push_back(expect);
+        self.server.expect.push_back(expect(undescribed));
         Ok(taken)
     }
 
@@ -456,9 +457,9 @@ impl Forwarding<'_> {
     }
 }
 
-type Rename = fn(&mut Vec<u8>, &[u8], &[u8]) -> Result<Option<rename::Rename>, forebay_pgwire::DecodeError>;
+pub(crate) type Rename = fn(&mut Vec<u8>, &[u8], &[u8]) -> Result<Option<rename::Rename>, forebay_pgwire::DecodeError>;
 
 #[cold]
-fn malformed(message: &str) -> Taken {
+pub(crate) fn malformed(message: &str) -> Taken {
     Err(Stop::Fault(Box::new(errors::malformed_message(message))))
 }

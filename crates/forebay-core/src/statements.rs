@@ -4,7 +4,7 @@
 pub mod held;
 
 use std::hash::Hasher;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use forebay_sql::cache::ShapeCache;
 use forebay_sql::clock::has_clock_literal;
@@ -27,6 +27,8 @@ pub struct Statement {
     query: Option<Box<[u8]>>,
     /// The statement that its text names.
     needs: Option<Arc<Statement>>,
+    /// The columns of its result as its clients were first told of them.
+    columns: OnceLock<Box<[u8]>>,
 }
 
 /// What makes two statements the same: never a bare hash.
@@ -50,7 +52,17 @@ impl Statement {
         // A text without a statement does nothing, and may do so in a failed transaction.
         let is_empty = shape.is_parsed && shape.statements.is_empty();
         let (commits, ends_transaction) = (is_commit(&key.text), is_empty || ends_transaction(&key.text));
-        Statement { key, name, id, commits, ends_transaction, shape, query: None, needs: None }
+        Statement {
+            key,
+            name,
+            id,
+            commits,
+            ends_transaction,
+            shape,
+            query: None,
+            needs: None,
+            columns: OnceLock::new(),
+        }
     }
 
     /// Its text, without the final NUL.
@@ -72,6 +84,22 @@ impl Statement {
     /// Its name on servers; empty: the unnamed statement.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+    /// The number of the schema's state in which its clients parsed it.
+    pub fn epoch(&self) -> u32 {
+        self.key.epoch
+    }
+    /// Whether clients know the columns of its result.
+    pub fn is_described(&self) -> bool {
+        self.columns.get().is_some()
+    }
+    /// Notes what a server says of its columns, in the form of `columns.rs`. Returns whether clients were told the same
+    /// before, if anything.
+    pub fn is_as_described(&self, columns: Box<[u8]>) -> bool {
+        match self.columns.get() {
+            Some(known) => *known == columns,
+            None => self.columns.set(columns).is_ok(),
+        }
     }
     /// What it does.
     pub fn shape(&self) -> &Shape {

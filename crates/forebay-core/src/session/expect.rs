@@ -104,7 +104,12 @@ pub enum Expect {
     /// BindComplete.
     Bind,
     /// RowDescription or NoData (after ParameterDescription for a statement).
-    Describe,
+    Describe {
+        /// The statement whose columns are told; `None`: nobody needs to know.
+        statement: Option<Arc<Statement>>,
+        /// The answer goes to the client.
+        relay: bool,
+    },
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute {
         /// As in `Query`.
@@ -124,6 +129,8 @@ pub enum Expect {
         /// The client's name.
         name: Box<[u8]>,
     },
+    /// An error in place of a message that uses a statement whose result is no longer what its clients were told.
+    Outdated,
     /// As [`Expect::Query`]'s refusal, for a message of the extended protocol.
     Refused(Box<Report>),
     /// Everything up to ReadyForQuery, and none of it for a client.

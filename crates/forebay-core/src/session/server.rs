@@ -107,6 +107,8 @@ pub struct Server {
     pub bound_commits: bool,
     /// Why the statement bound last is not executed.
     pub bound_refusal: Option<Box<Report>>,
+    /// The statement of the last Bind, where clients do not know its columns.
+    pub bound_undescribed: Option<Arc<Statement>>,
     /// Cancel connections to it under way.
     pub cancels: u32,
     /// Number of the run of messages up to a Sync that is being sent.
@@ -192,6 +194,7 @@ impl Server {
             is_copying: false,
             bound_commits: false,
             bound_refusal: None,
+            bound_undescribed: None,
             carry: Vec::new(),
             body_left: 0,
             body: Body::Drop,

@@ -149,6 +149,8 @@ pub struct ServerStatements {
     named: FxHashMap<u64, ServerEntry>,
     /// What the unnamed statement is, where that is certain.
     unnamed: Option<Arc<Statement>>,
+    /// Their results have other columns here than their clients know. Mostly none, so that it costs nothing to ask.
+    outdated: Vec<Arc<Statement>>,
     /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
     may_have_unnamed: bool,
     clock: u64,
@@ -177,8 +179,7 @@ impl ServerStatements {
     /// Whether `statement` is there for `segment`; marks it as used.
     pub fn find(&mut self, statement: &Arc<Statement>, segment: u32) -> Presence {
         if !statement.is_shared() {
-            let same = self.unnamed.as_ref().is_some_and(|s| Arc::ptr_eq(s, statement));
-            return if same { Presence::Present } else { Presence::Absent };
+            return if self.is_unnamed(statement) { Presence::Present } else { Presence::Absent };
         }
         self.clock += 1;
         match self.named.get_mut(&statement.id) {
@@ -229,6 +230,7 @@ impl ServerStatements {
 
     /// A Parse is on its way in `segment`.
     pub fn parse_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
+        self.outdated.retain(|s| !Arc::ptr_eq(s, statement));
         if statement.is_shared() {
             self.change(statement, true, segment);
         } else {
@@ -247,6 +249,22 @@ impl ServerStatements {
         if statement.is_shared() {
             self.answered(statement, true);
         }
+    }
+
+    /// The result of `statement` has other columns here than its clients know.
+    pub fn note_outdated(&mut self, statement: &Arc<Statement>) {
+        let named = &self.named;
+        self.outdated.retain(|s| named.contains_key(&s.id));
+        self.outdated.push(statement.clone());
+    }
+
+    /// Whether that was noted.
+    pub fn is_outdated(&self, statement: &Arc<Statement>) -> bool {
+        self.outdated.iter().any(|s| Arc::ptr_eq(s, statement))
+    }
+
+    fn is_unnamed(&self, statement: &Arc<Statement>) -> bool {
+        self.unnamed.as_ref().is_some_and(|s| Arc::ptr_eq(s, statement))
     }
 
     /// A Parse failed or was skipped, or a Close was answered: it is not there.
@@ -348,6 +366,25 @@ mod tests {
         assert_eq!(server.find(&a, 1), Presence::Present);
         assert!(server.surplus(3).is_none());
         assert!(Arc::ptr_eq(&server.surplus(2).expect("two are there"), &b));
+    }
+
+    /// A server that was told anew would refuse it for ever; one that forgot would hand out rows of other columns.
+    #[test]
+    fn a_statement_is_outdated_until_it_is_parsed_anew() {
+        let mut cache = cache();
+        let [a, b] = ["select 7", "select 8"].map(|t| share(&mut cache, t));
+        let mut server = ServerStatements::default();
+        for s in [&a, &b] {
+            server.parse_sent(s, 1);
+            server.is_there(s);
+        }
+        assert!(a.is_as_described(b"n".as_slice().into()), "the first word holds");
+        assert!(a.is_as_described(b"n".as_slice().into()) && !a.is_as_described(b"m".as_slice().into()));
+        server.note_outdated(&a);
+        assert!(server.is_outdated(&a) && !server.is_outdated(&b));
+        server.close_sent(&a, 1);
+        server.parse_sent(&a, 1);
+        assert!(!server.is_outdated(&a));
     }
 
     /// Parsed again behind a Close, it is there once both are answered: a Bind between the two answers that saw it gone
