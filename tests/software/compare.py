@@ -10,7 +10,7 @@ from tests.software.shape import Reason, Results, Status
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A test whose status is not the same. None: it was not run that way."""
+    """A test whose status is not the same, or its output. None: it was not run that way."""
 
     test: str
     direct: Status | None
@@ -39,11 +39,11 @@ class Comparison:
 
 
 def differences(direct: Results, through: Results) -> list[Difference]:
-    """Tests whose status differs, in the order of their names."""
+    """Tests whose status or output differs, in the order of their names."""
     found = []
     for test in sorted({*direct, *through}):
         one, other = direct.get(test), through.get(test)
-        if one is None or other is None or one.status != other.status:
+        if one is None or other is None or (one.status, one.output) != (other.status, other.output):
             message = " | ".join(result.message for result in (one, other) if result and result.message)
             found.append(Difference(test, one and one.status, other and other.status, message))
     return found

@@ -66,10 +66,17 @@ def go_events(text: str) -> Results:
 _REGRESS = re.compile(r"^(?:test )? *(\w+) +\.\.\. (ok|FAILED|failed)\b(.*)", re.MULTILINE)
 
 
-def regress(text: str) -> Results:
-    """Of pg_regress up to PostgreSQL 15."""
+def regress(text: str, outputs: Path, folder: str) -> Results:
+    """Of pg_regress up to PostgreSQL 15, with what tests that fail have said: a file of `outputs` each.
+
+    folder: the run's own, whose name is taken out of them.
+    """
     results: Results = {}
     for name, word, rest in _REGRESS.findall(text):
-        ok = word == "ok"
-        _add(results, name, "passed" if ok else "failed", "" if ok else rest)
+        if word == "ok":
+            results[name] = Result("passed")
+            continue
+        output = outputs / f"{name}.out"
+        said = output.read_text(errors="replace").replace(folder, "") if output.exists() else ""
+        results[name] = Result("failed", rest.strip(), said)
     return results

@@ -19,10 +19,14 @@ SUITE_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one test. message: the first line of what went wrong, or why it was skipped."""
+    """Of one test. message: the first line of what went wrong, or why it was skipped.
+
+    output: all that it said, where a test that fails must say the same both ways.
+    """
 
     status: Status
     message: str = ""
+    output: str = ""
 
 
 Results = dict[str, Result]

@@ -20,12 +20,14 @@ LEFT_OUT = ("test_stubs.py",)
 
 
 def prepare(home: Path, programs: Programs) -> None:
-    """Its tests beside the installed package."""
+    """Its tests beside the installed package, which they look for where the source has it."""
     sources.environment(home, *PINS)
     source = sources.source(home, f"alembic=={VERSION}", programs)
     for name in ("tests", "setup.cfg", "pyproject.toml"):
         (source / name).rename(home / name)
     (home / "pytest.ini").unlink()
+    (installed,) = (home / "venv" / "lib").glob("python*/site-packages/alembic")
+    (home / "alembic").symlink_to(installed)
 
 
 def execute(run: Run) -> Results:

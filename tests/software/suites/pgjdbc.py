@@ -44,5 +44,5 @@ def execute(run: Run) -> Results:
 
 SOFTWARE = Software(
     "pgjdbc", VERSION, "a program: four query modes, batches, COPY, XA, cancel, HikariCP 6.3.0", PINS, prepare, execute,
-    needs=("java", "mvn"),
+    needs=("java", "mvn"), setup={"suite": ("create schema jdbc_schema",)},
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.harness.postgres import Programs
 from tests.software import results, sources
-from tests.software.shape import SUITE_S, Results, Run, Software
+from tests.software.shape import SUITE_S, Reason, Results, Run, Software
 
 MODULE = "github.com/jackc/pgx/v5"
 VERSION = "5.12.0"
@@ -55,7 +55,28 @@ def execute(run: Run) -> Results:
     return results.go_events(log.read_text(errors="replace"))
 
 
+KNOWN = (
+    Reason(
+        "ends a server by its process id: the client outlives it, or another client is on it by then",
+        (
+            f"{MODULE}::TestBeginTxFatalErrorKillsConn",
+            f"{MODULE}::TestFatalRxError",
+            f"{MODULE}::TestFatalTxError",
+            f"{MODULE}/pgconn::TestConnPing",
+        ),
+        is_certain=False,
+    ),
+    Reason(
+        "looks for its statement's name in pg_prepared_statements, in which it has forebay's",
+        (
+            f"{MODULE}::TestPrepareHandlesTimeoutBetweenParseAndDescribe",
+            f"{MODULE}::TestPrepareWithDigestedNameHandlesTimeoutBetweenParseAndDescribe",
+        ),
+    ),
+)
+
+# Its examples leave four connections open, each with a temporary table that pins a server.
 SOFTWARE = Software(
     "pgx", VERSION, "its own suite, with its tests of a pooler", PINS, prepare, execute, needs=("go",),
-    setup={"suite": SETUP},
+    setup={"suite": SETUP}, pool_size=6, known=KNOWN,
 )  # fmt: skip

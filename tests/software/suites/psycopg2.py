@@ -45,17 +45,6 @@ KNOWN = (
         "compares pg_backend_pid() with the process id that the client was told",
         ("tests.test_connection.TestConnectionInfo::test_backend_pid",),
     ),
-    Reason(
-        "replication connections are not supported (FB302)",
-        (
-            "tests.test_replication.ReplicationTest::test_keepalive",
-            "tests.test_replication.ReplicationTest::test_logical_replication_connection",
-            "tests.test_replication.ReplicationTest::test_start_and_recover_from_error",
-            "tests.test_replication.ReplicationTest::test_start_replication_expert_sql",
-            "tests.test_replication.ReplicationTest::test_stop_replication",
-            "tests.test_replication.AsyncReplicationTest::test_async_replication",
-        ),
-    ),
 )
 
 SOFTWARE = Software(

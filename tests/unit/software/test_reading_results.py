@@ -51,16 +51,21 @@ def test_go_tells_tests_and_packages_that_can_t_be_built() -> None:
     }
 
 
-def test_pg_regress_tells_single_tests_and_groups() -> None:
+def test_pg_regress_tells_single_tests_and_groups(tmp_path: Path) -> None:
     """Groups are indented, and a failed test names its time too."""
+    (tmp_path / "char.out").write_text("in /tmp/one/results: wrong")
+    (tmp_path / "boolean.out").write_text("what passes may say what it wants")
     text = """\
 test tablespace                   ... ok          213 ms
 parallel group (2 tests):  char boolean
      boolean                      ... ok           40 ms
      char                         ... FAILED       27 ms
 """
-    found = {name: result.status for name, result in results.regress(text).items()}
-    assert found == {"tablespace": "passed", "boolean": "passed", "char": "failed"}
+    assert results.regress(text, tmp_path, "/tmp/one") == {
+        "tablespace": PASSED,
+        "boolean": PASSED,
+        "char": Result("failed", "27 ms", "in /results: wrong"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,8 @@ parallel group (2 tests):  char boolean
     [
         ({"a": PASSED, "b": FAILED}, [], [], []),
         ({"a": FAILED, "b": FAILED}, [], ["a"], []),
+        ({"a": PASSED, "b": Result("failed", "why", "said more")}, [], ["b"], []),
+        ({"a": PASSED, "b": Result("failed", "another time")}, [], [], []),
         ({"a": SKIPPED, "b": FAILED}, [], ["a"], []),
         ({"b": FAILED}, [], ["a"], []),
         ({"a": PASSED, "b": PASSED}, [], ["b"], []),

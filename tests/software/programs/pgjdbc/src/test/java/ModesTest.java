@@ -167,7 +167,8 @@ class ModesTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"simple", "extended", "extendedForPrepared", "extendedCacheEverything"})
+    // Not "simple", in which pgjdbc sends the result's placeholder as an argument.
+    @ValueSource(strings = {"extended", "extendedForPrepared", "extendedCacheEverything"})
     void functionsAreCalled(String mode) throws SQLException {
         try (Connection connection = connect(mode); CallableStatement call = connection.prepareCall("{? = call upper(?)}")) {
             for (int turn = 0; turn < 6; turn++) {
