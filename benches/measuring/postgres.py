@@ -67,10 +67,11 @@ class Postgres:
 
     def _start(self) -> None:
         settings = {
-            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.work, "fsync": "off",
-            "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "1GB", "max_connections": 200,
-            "max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off", "ssl": "on",
-            "ssl_cert_file": self.cert, "ssl_key_file": self.key, "jit": "off", "log_checkpoints": "off",
+            # One socket where PostgreSQL puts it by default: poolers may find it.
+            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": f"{self.work},/tmp",
+            "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "1GB",
+            "max_connections": 200, "max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off",
+            "ssl": "on", "ssl_cert_file": self.cert, "ssl_key_file": self.key, "jit": "off", "log_checkpoints": "off",
         }  # fmt: skip
         arguments = [a for name, value in settings.items() for a in ("-c", f"{name}={value}")]
         argv = [str(self.bin / "postgres"), "-D", str(self.work / "pgdata"), *arguments]
