@@ -218,6 +218,8 @@ pub struct PoolSettings {
     pub server_backoff_max: u64,
     /// Openings under way at once per pool and worker.
     pub server_opening_max: u32,
+    /// A server on this host is reached through its Unix socket, where it has one.
+    pub server_local_socket: bool,
     /// Idle time after which a server is checked before use.
     pub server_check_delay: u64,
     /// The check; empty: an empty query.

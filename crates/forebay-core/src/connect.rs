@@ -15,6 +15,7 @@ use crate::checkout::seconds;
 use crate::config::TlsMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
+use crate::local_socket::Told;
 use crate::pool::PoolId;
 use crate::question::{Answer, Question};
 use crate::reply::words;
@@ -31,6 +32,8 @@ pub struct ServerHandshake {
     proof: ServerLogin,
     reported: BTreeMap<Arc<str>, Arc<str>>,
     minor: u16,
+    /// Which server it says it is, once that has been asked.
+    pub(crate) told: Option<Told>,
 }
 
 impl<I: Io> Worker<I> {
@@ -42,9 +45,11 @@ impl<I: Io> Worker<I> {
         pool.servers += 1;
         pool.opening += 1;
         pool.stats.stats.opened.add(1);
-        let conn = io.connect(&endpoint);
+        let local = self.begin_local(id, index);
+        let conn = io.connect(local.as_ref().unwrap_or(&endpoint));
         let server_id = self.next_id();
-        let server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        server.is_local = local.is_some();
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
         self.arm_server(key);
@@ -58,15 +63,23 @@ impl<I: Io> Worker<I> {
         config.endpoints.get(server.endpoint as usize).cloned().unwrap_or_else(|| Arc::from("?"))
     }
 
+    /// Where it is reached.
     pub(crate) fn endpoint(&self, key: ServerKey) -> Option<Endpoint> {
         let server = &self.servers[key];
-        self.pools[server.pool.0 as usize].target.endpoints.get(server.endpoint as usize).cloned()
+        match self.pools[server.pool.0 as usize].target.endpoints.get(server.endpoint as usize).cloned() {
+            Some(Endpoint::Tcp { host, port }) if server.is_local => Some(Endpoint::LocalSocket { host, port }),
+            endpoint => endpoint,
+        }
+    }
+
+    fn is_by_unix_socket(&self, key: ServerKey) -> bool {
+        matches!(self.endpoint(key), Some(Endpoint::Unix(_) | Endpoint::LocalSocket { .. }))
     }
 
     /// How much TLS the server of `key` gets; none over a Unix socket.
     pub(crate) fn tls_mode(&self, key: ServerKey) -> TlsMode {
         let pool = &self.pools[self.servers[key].pool.0 as usize];
-        let is_local = matches!(self.endpoint(key), Some(Endpoint::Unix(_)) | None);
+        let is_local = self.is_by_unix_socket(key) || self.endpoint(key).is_none();
         match self.tables.config.server_tls.get(pool.target.config.tls as usize) {
             Some(_) | None if is_local => TlsMode::Disable,
             Some(tls) if tls.mode == TlsMode::Allow && pool.is_tls_asked_for => TlsMode::Require,
@@ -102,7 +115,7 @@ impl<I: Io> Worker<I> {
 
     fn send_startup(&mut self, io: &mut I, key: ServerKey) {
         let is_encrypted = self.servers[key].tls.is_some();
-        let is_local = matches!(self.endpoint(key), Some(Endpoint::Unix(_)));
+        let is_local = self.is_by_unix_socket(key);
         let pool = &self.pools[self.servers[key].pool.0 as usize];
         let rules = LoginRules { is_cleartext_allowed: is_encrypted || is_local, is_binding_required: false };
         let tls = self.servers[key].tls.as_deref();
@@ -117,7 +130,7 @@ impl<I: Io> Worker<I> {
             .flat_map(|(kind, wanted)| std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value))));
         write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)].into_iter().chain(own));
         let server = &mut self.servers[key];
-        server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor }));
+        server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None }));
         server.enter(ServerState::Login, self.now);
         self.send_to_server(io, key, &out);
     }
@@ -185,6 +198,8 @@ impl<I: Io> Worker<I> {
                 Err(error) => self.open_failed(io, key, &error.to_string()),
             },
             tag::NEGOTIATE_PROTOCOL_VERSION | tag::NOTICE_RESPONSE => {}
+            // It does not tell which server it is: that is the answer, and ReadyForQuery follows.
+            tag::ERROR_RESPONSE if login.told.is_some() => {}
             tag::ERROR_RESPONSE => match ErrorFields::decode(body) {
                 Ok(fields) => {
                     let (sqlstate, message) = words(fields);
@@ -192,6 +207,11 @@ impl<I: Io> Worker<I> {
                 }
                 Err(error) => self.open_failed(io, key, &error.to_string()),
             },
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if login.told.is_some() => {
+                self.identity_message(key, kind, body);
+            }
+            tag::READY_FOR_QUERY if login.told.is_some() => self.identity_told(io, key),
+            tag::READY_FOR_QUERY if self.ask_identity(io, key) => {}
             tag::READY_FOR_QUERY => self.server_logged_in(io, key),
             _ => self.open_failed(io, key, "it sent a message that does not belong to a login"),
         }
@@ -219,7 +239,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn server_logged_in(&mut self, io: &mut I, key: ServerKey) {
+    pub(crate) fn server_logged_in(&mut self, io: &mut I, key: ServerKey) {
         let Some(login) = self.servers[key].login.take() else { return };
         let reported = self.images.intern(&login.reported);
         let id = self.servers[key].pool;
@@ -252,6 +272,7 @@ impl<I: Io> Worker<I> {
         }
         self.greet_waiters(io, id);
         self.freed.push(key);
+        self.try_local_socket(io, key);
         self.supply(io, id);
     }
 
@@ -272,8 +293,11 @@ impl<I: Io> Worker<I> {
         let context = self.pool(id).target.config.tls as usize;
         let is_allow = self.tables.config.server_tls.get(context).map(|t| t.mode);
         let reply = format!("{sqlstate} {message}");
+        let is_of_the_way = self.servers[key].is_local && sqlstate != "53300";
         if minor > 0 && sqlstate == "0A000" {
             self.pool(id).is_protocol_3_0 = true;
+        } else if is_of_the_way {
+            return self.local_failed(io, key, &reply);
         } else if is_allow == Some(TlsMode::Allow) && sqlstate == "28000" && !self.pool(id).is_tls_asked_for {
             self.pool(id).is_tls_asked_for = true;
         } else if sqlstate == "53300" && self.servers[key].client.is_some() {
@@ -308,6 +332,9 @@ impl<I: Io> Worker<I> {
 
     /// Waiting won't help: those who wait are told why.
     fn login_hopeless(&mut self, io: &mut I, key: ServerKey, reply: &str) {
+        if self.servers[key].is_local {
+            return self.local_failed(io, key, reply);
+        }
         let id = self.servers[key].pool;
         let endpoint = self.endpoint_name(key);
         // The server may have another salt or another password by now.
@@ -348,6 +375,9 @@ impl<I: Io> Worker<I> {
 
     /// A server could not be opened: the endpoint is left alone for a while.
     pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
+        if self.servers[key].is_local {
+            return self.local_failed(io, key, cause);
+        }
         let (id, now) = (self.servers[key].pool, self.now);
         let endpoint = self.endpoint_name(key);
         let mut luck = [0; 1];
@@ -378,7 +408,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn drop_opening(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+    pub(crate) fn drop_opening(&mut self, io: &mut I, key: ServerKey, reason: &str) {
         let conn = self.servers[key].conn;
         if matches!(self.owner(conn), Owner::Server(owner) if owner == key) {
             self.close_conn(io, conn, Close::Now);

@@ -56,6 +56,14 @@ pub enum Endpoint {
     },
     /// Path of a Unix socket.
     Unix(Arc<str>),
+    /// The Unix socket that a server on this host has beside its port, in one of the usual folders: only if the user
+    /// that listens there is the one that listens at the port.
+    LocalSocket {
+        /// A name or an address of this host.
+        host: Arc<str>,
+        /// 1 to 65535.
+        port: u16,
+    },
 }
 
 /// Where a client comes from.

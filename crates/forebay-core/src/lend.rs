@@ -20,6 +20,7 @@ pub struct LentServer {
     pool: PoolName,
     id: u64,
     endpoint: u32,
+    is_local: bool,
     statements: ServerStatements,
     set: Values,
     is_set_known: bool,
@@ -110,6 +111,7 @@ impl<I: Io> Worker<I> {
         };
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
         let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
+        server.is_local = lent.is_local;
         server.is_set_known = lent.is_set_known;
         server.usage = lent.usage;
         server.left = lent.left;
@@ -151,6 +153,7 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         pool,
         id: server.id,
         endpoint: server.endpoint,
+        is_local: server.is_local,
         set: values(&server.set),
         is_set_known: server.is_set_known,
         usage: server.usage,

@@ -29,6 +29,7 @@ mod lease;
 mod leave;
 pub mod lend;
 pub mod listen;
+pub mod local_socket;
 mod login;
 mod order;
 pub mod parameters;

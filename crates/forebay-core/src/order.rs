@@ -206,6 +206,7 @@ impl<I: Io> Worker<I> {
             }
             if is_moved {
                 pool.backoff.succeeded();
+                pool.local_sockets.clear();
                 pool.forget_greetings();
                 self.mark_for_closing(io, id, "the endpoint changed");
             }
@@ -271,7 +272,8 @@ impl<I: Io> Worker<I> {
     fn server_row(&self, server: &Server) -> ServerRow {
         let pool = &self.pools[server.pool.0 as usize];
         let (address, port) = match pool.target.endpoints.get(server.endpoint as usize) {
-            Some(Endpoint::Tcp { host, port }) => (host.to_string(), *port),
+            Some(Endpoint::Tcp { port, .. }) if server.is_local => (String::from("unix"), *port),
+            Some(Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port }) => (host.to_string(), *port),
             Some(Endpoint::Unix(path)) => (path.to_string(), 0),
             None => (String::new(), 0),
         };

@@ -80,11 +80,13 @@ pub enum Bug {
     PrefixEndsSkipping,
     /// A statement keeps the name that it was given by a request that was skipped.
     SkippedNameKept,
+    /// Whatever server answers at the socket beside an endpoint's port is taken for the one at the port.
+    StrangerTrusted,
 }
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 27] = [
+    pub const ALL: [(&str, Bug); 28] = [
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),
@@ -112,6 +114,7 @@ impl Bug {
         ("name-of-failed-prepare", Bug::NameOfFailedPrepare),
         ("prefix-ends-skipping", Bug::PrefixEndsSkipping),
         ("skipped-name-kept", Bug::SkippedNameKept),
+        ("stranger-trusted", Bug::StrangerTrusted),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.

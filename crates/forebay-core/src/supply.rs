@@ -81,7 +81,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
+    pub(crate) fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
         let pool = self.pool(id);
         if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(pool.settings.pool_size) {
             return false;
@@ -221,6 +221,9 @@ impl<I: Io> Worker<I> {
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
                 pool.opening -= 1;
+                if let Some(socket) = pool.local_sockets.get_mut(server.endpoint as usize).filter(|_| server.is_local) {
+                    socket.given_up();
+                }
             }
             ServerState::Idle => pool.idle.retain(|k| *k != key),
             _ => {}

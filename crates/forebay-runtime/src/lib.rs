@@ -13,6 +13,7 @@ mod engine;
 mod hub;
 mod inputs;
 mod listen;
+mod local_socket;
 mod mailbox;
 mod metrics;
 mod open_files;

@@ -172,7 +172,8 @@ fn name(fd: RawFd, call: NameCall) -> io::Result<SockAddr> {
     Ok(address)
 }
 
-fn peer_uid(fd: RawFd) -> Option<u32> {
+/// The user behind the other end of a Unix socket: of the process that called listen, for a client.
+pub(crate) fn peer_uid(fd: RawFd) -> Option<u32> {
     // SAFETY: ucred is plain integers.
     let mut credentials: libc::ucred = unsafe { zeroed() };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;

@@ -23,6 +23,19 @@ pub(crate) struct Target {
     pub(crate) max_db_connections: u32,
     /// Processes the fake server allows.
     pub(crate) processes_max: usize,
+    pub(crate) local_socket: LocalSocket,
+}
+
+/// What is at the path of the Unix socket beside a database's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalSocket {
+    Nothing,
+    /// The database's own server.
+    Same,
+    /// A server that no client may ever reach.
+    Stranger,
+    /// Each time another of the three.
+    Changing,
 }
 
 /// How often things go wrong; mean microseconds between two of a kind, 0: never.
@@ -207,7 +220,9 @@ impl Scenario {
         let pool_size = rng.between(1, 4) as u32;
         let max_db_connections = if rng.one_in(4) { rng.between(1, 3) as u32 } else { 0 };
         let processes_max = if rng.one_in(6) { rng.between(1, 3) as usize } else { 100 };
-        Target { name: format!("db{index}"), mode, pool_size, max_db_connections, processes_max }
+        let kinds = [LocalSocket::Nothing, LocalSocket::Same, LocalSocket::Stranger, LocalSocket::Changing];
+        let local_socket = *rng.aside(7).pick(&kinds);
+        Target { name: format!("db{index}"), mode, pool_size, max_db_connections, processes_max, local_socket }
     }
 
     fn faults(rng: &mut Rng) -> Faults {
@@ -239,7 +254,7 @@ impl Scenario {
         DatabaseConfig {
             name: target.name.as_str().into(),
             dbname: format!("real{index}").into(),
-            endpoints: vec![format!("10.0.0.{index}:5432").into()],
+            endpoints: vec![format!("127.0.0.{index}:5432").into()],
             forced_user: None,
             forced_secret: None,
             tls: 0,
@@ -262,6 +277,7 @@ impl Scenario {
                 on_pin: tracking.on_pin,
                 sequence_affinity: tracking.sequence_affinity,
                 pin_idle_limit: tracking.pin_idle_limit,
+                server_local_socket: target.local_socket != LocalSocket::Nothing,
                 catalogue_refresh: tracking.catalogue_refresh,
                 max_prepared_statements: *rng.pick(&[1, 2, 100, 100]),
                 transaction_timeout: 0,

@@ -272,6 +272,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             sequence_affinity: SequenceAffinity::Pin,
             pin_idle_limit: 0,
             catalogue_refresh: 0,
+            server_local_socket: false,
             max_prepared_statements: 200,
             transaction_timeout: 0,
             idle_transaction_timeout: 0,

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::ServerSecret;
 use crate::config::PoolSettings;
+use crate::local_socket::LocalSocket;
 use crate::parameters::Image;
 use crate::session::client::ClientKey;
 use crate::session::server::ServerKey;
@@ -77,6 +78,8 @@ pub struct Pool {
     pub next_endpoint: u32,
     /// What its servers are told when they ask who we are.
     pub secret: Option<ServerSecret>,
+    /// What is known of the Unix sockets beside its endpoints, in their order; those missing are unknown.
+    pub local_sockets: Vec<LocalSocket>,
     /// Endpoints that refused protocol 3.2.
     pub is_protocol_3_0: bool,
     /// With sslmode `allow`: a plain login was refused, TLS is tried.
@@ -135,6 +138,7 @@ impl Pool {
             backoff: Backoff::default(),
             next_endpoint: 0,
             secret: None,
+            local_sockets: Vec::new(),
             is_protocol_3_0: false,
             is_tls_asked_for: false,
             is_replication: false,

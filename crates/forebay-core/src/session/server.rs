@@ -145,6 +145,8 @@ pub struct Server {
     pub id: u64,
     /// Which of the database's endpoints it is.
     pub endpoint: u32,
+    /// It is reached through the Unix socket beside that endpoint.
+    pub is_local: bool,
     /// The worker that asked for it, while it is being detached.
     pub asked_by: Option<WorkerId>,
     /// `set` as it was before the parameters of the next client went out: if they are refused, it holds again.
@@ -179,6 +181,7 @@ impl Server {
             id,
             pool,
             endpoint,
+            is_local: false,
             state: ServerState::Connecting,
             asked_by: None,
             client: None,

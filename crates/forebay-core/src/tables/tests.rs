@@ -17,6 +17,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
             "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,
             "catalogue_refresh": 14,
+            "server_local_socket": true,
         },
     })
 }

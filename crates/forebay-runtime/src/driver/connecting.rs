@@ -13,6 +13,7 @@ use forebay_core::io::{ClosedBy, Endpoint};
 use super::backend::Backend;
 use super::table::Flags;
 use super::{Driver, Timer};
+use crate::local_socket;
 use crate::resolve::Found;
 use crate::socket::{self, SockAddr};
 
@@ -32,6 +33,8 @@ pub(crate) struct Connecting {
     /// Counts tries, so that a late timer does not end the wrong one.
     tries: u32,
     error: Option<String>,
+    /// The user that must be at the other end.
+    user: Option<u32>,
 }
 
 impl Connecting {
@@ -52,6 +55,7 @@ impl<B: Backend> Driver<B> {
             current: None,
             tries: 0,
             error: None,
+            user: None,
         };
         self.table.conn(id.slot).connecting = Some(Box::new(connecting));
         match endpoint {
@@ -59,12 +63,29 @@ impl<B: Backend> Driver<B> {
                 let address = SockAddr::unix(path).map_err(|error| error.to_string());
                 self.addresses_known(id, address.map(|a| VecDeque::from([a])));
             }
+            Endpoint::LocalSocket { host, port } => self.begin_local(id, host, *port),
             Endpoint::Tcp { host, port } => match self.hub.resolver.lookup(host, (self.id, id)) {
                 Some(found) => self.addresses_known(id, Ok(with_port(&found, *port))),
                 None => self.set_timer(RESOLVE_TIMEOUT, Timer::Resolve(id)),
             },
         }
         id
+    }
+
+    fn begin_local(&mut self, id: ConnId, host: &str, port: u16) {
+        let found = match local_socket::sockets(port) {
+            found if found.is_empty() => Err(String::from("there is none")),
+            found => match local_socket::user_at(host, port) {
+                None => Err(format!("the system does not tell who listens at port {port}")),
+                user => {
+                    if let Some(connecting) = self.table.conn(id.slot).connecting.as_deref_mut() {
+                        connecting.user = user;
+                    }
+                    Ok(found.into())
+                }
+            },
+        };
+        self.addresses_known(id, found);
     }
 
     /// The resolver answered.
@@ -153,14 +174,16 @@ impl<B: Backend> Driver<B> {
         let conn = self.table.conn(slot);
         let Some(connecting) = conn.connecting.as_deref_mut() else { return false };
         connecting.current = None;
-        let Some(errno) = errno else {
+        let is_right = connecting.user.is_none() || connecting.user == socket::peer_uid(conn.fd);
+        if errno.is_none() && is_right {
             conn.connecting = None;
             self.back.attach(&mut self.table, slot);
             return true;
-        };
+        }
         connecting.error = Some(match errno {
-            libc::ECANCELED | libc::ETIMEDOUT => "no answer".to_owned(),
-            _ => io::Error::from_raw_os_error(errno).to_string(),
+            None => "another user listens there than at the port".to_owned(),
+            Some(libc::ECANCELED | libc::ETIMEDOUT) => "no answer".to_owned(),
+            Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
         });
         socket::close(std::mem::replace(&mut conn.fd, -1));
         self.try_next_address(id);
@@ -183,6 +206,7 @@ fn open(address: &SockAddr, nonblocking: bool) -> io::Result<i32> {
 fn name(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Unix(path) => path.to_string(),
+        Endpoint::LocalSocket { port, .. } => format!("the local socket of port {port}"),
         Endpoint::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Endpoint::Tcp { host, port } => format!("{host}:{port}"),
     }

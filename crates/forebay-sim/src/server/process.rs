@@ -52,6 +52,10 @@ pub(crate) struct Process {
     pub(crate) is_handed_over: bool,
     /// It serves a cancel request, and is no back end that anybody could terminate.
     pub(crate) is_signaller: bool,
+    /// Of a server that no client may reach.
+    pub(crate) is_stranger: bool,
+    /// Which start of its server it belongs to.
+    pub(crate) start: u32,
 }
 
 /// PostgreSQL's output buffer.
@@ -75,6 +79,8 @@ impl Process {
             client: None,
             is_handed_over: false,
             is_signaller: false,
+            is_stranger: false,
+            start: 0,
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn report(kind: u8, severity: &str, code: &str, words: &str) -> Frame
     body.byte(0).frame(kind)
 }
 
-pub(super) fn data_row(columns: &[Option<String>]) -> Frame {
+pub(crate) fn data_row(columns: &[Option<String>]) -> Frame {
     let body = Body::default().int16(columns.len() as i16);
     let add = |body: Body, text: &Option<String>| match text {
         Some(text) => body.int32(text.len() as i32).bytes(text.as_bytes()),

@@ -139,6 +139,7 @@ impl World {
         let s = self.rng.index(self.servers.len());
         self.trace.say(self.now, || format!("server {s} crashes"));
         self.servers[s].is_down = true;
+        self.servers[s].starts += 1;
         for p in 0..self.processes.len() {
             if !self.processes[p].is_dead && self.processes[p].endpoint == s {
                 let link = self.processes[p].link;

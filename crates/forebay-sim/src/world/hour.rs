@@ -10,7 +10,7 @@ use crate::Options;
 use crate::client::actor::{Identity, Stage};
 use crate::client::program::{Leave, Step};
 use crate::rng::Rng;
-use crate::scenario::{ClientPlan, Faults, Scenario, Target};
+use crate::scenario::{ClientPlan, Faults, LocalSocket, Scenario, Target};
 use crate::wire::{Front, Tag};
 use crate::world::World;
 
@@ -86,6 +86,7 @@ fn scenario(rng: &mut Rng) -> Scenario {
         pool_size: SERVERS as u32,
         max_db_connections: 0,
         processes_max: 100,
+        local_socket: LocalSocket::Nothing,
     };
     scenario.targets[0] = target;
     scenario.config.databases.truncate(1);
@@ -93,7 +94,7 @@ fn scenario(rng: &mut Rng) -> Scenario {
     (pool.pool_mode, pool.pool_size, pool.max_db_connections) = (PoolMode::Transaction, SERVERS as u32, 0);
     (pool.on_pin, pool.pin_idle_limit, pool.min_pool_size) = (OnPin::Allow, 0, 0);
     (pool.query_wait_timeout, pool.server_idle_timeout, pool.server_lifetime) = (0, 0, 600 * SECOND);
-    pool.server_connect_timeout = 15 * SECOND;
+    (pool.server_connect_timeout, pool.server_local_socket) = (15 * SECOND, false);
     scenario.config.engine.workers = 2;
     scenario.config.auth.method = AuthMethod::Trust;
     scenario.config.auth.ask_unknown = false;

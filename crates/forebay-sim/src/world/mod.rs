@@ -11,6 +11,7 @@ mod network;
 mod orders;
 mod processes;
 mod questions;
+mod reaching;
 mod workers;
 
 use std::cmp::Reverse;
@@ -37,6 +38,7 @@ use crate::trace::Trace;
 use crate::world::faults::Fault;
 use crate::world::orders::{Unanswered, first_offers};
 pub(crate) use crate::world::questions::DENIAL_KEPT_US;
+use crate::world::reaching::Reached;
 use crate::world::workers::Seat;
 
 /// What happens next.
@@ -51,7 +53,7 @@ pub(crate) enum Event {
     /// A worker's alarm, if it is still the newest.
     Wake(usize, u64),
     /// A connection of a worker comes about, or does not.
-    Connected(usize, forebay_core::ids::ConnId, usize),
+    Connected(usize, forebay_core::ids::ConnId, Reached),
     Detached(usize, forebay_core::ids::ConnId),
     TlsDone(usize, forebay_core::ids::ConnId),
     Told(usize, WorkerId, Message<Handover>),
@@ -97,6 +99,8 @@ impl Ord for Scheduled {
 #[derive(Debug, Default)]
 pub(crate) struct Server {
     pub(crate) is_down: bool,
+    /// How often it has been started again.
+    pub(crate) starts: u32,
     pub(crate) processes_max: usize,
 }
 
@@ -164,7 +168,7 @@ impl World {
             Actor::new(plan.who.clone(), program, luck.fork(u64::from(plan.who.id)))
         });
         let servers =
-            scenario.targets.iter().map(|t| Server { is_down: false, processes_max: t.processes_max }).collect();
+            scenario.targets.iter().map(|t| Server { processes_max: t.processes_max, ..Server::default() }).collect();
         let names = scenario.targets.iter().map(|t| t.name.clone()).collect();
         let first = Edition { tables: tables.clone(), offers: first_offers(&scenario.config) };
         let mut world = World {
@@ -262,7 +266,7 @@ impl World {
             Event::Arrive(link, side) => self.arrive(link, side),
             Event::Turn(w) => self.turn(w),
             Event::Wake(w, number) => self.wake(w, number),
-            Event::Connected(w, conn, endpoint) => self.connected(w, conn, endpoint),
+            Event::Connected(w, conn, reached) => self.connected(w, conn, reached),
             Event::Detached(w, conn) => self.input(w, workers::Input::Detached(conn)),
             Event::TlsDone(w, conn) => self.input(w, workers::Input::Tls(conn)),
             Event::Told(w, from, message) => self.input(w, workers::Input::Told(from, message)),

@@ -11,9 +11,9 @@ use crate::check::Sending;
 use crate::net::{End, LinkId};
 use crate::server::language::{Question, Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
-use crate::server::replies::{parameter_status, report};
+use crate::server::replies::{data_row, parameter_status, report};
 use crate::server::session::Session;
-use crate::wire::{Body, Front, Opening, Tag};
+use crate::wire::{Body, Frame, Front, Opening, Tag};
 use crate::world::{Event, World};
 
 /// What tells of the first pins, in their order.
@@ -22,6 +22,9 @@ const QUESTIONS: [Question; 5] =
 
 /// What the pooler makes fail in the place of a statement that it refuses.
 const REFUSED: &str = "fb_refused";
+
+/// How the question begins by which two servers are told apart.
+const IDENTITY: &str = "/* forebay: which server is this? */";
 
 /// Whether the pooler resets a session.
 fn is_reset(message: &Front) -> bool {
@@ -40,7 +43,9 @@ impl World {
         let pid = 1000 + self.processes.len() as i32;
         let mut key = [0; 4];
         self.rng.fill(&mut key);
-        self.processes.push(Process::new(link, endpoint, pid, key));
+        let mut process = Process::new(link, endpoint, pid, key);
+        process.start = self.servers.get(endpoint).map_or(0, |server| server.starts);
+        self.processes.push(process);
     }
 
     pub(crate) fn process_reads(&mut self, p: usize, bytes: &[u8]) {
@@ -185,7 +190,23 @@ impl World {
         }
     }
 
+    /// The pooler wants to know which server this is.
+    fn tell_identity(&mut self, p: usize) {
+        let Process { link, pid, endpoint, start, is_stranger, .. } = self.processes[p];
+        let started = if is_stranger { String::from("another") } else { format!("{endpoint}-{start}") };
+        let row = data_row(&[Some(pid.to_string()), Some(started)]);
+        let frames = [row, Body::default().text("SELECT 1").frame(b'C'), Body::default().byte(b'I').frame(b'Z')];
+        let bytes: Vec<_> = frames.iter().flat_map(Frame::encode).collect();
+        self.write(link, 1, &bytes);
+    }
+
     fn carry_out_message(&mut self, p: usize, message: &Front, stop: Option<usize>) {
+        if matches!(message, Front::Query(text) if text.starts_with(IDENTITY)) {
+            return self.tell_identity(p);
+        }
+        if self.processes[p].is_stranger && *message != Front::Terminate {
+            self.checks.fail(format!("a server that is not the database's own got {message:?}"));
+        }
         self.check_origin(message);
         let one_in = self.scenario.failing_reset_one_in;
         let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use forebay_core::command::{Command, CommandId, Reply, Snapshot};
 use forebay_core::event::{Event as LogEvent, Field, Level};
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
-use forebay_core::io::{Close, ClosedBy, Endpoint, Peer, TlsInfo};
+use forebay_core::io::{Close, ClosedBy, Peer, TlsInfo};
 use forebay_core::question::Answer;
 use forebay_core::stats::WorkerStats;
 use forebay_core::tables::Tables;
@@ -68,7 +68,8 @@ impl Input {
 }
 
 /// Why a server may be closed where nothing goes wrong; anything else costs a connection that could have been cleaned.
-const NEEDFUL: [&str; 6] = [
+const NEEDFUL: [&str; 7] = [
+    "not through its local socket",
     "lifetime",
     "idle",
     "not needed",
@@ -391,34 +392,6 @@ impl World {
             self.checks.fail(format!("worker {w} has {unsent} bytes unsent on one connection"));
         }
         self.write(link, side, bytes);
-    }
-
-    fn connect(&mut self, w: usize, conn: ConnId, endpoint: &Endpoint) {
-        let text = match endpoint {
-            Endpoint::Tcp { host, .. } => host.to_string(),
-            Endpoint::Unix(path) => path.to_string(),
-        };
-        let index = text.rsplit('.').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(usize::MAX);
-        let after = self.draw(self.scenario.delay_max * 2 + 1);
-        self.trace.note(b'o', w as u64, text.as_bytes());
-        self.schedule(after, Event::Connected(w, conn, index));
-    }
-
-    pub(crate) fn connected(&mut self, w: usize, conn: ConnId, index: usize) {
-        if self.seats[w].io.live(conn).is_none() {
-            return;
-        }
-        if self.servers.get(index).is_none_or(|s| s.is_down) {
-            return self.input(w, Input::Refused(conn));
-        }
-        let p = self.processes.len();
-        let link = self.link([End::Worker(w, conn), End::Process(p)]);
-        self.new_process(link, index);
-        if let Some(live) = self.seats[w].io.live(conn) {
-            live.link = Some(link);
-            live.stage = Stage::Open;
-        }
-        self.input(w, Input::Connected(conn));
     }
 
     fn tell(&mut self, w: usize, to: WorkerId, message: Message<Handover>) {
