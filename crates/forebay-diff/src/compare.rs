@@ -30,13 +30,16 @@ pub(crate) enum Allowance {
     TemporarySchema,
     /// The order in which one statement's changes of settings are told: it is that of a list in the server's memory.
     SettingOrder,
+    /// A Bind that fails for two reasons, as the transaction has failed and its values are not those that the statement
+    /// wants: a server that lacks the statement can only tell of the first.
+    FailedBind,
     /// Statements behind a RESET in the same text see the server's own value, not the one of the client's start.
     ResetOfStart,
 }
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 9] = [
+    pub(crate) const ALL: [Allowance; 10] = [
         Allowance::UnsetCustom,
         Allowance::Position,
         Allowance::NotificationOrder,
@@ -45,6 +48,7 @@ impl Allowance {
         Allowance::ReplannedStatement,
         Allowance::TemporarySchema,
         Allowance::SettingOrder,
+        Allowance::FailedBind,
         Allowance::ResetOfStart,
     ];
 }
@@ -216,6 +220,7 @@ impl Judge<'_> {
                 self.is_only_position(left, right, step)
                     || self.is_cancelled_in_queue(left, right)
                     || self.is_temporary_schema(left, right)
+                    || self.is_failed_bind(left, right)
             }
             _ => false,
         }
@@ -270,6 +275,15 @@ impl Judge<'_> {
         let is_used = lacks_schema(direct) && lacks_object(pooled) || lacks_object(direct) && lacks_schema(pooled);
         if is_used {
             self.uses.note(Allowance::TemporarySchema);
+        }
+        is_used
+    }
+
+    fn is_failed_bind(&self, direct: &Report, pooled: &Report) -> bool {
+        let is_bind = direct.sqlstate == "08P01" && direct.message.starts_with("bind message supplies");
+        let is_used = is_bind && pooled.sqlstate == "25P02";
+        if is_used {
+            self.uses.note(Allowance::FailedBind);
         }
         is_used
     }
@@ -351,6 +365,19 @@ mod tests {
         assert_eq!(judge("SELECT x", "m").1, 0);
         assert!(judge("SELECT x", "m").0.is_some());
         assert!(judge("EXECUTE s1(x)", "fb_1").0.is_some());
+    }
+
+    #[test]
+    fn a_bind_in_a_failed_transaction_may_fail_for_either_reason() {
+        let told = |sqlstate: &str, message: &str| {
+            let words = Report { sqlstate: sqlstate.into(), message: message.into(), ..Report::default() };
+            Event::Report(Box::new(words))
+        };
+        let values = || told("08P01", "bind message supplies 0 parameters, but prepared statement \"s\" requires 1");
+        let judge = |direct, pooled| judged(&program("", "x"), direct, pooled, Allowance::FailedBind);
+        assert_eq!(judge(values(), told("25P02", "aborted")), (None, 1));
+        assert_eq!(judge(values(), told("26000", "no such statement")).1, 0);
+        assert_eq!(judge(told("25P02", "aborted"), values()).1, 0);
     }
 
     #[test]

@@ -29,12 +29,21 @@ pub struct Probe {
     /// All settings that the session has set are asked for too.
     is_full: bool,
     rows: Vec<Row>,
+    /// How often the server was asked.
+    looks: u8,
 }
 
 /// Values by lower-case name; `None`: it is not set.
 type Settings = BTreeMap<Arc<str>, Option<Arc<str>>>;
 
 type Row = Vec<Option<Box<[u8]>>>;
+
+/// A server that cancels the look, as the client's own statement_timeout may have it, is asked so often; then it stays with
+/// its client.
+const LOOKS_MAX: u8 = 5;
+
+/// SQLSTATE of a statement that was cancelled or took too long.
+const TIMED_OUT: &str = "57014";
 
 /// Rows of an answer that are kept; a session has fewer settings.
 const ROWS_MAX: usize = 2048;
@@ -80,7 +89,7 @@ impl Probe {
         }
         let all = QUESTIONS.iter().fold(Traces::NONE, |all, (trace, _)| all | *trace);
         let asked = if is_opaque { all } else { Traces::of_bits(fresh.bits() & all.bits()) };
-        Probe { names, asked, is_full, rows: Vec::new() }
+        Probe { names, asked, is_full, rows: Vec::new(), looks: 0 }
     }
 
     /// Whether there is nothing to ask for.
@@ -186,19 +195,28 @@ impl<I: Io> Worker<I> {
             server.probe = Some(Box::new(probe));
             return self.probe_done(io, key, None);
         }
+        if fresh.has(Traces::OPAQUE) && !fresh.has(Traces::SEQUENCE) && pool.keeps_sequences() {
+            self.send_own(io, key, Own::Sequence, "SELECT pg_catalog.lastval()");
+        }
+        self.look(io, key, Box::new(probe));
+    }
+
+    /// Asks the server; what its client sends meanwhile waits.
+    fn look(&mut self, io: &mut I, key: ServerKey, mut probe: Box<Probe>) {
+        let server = &mut self.servers[key];
+        let pool = &self.pools[server.pool.0 as usize];
         let stats = &pool.stats.stats;
         if probe.is_full {
             stats.probes_full.add(1)
         } else {
             stats.probes_vector.add(1)
         }
+        probe.looks += 1;
+        probe.rows.clear();
         let sql = probe.sql(&pool.user);
-        server.probe = Some(Box::new(probe));
+        server.probe = Some(probe);
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;
-        }
-        if fresh.has(Traces::OPAQUE) && !fresh.has(Traces::SEQUENCE) && pool.keeps_sequences() {
-            self.send_own(io, key, Own::Sequence, "SELECT pg_catalog.lastval()");
         }
         self.send_own(io, key, Own::Probe, &sql);
     }
@@ -223,6 +241,9 @@ impl<I: Io> Worker<I> {
         let Some(probe) = server.probe.take() else { return };
         if server.client.is_none() {
             return;
+        }
+        if error.as_ref().is_some_and(|(sqlstate, _)| sqlstate == TIMED_OUT) && probe.looks < LOOKS_MAX {
+            return self.look(io, key, probe);
         }
         // Values in another encoding than ours can't be told again.
         let is_utf8 = server.reported.get("client_encoding").is_none_or(|e| e.eq_ignore_ascii_case("utf8"));
