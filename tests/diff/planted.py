@@ -41,18 +41,22 @@ BUGS = (
     "leaked-parameter",
     "left-unnoted",
     "name-of-failed-prepare",
+    "notification-twice",
     "pin-ignored",
     "pin-never-released",
     "probe-ignored",
     "probe-of-another",
     "reply-to-wrong-client",
+    "reset-fails-unseen",
     "reset-forgets-cursors",
     "reset-forgets-locks",
     "reset-forgets-role",
     "reset-forgets-sequences",
     "reset-forgets-temp",
     "reset-skipped-in-transaction",
+    "rollback-to-undoes-all",
     "rollback-undoes-all",
+    "server-goes-on-listening",
     "server-handed-out-twice",
     "server-never-cleaned",
     "stale-statement",
@@ -60,6 +64,10 @@ BUGS = (
     "statement-without-environment",
     "sync-in-copy-counted",
 )
+
+
+# Faults that forebay has to bear so that nobody notices.
+FAULTS = ("reset-fails",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +168,13 @@ def prove(bench: Bench, bugs: Sequence[str], programs_max: int) -> bool:
         print(f"{bug}: {findings[-1].programs} programs, {findings[-1].seconds:.0f} s", flush=True)
     print(table(findings))
     needed = [finding.programs for finding in findings if finding.programs is not None]
-    said = bench.differ(None, "--programs", str(max(needed, default=1)))
-    print("without a bug:", said.strip().rpartition("\n")[2])
-    return len(needed) == len(findings) and " 0 kinds of divergences" in said
+    programs = str(max(needed, default=1))
+    is_proof = len(needed) == len(findings)
+    for fault in (None, *FAULTS):
+        said = bench.differ(fault, "--programs", programs)
+        print(f"{fault or 'without a bug'}: {said.strip().splitlines()[-1]}")
+        is_proof &= " 0 kinds of divergences" in said
+    return is_proof
 
 
 def main() -> int:

@@ -76,6 +76,10 @@ pub enum Bug {
     StartNotRestored,
     /// What a client that left has done last is not noted.
     LeftUnnoted,
+    /// A reset that fails, as each one is made to, is taken to have been carried out.
+    ResetFailsUnseen,
+    /// No bug but a fault: each reset fails. Nobody may notice.
+    ResetFails,
     /// What a hand-over sends ends in a Sync: where it fails, the client's request is not skipped.
     PrefixEndsSkipping,
     /// A statement keeps the name that it was given by a request that was skipped.
@@ -118,7 +122,7 @@ impl Bug {
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.
-    pub const OF_SESSIONS: [(&str, Bug); 10] = [
+    pub const OF_SESSIONS: [(&str, Bug); 12] = [
         ("reset-forgets-locks", Bug::ResetForgetsLocks),
         ("reset-forgets-temp", Bug::ResetForgetsTemp),
         ("reset-forgets-sequences", Bug::ResetForgetsSequences),
@@ -129,6 +133,8 @@ impl Bug {
         ("sync-in-copy-counted", Bug::SyncInCopyCounted),
         ("start-not-restored", Bug::StartNotRestored),
         ("left-unnoted", Bug::LeftUnnoted),
+        ("reset-fails-unseen", Bug::ResetFailsUnseen),
+        ("reset-fails", Bug::ResetFails),
     ];
 
     /// The bug of that name.

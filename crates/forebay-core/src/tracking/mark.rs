@@ -75,11 +75,12 @@ impl Forwarding<'_> {
         if !self.server.left.is_on {
             return Ok(());
         }
-        if planted(Bug::RollbackToUndoesAll) && shape.statements.iter().any(|s| s.verb == Verb::RollbackTo) {
-            self.server.left.fresh = Traces::NONE;
-        }
-        if planted(Bug::RollbackUndoesAll) && shape.statements.iter().any(|s| s.verb == Verb::Rollback) {
-            self.server.left.fresh = Traces::NONE;
+        for (bug, verb) in [(Bug::RollbackToUndoesAll, Verb::RollbackTo), (Bug::RollbackUndoesAll, Verb::Rollback)] {
+            if planted(bug) && shape.statements.iter().any(|s| s.verb == verb) {
+                self.server.left.fresh = Traces::NONE;
+                self.server.left.named.clear();
+                self.server.left.has_set_unnamed = false;
+            }
         }
         let traces = self.judging.traces(shape);
         if traces.has_any(NOTED) { self.mark_traces(shape, text, traces) } else { Ok(()) }

@@ -53,6 +53,10 @@ fn undoing(dirt: Traces, seed: f64) -> Vec<Cow<'static, str>> {
     statements
 }
 
+fn is_failure_ignored() -> bool {
+    planted(Bug::ResetFailureIgnored) || planted(Bug::ResetFailsUnseen)
+}
+
 impl<I: Io> Worker<I> {
     /// What undoes all that is, or may be, left on a server.
     pub(crate) fn reset_statements(&mut self, io: &mut I, key: ServerKey) -> Vec<Cow<'static, str>> {
@@ -75,7 +79,8 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         server.is_being_reset = true;
         self.pool(id).resetting += 1;
-        self.send_own(io, key, Own::Clean, &statements.join(";"));
+        let fault = if planted(Bug::ResetFails) || planted(Bug::ResetFailsUnseen) { "SELECT 1/0;" } else { "" };
+        self.send_own(io, key, Own::Clean, &format!("{fault}{}", statements.join(";")));
     }
 
     /// Whether a free server is to be reset now, off everyone's path. With `sequence_affinity = "affinity"` what its
@@ -99,7 +104,7 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         server.is_being_reset = false;
         self.pools[id.0 as usize].resetting -= 1;
-        if let Some((sqlstate, message)) = error.filter(|_| !planted(Bug::ResetFailureIgnored)) {
+        if let Some((sqlstate, message)) = error.filter(|_| !is_failure_ignored()) {
             return self.replace_server(io, key, &format!("its reset failed: {sqlstate} {message}"));
         }
         let dirt = std::mem::take(&mut server.left.dirt);

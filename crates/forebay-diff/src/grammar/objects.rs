@@ -41,14 +41,16 @@ fn new_name(session: &mut Session, stem: &str) -> String {
 /// The names are those of protocol statements: the two share one space of names.
 fn sql_prepare(rng: &mut Rng) -> Done {
     let feature = Feature::SqlPrepare;
-    let name = pick(rng, &["s1", "s2", "dup", "S1", "\"s1\""]);
-    let prepare = match rng.usize(..6) {
+    let kind = rng.usize(..6);
+    // One that fails has a name that no other has.
+    let name = if kind == 4 { "broken" } else { pick(rng, &["s1", "s2", "dup", "S1", "\"s1\""]) };
+    let prepare = match kind {
         0 => format!("PREPARE {name} AS SELECT id, name FROM items WHERE id < 3 ORDER BY id"),
         1 => format!("PREPARE {name} (int) AS SELECT $1 + 1"),
         2 => format!("PREPARE {name} AS SELECT '02/03/2024'::date, '{name} '';' /* not the end; */"),
         // It fails, and the name stands for nothing, as before. Whether the column or a name that is taken is what
         // PostgreSQL complains of first is not asked: see docs/explanation/transaction-mode.md.
-        4 => "PREPARE broken AS SELECT nothing FROM items".to_owned(),
+        4 => format!("PREPARE {name} AS SELECT nothing FROM items"),
         3 => format!("PREPARE {name} (text) AS INSERT INTO knobs VALUES (90, 'app.b', $1) ON CONFLICT DO NOTHING"),
         _ => format!("PREPARE {name} AS SELECT v FROM real1"),
     };
