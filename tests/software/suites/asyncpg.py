@@ -47,7 +47,14 @@ KNOWN = (
             "tests.test_execute.TestExecuteScript::test_execute_script_interrupted_by_server",
             "tests.test_pool.TestPool::test_pool_min_size_restored_after_idle_connection_loss",
             "tests.test_pool.TestPool::test_pool_remote_close",
+            # It is told of what the test before it has left.
+            "tests.test_pool.TestPool::test_pool_shutdown_cleans_idle_connections",
         ),
+        is_certain=False,
+    ),
+    Reason(
+        "expects an error before 4 MB are sent: what stands between client and server holds a part of them",
+        ("tests.test_execute.TestExecuteMany::test_executemany_server_failure_during_writes",),
         is_certain=False,
     ),
 )

@@ -62,7 +62,16 @@ KNOWN = (
             f"{MODULE}::TestBeginTxFatalErrorKillsConn",
             f"{MODULE}::TestFatalRxError",
             f"{MODULE}::TestFatalTxError",
+            f"{MODULE}/pgconn::TestConnCheckConn",
             f"{MODULE}/pgconn::TestConnPing",
+        ),
+        is_certain=False,
+    ),
+    Reason(
+        "looks in pg_stat_activity for its query's text, which an idle server of the pool still shows",
+        tuple(
+            f"{MODULE}/pgconn::TestConnContextCanceledCancelsRunningQueryOnServer{part}"
+            for part in ("", "/postgres", "/pgbouncer")
         ),
         is_certain=False,
     ),
