@@ -39,6 +39,10 @@ def junit(path: Path) -> Results:
     return results
 
 
+# Folders that Go makes for a test are named anew in each run, and some tests are named by them.
+_PRIVATE = re.compile(r"\d{6,}(?=/\d{3}/)")
+
+
 def go_events(text: str) -> Results:
     """Of `go test -json`. A package that fails outside its tests counts as a test that failed."""
     results: Results = {}
@@ -49,7 +53,8 @@ def go_events(text: str) -> Results:
             continue
         event = json.loads(line)
         package = str(event.get("Package") or event.get("ImportPath") or "")
-        name = f"{package}::{event['Test']}" if "Test" in event else f"{package}::(package)"
+        test = _PRIVATE.sub("", event.get("Test", "(package)"))
+        name = f"{package}::{test}"
         if event["Action"] in ("output", "build-output"):
             said.setdefault(name, []).append(event["Output"])
         elif event["Action"] in actions:

@@ -39,6 +39,7 @@ def test_go_tells_tests_and_packages_that_can_t_be_built() -> None:
         {"Action": "fail", "Package": "p"},
         {"Action": "pass", "Package": "q", "Test": "TestB/sub"},
         {"Action": "skip", "Package": "q", "Test": "TestC"},
+        {"Action": "pass", "Package": "q", "Test": "TestD/in='/tmp/TestD1219904627/001/a.conf'"},
         {"Action": "pass", "Package": "q"},
         {"Action": "output", "Package": "broken", "Output": "undefined: x\n"},
         {"Action": "fail", "Package": "broken"},
@@ -47,6 +48,7 @@ def test_go_tells_tests_and_packages_that_can_t_be_built() -> None:
         "p::TestA": Result("failed", "a_test.go:7: wrong"),
         "q::TestB/sub": Result("passed"),
         "q::TestC": Result("skipped"),
+        "q::TestD/in='/tmp/TestD/001/a.conf'": Result("passed"),
         "broken::(package)": Result("failed", "undefined: x"),
     }
 
