@@ -235,6 +235,8 @@ impl Hunt<'_> {
         if !self.options.is_shrinking {
             return self.write_down(number, program, &trial, "not run again", Vec::new());
         }
+        // What is found must not be lost with a run that ends while it is made small.
+        self.write_down(number, program, &trial, "not run again yet", Vec::new())?;
         let is_steady = is_steady(lane, program, &trial.direct)?;
         let (count, again) = repeats(lane, program, &signature)?;
         let (program, trial) = match again {

@@ -1,0 +1,197 @@
+//! What may differ, and what may not.
+
+use super::*;
+use crate::event::NO_ANSWER;
+use crate::program::{Action, Message, Step};
+use crate::run::Outcome;
+
+/// A program of one step, at a level.
+fn program(level: &str, sql: &str) -> Program {
+    let action = Action::Send(vec![Message::Query(sql.to_owned())]);
+    let steps = vec![Step { client: 0, feature: Feature::Dml, action }];
+    Program { level: level.to_owned(), pool: 1, clients: vec![Vec::new()], steps }
+}
+
+fn run(events: Vec<Event>) -> Run {
+    Run { outcomes: vec![Outcome { events, ..Outcome::default() }], ..Run::default() }
+}
+
+fn row(value: Option<&str>) -> Event {
+    Event::Row(vec![value.map(str::to_owned)])
+}
+
+fn report(message: &str, position: &str, hint: &str) -> Event {
+    Event::Report(Box::new(Report {
+        message: message.to_owned(),
+        position: position.to_owned(),
+        hint: hint.to_owned(),
+        ..Report::default()
+    }))
+}
+
+/// The signature of the difference, and how often an allowance was used.
+fn judged(program: &Program, direct: Event, pooled: Event, allowance: Allowance) -> (Option<String>, u64) {
+    let uses = Uses::default();
+    let found = first_difference(program, &run(vec![direct]), &run(vec![pooled]), &uses);
+    (found.map(|difference| difference.signature), uses.count(allowance))
+}
+
+const OTHER_ROW: Option<&str> = Some("dml: other D");
+
+#[test]
+fn an_unset_custom_setting_may_be_empty_but_not_at_strict() {
+    let custom = "SELECT current_setting('app.a', true)";
+    let allowance = Allowance::UnsetCustom;
+    let judge = |level, sql, direct, pooled| judged(&program(level, sql), row(direct), row(pooled), allowance);
+    assert_eq!(judge("safe", custom, None, Some("")), (None, 1));
+    assert_eq!(judge("strict", custom, None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
+    assert_eq!(judge("safe", custom, None, Some("leak")), (OTHER_ROW.map(str::to_owned), 0));
+    assert_eq!(judge("safe", custom, Some(""), None), (None, 1));
+    assert_eq!(judge("safe", custom, Some("set"), None), (OTHER_ROW.map(str::to_owned), 0));
+    assert_eq!(judge("safe", "SELECT NULL", None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
+}
+
+#[test]
+fn a_place_in_a_text_may_differ_only_where_names_were_replaced() {
+    let judge = |sql, message| {
+        let (direct, pooled) = (report("m", "9", ""), report(message, "12", ""));
+        judged(&program("safe", sql), direct, pooled, Allowance::Position)
+    };
+    assert_eq!(judge("EXECUTE s1(x)", "m"), (None, 1));
+    assert_eq!(judge("SELECT x", "m").1, 0);
+    assert!(judge("SELECT x", "m").0.is_some());
+    assert!(judge("EXECUTE s1(x)", "fb_1").0.is_some());
+}
+
+#[test]
+fn a_bind_in_a_failed_transaction_may_fail_for_either_reason() {
+    let told = |sqlstate: &str, message: &str| {
+        let words = Report { sqlstate: sqlstate.into(), message: message.into(), ..Report::default() };
+        Event::Report(Box::new(words))
+    };
+    let values = || told("08P01", "bind message supplies 0 parameters, but prepared statement \"s\" requires 1");
+    let judge = |direct, pooled| judged(&program("", "x"), direct, pooled, Allowance::FailedBind);
+    assert_eq!(judge(values(), told("25P02", "aborted")), (None, 1));
+    assert_eq!(judge(values(), told("26000", "no such statement")).1, 0);
+    assert_eq!(judge(told("25P02", "aborted"), values()).1, 0);
+}
+
+#[test]
+fn a_notification_may_name_another_client_and_nothing_else() {
+    let judge = |direct: &str, pooled: &str| {
+        let (direct, pooled) = (Event::Told(direct.to_owned()), Event::Told(pooled.to_owned()));
+        judged(&program("", "x"), direct, pooled, Allowance::NotificationSender)
+    };
+    assert_eq!(judge("ch \"x\" from client 1", "ch \"x\" from client 3"), (None, 1));
+    assert_eq!(judge("ch \"x\" from client 1", "ch \"y\" from client 3").1, 0);
+    assert_eq!(judge("ch \"x\" from client 1", "ch \"x\" from an unknown process").1, 0);
+    assert_eq!(judge("ch \"x\" from itself", "ch \"x\" from client 3").1, 0);
+}
+
+#[test]
+fn a_statement_may_outlive_a_change_of_its_result() {
+    let stale = |message: &str| {
+        let words = Report { sqlstate: "0A000".into(), message: message.to_owned(), ..Report::default() };
+        Event::Report(Box::new(words))
+    };
+    let judge = |direct, pooled| judged(&program("", "EXECUTE p"), direct, pooled, Allowance::ReplannedStatement);
+    assert_eq!(judge(stale("cached plan must not change result type"), row(Some("1"))), (None, 1));
+    assert_eq!(judge(stale("something else"), row(Some("1"))).1, 0);
+    let hung = Some("dml: no for nothing".to_owned());
+    assert_eq!(judge(stale("cached plan must not change result type"), Event::Other(NO_ANSWER.into())).0, hung);
+    assert_eq!(judge(row(Some("1")), stale("cached plan must not change result type")).1, 0);
+}
+
+#[test]
+fn a_statement_may_be_cancelled_before_it_has_a_server() {
+    let judge = |sqlstate: &str, hint: &str| {
+        let told = |hint: &str| {
+            let words = Report { sqlstate: sqlstate.to_owned(), hint: hint.to_owned(), ..Report::default() };
+            Event::Report(Box::new(words))
+        };
+        judged(&program("", "SELECT 1"), told(""), told(hint), Allowance::CancelledInQueue)
+    };
+    assert_eq!(judge("57014", "No part of it was run. (FB705)"), (None, 1));
+    assert_eq!(judge("57014", "(FB701)").1, 0);
+    assert_eq!(judge("42601", "(FB705)").1, 0);
+    assert!(judge("57014", "(FB701)").0.is_some());
+}
+
+/// PostgreSQL keeps the schema for the life of a connection, also when all that was in it is dropped.
+#[test]
+fn an_object_that_is_missing_may_be_missed_with_its_schema() {
+    let judge = |direct: (&str, &str), pooled: (&str, &str)| {
+        let told = |(sqlstate, message): (&str, &str)| {
+            let words = Report { sqlstate: sqlstate.into(), message: message.into(), ..Report::default() };
+            Event::Report(Box::new(words))
+        };
+        let program = program("", "SELECT pg_temp.f()");
+        judged(&program, told(direct), told(pooled), Allowance::TemporarySchema)
+    };
+    let schema = ("3F000", "schema \"pg_temp\" does not exist");
+    let function = ("42883", "function pg_temp.f() does not exist");
+    assert_eq!(judge(schema, function), (None, 1));
+    assert_eq!(judge(function, schema), (None, 1));
+    assert_eq!(judge(schema, ("42P01", "relation \"f\" does not exist")).1, 0);
+    assert!(judge(("3F000", "schema \"s\" does not exist"), function).0.is_some());
+}
+
+#[test]
+fn settings_may_be_told_in_another_order_but_no_others() {
+    let told = |names: &[&str]| {
+        run(names.iter().map(|name| Event::Setting { name: (*name).to_owned(), value: "on".to_owned() }).collect())
+    };
+    let judge = |direct, pooled| {
+        let uses = Uses::default();
+        let found = first_difference(&program("", "RESET ALL"), &told(direct), &told(pooled), &uses);
+        (found.map(|difference| difference.signature), uses.count(Allowance::SettingOrder))
+    };
+    assert_eq!(judge(&["a", "b", "c"], &["a", "c", "b"]), (None, 1));
+    assert_eq!(judge(&["a", "b"], &["a", "b"]), (None, 0));
+    assert_eq!(judge(&["a", "b"], &["b", "c"]), (Some("dml: S b for S a".to_owned()), 0));
+    assert_eq!(judge(&["a", "b"], &["b"]), (Some("dml: S b for S a".to_owned()), 0));
+}
+
+#[test]
+fn what_stands_behind_a_reset_may_differ_only_for_what_was_asked_for_at_the_start() {
+    let judge = |startup: &[(&str, &str)], sql: &str| {
+        let mut program = program("", sql);
+        program.clients[0] = startup.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let uses = Uses::default();
+        let found = first_difference(&program, &run(vec![row(Some("1"))]), &run(vec![row(None)]), &uses);
+        (found.is_none(), uses.count(Allowance::ResetOfStart))
+    };
+    let (path, options) = (("search_path", "north"), ("options", "-c work_mem=3MB -c app.a=x"));
+    assert_eq!(judge(&[path], "SET search_path TO DEFAULT; SELECT * FROM place"), (true, 1));
+    assert_eq!(judge(&[options], "RESET app.a; SHOW app.a"), (true, 1));
+    assert_eq!(judge(&[path], "RESET ALL; SHOW search_path"), (true, 1));
+    assert_eq!(judge(&[path], "RESET work_mem; SHOW search_path"), (false, 0));
+    assert_eq!(judge(&[path], "RESET search_path"), (false, 0));
+    assert_eq!(judge(&[], "RESET ALL; SHOW search_path"), (false, 0));
+}
+
+#[test]
+fn what_others_notify_is_compared_apart_from_its_time() {
+    let told = |text: &str| Event::Told(text.to_owned());
+    let judge =
+        |direct, pooled| judged(&program("safe", "SELECT 1"), told(direct), told(pooled), Allowance::NotificationOrder);
+    assert_eq!(judge("ch1 \"\" from client 1", "ch1 \"\" from client 1"), (None, 1));
+    assert_eq!(judge("ch1 \"\" from itself", "ch1 \"\" from itself"), (None, 0));
+    assert!(judge("ch1 \"\" from client 1", "ch1 \"\" from an unknown process").0.is_some());
+}
+
+#[test]
+fn oids_of_tables_are_not_compared_but_their_columns_are() {
+    let columns = |text: &str| Event::Columns(text.to_owned());
+    let judge =
+        |pooled| judged(&program("safe", "SELECT 1"), columns("id*1:23:-1:0"), columns(pooled), Allowance::TableOid);
+    assert_eq!(judge("id*1:23:-1:0"), (None, 1));
+    assert_eq!(judge("id0:23:-1:0"), (Some("dml: other T".to_owned()), 0));
+}
+
+#[test]
+fn a_table_that_holds_something_else_at_the_end_is_a_difference() {
+    let side = |held: &str| Run { contents: vec![held.to_owned()], ..Run::default() };
+    let found = first_difference(&program("", ""), &side("items: (1)"), &side("items: "), &Uses::default());
+    assert_eq!(found.map(|difference| difference.signature), Some("contents of items".to_owned()));
+}
