@@ -3,9 +3,7 @@
 //! A demand takes, in this order: the worker's own idle server, another worker's idle server, a free permit
 //! (a new server is opened), a place in the queue. A server that comes free goes to the oldest waiter.
 
-use std::borrow::Cow;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_spec::{Report, errors};
@@ -13,14 +11,11 @@ use forebay_spec::{Report, errors};
 use crate::config::PoolMode;
 use crate::io::Io;
 use crate::planted::{Bug, planted};
-use crate::pool::shared::Lease;
 use crate::pool::{PoolId, Waiter};
-use crate::session::IDLE;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::Own;
 use crate::session::server::{ServerKey, ServerState};
 use crate::time::Instant;
-use crate::tracking::pin::{self, REASONS};
 use crate::worker::Worker;
 
 /// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
@@ -63,7 +58,7 @@ impl<I: Io> Worker<I> {
             return Checkout::Refused(Box::new(errors::checkout_queue_full(label, waiters_max, pool.leased, size)));
         }
         self.clients[key].enter(ClientState::Waiting, now);
-        self.clients[key].has_asked_who_holds = false;
+        self.clients[key].asked_who_holds_at = None;
         self.enqueue(io, id, key);
         Checkout::Queued
     }
@@ -267,69 +262,6 @@ impl<I: Io> Worker<I> {
             let pool = self.pool(id);
             pool.shared.publish(me, pool.idle.len(), oldest);
         }
-    }
-
-    /// What a client is told when its wait is over without a server.
-    pub(crate) fn wait_report(&mut self, key: ClientKey) -> Report {
-        let (id, since) = {
-            let client = &self.clients[key];
-            (client.pool.expect("a waiting client has a pool"), client.since)
-        };
-        let now = self.now;
-        let (ours, me) = (self.longest_lease(id), self.id);
-        let lease = ours.into_iter().chain(self.pool(id).shared.longest_lease(me)).min_by_key(|lease| lease.since);
-        let pool = self.pool(id);
-        pool.stats.stats.errors.add(1);
-        let waited = seconds(now.since(since));
-        if let Some((_, cause)) = pool.backoff.sickness() {
-            let endpoint = pool.target.config.endpoints.first().cloned().unwrap_or_else(|| Arc::from("?"));
-            let retry = seconds(pool.backoff.until().since(now));
-            return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
-        }
-        if let Some((pinned, reasons)) = self.pins_of(id) {
-            let pool = self.pool(id);
-            let (size, label, waiting) = (pool.settings.pool_size, pool.label(), pool.waiters.len());
-            return errors::servers_pinned(pinned, size, label, reasons, waited, waiting);
-        }
-        let pool = self.pool(id);
-        let longest = lease.as_ref().map_or(Duration::ZERO, |lease| now.since(lease.since));
-        let holder = lease.map_or_else(|| Arc::from("none of them leased"), |lease| lease.holder);
-        let (label, leased, size) = (pool.label(), pool.shared.permits.used() as usize, pool.settings.pool_size);
-        let (idle, waiting) = (pool.idle.len(), pool.waiters.len());
-        errors::checkout_timeout(label, waited, leased.saturating_sub(idle), size, waiting, seconds(longest), holder)
-    }
-
-    /// How many of this worker's servers in a pool are pinned, and by what; `None`: not most of those in use.
-    fn pins_of(&self, id: PoolId) -> Option<(usize, String)> {
-        let holders = self.servers.iter().filter(|(_, s)| s.pool == id).filter_map(|(_, s)| s.client);
-        let pins: Vec<_> = holders.filter_map(|key| self.clients.get(key)?.pin.as_ref()).collect();
-        if pins.is_empty() || pins.len() * 2 < self.pools[id.0 as usize].leased as usize {
-            return None;
-        }
-        let count = |reason| pins.iter().filter(|pin| pin.reasons.has(reason)).count();
-        let words = REASONS.iter().flat_map(|reason| {
-            let count = count(*reason);
-            pin::names(*reason).into_iter().filter(move |_| count > 0).map(move |name| format!("{count} {name}"))
-        });
-        Some((pins.len(), words.collect::<Vec<_>>().join(", ")))
-    }
-
-    /// The longest lease of this worker.
-    pub(crate) fn longest_lease(&self, id: PoolId) -> Option<Lease> {
-        let leases = self.servers.iter().filter(|(_, s)| s.pool == id && s.client.is_some());
-        let (client, at) = leases
-            .filter_map(|(_, s)| s.client.and_then(|c| self.clients.get(c)))
-            .map(|c| (c, c.transaction_at))
-            .min_by_key(|(_, at)| *at)?;
-        let state = match (&client.pin, client.server.map(|s| &self.servers[s])) {
-            (Some(pin), Some(server)) if server.is_clean() => {
-                Cow::from(format!("pinned by {}", pin::names(pin.reasons).join(", ")))
-            }
-            (_, Some(server)) if server.status == IDLE => Cow::from("in a request"),
-            _ => Cow::from("in a transaction"),
-        };
-        let name = client.wanted.get("application_name").map_or(String::new(), |n| format!(" \"{n}\""));
-        Some(Lease { since: at, holder: format!("{state} of client {}{name}", client.id).into() })
     }
 }
 

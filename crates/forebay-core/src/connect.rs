@@ -44,6 +44,7 @@ impl<I: Io> Worker<I> {
         let endpoint = pool.target.endpoints[index as usize].clone();
         pool.servers += 1;
         pool.opening += 1;
+        pool.measure_servers();
         pool.stats.stats.opened.add(1);
         let local = self.begin_local(id, index);
         let conn = io.connect(local.as_ref().unwrap_or(&endpoint));

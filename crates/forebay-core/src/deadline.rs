@@ -29,8 +29,6 @@ const CANCEL_MAX: Duration = Duration::from_secs(3);
 const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
 /// The catalogue must be read by then.
 const CATALOGUE_MAX: Duration = Duration::from_secs(60);
-/// How long the other workers have to tell who holds their servers.
-const TELL_MAX: Duration = Duration::from_millis(5);
 /// Time between two looks at idle servers and old answers.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -97,6 +95,12 @@ impl<I: Io> Worker<I> {
             client.armed = at;
             self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
         }
+    }
+
+    /// Sees that a client is looked at at a time, whatever limit is due then.
+    pub(crate) fn arm_client_at(&mut self, key: ClientKey, at: Instant) {
+        self.clients[key].armed = at;
+        self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
     }
 
     /// Sees that a server is looked at when its next limit is due.
@@ -209,8 +213,10 @@ impl<I: Io> Worker<I> {
         match limit {
             Limit::Login => {}
             Limit::Greeting => {
-                let report = self.wait_report(key);
-                self.refuse_and_close(io, key, report);
+                if self.have_others_told(io, key) {
+                    let report = self.wait_report(key);
+                    self.refuse_and_close(io, key, report);
+                }
             }
             Limit::Wait => self.wait_is_over(io, key),
             Limit::Query => self.query_is_late(io, key, &text(settings.query_timeout)),
@@ -237,14 +243,8 @@ impl<I: Io> Worker<I> {
             // Its parameters are being set; that has a limit of its own.
             return;
         }
-        let client = &mut self.clients[key];
-        if self.shared.workers > 1 && !std::mem::replace(&mut client.has_asked_who_holds, true) {
-            // The error names who holds the servers: the other workers have this long to tell.
-            let at = self.now + TELL_MAX;
-            client.armed = at;
-            let id = client.pool.expect("a waiting client has a pool");
-            self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
-            return self.ask_who_holds(io, id);
+        if !self.have_others_told(io, key) {
+            return;
         }
         let report = self.wait_report(key);
         let client = &self.clients[key];
@@ -272,9 +272,7 @@ impl<I: Io> Worker<I> {
         }
         server.late = Some(Box::new(errors::query_timeout(limit)));
         self.cancel_server(io, server_key);
-        let at = self.now + CLEANING_MAX;
-        self.clients[key].armed = at;
-        self.alarms.push(Alarm { at, of: AlarmOf::Client(key) });
+        self.arm_client_at(key, self.now + CLEANING_MAX);
     }
 
     fn server_limit(&self, server: &Server) -> Instant {
@@ -366,15 +364,8 @@ impl<I: Io> Worker<I> {
     /// Gauges for the metrics listener.
     fn measure_pool(&mut self, id: PoolId) {
         let _ = self.oldest_waiter(id);
-        if self.shared.workers > 1 {
-            let (longest, me) = (self.longest_lease(id), self.id);
-            self.pool(id).shared.publish_lease(me, longest);
-        }
         let pool = self.pool(id);
-        let (stats, idle) = (&pool.stats.stats, pool.idle.len() as u64);
-        stats.waiting.set(pool.waiters.len() as u64);
-        stats.servers_idle.set(idle);
-        stats.servers_active.set(u64::from(pool.leased));
-        stats.servers_other.set(u64::from(pool.servers).saturating_sub(idle + u64::from(pool.leased)));
+        pool.stats.stats.waiting.set(pool.waiters.len() as u64);
+        pool.measure_servers();
     }
 }

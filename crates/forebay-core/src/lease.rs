@@ -309,6 +309,7 @@ impl<I: Io> Worker<I> {
         if !server.left.is_probe_needed() {
             return self.transaction_over(io, key);
         }
+        self.arm_server(key);
         let client_key = server.client;
         let is_done = client_key.and_then(|c| self.clients.get(c)).is_some_and(|c| c.carry.is_empty() && !c.is_paused);
         if let Some(client_key) = client_key.filter(|_| self.is_draining && is_done) {
@@ -319,7 +320,7 @@ impl<I: Io> Worker<I> {
         if server.cancels == 0 || planted(Bug::CancelToWrongClient) {
             return self.probe(io, key);
         }
-        // The cancel would hit the probe: it goes on when the cancel has ended.
+        // The cancel would hit the probe: it goes on when the cancel has ended, and not for ever without that.
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;
         }

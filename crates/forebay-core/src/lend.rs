@@ -88,6 +88,7 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;
+        pool.measure_servers();
         let name = (pool.database.clone(), pool.user.clone());
         let to = pool.shared.worker_with_oldest_waiter(me).map_or(me, |(worker, _)| worker);
         if let Some(asker) = server.asked_by.filter(|asker| *asker != to) {
@@ -129,6 +130,7 @@ impl<I: Io> Worker<I> {
         self.set_owner(conn, Owner::Server(key));
         let pool = self.pool(id);
         pool.servers += 1;
+        pool.measure_servers();
         pool.is_asking = false;
         self.offer(io, key);
         self.supply(io, id);

@@ -23,6 +23,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz_entry;
 mod hand_over;
+mod holders;
 pub mod ids;
 pub mod io;
 mod lease;

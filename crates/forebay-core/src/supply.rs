@@ -11,7 +11,7 @@ use crate::io::{Close, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
 use crate::session::server::{ServerKey, ServerState};
-use crate::worker::{Message, PoolName, Worker};
+use crate::worker::{Message, Worker};
 
 /// Time after which other workers are asked the same again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -86,9 +86,8 @@ impl<I: Io> Worker<I> {
         if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(pool.settings.pool_size) {
             return false;
         }
-        let user = pool.user.clone();
-        let of_user = self.tables.user(&user).and_then(|u| u.config.max_user_connections).unwrap_or(0);
-        let database = self.pool(id).database.clone();
+        let (user, database) = (pool.user.clone(), pool.database.clone());
+        let of_user = self.user_limit(id);
         let pool = self.pool(id);
         let (shared, size, of_database) =
             (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
@@ -108,6 +107,12 @@ impl<I: Io> Worker<I> {
             return false;
         }
         true
+    }
+
+    /// `max_user_connections` of a pool's user.
+    pub(crate) fn user_limit(&self, id: PoolId) -> u32 {
+        let user = self.tables.user(&self.pools[id.0 as usize].user);
+        user.and_then(|u| u.config.max_user_connections).unwrap_or(0)
     }
 
     /// A limit over several pools is reached: the longest idle server of another of them makes room.
@@ -133,7 +138,7 @@ impl<I: Io> Worker<I> {
         self.arm_pool(id, self.now + ASK_AGAIN);
     }
 
-    fn tell_others(&self, io: &mut I, message: impl Fn() -> Message<I::Handover>) {
+    pub(crate) fn tell_others(&self, io: &mut I, message: impl Fn() -> Message<I::Handover>) {
         for worker in (0..self.shared.workers).map(WorkerId).filter(|w| *w != self.id) {
             io.tell(worker, message());
         }
@@ -144,21 +149,6 @@ impl<I: Io> Worker<I> {
         if let Some(server) = self.longest_idle(scope, None) {
             self.retire(io, server, "room for another pool");
         }
-    }
-
-    /// Others wait in a pool: they may want to name who holds its servers.
-    pub(crate) fn tell_lease(&mut self, name: &PoolName) {
-        if let Some(id) = self.pool_ids.get(name).copied() {
-            let (lease, me) = (self.longest_lease(id), self.id);
-            self.pool(id).shared.publish_lease(me, lease);
-        }
-    }
-
-    /// Has the other workers tell of their longest leases in a pool.
-    pub(crate) fn ask_who_holds(&self, io: &mut I, id: PoolId) {
-        let pool = &self.pools[id.0 as usize];
-        let name = (pool.database.clone(), pool.user.clone());
-        self.tell_others(io, || Message::WhoHolds(name.clone()));
     }
 
     /// Gives permits back, and tells whoever waits for one.
@@ -229,6 +219,7 @@ impl<I: Io> Worker<I> {
             _ => {}
         }
         pool.stats.stats.closed.add(1);
+        pool.measure_servers();
         let label = pool.label();
         self.publish(id);
         let fields = vec![("pool", label.into()), ("server", server.id.into()), ("reason", reason.into())];

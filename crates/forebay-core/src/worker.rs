@@ -283,7 +283,7 @@ impl<I: Io> Worker<I> {
             Message::NoneIdle(name) => self.none_idle(io, &name),
             Message::Lend(server, handover) => self.borrow(io, *server, handover),
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
-            Message::WhoHolds(name) => self.tell_lease(&name),
+            Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
             Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
             Message::Listen(told) => self.told_of_listening(io, from, *told),

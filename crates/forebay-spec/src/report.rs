@@ -78,12 +78,18 @@ mod tests {
     /// The words of the house style's example: what an operator copies into a search box.
     #[test]
     fn a_report_names_subject_numbers_next_step_and_code() {
-        let report =
-            errors::checkout_timeout("orders/app", "5 s", 20, 20, 37, "42 s", "pinned by LISTEN (client 1187)");
+        let report = errors::checkout_timeout(
+            "orders/app",
+            "5 s",
+            20,
+            20,
+            37,
+            "longest lease 42 s, in a transaction of client 1187",
+        );
         assert_eq!(
             report.to_string(),
             "ERROR 53300: no server became free in pool \"orders/app\" within 5 s\n\
-             DETAIL: 20 of 20 servers in use, 37 requests waiting; longest lease 42 s, pinned by LISTEN (client 1187).\n\
+             DETAIL: 20 of 20 servers in use, 37 requests waiting; longest lease 42 s, in a transaction of client 1187.\n\
              HINT: Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)"
         );
     }

@@ -90,14 +90,14 @@ def sequence_moved(*, call: object) -> SessionError:
     )
 
 
-def checkout_timeout(*, pool: object, waited: object, leased: object, size: object, waiting: object, longest: object, holder: object) -> LimitError:
+def checkout_timeout(*, pool: object, waited: object, leased: object, size: object, waiting: object, holders: object) -> LimitError:
     """FB201, SQLSTATE 53300."""
     return LimitError(
         code="FB201",
         sqlstate="53300",
         severity="ERROR",
         message=f"no server became free in pool \"{pool}\" within {waited}",
-        detail=f"{leased} of {size} servers in use, {waiting} requests waiting; longest lease {longest}, {holder}.",
+        detail=f"{leased} of {size} servers in use, {waiting} requests waiting; {holders}.",
         hint="Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
     )
 

@@ -574,7 +574,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="default_pool_size",
         field="pool_size",
-        doc="Servers for each pair of database and user, over all workers.",
+        doc="Servers for each pair of database and user, over all workers: each counts from the moment its connection is begun until forebay has ended it, whatever it does meanwhile. Listeners (one for a pool whose clients LISTEN) and replication connections come on top.",
     ),
     Setting(
         section="server_defaults",

@@ -81,8 +81,8 @@ impl<I: Io> Worker<I> {
         }
         client.is_held = true;
         if server.cancels > 0 {
-            // The cancel would hit the question: it goes on when the cancel has ended.
-            return;
+            // The cancel would hit the question: it goes on when the cancel has ended, and not for ever without that.
+            return self.arm_server(key);
         }
         server.left.dirt |= Traces::LISTEN;
         server.listen.channels.clear();

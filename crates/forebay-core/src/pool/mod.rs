@@ -177,6 +177,15 @@ impl Pool {
             || is_over(&self.shared.of_database, self.settings.max_db_connections)
     }
 
+    /// Gauges of its servers. They are set anew whenever one comes or goes, for the sum over all workers is looked at:
+    /// one that has moved must not be counted twice.
+    pub(crate) fn measure_servers(&self) {
+        let (stats, idle) = (&self.stats.stats, self.idle.len() as u64);
+        stats.servers_idle.set(idle);
+        stats.servers_active.set(u64::from(self.leased));
+        stats.servers_other.set(u64::from(self.servers).saturating_sub(idle + u64::from(self.leased)));
+    }
+
     /// Forgets all greetings: the endpoints have changed.
     pub fn forget_greetings(&mut self) {
         self.greetings.clear();

@@ -2,7 +2,7 @@
 //! is taken when a pool is first used.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
@@ -49,7 +49,13 @@ impl Permits {
 struct Flags {
     idle: AtomicU32,
     oldest: AtomicU64,
-    lease: Mutex<Option<Lease>>,
+    holding: Mutex<Holding>,
+}
+
+impl Flags {
+    fn holding(&self) -> MutexGuard<'_, Holding> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A lease that others wait for.
@@ -59,6 +65,59 @@ pub struct Lease {
     pub since: Instant,
     /// Who holds it, and how, in words.
     pub holder: Arc<str>,
+}
+
+/// What a worker's servers of a pool do, for those who wait for one.
+#[derive(Clone, Debug, Default)]
+pub struct Holding {
+    /// The longest lease.
+    pub lease: Option<Lease>,
+    /// Servers that clients have.
+    pub leased: u32,
+    /// Servers that nobody has.
+    pub idle: u32,
+    /// Servers that do something else, by what it is, and since when the first of them.
+    pub doing: [(u32, Instant); Holding::DOINGS],
+    /// Clients that wait.
+    pub waiting: u32,
+    /// As of when.
+    pub told_at: Instant,
+}
+
+impl Holding {
+    /// Kinds of what servers do.
+    pub const DOINGS: usize = 9;
+
+    /// Counts a server that a client has.
+    pub fn add_lease(&mut self, lease: Lease) {
+        self.leased += 1;
+        self.lease = self.lease.take().into_iter().chain([lease]).min_by_key(|lease| lease.since);
+    }
+
+    /// Counts a server that does something else.
+    pub fn add_doing(&mut self, doing: usize, since: Instant) {
+        let (count, first) = self.doing[doing];
+        self.doing[doing] = (count + 1, if count == 0 { since } else { first.min(since) });
+    }
+
+    /// The same of several workers.
+    pub fn and(mut self, others: impl Iterator<Item = Holding>) -> Holding {
+        for other in others {
+            self.lease = self.lease.take().into_iter().chain(other.lease).min_by_key(|lease| lease.since);
+            self.leased += other.leased;
+            self.idle += other.idle;
+            self.waiting += other.waiting;
+            for (mine, (count, since)) in self.doing.iter_mut().zip(other.doing).filter(|(_, (count, _))| *count > 0) {
+                *mine = (mine.0 + count, if mine.0 == 0 { since } else { mine.1.min(since) });
+            }
+        }
+        self
+    }
+
+    /// Servers that are told of.
+    pub fn known(&self) -> u32 {
+        self.leased + self.idle + self.doing.iter().map(|(count, _)| count).sum::<u32>()
+    }
 }
 
 /// What the workers' parts of one pool share.
@@ -83,16 +142,19 @@ impl PoolShared {
         }
     }
 
-    /// Tells the others of this worker's longest lease.
-    pub fn publish_lease(&self, worker: WorkerId, lease: Option<Lease>) {
-        *self.workers[usize::from(worker.0)].lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    /// Tells the others what this worker's servers do.
+    pub fn publish_holding(&self, worker: WorkerId, holding: Holding) {
+        *self.workers[usize::from(worker.0)].holding() = holding;
     }
 
-    /// The longest lease of the other workers, as they last told.
-    pub fn longest_lease(&self, but: WorkerId) -> Option<Lease> {
-        let leases =
-            self.others(but).filter_map(|(_, f)| f.lease.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        leases.min_by_key(|lease| lease.since)
+    /// What the other workers' servers do, as they last told.
+    pub fn holding(&self, but: WorkerId) -> impl Iterator<Item = Holding> {
+        self.others(but).map(|(_, flags)| flags.holding().clone())
+    }
+
+    /// Whether all other workers have told it since `at`.
+    pub fn have_told_since(&self, but: WorkerId, at: Instant) -> bool {
+        self.others(but).all(|(_, flags)| flags.holding().told_at >= at)
     }
 
     /// Another worker that has an idle server.
@@ -195,7 +257,7 @@ impl Shared {
     }
 
     fn flags(&self) -> Box<[Flags]> {
-        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), lease: Mutex::default() };
+        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), holding: Mutex::default() };
         (0..self.workers).map(|_| flags()).collect()
     }
 }

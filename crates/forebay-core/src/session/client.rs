@@ -181,8 +181,8 @@ pub struct Client {
     pub virtual_pid: u32,
     /// The key of its CancelRequest.
     pub cancel: CancelSecret,
-    /// Its wait is over, and the other workers have been asked who holds the servers.
-    pub has_asked_who_holds: bool,
+    /// Its wait is over, and the other workers have been asked who holds the servers: when.
+    pub asked_who_holds_at: Option<Instant>,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
     /// How it uses servers: as its pool was configured at its login.
@@ -228,7 +228,7 @@ impl Client {
             is_held: false,
             is_skipping: false,
             refusal: None,
-            has_asked_who_holds: false,
+            asked_who_holds_at: None,
             failed_hand_overs: 0,
             is_gone: false,
             is_uncounted: false,

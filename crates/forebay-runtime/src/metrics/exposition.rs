@@ -6,9 +6,12 @@ use std::sync::{Arc, PoisonError};
 
 use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, WorkerStats};
 
-use super::table::{METRICS, Metric, Source};
+use super::table::{METRICS, Metric, Part, Source};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Figures that change all the time are taken as they are after so many looks.
+const READS_MAX: usize = 8;
 
 /// Each pool's parts, one a worker that knows it, under its labels.
 type Pools = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<LabelledPool>>>;
@@ -46,8 +49,7 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
                 let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);
             }
             Source::Parts(_, label, values) => {
-                for (name, value) in *values {
-                    let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
+                for ((name, _), sum) in values.iter().zip(steady_sums(parts, values)) {
                     let _ = writeln!(out, "{}{{{labels},{}=\"{name}\"}} {sum}", metric.name, label.name());
                 }
             }
@@ -57,6 +59,20 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
             }
         }
     }
+}
+
+/// Sums over workers. What moves from one worker to another while they are read would be counted twice: they are read
+/// until they are the same twice, or [`READS_MAX`] times.
+fn steady_sums(parts: &[Arc<LabelledPool>], values: &[Part]) -> Vec<u64> {
+    let read = || values.iter().map(|(_, v)| parts.iter().map(|p| v(&p.stats)).collect()).collect::<Vec<Vec<_>>>();
+    let mut last = read();
+    for _ in 1..READS_MAX {
+        let before = std::mem::replace(&mut last, read());
+        if before == last {
+            break;
+        }
+    }
+    last.iter().map(|of_workers| of_workers.iter().copied().fold(0, u64::wrapping_add)).collect()
 }
 
 fn render_histogram(out: &mut String, name: &str, labels: &str, parts: &[&Histogram]) {

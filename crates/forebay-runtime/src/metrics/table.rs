@@ -133,7 +133,7 @@ pub(super) const METRICS: &[Metric] = &[
     metric("forebay_pool_waiters", "Clients of the pool that wait for a server.", Pool(Gauge, |s| s.waiting.get())),
     metric(
         "forebay_servers",
-        "Servers of the pool by state: active, idle, or other (opening, being checked or cleaned).",
+        "Servers of the pool by state: active, idle, or other (opening, being checked or cleaned). Their sum never passes pool_size; listeners are not among them.",
         Parts(
             Gauge,
             Label::State,

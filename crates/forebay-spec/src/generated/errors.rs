@@ -88,17 +88,14 @@ pub fn checkout_timeout(
     leased: impl Display,
     size: impl Display,
     waiting: impl Display,
-    longest: impl Display,
-    holder: impl Display,
+    holders: impl Display,
 ) -> Report {
     Report {
         severity: Severity::Error,
         code: "FB201",
         sqlstate: "53300",
         message: format!("no server became free in pool \"{pool}\" within {waited}"),
-        detail: Some(format!(
-            "{leased} of {size} servers in use, {waiting} requests waiting; longest lease {longest}, {holder}."
-        )),
+        detail: Some(format!("{leased} of {size} servers in use, {waiting} requests waiting; {holders}.")),
         hint: Some(String::from(
             "Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
         )),
