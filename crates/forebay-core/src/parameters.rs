@@ -18,6 +18,9 @@ pub struct Image {
     entries: Entries,
     environment: Arc<str>,
     backslash: Backslash,
+    /// Texts are in another encoding than UTF-8. In some, bytes of ASCII are parts of other characters (SJIS, BIG5, GBK,
+    /// UHC, JOHAB, GB18030); in all, names are not those of the catalogue.
+    is_encoded: bool,
 }
 
 impl Default for Image {
@@ -35,7 +38,9 @@ impl Image {
         let is_escape =
             |(name, value): &(Arc<str>, Arc<str>)| **name == *"standard_conforming_strings" && **value == *"off";
         let backslash = if entries.iter().any(is_escape) { Backslash::Escape } else { Backslash::Plain };
-        Image { entries, environment: environment.into(), backslash }
+        let is_encoding = |(name, value): &(Arc<str>, Arc<str>)| **name == *"client_encoding" && !is_utf8(value);
+        let is_encoded = entries.iter().any(is_encoding);
+        Image { entries, environment: environment.into(), backslash, is_encoded }
     }
 
     /// The value of `name`.
@@ -53,10 +58,10 @@ impl Image {
         self.entries.is_empty()
     }
 
-    /// What a backslash means in the strings of a session with these values.
+    /// What a backslash means in a text of a session with these values.
     #[inline]
-    pub fn backslash(&self) -> Backslash {
-        self.backslash
+    pub fn backslash_in(&self, text: &[u8]) -> Backslash {
+        if self.is_encoded && !text.is_ascii() { Backslash::Unknown } else { self.backslash }
     }
 
     /// What of this image can change the meaning of a text at Parse: part of a shared statement's key.
@@ -203,12 +208,15 @@ fn identifier(name: &str) -> String {
     parts.join(".")
 }
 
+/// Whether texts in `encoding` are read as they are: as UTF-8, or as bytes.
+fn is_utf8(encoding: &str) -> bool {
+    encoding.eq_ignore_ascii_case("utf8") || encoding.eq_ignore_ascii_case("sql_ascii")
+}
+
 /// A literal for a server that takes text to be in `encoding`: what another than UTF-8 would misread is escaped.
 fn literal(value: &str, encoding: Option<&str>) -> String {
     let mut sql = String::new();
-    let is_read_as_sent =
-        encoding.is_none_or(|e| e.eq_ignore_ascii_case("utf8") || e.eq_ignore_ascii_case("sql_ascii"));
-    if value.is_ascii() || is_read_as_sent {
+    if value.is_ascii() || encoding.is_none_or(is_utf8) {
         quote_literal(&mut sql, value);
         return sql;
     }

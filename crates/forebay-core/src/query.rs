@@ -41,20 +41,20 @@ impl Forwarding<'_> {
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         if !is_tracked || !at.is_whole() {
             self.needs_listens(None)?;
-            self.mark_unknown();
+            self.mark_unknown(text, at.is_whole());
             if at.is_whole() {
                 self.note_query_resets(text);
             }
             let commits = may_commit(text) || !at.is_whole();
             return self.pass_query(at, commits);
         }
-        let backslash = self.server.reported.backslash();
+        let backslash = self.backslash_in(text);
         let shape = self.cache.shape(text, backslash);
         self.needs_listens(Some(&shape))?;
         if let Some(named) = Named::find(text, &shape, backslash)
             && self.is_sharing()
             && !self.server.is_segment_open
-            && let Some(taken) = self.named_query(at, &named, &shape)?
+            && let Some(taken) = self.named_query(at, &named, &shape, backslash)?
         {
             return Ok(taken);
         }
@@ -111,7 +111,13 @@ impl Forwarding<'_> {
 
     /// A Query about a statement by its name. `None`: the name is none that is known here.
     #[inline(never)]
-    fn named_query(&mut self, at: At<'_>, named: &Named<'_>, shape: &Shape) -> Result<Option<usize>, Stop> {
+    fn named_query(
+        &mut self,
+        at: At<'_>,
+        named: &Named<'_>,
+        shape: &Shape,
+        backslash: Backslash,
+    ) -> Result<Option<usize>, Stop> {
         if self.server.status != IDLE && self.server.owes_ready() {
             // What is on its way may fail the transaction, and then nothing of this is done.
             return Err(Stop::Hold);
@@ -133,7 +139,7 @@ impl Forwarding<'_> {
         };
         match (named.verb, known) {
             (Verb::Prepare, Some(_)) => self.refuse_query(at, Box::new(already_exists(&named.name))).map(Some),
-            (Verb::Prepare, None) => self.prepare(at, named),
+            (Verb::Prepare, None) => self.prepare(at, named, backslash),
             (Verb::Execute, Some(statement)) => {
                 let marked = if is_plain_execute(shape) { Ok(()) } else { self.mark(shape, named.text) };
                 if let Err(report) = marked.and_then(|()| self.mark(statement.shape(), statement.text())) {
@@ -152,14 +158,14 @@ impl Forwarding<'_> {
         }
     }
 
-    fn prepare(&mut self, at: At<'_>, named: &Named<'_>) -> Result<Option<usize>, Stop> {
+    fn prepare(&mut self, at: At<'_>, named: &Named<'_>, backslash: Backslash) -> Result<Option<usize>, Stop> {
         let Some(body) = named.body else { return Ok(None) };
         let names = self.client.statements.as_ref().map_or(0, |names| names.len());
         if names >= self.client_statements_max as usize {
             return Ok(None);
         }
         let environment = self.client.wanted.environment().clone();
-        let statement = self.cache.by_query(body, environment, |name| named.with(name));
+        let statement = self.cache.by_query(body, backslash, &environment, |name| named.with(name));
         self.make_room(&statement);
         let segment = self.server.segment;
         let change = self.change(named.name.as_bytes(), Some(statement.clone()), segment);

@@ -14,6 +14,7 @@ use forebay_spec::{Report, errors};
 
 use crate::frame::At;
 use crate::planted::{Bug, planted};
+use crate::query::TEXT_BYTES_MAX;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
@@ -176,17 +177,22 @@ impl Forwarding<'_> {
                 }
                 self.forward(at, 0)
             }
-            tag::FUNCTION_CALL => {
-                self.mark_unknown();
-                self.server.expect.push_back(Expect::Function);
-                self.forward(at, 0)
-            }
+            tag::FUNCTION_CALL => self.function_call(at),
             tag::TERMINATE => Err(Stop::Leave),
             other => {
                 let report = errors::unexpected_message(char::from(other).escape_default(), "in a session");
                 Err(Stop::Fault(Box::new(report)))
             }
         }
+    }
+
+    fn function_call(&mut self, at: At<'_>) -> Taken {
+        if self.server.left.is_on && at.head.bytes <= TEXT_BYTES_MAX && !at.is_whole() {
+            return Err(Stop::More);
+        }
+        self.mark_function_call(at);
+        self.server.expect.push_back(Expect::Function);
+        self.forward(at, 0)
     }
 
     pub(crate) fn is_sharing(&self) -> bool {
@@ -243,7 +249,7 @@ impl Forwarding<'_> {
         let wanted = self.client.wanted.clone();
         let nothing = Arc::default();
         let environment = if planted(Bug::StatementWithoutEnvironment) { &nothing } else { wanted.environment() };
-        let backslash = self.server.reported.backslash();
+        let backslash = self.backslash_in(parse.query);
         let epoch = self.epoch;
         let content = Content { text: parse.query, types: parse.types.as_bytes(), environment, epoch, backslash };
         let is_named = !parse.name.is_empty();
@@ -359,7 +365,7 @@ impl Forwarding<'_> {
         self.stats.binds.add(1);
         if !self.is_sharing() {
             self.needs_listens(None)?;
-            self.mark_unknown();
+            self.mark_unknown(b"", true);
             if !self.client.resetting.is_empty() {
                 let Some(bind) = BindHead::decode(at.body()) else {
                     return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
@@ -421,7 +427,7 @@ impl Forwarding<'_> {
     /// The server says that it does not exist, in its own words, or it was prepared by a statement.
     #[inline(never)]
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
-        self.mark_unknown();
+        self.mark_unknown(b"", true);
         if name.is_empty() && self.server.statements.may_have_unnamed() {
             // Another client's unnamed statement must not answer to this one.
             write::close(self.batch.owned(), Target::STATEMENT, b"");

@@ -38,6 +38,8 @@ pub struct StatementKey {
     types: Arc<[u8]>,
     environment: Arc<str>,
     epoch: u32,
+    /// Databases may differ in what their sessions start with, and what a statement does is read once for all.
+    backslash: Backslash,
 }
 
 impl StatementKey {
@@ -200,7 +202,8 @@ pub struct Content<'a> {
 impl Content<'_> {
     fn key(&self) -> StatementKey {
         let environment = self.environment.clone();
-        StatementKey { text: self.text.into(), types: self.types.into(), environment, epoch: self.epoch }
+        let (epoch, backslash) = (self.epoch, self.backslash);
+        StatementKey { text: self.text.into(), types: self.types.into(), environment, epoch, backslash }
     }
 
     fn hash(&self) -> u64 {
@@ -209,6 +212,7 @@ impl Content<'_> {
         hasher.write(self.types);
         hasher.write(self.environment.as_bytes());
         hasher.write_u32(self.epoch);
+        hasher.write_u8(self.backslash as u8);
         hasher.finish() | 1
     }
 
@@ -218,6 +222,7 @@ impl Content<'_> {
             && *key.types == *self.types
             && *key.environment == **self.environment
             && key.epoch == self.epoch
+            && key.backslash == self.backslash
     }
 }
 
@@ -274,38 +279,38 @@ impl StatementCache {
 
     /// A statement of this content with a name of its own, that no other client is given.
     pub fn private(&mut self, content: Content<'_>) -> Arc<Statement> {
-        let shape = self.shapes.shape(content.text, content.backslash);
-        Arc::new(Statement::new(content.key(), self.registry.next_id(), shape))
+        Arc::new(self.made(content, true))
+    }
+
+    /// A statement of this content without a name.
+    pub fn once(&mut self, content: Content<'_>) -> Arc<Statement> {
+        Arc::new(self.made(content, false))
+    }
+
+    /// A statement whose text names another: that of one client.
+    pub fn naming(&mut self, content: Content<'_>, is_named: bool, needs: Arc<Statement>) -> Arc<Statement> {
+        let mut statement = self.made(content, is_named);
+        statement.needs = Some(needs);
+        Arc::new(statement)
     }
 
     /// A statement that a client prepares by a Query; `query` gives its text with the name that it is given.
     pub fn by_query(
         &mut self,
         body: &[u8],
-        environment: Arc<str>,
+        backslash: Backslash,
+        environment: &Arc<str>,
         query: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> Arc<Statement> {
-        let shape = self.shape(body, Backslash::Plain);
-        let key = StatementKey { text: body.into(), types: Arc::default(), environment, epoch: 0 };
-        let id = self.registry.next_id();
-        let mut statement = Statement::new(key, id, shape);
+        let mut statement = self.made(Content { text: body, types: &[], environment, epoch: 0, backslash }, true);
         statement.query = Some(query(&statement.name).into_boxed_slice());
         Arc::new(statement)
     }
 
-    /// A statement whose text names another: that of one client.
-    pub fn naming(&mut self, content: Content<'_>, is_named: bool, needs: Arc<Statement>) -> Arc<Statement> {
-        let shape = self.shape(content.text, content.backslash);
-        let id = if is_named { self.registry.next_id() } else { 0 };
-        let mut statement = Statement::new(content.key(), id, shape);
-        statement.needs = Some(needs);
-        Arc::new(statement)
-    }
-
-    /// A statement of this content without a name.
-    pub fn once(&mut self, content: Content<'_>) -> Arc<Statement> {
+    fn made(&mut self, content: Content<'_>, is_named: bool) -> Statement {
         let shape = self.shapes.shape(content.text, content.backslash);
-        Arc::new(Statement::new(content.key(), 0, shape))
+        let id = if is_named { self.registry.next_id() } else { 0 };
+        Statement::new(content.key(), id, shape)
     }
 
     fn add(&mut self, key: StatementKey, shape: Arc<Shape>, hash: u64, is_free: bool) -> Arc<Statement> {

@@ -124,6 +124,32 @@ impl<'a> Bind<'a> {
     }
 }
 
+/// FunctionCall: runs a function by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionCall<'a> {
+    /// The function's oid.
+    pub function: u32,
+    /// Formats of the values, as in [`Bind`].
+    pub formats: Formats<'a>,
+    /// The values.
+    pub values: Values<'a>,
+    /// Format of the result.
+    pub result_format: u16,
+}
+
+impl<'a> FunctionCall<'a> {
+    /// Reads a whole body.
+    pub fn decode(body: &'a [u8]) -> Result<FunctionCall<'a>, DecodeError> {
+        let mut reader = Reader::new("FunctionCall", body);
+        let function = reader.u32()?;
+        let formats = Formats { bytes: reader.counted(2)? };
+        let values = Values::decode(&mut reader)?;
+        let result_format = reader.u16()?;
+        reader.end()?;
+        Ok(FunctionCall { function, formats, values, result_format })
+    }
+}
+
 /// Format codes, 0 for text and 1 for binary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Formats<'a> {
@@ -320,6 +346,7 @@ mod tests {
         assert_eq!(Bind::decode(b"\0\0\0\0\xff\xff").map(|_| ()), error("Bind", Cause::Short));
         assert_eq!(Bind::decode(b"\0\0\0\0\0\x01\x7f\xff\xff\xff").map(|_| ()), error("Bind", Cause::Short));
         assert_eq!(Bind::decode(b"\0\0\0\0\0\x01\xff\xff\xff\xfe").map(|_| ()), error("Bind", Cause::Negative));
+        assert_eq!(FunctionCall::decode(b"\0\0\0\x01\0\0\xff\xff").map(|_| ()), error("FunctionCall", Cause::Short));
     }
 
     #[test]
@@ -336,6 +363,7 @@ mod tests {
         assert!(Query::decode(b"a\0b").is_err());
         assert!(Parse::decode(b"\0\0\0\0x").is_err());
         assert!(Execute::decode(b"\0\0\0\0\0x").is_err());
+        assert!(FunctionCall::decode(b"\0\0\0\x01\0\0\0\0\0\0x").is_err());
         assert!(Target::decode(b"S\0x").is_err());
         assert!(password(b"secret\0x").is_err());
         assert!(SaslInitialResponse::decode(b"X\0\0\0\0\x01ab").is_err());

@@ -140,6 +140,12 @@ pub(crate) fn frontend_message(tag: u8, body: &[u8]) -> Result<(), DecodeError> 
             let write = if tag == from_client::CLOSE { write::close } else { write::describe };
             write(&mut out, target.kind, target.name);
         }
+        from_client::FUNCTION_CALL => {
+            // It is never written.
+            let call = frontend::FunctionCall::decode(body)?;
+            assert_eq!(call.values.iter().count(), call.values.len());
+            return Ok(());
+        }
         from_client::EXECUTE => {
             let execute = Execute::decode(body)?;
             write::execute(&mut out, execute.portal, execute.rows_max);

@@ -73,8 +73,8 @@ pub struct ShapeCache {
     key_bytes_max: usize,
     /// The fingerprint at hand; kept for its allocation.
     scratch: Vec<u8>,
-    /// The shape of what is too long to be looked at.
-    too_long: Arc<Shape>,
+    /// The shape of what is too long to be looked at, or can't be read.
+    unread: Arc<Shape>,
 }
 
 impl ShapeCache {
@@ -90,12 +90,15 @@ impl ShapeCache {
             key_bytes: 0,
             key_bytes_max: sets * WAYS * KEY_BYTES_PER_ENTRY,
             scratch: Vec::new(),
-            too_long: Arc::new(grammar::unknown()),
+            unread: Arc::new(grammar::unknown()),
         }
     }
 
     /// The shape of `text`, parsed if it is not known.
     pub fn shape(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
+        if backslash == Backslash::Unknown {
+            return self.unread.clone();
+        }
         if text.len() > grammar::TEXT_BYTES_MAX {
             return self.shape_of_long(text, backslash);
         }
@@ -124,7 +127,7 @@ impl ShapeCache {
     fn shape_of_long(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
         match shortened(text, backslash) {
             Some(left) => self.shape(&left, backslash),
-            None => self.too_long.clone(),
+            None => self.unread.clone(),
         }
     }
 
@@ -283,6 +286,7 @@ mod tests {
         let text = br"select 'a\', set_config('work_mem', '1', false), '' -- '";
         assert_eq!(cache.shape(text, Backslash::Plain).settings().count(), 1);
         assert_eq!(cache.shape(text, Backslash::Escape).settings().count(), 0);
+        assert!(cache.shape(text, Backslash::Unknown).traces.has(crate::traces::Traces::OPAQUE));
         assert_eq!(cache.shape(text, Backslash::Plain).settings().count(), 1);
     }
 

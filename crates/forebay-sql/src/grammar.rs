@@ -36,7 +36,7 @@ pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// What the grammar refuses, and what is longer than [`TEXT_BYTES_MAX`], may do anything. Takes time that grows with
 /// the text's length alone, and little stack, whatever the bytes are.
 pub fn parse(text: &[u8], backslash: Backslash) -> Shape {
-    if text.len() > TEXT_BYTES_MAX {
+    if text.len() > TEXT_BYTES_MAX || backslash == Backslash::Unknown {
         return unknown();
     }
     let Ok(text) = std::str::from_utf8(text) else { return unknown() };

@@ -32,13 +32,16 @@ pub struct Token {
     pub end: usize,
 }
 
-/// What a backslash means in `'…'`: the session's `standard_conforming_strings`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a backslash means in a text: by the session's `standard_conforming_strings`, and by its `client_encoding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backslash {
     /// Itself: `standard_conforming_strings = on`.
     Plain,
     /// The beginning of an escape, as in `E'…'`.
     Escape,
+    /// It can't be told, so that the text may do anything: in the session's encoding, bytes of ASCII are parts of other
+    /// characters, or what the session says of itself is still on its way.
+    Unknown,
 }
 
 /// The tokens of a text, in order; spaces and comments between them are skipped.
@@ -119,7 +122,7 @@ impl<'t> Lexer<'t> {
         loop {
             let found = match backslash {
                 Backslash::Plain => memchr::memchr(quote, self.rest(at)),
-                Backslash::Escape => memchr::memchr2(quote, b'\\', self.rest(at)),
+                Backslash::Escape | Backslash::Unknown => memchr::memchr2(quote, b'\\', self.rest(at)),
             };
             let Some(found) = found else { return (Kind::Broken, self.text.len()) };
             at += found;

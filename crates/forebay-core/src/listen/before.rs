@@ -54,7 +54,7 @@ impl Forwarding<'_> {
         }
         match Parse::decode(at.body()) {
             Ok(parse) if self.is_sharing() && at.is_whole() => {
-                let shape = self.cache.shape(parse.query, self.server.reported.backslash());
+                let shape = self.cache.shape(parse.query, self.backslash_in(parse.query));
                 self.needs_listens(Some(&shape))
             }
             // One that is not whole yet is looked at again when it is.

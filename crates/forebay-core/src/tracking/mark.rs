@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use forebay_pgwire::frontend::Bind;
+use forebay_pgwire::frontend::{Bind, FunctionCall};
 use forebay_spec::{Report, errors};
 use forebay_sql::catalogue::Catalogue;
 use forebay_sql::custom;
+use forebay_sql::lexer::Backslash;
 use forebay_sql::shape::{Shape, Verb};
 use forebay_sql::traces::Traces;
 
 use super::knowledge::Knowledge;
 use crate::config::{Level, OnPin};
+use crate::frame::At;
 use crate::listen::before::removes_channels;
 use crate::planted::{Bug, planted};
 use crate::request::Forwarding;
@@ -31,6 +33,10 @@ const PRIVATE: Traces = Traces::SETTING
     .with(Traces::TEMP)
     .with(Traces::SCHEMA)
     .with(Traces::OPAQUE);
+
+/// While any of these is fresh and not answered, the session may come to read texts otherwise.
+const CHANGES_READING: Traces =
+    Traces::SETTING.with(Traces::ANY_SETTING).with(Traces::LOCAL_SETTING).with(Traces::OPAQUE);
 
 /// What pins for sure, told by the text alone.
 const REFUSABLE: Traces = Traces::TEMP
@@ -155,11 +161,45 @@ impl Forwarding<'_> {
         self.client.sequences_on.is_some() && !is_here && !self.server.left.fresh.has(Traces::SEQUENCE)
     }
 
-    /// Notes that what goes to the server can't be known: a function call, a text too long to be read.
-    pub(crate) fn mark_unknown(&mut self) {
-        if self.server.left.is_on && self.judging.level != Level::Fast {
-            self.server.left.fresh |= Traces::OPAQUE;
+    /// Notes that what goes to the server can't be known: a function call, a text too long to be read. `bytes`: what
+    /// there is of it by now.
+    pub(crate) fn mark_unknown(&mut self, bytes: &[u8], is_whole: bool) {
+        if !self.server.left.is_on || self.judging.level == Level::Fast {
+            return;
         }
+        let left = &mut self.server.left;
+        left.fresh |= Traces::OPAQUE;
+        custom::setting_names(bytes).for_each(|name| left.name(&name));
+        if self.judging.level == Level::Strict {
+            let may_name = !is_whole || custom::setting_names(bytes).next().is_some();
+            left.saw_custom |= may_name || !self.judging.knowledge.custom().is_empty();
+        }
+    }
+
+    /// The same of a function that is called by its number: one of its values may be the name of a setting.
+    #[cold]
+    pub(crate) fn mark_function_call(&mut self, at: At<'_>) {
+        self.mark_unknown(b"", at.is_whole());
+        let Ok(call) = FunctionCall::decode(at.body()) else { return };
+        let left = &mut self.server.left;
+        let names = call.values.iter().flatten().filter(|value| custom::is_setting_name(value));
+        for value in names.take(if left.is_on { RAW_NAMES_MAX } else { 0 }) {
+            left.saw_custom |= self.judging.level == Level::Strict;
+            left.name(&String::from_utf8_lossy(value).to_ascii_lowercase());
+        }
+    }
+
+    /// What a backslash means in a text that is about to go to the server. Until a server has said so itself, it is what
+    /// the client was told last; while that may be changing, it can't be told.
+    #[inline]
+    pub(crate) fn backslash_in(&self, text: &[u8]) -> Backslash {
+        let is_new = self.server.hand_over.is_some() || self.server.is_report_due;
+        let told = if is_new { &self.client.seen } else { &self.server.reported };
+        let may_change = !self.server.expect.is_empty() && self.server.left.fresh.has_any(CHANGES_READING);
+        if may_change && text.iter().any(|b| *b == b'\\' || !b.is_ascii()) {
+            return Backslash::Unknown;
+        }
+        told.backslash_in(text)
     }
 
     /// Whether a Parse at this point must not be shared with other clients.

@@ -126,7 +126,7 @@ impl Forwarding<'_> {
     /// The shape of a text that may reset something.
     fn resetting_shape(&mut self, text: &[u8]) -> Option<Arc<Shape>> {
         let is_it = self.has_start_untracked() && may_reset(text);
-        is_it.then(|| self.cache.shape(text, self.server.reported.backslash()))
+        is_it.then(|| self.cache.shape(text, self.backslash_in(text)))
     }
 
     /// A Query goes out.
