@@ -11,7 +11,8 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import Wire, bind, cancel, execute, parse, query, sync
+from tests.harness.toxi import Toxi
+from tests.harness.wire import Wire, bind, cancel, execute, function_call, parse, query, sync
 
 Start = Callable[..., Forebay]
 
@@ -159,3 +160,46 @@ def test_a_cancel_reaches_a_request_that_went_ahead(start: Start, server: Postgr
         frames = two.ready()
         assert [frame.fields["C"] for frame in frames if frame.tag == "E"] == ["57014"]
         assert two.value("select 1") == "1"
+
+
+def has_server(forebay: Forebay) -> bool:
+    """Whether any client has one."""
+    return any(row["link"] for row in forebay.console("show clients"))
+
+
+# Behind a prefix these wait for its answer: too long to go ahead whole, or none of those that may.
+HELD = {
+    "a long text": query(f"insert into scratch values (61, '{'x' * 40_000}')"),
+    "a function call": function_call(2880, b"61"),
+    "a long value": parse("", "insert into scratch values (61, $1)")
+    + bind(values=[b"x" * 40_000])
+    + execute()
+    + sync(),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_a_cancel_reaches_a_request_that_waits_behind_a_hand_over(
+    name: str, start: Start, server: Postgres, variant: Variant
+) -> None:
+    """It is for that request and no other: not for what goes before it, nor for what comes behind."""
+    with Toxi(server.port) as toxi:
+        forebay = start(configuration(toxi.port, variant, databases={"app": {"pool_size": 1}}))
+        with forebay.target.wire() as one, forebay.target.wire() as two:
+            one.ask(query("set timezone = 'Europe/Oslo'"))
+            until(lambda: not has_server(forebay), within_s=5, what="what it has set is known")
+            toxi.holds_replies.set()
+            two.send(HELD[name], query("select 'goes on'"))
+            until(lambda: has_server(forebay), within_s=5, what="it waits behind the prefix")
+            with forebay.target.dial() as canceller:
+                canceller.send(cancel(*two.key))
+                assert canceller.ends()
+            refused = two.ready()
+            assert [frame.fields["C"] for frame in refused if frame.tag == "E"] == ["57014"]
+            toxi.holds_replies.clear()
+            answered = two.ready()
+            assert [frame.tag for frame in answered if frame.tag in "DE"] == ["D"]
+            assert two.value("select count(*) from scratch where a = 61") == "0"
+            assert two.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
+            assert one.value("show timezone") == "Europe/Oslo"

@@ -67,6 +67,7 @@ impl<I: Io> Worker<I> {
                 }
                 self.cancel_server(io, server);
             }
+            (ClientState::Active, Some(server)) => self.cancel_behind_hand_over(io, server),
             _ => {}
         }
     }

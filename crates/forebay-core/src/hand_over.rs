@@ -24,6 +24,7 @@ use forebay_sql::traces::Traces;
 
 use crate::frame::At;
 use crate::io::Io;
+use crate::leave::undo_all;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
 use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict, words};
@@ -60,6 +61,8 @@ pub struct HandOver {
     is_flushed: bool,
     /// A cancel was sent for the request.
     is_cancelled: bool,
+    /// A cancel came before anything of the request could run: it is not made again.
+    is_withdrawn: bool,
     /// ReadyForQuery that are to come.
     readies: usize,
     failure: Option<Failure>,
@@ -141,6 +144,7 @@ impl<I: Io> Worker<I> {
             is_whole: false,
             is_flushed: false,
             is_cancelled: false,
+            is_withdrawn: false,
             readies: 0,
             failure: None,
         }));
@@ -168,10 +172,12 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let expect = std::mem::take(&mut server.expect);
         let Some(client_key) = server.client else {
-            return self.retire(io, key, "its hand-over failed, and the client had left");
+            let failure = server.hand_over.as_ref().and_then(|hand_over| hand_over.failure.as_ref());
+            let why = failure.map_or_else(String::new, |failure| format!("{} {}", failure.sqlstate, failure.message));
+            return self.retire(io, key, &format!("its reset failed: {why}, and its client has left"));
         };
         if let (Some(client), false) = (self.clients.get_mut(client_key), planted(Bug::SkippedNameKept)) {
-            crate::leave::undo_all(client, expect);
+            undo_all(client, &expect);
         }
         let server = &mut self.servers[key];
         if let Some(hand_over) = &mut server.hand_over {
@@ -185,11 +191,29 @@ impl<I: Io> Worker<I> {
         self.arm_server(key);
     }
 
+    /// A cancel came for a request of which nothing runs yet: what of it stands behind a prefix is not run. The server is
+    /// cleaned as behind a client that has left.
+    pub(crate) fn cancel_behind_hand_over(&mut self, io: &mut I, key: ServerKey) {
+        let Some(hand_over) = &mut self.servers[key].hand_over else { return };
+        if hand_over.failure.is_some() {
+            hand_over.is_withdrawn = true;
+            return;
+        }
+        let kept = std::mem::take(&mut hand_over.kept);
+        let Some(client_key) = self.take_back(key) else { return };
+        let (server, client) = (&self.servers[key], &mut self.clients[client_key]);
+        undo_all(client, &server.expect);
+        client.keep_again(kept);
+        self.clean(io, key);
+        self.refuse_waiting(client_key, errors::cancelled_while_waiting(), Extent::NextRequest);
+    }
+
     /// All was skipped: the server is closed, and its client waits for another.
     pub(crate) fn hand_over_undone(&mut self, io: &mut I, key: ServerKey) {
         let server = &mut self.servers[key];
         let (id, late) = (server.pool, server.late.take());
-        let Some(HandOver { kept, failure: Some(failure), is_cancelled, .. }) = server.hand_over.take().map(|h| *h)
+        let Some(HandOver { kept, failure: Some(failure), is_cancelled, is_withdrawn, .. }) =
+            server.hand_over.take().map(|h| *h)
         else {
             return self.server_in_doubt(io, key, "a hand-over that did not fail");
         };
@@ -205,7 +229,7 @@ impl<I: Io> Worker<I> {
         let is_refused = is_of_image && !is_of_server(&sqlstate);
         if let Some(report) = late {
             self.refuse_waiting(client_key, *report, Extent::NextRequest);
-        } else if is_cancelled && sqlstate == "57014" {
+        } else if is_withdrawn || is_cancelled && sqlstate == "57014" {
             self.refuse_waiting(client_key, errors::cancelled_while_waiting(), Extent::NextRequest);
         } else if is_refused || client.failed_hand_overs > FAILURES_MAX {
             let report = errors::server_parameter_refused(endpoint, format!("{sqlstate} {message}"));

@@ -148,6 +148,12 @@ impl<I: Io> Worker<I> {
         }
         if planted(Bug::ResetSkippedInTransaction) && server.status != IDLE {
             server.left = crate::tracking::Left::default();
+        self.clean(io, key);
+    }
+
+    /// Brings a server, from which its client has been parted in the middle of something, to where others can have it.
+    pub(crate) fn clean(&mut self, io: &mut I, key: ServerKey) {
+        let server = &mut self.servers[key];
         }
         if planted(Bug::LeftUnnoted) {
             server.left.fresh = Traces::NONE;
@@ -354,7 +360,7 @@ impl<I: Io> Worker<I> {
             // Nothing can be said inside a message.
             Loss::Cut => return self.drop_client(io, client_key, "its server was lost in the middle of a reply"),
             Loss::Nothing => {
-                undo_all(client, expect);
+                undo_all(client, &expect);
                 client.keep_again(kept);
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
@@ -365,7 +371,7 @@ impl<I: Io> Worker<I> {
             Loss::Requests(report) => {
                 let mut out = Vec::new();
                 client.is_skipping = answer_lost(&mut out, &expect, &report) || (was_skipping && expect.is_empty());
-                undo_all(client, expect);
+                undo_all(client, &expect);
                 self.send_to_client(io, client_key, &out);
             }
         }
@@ -420,14 +426,14 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
 }
 
 /// Undoes what messages that were not run would have done to the client's names.
-pub(crate) fn undo_all(client: &mut Client, expect: std::collections::VecDeque<Expect>) {
+pub(crate) fn undo_all(client: &mut Client, expect: &std::collections::VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
-    for entry in expect.into_iter().rev() {
+    for entry in expect.iter().rev() {
         let change = match entry {
             Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } => change,
-            Expect::Query { naming: Some(naming), .. } => naming.change,
+            Expect::Query { naming: Some(naming), .. } => &naming.change,
             _ => continue,
         };
-        names.undo(&change.name, change.before, change.segment);
+        names.undo(&change.name, change.before.clone(), change.segment);
     }
 }
