@@ -137,6 +137,24 @@ def test_a_statement_has_one_name_whichever_way_it_was_prepared(shared: Forebay,
     assert said(shared.target) == said(direct)
 
 
+def test_a_prepare_of_a_taken_name_is_told_what_is_wrong_with_its_statement_first(
+    shared: Forebay, direct: Target
+) -> None:
+    """A driver that prepares again on "already exists" would go on doing so with a statement that can't be prepared."""
+    bodies = ("select 5", "select nothing_of_this_name", "selec 5", "insert into nowhere values (1)", "select 6")
+
+    def said(target: Target) -> list[list[object]]:
+        with target.wire() as one, target.wire() as other:
+            steps = [one.ask(parse("p", "select 4"), sync())]
+            for body in bodies:
+                other.ask(query("select 'in between'"))
+                steps.append(one.ask(query(f"prepare p as {body}")))
+            steps += [one.ask(query(text)) for text in ("begin", "prepare p as select 7", "rollback", "execute p")]
+            return [[told(frame) for frame in step if frame.tag in "DCE"] for step in steps]
+
+    assert said(shared.target) == said(direct)
+
+
 def test_a_setting_whose_name_is_a_parameter_is_its_client_s_own(shared: Forebay, direct: Target) -> None:
     """Libraries pass the name of the tenant's setting as they pass its value."""
 

@@ -39,6 +39,7 @@ pub mod pool;
 mod query;
 pub mod question;
 mod relay;
+mod renamed;
 mod replication;
 mod reply;
 mod reported;

@@ -17,7 +17,7 @@ use forebay_sql::traces::Traces;
 use crate::frame::At;
 use crate::request::{Forwarding, Stop, Taken};
 use crate::session::IDLE;
-use crate::session::expect::{Change, Expect, Naming, Own};
+use crate::session::expect::{Change, Expect, Naming, Own, Refusal};
 use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
 
 /// Texts up to this length are looked at; a longer one may do anything.
@@ -92,7 +92,8 @@ impl Forwarding<'_> {
     #[cold]
     fn refuse_query(&mut self, at: At<'_>, report: Box<Report>) -> Taken {
         write::query(self.batch.owned(), REFUSED);
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(report), naming: None });
+        let refusal = Refusal::Instead(*report);
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(Box::new(refusal)), naming: None });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -138,7 +139,7 @@ impl Forwarding<'_> {
             Lookup::Unknown => None,
         };
         match (named.verb, known) {
-            (Verb::Prepare, Some(_)) => self.refuse_query(at, Box::new(already_exists(&named.name))).map(Some),
+            (Verb::Prepare, Some(existing)) => self.prepare_taken(at, named, &existing).map(Some),
             (Verb::Prepare, None) => self.prepare(at, named, backslash),
             (Verb::Execute, Some(statement)) => {
                 let marked = if is_plain_execute(shape) { Ok(()) } else { self.mark(shape, named.text) };
@@ -156,6 +157,17 @@ impl Forwarding<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The server itself is made to say what is wrong: with the statement first, then that its name is taken.
+    #[cold]
+    fn prepare_taken(&mut self, at: At<'_>, named: &Named<'_>, existing: &Arc<Statement>) -> Taken {
+        self.ensure_by_query(existing)?;
+        write::query(self.batch.owned(), named.with(existing.name()));
+        let refusal = Refusal::Duplicate(named.name.as_bytes().into());
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(Box::new(refusal)), naming: None });
+        self.unnamed_ends();
+        self.drop_frame(at)
     }
 
     fn prepare(&mut self, at: At<'_>, named: &Named<'_>, backslash: Backslash) -> Result<Option<usize>, Stop> {

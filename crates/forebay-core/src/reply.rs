@@ -11,11 +11,10 @@ use forebay_spec::Severity;
 use crate::leave::encode;
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
-use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect, Naming, Own};
+use crate::session::expect::{Change, Expect, Naming, Own, Refusal};
 use crate::session::server::Server;
 
 /// Larger errors are streamed unread.
@@ -215,6 +214,11 @@ impl Relaying<'_> {
     fn decide(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
         match head.tag {
             tag::READY_FOR_QUERY => self.ready(body),
+            tag::COMMAND_COMPLETE
+                if matches!(self.server.expect.front(), Some(Expect::Query { refusal: Some(_), .. })) =>
+            {
+                (Verdict::Drop, Some(Next::Violation("what was to fail was done")))
+            }
             tag::COMMAND_COMPLETE => {
                 self.command_complete(body);
                 (Verdict::Pass, None)
@@ -398,9 +402,15 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
-            if let Some(Expect::Query { refusal: Some(report), .. } | Expect::Refused(report)) =
-                self.server.expect.front()
-            {
+            let report = match self.server.expect.front() {
+                Some(Expect::Refused(report)) => Some(&**report),
+                Some(Expect::Query { refusal: Some(refusal), .. }) => match &**refusal {
+                    Refusal::Instead(report) => Some(report),
+                    Refusal::Duplicate(_) => None,
+                },
+                _ => None,
+            };
+            if let Some(report) = report {
                 encode(self.batch.owned(), report, Severity::Error);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
@@ -410,9 +420,9 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
-            let message = match self.server.expect.front() {
-                Some(Expect::DuplicateParse { name }) if fields.sqlstate() == Some(b"42P05") => {
-                    Some([b"prepared statement \"", &**name, b"\" already exists"].concat())
+            let message = match self.taken_name() {
+                Some(name) if fields.sqlstate() == Some(b"42P05") => {
+                    Some([b"prepared statement \"", name, b"\" already exists"].concat())
                 }
                 _ => self.in_names_of_client(fields.message().unwrap_or_default()),
             };
@@ -428,19 +438,6 @@ impl Relaying<'_> {
         }
         self.skip_after_error();
         (Verdict::Pass, None)
-    }
-
-    /// An error's message with the client's name for a statement where it has ours; `None`: it has none of ours.
-    fn in_names_of_client(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let not_ours = [b"\"", NOT_OURS, OUR_PREFIX].concat();
-        if let Some(at) = memchr::memmem::find(message, &not_ours) {
-            return Some([&message[..=at], &message[at + 1 + NOT_OURS.len()..]].concat());
-        }
-        let start = memchr::memmem::find(message, &[b"\"", OUR_PREFIX].concat())? + 1;
-        let end = start + memchr::memchr(b'"', &message[start..])?;
-        let names = self.client.as_ref()?.statements.as_ref()?;
-        let name = names.name_of(&message[start..end])?;
-        Some([&message[..start], name, &message[end..]].concat())
     }
 
     /// Whether the error is of a Parse that a Query of the client needs, and that ends by a Sync of ours.

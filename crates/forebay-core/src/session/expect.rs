@@ -28,6 +28,15 @@ pub struct Naming {
     pub statement: Arc<Statement>,
 }
 
+/// What the client is told of the error that the server is made to answer with.
+#[derive(Debug)]
+pub enum Refusal {
+    /// This error in its place.
+    Instead(Report),
+    /// That this name is taken, if that is it, and else what the server says.
+    Duplicate(Box<[u8]>),
+}
+
 /// Why we sent a query of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
@@ -76,8 +85,8 @@ pub enum Expect {
     Query {
         /// The text commits: if the server is lost, the outcome is unknown.
         commits: bool,
-        /// What the server was sent in its place fails; this is the error that the client is told.
-        refusal: Option<Box<Report>>,
+        /// What the server was sent in its place fails.
+        refusal: Option<Box<Refusal>>,
         /// What it does to the names of statements.
         naming: Option<Box<Naming>>,
     },
