@@ -164,11 +164,16 @@ def test_shutdown_by_the_console_ends_in_order(start: Start, server: Postgres, v
     forebay.process = None
 
 
+@pytest.mark.parametrize("mode", ["transaction", "session"])
 @pytest.mark.parametrize("moment", ["idle", "in a transaction"])
-def test_a_drain_lets_transactions_end(moment: str, start: Start, server: Postgres, variant: Variant) -> None:
-    """TERM: those between transactions leave at once, others when they are done."""
-    forebay = start(configuration(server, variant))
+def test_a_drain_lets_transactions_end(
+    moment: str, mode: str, start: Start, server: Postgres, variant: Variant
+) -> None:
+    """TERM: those between transactions leave at once, others when they are done; a server of one's own is no reason."""
+    databases = {"app": {"pool_mode": mode}}
+    forebay = start(configuration(server, variant, databases=databases, limits={"drain_timeout": "60s"}))
     with forebay.target.wire() as wire:
+        assert wire.value("select 1") == "1"
         if moment == "idle":
             forebay.send_signal(signal.SIGTERM)
             assert codes(wire.rest()) == ["57P01"]

@@ -275,6 +275,9 @@ impl<I: Io> Worker<I> {
             stats.transaction.record(now.micros_since(client.transaction_at));
             client.transaction_at = now;
         }
+        if is_over && mode == PoolMode::Session && self.is_draining && self.clients[client_key].has_sent_all() {
+            return self.refuse_and_close(io, client_key, errors::draining());
+        }
         let mode = client.usage.mode;
         let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
         let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;

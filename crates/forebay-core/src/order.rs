@@ -104,7 +104,10 @@ impl<I: Io> Worker<I> {
             ClientState::Active if c.replication.is_some() => {
                 c.server.is_some_and(|s| self.servers[s].is_parted_at_drain())
             }
-            ClientState::Active => c.pin.is_some() && c.server.is_some_and(|s| self.servers[s].is_clean()),
+            ClientState::Active => {
+                let is_holding = c.pin.is_some() || c.usage.mode == PoolMode::Session;
+                is_holding && c.has_sent_all() && c.server.is_some_and(|s| self.servers[s].is_clean())
+            }
             ClientState::Waiting | ClientState::Console => false,
             _ => true,
         };

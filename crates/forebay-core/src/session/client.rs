@@ -264,6 +264,11 @@ impl Client {
         self.body_left == 0 && frames.rest().is_empty() && last.is_some_and(|(head, _)| head.tag == tag::TERMINATE)
     }
 
+    /// Whether nothing that it sent is still to be dealt with.
+    pub fn has_sent_all(&self) -> bool {
+        self.carry.is_empty() && self.body_left == 0 && !self.is_paused
+    }
+
     /// Whether it is logged in and not leaving.
     pub fn is_in_session(&self) -> bool {
         matches!(self.state, ClientState::Idle | ClientState::Waiting | ClientState::Active)
