@@ -226,15 +226,15 @@ def test_a_secret_source_finds_users_and_may_hang(
     """Row 38: a hanging vault costs its own logins their deadline, nobody else anything."""
     source = tmp_path / "vault.py"
     source.write_text(SOURCE)
-    forebay = start(looked_up(server, variant, secret_source=str(source), ask_timeout="500ms"))
+    forebay = start(looked_up(server, variant, secret_source=str(source), ask_timeout="2s"))
     assert known("scram_user", forebay.target) == "scram_user"
     with forebay.target.at(user="hangs").dial() as hanging:
         hanging.send(startup(user="hangs", database="app"))
         began = time.monotonic()
         assert known("scram_user", forebay.target) == "scram_user"
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2
         assert [frame.fields["C"] for frame in hanging.rest() if frame.tag == "E"] == ["28000"]
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began >= 2
     refusal(forebay.target.at(user="fails", password="x"))
     refusal(forebay.target.at(user="unknown", password="x"))
 
