@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.conftest import Start
+from tests.diff import planted
 from tests.harness.pooler import Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
@@ -103,10 +104,8 @@ def cancel_at_random(target: Target, clients: list[Client], seed: int, stop: thr
                 twin.join()
 
 
-@pytest.mark.variants("uring-2", "uring-1", "epoll-2")
-def test_no_statement_is_cancelled_that_nobody_asked_for(start: Start, server: Postgres, variant: Variant) -> None:
-    """A cancel that hits another client's statement is data lost for no reason that anyone could find."""
-    target = start(configuration(server, variant, databases={"app": {"pool_size": SERVERS}})).target
+def crowd(target: Target) -> list[Client]:
+    """Clients that run statements while some of these are cancelled; returned when all cancels have been sent."""
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(target.wire()) for _ in range(CLIENTS)]
         # Half of them never ask.
@@ -128,14 +127,47 @@ def test_no_statement_is_cancelled_that_nobody_asked_for(start: Start, server: P
             stop.set()
             for thread in (*runners, *senders):
                 thread.join()
+    return clients
+
+
+def assert_none_was_hit_that_did_not_ask(clients: list[Client]) -> None:
+    """Every statement was answered, or was cancelled within a cancel of its own client."""
     assert [fault for client in clients for fault in client.faults] == []
     innocent = [client for client in clients if not client.is_asker]
     assert [client.number for client in innocent if client.cancelled] == [], "they did not ask"
     for client in clients:
         for began, ended in client.cancelled:
             assert any(sent <= ended and began <= done for sent, done in client.asked), "asked for another statement"
+
+
+def assert_enough_was_hit(clients: list[Client]) -> None:
+    """Enough was running to be hit, and enough was hit."""
     total = sum((client.outcomes for client in clients), Counter[str]())
     assert set(total) <= {"answered", "57014", "25P02"}
-    # Enough was running to be hit, and enough was hit.
     assert total["57014"] >= CANCELS // 20, total
     assert all(client.count > 5 for client in clients), total
+
+
+@pytest.mark.variants("uring-2", "uring-1", "epoll-2")
+def test_no_statement_is_cancelled_that_nobody_asked_for(start: Start, server: Postgres, variant: Variant) -> None:
+    """A cancel that hits another client's statement is data lost for no reason that anyone could find."""
+    clients = crowd(start(configuration(server, variant, databases={"app": {"pool_size": SERVERS}})).target)
+    assert_none_was_hit_that_did_not_ask(clients)
+    assert_enough_was_hit(clients)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.variants("epoll-2")
+def test_a_cancel_that_hits_who_has_the_server_next_is_found(start: Start, server: Postgres, variant: Variant) -> None:
+    """Were it not, eight hundred cancels that hit nobody would say nothing."""
+    site = planted.build().resolve()
+    environment = {"PYTHONPATH": str(site), "FOREBAY_PLANT": "cancel-to-wrong-client"}
+    sections = configuration(server, variant, databases={"app": {"pool_size": SERVERS}})
+    forebay = start(sections, environment=environment)
+    clients = crowd(forebay.target)
+    assert "planted cancel-to-wrong-client;" in forebay.log_path.read_text()
+    # It does not have to end in order.
+    forebay.kill()
+    with pytest.raises(AssertionError, match=r"they did not ask|asked for another statement"):
+        assert_none_was_hit_that_did_not_ask(clients)
