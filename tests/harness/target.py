@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from tests.harness.wire import Wire
+from tests.harness.wire import Frame, Wire
 
 # Every wait of a test's own client ends here.
 TIMEOUT_S = 20.0
@@ -52,6 +52,11 @@ class Target:
     def dial(self) -> Wire:
         """A connection over which nothing has been said."""
         return Wire(self.host, self.port, timeout_s=TIMEOUT_S)
+
+    def first(self, packet: bytes) -> list[Frame]:
+        """What is said to a startup packet, up to ReadyForQuery or an error."""
+        with self.dial() as wire:
+            return wire.first(packet)
 
     def wire(self, **parameters: str) -> Wire:
         """A session of the client that speaks frames."""

@@ -250,17 +250,22 @@ class Wire:
         """Whether the other side closes without another word."""
         return self.rest() == []
 
-    def log_in(self, *, password: str | None = None, version: int = PROTOCOL_3_0, **parameters: str) -> list[Frame]:
-        """Startup up to ReadyForQuery; answers a request for a plain password only.
-
-        Raises AssertionError if refused.
-        """
-        self.send(startup(version, **parameters))
+    def first(self, packet: bytes, *, password: str | None = None) -> list[Frame]:
+        """What is said to a startup packet, up to ReadyForQuery or an error; a plain password is given if asked for."""
+        self.send(packet)
         frames = []
         while not frames or frames[-1].tag not in "ZE":
             frames.append(self.read())
             if frames[-1] == Frame("R", struct.pack("!I", 3)):
                 self.send(message("p", text(password or "")))
+        return frames
+
+    def log_in(self, *, password: str | None = None, version: int = PROTOCOL_3_0, **parameters: str) -> list[Frame]:
+        """Startup up to ReadyForQuery; answers a request for a plain password only.
+
+        Raises AssertionError if refused.
+        """
+        frames = self.first(startup(version, **parameters), password=password)
         assert frames[-1].tag == "Z", frames[-1].fields
         return frames
 

@@ -39,16 +39,6 @@ def codes(frames: list[Frame]) -> list[tuple[str, str]]:
     return [(frame.fields["S"], frame.fields["C"]) for frame in frames if frame.tag == "E"]
 
 
-def first(target: Target, packet: bytes) -> list[Frame]:
-    """What is said to a startup packet, up to ReadyForQuery or the close."""
-    with target.dial() as wire:
-        wire.send(packet)
-        frames = []
-        while not frames or frames[-1].tag not in "ZE":
-            frames.append(wire.read())
-        return frames
-
-
 def stream(wire: Wire) -> None:
     """Begins the stream of the log where it stands."""
     (identified,) = [row(frame) for frame in wire.ask(query("IDENTIFY_SYSTEM")) if frame.tag == "D"]
@@ -92,7 +82,7 @@ def replicating(direct: Target) -> int:
 def test_the_wish_is_read_as_the_server_reads_it(value: str, shared: Forebay, direct: Target) -> None:
     """A boolean in any of its spellings, or `database`."""
     pooled, plain = (
-        first(target, startup(user="postgres", database="app", replication=value)) for target in (shared.target, direct)
+        target.first(startup(user="postgres", database="app", replication=value)) for target in (shared.target, direct)
     )
     assert codes(pooled) == codes(plain)
     assert [frame.tag for frame in pooled if frame.tag != "S"] == [frame.tag for frame in plain if frame.tag != "S"]
@@ -155,14 +145,14 @@ def test_the_limit_refuses_and_does_not_queue(pooled: Forebay) -> None:
     target = superuser(pooled)
     with target.wire(replication="true"):
         with target.wire(replication="database"):
-            refused = first(target, startup(user="postgres", database="app", replication="true"))
+            refused = target.first(startup(user="postgres", database="app", replication="true"))
             assert codes(refused) == [("FATAL", "53300")]
             assert "(FB209)" in refused[-1].fields["H"]
             with target.wire() as ordinary:
                 assert ordinary.value("select 1") == "1"
 
         def fits() -> bool:
-            return codes(first(target, startup(user="postgres", database="app", replication="true"))) == []
+            return codes(target.first(startup(user="postgres", database="app", replication="true"))) == []
 
         until(fits, within_s=5, what="the place of the one that left is free")
 
@@ -171,14 +161,14 @@ def test_a_limit_of_none_refuses(start: Start, server: Postgres, variant: Varian
     """FB302 says which setting; the console takes none either."""
     forebay = start(configuration(server, variant, databases={"app": {"max_replication_connections": 0}}))
     for database in ("app", "forebay"):
-        refused = first(forebay.target, startup(user="ops", database=database, replication="true"))
+        refused = forebay.target.first(startup(user="ops", database=database, replication="true"))
         assert codes(refused) == [("FATAL", "0A000")]
         assert "(FB302)" in refused[-1].fields["H"]
 
 
 def test_the_server_says_why_it_refuses(shared: Forebay) -> None:
     """`app` may not replicate: the answer names the server's reason, and the pool of `app` serves on."""
-    refused = first(shared.target, startup(user="app", database="app", replication="database"))
+    refused = shared.target.first(startup(user="app", database="app", replication="database"))
     assert [code for code, _ in codes(refused)] == ["FATAL"]
     assert "42501" in str(refused[-1].fields)
     with shared.target.wire() as ordinary:

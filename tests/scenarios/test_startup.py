@@ -15,16 +15,6 @@ from tests.harness.wire import GSS_REQUEST, PROTOCOL_3_2, SSL_REQUEST, Frame, st
 GREASE = (3 << 16) | 9999
 
 
-def first(target: Target, packet: bytes) -> list[Frame]:
-    """What is said to a startup packet, up to ReadyForQuery or the close."""
-    with target.dial() as wire:
-        wire.send(packet)
-        frames = []
-        while not frames or frames[-1].tag not in "ZE":
-            frames.append(wire.read())
-        return frames
-
-
 def summary(frames: list[Frame]) -> tuple[list[str], list[str]]:
     """Kinds and contents without the parameters, whose order is free; and the parameters in order of name."""
     others = [frame.line for frame in frames if frame.tag != "S"]
@@ -35,29 +25,29 @@ def summary(frames: list[Frame]) -> tuple[list[str], list[str]]:
 def test_a_login_reads_as_that_of_the_server(version: int, shared: Forebay, direct: Target) -> None:
     """3.2 has cancel keys of 32 bytes."""
     packet = startup(version, user="app", database="app")
-    assert summary(first(shared.target, packet)) == summary(first(direct, packet))
+    assert summary(shared.target.first(packet)) == summary(direct.first(packet))
 
 
 @pytest.mark.parametrize("version", [GREASE, (3 << 16) | 1, (3 << 16) | 3], ids=["3.9999", "3.1", "3.3"])
 def test_an_unknown_minor_version_is_negotiated(version: int, shared: Forebay, direct: Target) -> None:
     """libpq asks for a version that nobody has, to see that servers negotiate."""
     packet = startup(version, user="app", database="app", __first="1", __second="2")
-    assert summary(first(shared.target, packet)) == summary(first(direct, packet))
+    assert summary(shared.target.first(packet)) == summary(direct.first(packet))
 
 
 def test_an_unknown_protocol_option_is_named(shared: Forebay, direct: Target) -> None:
     """NegotiateProtocolVersion lists it, also when the version is known."""
     packet = startup(3 << 16, user="app", database="app", __new_thing="on")
-    frames = first(shared.target, packet)
+    frames = shared.target.first(packet)
     assert [frame.tag for frame in frames][:1] == ["v"]
-    assert summary(frames) == summary(first(direct, packet))
+    assert summary(frames) == summary(direct.first(packet))
 
 
 @pytest.mark.variants("uring-1", "epoll-2")
 def test_an_old_server_serves_a_new_client(server_15: Postgres, start: Start, variant: Variant) -> None:
     """PostgreSQL 15 knows neither 3.2 nor long keys: forebay speaks 3.2 with its clients all the same."""
     target = start(configuration(server_15, variant)).target
-    frames = first(target, startup(PROTOCOL_3_2, user="app", database="app"))
+    frames = target.first(startup(PROTOCOL_3_2, user="app", database="app"))
     assert [frame.tag for frame in frames if frame.tag in "vKZE"] == ["K", "Z"]
     assert len(next(frame for frame in frames if frame.tag == "K").body) == 4 + 32
     with target.wire() as wire:
@@ -67,7 +57,7 @@ def test_an_old_server_serves_a_new_client(server_15: Postgres, start: Start, va
 @pytest.mark.parametrize("major", [0, 1, 2, 4, 1000])
 def test_another_major_version_is_refused(major: int, shared: Forebay) -> None:
     """A client of another protocol gets a sentence, not a hang."""
-    frames = first(shared.target, startup(major << 16, user="app"))
+    frames = shared.target.first(startup(major << 16, user="app"))
     assert (frames[-1].fields["S"], frames[-1].fields["C"]) == ("FATAL", "0A000")
 
 
@@ -123,7 +113,7 @@ def test_a_first_packet_that_makes_no_sense_ends_the_connection(packet: bytes, s
 def test_a_user_must_be_named(shared: Forebay, direct: Target) -> None:
     """28000, as PostgreSQL says."""
     for target in (direct, shared.target):
-        frames = first(target, startup(database="app"))
+        frames = target.first(startup(database="app"))
         assert (frames[-1].fields["S"], frames[-1].fields["C"]) == ("FATAL", "28000")
 
 
@@ -137,7 +127,7 @@ def test_a_database_that_is_not_named_is_that_of_the_user(start: Start, server: 
 
 def test_an_unknown_database_is_refused(shared: Forebay) -> None:
     """3D000, before any server is opened."""
-    frames = first(shared.target, startup(user="app", database="no_such_database"))
+    frames = shared.target.first(startup(user="app", database="no_such_database"))
     assert (frames[-1].fields["S"], frames[-1].fields["C"]) == ("FATAL", "3D000")
 
 

@@ -177,25 +177,6 @@ impl<I: Io> Worker<I> {
         match (own, error) {
             (Own::Prepare, None) => self.prepare_done(io, key),
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
-            (
-                Own::Rollback
-                | Own::HandOver
-                | Own::Skipped
-                | Own::Check
-                | Own::Restore
-                | Own::Probe
-                | Own::Clean
-                | Own::Sequence
-                | Own::Stamp
-                | Own::Catalogue
-                | Own::Ensure
-                | Own::Listens
-                | Own::Channels
-                | Own::Unlisten
-                | Own::Stay
-                | Own::Hear,
-                None,
-            ) => {}
             (Own::Reset, None) => {
                 server.statements.clear();
                 server.is_set_known = false;
@@ -204,6 +185,8 @@ impl<I: Io> Worker<I> {
             (_, Some((sqlstate, message))) => {
                 self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));
             }
+            // A rollback or check: nothing is to be noted.
+            (_, None) => {}
         }
     }
 
@@ -275,9 +258,6 @@ impl<I: Io> Worker<I> {
             stats.transaction.record(now.micros_since(client.transaction_at));
             client.transaction_at = now;
         }
-        if is_over && mode == PoolMode::Session && self.is_draining && self.clients[client_key].has_sent_all() {
-            return self.refuse_and_close(io, client_key, errors::draining());
-        }
         let mode = client.usage.mode;
         let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
         let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
@@ -294,6 +274,9 @@ impl<I: Io> Worker<I> {
         }
         if self.servers[key].status == IDLE {
             self.note_unprobed(io, key);
+        }
+        if is_over && mode == PoolMode::Session && self.is_draining && self.clients[client_key].has_sent_all() {
+            return self.refuse_and_close(io, client_key, errors::draining());
         }
         if !is_over || is_half_sent || mode == PoolMode::Session {
             return self.arm_client(client_key);
@@ -312,7 +295,6 @@ impl<I: Io> Worker<I> {
         if !server.left.is_probe_needed() {
             return self.transaction_over(io, key);
         }
-        self.arm_server(key);
         let client_key = server.client;
         let is_done = client_key.and_then(|c| self.clients.get(c)).is_some_and(|c| c.carry.is_empty() && !c.is_paused);
         if let Some(client_key) = client_key.filter(|_| self.is_draining && is_done) {
@@ -327,6 +309,7 @@ impl<I: Io> Worker<I> {
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;
         }
+        self.arm_server(key);
     }
 
     /// Nothing is owed, and what the transaction left is known: the server leaves its client, unless a pin holds it.

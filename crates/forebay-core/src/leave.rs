@@ -21,27 +21,23 @@ use crate::worker::{Owner, Worker};
 
 /// An error as a message, with the severity that fits what becomes of the session.
 pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
-    let fields = write::Fields {
+    write::error(out, &fields(report, severity));
+}
+
+/// A notice as a message.
+pub(crate) fn encode_notice(out: &mut Vec<u8>, report: &Report) {
+    write::notice(out, &fields(report, Severity::Notice));
+}
+
+fn fields(report: &Report, severity: Severity) -> write::Fields<'_> {
+    write::Fields {
         severity: severity.as_str(),
         sqlstate: report.sqlstate,
         message: &report.message,
         detail: report.detail.as_deref(),
         hint: report.hint.as_deref(),
         ..write::Fields::default()
-    };
-    write::error(out, &fields);
-}
-
-/// A notice as a message.
-pub(crate) fn encode_notice(out: &mut Vec<u8>, report: &Report) {
-    let fields = write::Fields {
-        severity: Severity::Notice.as_str(),
-        sqlstate: report.sqlstate,
-        message: &report.message,
-        hint: report.hint.as_deref(),
-        ..write::Fields::default()
-    };
-    write::notice(out, &fields);
+    }
 }
 
 impl<I: Io> Worker<I> {
@@ -148,16 +144,16 @@ impl<I: Io> Worker<I> {
         }
         if planted(Bug::ResetSkippedInTransaction) && server.status != IDLE {
             server.left = crate::tracking::Left::default();
+        }
+        if planted(Bug::LeftUnnoted) {
+            server.left.fresh = Traces::NONE;
+        }
         self.clean(io, key);
     }
 
     /// Brings a server, from which its client has been parted in the middle of something, to where others can have it.
     pub(crate) fn clean(&mut self, io: &mut I, key: ServerKey) {
         let server = &mut self.servers[key];
-        }
-        if planted(Bug::LeftUnnoted) {
-            server.left.fresh = Traces::NONE;
-        }
         server.left.give_up();
         server.left.by = 0;
         server.restoring.clear();

@@ -205,22 +205,16 @@ impl<I: Io> Worker<I> {
     }
 
     pub(crate) fn unlistened(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
-        let now = self.now;
         let server = &mut self.servers[key];
-        server.enter(ServerState::Leased, now);
-        if server.client.is_none() {
-            return;
+        if server.client.is_some() {
+            server.listen.is_restored = false;
+            match error {
+                // What it says of them goes to nobody, and it is closed before it could go to others.
+                Some(_) => server.is_close_needed = true,
+                None => server.left.dirt = server.left.dirt.without(Traces::LISTEN),
+            }
         }
-        server.left.fresh = server.left.fresh.without(Traces::LISTEN);
-        server.listen.is_restored = false;
-        server.listen.is_removing = false;
-        match error {
-            // What it says of them goes to nobody, and it is closed before it could go to others.
-            Some(_) => server.is_close_needed = true,
-            None => server.left.dirt = server.left.dirt.without(Traces::LISTEN),
-        }
-        self.pinned_by(io, key, Traces::LISTEN, Traces::NONE);
-        self.go_on_settling(io, key);
+        self.listens_settled(io, key, Traces::NONE);
     }
 
     /// A client's channels are not taken over: it goes on listening on its server.
@@ -232,6 +226,11 @@ impl<I: Io> Worker<I> {
 
     /// The client keeps its server because of what it listens to.
     pub(crate) fn stayed(&mut self, io: &mut I, key: ServerKey) {
+        self.listens_settled(io, key, Traces::LISTEN);
+    }
+
+    /// Where the client's channels are is settled; `pinning`: what of that keeps its server.
+    fn listens_settled(&mut self, io: &mut I, key: ServerKey, pinning: Traces) {
         let now = self.now;
         let server = &mut self.servers[key];
         server.enter(ServerState::Leased, now);
@@ -240,7 +239,7 @@ impl<I: Io> Worker<I> {
         }
         server.left.fresh = server.left.fresh.without(Traces::LISTEN);
         server.listen.is_removing = false;
-        self.pinned_by(io, key, Traces::LISTEN, Traces::LISTEN);
+        self.pinned_by(io, key, Traces::LISTEN, pinning);
         self.go_on_settling(io, key);
     }
 
