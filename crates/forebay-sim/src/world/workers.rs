@@ -409,10 +409,11 @@ impl World {
         let Some(side) = self.links[link.0].ends.iter().position(|e| *e == End::Transit) else {
             return self.checks.fail(format!("worker {w} adopts link {}, which is not on its way", link.0));
         };
-        if self.seats[w].io.live(conn).is_none() {
-            return self.leave(link, side, true);
-        }
         self.links[link.0].ends[side] = End::Worker(w, conn);
+        if self.seats[w].io.live(conn).is_none() {
+            // Closed in the same breath: what was sent, and that it is closed, is still to be carried out.
+            return;
+        }
         if self.links[link.0].is_reset {
             self.input(w, Input::Ended(conn, true));
         }
