@@ -160,6 +160,10 @@ pub struct WorkerStats {
     pub lent: Cell,
     /// Loop turns.
     pub turns: Cell,
+    /// System calls that the driver has made for connections.
+    pub io_calls: Cell,
+    /// Bytes that it has copied from one place of its memory to another.
+    pub copied_bytes: Cell,
     /// Monotonic microseconds of the last turn, for /livez.
     pub last_turn_us: Cell,
 }

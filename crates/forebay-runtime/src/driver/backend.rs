@@ -65,6 +65,8 @@ pub(crate) trait Backend: Sized {
     fn close(&mut self, table: &mut Table, slot: u32);
     /// Hands over what is queued and waits for something to happen.
     fn wait(&mut self, table: &mut Table, timeout: Duration) -> io::Result<()>;
+    /// System calls made for connections so far.
+    fn calls(&self) -> u64;
     /// The next thing that happened in this turn. The buffer of the one before is not held by the back end.
     fn next(&mut self, table: &mut Table) -> Option<Completion>;
 }

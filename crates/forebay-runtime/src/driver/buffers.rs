@@ -76,6 +76,8 @@ pub(crate) struct Buffers {
     provided: u32,
     page: Option<u32>,
     spare_pages: Vec<NonNull<u8>>,
+    /// Bytes copied so far.
+    pub(crate) copied: u64,
     /// What provided buffers, or the scratch buffer, are cut from; unmapped after the rest is gone.
     _slab: Mapping,
 }
@@ -131,6 +133,7 @@ impl Buffers {
             provided: 0,
             page: None,
             spare_pages: Vec::new(),
+            copied: 0,
             _slab: slab,
         }
     }
@@ -386,6 +389,7 @@ impl Buffers {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), entry.memory.as_ptr().add(start as usize), bytes.len());
         }
         entry.used += bytes.len() as u32;
+        self.copied += bytes.len() as u64;
         start
     }
 }

@@ -43,11 +43,14 @@ pub(crate) struct Epoll {
     listeners: Vec<RawFd>,
     is_woken: bool,
     vectors: Vec<libc::iovec>,
+    /// See [`Backend::calls`].
+    calls: u64,
 }
 
 impl Epoll {
-    fn control(&self, operation: libc::c_int, fd: RawFd, events: libc::c_int, data: u64) -> io::Result<()> {
+    fn control(&mut self, operation: libc::c_int, fd: RawFd, events: libc::c_int, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events as u32, u64: data };
+        self.calls += 1;
         // SAFETY: `event` lives over the call.
         socket::check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &raw mut event) })
     }
@@ -121,6 +124,7 @@ impl Epoll {
     fn write_once(&mut self, table: &Table, slot: u32, count: u32) -> (io::Result<usize>, usize) {
         let fd = table.conns[slot as usize].fd;
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        self.calls += 1;
         if count == 1 {
             let piece = table.first_piece(slot);
             let bytes = table.buffers.range(piece.buf, piece.start, piece.start + piece.len);
@@ -187,6 +191,7 @@ impl Epoll {
 
     fn accept_next(&mut self) -> Option<Completion> {
         while let Some((listener, fd, left)) = self.accepting.pop() {
+            self.calls += 1;
             // SAFETY: no address is asked for.
             let client = unsafe {
                 libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -223,6 +228,7 @@ impl Epoll {
             }
             let (fd, is_hung_up) = (conn.fd, conn.is(Flags::HUNG_UP));
             let scratch = table.buffers.memory(self.scratch);
+            self.calls += 1;
             // SAFETY: the scratch buffer is ours alone, and its length says how much may be written.
             let got = result(unsafe { libc::recv(fd, scratch.as_mut_ptr().cast(), scratch.len(), libc::MSG_DONTWAIT) });
             let conn = table.conn(slot);
@@ -272,7 +278,7 @@ impl Backend for Epoll {
         // SAFETY: no pointers.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         socket::check(fd)?;
-        let epoll = Epoll {
+        let mut epoll = Epoll {
             // SAFETY: just created, owned by nobody else.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
@@ -284,6 +290,7 @@ impl Backend for Epoll {
             listeners: Vec::new(),
             is_woken: false,
             vectors: Vec::new(),
+            calls: 1,
         };
         epoll.control(libc::EPOLL_CTL_ADD, bell, libc::EPOLLIN, BELL << 56)?;
         Ok((epoll, Table::new(Buffers::scratch(SCRATCH_BYTES)?)))
@@ -338,6 +345,7 @@ impl Backend for Epoll {
         let fd = conn.fd;
         let address = conn.connecting.as_ref().and_then(|c| c.address()).expect("a connect has an address");
         let begun = socket::connect(fd, address);
+        self.calls += 1;
         let errno = match begun {
             Ok(()) => None,
             Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
@@ -369,12 +377,18 @@ impl Backend for Epoll {
     fn close(&mut self, table: &mut Table, slot: u32) {
         let conn = table.conn(slot);
         socket::close(std::mem::replace(&mut conn.fd, -1));
+        self.calls += 1;
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
     }
 
     fn wait(&mut self, table: &mut Table, timeout: Duration) -> io::Result<()> {
         self.flush(table);
         self.scratch = table.buffers.retire_scratch(self.scratch);
         self.readable.extend(self.again.drain(..));
+        self.calls += 1;
         let is_busy = !(self.done.is_empty() && self.readable.is_empty());
         let millis = timeout.as_micros().div_ceil(1000).min(60_000) as libc::c_int;
         // SAFETY: the array lives over the call, and its length is given.

@@ -57,7 +57,10 @@ impl<B: Backend> Driver<B> {
             }
         }
         self.now = self.hub.clock.now();
-        self.hub.stats[usize::from(self.id.0)].last_turn_us.set(self.now.0);
+        let stats = &self.hub.stats[usize::from(self.id.0)];
+        stats.last_turn_us.set(self.now.0);
+        stats.io_calls.set(self.back.calls());
+        stats.copied_bytes.set(self.table.buffers.copied);
         if self.alarm.is_some_and(|at| at <= self.now) {
             self.alarm = None;
         }

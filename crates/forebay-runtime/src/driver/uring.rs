@@ -56,6 +56,8 @@ pub(crate) struct Uring {
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
     starved: Vec<u32>,
+    /// See [`Backend::calls`].
+    calls: u64,
     /// Connections whose send is tried without waiting: without a completion of its own, it succeeded.
     tried: Vec<u32>,
     /// Of these, the ones that the kernel has tried.
@@ -88,7 +90,9 @@ impl Uring {
 
     /// Hands over what is queued without waiting.
     fn submit(&mut self) {
+        self.calls += 1;
         while let Err(error) = self.ring.submit() {
+            self.calls += 1;
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
                 // The kernel wants its completions fetched first.
@@ -288,6 +292,7 @@ impl Backend for Uring {
             vectors: Vec::with_capacity(VECTORS),
             headers: Vec::with_capacity(HEADERS),
             starved: Vec::new(),
+            calls: 0,
             tried: Vec::new(),
             settled: Vec::new(),
             is_urgent: false,
@@ -356,6 +361,10 @@ impl Backend for Uring {
         table.conn(slot).fd = -1;
     }
 
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+
     fn wait(&mut self, table: &mut Table, timeout: Duration) -> io::Result<()> {
         let mut dirty = std::mem::take(&mut table.dirty);
         for &slot in &dirty {
@@ -372,6 +381,7 @@ impl Backend for Uring {
             self.revive_starved(table);
         }
         let timeout = Timespec::from(self.longest_wait(timeout));
+        self.calls += 1;
         let result = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
         self.forget_lists();
         match result {

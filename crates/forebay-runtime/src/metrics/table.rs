@@ -129,6 +129,16 @@ pub(super) const METRICS: &[Metric] = &[
         Engine(Gauge, |s| s.listeners.get()),
     ),
     metric("forebay_loop_turns_total", "Turns of the workers' loops.", Engine(Counter, |s| s.turns.get())),
+    metric(
+        "forebay_io_calls_total",
+        "System calls of the workers' loops for connections: waits, and with epoll each send and receive.",
+        Engine(Counter, |s| s.io_calls.get()),
+    ),
+    metric(
+        "forebay_copied_bytes_total",
+        "Bytes copied between buffers: answers of forebay's own, and what slow readers leave.",
+        Engine(Counter, |s| s.copied_bytes.get()),
+    ),
     metric("forebay_pool_clients", "Clients of the pool, logged in.", Pool(Gauge, |s| s.clients.get())),
     metric("forebay_pool_waiters", "Clients of the pool that wait for a server.", Pool(Gauge, |s| s.waiting.get())),
     metric(
