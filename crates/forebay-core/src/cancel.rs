@@ -140,7 +140,8 @@ impl<I: Io> Worker<I> {
         if state.state == ServerState::CancelWait {
             self.checkin(io, server);
         } else if let Some(client_key) = state.client {
-            // The look at its last transaction, or its next request, may have waited for this.
+            // What it had reset, the look at its last transaction, or its next request may have waited for this.
+            self.restore_now(io, server);
             self.clients[client_key].is_held = false;
             self.ready.push_back(client_key);
             if self.is_unsettled(server) {

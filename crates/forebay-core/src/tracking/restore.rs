@@ -27,6 +27,8 @@ pub struct Restoring {
     settings: Vec<(Arc<str>, Arc<str>)>,
     /// The request has met an error: it is not known what of it was undone.
     is_doubtful: bool,
+    /// A cancel is on its way to the server: it would hit what sets them, and end the client's transaction.
+    is_waiting: bool,
 }
 
 impl Restoring {
@@ -37,8 +39,7 @@ impl Restoring {
 
     /// Nothing is to be done any more.
     pub fn clear(&mut self) {
-        self.settings.clear();
-        self.is_doubtful = false;
+        *self = Restoring::default();
     }
 
     /// The request has met an error.
@@ -190,8 +191,19 @@ impl<I: Io> Worker<I> {
     /// The request is answered but for its ReadyForQuery: sets again what it reset.
     pub(crate) fn restore(&mut self, io: &mut I, key: ServerKey) {
         let server = &mut self.servers[key];
+        if server.cancels > 0 && server.expect.is_empty() {
+            server.restoring.is_waiting = true;
+            return self.arm_server(key);
+        }
         let sql = server.restoring.sql();
         server.restoring.settings.iter().for_each(|(name, _)| server.left.name(name));
         self.send_own(io, key, Own::Restore, &sql);
+    }
+
+    /// The cancels that were on their way to a server have ended.
+    pub(crate) fn restore_now(&mut self, io: &mut I, key: ServerKey) {
+        if std::mem::take(&mut self.servers[key].restoring.is_waiting) {
+            self.restore(io, key);
+        }
     }
 }
