@@ -82,10 +82,15 @@ pub(crate) fn removes_channels(shape: &Shape, traces: Traces) -> bool {
     traces.has(Traces::LISTEN) && reads_or_removes(shape)
 }
 
-/// Whether a shape that has to do with listening does more than LISTEN.
+/// Whether a shape that has to do with listening does more than LISTEN, and what neither reads nor ends it.
 fn reads_or_removes(shape: &Shape) -> bool {
-    let is_listen = |verb| matches!(verb, Verb::Listen | Verb::Notify);
-    !shape.functions.is_empty() || !shape.statements.iter().all(|s| is_listen(s.verb))
+    let is_harmless = |verb| {
+        let is_of_block = matches!(verb, Verb::Begin | Verb::Commit | Verb::Savepoint | Verb::Release);
+        let is_undoing = matches!(verb, Verb::Rollback | Verb::RollbackTo);
+        let is_plain = matches!(verb, Verb::Listen | Verb::Notify | Verb::Select | Verb::Set | Verb::SetLocal);
+        is_of_block || is_undoing || is_plain
+    };
+    !shape.functions.is_empty() || !shape.statements.iter().all(|s| is_harmless(s.verb))
 }
 
 impl<I: Io> Worker<I> {

@@ -71,6 +71,8 @@ fn sql_prepare(rng: &mut Rng) -> Done {
         2 => vec![(feature, statement(rng, execute))],
         3 => vec![(feature, query(prepare)), (feature, by_protocol)],
         4 => {
+            // The name of what fails must not be taken: see above.
+            let plain = if kind == 4 { "s1".to_owned() } else { plain };
             let parse = Message::Parse { name: plain, sql: "SELECT 'by protocol'".to_owned() };
             vec![(feature, Action::Send(vec![parse, Message::Sync])), (feature, query(format!("EXECUTE {name}")))]
         }
