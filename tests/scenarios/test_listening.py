@@ -169,6 +169,25 @@ def test_no_message_before_a_parse_keeps_it_waiting(shared: Forebay, direct: Tar
     assert tags(shared.target) == tags(direct)
 
 
+def test_a_portal_is_read_on_after_what_may_have_notified(shared: Forebay, direct: Target) -> None:
+    """What an Execute earns comes with its Sync: nothing between the two may wait for it."""
+
+    def tags(target: Target) -> list[list[str]]:
+        with target.wire() as wire:
+            steps = [
+                wire.ask(query("listen a")),
+                wire.ask(query("begin")),
+                wire.ask(query("do 'begin end'")),
+                wire.ask(parse("", "select generate_series(1, 5)"), bind("c"), execute("c", 2), sync()),
+                wire.ask(execute("c", 2), describe("P", "c"), sync()),
+                wire.ask(execute("c", 2), close("P", "c"), sync()),
+                wire.ask(query("commit")),
+            ]
+            return [[frame.tag for frame in step] for step in steps]
+
+    assert tags(shared.target) == tags(direct)
+
+
 def test_a_client_that_keeps_nothing_keeps_hearing_in_its_transactions_order(shared: Forebay, direct: Target) -> None:
     """Within a transaction PostgreSQL tells nothing; what came meanwhile comes before its ReadyForQuery."""
     with shared.target.wire() as client, direct.wire() as speaker:

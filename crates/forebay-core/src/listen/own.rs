@@ -71,7 +71,7 @@ impl Forwarding<'_> {
     /// Whether nothing that was sent before is part of the same request.
     pub(crate) fn begins_request(&self, tag: u8) -> bool {
         let is_part = matches!(tag, tag::SYNC | tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
-        let is_behind = is_part || self.server.is_segment_open;
+        let is_behind = is_part || self.server.is_segment_open || self.server.awaits_sync();
         tag != tag::TERMINATE && (self.server.expect.is_empty() || !is_behind)
     }
 
