@@ -188,6 +188,19 @@ def test_a_portal_is_read_on_after_what_may_have_notified(shared: Forebay, direc
     assert tags(shared.target) == tags(direct)
 
 
+def test_a_pipeline_that_may_notify_is_answered_in_its_order(shared: Forebay, direct: Target) -> None:
+    """A ReadyForQuery that waits behind the next request's replies ends the wrong request."""
+
+    def tags(target: Target) -> list[str]:
+        notify = [parse("", "notify a"), bind(), execute(), sync()]
+        with target.wire() as wire:
+            wire.ask(query("listen a"))
+            frames = wire.ask(query("select 1"), *notify, query("select 2"), query("notify a"), query("select 3"))
+            return [frame.tag for frame in [*frames, *wire.ready(4)]]
+
+    assert tags(shared.target) == tags(direct)
+
+
 def test_a_client_that_keeps_nothing_keeps_hearing_in_its_transactions_order(shared: Forebay, direct: Target) -> None:
     """Within a transaction PostgreSQL tells nothing; what came meanwhile comes before its ReadyForQuery."""
     with shared.target.wire() as client, direct.wire() as speaker:

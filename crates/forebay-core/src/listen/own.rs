@@ -97,7 +97,8 @@ impl Relaying<'_> {
 
     /// Whether the client is to hear what it has notified before the ReadyForQuery at hand.
     pub(crate) fn must_await_own(&mut self) -> bool {
-        if self.server.status != IDLE {
+        // With more of a pipeline on its way, it is that which may notify: a request that did lets nothing go behind it.
+        if self.server.status != IDLE || !self.server.expect.is_empty() {
             return false;
         }
         let notifies = std::mem::take(&mut self.server.listen.notifies);
