@@ -141,6 +141,8 @@ pub trait Io {
     fn resume_read(&mut self, conn: ConnId);
     /// Begins a connection: `connected` or `closed` follows. TCP_NODELAY and keepalive are the driver's duty.
     fn connect(&mut self, endpoint: &Endpoint) -> ConnId;
+    /// Whether a server at that port of this host has a Unix socket in one of the usual folders: a look at the files.
+    fn has_local_socket(&self, port: u16) -> bool;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already
     /// received (a direct TLS hello); else empty. Plain bytes queued before go out first.
     fn start_tls(&mut self, conn: ConnId, role: TlsRole, unread: &[u8]);

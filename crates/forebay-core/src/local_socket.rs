@@ -6,7 +6,7 @@
 //!
 //! | standing | until |
 //! |---|---|
-//! | Unknown | a server that was reached over TCP has told who it is |
+//! | Unknown | a server that was reached over TCP has told who it is; without a file at the socket's path it is not asked |
 //! | Known | a connection through the socket is begun |
 //! | Trying | that one has told the same, or something else, or failed |
 //! | Proven | a connection through the socket fails (back to Unknown: the server may be another one by now) |
@@ -144,10 +144,17 @@ impl<I: Io> Worker<I> {
     pub(crate) fn ask_identity(&mut self, io: &mut I, key: ServerKey) -> bool {
         let server = &self.servers[key];
         let (id, index, is_local) = (server.pool, server.endpoint, server.is_local);
-        if server.listen.is_listener || self.local_endpoint(id, index).is_none() {
+        let Some(Endpoint::LocalSocket { port, .. }) = self.local_endpoint(id, index) else { return false };
+        if self.servers[key].listen.is_listener {
             return false;
         }
-        if !is_local && !matches!(self.local_socket(id, index), LocalSocket::Unknown) {
+        let now = self.now;
+        let socket = self.local_socket(id, index);
+        if !is_local && !matches!(socket, LocalSocket::Unknown) {
+            return false;
+        }
+        if !is_local && !io.has_local_socket(port) {
+            *socket = LocalSocket::Refused(now + REFUSED_FOR);
             return false;
         }
         let mut out = Vec::new();

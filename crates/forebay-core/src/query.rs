@@ -68,7 +68,7 @@ impl Forwarding<'_> {
                 let commits = shape.statements.len() > 1 || shape.statements.iter().any(|s| may_commit(s.verb));
                 self.pass_query(at, commits)
             }
-            Err(report) => self.refuse_query(at, report),
+            Err(report) => self.refuse_query(at, *report),
         }
     }
 
@@ -90,9 +90,9 @@ impl Forwarding<'_> {
 
     /// Makes the server say that the Query fails, and the client hear why.
     #[cold]
-    fn refuse_query(&mut self, at: At<'_>, report: Box<Report>) -> Taken {
+    fn refuse_query(&mut self, at: At<'_>, report: Report) -> Taken {
         write::query(self.batch.owned(), REFUSED);
-        let refusal = Refusal::Instead(*report);
+        let refusal = Refusal::Instead(report);
         self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(Box::new(refusal)), naming: None });
         self.unnamed_ends();
         self.drop_frame(at)
@@ -144,7 +144,7 @@ impl Forwarding<'_> {
             (Verb::Execute, Some(statement)) => {
                 let marked = if is_plain_execute(shape) { Ok(()) } else { self.mark(shape, named.text) };
                 if let Err(report) = marked.and_then(|()| self.mark(statement.shape(), statement.text())) {
-                    return self.refuse_query(at, report).map(Some);
+                    return self.refuse_query(at, *report).map(Some);
                 }
                 self.ensure_by_query(&statement)?;
                 self.send_named(at, named, &statement, None).map(Some)

@@ -312,6 +312,11 @@ impl Io for SimIo {
         conn
     }
 
+    /// What is there shows when it is tried.
+    fn has_local_socket(&self, _port: u16) -> bool {
+        true
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, unread: &[u8]) {
         if !unread.is_empty() {
             self.broken(format!("start_tls on {conn:?} with bytes that no TLS client sent"));

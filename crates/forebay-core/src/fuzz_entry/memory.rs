@@ -160,6 +160,10 @@ impl Io for MemoryIo {
         self.open(true)
     }
 
+    fn has_local_socket(&self, _port: u16) -> bool {
+        false
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
         let connection = self.connection(conn);
         assert!(connection.stage == Stage::Open, "TLS on {conn:?}, which is {:?}", connection.stage);

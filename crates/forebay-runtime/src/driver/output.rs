@@ -79,6 +79,10 @@ impl<B: Backend> Io for Driver<B> {
         self.begin_connect(endpoint)
     }
 
+    fn has_local_socket(&self, port: u16) -> bool {
+        !crate::local_socket::sockets(port).is_empty()
+    }
+
     fn start_tls(&mut self, id: ConnId, role: TlsRole, unread: &[u8]) {
         if self.table.open(id).is_some() {
             self.begin_tls(id, &role, unread);
