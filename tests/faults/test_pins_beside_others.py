@@ -87,7 +87,9 @@ def pins(forebay: Forebay) -> list[str]:
 @pytest.mark.variants("uring-2", "epoll-1")
 def test_five_pins_leave_fifteen_servers_to_the_others(start: Start, server: Postgres, variant: Variant) -> None:
     """The others use all of the rest, all the time; nobody starves; each pin ends with its cause."""
-    forebay = start(configuration(server, variant, databases={"app": {"pool_size": SERVERS}}))
+    # Whoever listens keeps its server.
+    limits = {"client_channels_max": 0}
+    forebay = start(configuration(server, variant, limits=limits, databases={"app": {"pool_size": SERVERS}}))
     with contextlib.ExitStack() as stack:
         holders = {reason: stack.enter_context(forebay.target.wire()) for reason in CAUSES}
         own = {}
