@@ -284,9 +284,7 @@ impl Judge<'_> {
     }
 
     fn is_other_sender(&self, direct: &str, pooled: &str) -> bool {
-        // In session mode it is a server's, of which a client need not know whose it is.
-        let pooled = pooled.rsplit_once(" from client ").or_else(|| pooled.rsplit_once(" from an unknown process"));
-        let parts = (direct.rsplit_once(" from client "), pooled);
+        let parts = (direct.rsplit_once(" from client "), pooled.rsplit_once(" from client "));
         let is_used = matches!(parts, (Some((left, _)), Some((right, _))) if left == right);
         if is_used {
             self.uses.note(Allowance::NotificationSender);
