@@ -1,6 +1,6 @@
 //! The short way to a server on this host: its Unix socket, once it is proved to lead to the same server.
 //!
-//! A loopback connection costs the kernel about twice what a Unix socket does. The driver finds the socket and sees to
+//! A loopback connection costs the kernel more than a Unix socket does. The driver finds the socket and sees to
 //! it that the user who listens there is the one who listens at the TCP address; that it is the same server, and no
 //! pooler before it, is asked of both: each tells its process and when its postmaster started, to the microsecond.
 //!

@@ -724,7 +724,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="server_local_socket",
-        doc="A server on this host (localhost or a loopback address, TLS not required) is reached through the Unix socket in /var/run/postgresql or /tmp that it has beside its port, once it is proved to be the same server; that costs about half. For the server such a connection is local: its pg_hba.conf must let it in, and inet_client_addr() is NULL.",
+        doc="A server on this host (localhost or a loopback address, TLS not required) is reached through the Unix socket in /var/run/postgresql or /tmp that it has beside its port, once it is proved to be the same server; that costs less CPU. For the server such a connection is local: its pg_hba.conf must let it in, and inet_client_addr() is NULL.",
     ),
     Setting(
         section="server_defaults",
