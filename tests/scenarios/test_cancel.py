@@ -215,3 +215,15 @@ def test_a_drivers_cancel_works(shared: Forebay, direct: Target) -> None:
         sleeper.join(10)
         assert [type(error).__name__ for error in raised] == ["QueryCanceled"]
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_connection_made_anew_has_another_process_id(start: Start, server: Postgres, variant: Variant) -> None:
+    """Pools of drivers tell by it whether they got a new connection; and an old cancel must find nobody."""
+    forebay = start(configuration(server, variant, databases={"app": {}}))
+    before: set[int] = set()
+    for _ in range(7):
+        with forebay.target.wire() as wire:
+            pid, _ = wire.key
+            assert pid not in before
+            assert 0 < pid < 1 << 31
+            before.add(pid)

@@ -19,8 +19,13 @@ use crate::slab::Key;
 use crate::time::Instant;
 use crate::worker::{Message, Owner, Worker};
 
-/// Bits of a virtual process id that name the client's place; those above name its worker.
-const PLACE_BITS: u32 = 24;
+/// Bits of a virtual process id that name the client's place: more than `max_client_conn` may be.
+const PLACE_BITS: u32 = 20;
+/// Bits above them, that name its worker.
+const WORKER_BITS: u32 = 8;
+/// Of this many tenants of a place each has another process id. Drivers take it for a signed number of 32 bits, and
+/// none may be 0: what remains are the numbers 1 to 7.
+const TENANTS: u32 = 7;
 
 /// A cancel connection on its way to a server.
 pub struct Cancel {
@@ -31,12 +36,14 @@ pub struct Cancel {
 impl<I: Io> Worker<I> {
     /// The process id that a client is told: where to find it. The secret beside it is what proves anything.
     pub(crate) fn virtual_pid(&self, key: ClientKey) -> u32 {
-        (u32::from(self.id.0) + 1) << PLACE_BITS | (key.index() & ((1 << PLACE_BITS) - 1))
+        let tenant = key.generation() % TENANTS + 1;
+        let worker = u32::from(self.id.0) & ((1 << WORKER_BITS) - 1);
+        tenant << (WORKER_BITS + PLACE_BITS) | worker << PLACE_BITS | (key.index() & ((1 << PLACE_BITS) - 1))
     }
 
     /// A CancelRequest came, perhaps for another worker's client.
     pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8], at: Instant) {
-        let Some(worker) = (pid >> PLACE_BITS).checked_sub(1) else { return };
+        let worker = pid >> PLACE_BITS & ((1 << WORKER_BITS) - 1);
         if worker >= u32::from(self.shared.workers) {
             return;
         }
@@ -47,7 +54,7 @@ impl<I: Io> Worker<I> {
         let Some(key) = self.clients.key_at(pid & ((1 << PLACE_BITS) - 1)) else { return };
         let client = &self.clients[key];
         // A request that began after the cancel came is not the one it was sent for.
-        if client.has_cancel_secret(secret) && client.request_at <= at {
+        if client.virtual_pid == pid && client.has_cancel_secret(secret) && client.request_at <= at {
             self.cancel_client(io, key);
         }
     }

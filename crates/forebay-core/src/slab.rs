@@ -36,6 +36,10 @@ impl<T> Key<T> {
     pub fn index(self) -> u32 {
         self.index
     }
+    /// How many tenants the place has had before.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
     /// A number that no other tenant of the slab ever has.
     pub fn unique(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)

@@ -71,14 +71,6 @@ KNOWN = (
         is_certain=False,
     ),
     Reason(
-        "expects another process id of a connection made anew; forebay gives a client the number of one that has left",
-        (
-            f"{MODULE}/pgxpool::TestConnReleaseClosesConnInFailedTransaction",
-            f"{MODULE}/pgxpool::TestConnReleaseClosesConnInTransaction",
-        ),
-        is_certain=False,
-    ),
-    Reason(
         "counts pg_prepared_statements, in which the server's shared statements stand",
         tuple(
             f"{MODULE}/stdlib::TestConnMultiplePrepareAndDeallocate{mode}"
