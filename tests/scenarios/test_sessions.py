@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Start
 from tests.harness.deadline import until
-from tests.harness.pooler import Forebay
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
 from tests.harness.target import Target
 from tests.harness.wire import Wire, bind, describe, execute, parse, query, row, sync
 
@@ -169,3 +171,29 @@ def test_a_setting_whose_name_is_a_parameter_is_its_client_s_own(shared: Forebay
             return [[told(frame) for frame in step if frame.tag in "DCE"] for step in steps]
 
     assert said(shared.target) == said(direct)
+
+
+def test_a_default_of_currval_asks_nothing_when_it_is_made(start: Start, server: Postgres, variant: Variant) -> None:
+    """A migration that names it is no question, and the row that is put in by it is one: FB101."""
+    pool = {"pool_size": 1, "sequence_affinity": "affinity", "catalogue_refresh": "1s"}
+    forebay = start(configuration(server, variant, databases={"app": pool}))
+    with forebay.target.at(user="postgres").wire() as one, forebay.target.at(user="postgres").wire() as other:
+        one.ask(query("create sequence asked_of"))
+
+        def is_refused(text: str) -> bool:
+            """Whether it is, where another client had the server since this one's nextval."""
+            one.ask(query("select nextval('asked_of')"))
+            other.ask(query("set application_name = 'other'"))
+            errors = [frame.fields for frame in one.ask(query(text)) if frame.tag == "E"]
+            return any("(FB101)" in fields.get("H", "") for fields in errors)
+
+        assert is_refused("select currval('asked_of')")
+        assert not is_refused("create table asking (a int default currval('asked_of'), check (a < lastval()))")
+        assert not is_refused("alter table asking alter a set default currval('asked_of') + 1")
+        assert not is_refused("create view asking_too as select currval('asked_of')")
+        assert is_refused("alter table asking add b int default currval('asked_of')")
+
+        # The catalogue is read in the background.
+        insert = "insert into asking default values"
+        until(lambda: is_refused(insert), within_s=10, what="the catalogue tells of the default")
+        one.ask(query("drop table asking; drop view asking_too; drop sequence asked_of"))

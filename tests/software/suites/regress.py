@@ -121,9 +121,6 @@ KNOWN = (
     Reason("a function's dynamic SQL executes a statement that the client prepared", ("partition_prune",)),
     Reason("counts sessions of the server", ("stats",)),
     Reason("a server that has once had temporary objects keeps their empty schema", ("temp",), is_certain=False),
-    Reason(
-        "a DEFAULT of currval is taken for a question, and refused behind an earlier nextval (FB101)", ("constraints",)
-    ),
 )
 
 SOFTWARE = Software(

@@ -2,6 +2,7 @@
 
 use pg_raw_parse::Node;
 use pg_raw_parse::nodes::{CreateFunctionStmt, CreateStmt, CreateTableAsStmt, IndexStmt, RangeVar, ViewStmt};
+use pg_raw_parse::raw::AlterTableType;
 
 use super::walk::Walk;
 use crate::shape::Verb;
@@ -107,7 +108,8 @@ fn made<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
 }
 
 fn table<'t>(create: &'t CreateStmt, walk: &mut Walk<'t>) -> Traces {
-    walk.list(create.table_elts());
+    // Its columns' defaults and its constraints are run with the first row; what bounds a partition, at once.
+    walk.stored(Node::NodeList(create.table_elts()));
     walk.list(create.inh_relations());
     walk.node(create.of_typename().map_or(Node::None, Node::TypeName));
     walk.node(create.partspec().map_or(Node::None, Node::PartitionSpec));
@@ -130,7 +132,7 @@ fn table_as<'t>(create: &'t CreateTableAsStmt, walk: &mut Walk<'t>) -> Traces {
 }
 
 fn view<'t>(create: &'t ViewStmt, walk: &mut Walk<'t>) -> Traces {
-    walk.node(create.query());
+    walk.stored(create.query());
     traces_of_making(create.view())
 }
 
@@ -174,7 +176,12 @@ fn changed<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
     Some(match node {
         Node::AlterTableStmt(alter) => {
             walk.relation(alter.relation());
-            walk.list(alter.cmds());
+            for command in alter.cmds() {
+                match command {
+                    Node::AlterTableCmd(set) if set.subtype == AlterTableType::AT_ColumnDefault => walk.stored(command),
+                    _ => walk.node(command),
+                }
+            }
             Traces::SCHEMA
         }
         Node::AlterDomainStmt(alter) => {

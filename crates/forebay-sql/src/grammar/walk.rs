@@ -31,6 +31,8 @@ struct Cte<'t> {
 pub(super) struct Walk<'t> {
     /// Of the statement at hand.
     pub(super) traces: Traces,
+    /// What is gone through is stored by the statement at hand, and not run by it.
+    is_stored: bool,
     /// Settings that the statement at hand sets or resets.
     pub(super) settings: BTreeSet<Box<str>>,
     functions: BTreeSet<&'t str>,
@@ -48,6 +50,13 @@ impl<'t> Walk<'t> {
         while let Some((node, scope)) = self.pending.pop() {
             self.visit(node, scope);
         }
+    }
+
+    /// Goes through `node` and all that is in it, of which nothing is run before somebody uses what is made.
+    pub(super) fn stored(&mut self, node: Node<'t>) {
+        self.is_stored = true;
+        self.node(node);
+        self.is_stored = false;
     }
 
     /// Goes through all of a list.
@@ -264,8 +273,13 @@ impl<'t> Walk<'t> {
             // AT TIME ZONE, SUBSTRING … FROM and the like: always those of pg_catalog.
             return;
         }
+        let traces = names::traces_of_function(name);
+        if self.is_stored && traces.has(Traces::READS_SEQUENCE) {
+            // Who uses the object asks, and of that the catalogue tells.
+            return;
+        }
         self.function(Some(name));
-        self.traces |= names::traces_of_function(name);
+        self.traces |= traces;
         if name == "set_config" {
             setting::set_config(call.args(), self);
         }
