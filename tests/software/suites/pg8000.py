@@ -40,10 +40,13 @@ KNOWN = (
     Reason(
         "ends a server by its process id: the client outlives it, or another client is on it by then",
         (
+            "test.dbapi.test_connection::test_broken_pipe_flush",
             "test.dbapi.test_connection::test_broken_pipe_read",
             "test.dbapi.test_connection::test_broken_pipe_unpack",
+            "test.legacy.test_connection::test_broken_pipe_flush",
             "test.legacy.test_connection::test_broken_pipe_read",
             "test.legacy.test_connection::test_broken_pipe_unpack",
+            "test.native.test_connection::test_broken_pipe_flush",
             "test.native.test_connection::test_broken_pipe_read",
             "test.native.test_connection::test_broken_pipe_unpack",
         ),
