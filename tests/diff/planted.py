@@ -37,6 +37,7 @@ LANES = 2
 BUGS = (
     "cancel-to-wrong-client",
     "checkin-in-transaction",
+    "custom-unmet",
     "functions-unseen",
     "leaked-parameter",
     "left-unnoted",

@@ -25,6 +25,9 @@ const LEND_AFTER: Duration = Duration::from_millis(2);
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
 
+/// Why a server is closed that the next client may not have.
+pub(crate) const UNMET: &str = "custom settings that the next client has not met";
+
 /// What became of a demand.
 pub enum Checkout {
     /// The client has a server.
@@ -76,14 +79,23 @@ impl<I: Io> Worker<I> {
     }
 
     /// The idle server for a client: one with its parameters if there is one among the last freed, else the last freed.
+    /// At `strict` none is for it that has custom settings which it has not met.
     pub(crate) fn take_idle(&mut self, io: &mut I, id: PoolId, key: ClientKey) -> Option<ServerKey> {
         loop {
             let (clients, servers, pool) = (&self.clients, &self.servers, &mut self.pools[id.0 as usize]);
             let wanted = &clients[key].wanted;
             let client = clients[key].id;
-            let (mut own, mut alike) = (None, None);
-            for (at, server) in pool.idle.iter().rev().take(ALIKE_AMONG).enumerate() {
+            let (mut best, mut own, mut alike) = (None, None, None);
+            let met = pool.idle.iter().rev().enumerate().filter(|(_, server)| {
+                let left = &servers[**server].left;
+                left.custom.is_empty() || left.is_met(wanted) || planted(Bug::CustomUnmet)
+            });
+            for (at, server) in met.take(ALIKE_AMONG) {
                 let server = &servers[*server];
+                // One that has custom settings is left to those who have met them: they take it before one that has none.
+                if best.is_none_or(|(_, names)| server.left.custom.len() > names) {
+                    best = Some((at, server.left.custom.len()));
+                }
                 if server.left.by == client {
                     own = Some(at);
                     break;
@@ -92,7 +104,7 @@ impl<I: Io> Worker<I> {
                     alike = Some(at);
                 }
             }
-            let at = own.or(alike).unwrap_or(0);
+            let at = own.or(alike).or(best.map(|(at, _)| at))?;
             let server = if at == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - at) }?;
             if self.is_fit(io, server) {
                 if planted(Bug::ServerHandedOutTwice) {
@@ -196,7 +208,11 @@ impl<I: Io> Worker<I> {
                 return;
             }
             if ours.is_some() {
-                let waiter = self.pool(id).waiters.pop_front().expect("the oldest waiter is there");
+                let waiter = *self.pool(id).waiters.front().expect("the oldest waiter is there");
+                if !self.servers[key].left.is_met(&self.clients[waiter.client].wanted) && !planted(Bug::CustomUnmet) {
+                    return self.retire(io, key, UNMET);
+                }
+                self.pool(id).waiters.pop_front();
                 self.publish(id);
                 if planted(Bug::LostWakeUp) {
                     self.pool(id).idle.push_back(key);

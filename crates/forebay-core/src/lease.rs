@@ -6,7 +6,7 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
-use crate::config::PoolMode;
+use crate::config::{self, PoolMode};
 use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::listen::OnServer;
@@ -45,6 +45,9 @@ impl<I: Io> Worker<I> {
         if server.usage.replace(client.usage).is_some_and(|usage| !usage.is_like(client.usage)) {
             // What a client of the other way has prepared, or set unseen, must not meet this one.
             server.left.dirt |= EVERYTHING;
+        }
+        if pool.settings.level == config::Level::Strict {
+            server.left.keep_custom(&client.wanted);
         }
         let stats = &pool.stats.stats;
         stats.assignments.add(1);

@@ -16,6 +16,8 @@ pub enum Bug {
     StaleStatement,
     /// A statement parsed under other settings is taken for the same.
     StatementWithoutEnvironment,
+    /// At `strict` a server goes to clients that have not met its custom settings.
+    CustomUnmet,
     /// A server is given to the next client while a cancel for the last one is on its way.
     CancelToWrongClient,
     /// Each worker counts its servers by itself.
@@ -122,7 +124,7 @@ impl Bug {
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.
-    pub const OF_SESSIONS: [(&str, Bug); 12] = [
+    pub const OF_SESSIONS: [(&str, Bug); 13] = [
         ("reset-forgets-locks", Bug::ResetForgetsLocks),
         ("reset-forgets-temp", Bug::ResetForgetsTemp),
         ("reset-forgets-sequences", Bug::ResetForgetsSequences),
@@ -133,6 +135,7 @@ impl Bug {
         ("sync-in-copy-counted", Bug::SyncInCopyCounted),
         ("start-not-restored", Bug::StartNotRestored),
         ("left-unnoted", Bug::LeftUnnoted),
+        ("custom-unmet", Bug::CustomUnmet),
         ("reset-fails-unseen", Bug::ResetFailsUnseen),
         ("reset-fails", Bug::ResetFails),
     ];

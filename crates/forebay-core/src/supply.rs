@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use forebay_pgwire::write;
 
+use crate::checkout::UNMET;
+use crate::config;
 use crate::event::Level;
 use crate::ids::WorkerId;
 use crate::io::{Close, Io};
@@ -75,7 +77,7 @@ impl<I: Io> Worker<I> {
                 return;
             }
             if !self.take_permit(io, id) {
-                return;
+                return self.make_room_within(io, id);
             }
             self.open(io, id);
         }
@@ -113,6 +115,15 @@ impl<I: Io> Worker<I> {
     pub(crate) fn user_limit(&self, id: PoolId) -> u32 {
         let user = self.tables.user(&self.pools[id.0 as usize].user);
         user.and_then(|u| u.config.max_user_connections).unwrap_or(0)
+    }
+
+    /// At `strict` idle servers may be for none of those who wait: the longest idle one makes room for another.
+    fn make_room_within(&mut self, io: &mut I, id: PoolId) {
+        let pool = self.pool(id);
+        let is_idle_unmet = pool.settings.level == config::Level::Strict && !pool.waiters.is_empty();
+        if let Some(server) = pool.idle.front().copied().filter(|_| is_idle_unmet) {
+            self.retire(io, server, UNMET);
+        }
     }
 
     /// A limit over several pools is reached: the longest idle server of another of them makes room.

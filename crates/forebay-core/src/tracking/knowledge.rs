@@ -23,7 +23,7 @@ use crate::worker::Worker;
 const READ_AGAIN_US: u64 = 1_000_000;
 
 /// Custom settings that are asked for, if anything may have been set.
-const CUSTOM_MAX: usize = 256;
+pub(crate) const CUSTOM_MAX: usize = 256;
 
 /// Servers of which it is known who notified through them.
 const NOTIFIERS_MAX: usize = 4096;

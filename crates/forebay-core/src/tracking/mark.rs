@@ -10,10 +10,11 @@ use forebay_sql::lexer::Backslash;
 use forebay_sql::shape::{Shape, Verb};
 use forebay_sql::traces::Traces;
 
-use super::knowledge::Knowledge;
+use super::knowledge::{self, Knowledge};
 use crate::config::{Level, OnPin};
 use crate::frame::At;
 use crate::listen::before::removes_channels;
+use crate::parameters::is_restorable;
 use crate::planted::{Bug, planted};
 use crate::request::Forwarding;
 
@@ -119,8 +120,7 @@ impl Forwarding<'_> {
             custom::setting_names(text).for_each(|name| left.name(&name));
         }
         if self.judging.level == Level::Strict {
-            let is_any_known = traces.has(Traces::OPAQUE) && !self.judging.knowledge.custom().is_empty();
-            left.saw_custom |= is_any_known || custom::setting_names(text).next().is_some();
+            self.mark_custom(custom::setting_names(text), traces);
         }
         if shape.traces.has(Traces::SCHEMA) {
             // A function that it makes may set them as soon as it is there.
@@ -142,15 +142,41 @@ impl Forwarding<'_> {
         Ok(())
     }
 
+    /// Notes, at `strict`, that custom settings may come to be, and has them asked for even if their values end with the
+    /// transaction. `named`: those that the text names; code in the database may know others.
+    fn mark_custom(&mut self, named: impl Iterator<Item = String>, traces: Traces) {
+        let left = &mut self.server.left;
+        let mut may_have_any = false;
+        if traces.has(Traces::OPAQUE) {
+            let known = self.judging.knowledge.custom().len();
+            may_have_any = known > 0;
+            left.has_unknown_custom |= known >= knowledge::CUSTOM_MAX;
+        }
+        for name in named {
+            may_have_any = true;
+            left.has_unknown_custom |= !is_restorable(&name);
+            left.name(&name);
+        }
+        if may_have_any {
+            left.may_have_custom = true;
+            left.fresh |= Traces::SETTING;
+        }
+    }
+
     /// Notes which custom settings the values of a Bind may name: one of them may be the name that set_config is given.
     pub(crate) fn mark_values(&mut self, shape: &Shape, body: &[u8]) {
-        if !self.server.left.is_on || !shape.traces.has(Traces::ANY_SETTING) {
+        let is_strict = self.judging.level == Level::Strict;
+        let lasts = shape.traces.has(Traces::ANY_SETTING);
+        if !self.server.left.is_on || !(lasts || is_strict && shape.traces.has(Traces::LOCAL_SETTING)) {
             return;
         }
         let Ok(bind) = Bind::decode(body) else { return };
-        for value in bind.values.iter().flatten().filter(|value| custom::is_setting_name(value)) {
-            self.server.left.name(&String::from_utf8_lossy(value).to_ascii_lowercase());
+        let names = bind.values.iter().flatten().filter(|value| custom::is_setting_name(value));
+        let names = names.map(|value| String::from_utf8_lossy(value).to_ascii_lowercase());
+        if is_strict {
+            return self.mark_custom(names, Traces::NONE);
         }
+        names.for_each(|name| self.server.left.name(&name));
     }
 
     /// Whether the client advanced a sequence on a server that has since served others.
@@ -170,9 +196,9 @@ impl Forwarding<'_> {
         let left = &mut self.server.left;
         left.fresh |= Traces::OPAQUE;
         custom::setting_names(bytes).for_each(|name| left.name(&name));
+        left.has_unknown_custom |= !is_whole;
         if self.judging.level == Level::Strict {
-            let may_name = !is_whole || custom::setting_names(bytes).next().is_some();
-            left.saw_custom |= may_name || !self.judging.knowledge.custom().is_empty();
+            self.mark_custom(custom::setting_names(bytes), Traces::OPAQUE);
         }
     }
 
@@ -184,7 +210,7 @@ impl Forwarding<'_> {
         let left = &mut self.server.left;
         let names = call.values.iter().flatten().filter(|value| custom::is_setting_name(value));
         for value in names.take(if left.is_on { RAW_NAMES_MAX } else { 0 }) {
-            left.saw_custom |= self.judging.level == Level::Strict;
+            left.may_have_custom |= self.judging.level == Level::Strict;
             left.name(&String::from_utf8_lossy(value).to_ascii_lowercase());
         }
     }

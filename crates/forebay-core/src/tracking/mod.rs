@@ -22,8 +22,13 @@ use std::sync::Arc;
 
 use forebay_sql::traces::Traces;
 
+use crate::parameters::Image;
+
 /// Settings that a text names, noted for one transaction; more of them, and all are asked for.
 const NAMED_MAX: usize = 32;
+
+/// Custom settings that are remembered of a server; one with more of them is for nobody else.
+const CUSTOM_MAX: usize = 64;
 
 /// What may be told by looking at the session once the transaction is over.
 const PROBED: Traces = Traces::SETTING
@@ -61,8 +66,12 @@ pub struct Left {
     pub(crate) fresh: Traces,
     /// What is there, or may be, beside the settings of [`crate::session::server::Server::set`].
     pub(crate) dirt: Traces,
-    /// A custom setting may have been set on it, if only for a transaction. Noted at `strict`.
-    pub(crate) saw_custom: bool,
+    /// Custom settings that there are on it, with whatever value: nothing but its end takes them away. At `strict`.
+    pub(crate) custom: Vec<Arc<str>>,
+    /// More of them may have come since it was last looked at. At `strict`.
+    pub(crate) may_have_custom: bool,
+    /// There may be some by names that nobody asks for. At `strict`.
+    pub(crate) has_unknown_custom: bool,
     /// The session knows of no sequence (any more), but for what is `fresh`.
     pub(crate) has_no_sequences: bool,
     /// Statements are looked at: clients share the server.
@@ -84,6 +93,7 @@ impl Left {
             return;
         }
         if self.named.len() >= NAMED_MAX {
+            self.has_unknown_custom |= is_custom(name);
             self.set_unnamed();
         } else {
             self.named.push(name.into());
@@ -109,6 +119,22 @@ impl Left {
         self.has_set_unnamed = true;
     }
 
+    /// Notes that the session has the custom ones of these settings.
+    pub(crate) fn keep_custom(&mut self, settings: &Image) {
+        for (name, _) in settings.iter().filter(|(name, _)| is_custom(name)) {
+            if self.custom.len() >= CUSTOM_MAX {
+                self.has_unknown_custom = true;
+            } else if !self.custom.contains(name) {
+                self.custom.push(name.clone());
+            }
+        }
+    }
+
+    /// Whether every custom setting of the session is one that a client with these settings has met.
+    pub(crate) fn is_met(&self, settings: &Image) -> bool {
+        self.custom.iter().all(|name| settings.get(name).is_some())
+    }
+
     /// Whether the server must be looked at before its client can be parted from it.
     pub(crate) fn is_probe_needed(&self) -> bool {
         self.fresh.has_any(PROBED)
@@ -119,6 +145,8 @@ impl Left {
         let fresh = std::mem::take(&mut self.fresh);
         self.has_no_sequences = false;
         self.has_set_unnamed = false;
+        self.may_have_custom |= fresh.has_any(Traces::ANY_SETTING | Traces::OPAQUE);
+        self.may_have_custom |= self.named.iter().any(|name| is_custom(name));
         self.named.clear();
         if fresh.has(Traces::OPAQUE) {
             self.dirt |= EVERYTHING;
@@ -128,6 +156,11 @@ impl Left {
         }
         self.dirt |= Traces::of_bits(fresh.bits() & EVERYTHING.with(Traces::LIBRARY).bits());
     }
+}
+
+/// Whether a setting has a name that PostgreSQL does not know, unless a library has brought it.
+pub(crate) fn is_custom(name: &str) -> bool {
+    name.contains('.')
 }
 
 #[cfg(test)]

@@ -260,6 +260,7 @@ impl<I: Io> Worker<I> {
                 return self.transaction_over(io, key);
             }
         };
+        server.left.may_have_custom = false;
         if !planted(Bug::ProbeIgnored) {
             self.take_image(key, probe.is_full, &settings);
         }

@@ -162,8 +162,10 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let pool = &self.pools[server.pool.0 as usize];
         if server.left.is_on && pool.settings.level == Level::Strict {
-            // A custom setting, once set, leaves an empty one behind: others would see that it is not NULL.
-            server.is_close_needed |= server.left.saw_custom || server.set.iter().any(|(name, _)| name.contains('.'));
+            // A custom setting, once set, leaves an empty one behind: who has not met it would see that it is not NULL.
+            let left = &mut server.left;
+            left.keep_custom(&server.set);
+            server.is_close_needed |= left.may_have_custom || left.has_unknown_custom;
             server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
         }
         server.is_close_needed |= server.left.dirt.has(Traces::LIBRARY);
