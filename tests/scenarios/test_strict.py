@@ -1,4 +1,4 @@
-"""At `strict` a session meets no custom setting of another, not even its name; who uses the same ones shares servers."""
+"""At `strict` no session meets a custom setting of another, not even its name. Those who use the same share servers."""
 
 from __future__ import annotations
 
