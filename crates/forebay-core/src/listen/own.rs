@@ -1,10 +1,12 @@
 //! A client that listens has notified. PostgreSQL gives a session its own notification before the ReadyForQuery of the
 //! transaction that sent it; here it comes through the listener. So the ReadyForQuery waits until the listener has told
-//! all that was committed before: a question that it answers behind it. At most for [`super::OWN_MAX`].
+//! all that was committed before: a question that it answers behind it. At most for [`super::OWN_MAX`]. If the transaction
+//! may have ended listening to something, its server is asked what is left before the client hears anything.
 
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::write;
 
+use super::takeover::CHANNELS;
 use super::{Mark, Told};
 use crate::io::Io;
 use crate::reply::Relaying;
@@ -40,8 +42,18 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The wait is over: the request has ended.
+    /// The wait for the listener is over.
     pub(crate) fn release_ready(&mut self, io: &mut I, key: ServerKey) {
+        let server = &self.servers[key];
+        if server.listen.is_removing && server.state == ServerState::Listening {
+            // What the transaction has ended listening to is not heard any more, and only the server knows that.
+            return self.ask_channels(io, key, CHANNELS);
+        }
+        self.end_wait(io, key);
+    }
+
+    /// Nothing is waited for any more: the request has ended.
+    pub(crate) fn end_wait(&mut self, io: &mut I, key: ServerKey) {
         let now = self.now;
         if self.say_ready(io, key) {
             self.servers[key].enter(ServerState::Leased, now);

@@ -24,6 +24,9 @@ use crate::session::server::{Server, ServerKey, ServerState};
 use crate::tracking::EVERYTHING;
 use crate::worker::Worker;
 
+/// Asks for what a session listens to.
+pub(super) const CHANNELS: &str = "SELECT pg_catalog.pg_listening_channels()";
+
 /// A takeover under way.
 pub(crate) struct Takeover {
     mark: Mark,
@@ -84,10 +87,15 @@ impl<I: Io> Worker<I> {
             // The cancel would hit the question: it goes on when the cancel has ended, and not for ever without that.
             return self.arm_server(key);
         }
+        self.ask_channels(io, key, &format!("LISTEN {CUT};{CHANNELS}"));
+    }
+
+    /// Asks a server what it listens to.
+    pub(super) fn ask_channels(&mut self, io: &mut I, key: ServerKey, sql: &str) {
+        let server = &mut self.servers[key];
         server.left.dirt |= Traces::LISTEN;
         server.listen.channels.clear();
-        let sql = format!("LISTEN {CUT};SELECT pg_catalog.pg_listening_channels()");
-        self.send_own(io, key, Own::Channels, &sql);
+        self.send_own(io, key, Own::Channels, sql);
     }
 
     /// What the transaction has listened to is dealt with: what else it has left is looked at.
@@ -108,6 +116,9 @@ impl<I: Io> Worker<I> {
         let (now, channels_max) = (self.now, self.tables.config.limits.client_channels_max as usize);
         let server = &mut self.servers[key];
         let Some(client_key) = server.client else { return server.enter(ServerState::Leased, now) };
+        if server.listen.awaits.is_some() {
+            return self.removals_known(io, key, client_key, error.is_none());
+        }
         if error.is_some() {
             // What can't be told can't be taken over: the client stays where it is.
             server.enter(ServerState::Leased, now);
@@ -116,18 +127,11 @@ impl<I: Io> Worker<I> {
             self.pinned_by(io, key, Traces::LISTEN, Traces::OPAQUE | Traces::LISTEN);
             return self.go_on_settling(io, key);
         }
-        let (id, is_exact) = (server.pool, server.listen.is_restored);
         let mut channels: BTreeSet<Channel> = std::mem::take(&mut server.listen.channels).into_iter().collect();
         channels.remove(CUT.as_bytes());
         let is_movable = is_encoding_shared(server) && channels.iter().all(|name| std::str::from_utf8(name).is_ok());
-        let client = &mut self.clients[client_key];
-        let taken = client.listens.as_ref().map_or_else(BTreeSet::new, |listens| listens.taken.clone());
-        let removed: Vec<_> = if is_exact { taken.difference(&channels).cloned().collect() } else { Vec::new() };
+        let taken = self.drop_removed(io, key, client_key, &channels);
         let added: Vec<_> = channels.difference(&taken).cloned().collect();
-        if let Some(listens) = &mut client.listens {
-            listens.remove(&removed);
-        }
-        self.let_channels_go(io, id, Some(client_key), removed);
         if added.is_empty() {
             return self.unlisten(io, key);
         }
@@ -135,6 +139,37 @@ impl<I: Io> Worker<I> {
             return self.keep_listens(io, client_key);
         }
         self.begin_takeover(io, key, client_key, added);
+    }
+
+    /// What a server listens to is known before its client's ReadyForQuery: the client hears what it still listens to.
+    fn removals_known(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, is_known: bool) {
+        let listen = &mut self.servers[key].listen;
+        let channels = std::mem::take(&mut listen.channels).into_iter().collect();
+        if is_known && listen.is_restored {
+            listen.is_removing = false;
+            self.drop_removed(io, key, client_key, &channels);
+        }
+        self.end_wait(io, key);
+    }
+
+    /// A client's server listens to `channels`: the others are not the client's any more, if the server had been given all
+    /// of them. Returns those that it had.
+    fn drop_removed(
+        &mut self,
+        io: &mut I,
+        key: ServerKey,
+        client_key: ClientKey,
+        channels: &BTreeSet<Channel>,
+    ) -> BTreeSet<Channel> {
+        let (id, is_exact) = (self.servers[key].pool, self.servers[key].listen.is_restored);
+        let Some(listens) = &mut self.clients[client_key].listens else { return BTreeSet::new() };
+        let taken = listens.taken.clone();
+        if is_exact {
+            let removed: Vec<_> = taken.difference(channels).cloned().collect();
+            listens.remove(&removed);
+            self.let_channels_go(io, id, Some(client_key), removed);
+        }
+        taken
     }
 
     fn begin_takeover(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, added: Vec<Channel>) {
