@@ -51,6 +51,18 @@ def a_duplicate_name_in_a_transaction_fails_it(c: Wire) -> None:
 
 
 @conversation
+def the_unnamed_statement_before_what_a_failed_pipeline_skips(c: Wire) -> None:
+    """It is still there, in a transaction in which it could not be parsed again."""
+    c.ask(query("begin"))
+    failing = [parse("", "set there_is_no_such to 1"), bind(), describe("P"), execute()]
+    c.ask(*failing, parse("", "select 1 as skipped"), bind(), execute(), sync())
+    c.ask(describe("S"), sync())
+    c.ask(parse("", "not even a statement"), parse("", "select 2 as skipped"), sync())
+    c.ask(describe("S"), sync())
+    c.ask(query("rollback"))
+
+
+@conversation
 def an_unknown_name_is_refused(c: Wire) -> None:
     """26000, and the session lives on."""
     c.ask(bind(statement="nobody"), execute(), sync())

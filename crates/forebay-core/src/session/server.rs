@@ -284,7 +284,9 @@ impl Server {
             Expect::Parse { statement, .. } => statement.as_ref().is_none_or(|s| !s.is_shared()),
             _ => false,
         };
-        if !self.expect.iter().any(is_unnamed) {
+        if self.expect.iter().any(is_unnamed) {
+            self.statements.unnamed_is_gone_for_now();
+        } else {
             self.statements.unnamed_is_gone();
         }
     }
@@ -296,10 +298,13 @@ impl Server {
         let rest = self.expect.split_off(skipped);
         let mut entries = std::mem::replace(&mut self.expect, rest);
         // PostgreSQL drops the unnamed statement before it parses another: a Parse that fails leaves none.
-        if let Some(Expect::Parse { change: Some(change), .. }) = entries.front_mut()
-            && change.name.is_empty()
-        {
-            change.before = None;
+        if let Some(Expect::Parse { statement, change, .. }) = entries.front_mut() {
+            if statement.as_ref().is_some_and(|s| !s.is_shared()) {
+                self.statements.forget_unnamed();
+            }
+            if let Some(change) = change.as_mut().filter(|change| change.name.is_empty()) {
+                change.before = None;
+            }
         }
         for entry in entries.into_iter().rev() {
             match entry {

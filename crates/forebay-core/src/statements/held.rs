@@ -147,8 +147,10 @@ impl ClientStatements {
 #[derive(Default)]
 pub struct ServerStatements {
     named: FxHashMap<u64, ServerEntry>,
-    /// What the unnamed statement is, where that is certain.
+    /// What the unnamed statement is once all that was sent is done, where that is certain.
     unnamed: Option<Arc<Statement>>,
+    /// The one that the server has said is there: it still is if what was sent behind it is skipped.
+    unnamed_there: Option<Arc<Statement>>,
     /// Their results have other columns here than their clients know. Mostly none, so that it costs nothing to ask.
     outdated: Vec<Arc<Statement>>,
     /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
@@ -248,6 +250,8 @@ impl ServerStatements {
     pub fn is_there(&mut self, statement: &Arc<Statement>) {
         if statement.is_shared() {
             self.answered(statement, true);
+        } else {
+            self.unnamed_there = Some(statement.clone());
         }
     }
 
@@ -267,30 +271,37 @@ impl ServerStatements {
         self.unnamed.as_ref().is_some_and(|s| Arc::ptr_eq(s, statement))
     }
 
-    /// A Parse failed or was skipped, or a Close was answered: it is not there.
+    /// A Parse was skipped, or a Close was answered: it is not there. Before an unnamed one there may be another.
     pub fn is_gone(&mut self, statement: &Arc<Statement>) {
         if statement.is_shared() {
             self.answered(statement, false);
         } else {
-            self.unnamed = None;
+            self.unnamed = self.unnamed_there.clone();
         }
     }
 
-    /// Something is on its way that drops the unnamed statement: a Query, or a Close of it.
+    /// Something is on its way that drops the unnamed statement: a Query, or a Close of it; or a Parse has failed, before
+    /// which PostgreSQL drops it too.
     pub fn forget_unnamed(&mut self) {
         self.unnamed = None;
+        self.unnamed_there = None;
     }
 
     /// A statement of our own has taken its place.
     pub fn unnamed_is_ours(&mut self) {
-        self.unnamed = None;
+        self.forget_unnamed();
         self.may_have_unnamed = true;
     }
 
     /// The server has answered what drops the unnamed statement, and owes no answer to a Parse of another.
     pub fn unnamed_is_gone(&mut self) {
-        self.unnamed = None;
+        self.forget_unnamed();
         self.may_have_unnamed = false;
+    }
+
+    /// The same, with the answer to a Parse of another still to come.
+    pub fn unnamed_is_gone_for_now(&mut self) {
+        self.unnamed_there = None;
     }
 
     /// Whether there may be an unnamed statement.
@@ -301,7 +312,7 @@ impl ServerStatements {
     /// All named ones are gone (DEALLOCATE ALL, DISCARD ALL).
     pub fn clear(&mut self) {
         self.named.clear();
-        self.unnamed = None;
+        self.forget_unnamed();
     }
 
     /// How many named ones there are.
@@ -366,6 +377,28 @@ mod tests {
         assert_eq!(server.find(&a, 1), Presence::Present);
         assert!(server.surplus(3).is_none());
         assert!(Arc::ptr_eq(&server.surplus(2).expect("two are there"), &b));
+    }
+
+    /// A failed pipeline leaves the unnamed statement before it: in a transaction that has failed with it, it can't be parsed
+    /// again, and PostgreSQL still describes it.
+    #[test]
+    fn the_unnamed_statement_outlives_a_parse_that_is_skipped() {
+        let mut cache = cache();
+        let mut once = |text: &str| {
+            let (text, environment) = (text.as_bytes(), &"".into());
+            cache.once(Content { text, types: &[], environment, epoch: 0, backslash: Backslash::Plain })
+        };
+        let [a, b] = [once("set none_such to 1"), once("select 9")];
+        let mut server = ServerStatements::default();
+        server.parse_sent(&a, 1);
+        server.is_there(&a);
+        server.parse_sent(&b, 1);
+        server.is_gone(&b);
+        assert_eq!(server.find(&a, 2), Presence::Present);
+        server.parse_sent(&b, 2);
+        server.unnamed_is_gone_for_now();
+        server.is_gone(&b);
+        assert_eq!(server.find(&a, 3), Presence::Absent, "a Query has dropped it");
     }
 
     /// A server that was told anew would refuse it for ever; one that forgot would hand out rows of other columns.
