@@ -22,12 +22,13 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
+use crate::failure::words;
 use crate::frame::At;
 use crate::io::Io;
 use crate::leave::undo_all;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
-use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict, words};
+use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict};
 use crate::reported::report_parameters;
 use crate::request::{Forwarding, Stop, Taken};
 use crate::session::client::{ClientKey, ClientState, Extent};

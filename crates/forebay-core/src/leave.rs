@@ -72,6 +72,16 @@ impl<I: Io> Worker<I> {
         self.forget_client(io, key, reason);
     }
 
+    /// What the client has sent made its server end the session: so does its own.
+    #[cold]
+    pub(crate) fn client_at_fault(&mut self, io: &mut I, key: ServerKey) {
+        self.servers[key].is_close_needed = true;
+        if let Some(client_key) = self.servers[key].client {
+            self.stats.protocol_errors.add(1);
+            self.drop_client(io, client_key, "it broke the protocol");
+        }
+    }
+
     /// The client said goodbye.
     pub(crate) fn client_leaves(&mut self, io: &mut I, key: ClientKey) {
         if let Some(server) = self.clients[key].server.and_then(|s| self.servers.get_mut(s)) {

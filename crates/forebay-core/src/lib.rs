@@ -17,6 +17,7 @@ pub mod connect;
 mod console;
 mod deadline;
 pub mod event;
+mod failure;
 mod flow;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -395,6 +395,7 @@ impl<I: Io> Worker<I> {
             Next::Restore => self.restore(io, key),
             Next::HandOverFailed => self.hand_over_failed(io, key),
             Next::AwaitOwn => self.await_own(io, key),
+            Next::ClientAtFault => self.client_at_fault(io, key),
             Next::Notification(length) => self.notified(io, key, &read[read.len() - length..]),
             Next::OwnDone(own) => self.own_done(io, key, own),
             Next::CopyWithoutClient => self.fail_copy(io, key),

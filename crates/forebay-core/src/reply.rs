@@ -3,18 +3,15 @@
 //! Rows and copied data are decided on their heads and streamed; the few short messages that change what we
 //! know are looked at whole.
 
-use forebay_pgwire::backend::{ErrorFields, TransactionStatus, data_row, field, tag};
+use forebay_pgwire::backend::{TransactionStatus, data_row, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
-use forebay_pgwire::write;
-use forebay_spec::Severity;
 
-use crate::leave::encode;
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect, Naming, Own, Refusal};
+use crate::session::expect::{Change, Expect, Naming, Own};
 use crate::session::server::Server;
 
 /// Larger errors are streamed unread.
@@ -34,6 +31,8 @@ pub(crate) enum Next {
     HandOverFailed,
     /// A request is answered but for its ReadyForQuery, which waits for what its client has notified itself.
     AwaitOwn,
+    /// The client has broken the protocol so that its server ends the session: it has been told.
+    ClientAtFault,
     /// A notification of this length ends here, for the client to be told.
     Notification(usize),
     /// The server waits for data to copy, and nobody is there to send it.
@@ -300,7 +299,7 @@ impl Relaying<'_> {
 
     /// A PREPARE or DEALLOCATE was done, or failed.
     #[inline]
-    fn name_settles(&mut self, is_done: bool) {
+    pub(crate) fn name_settles(&mut self, is_done: bool) {
         if let Some(Expect::Query { naming, .. }) = self.server.expect.front_mut()
             && let Some(naming) = naming.take()
         {
@@ -377,95 +376,6 @@ impl Relaying<'_> {
             _ => (Verdict::Drop, Some(Next::Violation("ReadyForQuery that nothing asked for"))),
         }
     }
-
-    #[inline(never)]
-    fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
-        if head.bytes <= READ_BYTES_MAX {
-            let Ok(fields) = ErrorFields::decode(body) else {
-                return (Verdict::Drop, Some(Next::Violation("a malformed ErrorResponse")));
-            };
-            let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
-            if self.is_of_ensuring() {
-                self.server.own_error = Some(words(fields));
-                self.skip_after_error();
-                return (Verdict::Drop, None);
-            }
-            // After a FATAL error the connection ends, and what that means for the client is decided then.
-            if is_own || fields.is_fatal() {
-                self.server.own_error = Some(words(fields));
-                return (Verdict::Drop, None);
-            }
-            if fields.sqlstate() == Some(b"57014")
-                && let Some(report) = self.server.late.take()
-            {
-                encode(self.batch.owned(), &report, Severity::Error);
-                self.skip_after_error();
-                return (Verdict::Drop, None);
-            }
-            let report = match self.server.expect.front() {
-                Some(Expect::Refused(report)) => Some(&**report),
-                Some(Expect::Query { refusal: Some(refusal), .. }) => match &**refusal {
-                    Refusal::Instead(report) => Some(report),
-                    Refusal::Duplicate(_) => None,
-                },
-                _ => None,
-            };
-            if let Some(report) = report {
-                encode(self.batch.owned(), report, Severity::Error);
-                self.skip_after_error();
-                return (Verdict::Drop, None);
-            }
-            if matches!(self.server.expect.front(), Some(Expect::Outdated)) {
-                self.say_outdated();
-                self.skip_after_error();
-                return (Verdict::Drop, None);
-            }
-            let message = match self.taken_name() {
-                Some(name) if fields.sqlstate() == Some(b"42P05") => {
-                    Some([b"prepared statement \"", name, b"\" already exists"].concat())
-                }
-                _ => self.in_names_of_client(fields.message().unwrap_or_default()),
-            };
-            if let Some(message) = message {
-                let renamed: Vec<(u8, &[u8])> = fields
-                    .iter()
-                    .map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value }))
-                    .collect();
-                write::error_response(self.batch.owned(), &renamed);
-                self.skip_after_error();
-                return (Verdict::Drop, None);
-            }
-        }
-        self.skip_after_error();
-        (Verdict::Pass, None)
-    }
-
-    /// Whether the error is of a Parse that a Query of the client needs, and that ends by a Sync of ours.
-    fn is_of_ensuring(&self) -> bool {
-        matches!(
-            (self.server.expect.front(), self.server.expect.get(1)),
-            (Some(Expect::Parse { relay: false, .. }), Some(Expect::Own(Own::Ensure)))
-        )
-    }
-
-    fn skip_after_error(&mut self) {
-        self.server.restoring.doubt();
-        self.name_settles(false);
-        if self.server.is_copying {
-            self.server.is_copying = false;
-            self.server.forget_syncs_before_copy_end();
-        }
-        if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
-            return;
-        }
-        let mut names = self.client.as_mut().and_then(|c| c.statements.as_mut());
-        let is_sync_sent = self.server.skip_to_sync(|change| {
-            if let Some(names) = &mut names {
-                names.undo(&change.name, change.before, change.segment);
-            }
-        });
-        self.server.is_skipping = !is_sync_sent;
-    }
 }
 
 /// What becomes of a message.
@@ -487,10 +397,4 @@ fn confirm(client: &mut Client, change: &Change) {
     if let Some(names) = &mut client.statements {
         names.confirm(&change.name);
     }
-}
-
-/// SQLSTATE and message of an error.
-pub(crate) fn words(fields: ErrorFields<'_>) -> (String, String) {
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    (text(fields.sqlstate()), text(fields.message()))
 }

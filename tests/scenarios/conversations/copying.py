@@ -170,3 +170,22 @@ def a_late_copy_done_earns_no_reply(c: Wire) -> None:
     c.ask(query("select 1"))
     c.send(copy_data(b"late\n"), copy_done(), copy_fail("late"), query("select 2"))
     c.ready()
+
+
+@conversation
+def copy_in_that_meets_another_request(c: Wire) -> None:
+    """PostgreSQL can't tell any more where a message begins, and ends the session."""
+    c.send(query(COPY_IN), copy_data(b"1\tone\n"))
+    c.read_until("G")
+    c.send(query("select 1"))
+    assert "E" in [frame.tag for frame in c.rest()]
+
+
+@conversation
+def copy_in_that_meets_another_request_in_a_transaction(c: Wire) -> None:
+    """The same behind Sync, which a server that copies ignores."""
+    c.ask(query("begin"))
+    c.send(parse("", COPY_IN), bind(), execute(), sync())
+    c.read_until("G")
+    c.send(query("select 1"), query("select 2"))
+    assert "E" in [frame.tag for frame in c.rest()]

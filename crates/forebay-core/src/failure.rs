@@ -1,0 +1,110 @@
+//! Errors of servers on their way to the client: what they undo, and in which words the client hears of them.
+
+use forebay_pgwire::backend::{ErrorFields, field};
+use forebay_pgwire::frame::Head;
+use forebay_pgwire::write;
+use forebay_spec::Severity;
+
+use crate::leave::encode;
+use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict};
+use crate::session::expect::{Expect, Own, Refusal};
+
+impl Relaying<'_> {
+    #[inline(never)]
+    pub(crate) fn error(&mut self, head: Head, body: &[u8]) -> (Verdict, Option<Next>) {
+        if head.bytes <= READ_BYTES_MAX {
+            let Ok(fields) = ErrorFields::decode(body) else {
+                return (Verdict::Drop, Some(Next::Violation("a malformed ErrorResponse")));
+            };
+            let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
+            if self.is_of_ensuring() {
+                self.server.own_error = Some(words(fields));
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+            if self.is_for_client() && fields.is_fatal() && fields.sqlstate() == Some(b"08P01") {
+                return (Verdict::Pass, Some(Next::ClientAtFault));
+            }
+            // After a FATAL error the connection ends, and what that means for the client is decided then.
+            if is_own || fields.is_fatal() {
+                self.server.own_error = Some(words(fields));
+                return (Verdict::Drop, None);
+            }
+            if fields.sqlstate() == Some(b"57014")
+                && let Some(report) = self.server.late.take()
+            {
+                encode(self.batch.owned(), &report, Severity::Error);
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+            let report = match self.server.expect.front() {
+                Some(Expect::Refused(report)) => Some(&**report),
+                Some(Expect::Query { refusal: Some(refusal), .. }) => match &**refusal {
+                    Refusal::Instead(report) => Some(report),
+                    Refusal::Duplicate(_) => None,
+                },
+                _ => None,
+            };
+            if let Some(report) = report {
+                encode(self.batch.owned(), report, Severity::Error);
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+            if matches!(self.server.expect.front(), Some(Expect::Outdated)) {
+                self.say_outdated();
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+            let message = match self.taken_name() {
+                Some(name) if fields.sqlstate() == Some(b"42P05") => {
+                    Some([b"prepared statement \"", name, b"\" already exists"].concat())
+                }
+                _ => self.in_names_of_client(fields.message().unwrap_or_default()),
+            };
+            if let Some(message) = message {
+                let renamed: Vec<(u8, &[u8])> = fields
+                    .iter()
+                    .map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value }))
+                    .collect();
+                write::error_response(self.batch.owned(), &renamed);
+                self.skip_after_error();
+                return (Verdict::Drop, None);
+            }
+        }
+        self.skip_after_error();
+        (Verdict::Pass, None)
+    }
+
+    /// Whether the error is of a Parse that a Query of the client needs, and that ends by a Sync of ours.
+    fn is_of_ensuring(&self) -> bool {
+        matches!(
+            (self.server.expect.front(), self.server.expect.get(1)),
+            (Some(Expect::Parse { relay: false, .. }), Some(Expect::Own(Own::Ensure)))
+        )
+    }
+
+    fn skip_after_error(&mut self) {
+        self.server.restoring.doubt();
+        self.name_settles(false);
+        if self.server.is_copying {
+            self.server.is_copying = false;
+            self.server.forget_syncs_before_copy_end();
+        }
+        if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
+            return;
+        }
+        let mut names = self.client.as_mut().and_then(|c| c.statements.as_mut());
+        let is_sync_sent = self.server.skip_to_sync(|change| {
+            if let Some(names) = &mut names {
+                names.undo(&change.name, change.before, change.segment);
+            }
+        });
+        self.server.is_skipping = !is_sync_sent;
+    }
+}
+
+/// SQLSTATE and message of an error.
+pub(crate) fn words(fields: ErrorFields<'_>) -> (String, String) {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    (text(fields.sqlstate()), text(fields.message()))
+}
