@@ -63,6 +63,18 @@ def the_unnamed_statement_before_what_a_failed_pipeline_skips(c: Wire) -> None:
 
 
 @conversation
+def a_prepare_by_the_extended_protocol_outlives_its_transaction(c: Wire) -> None:
+    """Whatever else the transaction did and had undone."""
+    c.ask(query("begin"))
+    c.ask(parse("", "prepare stays as select 'stays'"), bind(), execute(), sync())
+    c.ask(query("listen somewhere"))
+    c.ask(query("rollback"))
+    c.ask(query("prepare stays as select 'new'"))
+    c.ask(query("execute stays"))
+    c.ask(query("deallocate stays"))
+
+
+@conversation
 def an_unknown_name_is_refused(c: Wire) -> None:
     """26000, and the session lives on."""
     c.ask(bind(statement="nobody"), execute(), sync())

@@ -338,7 +338,7 @@ impl<I: Io> Worker<I> {
         let had = before.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         let has = pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         client.pin = pin.map(Box::new);
-        if !has.has(Traces::PREPARED) {
+        if !has.has(Traces::PREPARED) && !server.left.fresh.has(Traces::PREPARED) {
             client.raw_names.clear();
         }
         for (reason, count) in super::pin::REASONS.iter().zip(&stats.pins) {
