@@ -122,3 +122,15 @@ def test_a_reset_brings_back_what_the_client_asked_for(
             return [*(str(wire.value(f"show {name}")) for name in SHOWN), str(sorted(wire.parameters.items()))]
 
     assert talk(shared.target.at(dbname=dbname)) == talk(direct)
+
+
+def test_what_a_reset_that_fails_undoes_is_told(shared: Forebay, direct: Target) -> None:
+    """A driver that is not told goes on to quote its strings by the other rule."""
+
+    def told(target: Target) -> list[tuple[str, bytes]]:
+        with target.wire(**START) as wire:
+            wire.ask(query("begin"))
+            wire.ask(query("set local standard_conforming_strings to off"))
+            return [(frame.tag, frame.body) for frame in wire.ask(query("discard all")) if frame.tag != "E"]
+
+    assert told(shared.target) == told(direct)

@@ -172,9 +172,11 @@ fn may_reset(text: &[u8]) -> bool {
 }
 
 impl Relaying<'_> {
-    /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone.
+    /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone, and the
+    /// client is told what else that undid.
     pub(crate) fn must_restore(&mut self) -> bool {
         if self.server.status == TransactionStatus::Failed || self.client.is_none() {
+            self.server.is_report_due |= !self.server.restoring.is_empty();
             self.server.restoring.clear();
         }
         !self.server.restoring.is_empty()
