@@ -1,8 +1,7 @@
 //! Errors of servers on their way to the client: what they undo, and in which words the client hears of them.
 
-use forebay_pgwire::backend::{ErrorFields, field};
+use forebay_pgwire::backend::ErrorFields;
 use forebay_pgwire::frame::Head;
-use forebay_pgwire::write;
 use forebay_spec::Severity;
 
 use crate::leave::encode;
@@ -19,6 +18,7 @@ impl Relaying<'_> {
             let is_own = matches!(self.server.expect.front(), Some(Expect::Own(_)) | None);
             if self.is_of_ensuring() {
                 self.server.own_error = Some(words(fields));
+                self.keep_ensure_error(body);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
@@ -27,6 +27,9 @@ impl Relaying<'_> {
             }
             // After a FATAL error the connection ends, and what that means for the client is decided then.
             if is_own || fields.is_fatal() {
+                if matches!(self.server.expect.front(), Some(Expect::Own(Own::Ensure | Own::Settings))) {
+                    self.keep_ensure_error(body);
+                }
                 self.server.own_error = Some(words(fields));
                 return (Verdict::Drop, None);
             }
@@ -55,18 +58,7 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
-            let message = match self.taken_name() {
-                Some(name) if fields.sqlstate() == Some(b"42P05") => {
-                    Some([b"prepared statement \"", name, b"\" already exists"].concat())
-                }
-                _ => self.in_names_of_client(fields.message().unwrap_or_default()),
-            };
-            if let Some(message) = message {
-                let renamed: Vec<(u8, &[u8])> = fields
-                    .iter()
-                    .map(|(code, value)| (code, if code == field::MESSAGE { &message[..] } else { value }))
-                    .collect();
-                write::error_response(self.batch.owned(), &renamed);
+            if self.tell_ensure_error(fields) || self.tell_renamed(fields) {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }

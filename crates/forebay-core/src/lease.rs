@@ -163,7 +163,8 @@ impl<I: Io> Worker<I> {
             Own::Catalogue => return self.catalogue_read(key, error),
             Own::Skipped => return self.hand_over_undone(io, key),
             Own::Ensure => {
-                let statement = server.ensuring.pop_front().flatten();
+                // Of a Parse, its own answer tells.
+                let statement = server.ensuring.pop_front().filter(|statement| statement.query().is_some());
                 match (statement, error) {
                     (Some(statement), None) => server.statements.is_there(&statement),
                     (Some(statement), Some(_)) => server.statements.is_gone(&statement),
@@ -171,6 +172,8 @@ impl<I: Io> Worker<I> {
                 }
                 return;
             }
+            // The statement between the two was not prepared, and that is told.
+            Own::Settings => return,
             _ => {}
         }
         if let (Some((set, is_known)), Some(_)) = (server.set_before.take(), &error) {

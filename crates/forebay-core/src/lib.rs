@@ -16,6 +16,7 @@ pub mod config;
 pub mod connect;
 mod console;
 mod deadline;
+mod ensure;
 pub mod event;
 mod failure;
 mod flow;

@@ -1,7 +1,7 @@
 //! Images: sets of parameter values, interned so that equal ones are one pointer and a hand-over between
 //! clients that want the same costs one comparison.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -197,6 +197,38 @@ pub fn transition(from: &Image, to: &Image, trusted: bool, encoding: Option<&str
     statements
 }
 
+/// The statements that set, until the transaction ends, what differs of `environment`, an image's, from what is in force: the
+/// values of `wanted`, but for those named in `fresh`, which are anything.
+///
+/// Custom settings and the role stay as they are: no text is read by them, and at `strict` a server that has seen one of
+/// another's would have to be closed.
+#[cold]
+pub fn for_transaction(environment: &str, wanted: &Image, fresh: &[Arc<str>], encoding: Option<&str>) -> Vec<String> {
+    let mut parts = environment.split_terminator('\0');
+    let mut made_with = BTreeMap::new();
+    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+        made_with.insert(name, value);
+    }
+    let in_force = wanted.iter().map(|(name, _)| &**name).chain(fresh.iter().map(|name| &**name));
+    let names: BTreeSet<&str> = made_with.keys().copied().chain(in_force).collect();
+    let is_read_by =
+        |name: &&str| is_restorable(name) && !is_irrelevant_to_parse(name) && !name.contains('.') && *name != "role";
+    let mut statements = Vec::new();
+    for name in names.into_iter().filter(is_read_by) {
+        let is_fresh = fresh.iter().any(|known| **known == *name);
+        match made_with.get(name) {
+            value if !is_fresh && value.copied() == wanted.get(name).map(|value| &**value) => {}
+            None => statements.push(format!("SET LOCAL {} TO DEFAULT", identifier(name))),
+            Some(value) if is_list_of_names(name) => {
+                let (name, value) = (literal(name, encoding), literal(value, encoding));
+                statements.push(format!("SELECT pg_catalog.set_config({name},{value},true)"));
+            }
+            Some(value) => statements.push(format!("SET LOCAL {} TO {}", identifier(name), literal(value, encoding))),
+        }
+    }
+    statements
+}
+
 /// Settings that PostgreSQL marks GUC_LIST_QUOTE: SET takes one string for one name. Extensions can't add to them.
 fn is_list_of_names(name: &str) -> bool {
     matches!(name, "search_path" | "temp_tablespaces" | "unix_socket_directories" | "oauth_validator_libraries")
@@ -289,6 +321,26 @@ mod tests {
         assert_eq!(transition(&from, &to, true, None), ["RESET ALL", "SET \"timezone\" TO 'UTC'"]);
         let none = image(&mut images, &[]);
         assert_eq!(transition(&to, &none, true, None), ["RESET \"timezone\""]);
+    }
+
+    /// Read with the settings of the moment, a statement would mean to its other clients what it means to this one.
+    #[test]
+    fn a_statement_is_made_again_with_the_settings_it_was_made_with() {
+        let mut images = Images::default();
+        let made = image(&mut images, &[("datestyle", "ISO, DMY"), ("search_path", "a, b"), ("timezone", "UTC")]);
+        let now = image(&mut images, &[("app.tenant", "7"), ("bytea_output", "hex"), ("timezone", "UTC")]);
+        let of = |wanted: &Image, fresh: &[Arc<str>]| for_transaction(made.environment(), wanted, fresh, None);
+        assert_eq!(
+            of(&now, &[]),
+            [
+                "SET LOCAL \"bytea_output\" TO DEFAULT",
+                "SET LOCAL \"datestyle\" TO 'ISO, DMY'",
+                "SELECT pg_catalog.set_config('search_path','a, b',true)",
+            ]
+        );
+        assert!(of(&made, &["app.tenant".into(), "role".into(), "work_mem".into()]).is_empty());
+        let fresh = ["timezone".into(), "xmloption".into()];
+        assert_eq!(of(&made, &fresh), ["SET LOCAL \"timezone\" TO 'UTC'", "SET LOCAL \"xmloption\" TO DEFAULT"]);
     }
 
     /// A role may set less than the user that took it on.

@@ -15,10 +15,11 @@ use forebay_sql::shape::{Shape, StatementShape, Verb};
 use forebay_sql::traces::Traces;
 
 use crate::frame::At;
+use crate::renamed::{Moved, Places};
 use crate::request::{Forwarding, Stop, Taken};
 use crate::session::IDLE;
-use crate::session::expect::{Change, Expect, Naming, Own, Refusal};
-use crate::statements::{Content, Lookup, Presence, Statement, is_commit};
+use crate::session::expect::{Change, Expect, Naming, Refusal};
+use crate::statements::{Content, Lookup, Statement, is_commit};
 
 /// Texts up to this length are looked at; a longer one may do anything.
 pub(crate) const TEXT_BYTES_MAX: u32 = forebay_sql::shorten::LONG_BYTES_MAX as u32;
@@ -83,7 +84,7 @@ impl Forwarding<'_> {
     }
 
     fn pass_query(&mut self, at: At<'_>, commits: bool) -> Taken {
-        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming: None });
+        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming: None, places: None });
         self.unnamed_ends();
         self.forward(at, 0)
     }
@@ -93,7 +94,8 @@ impl Forwarding<'_> {
     fn refuse_query(&mut self, at: At<'_>, report: Report) -> Taken {
         write::query(self.batch.owned(), REFUSED);
         let refusal = Refusal::Instead(report);
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(Box::new(refusal)), naming: None });
+        let refusal = Some(Box::new(refusal));
+        self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places: None });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -146,11 +148,11 @@ impl Forwarding<'_> {
                 if let Err(report) = marked.and_then(|()| self.mark(statement.shape(), statement.text())) {
                     return self.refuse_query(at, *report).map(Some);
                 }
-                self.ensure_by_query(&statement)?;
+                self.ensure_apart(&statement)?;
                 self.send_named(at, named, &statement, None).map(Some)
             }
             (Verb::Deallocate, Some(statement)) => {
-                self.ensure_by_query(&statement)?;
+                let statement = self.present_or_stand_in(&statement, true)?;
                 let change = self.change(name, None, segment);
                 self.server.statements.close_sent(&statement, segment);
                 self.send_named(at, named, &statement, Some((change, false))).map(Some)
@@ -162,10 +164,12 @@ impl Forwarding<'_> {
     /// The server itself is made to say what is wrong: with the statement first, then that its name is taken.
     #[cold]
     fn prepare_taken(&mut self, at: At<'_>, named: &Named<'_>, existing: &Arc<Statement>) -> Taken {
-        self.ensure_by_query(existing)?;
-        write::query(self.batch.owned(), named.with(existing.name()));
-        let refusal = Refusal::Duplicate(named.name.as_bytes().into());
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: Some(Box::new(refusal)), naming: None });
+        let existing = self.present_or_stand_in(existing, true)?;
+        let text = named.with(existing.name());
+        write::query(self.batch.owned(), &text);
+        let refusal = Some(Box::new(Refusal::Duplicate(named.name.as_bytes().into())));
+        let places = Some(Box::new(Places::new(named.moved(existing.name()), &text, &existing)));
+        self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -177,7 +181,8 @@ impl Forwarding<'_> {
             return Ok(None);
         }
         let environment = self.client.wanted.environment().clone();
-        let statement = self.cache.by_query(body, backslash, &environment, |name| named.with(name));
+        let statement =
+            self.cache.by_query(body, backslash, &environment, |name| (named.with(name), named.moved(name)));
         self.make_room(&statement);
         let segment = self.server.segment;
         let change = self.change(named.name.as_bytes(), Some(statement.clone()), segment);
@@ -193,9 +198,11 @@ impl Forwarding<'_> {
         statement: &Arc<Statement>,
         change: Option<(Change, bool)>,
     ) -> Taken {
-        write::query(self.batch.owned(), named.with(statement.name()));
+        let text = named.with(statement.name());
+        write::query(self.batch.owned(), &text);
         let naming = change.map(|(change, makes)| Box::new(Naming { change, makes, statement: statement.clone() }));
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming });
+        let places = Some(Box::new(Places::new(named.moved(statement.name()), &text, statement)));
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming, places });
         // What comes behind waits until it is known whether this was done.
         self.server.segment = self.server.segment.wrapping_add(1);
         self.unnamed_ends();
@@ -273,43 +280,10 @@ impl Forwarding<'_> {
             Lookup::Unknown => Ok(None),
             Lookup::Known(needs) => {
                 let text = named.with(needs.name());
-                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, needs)))
+                let moved = named.moved(needs.name());
+                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, needs, moved)))
             }
         }
-    }
-
-    /// Sees that the server has what `statement` names when the next message reaches it.
-    pub(crate) fn ensure_needed(&mut self, statement: &Statement) -> Result<(), Stop> {
-        let Some(needs) = statement.needs() else { return Ok(()) };
-        // Within a pipeline nothing can be sent that ends in a ReadyForQuery.
-        if self.server.is_segment_open { self.ensure(needs) } else { self.ensure_by_query(needs) }
-    }
-
-    /// Sees that the server has `statement` when the next Query reaches it.
-    fn ensure_by_query(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
-        let segment = self.server.segment;
-        match self.server.statements.find(statement, segment) {
-            Presence::Present => return Ok(()),
-            Presence::Unconfirmed => return Err(Stop::Hold),
-            // What is sent here ends what is skipped when a hand-over fails.
-            Presence::Absent if self.server.hand_over.is_some() => return Err(Stop::Hold),
-            Presence::Absent => {}
-        }
-        self.make_room(statement);
-        self.stats.server_parses.add(1);
-        if let Some(query) = statement.query() {
-            write::query(self.batch.owned(), query);
-            self.server.ensuring.push_back(Some(statement.clone()));
-        } else {
-            write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
-            write::sync(self.batch.owned());
-            self.server.ensuring.push_back(None);
-            let statement = Some(statement.clone());
-            self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
-        }
-        self.server.expect.push_back(Expect::Own(Own::Ensure));
-        self.server.statements.parse_sent(statement, segment);
-        Ok(())
     }
 }
 
@@ -405,6 +379,11 @@ impl<'t> Named<'t> {
             _ => return None,
         };
         Some(Named { verb: Verb::Execute, name: name.into(), text, at, body: None })
+    }
+
+    /// What that does to places in the text.
+    fn moved(&self, name: &[u8]) -> Moved {
+        Moved::new(self.text, self.at.start, self.at.end, name)
     }
 
     /// The text with `name` in the place of the client's.

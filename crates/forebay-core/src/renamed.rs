@@ -1,10 +1,148 @@
-//! Errors of servers in the client's names: on servers, statements have names of ours.
+//! Errors of servers in the client's words: on servers, statements have names of ours, and a name in a text moves what
+//! stands behind it.
+
+use forebay_pgwire::backend::{ErrorFields, field};
+use forebay_pgwire::write;
 
 use crate::reply::Relaying;
 use crate::request::{NOT_OURS, OUR_PREFIX};
 use crate::session::expect::{Expect, Refusal};
+use crate::statements::Statement;
+
+/// One name of a text was replaced: what stands behind it stands elsewhere for the server. In characters, as PostgreSQL
+/// counts places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// The place of the name, counted from 1.
+    at: u32,
+    /// How many more characters the client's name has than ours.
+    by: i32,
+}
+
+impl Moved {
+    /// `text[start..end]` was replaced by `name`.
+    pub(crate) fn new(text: &[u8], start: usize, end: usize, name: &[u8]) -> Moved {
+        let by = characters(&text[start..end]) as i32 - characters(name) as i32;
+        Moved { at: characters(&text[..start]) as u32 + 1, by }
+    }
+
+    /// Where the client has what the server has at `place`.
+    fn back(self, place: u32) -> u32 {
+        if place > self.at { place.saturating_add_signed(self.by).max(self.at) } else { place }
+    }
+}
+
+/// How many characters there are; of a text that is not UTF-8, how many bytes.
+fn characters(text: &[u8]) -> usize {
+    std::str::from_utf8(text).map_or(text.len(), |text| text.chars().count())
+}
+
+/// Places in a text that names a statement, and in the statement's own: an error may be of either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    moved: Moved,
+    /// Characters of the text as it was sent. A place beyond is one of the statement's own text.
+    characters: u32,
+    named: Moved,
+}
+
+impl Places {
+    pub(crate) fn new(moved: Moved, sent: &[u8], named: &Statement) -> Places {
+        Places { moved, characters: characters(sent) as u32, named: named.moved() }
+    }
+
+    /// Those of a statement whose text names another.
+    #[inline]
+    pub(crate) fn of(statement: &Statement) -> Option<Box<Places>> {
+        let named = statement.needs()?;
+        Some(Box::new(Places::new(statement.moved(), statement.text(), named)))
+    }
+
+    fn back(self, place: u32) -> u32 {
+        if place > self.characters + 1 { self.named.back(place) } else { self.moved.back(place) }
+    }
+}
+
+/// Why a statement could not be prepared before what needs it.
+#[derive(Debug)]
+pub struct EnsureError {
+    /// The ErrorResponse's body.
+    body: Box<[u8]>,
+    moved: Moved,
+}
 
 impl Relaying<'_> {
+    /// Keeps the error of a statement that is being prepared for what comes behind it.
+    #[cold]
+    pub(crate) fn keep_ensure_error(&mut self, body: &[u8]) {
+        let moved = self.server.ensuring.front().map_or(Moved::default(), |statement| statement.moved());
+        self.server.ensure_error.get_or_insert_with(|| Box::new(EnsureError { body: body.into(), moved }));
+    }
+
+    /// Tells the client why what its request names could not be prepared, if the error at hand is that it was not. False:
+    /// it is another.
+    pub(crate) fn tell_ensure_error(&mut self, fields: ErrorFields<'_>) -> bool {
+        let Some(kept) = self.server.ensure_error.take() else { return false };
+        if !matches!(fields.sqlstate(), Some(b"26000" | b"25P02")) {
+            return false;
+        }
+        let Ok(fields) = ErrorFields::decode(&kept.body) else { return false };
+        let message = self.in_names_of_client(fields.message().unwrap_or_default());
+        self.tell_in_words(fields, message.as_deref(), |place| kept.moved.back(place));
+        true
+    }
+
+    /// Tells the client an error in its own words. False: they are the server's.
+    pub(crate) fn tell_renamed(&mut self, fields: ErrorFields<'_>) -> bool {
+        let message = match self.taken_name() {
+            Some(name) if fields.sqlstate() == Some(b"42P05") => {
+                Some([b"prepared statement \"", name, b"\" already exists"].concat())
+            }
+            _ => self.in_names_of_client(fields.message().unwrap_or_default()),
+        };
+        let places = self.places().copied();
+        if message.is_none() && (places.is_none() || fields.get(field::POSITION).is_none()) {
+            return false;
+        }
+        self.tell_in_words(fields, message.as_deref(), |place| places.map_or(place, |places| places.back(place)));
+        true
+    }
+
+    fn tell_in_words(&mut self, fields: ErrorFields<'_>, message: Option<&[u8]>, back: impl Fn(u32) -> u32) {
+        let place = moved_back(fields, back);
+        let renamed: Vec<(u8, &[u8])> = fields
+            .iter()
+            .map(|(code, value)| match code {
+                field::MESSAGE => (code, message.unwrap_or(value)),
+                field::POSITION => (code, place.as_bytes()),
+                _ => (code, value),
+            })
+            .collect();
+        write::error_response(self.batch.owned(), &renamed);
+    }
+
+    /// Where names were replaced in the text whose reply is at hand.
+    pub(crate) fn places(&self) -> Option<&Places> {
+        match self.server.expect.front()? {
+            Expect::Query { places, .. } | Expect::Execute { places, .. } => places.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// A notice about a text in which a name was replaced. False: it goes to the client as it is.
+    #[cold]
+    pub(crate) fn tell_notice(&mut self, body: &[u8]) -> bool {
+        let (Ok(fields), Some(places)) = (ErrorFields::decode(body), self.places().copied()) else { return false };
+        if fields.get(field::POSITION).is_none() {
+            return false;
+        }
+        let place = moved_back(fields, |place| places.back(place));
+        let is_place = |code| code == field::POSITION;
+        let moved = fields.iter().map(|(code, value)| (code, if is_place(code) { place.as_bytes() } else { value }));
+        write::notice_response(self.batch.owned(), &moved.collect::<Vec<_>>());
+        true
+    }
+
     /// The client's name for a statement that is prepared once more.
     pub(crate) fn taken_name(&self) -> Option<&[u8]> {
         match self.server.expect.front()? {
@@ -28,5 +166,32 @@ impl Relaying<'_> {
         let names = self.client.as_ref()?.statements.as_ref()?;
         let name = names.name_of(&message[start..end])?;
         Some([&message[..start], name, &message[end..]].concat())
+    }
+}
+
+/// The place that an error or notice names, for the client.
+fn moved_back(fields: ErrorFields<'_>, back: impl Fn(u32) -> u32) -> String {
+    let said = fields.get(field::POSITION).map(String::from_utf8_lossy).unwrap_or_default();
+    said.parse().map_or_else(|_| said.into_owned(), |place| back(place).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A caret under the wrong word sends people looking there.
+    #[test]
+    fn places_behind_a_name_are_the_clients() {
+        let text = "/* \u{e9} */ prepare \"\u{e9} x\" as select nothing";
+        let (start, end) = (text.find('"').expect("it is there"), text.find(" as").expect("it is there"));
+        let moved = Moved::new(text.as_bytes(), start, end, b"fb_12345");
+        let place = |text: &str, of: &str| text[..text.find(of).expect("it is there")].chars().count() as u32 + 1;
+        let sent = [&text[..start], "fb_12345", &text[end..]].concat();
+        for word in ["prepare", "as", "nothing"] {
+            assert_eq!(moved.back(place(&sent, word)), place(text, word), "{word}");
+        }
+        assert_eq!(moved.back(place(&sent, "fb_")), place(text, "\""));
+        let within = place(text, "\"")..=place(text, " as");
+        assert!(within.contains(&moved.back(place(&sent, "345"))), "within our name");
     }
 }

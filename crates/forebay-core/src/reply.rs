@@ -134,6 +134,7 @@ impl Relaying<'_> {
             }
         }
         match head.tag {
+            tag::NOTICE_RESPONSE if self.places().is_some() && head.bytes <= READ_BYTES_MAX => {}
             tag::DATA_ROW
             | tag::COPY_DATA
             | tag::NOTICE_RESPONSE
@@ -233,6 +234,7 @@ impl Relaying<'_> {
             tag::PARSE_COMPLETE => self.parse_complete(),
             tag::CLOSE_COMPLETE => self.close_complete(),
             tag::ERROR_RESPONSE => self.error(head, body),
+            tag::NOTICE_RESPONSE => (Verdict::relay_if(!self.tell_notice(body)), None),
             tag::NOTIFICATION_RESPONSE if body.len() + HEAD_BYTES < head.bytes as usize => (Verdict::Pass, None),
             tag::NOTIFICATION_RESPONSE => {
                 (Verdict::Drop, self.hears().then_some(Next::Notification(head.bytes as usize)))

@@ -18,6 +18,10 @@ impl Relaying<'_> {
         let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
             return (Verdict::Drop, Some(Next::Violation("a malformed ParameterStatus")));
         };
+        if matches!(self.server.expect.front(), Some(Expect::Own(Own::Settings))) {
+            // It is as it was again before anything of the client's is done.
+            return (Verdict::Drop, None);
+        }
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
         if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare | Own::HandOver | Own::Skipped))) {

@@ -15,6 +15,7 @@ use forebay_spec::{Report, errors};
 use crate::frame::At;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
+use crate::renamed::Places;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
@@ -152,7 +153,10 @@ impl Forwarding<'_> {
                     self.server.expect.push_back(Expect::Refused(report));
                     return self.drop_frame(at);
                 }
-                self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits });
+                self.server.expect.push_back(Expect::Execute {
+                    commits: self.server.bound_commits,
+                    places: self.server.bound_places.clone(),
+                });
                 self.forward(at, 0)
             }
             tag::SYNC => {
@@ -262,7 +266,7 @@ impl Forwarding<'_> {
             (true, false) => self.cache.share(content),
             (false, false) => self.cache.share_if_seen(content),
         };
-        match self.server.statements.find(&statement, segment) {
+        match self.presence(&statement) {
             Presence::Unconfirmed => Err(Stop::Hold),
             // What is on its way may fail the transaction, and then the answer is another.
             Presence::Present if self.server.status != IDLE && self.server.owes_ready() => Err(Stop::Hold),
@@ -307,7 +311,7 @@ impl Forwarding<'_> {
 
     /// The server itself is made to say that the name exists; the reply is then given the client's name.
     fn parse_duplicate(&mut self, at: At<'_>, name: &[u8], existing: &Arc<Statement>) -> Taken {
-        self.ensure(existing)?;
+        let existing = self.present_or_stand_in(existing, false)?;
         self.server.expect.push_back(Expect::DuplicateParse { name: name.into() });
         self.rename(at, rename::parse, name, existing.name())
     }
@@ -326,38 +330,6 @@ impl Forwarding<'_> {
             Ok(Some(renamed)) => self.forward(at, renamed.skip),
             Ok(None) => Err(Stop::More),
             Err(_) => malformed("statement name"),
-        }
-    }
-
-    /// Sees that the server has `statement` when the next message reaches it.
-    pub(crate) fn ensure(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
-        self.ensure_needed(statement)?;
-        let segment = self.server.segment;
-        match self.server.statements.find(statement, segment) {
-            Presence::Present => Ok(()),
-            Presence::Unconfirmed => Err(Stop::Hold),
-            // A message that waits for an answer of its own is not kept for another server.
-            Presence::Absent if self.server.hand_over.is_some() && self.may_be_outdated(statement) => Err(Stop::Hold),
-            Presence::Absent => {
-                self.make_room(statement);
-                self.stats.server_parses.add(1);
-                write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
-                self.server.statements.parse_sent(statement, segment);
-                let parsed = Some(statement.clone());
-                self.server.expect.push_back(Expect::Parse { statement: parsed, relay: false, change: None });
-                if self.may_be_outdated(statement) { Err(self.compare_columns(statement)) } else { Ok(()) }
-            }
-        }
-    }
-
-    pub(crate) fn make_room(&mut self, statement: &Arc<Statement>) {
-        if !statement.is_shared() {
-            return;
-        }
-        while let Some(evicted) = self.server.statements.surplus(self.server_statements_max) {
-            write::close(self.batch.owned(), Target::STATEMENT, evicted.name());
-            self.server.statements.close_sent(&evicted, self.server.segment);
-            self.server.expect.push_back(Expect::Close { evicted: Some(evicted), relay: false });
         }
     }
 
@@ -412,6 +384,7 @@ impl Forwarding<'_> {
                         self.mark_values(statement.shape(), at.body());
                     }
                     self.server.bound_commits = statement.is_commit();
+                    self.server.bound_places = Places::of(&statement);
                     self.server.bound_refusal = self.bound_refusal(&statement);
                     self.server.bound_undescribed = undescribed.take();
                     self.deallocate_bound(&statement);

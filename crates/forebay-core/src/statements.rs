@@ -6,6 +6,7 @@ pub mod held;
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use crate::renamed::Moved;
 use forebay_sql::cache::ShapeCache;
 use forebay_sql::clock::has_clock_literal;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
@@ -27,6 +28,8 @@ pub struct Statement {
     query: Option<Box<[u8]>>,
     /// The statement that its text names.
     needs: Option<Arc<Statement>>,
+    /// Where a name was replaced in its text, or in its PREPARE.
+    moved: Moved,
     /// The columns of its result as its clients were first told of them.
     columns: OnceLock<Box<[u8]>>,
 }
@@ -63,6 +66,7 @@ impl Statement {
             shape,
             query: None,
             needs: None,
+            moved: Moved::default(),
             columns: OnceLock::new(),
         }
     }
@@ -87,9 +91,17 @@ impl Statement {
     pub fn name(&self) -> &[u8] {
         &self.name
     }
+    /// Where a name was replaced in its text, or in the PREPARE that makes it.
+    pub(crate) fn moved(&self) -> Moved {
+        self.moved
+    }
     /// The number of the schema's state in which its clients parsed it.
     pub fn epoch(&self) -> u32 {
         self.key.epoch
+    }
+    /// What was set where its clients made it, as [`crate::parameters::Image::environment`] has it.
+    pub fn environment(&self) -> &Arc<str> {
+        &self.key.environment
     }
     /// Whether clients know the columns of its result.
     pub fn is_described(&self) -> bool {
@@ -287,24 +299,38 @@ impl StatementCache {
         Arc::new(self.made(content, false))
     }
 
-    /// A statement whose text names another: that of one client.
-    pub fn naming(&mut self, content: Content<'_>, is_named: bool, needs: Arc<Statement>) -> Arc<Statement> {
+    /// A statement whose text names another, where that name was replaced: that of one client.
+    pub(crate) fn naming(
+        &mut self,
+        content: Content<'_>,
+        is_named: bool,
+        needs: Arc<Statement>,
+        moved: Moved,
+    ) -> Arc<Statement> {
         let mut statement = self.made(content, is_named);
-        statement.needs = Some(needs);
+        (statement.needs, statement.moved) = (Some(needs), moved);
         Arc::new(statement)
     }
 
-    /// A statement that a client prepares by a Query; `query` gives its text with the name that it is given.
-    pub fn by_query(
+    /// A statement that a client prepares by a Query; `query` gives its text with the name that it is given, and where that
+    /// stands.
+    pub(crate) fn by_query(
         &mut self,
         body: &[u8],
         backslash: Backslash,
         environment: &Arc<str>,
-        query: impl FnOnce(&[u8]) -> Vec<u8>,
+        query: impl FnOnce(&[u8]) -> (Vec<u8>, Moved),
     ) -> Arc<Statement> {
         let mut statement = self.made(Content { text: body, types: &[], environment, epoch: 0, backslash }, true);
-        statement.query = Some(query(&statement.name).into_boxed_slice());
+        let (query, moved) = query(&statement.name);
+        (statement.query, statement.moved) = (Some(query.into_boxed_slice()), moved);
         Arc::new(statement)
+    }
+
+    /// A statement that any server can prepare, to stand for one that it may not be able to.
+    pub(crate) fn stand_in(&mut self) -> Arc<Statement> {
+        let query = |name: &[u8]| [b"PREPARE ", name, b" AS SELECT 1"].concat();
+        self.by_query(b"SELECT 1", Backslash::Plain, &Arc::default(), |name| (query(name), Moved::default()))
     }
 
     fn made(&mut self, content: Content<'_>, is_named: bool) -> Statement {

@@ -5,7 +5,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Report};
-use crate::feature::Feature;
 use crate::program::{Action, Message, Program};
 use crate::run::{NOT_CLEANED, Run};
 
@@ -15,8 +14,6 @@ pub(crate) enum Allowance {
     /// A setting with a dot that is not set is '' where the session, or another on the same server, has once set it, and
     /// else NULL: '' instead of NULL, but not at `strict`; NULL instead of '' behind a setting for one transaction.
     UnsetCustom,
-    /// Where in a text an error is, when names in that text were replaced.
-    Position,
     /// When a notification of another session comes.
     NotificationOrder,
     /// Which client sent a notification, where several have notified through the same server: the one that did last.
@@ -41,9 +38,8 @@ pub(crate) enum Allowance {
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 11] = [
+    pub(crate) const ALL: [Allowance; 10] = [
         Allowance::UnsetCustom,
-        Allowance::Position,
         Allowance::NotificationOrder,
         Allowance::NotificationSender,
         Allowance::TableOid,
@@ -99,13 +95,13 @@ pub(crate) struct Difference {
 pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, uses: &Uses) -> Option<Difference> {
     let judge = Judge { program, uses };
     for (client, (left, right)) in direct.logins.iter().zip(&pooled.logins).enumerate() {
-        if let Some(at) = judge.differs(left, right, None) {
+        if let Some(at) = judge.differs(left, right) {
             return Some(difference(Place::Login(client), "login", left.get(at), right.get(at)));
         }
     }
     for (at, (left, right)) in direct.outcomes.iter().zip(&pooled.outcomes).enumerate() {
         let step = &program.steps[at];
-        if let Some(event) = judge.differs(&left.events, &right.events, Some(at)) {
+        if let Some(event) = judge.differs(&left.events, &right.events) {
             let (left, right) = (left.events.get(event), right.events.get(event));
             // From here on the sessions may differ, for one transaction has failed and the other has not; what no session
             // may do is looked for all the same.
@@ -193,10 +189,10 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Index of the first event that differs.
-    fn differs(&self, direct: &[Event], pooled: &[Event], step: Option<usize>) -> Option<usize> {
+    fn differs(&self, direct: &[Event], pooled: &[Event]) -> Option<usize> {
         let (shorter, mut at) = (direct.len().min(pooled.len()), 0);
         while at < shorter {
-            if self.is_same(&direct[at], &pooled[at], step) {
+            if self.is_same(&direct[at], &pooled[at]) {
                 at += 1;
                 continue;
             }
@@ -208,7 +204,7 @@ impl Judge<'_> {
         (direct.len() != pooled.len()).then_some(shorter)
     }
 
-    fn is_same(&self, direct: &Event, pooled: &Event, step: Option<usize>) -> bool {
+    fn is_same(&self, direct: &Event, pooled: &Event) -> bool {
         if direct == pooled {
             match direct {
                 Event::Told(text) if !text.ends_with("itself") => self.uses.note(Allowance::NotificationOrder),
@@ -221,8 +217,7 @@ impl Judge<'_> {
             (Event::Row(left), Event::Row(right)) => self.is_unset_custom(left, right),
             (Event::Told(left), Event::Told(right)) => self.is_other_sender(left, right),
             (Event::Report(left), Event::Report(right)) => {
-                self.is_only_position(left, right, step)
-                    || self.is_cancelled_in_queue(left, right)
+                self.is_cancelled_in_queue(left, right)
                     || self.is_temporary_schema(left, right)
                     || self.is_failed_bind(left, right)
             }
@@ -297,19 +292,6 @@ impl Judge<'_> {
         let is_used = is_bind && pooled.sqlstate == "25P02";
         if is_used {
             self.uses.note(Allowance::FailedBind);
-        }
-        is_used
-    }
-
-    fn is_only_position(&self, direct: &Report, pooled: &Report, step: Option<usize>) -> bool {
-        let without = |report: &Report| Report { position: String::new(), ..report.clone() };
-        let is_renamed = step.is_some_and(|at| {
-            let step = &self.program.steps[at];
-            step.feature == Feature::SqlPrepare || step.mentions("prepare") || step.mentions("execute")
-        });
-        let is_used = is_renamed && without(direct) == without(pooled);
-        if is_used {
-            self.uses.note(Allowance::Position);
         }
         is_used
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use forebay_spec::Report;
 
+use crate::renamed::Places;
 use crate::statements::Statement;
 
 /// A change to a client's names, to be confirmed by an answer or undone when the server skips the message.
@@ -66,6 +67,8 @@ pub enum Own {
     Catalogue,
     /// Prepare a statement that the Query behind it names.
     Ensure,
+    /// Set, for that, what the statement was made with, and undo it.
+    Settings,
     /// Set the channels of a client that listens elsewhere.
     Listens,
     /// Ask what it listens to.
@@ -89,6 +92,8 @@ pub enum Expect {
         refusal: Option<Box<Refusal>>,
         /// What it does to the names of statements.
         naming: Option<Box<Naming>>,
+        /// Where names were replaced in it.
+        places: Option<Box<Places>>,
     },
     /// As `Query`, for FunctionCall.
     Function,
@@ -123,6 +128,8 @@ pub enum Expect {
     Execute {
         /// As in `Query`.
         commits: bool,
+        /// As in `Query`.
+        places: Option<Box<Places>>,
     },
     /// Nothing: the place where a CopyDone or CopyFail went out.
     CopyEnd,
@@ -159,6 +166,6 @@ impl Expect {
 
     /// Whether its loss leaves the outcome of a commit unknown.
     pub fn commits(&self) -> bool {
-        matches!(self, Expect::Query { commits: true, .. } | Expect::Execute { commits: true })
+        matches!(self, Expect::Query { commits: true, .. } | Expect::Execute { commits: true, .. })
     }
 }

@@ -29,6 +29,7 @@ use crate::listen::OnServer;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
+use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
 use crate::session::expect::Expect;
 use crate::session::{Body, IDLE};
@@ -105,6 +106,8 @@ pub struct Server {
     pub is_finishing: bool,
     /// The statement bound last commits.
     pub bound_commits: bool,
+    /// Where names were replaced in the text of the statement bound last.
+    pub bound_places: Option<Box<Places>>,
     /// Why the statement bound last is not executed.
     pub bound_refusal: Option<Box<Report>>,
     /// The statement of the last Bind, where clients do not know its columns.
@@ -157,8 +160,10 @@ pub struct Server {
     pub remote_pid: u32,
     /// 4 to 256 bytes.
     pub remote_key: Box<[u8]>,
-    /// What each [`crate::session::expect::Own::Ensure`] prepares, in order; `None`: a Parse of its own tells.
-    pub ensuring: VecDeque<Option<Arc<Statement>>>,
+    /// What each [`crate::session::expect::Own::Ensure`] prepares, in order.
+    pub ensuring: VecDeque<Arc<Statement>>,
+    /// Why the last of them could not be prepared.
+    pub ensure_error: Option<Box<EnsureError>>,
     /// The look at it that is under way.
     pub probe: Option<Box<Probe>>,
     /// The catalogue that it is reading.
@@ -196,6 +201,7 @@ impl Server {
             is_skipping: false,
             is_copying: false,
             bound_commits: false,
+            bound_places: None,
             bound_refusal: None,
             bound_undescribed: None,
             carry: Vec::new(),
@@ -206,6 +212,7 @@ impl Server {
             listen: OnServer::default(),
             restoring: Restoring::default(),
             ensuring: VecDeque::new(),
+            ensure_error: None,
             probe: None,
             reading: None,
             is_paused: false,

@@ -153,6 +153,8 @@ pub struct ServerStatements {
     unnamed_there: Option<Arc<Statement>>,
     /// Their results have other columns here than their clients know. Mostly none, so that it costs nothing to ask.
     outdated: Vec<Arc<Statement>>,
+    /// Parsed here with other settings than those that they were made with.
+    misread: Vec<Arc<Statement>>,
     /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
     may_have_unnamed: bool,
     clock: u64,
@@ -232,7 +234,9 @@ impl ServerStatements {
 
     /// A Parse is on its way in `segment`.
     pub fn parse_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
-        self.outdated.retain(|s| !Arc::ptr_eq(s, statement));
+        for noted in [&mut self.outdated, &mut self.misread] {
+            noted.retain(|s| !Arc::ptr_eq(s, statement));
+        }
         if statement.is_shared() {
             self.change(statement, true, segment);
         } else {
@@ -262,7 +266,22 @@ impl ServerStatements {
         self.outdated.push(statement.clone());
     }
 
+    /// A Parse of `statement` is on its way, with other settings in force than those that it was made with.
+    pub fn note_misread(&mut self, statement: &Arc<Statement>) {
+        if statement.is_shared() {
+            let named = &self.named;
+            self.misread.retain(|s| named.contains_key(&s.id));
+            self.misread.push(statement.clone());
+        }
+    }
+
     /// Whether that was noted.
+    #[inline]
+    pub fn is_misread(&self, statement: &Arc<Statement>) -> bool {
+        self.misread.iter().any(|s| Arc::ptr_eq(s, statement))
+    }
+
+    /// Whether [`Self::note_outdated`] was told of it.
     pub fn is_outdated(&self, statement: &Arc<Statement>) -> bool {
         self.outdated.iter().any(|s| Arc::ptr_eq(s, statement))
     }

@@ -36,7 +36,7 @@ const PRIVATE: Traces = Traces::SETTING
     .with(Traces::OPAQUE);
 
 /// While any of these is fresh and not answered, the session may come to read texts otherwise.
-const CHANGES_READING: Traces =
+pub(crate) const CHANGES_READING: Traces =
     Traces::SETTING.with(Traces::ANY_SETTING).with(Traces::LOCAL_SETTING).with(Traces::OPAQUE);
 
 /// What pins for sure, told by the text alone.

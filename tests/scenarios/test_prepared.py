@@ -1,0 +1,159 @@
+"""A statement that its server lacks is made there again: it means what it meant, and what is wrong with it is said as
+PostgreSQL says it.
+
+Each program is run against PostgreSQL and through a pool of one server that keeps two statements; every step must be
+answered alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.harness.pooler import Forebay
+from tests.harness.target import Target
+from tests.harness.wire import Frame, Wire, bind, describe, execute, parse, query, row, sync
+
+# Read by DateStyle where it is parsed.
+MONTH = "select extract(month from '02/03/2024'::date)"
+
+Program = Callable[[Wire, Wire], list[list[Frame]]]
+
+
+def fill(client: Wire) -> None:
+    """Uses more statements than the server keeps, and leaves another unnamed one."""
+    for n in range(3):
+        client.ask(parse(f"fill{n}", f"select {n}"), bind(statement=f"fill{n}"), execute(), sync())
+    client.ask(query("select"))
+
+
+def run(client: Wire, name: str, *values: bytes) -> list[Frame]:
+    """The statement of the protocol, once more."""
+    return client.ask(bind(statement=name, values=values), execute(), sync())
+
+
+def by_the_settings_it_was_made_with(one: Wire, other: Wire) -> list[list[Frame]]:
+    """Both kinds of statements, outside a transaction and within one that has set more."""
+    for name, text in (("q", f"prepare q as {MONTH}"), ("t", "prepare t (text) as select pg_typeof($1)")):
+        assert one.ask(query(text))[0].tag == "C", name
+    one.ask(parse("p", MONTH), sync())
+    one.ask(query("set datestyle to 'ISO, DMY'"))
+    steps = []
+    for before, after in (("select 1", "select 1"), ("begin", "rollback")):
+        steps.append(one.ask(query(before)))
+        for ask in (lambda: one.ask(query("execute q")), lambda: run(one, "p"), lambda: run(one, "q")):
+            steps += [ask(), one.ask(query("show datestyle"))]
+        steps.append(one.ask(query(after)))
+        fill(other)
+    steps += [one.ask(query("begin")), one.ask(query("set local datestyle to 'German'")), run(one, "p")]
+    steps += [one.ask(query("savepoint s")), one.ask(query("execute q")), one.ask(query("show datestyle"))]
+    steps += [one.ask(query("rollback to s")), one.ask(query("show datestyle")), one.ask(query("commit"))]
+    fill(other)
+    return [*steps, run(one, "t", b"1"), one.ask(query("show datestyle")), one.ask(query(MONTH))]
+
+
+def for_others_too(one: Wire, other: Wire) -> list[list[Frame]]:
+    """What one client's settings make of a text is nothing to another that has prepared the same."""
+    steps = [one.ask(parse("p", MONTH), sync())]
+    one.ask(query("set datestyle to 'ISO, DMY'"))
+    fill(other)
+    steps += [run(one, "p"), other.ask(parse("p", MONTH), sync()), run(other, "p")]
+    fill(other)
+    within = [parse("", "select 1"), bind(), execute(), bind(statement="p"), execute(), sync()]
+    one.ask(*within)
+    steps += [run(other, "p"), run(one, "p"), run(other, "p")]
+    fill(other)
+    steps += [one.ask(query("begin")), one.ask(query("set local datestyle to 'German'")), run(one, "p")]
+    return [*steps, one.ask(query("commit")), run(other, "p")]
+
+
+def of_what_is_gone(one: Wire, other: Wire) -> list[list[Frame]]:
+    """Its table, or the way to it: the server's own words, not that nothing is prepared."""
+    one.ask(query("create table goes (n int)"))
+    for text in ("prepare q as select n from goes", '/* é */ prepare "Long  name" (int) as select n + $1 from goes'):
+        one.ask(query(text))
+    one.ask(parse("p", "select n from goes where n = $1"), sync())
+    one.ask(query("drop table goes"))
+    steps = []
+    for text in ("execute q", 'execute "Long  name"(1)', "explain execute q", "execute p(1)"):
+        fill(other)
+        steps += [one.ask(query(text)), one.ask(query("begin")), one.ask(query(text))]
+        steps += [one.ask(query(text)), one.ask(query("rollback"))]
+    for name in ("q", "p"):
+        fill(other)
+        steps.append(run(one, name, *([b"1"] if name == "p" else [])))
+    fill(other)
+    steps += [one.ask(parse("p", "select 1"), sync()), one.ask(query("prepare q as select 1"))]
+    fill(other)
+    steps += [one.ask(query("deallocate q")), one.ask(query("prepare q as select 'q again'"))]
+    fill(other)
+    return [*steps, one.ask(query("execute q")), one.ask(query("deallocate q")), one.ask(query("execute q"))]
+
+
+def on_another_path(one: Wire, other: Wire) -> list[list[Frame]]:
+    """What PostgreSQL looks at before it looks for tables comes first."""
+    one.ask(query("create schema if not exists aside; create table if not exists aside.here (n int)"))
+    one.ask(query("set search_path to aside"))
+    one.ask(query("prepare q (int) as select n from here where n = $1"))
+    one.ask(query("set search_path to public"))
+    steps = []
+    for text in ("execute q", "execute q('x')", "execute q(1)", "execute q(1, 2)"):
+        fill(other)
+        steps.append(one.ask(query(text)))
+        fill(other)
+        steps += [one.ask(query("begin")), one.ask(query(text)), one.ask(query("rollback"))]
+    fill(other)
+    steps.append(one.ask(parse("", "execute q"), bind(), execute(), sync()))
+    one.ask(query("set search_path to aside"))
+    fill(other)
+    steps.append(one.ask(query("execute q(1)")))
+    one.ask(query("drop schema aside cascade"))
+    return steps
+
+
+def places(one: Wire, other: Wire) -> list[list[Frame]]:
+    """A name that is put in the place of the client's moves what stands behind it, which the client must not see."""
+    one.ask(query("set standard_conforming_strings to off"))
+    long = "a_name_that_is_longer_than_any_of_ours"
+    texts = []
+    for name in ("q", long, '"é q"'):
+        texts += [f"prepare {name} as select nothing", f"prepare {name} as select 'a\\'b'", f"execute {name}(nothing)"]
+        texts += [f"prepare {name} as select $1::int + 'x'", f"deallocate {name}"]
+        texts += [f"/* é */ prepare {name} (int) as select $1", f"execute {name}('x')", f"execute {name}(1 + nothing)"]
+        texts += [f"prepare {name} as select nothing", f"explain execute {name}(nothing)", f"deallocate {name}"]
+    steps = [one.ask(query(text)) for text in texts]
+    one.ask(query(f"prepare {long} (int) as select $1"))
+    steps += [
+        one.ask(parse("", text), bind(), describe("P"), execute(), sync())
+        for text in (f"execute {long}(nothing)", f"execute {long}('x')", f"prepare {long} as select nothing")
+    ]
+    one.ask(parse("s", "select n from nowhere_at_all"), sync())
+    one.ask(query("create temp table nowhere_at_all (n int)"))
+    one.ask(parse("s", "select n from nowhere_at_all"), sync())
+    one.ask(query("alter table nowhere_at_all rename n to m"))
+    steps += [one.ask(query("execute s")), one.ask(query("drop table nowhere_at_all"))]
+    return steps
+
+
+@pytest.mark.parametrize(
+    "program", [by_the_settings_it_was_made_with, for_others_too, of_what_is_gone, on_another_path, places]
+)
+def test_a_statement_that_is_made_again_is_the_same(shared: Forebay, direct: Target, program: Program) -> None:
+    """Whether a server has it is no matter of the client's."""
+
+    def said(target: Target) -> list[list[object]]:
+        with target.wire() as one, target.wire() as other:
+            steps = program(one, other)
+            return [[told(frame) for frame in step if frame.tag in "CDENnTZ12"] for step in steps]
+
+    assert said(shared.target.at(dbname="few")) == said(direct)
+
+
+def told(frame: Frame) -> object:
+    """What must be the same: not a table's OID."""
+    if frame.tag in "EN":
+        return tuple(frame.fields.get(code, "") for code in "SCMDHP")
+    if frame.tag == "D":
+        return row(frame)
+    return (frame.tag, frame.body if frame.tag != "T" else frame.body[:2])
