@@ -136,7 +136,7 @@ impl Forwarding<'_> {
         Ok(())
     }
 
-    fn send_within(&mut self, statement: &Arc<Statement>) {
+    pub(crate) fn send_within(&mut self, statement: &Arc<Statement>) {
         self.make_room(statement);
         self.stats.server_parses.add(1);
         write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());

@@ -44,7 +44,7 @@ impl Relaying<'_> {
                 Some(Expect::Refused(report)) => Some(&**report),
                 Some(Expect::Query { refusal: Some(refusal), .. }) => match &**refusal {
                     Refusal::Instead(report) => Some(report),
-                    Refusal::Duplicate(_) => None,
+                    Refusal::AsItIs => None,
                 },
                 _ => None,
             };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::tag;
-use forebay_pgwire::write;
+use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
@@ -59,8 +59,8 @@ impl Forwarding<'_> {
         {
             return Ok(taken);
         }
-        let marked = match self.name_taken(&shape) {
-            Some(report) => Err(report),
+        let marked = match self.has_name_of(&shape) {
+            Some((_, name)) => Err(Box::new(already_exists(name))),
             None => self.mark(&shape, text),
         };
         match marked {
@@ -73,14 +73,16 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Why a text that begins with a PREPARE is not run: the name is taken.
-    fn name_taken(&self, shape: &Shape) -> Option<Box<Report>> {
+    /// What has the name that a text which begins with a PREPARE gives, and that name.
+    fn has_name_of<'s>(&self, shape: &'s Shape) -> Option<(Arc<Statement>, &'s str)> {
         let StatementShape { verb: Verb::Prepare, name: Some(name), .. } = shape.statements.first()? else {
             return None;
         };
         let names = self.client.statements.as_ref().filter(|_| self.server.status != TransactionStatus::Failed)?;
-        let is_taken = matches!(names.find(name.as_bytes(), self.server.segment), Lookup::Known(_));
-        is_taken.then(|| Box::new(already_exists(name)))
+        match names.find(name.as_bytes(), self.server.segment) {
+            Lookup::Known(statement) => Some((statement, name)),
+            _ => None,
+        }
     }
 
     fn pass_query(&mut self, at: At<'_>, commits: bool) -> Taken {
@@ -167,8 +169,9 @@ impl Forwarding<'_> {
         let existing = self.present_or_stand_in(existing, true)?;
         let text = named.with(existing.name());
         write::query(self.batch.owned(), &text);
-        let refusal = Some(Box::new(Refusal::Duplicate(named.name.as_bytes().into())));
-        let places = Some(Box::new(Places::new(named.moved(existing.name()), &text, &existing)));
+        let refusal = Some(Box::new(Refusal::AsItIs));
+        let places = Places::new(named.moved(existing.name()), &text, &existing).taken(named.name.as_bytes());
+        let places = Some(Box::new(places));
         self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places });
         self.unnamed_ends();
         self.drop_frame(at)
@@ -237,9 +240,41 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Why a statement of the extended protocol that prepares another may not be executed: the name is taken.
-    pub(crate) fn bound_refusal(&self, statement: &Statement) -> Option<Box<Report>> {
-        self.name_taken(statement.shape())
+    /// A Bind of a statement that prepares another under a name that is taken: another is bound, of which the server says
+    /// what is wrong with it. `None`: it is none.
+    #[inline]
+    pub(crate) fn bind_taken(
+        &mut self,
+        at: At<'_>,
+        bound: &[u8],
+        statement: &Statement,
+    ) -> Result<Option<usize>, Stop> {
+        match self.has_name_of(statement.shape()) {
+            Some((existing, name)) => self.bind_of_taken(at, bound, statement, &existing, name),
+            None => Ok(None),
+        }
+    }
+
+    #[cold]
+    fn bind_of_taken(
+        &mut self,
+        at: At<'_>,
+        bound: &[u8],
+        statement: &Statement,
+        existing: &Arc<Statement>,
+        name: &str,
+    ) -> Result<Option<usize>, Stop> {
+        let content = statement.content();
+        let Some(named) = Named::find(content.text, statement.shape(), content.backslash) else { return Ok(None) };
+        let existing = self.present_or_stand_in(existing, false)?;
+        let text = named.with(existing.name());
+        let places = Places::new(named.moved(existing.name()), &text, &existing).taken(name.as_bytes());
+        let renamed = self.cache.private(Content { text: &text, ..content });
+        self.send_within(&renamed);
+        self.server.bound_commits = false;
+        self.server.bound_places = Some(Box::new(places));
+        self.server.bound_undescribed = None;
+        self.rename(at, rename::bind, bound, renamed.name()).map(Some)
     }
 
     /// A DEALLOCATE of the extended protocol is bound: nothing but a failed transaction keeps it from being done.

@@ -6,7 +6,7 @@ use forebay_pgwire::write;
 
 use crate::reply::Relaying;
 use crate::request::{NOT_OURS, OUR_PREFIX};
-use crate::session::expect::{Expect, Refusal};
+use crate::session::expect::Expect;
 use crate::statements::Statement;
 
 /// One name of a text was replaced: what stands behind it stands elsewhere for the server. In characters, as PostgreSQL
@@ -38,8 +38,10 @@ fn characters(text: &[u8]) -> usize {
 }
 
 /// Places in a text that names a statement, and in the statement's own: an error may be of either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
+    /// The client's name for what it prepares, where that is taken.
+    taken: Option<Box<[u8]>>,
     moved: Moved,
     /// Characters of the text as it was sent. A place beyond is one of the statement's own text.
     characters: u32,
@@ -48,7 +50,12 @@ pub struct Places {
 
 impl Places {
     pub(crate) fn new(moved: Moved, sent: &[u8], named: &Statement) -> Places {
-        Places { moved, characters: characters(sent) as u32, named: named.moved() }
+        Places { taken: None, moved, characters: characters(sent) as u32, named: named.moved() }
+    }
+
+    /// Those of a PREPARE whose name is taken.
+    pub(crate) fn taken(self, name: &[u8]) -> Places {
+        Places { taken: Some(name.into()), ..self }
     }
 
     /// Those of a statement whose text names another.
@@ -58,7 +65,7 @@ impl Places {
         Some(Box::new(Places::new(statement.moved(), statement.text(), named)))
     }
 
-    fn back(self, place: u32) -> u32 {
+    fn back(&self, place: u32) -> u32 {
         if place > self.characters + 1 { self.named.back(place) } else { self.moved.back(place) }
     }
 }
@@ -100,11 +107,13 @@ impl Relaying<'_> {
             }
             _ => self.in_names_of_client(fields.message().unwrap_or_default()),
         };
-        let places = self.places().copied();
+        let places = self.places().cloned();
         if message.is_none() && (places.is_none() || fields.get(field::POSITION).is_none()) {
             return false;
         }
-        self.tell_in_words(fields, message.as_deref(), |place| places.map_or(place, |places| places.back(place)));
+        self.tell_in_words(fields, message.as_deref(), |place| {
+            places.as_ref().map_or(place, |places| places.back(place))
+        });
         true
     }
 
@@ -132,7 +141,7 @@ impl Relaying<'_> {
     /// A notice about a text in which a name was replaced. False: it goes to the client as it is.
     #[cold]
     pub(crate) fn tell_notice(&mut self, body: &[u8]) -> bool {
-        let (Ok(fields), Some(places)) = (ErrorFields::decode(body), self.places().copied()) else { return false };
+        let (Ok(fields), Some(places)) = (ErrorFields::decode(body), self.places().cloned()) else { return false };
         if fields.get(field::POSITION).is_none() {
             return false;
         }
@@ -147,11 +156,7 @@ impl Relaying<'_> {
     pub(crate) fn taken_name(&self) -> Option<&[u8]> {
         match self.server.expect.front()? {
             Expect::DuplicateParse { name } => Some(name),
-            Expect::Query { refusal: Some(refusal), .. } => match &**refusal {
-                Refusal::Duplicate(name) => Some(name),
-                Refusal::Instead(_) => None,
-            },
-            _ => None,
+            _ => self.places()?.taken.as_deref(),
         }
     }
 

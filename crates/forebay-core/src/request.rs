@@ -148,11 +148,6 @@ impl Forwarding<'_> {
                 Ok(taken)
             }
             tag::EXECUTE => {
-                if let Some(report) = self.server.bound_refusal.take() {
-                    write::execute(self.batch.owned(), NO_STATEMENT, 0);
-                    self.server.expect.push_back(Expect::Refused(report));
-                    return self.drop_frame(at);
-                }
                 self.server.expect.push_back(Expect::Execute {
                     commits: self.server.bound_commits,
                     places: self.server.bound_places.clone(),
@@ -322,7 +317,7 @@ impl Forwarding<'_> {
     }
 
     /// Gives the frame another name, or passes it on where that is the same.
-    fn rename(&mut self, at: At<'_>, with: Rename, from: &[u8], to: &[u8]) -> Taken {
+    pub(crate) fn rename(&mut self, at: At<'_>, with: Rename, from: &[u8], to: &[u8]) -> Taken {
         if from == to {
             return self.forward(at, 0);
         }
@@ -375,6 +370,10 @@ impl Forwarding<'_> {
                 }
                 undescribed = (!statement.is_described()).then(|| statement.clone());
                 if at.head.tag == tag::BIND {
+                    if let Some(taken) = self.bind_taken(at, name, &statement)? {
+                        self.server.expect.push_back(Expect::Bind);
+                        return Ok(taken);
+                    }
                     if let Err(report) = self.mark_statement(&statement) {
                         write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
                         self.server.expect.push_back(Expect::Refused(report));
@@ -385,7 +384,6 @@ impl Forwarding<'_> {
                     }
                     self.server.bound_commits = statement.is_commit();
                     self.server.bound_places = Places::of(&statement);
-                    self.server.bound_refusal = self.bound_refusal(&statement);
                     self.server.bound_undescribed = undescribed.take();
                     self.deallocate_bound(&statement);
                 }

@@ -87,6 +87,11 @@ impl Statement {
     pub fn needs(&self) -> Option<&Arc<Statement>> {
         self.needs.as_ref()
     }
+    /// What it was made of.
+    pub fn content(&self) -> Content<'_> {
+        let StatementKey { text, types, environment, epoch, backslash } = &self.key;
+        Content { text, types, environment, epoch: *epoch, backslash: *backslash }
+    }
     /// Its name on servers; empty: the unnamed statement.
     pub fn name(&self) -> &[u8] {
         &self.name

@@ -63,6 +63,22 @@ def the_unnamed_statement_before_what_a_failed_pipeline_skips(c: Wire) -> None:
 
 
 @conversation
+def a_prepare_of_a_taken_name_by_the_extended_protocol(c: Wire) -> None:
+    """What is wrong with the statement is said first, and that the name is taken only then."""
+    run = [bind(), describe("P"), execute(), sync()]
+    c.ask(parse("has_it", "select 'by protocol'"), sync())
+    c.ask(parse("", "prepare has_it as select nothing"), *run)
+    c.ask(parse("", "prepare has_it as select 1"), *run)
+    c.ask(query("begin"))
+    c.ask(query("savepoint s"))
+    c.ask(parse("", "prepare has_it as select 2"), *run)
+    c.ask(query("rollback to s"))
+    c.ask(query("execute has_it"))
+    c.ask(query("commit"))
+    c.ask(query("deallocate has_it"))
+
+
+@conversation
 def a_prepare_by_the_extended_protocol_outlives_its_transaction(c: Wire) -> None:
     """Whatever else the transaction did and had undone."""
     c.ask(query("begin"))

@@ -34,8 +34,8 @@ pub struct Naming {
 pub enum Refusal {
     /// This error in its place.
     Instead(Report),
-    /// That this name is taken, if that is it, and else what the server says.
-    Duplicate(Box<[u8]>),
+    /// What the server says.
+    AsItIs,
 }
 
 /// Why we sent a query of our own.

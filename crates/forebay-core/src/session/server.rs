@@ -108,8 +108,6 @@ pub struct Server {
     pub bound_commits: bool,
     /// Where names were replaced in the text of the statement bound last.
     pub bound_places: Option<Box<Places>>,
-    /// Why the statement bound last is not executed.
-    pub bound_refusal: Option<Box<Report>>,
     /// The statement of the last Bind, where clients do not know its columns.
     pub bound_undescribed: Option<Arc<Statement>>,
     /// Cancel connections to it under way.
@@ -202,7 +200,6 @@ impl Server {
             is_copying: false,
             bound_commits: false,
             bound_places: None,
-            bound_refusal: None,
             bound_undescribed: None,
             carry: Vec::new(),
             body_left: 0,
