@@ -361,6 +361,7 @@ def test_a_thousand_clients_on_fifty_channels_miss_nothing(server: Postgres, var
     begun = time.monotonic()
     with crowd(forebay.target, channels) as clients, forebay.target.wire() as speaker:
         until(lambda: forebay.servers_active() == 0, within_s=5, what="no server is held")
+        assert len(listeners(forebay)) == 1
         pids = set()
         for base in range(0, rounds, 500):
             texts = [query(f"notify ch{i % 50}, '{i}'") for i in range(base, base + 500)]
