@@ -57,18 +57,22 @@ def execute(run: Run) -> Results:
 
 KNOWN = (
     Reason(
-        "ends a server by its process id: the client outlives it, or another client is on it by then",
+        "ends a connection by the process id that it was told, which is forebay's and no server's",
         (
-            f"{MODULE}::TestBeginTxFatalErrorKillsConn",
             f"{MODULE}::TestFatalRxError",
             f"{MODULE}::TestFatalTxError",
             f"{MODULE}/pgconn::TestConnCheckConn",
             f"{MODULE}/pgconn::TestConnPing",
-            f"{MODULE}/pgxpool::TestConnDestroyedWhenBeginFailsFatally",
             f"{MODULE}/pgxpool::TestPoolAcquireChecksIdleConns",
             f"{MODULE}/stdlib::TestCheckIdleConn",
         ),
-        is_certain=False,
+    ),
+    Reason(
+        "ends a server by its process id: the client outlives it, or another client is on it by then",
+        (
+            f"{MODULE}::TestBeginTxFatalErrorKillsConn",
+            f"{MODULE}/pgxpool::TestConnDestroyedWhenBeginFailsFatally",
+        ),
     ),
     Reason(
         "counts pg_prepared_statements, in which the server's shared statements stand",
