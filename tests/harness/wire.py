@@ -76,13 +76,18 @@ def parse(name: str, sql: str, types: Sequence[int] = ()) -> bytes:
 
 
 def bind(
-    portal: str = "", statement: str = "", values: Iterable[bytes | None] = (), result: Sequence[int] = ()
+    portal: str = "",
+    statement: str = "",
+    values: Iterable[bytes | None] = (),
+    result: Sequence[int] = (),
+    given_as: Sequence[int] = (),
 ) -> bytes:
-    """Bind, with text parameters; result: format codes."""
+    """Bind; result, given_as: format codes of columns and of parameters. Without them all is text."""
     given = list(values)
     packed = b"".join(struct.pack("!i", -1) if v is None else struct.pack("!i", len(v)) + v for v in given)
     formats = struct.pack(f"!H{len(result)}H", len(result), *result)
-    return message("B", text(portal), text(statement), struct.pack("!HH", 0, len(given)), packed, formats)
+    codes = struct.pack(f"!H{len(given_as)}HH", len(given_as), *given_as, len(given))
+    return message("B", text(portal), text(statement), codes, packed, formats)
 
 
 def execute(portal: str = "", rows: int = 0) -> bytes:

@@ -6,13 +6,14 @@ be parsed anew; every step must be answered alike.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import pytest
 
 from tests.harness.pooler import Forebay
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Wire, bind, describe, execute, parse, query, sync
+from tests.harness.wire import Frame, Wire, bind, describe, execute, parse, query, row, sync
 
 TEXT = "select * from columned"
 
@@ -102,3 +103,57 @@ def told(frame: Frame) -> object:
     if frame.tag == "E":
         return (frame.fields["C"], frame.fields["M"], frame.fields["R"] if frame.fields["C"] == "0A000" else "")
     return (frame.tag, frame.body if frame.tag != "T" else frame.body[:2])
+
+
+INSERT = "insert into numbered values ($1)"
+BINARY = 1
+
+
+def number(value: int, name: str = "p") -> tuple[bytes, ...]:
+    """Puts a number in, as a driver does that was told that the parameter is an int4."""
+    return bind(statement=name, values=[struct.pack("!i", value)], given_as=[BINARY]), execute(), sync()
+
+
+def the_column_changes(one: Wire, other: Wire) -> None:
+    """PostgreSQL takes an int for what is an int, and makes of it what the column wants."""
+    one.ask(parse("p", INSERT), describe("S", "p"), sync())
+    one.ask(*number(1))
+    other.ask(query("alter table numbered alter n type float4"))
+    fill(other)
+    one.ask(*number(2))
+    fill(other)
+    one.ask(*number(3))
+
+
+def a_change_is_undone(one: Wire, other: Wire) -> None:
+    """What was told in a transaction that is rolled back is nobody else's."""
+    one.ask(query("begin"))
+    one.ask(query("alter table numbered alter n type float4"))
+    one.ask(parse("p", INSERT), describe("S", "p"), sync())
+    one.ask(query("rollback"))
+    fill(one)
+    other.ask(parse("q", INSERT), describe("S", "q"), sync())
+    other.ask(*number(1, "q"))
+    fill(one)
+    other.ask(*number(2, "q"))
+
+
+@pytest.mark.parametrize("program", [the_column_changes, a_change_is_undone])
+def test_a_parameter_keeps_the_type_that_a_driver_was_told(
+    shared: Forebay, direct: Target, program: Callable[[Wire, Wire], None]
+) -> None:
+    """A number that is stored as another one is damage that nobody sees."""
+
+    def stored(target: Target) -> list[str | None]:
+        with target.wire() as one, target.wire() as other:
+            other.ask(query("drop table if exists numbered"))
+            other.ask(query("create table numbered (n int)"))
+            program(one, other)
+            found = [
+                row(frame)[0] for frame in other.ask(query("select n from numbered order by n")) if frame.tag == "D"
+            ]
+            other.ask(query("drop table numbered"))
+            return found
+
+    assert stored(direct)[:2] == ["1", "2"]
+    assert stored(shared.target.at(dbname="few")) == stored(direct)

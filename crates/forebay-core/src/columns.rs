@@ -1,14 +1,17 @@
-//! Columns of prepared statements: what clients were told of them still holds on a server that parses them anew.
+//! Columns and parameters of prepared statements: what clients were told of them still holds on a server that parses
+//! them anew.
 //!
 //! Most drivers ask once and read all rows by that answer. PostgreSQL refuses a statement whose columns DDL has changed;
 //! on a server that lacks it, it would be parsed with the new ones and run, and the client would read one type's bytes
 //! as another's. So where objects have changed since, the columns are asked for before it is used.
 //!
-//! It owns what is noted of columns, and the comparison. What was never described can't be compared: it runs.
+//! With parameters it is the other way round: PostgreSQL keeps to their types, and so must who parses the statement anew.
+//!
+//! It owns what is noted of both, and the comparison. What was never described can't be compared: it runs.
 
 use std::sync::Arc;
 
-use forebay_pgwire::backend::{RowDescription, TransactionStatus, field};
+use forebay_pgwire::backend::{RowDescription, TransactionStatus, field, parameter_description};
 use forebay_pgwire::frontend::Target;
 use forebay_pgwire::{rename, write};
 use forebay_sql::traces::Traces;
@@ -91,6 +94,18 @@ impl Relaying<'_> {
     /// An answer to Describe goes to the client unless we asked.
     pub(crate) fn for_describer(&self) -> Verdict {
         Verdict::relay_if(!matches!(self.server.expect.front(), Some(Expect::Describe { relay: false, .. })))
+    }
+
+    /// The types of a statement's parameters have come. PostgreSQL keeps to them whatever DDL changes; a server that
+    /// parses the statement anew has to be given them, or it reads the bytes that a client writes for one as another's.
+    pub(crate) fn told_parameters(&mut self, body: &[u8]) -> (Verdict, Option<Next>) {
+        let Ok(types) = parameter_description(body) else {
+            return (Verdict::Drop, Some(Next::Violation("a malformed ParameterDescription")));
+        };
+        if let Some(Expect::Describe { statement: Some(statement), relay: true }) = self.server.expect.front() {
+            statement.note_parameters(types.as_bytes());
+        }
+        (self.for_describer(), None)
     }
 
     /// A description has come: `body`, or none for a statement without a result.

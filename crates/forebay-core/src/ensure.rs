@@ -139,7 +139,7 @@ impl Forwarding<'_> {
     pub(crate) fn send_within(&mut self, statement: &Arc<Statement>) {
         self.make_room(statement);
         self.stats.server_parses.add(1);
-        write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
+        write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types_told());
         self.server.statements.parse_sent(statement, self.server.segment);
         let statement = Some(statement.clone());
         self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
@@ -151,7 +151,7 @@ impl Forwarding<'_> {
         if let Some(query) = statement.query() {
             write::query(self.batch.owned(), query);
         } else {
-            write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types());
+            write::parse(self.batch.owned(), statement.name(), statement.text(), statement.types_told());
             write::sync(self.batch.owned());
             let statement = Some(statement.clone());
             self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });

@@ -141,7 +141,7 @@ impl Relaying<'_> {
             | tag::COPY_DONE
             | tag::COPY_OUT_RESPONSE
             | tag::FUNCTION_CALL_RESPONSE => return (Verdict::Pass, None),
-            tag::PARAMETER_DESCRIPTION => return (self.for_describer(), None),
+            tag::PARAMETER_DESCRIPTION if head.bytes > READ_BYTES_MAX => return (self.for_describer(), None),
             tag::ROW_DESCRIPTION if !self.is_told_columns() || head.bytes > READ_BYTES_MAX => {
                 let verdict = self.for_describer();
                 self.pop(|e| matches!(e, Expect::Describe { .. }));
@@ -228,6 +228,7 @@ impl Relaying<'_> {
                 (Verdict::Pass, None)
             }
             tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind)),
+            tag::PARAMETER_DESCRIPTION => self.told_parameters(body),
             tag::ROW_DESCRIPTION => self.told_columns(Some(body)),
             tag::NO_DATA if self.is_told_columns() => self.told_columns(None),
             tag::NO_DATA => self.must_pop(|e| matches!(e, Expect::Describe { .. })),

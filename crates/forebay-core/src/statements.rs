@@ -4,6 +4,7 @@
 pub mod held;
 
 use std::hash::Hasher;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::renamed::Moved;
@@ -32,6 +33,10 @@ pub struct Statement {
     moved: Moved,
     /// The columns of its result as its clients were first told of them.
     columns: OnceLock<Box<[u8]>>,
+    /// The types of its parameters as its clients were first told of them, in the form of [`Statement::types`].
+    parameters: OnceLock<Box<[u8]>>,
+    /// A client was told of other types, those of a temporary table or of a change that was undone.
+    is_told_otherwise: AtomicBool,
 }
 
 /// What makes two statements the same: never a bare hash.
@@ -68,6 +73,8 @@ impl Statement {
             needs: None,
             moved: Moved::default(),
             columns: OnceLock::new(),
+            parameters: OnceLock::new(),
+            is_told_otherwise: AtomicBool::new(false),
         }
     }
 
@@ -118,6 +125,19 @@ impl Statement {
         match self.columns.get() {
             Some(known) => *known == columns,
             None => self.columns.set(columns).is_ok(),
+        }
+    }
+    /// Notes which types of its parameters a client is told, four bytes each.
+    pub fn note_parameters(&self, types: &[u8]) {
+        if **self.parameters.get_or_init(|| types.into()) != *types {
+            self.is_told_otherwise.store(true, Ordering::Relaxed);
+        }
+    }
+    /// The types to parse it with on a server that lacks it: those by which its clients write values, if they agree.
+    pub fn types_told(&self) -> &[u8] {
+        match self.parameters.get() {
+            Some(told) if !self.is_told_otherwise.load(Ordering::Relaxed) => told,
+            _ => self.types(),
         }
     }
     /// What it does.
