@@ -117,10 +117,14 @@ KNOWN = (
         "lists pg_prepared_statements, in which the server's statements stand under forebay's names",
         ("guc", "plancache", "prepare", "sysviews"),
     ),
-    Reason("an error's place in a text in which a name was replaced", ("numerology", "xml")),
     Reason("a function's dynamic SQL executes a statement that the client prepared", ("partition_prune",)),
     Reason("counts sessions of the server", ("stats",)),
     Reason("a server that has once had temporary objects keeps their empty schema", ("temp",), is_certain=False),
+    Reason(
+        "a DEFAULT of currval is used before the catalogue that tells of it has been read",
+        ("constraints",),
+        is_certain=False,
+    ),
 )
 
 SOFTWARE = Software(
