@@ -109,6 +109,17 @@ def test_clients_that_listen_hold_no_server(shared: Forebay, direct: Target) -> 
         assert not any(row["pin"] for row in rows)
 
 
+def test_in_session_mode_a_sender_is_named_by_the_number_it_was_told(shared: Forebay) -> None:
+    """Applications skip what they sent themselves by it; whichever workers the two are on."""
+    target = shared.target.at(dbname="session")
+    with contextlib.ExitStack() as stack:
+        hearer, *speakers = [stack.enter_context(target.wire()) for _ in range(4)]
+        hearer.ask(query("listen news"))
+        for speaker in speakers:
+            speaker.ask(query("notify news"))
+            assert said(hearer.read())[0] == speaker.key[0]
+
+
 def test_statement_mode_listens_too(shared: Forebay) -> None:
     """Nothing of it needs a transaction block."""
     target = shared.target.at(dbname="statement")

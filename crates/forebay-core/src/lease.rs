@@ -42,6 +42,10 @@ impl<I: Io> Worker<I> {
         let pool = &mut self.pools[server.pool.0 as usize];
         pool.leased += 1;
         server.left.is_on = client.usage.is_tracked();
+        if !server.left.is_on {
+            // What it notifies is not looked for.
+            pool.knowledge.note_notifier(server.remote_pid, client.virtual_pid);
+        }
         if server.usage.replace(client.usage).is_some_and(|usage| !usage.is_like(client.usage)) {
             // What a client of the other way has prepared, or set unseen, must not meet this one.
             server.left.dirt |= EVERYTHING;
