@@ -241,7 +241,7 @@ fn identifier(name: &str) -> String {
 }
 
 /// Whether texts in `encoding` are read as they are: as UTF-8, or as bytes.
-fn is_utf8(encoding: &str) -> bool {
+pub(crate) fn is_utf8(encoding: &str) -> bool {
     encoding.eq_ignore_ascii_case("utf8") || encoding.eq_ignore_ascii_case("sql_ascii")
 }
 

@@ -5,6 +5,7 @@
 
 use forebay_pgwire::backend::{TransactionStatus, data_row, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
+use forebay_sql::traces::Traces;
 
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
@@ -289,6 +290,10 @@ impl Relaying<'_> {
                 }
                 b"DEALLOCATE ALL\0" => self.forget_statements(),
                 b"SET\0" | b"RESET\0" => self.server.left.note_set(),
+                tag if self.server.left.fresh.has(Traces::OPAQUE) && is_of_schema(tag) => {
+                    // Its text could not be read.
+                    self.server.left.fresh |= Traces::SCHEMA;
+                }
                 _ => {}
             }
         }
@@ -379,6 +384,11 @@ impl Relaying<'_> {
             _ => (Verdict::Drop, Some(Next::Violation("ReadyForQuery that nothing asked for"))),
         }
     }
+}
+
+/// Whether a command's tag is of one that changes objects.
+fn is_of_schema(tag: &[u8]) -> bool {
+    [&b"CREATE "[..], b"ALTER ", b"DROP "].iter().any(|word| tag.starts_with(word))
 }
 
 /// What becomes of a message.

@@ -12,7 +12,7 @@ use forebay_sql::catalogue::{Builder, Catalogue};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::io::Io;
-use crate::parameters::is_restorable;
+use crate::parameters::{is_restorable, is_utf8};
 use crate::pool::Pool;
 use crate::session::expect::Own;
 use crate::session::server::ServerKey;
@@ -265,7 +265,10 @@ impl<I: Io> Worker<I> {
             pool.knowledge.end_unchanged(now);
         } else {
             pool.stats.stats.catalogue_loads.add(1);
-            self.send_own(io, key, Own::Catalogue, Catalogue::QUERY);
+            let is_utf8 = server.encoding().is_none_or(is_utf8);
+            // The last client may have set another. Both are one transaction, and only for that.
+            let encoding = if is_utf8 { "" } else { "SET LOCAL client_encoding TO 'UTF8';" };
+            self.send_own(io, key, Own::Catalogue, &format!("{encoding}{}", Catalogue::QUERY));
         }
     }
 
