@@ -177,7 +177,7 @@ impl<I: Io> Worker<I> {
                 return;
             }
             // The statement between the two was not prepared, and that is told.
-            Own::Settings => return,
+            Own::Settings => return server.settings_done(),
             _ => {}
         }
         if let (Some((set, is_known)), Some(_)) = (server.set_before.take(), &error) {

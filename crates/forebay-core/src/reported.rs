@@ -18,11 +18,13 @@ impl Relaying<'_> {
         let Ok(ParameterStatus { name, value }) = ParameterStatus::decode(body) else {
             return (Verdict::Drop, Some(Next::Violation("a malformed ParameterStatus")));
         };
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         if matches!(self.server.expect.front(), Some(Expect::Own(Own::Settings))) {
-            // It is as it was again before anything of the client's is done.
+            // Undone before anything of the client's is done. What a hand-over has changed is told here, too, and stays.
+            let apart = self.server.reported_apart.as_ref().unwrap_or(&self.server.reported);
+            self.server.reported_apart = Some(self.images.with(apart, &name, Some(&value)));
             return (Verdict::Drop, None);
         }
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
         if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare | Own::HandOver | Own::Skipped))) {
             return (Verdict::Drop, None);

@@ -130,6 +130,10 @@ pub struct Server {
     pub set: Rc<Image>,
     /// Reported values, by their reported names.
     pub reported: Rc<Image>,
+    /// The same while settings are in force that are undone at once.
+    pub reported_apart: Option<Rc<Image>>,
+    /// Such settings are in force.
+    pub is_set_apart: bool,
     /// What it owes, in order.
     pub expect: VecDeque<Expect>,
     /// What stands between its last client and this one, and is not answered yet.
@@ -219,6 +223,8 @@ impl Server {
             set_before: None,
             is_set_known: true,
             reported: empty.clone(),
+            reported_apart: None,
+            is_set_apart: false,
             defaults: empty,
             remote_pid: 0,
             remote_key: Box::default(),
@@ -264,6 +270,16 @@ impl Server {
             at += 1;
             at > end || !matches!(e, Expect::Sync) || planted(Bug::SyncInCopyCounted)
         });
+    }
+
+    /// [`crate::session::expect::Own::Settings`] is answered: what sets them, then what undoes them.
+    pub fn settings_done(&mut self) {
+        self.is_set_apart = !self.is_set_apart;
+        if !self.is_set_apart
+            && let Some(reported) = self.reported_apart.take()
+        {
+            self.reported = reported;
+        }
     }
 
     /// What it takes text for, as last reported.
