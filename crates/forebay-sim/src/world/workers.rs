@@ -68,11 +68,12 @@ impl Input {
 }
 
 /// Why a server may be closed where nothing goes wrong; anything else costs a connection that could have been cleaned.
-const NEEDFUL: [&str; 7] = [
+const NEEDFUL: [&str; 8] = [
     "not through its local socket",
     "lifetime",
     "idle",
     "not needed",
+    "custom settings that the next client has not met",
     "room for",
     "login refused: 53300",
     "its client left in the middle of a message",
