@@ -307,6 +307,7 @@ impl<I: Io> Worker<I> {
             self.pool(id).backoff.full(now);
             let fields = vec![("pool", self.pool(id).label().into()), ("reply", reply.into())];
             self.log(io, Level::Warn, "server_full", fields);
+            self.make_room_within(io, id);
         } else if sqlstate.starts_with("28") || sqlstate.starts_with("3D") || sqlstate.starts_with("42") {
             return self.login_hopeless(io, key, &reply);
         } else {

@@ -118,7 +118,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// At `strict` idle servers may be for none of those who wait: the longest idle one makes room for another.
-    fn make_room_within(&mut self, io: &mut I, id: PoolId) {
+    pub(crate) fn make_room_within(&mut self, io: &mut I, id: PoolId) {
         let pool = self.pool(id);
         let is_idle_unmet = pool.settings.level == config::Level::Strict && !pool.waiters.is_empty();
         if let Some(server) = pool.idle.front().copied().filter(|_| is_idle_unmet) {
