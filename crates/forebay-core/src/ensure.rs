@@ -43,7 +43,7 @@ impl Forwarding<'_> {
         }
         self.send_within(statement);
         if !settings.is_empty() {
-            self.server.statements.note_misread(statement);
+            self.server.statements.note_misread(statement, self.server.segment);
         }
         if is_compared { Err(self.compare_columns(statement)) } else { Ok(()) }
     }
@@ -52,7 +52,7 @@ impl Forwarding<'_> {
     pub(crate) fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
         let segment = self.server.segment;
         let found = self.server.statements.find(statement, segment);
-        if found != Presence::Present || !self.server.statements.is_misread(statement) {
+        if found != Presence::Present || !self.server.statements.is_misread(statement, segment) {
             return found;
         }
         if self.server.hand_over.is_some() {

@@ -77,6 +77,7 @@ impl Relaying<'_> {
 
     fn skip_after_error(&mut self) {
         self.server.restoring.doubt();
+        self.server.left.doubt_discard();
         self.name_settles(false);
         if self.server.is_copying {
             self.server.is_copying = false;

@@ -190,7 +190,8 @@ impl<I: Io> Worker<I> {
             (Own::Reset, None) => {
                 server.statements.clear();
                 server.is_set_known = false;
-                server.left = Left::default();
+                // What DISCARD ALL leaves.
+                server.left = Left { dirt: Traces::SEED, ..Left::default() };
             }
             (_, Some((sqlstate, message))) => {
                 self.retire(io, key, &format!("{own:?} failed: {sqlstate} {message}"));

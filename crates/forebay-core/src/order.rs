@@ -106,7 +106,8 @@ impl<I: Io> Worker<I> {
             }
             ClientState::Active => {
                 let is_holding = c.pin.is_some() || c.usage.mode == PoolMode::Session;
-                is_holding && c.has_sent_all() && c.server.is_some_and(|s| self.servers[s].is_clean())
+                let is_between = |s: &Server| s.is_clean() && !s.is_segment_open;
+                is_holding && c.has_sent_all() && c.server.is_some_and(|s| is_between(&self.servers[s]))
             }
             ClientState::Waiting | ClientState::Console => false,
             _ => true,

@@ -89,10 +89,17 @@ impl Relaying<'_> {
     /// Tells the client why what its request names could not be prepared, if the error at hand is that it was not. False:
     /// it is another.
     pub(crate) fn tell_ensure_error(&mut self, fields: ErrorFields<'_>) -> bool {
-        let Some(kept) = self.server.ensure_error.take() else { return false };
         if !matches!(fields.sqlstate(), Some(b"26000" | b"25P02")) {
+            self.server.ensure_error = None;
             return false;
         }
+        self.tell_kept_error()
+    }
+
+    /// Tells the client why a statement could not be prepared, if that is so.
+    #[cold]
+    pub(crate) fn tell_kept_error(&mut self) -> bool {
+        let Some(kept) = self.server.ensure_error.take() else { return false };
         let Ok(fields) = ErrorFields::decode(&kept.body) else { return false };
         let message = self.in_names_of_client(fields.message().unwrap_or_default());
         self.tell_in_words(fields, message.as_deref(), |place| kept.moved.back(place));

@@ -218,7 +218,9 @@ impl Relaying<'_> {
             tag::COMMAND_COMPLETE
                 if matches!(self.server.expect.front(), Some(Expect::Query { refusal: Some(_), .. })) =>
             {
-                (Verdict::Drop, Some(Next::Violation("what was to fail was done")))
+                // Unless what it was to fail by could not be made: a cancel has met that.
+                let next = (!self.tell_kept_error()).then_some(Next::Violation("what was to fail was done"));
+                (Verdict::Drop, next)
             }
             tag::COMMAND_COMPLETE => {
                 self.command_complete(body);

@@ -153,8 +153,8 @@ pub struct ServerStatements {
     unnamed_there: Option<Arc<Statement>>,
     /// Their results have other columns here than their clients know. Mostly none, so that it costs nothing to ask.
     outdated: Vec<Arc<Statement>>,
-    /// Parsed here with other settings than those that they were made with.
-    misread: Vec<Arc<Statement>>,
+    /// Parsed here, in the segment of that number, with other settings than those that they were made with.
+    misread: Vec<(Arc<Statement>, u32)>,
     /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
     may_have_unnamed: bool,
     clock: u64,
@@ -234,9 +234,8 @@ impl ServerStatements {
 
     /// A Parse is on its way in `segment`.
     pub fn parse_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
-        for noted in [&mut self.outdated, &mut self.misread] {
-            noted.retain(|s| !Arc::ptr_eq(s, statement));
-        }
+        self.outdated.retain(|s| !Arc::ptr_eq(s, statement));
+        self.misread.retain(|(s, _)| !Arc::ptr_eq(s, statement));
         if statement.is_shared() {
             self.change(statement, true, segment);
         } else {
@@ -266,19 +265,19 @@ impl ServerStatements {
         self.outdated.push(statement.clone());
     }
 
-    /// A Parse of `statement` is on its way, with other settings in force than those that it was made with.
-    pub fn note_misread(&mut self, statement: &Arc<Statement>) {
+    /// A Parse of `statement` is on its way in `segment`, with other settings in force than those that it was made with.
+    pub fn note_misread(&mut self, statement: &Arc<Statement>, segment: u32) {
         if statement.is_shared() {
             let named = &self.named;
-            self.misread.retain(|s| named.contains_key(&s.id));
-            self.misread.push(statement.clone());
+            self.misread.retain(|(s, _)| named.contains_key(&s.id));
+            self.misread.push((statement.clone(), segment));
         }
     }
 
-    /// Whether that was noted.
+    /// Whether that was noted in another segment than `segment`: within one it would be read no better once more.
     #[inline]
-    pub fn is_misread(&self, statement: &Arc<Statement>) -> bool {
-        self.misread.iter().any(|s| Arc::ptr_eq(s, statement))
+    pub fn is_misread(&self, statement: &Arc<Statement>, segment: u32) -> bool {
+        self.misread.iter().any(|(s, noted)| Arc::ptr_eq(s, statement) && *noted != segment)
     }
 
     /// Whether [`Self::note_outdated`] was told of it.

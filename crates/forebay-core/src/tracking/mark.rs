@@ -127,7 +127,8 @@ impl Forwarding<'_> {
             let names: Vec<_> = custom::setting_names(text).collect();
             self.judging.knowledge.note_custom(names.iter().map(|name| &**name));
         }
-        if discards_sequences(shape) {
+        // What stands behind an error in a pipeline is not done.
+        if discards_sequences(shape) && !self.server.is_skipping {
             let left = &mut self.server.left;
             left.fresh = left.fresh.without(Traces::SEQUENCE);
             left.has_no_sequences = true;

@@ -135,6 +135,13 @@ impl Left {
         self.custom.iter().all(|name| settings.get(name).is_some())
     }
 
+    /// A request has failed: if it was to have the session forget its sequences, it may know them still.
+    pub(crate) fn doubt_discard(&mut self) {
+        if std::mem::take(&mut self.has_no_sequences) {
+            self.fresh |= Traces::SEQUENCE;
+        }
+    }
+
     /// Whether the server must be looked at before its client can be parted from it.
     pub(crate) fn is_probe_needed(&self) -> bool {
         self.fresh.has_any(PROBED)
