@@ -136,8 +136,20 @@ def places(one: Wire, other: Wire) -> list[list[Frame]]:
     return steps
 
 
+def behind_other_requests(one: Wire, other: Wire) -> list[list[Frame]]:
+    """What is sent in one write is answered one by one, also where a query of ours stands in between."""
+    one.ask(query("prepare q as select 'q'"))
+    steps = []
+    for _ in range(2):
+        fill(other)
+        one.send(parse("", "select 1"), bind(), execute(), sync(), query("execute q"), sync(), query("execute q"))
+        steps.append(one.ready(4))
+    return steps
+
+
 @pytest.mark.parametrize(
-    "program", [by_the_settings_it_was_made_with, for_others_too, of_what_is_gone, on_another_path, places]
+    "program",
+    [by_the_settings_it_was_made_with, for_others_too, of_what_is_gone, on_another_path, places, behind_other_requests],
 )
 def test_a_statement_that_is_made_again_is_the_same(shared: Forebay, direct: Target, program: Program) -> None:
     """Whether a server has it is no matter of the client's."""

@@ -77,7 +77,9 @@ impl Relaying<'_> {
 
     fn skip_after_error(&mut self) {
         self.server.restoring.doubt();
-        self.server.left.doubt_discard();
+        if let (on @ Some(_), Some(client)) = (self.server.left.doubt_discard(), &mut self.client) {
+            client.sequences_on = on;
+        }
         self.name_settles(false);
         if self.server.is_copying {
             self.server.is_copying = false;

@@ -71,12 +71,14 @@ impl Relaying<'_> {
                 Ok(None) => break,
                 Err(error) => return (Next::Fault(error), at),
             };
+            self.settle();
+            let was_for_client = self.is_for_client();
             let (verdict, next) = self.step(&data[at..], head);
             if matches!(next, Some(Next::More)) {
                 break;
             }
             let end = data.len().min(at + head.bytes as usize);
-            let is_passed = matches!(verdict, Verdict::Pass) && self.is_for_client();
+            let is_passed = matches!(verdict, Verdict::Pass) && self.is_theirs(head, was_for_client);
             if is_passed {
                 self.batch.received(at, end);
             }
@@ -90,6 +92,13 @@ impl Relaying<'_> {
             }
         }
         (Next::More, at)
+    }
+
+    /// Whether a message that is not to be dropped goes to the client: it answered what the client had sent, though what
+    /// is answered next may be of ours.
+    #[inline]
+    fn is_theirs(&self, head: Head, was_for_client: bool) -> bool {
+        was_for_client || self.is_for_client() || (head.tag == tag::READY_FOR_QUERY && self.client.is_some())
     }
 
     /// Whether a row would go to the client, whatever is in it.
@@ -126,7 +135,6 @@ impl Relaying<'_> {
     /// Decides what becomes of the message that begins `data`, of which there is what `data` holds.
     #[inline]
     fn step(&mut self, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        self.settle();
         if let Some(Expect::Own(own)) = self.server.expect.front() {
             match *own {
                 own @ (Own::HandOver | Own::Skipped) => return self.step_of_hand_over(own, data, head),

@@ -119,8 +119,11 @@ impl<I: Io> Worker<I> {
 
     /// At `strict` idle servers may be for none of those who wait: the longest idle one makes room for another.
     pub(crate) fn make_room_within(&mut self, io: &mut I, id: PoolId) {
+        // One that has just been opened, or given back, is about to be offered to them.
+        let is_one_coming = self.freed.iter().any(|key| self.servers.get(*key).is_some_and(|s| s.pool == id));
         let pool = self.pool(id);
-        let is_idle_unmet = pool.settings.level == config::Level::Strict && !pool.waiters.is_empty();
+        let is_strict = pool.settings.level == config::Level::Strict;
+        let is_idle_unmet = is_strict && !pool.waiters.is_empty() && !is_one_coming;
         if let Some(server) = pool.idle.front().copied().filter(|_| is_idle_unmet) {
             self.retire(io, server, UNMET);
         }

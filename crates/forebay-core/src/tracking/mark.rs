@@ -111,6 +111,7 @@ impl Forwarding<'_> {
             return Err(Box::new(errors::pin_refused(cause)));
         }
         let left = &mut self.server.left;
+        let had_sequences = left.fresh.has(Traces::SEQUENCE);
         left.fresh |= traces.without(Traces::WRITES).without(Traces::NOTIFY);
         shape.settings().for_each(|name| left.name(name));
         if traces.has(Traces::ANY_SETTING) && !only_resets_all(shape) {
@@ -129,10 +130,7 @@ impl Forwarding<'_> {
         }
         // What stands behind an error in a pipeline is not done.
         if discards_sequences(shape) && !self.server.is_skipping {
-            let left = &mut self.server.left;
-            left.fresh = left.fresh.without(Traces::SEQUENCE);
-            left.has_no_sequences = true;
-            self.client.sequences_on = None;
+            self.server.left.discard_sequences(had_sequences, self.client.sequences_on.take());
         }
         if traces.has(Traces::PREPARED) {
             let prepares = shape.statements.iter().filter(|s| s.verb == Verb::Prepare);

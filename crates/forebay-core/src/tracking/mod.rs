@@ -74,6 +74,8 @@ pub struct Left {
     pub(crate) has_unknown_custom: bool,
     /// The session knows of no sequence (any more), but for what is `fresh`.
     pub(crate) has_no_sequences: bool,
+    /// What that is to undo, should it fail: sequences were `fresh`, and the client had advanced one on this server.
+    pub(crate) kept: (bool, Option<u64>),
     /// Statements are looked at: clients share the server.
     pub(crate) is_on: bool,
     /// The client it served last.
@@ -135,11 +137,27 @@ impl Left {
         self.custom.iter().all(|name| settings.get(name).is_some())
     }
 
-    /// A request has failed: if it was to have the session forget its sequences, it may know them still.
-    pub(crate) fn doubt_discard(&mut self) {
-        if std::mem::take(&mut self.has_no_sequences) {
+    /// The session is to forget its sequences. `was_fresh`: one was advanced in this transaction. `on`: the server on which
+    /// the client has advanced one.
+    pub(crate) fn discard_sequences(&mut self, was_fresh: bool, on: Option<u64>) {
+        if !self.has_no_sequences {
+            self.kept = (was_fresh, on);
+        }
+        self.fresh = self.fresh.without(Traces::SEQUENCE);
+        self.has_no_sequences = true;
+    }
+
+    /// A request has failed: if it was to have the session forget its sequences, it may know them still. Returns the server
+    /// on which its client has advanced one.
+    pub(crate) fn doubt_discard(&mut self) -> Option<u64> {
+        let (was_fresh, on) = std::mem::take(&mut self.kept);
+        if !std::mem::take(&mut self.has_no_sequences) {
+            return None;
+        }
+        if was_fresh {
             self.fresh |= Traces::SEQUENCE;
         }
+        on
     }
 
     /// Whether the server must be looked at before its client can be parted from it.

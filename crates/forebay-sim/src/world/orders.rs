@@ -24,6 +24,9 @@ use crate::world::faults::{ECHO_US, Fault};
 use crate::world::workers::session_at;
 use crate::world::{Event, World};
 
+/// In every error of forebay's own.
+const OURS: &[u8] = b" (FB";
+
 /// Orders given and not answered.
 #[derive(Debug, Default)]
 pub(crate) struct Unanswered {
@@ -105,6 +108,10 @@ impl World {
 
     /// A worker sends something to a client: not that it has to go, while its server is at work for it.
     pub(crate) fn check_parting(&mut self, i: usize, bytes: &[u8]) {
+        if bytes.windows(OURS.len()).any(|window| window == OURS) {
+            // An error of forebay's own is an answer, whenever the client comes to read it.
+            self.checks.is_answered(i);
+        }
         let is_parting = |window: &[u8]| window == DRAINING.as_bytes();
         if !self.checks.regimes.is_draining() || !bytes.windows(DRAINING.len()).any(is_parting) {
             return;
