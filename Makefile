@@ -137,6 +137,10 @@ bench: is-release ## cost of transactions beside PgBouncer, in interleaved round
 bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
+.PHONY: instructions
+instructions: | $(LIBCLANG) ## instructions of a transaction against those stored, within 3 %
+	$(PYTHON) benches/instructions.py
+
 .PHONY: fuzz
 fuzz: | $(LIBCLANG) ## every fuzz target for FUZZ_SECONDS (20)
 	tools/fuzz.sh

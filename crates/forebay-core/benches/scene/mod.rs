@@ -197,16 +197,24 @@ fn written(worker: &mut Worker<MemoryIo>, io: &mut MemoryIo, conn: ConnId) -> us
 /// A server's answer to a stream of whole messages.
 fn answer_to(sent: &[u8]) -> Vec<u8> {
     let (mut out, mut left) = (Vec::new(), sent);
+    // What the last Parse is of, if it gives no rows: the prefix of a hand-over.
+    let mut order = None;
     while let [tag, a, b, c, d, ..] = *left {
         match tag {
-            b'P' => write::parse_complete(&mut out),
+            b'P' => {
+                order = ["BEGIN", "SET", "COMMIT"].into_iter().find(|word| left[6..].starts_with(word.as_bytes()));
+                write::parse_complete(&mut out);
+            }
             b'B' => write::bind_complete(&mut out),
             b'D' => write::row_description(&mut out, &[("abalance", 23)]),
             b'Q' => {
                 write::row_description(&mut out, &[("abalance", 23)]);
                 row(&mut out);
             }
-            b'E' => row(&mut out),
+            b'E' => match order {
+                Some(word) => write::command_complete(&mut out, word),
+                None => row(&mut out),
+            },
             b'S' => {}
             other => panic!("the server was sent {:?}", char::from(other)),
         }

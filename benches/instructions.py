@@ -1,0 +1,80 @@
+"""Instructions that a transaction costs in forebay-core, beside those written down in instructions.toml.
+
+`make instructions` fails if one of them is off by more than 3 %: the count is the same however busy the machine is, so
+a difference is one of the code. What costs more for a good reason, or less, is written down with `--write`; so is what
+another compiler makes of the same code, on which nothing can be held against the stored figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+STORED = Path(__file__).with_suffix(".toml")
+ROOT = STORED.parents[1]
+
+# How far a figure may be from the stored one, as a part of it.
+TOLERANCE = 0.03
+
+HEAD = """\
+# Instructions of one transaction in forebay-core: a client's request relayed to a server, and the reply back.
+# Counted by `make instructions`, written by `benches/instructions.py --write`.
+
+"""
+
+BENCH = ("cargo", "bench", "--quiet", "--package", "forebay-core", "--features", "fuzzing", "--bench", "instructions")
+
+
+def compiler() -> str:
+    """What the count depends on beside the code: rustc's version and the machine's kind."""
+    version = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
+    return f"{version} {platform.machine()}"
+
+
+def count() -> dict[str, int]:
+    """Instructions by kind of transaction."""
+    told = subprocess.run([*BENCH, "--", "count"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {kind: int(number) for kind, number in (line.split() for line in told.splitlines())}
+
+
+def judge(counted: dict[str, int], stored: dict[str, int]) -> list[str]:
+    """What is off, in words."""
+    found = []
+    for kind in sorted(counted.keys() | stored.keys()):
+        now, then = counted.get(kind), stored.get(kind)
+        if now is None or then is None:
+            found.append(f"{kind}: stands on one side only")
+        elif abs(now - then) > then * TOLERANCE:
+            found.append(f"{kind}: {now} instructions, {now / then - 1:+.1%} of the stored {then}")
+    return found
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="stores what was counted")
+    given = parser.parse_args()
+    counted, by = count(), compiler()
+    if given.write:
+        lines = [f'compiler = "{by}"', "", "[instructions]", *(f"{kind} = {n}" for kind, n in counted.items())]
+        STORED.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    stored = tomllib.loads(STORED.read_text(encoding="utf-8"))
+    for kind, number in counted.items():
+        print(f"{kind:10} {number:6}  {number / stored['instructions'].get(kind, number) - 1:+.1%}")
+    if stored["compiler"] != by:
+        print(f"nothing to hold this against: it is of {by}, what is stored of {stored['compiler']}")
+        return 0
+    found = judge(counted, stored["instructions"])
+    for line in found:
+        print(line, file=sys.stderr)
+    if found:
+        print("if that is meant: benches/instructions.py --write, and say why in the commit", file=sys.stderr)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
