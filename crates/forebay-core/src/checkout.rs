@@ -86,10 +86,7 @@ impl<I: Io> Worker<I> {
             let wanted = &clients[key].wanted;
             let client = clients[key].id;
             let (mut best, mut own, mut alike) = (None, None, None);
-            let met = pool.idle.iter().rev().enumerate().filter(|(_, server)| {
-                let left = &servers[**server].left;
-                left.custom.is_empty() || left.is_met(wanted) || planted(Bug::CustomUnmet)
-            });
+            let met = pool.idle.iter().rev().enumerate().filter(|(_, server)| servers[**server].left.is_met(wanted));
             for (at, server) in met.take(ALIKE_AMONG) {
                 let server = &servers[*server];
                 // One that has custom settings is left to those who have met them: they take it before one that has none.
@@ -209,7 +206,7 @@ impl<I: Io> Worker<I> {
             }
             if ours.is_some() {
                 let waiter = *self.pool(id).waiters.front().expect("the oldest waiter is there");
-                if !self.servers[key].left.is_met(&self.clients[waiter.client].wanted) && !planted(Bug::CustomUnmet) {
+                if !self.servers[key].left.is_met(&self.clients[waiter.client].wanted) {
                     return self.retire(io, key, UNMET);
                 }
                 self.pool(id).waiters.pop_front();

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use forebay_sql::traces::Traces;
 
 use crate::parameters::Image;
+use crate::planted::{Bug, planted};
 
 /// Settings that a text names, noted for one transaction; more of them, and all are asked for.
 const NAMED_MAX: usize = 32;
@@ -134,7 +135,7 @@ impl Left {
 
     /// Whether every custom setting of the session is one that a client with these settings has met.
     pub(crate) fn is_met(&self, settings: &Image) -> bool {
-        self.custom.iter().all(|name| settings.get(name).is_some())
+        planted(Bug::CustomUnmet) || self.custom.iter().all(|name| settings.get(name).is_some())
     }
 
     /// The session is to forget its sequences. `was_fresh`: one was advanced in this transaction. `on`: the server on which
