@@ -13,7 +13,6 @@ use crate::leave::encode;
 use crate::reply::{Next, Relaying};
 use crate::request::{Forwarding, Stop};
 use crate::session::client::{ClientKey, ClientState, Extent};
-use crate::session::expect::Expect;
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
 use crate::tracking::mark::Judging;
@@ -278,7 +277,7 @@ impl<I: Io> Worker<I> {
         let bytes = self.batch.send(io, server.conn, buf, data);
         server.unsent += bytes;
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
-        let is_answer_due = matches!(server.expect.front(), Some(Expect::Answer { .. }));
+        let is_answer_due = server.is_answer_due();
         self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);
         if is_answer_due {
             self.settle_answers(io, key, server_key);
@@ -382,6 +381,13 @@ impl<I: Io> Worker<I> {
                     }
                 }
             }
+        }
+        if let Some(server) = self.servers.get(key)
+            && let Some(client_key) = server.client
+            && server.is_answer_due()
+        {
+            // Behind the server's last message none may come that would bring it on.
+            self.settle_answers(io, client_key, key);
         }
         at
     }

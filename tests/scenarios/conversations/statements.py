@@ -240,3 +240,17 @@ def portals_outlive_the_eviction_of_their_statement(c: Wire) -> None:
         c.ask(parse(f"push_{i}", f"select 'push {i}'"), bind(statement=f"push_{i}"), execute(), sync())
     c.ask(execute("p", 2), sync())
     c.ask(query("commit"))
+
+
+@conversation
+def an_unnamed_statement_parsed_again_is_told_without_sync(c: Wire) -> None:
+    """A driver that flushes waits for ParseComplete, whatever else the server has been asked for before."""
+    select = parse("", "select name from people where id = $1::int")
+    c.ask(select, bind(values=[b"1"]), execute(), sync())
+    c.send(select, flush())
+    c.read_until("1")
+    c.ask(bind(values=[b"2"]), execute(), sync())
+    c.send(query("select 'before'"), select, flush())
+    c.ready()
+    c.read_until("1")
+    c.ask(sync())

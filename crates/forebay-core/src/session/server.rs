@@ -181,6 +181,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether an answer of our own has its turn: everything before it is answered, to the last byte.
+    pub(crate) fn is_answer_due(&self) -> bool {
+        self.body_left == 0 && matches!(self.expect.front(), Some(Expect::Answer { .. } | Expect::CopyEnd))
+    }
+
     /// A connection that has just been begun.
     pub fn new(conn: ConnId, id: u64, pool: PoolId, endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
         Server {

@@ -235,6 +235,9 @@ impl Statement {
             | Statement::Deallocate(None)
             | Statement::Select { .. } => true,
             Statement::Notify { channel, .. } => channel == CUT,
+            Statement::Savepoint(name) | Statement::Release(name) | Statement::RollbackTo(name) => {
+                name == "fb_settings"
+            }
             Statement::Exprs(list) => list.iter().all(|expr| {
                 matches!(
                     expr,
