@@ -283,7 +283,9 @@ impl Checks {
         }
         let worker = sending.worker;
         let barred = target.and_then(|target| self.regimes.may_lease(worker, target).err());
-        if let Some(why) = barred.filter(|_| !self.regimes.held(worker, session)) {
+        // A client that is pinned keeps its server, and what it has the server hold may be more than is there.
+        let is_same = last == Some((client, session));
+        if let Some(why) = barred.filter(|_| !is_same && !self.regimes.held(worker, session)) {
             return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
         }
         if !self.regimes.may_begin(worker, session) {
@@ -324,6 +326,13 @@ impl Checks {
     /// The client waits no more: it was served, or answered.
     pub(crate) fn is_answered(&mut self, client: usize) {
         self.waits.remove(&(client as u32));
+    }
+
+    /// A client's request was taken back from its server, or had none: it holds none of its pool any more.
+    pub(crate) fn is_withdrawn(&mut self, client: usize) {
+        for tap in self.taps.values_mut().filter(|tap| tap.owner == Some(client as u32)) {
+            tap.session = 0;
+        }
     }
 
     fn is_served(&mut self, client: u32, is_new: bool, scenario: &Scenario) {

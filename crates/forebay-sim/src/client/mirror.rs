@@ -86,6 +86,11 @@ impl Mirror {
         other.channels().all(|channel| self.session.hears(channel) || self.before.hears(channel))
     }
 
+    /// Whether the client listens to anything, or did before its last request.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.session.channels().next().is_some() || self.before.channels().next().is_some()
+    }
+
     /// Whether every reply to what was sent has come.
     pub(crate) fn is_settled(&mut self) -> bool {
         self.settle();
@@ -116,11 +121,14 @@ impl Mirror {
         self.pending.iter().filter(is_end).count() as u64 + u64::from(is_one_due)
     }
 
-    /// Tags in a message, and that of the portal that it runs, which an earlier request may have opened.
+    /// Tags in a message, that of the portal that it runs, and those of the statement that it binds: an earlier request
+    /// may have made them.
     fn tags_of(&self, message: &Front) -> Vec<Tag> {
         let mut tags = Tag::all_in(&message.encode().body);
-        if let Front::Execute { .. } = message {
-            tags.extend(self.session.stop_of(message).and_then(|(_, tag)| tag));
+        match message {
+            Front::Execute { .. } => tags.extend(self.session.stop_of(message).and_then(|(_, tag)| tag)),
+            Front::Bind { statement, .. } => tags.extend(self.session.tags_of_statement(statement)),
+            _ => {}
         }
         tags
     }

@@ -182,6 +182,11 @@ impl Session {
         }
     }
 
+    /// Tags in the text of a prepared statement.
+    pub(crate) fn tags_of_statement(&self, name: &str) -> Vec<Tag> {
+        self.prepared.get(name).map_or_else(Vec::new, |prepared| Tag::all_in(prepared.text.as_bytes()))
+    }
+
     /// The session lost its server: as if the transaction had never been, and the batch skipped to its Sync.
     pub(crate) fn lose(&mut self, message: &Front) -> Vec<Frame> {
         let copy = self.copy.as_ref().map(|copy| copy.is_extended);

@@ -161,14 +161,15 @@ impl World {
         self.trace.say(self.now, || format!("link {link} stands still for {pause} µs"));
     }
 
-    /// A server is lost: the client that it serves, if any, may hear of it.
+    /// A server is lost: the client that it serves, if any, may hear of it, and of a listener all that listen.
     fn hit(&mut self, link: LinkId) {
         self.trace.say(self.now, || format!("the server at link {} is lost", link.0));
         let owner = self.checks.owner(link);
+        let is_listener = self.checks.is_of_pool(link) == Some(false);
         for client in &mut self.clients {
             // A request without a tag may be anywhere.
             let is_hidden = !client.mirror.is_settled() && client.mirror.tags_under_way().is_empty();
-            if owner == Some(client.who.id) || is_hidden {
+            if owner == Some(client.who.id) || is_hidden || (is_listener && client.mirror.is_listening()) {
                 client.hit_until = self.now + ECHO_US;
             }
         }

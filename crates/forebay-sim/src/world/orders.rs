@@ -26,6 +26,8 @@ use crate::world::{Event, World};
 
 /// In every error of forebay's own.
 const OURS: &[u8] = b" (FB";
+/// It says that nothing of a request was run.
+const WITHDRAWN: &[u8] = b"(FB705)";
 
 /// Orders given and not answered.
 #[derive(Debug, Default)]
@@ -111,6 +113,9 @@ impl World {
         if bytes.windows(OURS.len()).any(|window| window == OURS) {
             // An error of forebay's own is an answer, whenever the client comes to read it.
             self.checks.is_answered(i);
+        }
+        if bytes.windows(WITHDRAWN.len()).any(|window| window == WITHDRAWN) {
+            self.checks.is_withdrawn(i);
         }
         let is_parting = |window: &[u8]| window == DRAINING.as_bytes();
         if !self.checks.regimes.is_draining() || !bytes.windows(DRAINING.len()).any(is_parting) {
