@@ -219,6 +219,9 @@ impl<I: Io> Worker<I> {
                 return;
             }
         }
+        if self.is_cleared(id) {
+            return self.retire(io, key, "its database is needed without sessions");
+        }
         if self.is_reset_due(key) {
             // Nobody waits: it is done off everyone's path.
             return self.reset(io, key);

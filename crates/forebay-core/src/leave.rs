@@ -119,6 +119,7 @@ impl<I: Io> Worker<I> {
         self.stats.clients.set(self.clients.len() as u64);
         if let Some(id) = client.pool {
             self.pool(id).stats.stats.clients.sub(1);
+            self.clear_pool(io, id);
         }
         if let Some(server_key) = client.server {
             self.leave_server(io, server_key, client);
@@ -233,6 +234,11 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let Some(server) = self.servers.get_mut(key) else { return };
         let is_left_open = server.expect.is_empty() && server.status != IDLE;
+        let is_uncleaned = matches!(server.state, ServerState::Busy | ServerState::Leased);
+        if is_uncleaned && is_left_open && !planted(Bug::ServerNeverCleaned) {
+            // Its client left in the middle of a transaction, with a query of ours under way.
+            return self.clean(io, key);
+        }
         if server.state == ServerState::Cleaning && server.expect.is_empty() && server.is_finishing {
             server.is_finishing = false;
             server.since = now;

@@ -10,6 +10,7 @@ mod asked;
 pub mod auth;
 pub mod cancel;
 pub mod checkout;
+pub mod clearing;
 mod columns;
 pub mod command;
 pub mod config;

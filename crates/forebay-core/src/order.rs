@@ -153,7 +153,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn close_idle(&mut self, io: &mut I, id: PoolId, reason: &str) {
+    pub(crate) fn close_idle(&mut self, io: &mut I, id: PoolId, reason: &str) {
         let idle: Vec<_> = self.pool(id).idle.iter().copied().collect();
         for key in idle {
             self.retire(io, key, reason);

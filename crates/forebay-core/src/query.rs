@@ -45,6 +45,7 @@ impl Forwarding<'_> {
             self.mark_unknown(text, at.is_whole());
             if at.is_whole() {
                 self.note_query_resets(text);
+                self.note_clearing_in(text);
             }
             let commits = may_commit(text) || !at.is_whole();
             return self.pass_query(at, commits);

@@ -63,6 +63,7 @@ impl<I: Io> Worker<I> {
             let _ = self.oldest_waiter(id);
             let pool = self.pool(id);
             let is_kept_filled = pool.servers > 0 || pool.target.config.forced_user.is_some();
+            let is_kept_filled = is_kept_filled && pool.cleared_until <= now;
             let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
             let is_wanted = pool.opening + pool.resetting < pool.waiters.len() as u32 || min_missing;
             if pool.is_paused || pool.is_removed || !is_wanted {
@@ -201,11 +202,16 @@ impl<I: Io> Worker<I> {
             // Another one's leaving has made room at its cost.
             return;
         }
-        let mut out = Vec::new();
-        write::terminate(&mut out);
-        self.send_to_server(io, key, &out);
-        let conn = self.servers[key].conn;
-        self.close_conn(io, conn, Close::AfterSend);
+        let (conn, state) = (self.servers[key].conn, self.servers[key].state);
+        if matches!(state, ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls) {
+            // There is nobody yet to say goodbye to.
+            self.close_conn(io, conn, Close::Now);
+        } else {
+            let mut out = Vec::new();
+            write::terminate(&mut out);
+            self.send_to_server(io, key, &out);
+            self.close_conn(io, conn, Close::AfterSend);
+        }
         self.forget_server(io, key, reason);
     }
 

@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::Credential;
 use crate::cancel::Cancel;
+use crate::clearing::Clearing;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
 use crate::event::{Event, Field, Level};
@@ -73,6 +74,8 @@ pub enum Message<H> {
     },
     /// Of listening.
     Listen(Box<Told>),
+    /// A database is needed without sessions.
+    Clear(Clearing),
 }
 
 /// Whom a connection belongs to.
@@ -287,6 +290,7 @@ impl<I: Io> Worker<I> {
             Message::PermitFree(name) => self.permit_free(io, &name),
             Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
+            Message::Clear(clearing) => self.clear(io, &clearing),
         }
         self.run_ready(io);
     }

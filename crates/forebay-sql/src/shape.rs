@@ -54,6 +54,8 @@ pub enum Verb {
     Call,
     /// Makes, changes or drops objects.
     Schema,
+    /// Makes a database out of another, renames, moves or drops one: nobody may be connected to the one of that name.
+    Database,
     /// VACUUM, ANALYZE, CHECKPOINT, CLUSTER, REINDEX and the like.
     Maintenance,
     /// Anything else, or what the grammar refuses.
@@ -99,6 +101,7 @@ impl Verb {
             Verb::Do => "DO",
             Verb::Call => "CALL",
             Verb::Schema => "a change of objects",
+            Verb::Database => "a change of databases",
             Verb::Maintenance => "maintenance",
             Verb::Other => "another statement",
         }
@@ -124,8 +127,8 @@ pub struct StatementShape {
     pub traces: Traces,
     /// Names of the settings that it sets or resets, in lower case.
     pub settings: Box<[Box<str>]>,
-    /// The name that PREPARE, EXECUTE, DEALLOCATE, LISTEN, UNLISTEN, NOTIFY, DECLARE, CLOSE or FETCH is about, folded
-    /// as PostgreSQL folds it.
+    /// The name that PREPARE, EXECUTE, DEALLOCATE, LISTEN, UNLISTEN, NOTIFY, DECLARE, CLOSE, FETCH or a change of
+    /// databases is about, folded as PostgreSQL folds it.
     pub name: Option<Box<str>>,
 }
 
@@ -138,6 +141,9 @@ pub struct Shape {
     pub is_parsed: bool,
     /// The traces of all statements.
     pub traces: Traces,
+    /// Those of them that the text makes for sure, and that outlast the transaction: what pins. A `CREATE TABLE` may be a
+    /// temporary one by search_path, and `DISCARD` has to do with much, but neither is meant to pin.
+    pub pins: Traces,
     /// Functions called, operators' names (as `~+`) among them: last name part, folded; each once.
     pub functions: Box<[Box<str>]>,
     /// Names that call a function only if the database has one of that name: `f` of `t.f`, which is f(t) if t has no such

@@ -30,13 +30,6 @@ def execute(run: Run) -> Results:
 
 KNOWN = (
     Reason(
-        "DROP DATABASE while the pool is still connected to it",
-        (
-            "tests.test_cache_invalidation.TestCacheInvalidation::test_type_cache_invalidation_in_pool",
-            "tests.test_introspection.TestIntrospection::test_introspection_sticks_for_ps",
-        ),
-    ),
-    Reason(
         "counts pg_prepared_statements, in which the server's shared statements stand",
         ("tests.test_copy.TestCopyTo::test_copy_records_to_table_no_stmt_cache",),
         is_certain=False,

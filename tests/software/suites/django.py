@@ -54,7 +54,7 @@ def prepare(home: Path, programs: Programs) -> None:
 
 
 def execute(run: Run) -> Results:
-    """The databases are there already, and stay: a database that a pool is connected to can't be dropped."""
+    """The databases are there already, and stay: neighbours are connected to them."""
     settings = SETTINGS.format(
         user=run.target.user, host=run.target.host, port=run.target.port, folder=str(run.folder), binding=True
     )

@@ -379,7 +379,7 @@ impl<I: Io> Worker<I> {
         }
         let is_silent = now.since(server.since) >= CHECK_AFTER;
         let is_old = server.is_close_needed || server.expires_at <= now;
-        if is_unused && (is_silent || is_old) {
+        if is_unused && (is_silent || is_old || self.is_cleared(id)) {
             self.listener(id).line = None;
             self.retire(io, line, "nobody listens");
         } else if is_old && is_over {

@@ -90,6 +90,8 @@ pub struct Pool {
     pub is_paused: bool,
     /// The database is gone from the configuration.
     pub is_removed: bool,
+    /// Until then none of its servers is kept while it has no clients.
+    pub cleared_until: Instant,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
     /// When the other workers were last asked to make room in the database.
@@ -144,6 +146,7 @@ impl Pool {
             is_replication: false,
             is_paused: false,
             is_removed: false,
+            cleared_until: Instant(0),
             is_asking: false,
             room_asked_at: Instant(0),
             stats,

@@ -92,6 +92,8 @@ pub struct Server {
     pub is_paused: bool,
     /// It is closed when it comes free.
     pub is_close_needed: bool,
+    /// A statement is on its way to it that needs the database of this name without sessions.
+    pub clearing: Option<Box<str>>,
     /// How the client that it served last used it; `None`: it has served nobody.
     pub usage: Option<Usage>,
     /// A reset is on its way, and its pool counts it.
@@ -240,6 +242,7 @@ impl Server {
             expires_at: Instant(u64::MAX),
             since: now,
             is_close_needed: false,
+            clearing: None,
             usage: None,
             is_being_reset: false,
             own_error: None,

@@ -39,15 +39,6 @@ const PRIVATE: Traces = Traces::SETTING
 pub(crate) const CHANGES_READING: Traces =
     Traces::SETTING.with(Traces::ANY_SETTING).with(Traces::LOCAL_SETTING).with(Traces::OPAQUE);
 
-/// What pins for sure, told by the text alone.
-const REFUSABLE: Traces = Traces::TEMP
-    .with(Traces::LOCK)
-    .with(Traces::CURSOR)
-    .with(Traces::PREPARED)
-    .with(Traces::AUTHORIZATION)
-    .with(Traces::SEED)
-    .with(Traces::LIBRARY);
-
 /// Names noted of one text; more in one text are not looked for.
 const RAW_NAMES_MAX: usize = 64;
 
@@ -105,9 +96,8 @@ impl Forwarding<'_> {
         if traces.has(Traces::NOTIFY) {
             self.judging.knowledge.note_notifier(self.server.remote_pid, self.client.virtual_pid);
         }
-        let refused = shape.traces.bits() & REFUSABLE.bits();
-        if self.judging.on_pin == OnPin::Refuse && refused != 0 {
-            let cause = super::pin::names(Traces::of_bits(refused)).join(", ");
+        if self.judging.on_pin == OnPin::Refuse && !shape.pins.is_none() {
+            let cause = super::pin::names(shape.pins).join(", ");
             return Err(Box::new(errors::pin_refused(cause)));
         }
         let left = &mut self.server.left;
@@ -124,6 +114,7 @@ impl Forwarding<'_> {
             self.mark_custom(custom::setting_names(text), traces);
         }
         if shape.traces.has(Traces::SCHEMA) {
+            self.note_clearing(shape);
             // A function that it makes may set them as soon as it is there.
             let names: Vec<_> = custom::setting_names(text).collect();
             self.judging.knowledge.note_custom(names.iter().map(|name| &**name));

@@ -119,6 +119,9 @@ impl Forwarding<'_> {
                 self.note_parse_resets(parse.name, parse.query);
             }
         }
+        if !self.server.left.is_on && at.is_whole() {
+            self.note_clearing_in_parse(at.body());
+        }
         self.stats.client_parses.add(1);
         self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
         self.forward(at, 0)

@@ -2,22 +2,34 @@
 
 use pg_raw_parse::Node;
 use pg_raw_parse::nodes::{CreateFunctionStmt, CreateStmt, CreateTableAsStmt, IndexStmt, RangeVar, ViewStmt};
-use pg_raw_parse::raw::AlterTableType;
+use pg_raw_parse::raw::{AlterTableType, OnCommitAction};
 
 use super::walk::Walk;
 use crate::shape::Verb;
 use crate::traces::Traces;
+
+/// What `relpersistence` is then.
+const TEMPORARY: u8 = b't';
 
 /// What making this relation leaves behind.
 ///
 /// A name without a schema may be made in the temporary one, which search_path may begin with.
 pub(super) fn traces_of_making(relation: Option<&RangeVar>) -> Traces {
     let Some(relation) = relation else { return Traces::SCHEMA | Traces::TEMP };
-    const TEMPORARY: u8 = b't';
     if relation.relpersistence as u8 == TEMPORARY {
         return Traces::SCHEMA | Traces::TEMP;
     }
     traces_in(relation.schemaname())
+}
+
+/// Notes that a temporary relation is made, if it is one, and is not gone when the transaction is.
+pub(super) fn pin_temporary(relation: Option<&RangeVar>, on_commit: OnCommitAction::Type, walk: &mut Walk<'_>) {
+    let Some(relation) = relation else { return };
+    let is_named_so = relation.schemaname().is_some_and(|schema| schema.starts_with("pg_temp"));
+    let is_temporary = relation.relpersistence as u8 == TEMPORARY || is_named_so;
+    if is_temporary && on_commit != OnCommitAction::ONCOMMIT_DROP {
+        walk.pins |= Traces::TEMP;
+    }
 }
 
 fn traces_in(schema: Option<&str>) -> Traces {
@@ -54,7 +66,10 @@ fn made<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
         Node::CreateTableAsStmt(create) => table_as(create, walk),
         Node::ViewStmt(create) => view(create, walk),
         Node::IndexStmt(create) => index(create, walk),
-        Node::CreateSeqStmt(create) => traces_of_making(create.sequence()),
+        Node::CreateSeqStmt(create) => {
+            pin_temporary(create.sequence(), OnCommitAction::ONCOMMIT_NOOP, walk);
+            traces_of_making(create.sequence())
+        }
         Node::CompositeTypeStmt(create) => {
             for column in create.coldeflist() {
                 walk.node(Node::ColumnDef(column));
@@ -114,6 +129,7 @@ fn table<'t>(create: &'t CreateStmt, walk: &mut Walk<'t>) -> Traces {
     walk.node(create.of_typename().map_or(Node::None, Node::TypeName));
     walk.node(create.partspec().map_or(Node::None, Node::PartitionSpec));
     walk.node(create.partbound().map_or(Node::None, Node::PartitionBoundSpec));
+    pin_temporary(create.relation(), create.oncommit, walk);
     traces_of_making(create.relation())
 }
 
@@ -128,11 +144,14 @@ fn table_as<'t>(create: &'t CreateTableAsStmt, walk: &mut Walk<'t>) -> Traces {
             Traces::WRITES
         }
     };
-    source | traces_of_making(create.into().and_then(|into| into.rel()))
+    let Some(into) = create.into() else { return source };
+    pin_temporary(into.rel(), into.on_commit, walk);
+    source | traces_of_making(into.rel())
 }
 
 fn view<'t>(create: &'t ViewStmt, walk: &mut Walk<'t>) -> Traces {
     walk.stored(create.query());
+    pin_temporary(create.view(), OnCommitAction::ONCOMMIT_NOOP, walk);
     traces_of_making(create.view())
 }
 
@@ -213,7 +232,6 @@ fn is_drop(node: Node<'_>) -> bool {
             | Node::DropTableSpaceStmt(_)
             | Node::DropUserMappingStmt(_)
             | Node::DropSubscriptionStmt(_)
-            | Node::DropdbStmt(_)
     )
 }
 
@@ -264,7 +282,6 @@ fn is_plain(node: Node<'_>) -> bool {
             | Node::CreateTableSpaceStmt(_)
             | Node::CreateTransformStmt(_)
             | Node::CreateUserMappingStmt(_)
-            | Node::CreatedbStmt(_)
             | Node::GrantRoleStmt(_)
             | Node::GrantStmt(_)
             | Node::ReassignOwnedStmt(_)

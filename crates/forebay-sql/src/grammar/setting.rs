@@ -35,11 +35,16 @@ pub(super) fn set<'t>(statement: &'t VariableSetStmt, walk: &mut Walk<'t>) -> Ve
         }
         kind => {
             let is_reset = matches!(kind, VariableSetKind::VAR_SET_DEFAULT | VariableSetKind::VAR_RESET);
-            match note(name, lasting, walk) {
+            let pins = walk.pins;
+            let verb = match note(name, lasting, walk) {
                 Lasting::Transaction => Verb::SetLocal,
                 Lasting::Session if is_reset => Verb::Reset,
                 Lasting::Session => Verb::Set,
+            };
+            if verb == Verb::Reset {
+                walk.pins = pins;
             }
+            verb
         }
     }
 }
@@ -115,10 +120,14 @@ fn note(name: &str, asked: Lasting, walk: &mut Walk<'_>) -> Lasting {
     };
     match (name, lasting) {
         // No setting to be read back: setting it seeds at once, and no transaction takes that back.
-        ("seed", _) => walk.traces |= Traces::SEED,
+        ("seed", _) => {
+            walk.traces |= Traces::SEED;
+            walk.pins |= Traces::SEED;
+        }
         (_, Lasting::Transaction) => walk.traces |= Traces::LOCAL_SETTING,
         ("session_authorization", Lasting::Session) => {
             walk.traces |= Traces::AUTHORIZATION | Traces::SETTING;
+            walk.pins |= Traces::AUTHORIZATION;
             walk.settings.insert("role".into());
         }
         (name, Lasting::Session) => {

@@ -1,8 +1,9 @@
 //! Which statement it is, and what its kind leaves behind.
 
 use pg_raw_parse::Node;
-use pg_raw_parse::nodes::{CopyStmt, DeclareCursorStmt, SelectStmt, TransactionStmt, VacuumStmt};
-use pg_raw_parse::raw::{CURSOR_OPT_HOLD, DiscardMode, TransactionStmtKind};
+use pg_raw_parse::list::CastNodeList;
+use pg_raw_parse::nodes::{CopyStmt, DeclareCursorStmt, DefElem, SelectStmt, TransactionStmt, VacuumStmt};
+use pg_raw_parse::raw::{CURSOR_OPT_HOLD, DiscardMode, ObjectType, TransactionStmtKind};
 
 use super::walk::Walk;
 use super::{schema, setting};
@@ -39,7 +40,10 @@ fn read<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Read<'t> {
             walk.list(lock.relations());
             (Verb::Lock, None)
         }
-        Node::LoadStmt(_) => leave(walk, Traces::LIBRARY, Verb::Load),
+        Node::LoadStmt(_) => {
+            walk.pins |= Traces::LIBRARY;
+            leave(walk, Traces::LIBRARY, Verb::Load)
+        }
         Node::DoStmt(_) => leave(walk, Traces::OPAQUE, Verb::Do),
         Node::CallStmt(call) => {
             if let Some(call) = call.funccall() {
@@ -55,7 +59,10 @@ fn read<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Read<'t> {
         Node::ReindexStmt(_) | Node::ClusterStmt(_) => leave(walk, Traces::OPAQUE, Verb::Maintenance),
         Node::VacuumStmt(vacuum) => leave(walk, vacuumed(vacuum), Verb::Maintenance),
         Node::CheckPointStmt(_) => (Verb::Maintenance, None),
-        _ => named(node, walk).unwrap_or_else(|| (schema::statement(node, walk), None)),
+        _ => match named(node, walk).or_else(|| database(node, walk)) {
+            Some(read) => read,
+            None => (schema::statement(node, walk), None),
+        },
     }
 }
 
@@ -86,6 +93,23 @@ fn query<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Verb> {
     Some(verb)
 }
 
+/// Statements that fail while anybody is connected to a database (PostgreSQL, dbcommands.c).
+fn database<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Read<'t>> {
+    let option_of = |options: &'t CastNodeList<DefElem>, name| options.iter().find(|o| o.defname() == Some(name));
+    let name = match node {
+        Node::DropdbStmt(drop) => drop.dbname(),
+        Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => rename.subname(),
+        Node::AlterDatabaseStmt(alter) if option_of(alter.options(), "tablespace").is_some() => alter.dbname(),
+        Node::CreatedbStmt(create) => {
+            let template = option_of(create.options(), "template").and_then(|option| option.arg().as_str());
+            Some(template.unwrap_or("template1"))
+        }
+        _ => return None,
+    };
+    walk.traces |= Traces::SCHEMA;
+    Some((Verb::Database, name))
+}
+
 /// Statements about something that has a name in its session.
 fn named<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Read<'t>> {
     let (verb, traces, name) = match node {
@@ -94,6 +118,7 @@ fn named<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Read<'t>> {
                 walk.node(Node::TypeName(name));
             }
             read(prepare.query(), walk);
+            walk.pins |= Traces::PREPARED;
             (Verb::Prepare, Traces::PREPARED, prepare.name())
         }
         Node::ExecuteStmt(execute) => {
@@ -157,6 +182,7 @@ fn selected<'t>(select: &'t SelectStmt, walk: &mut Walk<'t>) -> Verb {
     }
     match first.into_clause() {
         Some(into) => {
+            schema::pin_temporary(into.rel(), into.on_commit, walk);
             walk.traces |= Traces::WRITES | schema::traces_of_making(into.rel());
             Verb::Schema
         }
@@ -176,7 +202,9 @@ fn copied<'t>(copy: &'t CopyStmt, walk: &mut Walk<'t>) {
 
 fn declared<'t>(declare: &'t DeclareCursorStmt, walk: &mut Walk<'t>) -> Traces {
     read(declare.query(), walk);
-    if declare.options as u32 & CURSOR_OPT_HOLD == 0 { Traces::NONE } else { Traces::CURSOR }
+    let held = if declare.options as u32 & CURSOR_OPT_HOLD == 0 { Traces::NONE } else { Traces::CURSOR };
+    walk.pins |= held;
+    held
 }
 
 /// ANALYZE and a rewrite run the functions of indexes and of statistics.

@@ -188,3 +188,48 @@ proptest! {
         fuzz_entry::shape(&text);
     }
 }
+
+/// A pool that refuses pins would refuse an application's tables, or the clean-up of its driver.
+#[test]
+fn only_what_is_sure_to_outlast_its_transaction_pins() {
+    let pins = |text: &str| plain(text).pins;
+    let cases = [
+        ("create temp table t (a int)", Traces::TEMP),
+        ("create table pg_temp.t (a int)", Traces::TEMP),
+        ("select 1 as a into temp t", Traces::TEMP),
+        ("create temp table t as select 1", Traces::TEMP),
+        ("create temp sequence s", Traces::TEMP),
+        ("create temp view v as select 1", Traces::TEMP),
+        ("select pg_try_advisory_lock(1), setseed(0.5)", Traces::LOCK | Traces::SEED),
+        ("set seed = 0.5", Traces::SEED),
+        ("declare c cursor with hold for select 1", Traces::CURSOR),
+        ("prepare p as select 1", Traces::PREPARED),
+        ("set session authorization bob", Traces::AUTHORIZATION),
+        ("select set_config('session_authorization', 'bob', false)", Traces::AUTHORIZATION),
+        ("load 'auto_explain'", Traces::LIBRARY),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(pins(text), expected, "{text}");
+    }
+    let harmless = [
+        "create temp table t (a int) on commit drop",
+        "create temp table t on commit drop as select 1",
+        "create table t (a int)",
+        "create view v as select pg_advisory_lock(1)",
+        "create function f() returns int language sql as 'select 1'",
+        "create extension hstore",
+        "drop table t",
+        "discard all",
+        "discard temp",
+        "deallocate all",
+        "close all",
+        "declare c cursor for select 1",
+        "select pg_advisory_unlock(1), pg_advisory_unlock_all(), pg_advisory_xact_lock(2)",
+        "reset session authorization",
+        "set session authorization default",
+        "select nextval('s'), set_config('a.b', 'c', false)",
+    ];
+    for text in harmless {
+        assert_eq!(pins(text), Traces::NONE, "{text}");
+    }
+}

@@ -31,6 +31,8 @@ struct Cte<'t> {
 pub(super) struct Walk<'t> {
     /// Of the statement at hand.
     pub(super) traces: Traces,
+    /// Of all statements: what they make for sure that outlasts the transaction.
+    pub(super) pins: Traces,
     /// What is gone through is stored by the statement at hand, and not run by it.
     is_stored: bool,
     /// Settings that the statement at hand sets or resets.
@@ -87,6 +89,7 @@ impl<'t> Walk<'t> {
             statements: statements.into(),
             is_parsed: true,
             traces,
+            pins: self.pins,
             functions: boxed(self.functions),
             maybe_functions: boxed(self.maybe_functions),
             relations: boxed(self.relations),
@@ -280,6 +283,9 @@ impl<'t> Walk<'t> {
         }
         self.function(Some(name));
         self.traces |= traces;
+        if !self.is_stored && !name.contains("unlock") {
+            self.pins |= Traces::of_bits(traces.bits() & (Traces::LOCK | Traces::SEED).bits());
+        }
         if name == "set_config" {
             setting::set_config(call.args(), self);
         }
