@@ -153,13 +153,38 @@ def behind_other_requests(one: Wire, other: Wire) -> list[list[Frame]]:
 )
 def test_a_statement_that_is_made_again_is_the_same(shared: Forebay, direct: Target, program: Program) -> None:
     """Whether a server has it is no matter of the client's."""
+    assert said(program, shared.target.at(dbname="few")) == said(program, direct)
 
-    def said(target: Target) -> list[list[object]]:
-        with target.wire() as one, target.wire() as other:
-            steps = program(one, other)
-            return [[told(frame) for frame in step if frame.tag in "CDENnTZ12"] for step in steps]
 
-    assert said(shared.target.at(dbname="few")) == said(direct)
+def test_it_is_made_again_by_another_role(shared: Forebay, direct: Target) -> None:
+    """Row security is looked at when it is run: one who may not be without it need not be able to make it without."""
+    forebay, server = (target.at(user="postgres") for target in (shared.target.at(dbname="few"), direct))
+    with server.wire() as owner:
+        owner.ask(query("create table guarded as select 1 as a; grant select on guarded to app"))
+        owner.ask(query("alter table guarded enable row level security"))
+        try:
+            assert said(by_another_role, forebay) == said(by_another_role, server)
+        finally:
+            owner.ask(query("drop table guarded"))
+
+
+def by_another_role(one: Wire, other: Wire) -> list[list[Frame]]:
+    """Made by one whom row security does not concern, run by one whom it does."""
+    one.ask(query("set row_security to off"))
+    steps = [one.ask(query("prepare g as select a from guarded")), one.ask(query("execute g"))]
+    one.ask(query("set role app"))
+    fill(other)
+    steps.append(one.ask(query("execute g")))
+    one.ask(query("set row_security to on"))
+    fill(other)
+    return [*steps, one.ask(query("execute g")), one.ask(query("show row_security"))]
+
+
+def said(program: Program, target: Target) -> list[list[object]]:
+    """What the program was answered."""
+    with target.wire() as one, target.wire() as other:
+        steps = program(one, other)
+        return [[told(frame) for frame in step if frame.tag in "CDENnTZ12"] for step in steps]
 
 
 def told(frame: Frame) -> object:

@@ -164,7 +164,8 @@ impl<I: Io> Worker<I> {
         let server = &self.servers[key];
         let is_over = server.state == ServerState::Leased && server.expect.is_empty() && server.status == IDLE;
         let is_noted = server.left.is_probe_needed() || server.listen.is_restored;
-        is_over && !server.is_skipping && server.left.is_on && is_noted
+        let is_between = !server.is_skipping && !server.is_segment_open;
+        is_over && is_between && server.left.is_on && is_noted
     }
 }
 

@@ -57,7 +57,9 @@ impl<I: Io> Worker<I> {
         stats.assignments.add(1);
         stats.wait.record(waited);
         server.is_report_due = false;
-        let is_of_another = server.left.by != client.id && !planted(Bug::LeakedParameter);
+        // Of sequences the client knows no more where it has discarded them, or advanced one, on another server since.
+        let is_outdated = server.left.dirt.has(Traces::SEQUENCE) && client.sequences_on != Some(server.id);
+        let is_of_another = (server.left.by != client.id || is_outdated) && !planted(Bug::LeakedParameter);
         let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
         let is_left = is_alike || planted(Bug::LeakedParameter);
         let is_greeted = client.state == ClientState::Greeting;

@@ -201,7 +201,8 @@ pub fn transition(from: &Image, to: &Image, trusted: bool, encoding: Option<&str
 /// values of `wanted`, but for those named in `fresh`, which are anything.
 ///
 /// Custom settings and the role stay as they are: no text is read by them, and at `strict` a server that has seen one of
-/// another's would have to be closed.
+/// another's would have to be closed. So does row_security: what is rewritten by it is rewritten anew when it differs
+/// (PostgreSQL, `RevalidateCachedQuery`), and where it is off, to make the statement is an error for some roles.
 #[cold]
 pub fn for_transaction(environment: &str, wanted: &Image, fresh: &[Arc<str>], encoding: Option<&str>) -> Vec<String> {
     let mut parts = environment.split_terminator('\0');
@@ -211,8 +212,10 @@ pub fn for_transaction(environment: &str, wanted: &Image, fresh: &[Arc<str>], en
     }
     let in_force = wanted.iter().map(|(name, _)| &**name).chain(fresh.iter().map(|name| &**name));
     let names: BTreeSet<&str> = made_with.keys().copied().chain(in_force).collect();
-    let is_read_by =
-        |name: &&str| is_restorable(name) && !is_irrelevant_to_parse(name) && !name.contains('.') && *name != "role";
+    let is_read_by = |name: &&str| {
+        let is_read = is_restorable(name) && !is_irrelevant_to_parse(name);
+        is_read && !name.contains('.') && !matches!(*name, "role" | "row_security")
+    };
     let mut statements = Vec::new();
     for name in names.into_iter().filter(is_read_by) {
         let is_fresh = fresh.iter().any(|known| **known == *name);
@@ -328,7 +331,8 @@ mod tests {
     fn a_statement_is_made_again_with_the_settings_it_was_made_with() {
         let mut images = Images::default();
         let made = image(&mut images, &[("datestyle", "ISO, DMY"), ("search_path", "a, b"), ("timezone", "UTC")]);
-        let now = image(&mut images, &[("app.tenant", "7"), ("bytea_output", "hex"), ("timezone", "UTC")]);
+        let now = [("app.tenant", "7"), ("bytea_output", "hex"), ("row_security", "off"), ("timezone", "UTC")];
+        let now = image(&mut images, &now);
         let of = |wanted: &Image, fresh: &[Arc<str>]| for_transaction(made.environment(), wanted, fresh, None);
         assert_eq!(
             of(&now, &[]),

@@ -182,6 +182,11 @@ impl Mirror {
         is_error
     }
 
+    /// Whether the message under way describes a statement in a failed transaction.
+    pub(crate) fn describes_after_error(&self) -> bool {
+        matches!(self.current, Some(Front::Describe { kind: b'S', .. })) && self.before.status() == b'E'
+    }
+
     /// The pooler refuses what the request under way would do to the session: it fails, and does nothing.
     pub(crate) fn refuse(&mut self) -> bool {
         let Some(message) = self.current.clone() else { return false };

@@ -168,6 +168,11 @@ impl World {
         if code == "55000" && !is_ours && self.clients[i].mirror.forget_sequences() {
             return;
         }
+        if code == "25P02" && !is_ours && self.clients[i].mirror.describes_after_error() {
+            // The server has closed the statement to make room, and reads none in a failed transaction.
+            self.clients[i].mirror.refuse();
+            return;
+        }
         if self.is_parting_cut(i, words) {
             return self.checks.fail(format!("client {i} is in a transaction, and was told: {words}"));
         }

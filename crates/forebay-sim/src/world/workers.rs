@@ -428,7 +428,7 @@ impl World {
             let reason = event.fields.iter().find(|(name, _)| *name == "reason");
             let may_fail = self.scenario.failing_reset_one_in > 0;
             if let Some((_, Field::Text(reason))) = reason
-                && !(may_fail && reason.contains("eset failed: 57014"))
+                && !(may_fail && reason.contains("57014"))
                 && !(self.checks.has_cancels() && reason.contains("due to user request"))
                 && !NEEDFUL.iter().any(|needful| reason.starts_with(needful))
             {
