@@ -39,9 +39,10 @@ def scratch(server: Postgres) -> Iterator[Wire]:
 
 
 def begin(start: Start, server: Postgres, variant: Variant, **settings: Any) -> Forebay:
-    """Pools of `app` and of `scratch`."""
-    databases = {"app": settings, "scratch": {"dbname": "scratch", "pool_size": 4, **settings}}
-    return start(configuration(server, variant, databases=databases))
+    """Pools of `app` and of what the tests make."""
+    names = ("scratch", "scratch_2", "app_template_1", "app_template_2")
+    others = {name: {"dbname": name, "pool_size": 4, **settings} for name in names}
+    return start(configuration(server, variant, databases={"app": settings, **others}))
 
 
 def session_of(forebay: Forebay) -> Wire:
@@ -59,9 +60,9 @@ def errors(session: Wire, *messages: bytes) -> list[str]:
     return [frame.fields["C"] for frame in session.ask(*messages) if frame.tag == "E"]
 
 
-def used(forebay: Forebay, count: int = 3) -> None:
+def used(forebay: Forebay, count: int = 3, database: str = "scratch") -> None:
     """Clients come to the database, use as many servers at once, and leave."""
-    clients = [forebay.target.at(dbname="scratch").wire() for _ in range(count)]
+    clients = [forebay.target.at(dbname=database).wire() for _ in range(count)]
     for client in clients:
         done(client, "begin")
     for client in clients:
@@ -94,6 +95,36 @@ def test_it_is_free_for_a_statement_of_the_extended_protocol(
             used(forebay)
         with session_of(forebay) as session:
             assert errors(session, parse("", text), bind(), execute(), sync()) == []
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_it_is_free_for_its_own_last_client(start: Start, server: Postgres, variant: Variant, scratch: Wire) -> None:
+    """A database can be copied by one who is connected to it, if nobody else is."""
+    forebay = begin(start, server, variant)
+    used(forebay)
+    with forebay.target.at(user="postgres", dbname="scratch").wire() as session:
+        done(session, NEEDS["copy"])
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_several_are_free_for_statements_in_one_write(
+    start: Start, server: Postgres, variant: Variant, scratch: Wire
+) -> None:
+    """Each is cleared, and each literal is read for itself."""
+    done(scratch, "create database scratch_2")
+    forebay = begin(start, server, variant)
+    used(forebay)
+    used(forebay, database="scratch_2")
+    with session_of(forebay) as session:
+        session.send(query("drop database scratch"), query("drop database scratch_2"))
+        assert [frame.tag for frame in session.ready(2)] == list("CZCZ")
+        for template in ("app_template_1", "app_template_2"):
+            done(session, f"create database {template}")
+        for template in ("app_template_1", "app_template_2"):
+            used(forebay, database=template)
+            done(session, f"create database scratch template '{template}'")
+            done(session, "drop database scratch")
+            done(session, f"drop database {template}")
 
 
 @pytest.mark.variants("uring-1", "epoll-2")

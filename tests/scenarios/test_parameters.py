@@ -156,3 +156,24 @@ def test_a_value_with_quotes_is_a_value(shared: Forebay, direct: Target) -> None
             with target.wire() as other:
                 assert other.value("select count(*) from people") == "100"
             assert shown(wire, "application_name") == evil
+
+
+def test_a_reset_behind_another_request_is_answered_in_its_turn(shared: Forebay, direct: Target) -> None:
+    """What the client asked for at its start is set again behind the request that resets it, and no other."""
+    pipeline = (
+        (query("select 1"), query("reset timezone"), query("show timezone")),
+        (parse("", "select 2"), bind(), execute(), sync(), parse("", "reset timezone"), bind(), execute(), sync(),
+         query("show timezone")),
+        (query("select 1/0"), query("set timezone to 'UTC'"), query("discard all"), query("show timezone")),
+    )  # fmt: skip
+
+    def said(target: Target) -> list[list[str]]:
+        with target.wire(TimeZone="Asia/Tokyo") as session:
+            answers = []
+            for messages in pipeline:
+                session.send(*messages)
+                ends = sum(message[:1] in b"QS" for message in messages)
+                answers.append([frame.tag for frame in session.ready(ends) if frame.tag != "S"])
+            return answers
+
+    assert said(shared.target.at(dbname="app")) == said(direct)

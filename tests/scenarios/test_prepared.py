@@ -147,9 +147,39 @@ def behind_other_requests(one: Wire, other: Wire) -> list[list[Frame]]:
     return steps
 
 
+def behind_a_pipeline_that_read_it_otherwise(one: Wire, other: Wire) -> list[list[Frame]]:
+    """Within a pipeline it is made with the settings of the moment, and made anew for whatever comes next."""
+    one.ask(query(f"prepare q as {MONTH}"))
+    one.ask(query("set datestyle to 'ISO, DMY'"))
+    steps = []
+    for then in (
+        (query("execute q"),),
+        (parse("", "execute q"), bind(), execute(), sync()),
+        (bind(statement="q"), execute(), sync()),
+        (describe("S", "q"), sync()),
+        (query("deallocate q"),),
+    ):
+        fill(other)
+        one.ask(parse("", "select 1"), bind(), execute(), bind(statement="q"), execute(), sync())
+        steps += [one.ask(*then), one.ask(query("show datestyle"))]
+    one.ask(query(f"prepare q as {MONTH}"))
+    one.ask(query("set datestyle to 'ISO, MDY'"))
+    fill(other)
+    one.ask(parse("", "select 1"), bind(), execute(), bind(statement="q"), execute(), sync())
+    return [*steps, one.ask(parse("", "deallocate q"), bind(), execute(), sync()), one.ask(query("execute q"))]
+
+
 @pytest.mark.parametrize(
     "program",
-    [by_the_settings_it_was_made_with, for_others_too, of_what_is_gone, on_another_path, places, behind_other_requests],
+    [
+        by_the_settings_it_was_made_with,
+        for_others_too,
+        of_what_is_gone,
+        on_another_path,
+        places,
+        behind_other_requests,
+        behind_a_pipeline_that_read_it_otherwise,
+    ],
 )
 def test_a_statement_that_is_made_again_is_the_same(shared: Forebay, direct: Target, program: Program) -> None:
     """Whether a server has it is no matter of the client's."""

@@ -14,6 +14,7 @@ use forebay_sql::shape::{Shape, Verb};
 use crate::io::{Endpoint, Io};
 use crate::pool::PoolId;
 use crate::request::Forwarding;
+use crate::session::client::{Client, ClientKey};
 use crate::session::server::ServerKey;
 use crate::worker::{Message, Worker};
 
@@ -30,6 +31,8 @@ pub struct Clearing {
     dbname: Arc<str>,
     /// Where the server listens.
     endpoints: Arc<[Endpoint]>,
+    /// Whose statement it is: its own session is not in the way.
+    by: u64,
 }
 
 impl Forwarding<'_> {
@@ -39,7 +42,7 @@ impl Forwarding<'_> {
         if let [statement] = &*shape.statements
             && statement.verb == Verb::Database
         {
-            self.server.clearing.clone_from(&statement.name);
+            self.server.clearing.extend(statement.name.clone());
         }
     }
 
@@ -72,13 +75,16 @@ fn names_databases(text: &[u8]) -> bool {
 }
 
 impl<I: Io> Worker<I> {
-    /// A statement that needs a database without sessions goes to a server.
+    /// Statements that need databases without sessions go to a client's server.
     #[cold]
-    pub(crate) fn clear_database(&mut self, io: &mut I, key: ServerKey, dbname: &str) {
+    pub(crate) fn clear_databases(&mut self, io: &mut I, client_key: ClientKey, key: ServerKey) {
+        let by = self.clients[client_key].id;
         let endpoints = self.pools[self.servers[key].pool.0 as usize].target.endpoints.clone();
-        let clearing = Clearing { dbname: dbname.into(), endpoints };
-        self.tell_others(io, || Message::Clear(clearing.clone()));
-        self.clear(io, &clearing);
+        for dbname in std::mem::take(&mut self.servers[key].clearing) {
+            let clearing = Clearing { dbname: dbname.into(), endpoints: endpoints.clone(), by };
+            self.tell_others(io, || Message::Clear(clearing.clone()));
+            self.clear(io, &clearing);
+        }
     }
 
     /// Some worker's client needs a database without sessions.
@@ -87,15 +93,17 @@ impl<I: Io> Worker<I> {
             let pool = &mut self.pools[index];
             let is_there = pool.target.endpoints.iter().any(|endpoint| clearing.endpoints.contains(endpoint));
             if is_there && *pool.target.dbname(&pool.database) == *clearing.dbname {
-                pool.cleared_until = self.now + WAIT;
+                (pool.cleared_until, pool.cleared_by) = (self.now + WAIT, clearing.by);
                 self.clear_pool(io, PoolId(index as u32));
             }
         }
     }
 
-    /// Whether a pool is to keep no servers: its database is needed without sessions, and no client is connected.
+    /// Whether a pool is to keep no servers: its database is needed without sessions, and no other client is connected.
     pub(crate) fn is_cleared(&self, id: PoolId) -> bool {
-        self.pools[id.0 as usize].cleared_until > self.now && !self.clients.iter().any(|(_, c)| c.pool == Some(id))
+        let pool = &self.pools[id.0 as usize];
+        let is_in_the_way = |client: &Client| client.pool == Some(id) && client.id != pool.cleared_by;
+        pool.cleared_until > self.now && !self.clients.iter().any(|(_, client)| is_in_the_way(client))
     }
 
     /// Closes what a pool keeps, if it is to keep nothing. What is not idle yet is closed when it would be.

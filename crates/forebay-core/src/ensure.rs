@@ -55,7 +55,9 @@ impl Forwarding<'_> {
         if found != Presence::Present || !self.server.statements.is_misread(statement, segment) {
             return found;
         }
-        if self.server.hand_over.is_some() {
+        let is_owing = !self.server.is_segment_open && !self.server.expect.is_empty();
+        if self.server.hand_over.is_some() || is_owing {
+            // It is closed when the next message goes out, which has the Close answered; now that may have to wait.
             return Presence::Unconfirmed;
         }
         write::close(self.batch.owned(), Target::STATEMENT, statement.name());
@@ -109,6 +111,7 @@ impl Forwarding<'_> {
 
     /// Sees that the server has `statement` when the next Query, or pipeline, reaches it.
     pub(crate) fn ensure_apart(&mut self, statement: &Arc<Statement>) -> Result<(), Stop> {
+        let is_owing = !self.server.expect.is_empty();
         match self.presence(statement) {
             Presence::Present => return Ok(()),
             Presence::Unconfirmed => return Err(Stop::Hold),
@@ -117,7 +120,7 @@ impl Forwarding<'_> {
             Presence::Absent => {}
         }
         let settings = self.settings_of(statement);
-        if !settings.is_empty() && !self.server.expect.is_empty() {
+        if !settings.is_empty() && is_owing {
             // Whether a transaction is under way is known when all is answered.
             return Err(Stop::Hold);
         }

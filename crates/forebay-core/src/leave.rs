@@ -147,6 +147,7 @@ impl<I: Io> Worker<I> {
         if server.state == ServerState::Busy {
             // What it is busy with is answered first; nobody will hear of it.
             server.left.by = 0;
+            server.restoring.clear();
             return;
         }
         if client.body_left > 0 && client.body == Body::Forward {

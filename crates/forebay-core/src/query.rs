@@ -108,6 +108,7 @@ impl Forwarding<'_> {
         if self.server.is_segment_open {
             // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
             self.server.is_close_needed = true;
+            self.server.is_segment_open = false;
         }
         self.server.statements.forget_unnamed();
         if let Some(names) = &mut self.client.statements {

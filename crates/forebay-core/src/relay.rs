@@ -279,8 +279,8 @@ impl<I: Io> Worker<I> {
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
         let is_answer_due = server.is_answer_due();
         self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);
-        if let Some(name) = server.clearing.take() {
-            self.clear_database(io, server_key, &name);
+        if !server.clearing.is_empty() {
+            self.clear_databases(io, key, server_key);
         }
         if is_answer_due {
             self.settle_answers(io, key, server_key);

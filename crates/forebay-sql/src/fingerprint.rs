@@ -2,7 +2,7 @@
 //!
 //! Literals become marks, and comments go. What stays is the text's own bytes, so that two texts of one fingerprint are
 //! one and the same to the grammar but for their literals. Literals that a shape does depend on stay as they are: the
-//! name and the lifetime in set_config, the language of a function.
+//! name and the lifetime in set_config, the language of a function, the template of a database.
 
 use crate::lexer::{Backslash, Kind, Lexer, Token};
 
@@ -87,6 +87,7 @@ pub(crate) fn after_name(token: Token, bytes: &[u8], literals: Literals) -> Lite
         _ => match bytes.len() {
             7 if bytes.eq_ignore_ascii_case(b"uescape") => return Literals::Kept,
             8 if bytes.eq_ignore_ascii_case(b"language") => return Literals::Kept,
+            8 if bytes.eq_ignore_ascii_case(b"database") => return Literals::Kept,
             10 => bytes.eq_ignore_ascii_case(b"set_config"),
             _ => false,
         },

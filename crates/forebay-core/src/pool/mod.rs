@@ -92,6 +92,8 @@ pub struct Pool {
     pub is_removed: bool,
     /// Until then none of its servers is kept while it has no clients.
     pub cleared_until: Instant,
+    /// The client for which that is, which does not count as one.
+    pub cleared_by: u64,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
     /// When the other workers were last asked to make room in the database.
@@ -147,6 +149,7 @@ impl Pool {
             is_paused: false,
             is_removed: false,
             cleared_until: Instant(0),
+            cleared_by: 0,
             is_asking: false,
             room_asked_at: Instant(0),
             stats,

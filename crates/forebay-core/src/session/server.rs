@@ -92,8 +92,8 @@ pub struct Server {
     pub is_paused: bool,
     /// It is closed when it comes free.
     pub is_close_needed: bool,
-    /// A statement is on its way to it that needs the database of this name without sessions.
-    pub clearing: Option<Box<str>>,
+    /// Statements are about to go to it that need the databases of these names without sessions.
+    pub clearing: Vec<Box<str>>,
     /// How the client that it served last used it; `None`: it has served nobody.
     pub usage: Option<Usage>,
     /// A reset is on its way, and its pool counts it.
@@ -242,7 +242,7 @@ impl Server {
             expires_at: Instant(u64::MAX),
             since: now,
             is_close_needed: false,
-            clearing: None,
+            clearing: Vec::new(),
             usage: None,
             is_being_reset: false,
             own_error: None,

@@ -119,7 +119,7 @@ impl Forwarding<'_> {
                 self.note_parse_resets(parse.name, parse.query);
             }
         }
-        if !self.server.left.is_on && at.is_whole() {
+        if at.is_whole() {
             self.note_clearing_in_parse(at.body());
         }
         self.stats.client_parses.add(1);
@@ -178,6 +178,10 @@ impl Relaying<'_> {
     /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone, and the
     /// client is told what else that undid.
     pub(crate) fn must_restore(&mut self) -> bool {
+        if self.server.owes_ready() {
+            // Behind the request that resets nothing goes out: it is the last of those on their way.
+            return false;
+        }
         if self.server.status == TransactionStatus::Failed || self.client.is_none() {
             self.server.is_report_due |= !self.server.restoring.is_empty();
             self.server.restoring.clear();

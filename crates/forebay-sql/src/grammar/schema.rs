@@ -25,24 +25,32 @@ pub(super) fn traces_of_making(relation: Option<&RangeVar>) -> Traces {
 /// Notes that a temporary relation is made, if it is one, and is not gone when the transaction is.
 pub(super) fn pin_temporary(relation: Option<&RangeVar>, on_commit: OnCommitAction::Type, walk: &mut Walk<'_>) {
     let Some(relation) = relation else { return };
-    let is_named_so = relation.schemaname().is_some_and(|schema| schema.starts_with("pg_temp"));
-    let is_temporary = relation.relpersistence as u8 == TEMPORARY || is_named_so;
-    if is_temporary && on_commit != OnCommitAction::ONCOMMIT_DROP {
+    let is_it = relation.relpersistence as u8 == TEMPORARY || relation.schemaname().is_some_and(is_temporary);
+    if is_it && on_commit != OnCommitAction::ONCOMMIT_DROP {
         walk.pins |= Traces::TEMP;
     }
 }
 
+/// Whether it is the schema of temporary objects.
+fn is_temporary(schema: &str) -> bool {
+    schema.starts_with("pg_temp")
+}
+
 fn traces_in(schema: Option<&str>) -> Traces {
     match schema {
-        Some(schema) if !schema.starts_with("pg_temp") => Traces::SCHEMA,
+        Some(schema) if !is_temporary(schema) => Traces::SCHEMA,
         _ => Traces::SCHEMA | Traces::TEMP,
     }
 }
 
 /// What making an object of this qualified name leaves behind.
-fn traces_of_naming<'t>(names: impl IntoIterator<Item = Node<'t>>) -> Traces {
+fn traces_of_naming<'t>(names: impl IntoIterator<Item = Node<'t>>, walk: &mut Walk<'_>) -> Traces {
     let names: Vec<_> = names.into_iter().filter_map(Node::as_str).collect();
-    traces_in(names.len().checked_sub(2).map(|at| names[at]))
+    let schema = names.len().checked_sub(2).map(|at| names[at]);
+    if schema.is_some_and(is_temporary) {
+        walk.pins |= Traces::TEMP;
+    }
+    traces_in(schema)
 }
 
 /// Reads a statement of this kind, or of none that is known.
@@ -74,17 +82,18 @@ fn made<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
             for column in create.coldeflist() {
                 walk.node(Node::ColumnDef(column));
             }
+            pin_temporary(create.typevar(), OnCommitAction::ONCOMMIT_NOOP, walk);
             traces_of_making(create.typevar())
         }
-        Node::CreateEnumStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String)),
-        Node::CreateRangeStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String)),
-        Node::DefineStmt(create) => traces_of_naming(create.defnames().iter().map(Node::String)),
+        Node::CreateEnumStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String), walk),
+        Node::CreateRangeStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String), walk),
+        Node::DefineStmt(create) => traces_of_naming(create.defnames().iter().map(Node::String), walk),
         Node::CreateDomainStmt(create) => {
             walk.node(create.type_name().map_or(Node::None, Node::TypeName));
             for constraint in create.constraints() {
                 walk.node(Node::Constraint(constraint));
             }
-            traces_of_naming(create.domainname().iter().map(Node::String))
+            traces_of_naming(create.domainname().iter().map(Node::String), walk)
         }
         Node::CreateFunctionStmt(create) => function(create, walk),
         Node::CreateSchemaStmt(create) => {
@@ -108,7 +117,7 @@ fn made<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
         // Not its relations: a FROM clause may hold more than the tables that the parser's library takes them for.
         Node::CreateStatsStmt(create) => {
             walk.list(create.exprs());
-            traces_of_naming(create.defnames().iter().map(Node::String))
+            traces_of_naming(create.defnames().iter().map(Node::String), walk)
         }
         // Their actions are statements of their own.
         Node::RuleStmt(create) => {
@@ -187,7 +196,7 @@ fn function<'t>(create: &'t CreateFunctionStmt, walk: &mut Walk<'t>) -> Traces {
         // Its validator may run some of the body.
         Some(_) => Traces::OPAQUE | Traces::LIBRARY,
     };
-    validated | traces_of_naming(create.funcname())
+    validated | traces_of_naming(create.funcname(), walk)
 }
 
 /// Statements that change or drop objects, and those that make ones of which nothing is run.

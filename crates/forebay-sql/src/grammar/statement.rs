@@ -84,7 +84,12 @@ fn query<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Verb> {
             return Some(Verb::Copy);
         }
         Node::ExplainStmt(explain) => {
+            let pins = walk.pins;
             read(explain.query(), walk);
+            if !explain.options().iter().any(|option| option.defname() == Some("analyze")) {
+                // What it is about is not run.
+                walk.pins = pins;
+            }
             return Some(Verb::Explain);
         }
         _ => return None,

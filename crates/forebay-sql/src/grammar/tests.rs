@@ -207,6 +207,11 @@ fn only_what_is_sure_to_outlast_its_transaction_pins() {
         ("set session authorization bob", Traces::AUTHORIZATION),
         ("select set_config('session_authorization', 'bob', false)", Traces::AUTHORIZATION),
         ("load 'auto_explain'", Traces::LIBRARY),
+        ("create function pg_temp.f() returns int language sql as 'select 1'", Traces::TEMP),
+        ("create type pg_temp.t as (a int)", Traces::TEMP),
+        ("create type pg_temp.t as enum ('a')", Traces::TEMP),
+        ("create domain pg_temp.d as int", Traces::TEMP),
+        ("explain analyze select pg_advisory_lock(1)", Traces::LOCK),
     ];
     for (text, expected) in cases {
         assert_eq!(pins(text), expected, "{text}");
@@ -215,7 +220,9 @@ fn only_what_is_sure_to_outlast_its_transaction_pins() {
         "create temp table t (a int) on commit drop",
         "create temp table t on commit drop as select 1",
         "create table t (a int)",
-        "create view v as select pg_advisory_lock(1)",
+        "create view v as select pg_advisory_lock(1), set_config('session_authorization', 'bob', false)",
+        "explain select pg_advisory_lock(1)",
+        "explain create temp table t as select 1",
         "create function f() returns int language sql as 'select 1'",
         "create extension hstore",
         "drop table t",

@@ -287,7 +287,11 @@ impl<'t> Walk<'t> {
             self.pins |= Traces::of_bits(traces.bits() & (Traces::LOCK | Traces::SEED).bits());
         }
         if name == "set_config" {
+            let pins = self.pins;
             setting::set_config(call.args(), self);
+            if self.is_stored {
+                self.pins = pins;
+            }
         }
     }
 
