@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_core::command::Snapshot;
 
+use crate::cancels::Cancels;
 use crate::net::LinkId;
 use crate::regime::Regimes;
 use crate::rng::Rng;
@@ -69,18 +70,6 @@ pub(crate) struct Sending<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// A cancel request that a client sent.
-#[derive(Debug)]
-struct Cancel {
-    client: u32,
-    is_forged: bool,
-    /// What its client waited for when it reached the pooler: all that it may stop.
-    aims: Option<Vec<Tag>>,
-    /// Which ReadyForQuery its client waited for by then: those that it had got, and would get.
-    readies: std::ops::RangeInclusive<u64>,
-    has_hit: bool,
-}
-
 /// A client whose request has reached a worker, but no server.
 #[derive(Debug)]
 struct Wait {
@@ -99,7 +88,7 @@ pub(crate) struct Checks {
     violation: Option<String>,
     taps: BTreeMap<LinkId, Tap>,
     new_leases: Vec<(LinkId, u32)>,
-    cancels: Vec<Cancel>,
+    pub(crate) cancels: Cancels,
     waits: BTreeMap<u32, Wait>,
     demands: u64,
     /// The session that each client is in, if it is in one; numbers are never reused.
@@ -139,7 +128,7 @@ impl Checks {
             violation: None,
             taps: BTreeMap::new(),
             new_leases: Vec::new(),
-            cancels: Vec::new(),
+            cancels: Cancels::default(),
             waits: BTreeMap::new(),
             demands: 0,
             sessions: BTreeMap::new(),
@@ -378,29 +367,6 @@ impl Checks {
         }
     }
 
-    /// A client sends a cancel request. Returns its number.
-    pub(crate) fn cancel_sent(&mut self, client: usize, is_forged: bool) -> usize {
-        self.cancels.push(Cancel { client: client as u32, is_forged, aims: None, readies: 0..=0, has_hit: false });
-        self.cancels.len() - 1
-    }
-
-    /// Whether a client has sent a cancel request: it may meet what stands between two clients of a server.
-    pub(crate) fn has_cancels(&self) -> bool {
-        self.cancels.iter().any(|cancel| !cancel.is_forged)
-    }
-
-    /// The client that sent a cancel request.
-    pub(crate) fn canceller(&self, number: usize) -> usize {
-        self.cancels[number].client as usize
-    }
-
-    /// A cancel request reached the pooler, while its client waits for replies to `tags`.
-    pub(crate) fn cancel_arrived(&mut self, number: usize, tags: Vec<Tag>, readies: std::ops::RangeInclusive<u64>) {
-        // It may come in pieces; the last one is what the pooler can act on.
-        let cancel = &mut self.cancels[number];
-        (cancel.aims, cancel.readies) = (Some(tags), readies);
-    }
-
     /// A cancel stopped the statement with that tag, on the server at `link`. `under_way`: requests of that server's client
     /// that are not answered to their end.
     pub(crate) fn cancel_hit(&mut self, link: LinkId, tag: Option<Tag>, under_way: &[Tag]) {
@@ -414,21 +380,10 @@ impl Checks {
         }
         // What belongs to a request that is not answered to its end may be hit in its place: it is done again.
         let hit = tag.as_ref().map_or(under_way, std::slice::from_ref);
-        let aims_at = |c: &Cancel| c.aims.as_ref().is_some_and(|aims| aims.iter().any(|aim| hit.contains(aim)));
-        match self.cancels.iter_mut().find(|c| !c.is_forged && !c.has_hit && aims_at(c)) {
-            Some(cancel) => cancel.has_hit = true,
-            None => {
-                let words = tag.map_or("a statement of nobody".to_owned(), |tag| tag.to_string());
-                self.fail(format!("a cancel stopped {words}, for which none was sent"));
-            }
+        if !self.cancels.hit(hit) {
+            let words = tag.map_or("a statement of nobody".to_owned(), |tag| tag.to_string());
+            self.fail(format!("a cancel stopped {words}, for which none was sent"));
         }
-    }
-
-    /// Whether a cancel of the client's own was sent for one of these requests, or since the last was answered.
-    pub(crate) fn has_cancelled(&self, client: usize, tags: &[Tag], readies: u64) -> bool {
-        let own = self.cancels.iter().filter(|c| !c.is_forged && c.client == client as u32);
-        own.filter_map(|c| c.aims.as_ref().map(|aims| (c, aims)))
-            .any(|(c, aims)| c.readies.contains(&readies) || aims.iter().any(|aim| tags.contains(aim)))
     }
 
     /// Effects became permanent on a server.

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancels;
 mod check;
 mod client;
 mod driver;

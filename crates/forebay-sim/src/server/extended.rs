@@ -45,6 +45,7 @@ impl Session {
         if statement != Statement::Empty {
             self.refuse_if_failed(statement.ends_transaction())?;
         }
+        self.check_table_of(&statement)?;
         if self.prepared.contains_key(name) {
             return failure("42P05", format!("prepared statement \"{name}\" already exists"));
         }
@@ -70,6 +71,7 @@ impl Session {
         if prepared.statement != Statement::Empty {
             self.refuse_if_failed(prepared.statement.ends_transaction())?;
         }
+        self.check_table_of(&prepared.statement)?;
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return failure("42P03", format!("cursor \"{portal}\" already exists"));
         }

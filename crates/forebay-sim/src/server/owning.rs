@@ -136,15 +136,19 @@ impl Session {
         }
     }
 
+    /// A statement can be made, and bound, only while what it reads is there.
+    pub(super) fn check_table_of(&self, statement: &Statement) -> Run<()> {
+        match statement {
+            Statement::ReadTable(table) if self.own.content(table).is_none() => absent("42P01", "relation", table),
+            _ => Ok(()),
+        }
+    }
+
     fn prepare(&mut self, name: &str, statement: &Statement) -> Run<()> {
         if self.prepared.contains_key(name) {
             return failure("42P05", format!("prepared statement \"{name}\" already exists"));
         }
-        if let Statement::ReadTable(table) = statement
-            && self.own.content(table).is_none()
-        {
-            return absent("42P01", "relation", table);
-        }
+        self.check_table_of(statement)?;
         let (statement, frozen) = (statement.clone(), self.frozen());
         let prepared = Prepared { text: String::new(), statement, oids: vec![], frozen };
         self.prepared.insert(name.to_owned(), prepared);

@@ -147,7 +147,7 @@ impl World {
         let is_login = self.clients[i].stage == Stage::LoggingIn;
         self.checks.is_answered(i);
         let (tags, readies) = (self.clients[i].mirror.tags_under_way(), self.clients[i].mirror.readies);
-        if code == "57014" && !is_fatal && self.checks.has_cancelled(i, &tags, readies) {
+        if code == "57014" && !is_fatal && self.checks.cancels.is_sent_for(i, &tags, readies) {
             if is_ours {
                 self.clients[i].suffered_loss();
             } else if !self.clients[i].mirror.stop() {
@@ -271,9 +271,9 @@ impl World {
 
     /// A cancel request has reached its goal: what its client waits for at this time is all that it may stop.
     pub(crate) fn note_aims(&mut self, number: usize) {
-        let mirror = &self.clients[self.checks.canceller(number)].mirror;
+        let mirror = &self.clients[self.checks.cancels.sender(number)].mirror;
         let readies = mirror.readies..=mirror.readies + mirror.requests_under_way();
-        self.checks.cancel_arrived(number, mirror.tags_under_way(), readies);
+        self.checks.cancels.arrived(number, mirror.tags_under_way(), readies);
     }
 
     /// A cancel request of a client sets out to some worker.
@@ -282,7 +282,7 @@ impl World {
         if is_forged {
             key.iter_mut().for_each(|b| *b ^= 0x5a);
         }
-        let number = self.checks.cancel_sent(i, is_forged);
+        let number = self.checks.cancels.sent(i, is_forged);
         self.trace.say(self.now, || format!("client {i} sends a cancel, forged: {is_forged}"));
         let link = self.knock(End::Canceller(number));
         self.write(link, 0, &Opening::Cancel { pid, key }.encode().encode());

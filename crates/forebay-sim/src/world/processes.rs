@@ -309,6 +309,9 @@ impl World {
         let Some(session) = &self.processes[p].session else { return };
         let Some(busy) = &self.processes[p].busy else { return };
         let Some((index, tag)) = session.stop_of(&busy.message) else { return };
+        // What is made again for a request is not the request that made it first.
+        let is_remade = matches!(&busy.message, Front::Query(text) if text.starts_with("prepare fb_"));
+        let tag = tag.filter(|_| !is_remade);
         let is_refused = |message: &Front| matches!(message, Front::Query(text) if text == REFUSED);
         if is_refused(&busy.message) || self.processes[p].inbox.iter().any(is_refused) {
             return;

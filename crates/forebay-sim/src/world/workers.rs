@@ -429,7 +429,7 @@ impl World {
             let may_fail = self.scenario.failing_reset_one_in > 0;
             if let Some((_, Field::Text(reason))) = reason
                 && !(may_fail && reason.contains("57014"))
-                && !(self.checks.has_cancels() && reason.contains("due to user request"))
+                && !(self.checks.cancels.is_any() && reason.contains("due to user request"))
                 && !NEEDFUL.iter().any(|needful| reason.starts_with(needful))
             {
                 self.checks.fail(format!("worker {w} gave up a server without need: {reason}"));
