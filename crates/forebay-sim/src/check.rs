@@ -264,7 +264,9 @@ impl Checks {
         let held = sending.held.as_ref().filter(|held| !(may_be_own && held.starts_with("prepared statement")));
         let is_own = |held: &&String| held.starts_with("channel") && sending.listeners.contains(&client);
         let held = held.filter(|held| !is_own(held));
-        if let Some((owner, held)) = last.zip(held).filter(|((owner, of), _)| (*owner, *of) != (client, session)) {
+        // Session 0: this client's, which was told that a request of it was not run.
+        let is_own = |owner: u32, of: u64| owner == client && (of == session || of == 0);
+        if let Some((owner, held)) = last.zip(held).filter(|((owner, of), _)| !is_own(*owner, *of)) {
             return self.fail(format!("client {client} got a server with {held} of client {}", owner.0));
         }
         if let Some(other) = sending.role_of.filter(|other| *other != client) {
