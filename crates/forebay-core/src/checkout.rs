@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use forebay_spec::{Report, errors};
 
+use crate::clearing::CLEARED;
 use crate::config::PoolMode;
 use crate::io::Io;
 use crate::planted::{Bug, planted};
@@ -220,7 +221,7 @@ impl<I: Io> Worker<I> {
             }
         }
         if self.is_cleared(id) {
-            return self.retire(io, key, "its database is needed without sessions");
+            return self.retire(io, key, CLEARED);
         }
         if self.is_reset_due(key) {
             // Nobody waits: it is done off everyone's path.

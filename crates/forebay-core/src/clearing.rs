@@ -21,6 +21,9 @@ use crate::worker::{Message, Worker};
 /// PostgreSQL waits for so long.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Why a server is closed for it.
+pub(crate) const CLEARED: &str = "its database is needed without sessions";
+
 /// Where statements are not looked at, one that is about a database is not longer than this.
 const TEXT_BYTES_MAX: usize = 1024;
 
@@ -109,7 +112,7 @@ impl<I: Io> Worker<I> {
     /// Closes what a pool keeps, if it is to keep nothing. What is not idle yet is closed when it would be.
     pub(crate) fn clear_pool(&mut self, io: &mut I, id: PoolId) {
         if self.is_cleared(id) {
-            self.close_idle(io, id, "its database is needed without sessions");
+            self.close_idle(io, id, CLEARED);
         }
     }
 }

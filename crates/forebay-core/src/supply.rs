@@ -62,8 +62,8 @@ impl<I: Io> Worker<I> {
         loop {
             let _ = self.oldest_waiter(id);
             let pool = self.pool(id);
-            let is_kept_filled = pool.servers > 0 || pool.target.config.forced_user.is_some();
-            let is_kept_filled = is_kept_filled && pool.cleared_until <= now;
+            let is_in_use = pool.servers > 0 || pool.target.config.forced_user.is_some();
+            let is_kept_filled = is_in_use && pool.cleared_until <= now;
             let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
             let is_wanted = pool.opening + pool.resetting < pool.waiters.len() as u32 || min_missing;
             if pool.is_paused || pool.is_removed || !is_wanted {

@@ -14,21 +14,19 @@ const TEMPORARY: u8 = b't';
 /// What making this relation leaves behind.
 ///
 /// A name without a schema may be made in the temporary one, which search_path may begin with.
-pub(super) fn traces_of_making(relation: Option<&RangeVar>) -> Traces {
+///
+/// A temporary one pins, unless it is gone when the transaction is.
+pub(super) fn traces_of_making(
+    relation: Option<&RangeVar>,
+    on_commit: OnCommitAction::Type,
+    walk: &mut Walk<'_>,
+) -> Traces {
     let Some(relation) = relation else { return Traces::SCHEMA | Traces::TEMP };
-    if relation.relpersistence as u8 == TEMPORARY {
-        return Traces::SCHEMA | Traces::TEMP;
-    }
-    traces_in(relation.schemaname())
-}
-
-/// Notes that a temporary relation is made, if it is one, and is not gone when the transaction is.
-pub(super) fn pin_temporary(relation: Option<&RangeVar>, on_commit: OnCommitAction::Type, walk: &mut Walk<'_>) {
-    let Some(relation) = relation else { return };
     let is_it = relation.relpersistence as u8 == TEMPORARY || relation.schemaname().is_some_and(is_temporary);
     if is_it && on_commit != OnCommitAction::ONCOMMIT_DROP {
         walk.pins |= Traces::TEMP;
     }
+    if is_it { Traces::SCHEMA | Traces::TEMP } else { traces_in(relation.schemaname()) }
 }
 
 /// Whether it is the schema of temporary objects.
@@ -74,16 +72,12 @@ fn made<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Option<Traces> {
         Node::CreateTableAsStmt(create) => table_as(create, walk),
         Node::ViewStmt(create) => view(create, walk),
         Node::IndexStmt(create) => index(create, walk),
-        Node::CreateSeqStmt(create) => {
-            pin_temporary(create.sequence(), OnCommitAction::ONCOMMIT_NOOP, walk);
-            traces_of_making(create.sequence())
-        }
+        Node::CreateSeqStmt(create) => traces_of_making(create.sequence(), OnCommitAction::ONCOMMIT_NOOP, walk),
         Node::CompositeTypeStmt(create) => {
             for column in create.coldeflist() {
                 walk.node(Node::ColumnDef(column));
             }
-            pin_temporary(create.typevar(), OnCommitAction::ONCOMMIT_NOOP, walk);
-            traces_of_making(create.typevar())
+            traces_of_making(create.typevar(), OnCommitAction::ONCOMMIT_NOOP, walk)
         }
         Node::CreateEnumStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String), walk),
         Node::CreateRangeStmt(create) => traces_of_naming(create.type_name().iter().map(Node::String), walk),
@@ -138,8 +132,7 @@ fn table<'t>(create: &'t CreateStmt, walk: &mut Walk<'t>) -> Traces {
     walk.node(create.of_typename().map_or(Node::None, Node::TypeName));
     walk.node(create.partspec().map_or(Node::None, Node::PartitionSpec));
     walk.node(create.partbound().map_or(Node::None, Node::PartitionBoundSpec));
-    pin_temporary(create.relation(), create.oncommit, walk);
-    traces_of_making(create.relation())
+    traces_of_making(create.relation(), create.oncommit, walk)
 }
 
 fn table_as<'t>(create: &'t CreateTableAsStmt, walk: &mut Walk<'t>) -> Traces {
@@ -154,14 +147,12 @@ fn table_as<'t>(create: &'t CreateTableAsStmt, walk: &mut Walk<'t>) -> Traces {
         }
     };
     let Some(into) = create.into() else { return source };
-    pin_temporary(into.rel(), into.on_commit, walk);
-    source | traces_of_making(into.rel())
+    source | traces_of_making(into.rel(), into.on_commit, walk)
 }
 
 fn view<'t>(create: &'t ViewStmt, walk: &mut Walk<'t>) -> Traces {
     walk.stored(create.query());
-    pin_temporary(create.view(), OnCommitAction::ONCOMMIT_NOOP, walk);
-    traces_of_making(create.view())
+    traces_of_making(create.view(), OnCommitAction::ONCOMMIT_NOOP, walk)
 }
 
 fn index<'t>(create: &'t IndexStmt, walk: &mut Walk<'t>) -> Traces {

@@ -187,8 +187,8 @@ fn selected<'t>(select: &'t SelectStmt, walk: &mut Walk<'t>) -> Verb {
     }
     match first.into_clause() {
         Some(into) => {
-            schema::pin_temporary(into.rel(), into.on_commit, walk);
-            walk.traces |= Traces::WRITES | schema::traces_of_making(into.rel());
+            let made = schema::traces_of_making(into.rel(), into.on_commit, walk);
+            walk.traces |= Traces::WRITES | made;
             Verb::Schema
         }
         None => Verb::Select,
