@@ -10,9 +10,11 @@ import pytest
 from tests.conftest import Start
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.wire import Wire, bind, execute, parse, query, startup, sync
+from tests.harness.wire import Wire, bind, execute, parse, query, row, startup, sync
 
 LIMIT_S = 0.3
+
+CANCELLED = "57014"
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -130,3 +132,37 @@ def test_a_users_limit_beats_the_databases(start: Start, server: Postgres, varia
         frames = limited_user.ask(query("select pg_sleep(5)"))
         assert [frame.fields["C"] for frame in frames if frame.tag == "E"] == ["57014"]
         assert free.value("select pg_sleep(0.4)") == ""
+
+
+def patient(wire: Wire, sql: str) -> str | None:
+    """The one value of a statement, asked for until it takes no longer than the session allows."""
+    while True:
+        frames = wire.ask(query(sql))
+        errors = [frame.fields["C"] for frame in frames if frame.tag == "E"]
+        assert not errors or errors == [CANCELLED], errors
+        if not errors:
+            return next((row(frame)[0] for frame in frames if frame.tag == "D"), None)
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_a_look_takes_longer_than_its_client_allows_statements(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Kept by a look that never ends, the only server would serve nobody else."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with server.target.connect(user="postgres", dbname="app", autocommit=True) as holder:
+        # Thousands of locks make the list of them a matter of milliseconds.
+        holder.execute("select count(pg_advisory_lock(g)) from generate_series(1, 6000) g")
+        with forebay.target.wire() as hasty, forebay.target.wire() as other:
+            hasty.ask(query("set statement_timeout = '1ms'"))
+            assert patient(hasty, "select pg_try_advisory_lock(0)") == "t"
+            assert len(forebay.console("show pins")) == 1
+            patient(hasty, "select pg_advisory_unlock(0)")
+            assert other.value("show statement_timeout") == "0"
+            assert patient(hasty, "show statement_timeout") == "1ms"
+            # All settings are read, with the time-out lifted, and it stays the client's own.
+            patient(hasty, "do $$ begin perform set_config('app.hasty', 'yes', false); end $$")
+            assert other.value("show statement_timeout") == "0"
+            assert patient(hasty, "show app.hasty") == "yes"
+            assert patient(hasty, "show statement_timeout") == "1ms"
+    assert forebay.console("show pins") == []

@@ -31,6 +31,8 @@ pub struct Probe {
     rows: Vec<Row>,
     /// How often the server was asked.
     looks: u8,
+    /// The client's own statement_timeout is lifted for the look; what it was is the first row.
+    is_unhurried: bool,
 }
 
 /// Values by lower-case name; `None`: it is not set.
@@ -39,11 +41,18 @@ type Settings = BTreeMap<Arc<str>, Option<Arc<str>>>;
 type Row = Vec<Option<Box<[u8]>>>;
 
 /// A server that cancels the look, as the client's own statement_timeout may have it, is asked so often; then it stays with
-/// its client.
-const LOOKS_MAX: u8 = 5;
+/// its client. Only the first look is taken as fast as the client wants its own statements: see [`UNHURRIED`].
+const LOOKS_MAX: u8 = 10;
+
+/// Goes in front of a look that was cancelled. Each statement of one message has the time to itself, and what is set in
+/// it for the transaction only is gone with the message.
+const UNHURRIED: &str = "SELECT pg_catalog.current_setting('statement_timeout');SET LOCAL statement_timeout=0;";
 
 /// SQLSTATE of a statement that was cancelled or took too long.
 const TIMED_OUT: &str = "57014";
+
+/// SQLSTATE of `lastval()` where no sequence was advanced.
+const NOT_YET: &str = "55000";
 
 /// Rows of an answer that are kept; a session has fewer settings.
 const ROWS_MAX: usize = 2048;
@@ -89,7 +98,7 @@ impl Probe {
         }
         let all = QUESTIONS.iter().fold(Traces::NONE, |all, (trace, _)| all | *trace);
         let asked = if is_opaque { all } else { Traces::of_bits(fresh.bits() & all.bits()) };
-        Probe { names, asked, is_full, rows: Vec::new(), looks: 0 }
+        Probe { names, asked, is_full, rows: Vec::new(), looks: 0, is_unhurried: false }
     }
 
     /// Whether there is nothing to ask for.
@@ -113,7 +122,8 @@ impl Probe {
             }
             columns.push(column);
         }
-        let mut sql = format!("SELECT {}", columns.join(","));
+        let before = if self.is_unhurried { UNHURRIED } else { "" };
+        let mut sql = format!("{before}SELECT {}", columns.join(","));
         if self.is_full {
             sql.push_str(
                 ";SELECT name,setting FROM pg_catalog.pg_settings \
@@ -133,10 +143,14 @@ impl Probe {
     /// The answer as settings by lower-case name, and what was found of what was asked for. `None`: it is not to be
     /// understood.
     fn read(&self) -> Option<(Settings, Traces)> {
-        let (first, others) = self.rows.split_first()?;
         if self.rows.len() >= ROWS_MAX {
             return None;
         }
+        let (lifted, rows) = match &self.rows[..] {
+            [lifted, rows @ ..] if self.is_unhurried => (Some(lifted), rows),
+            rows => (None, rows),
+        };
+        let (first, others) = rows.split_first()?;
         let mut settings = BTreeMap::new();
         for row in others {
             let [Some(name), Some(value)] = &row[..] else { return None };
@@ -152,6 +166,12 @@ impl Probe {
                 None => None,
             };
             settings.insert(name.clone(), value);
+        }
+        if let Some(lifted) = lifted {
+            let [Some(value)] = &lifted[..] else { return None };
+            if let Some(seen) = settings.get_mut("statement_timeout") {
+                *seen = Some(std::str::from_utf8(value).ok()?.into());
+            }
         }
         let mut found = Traces::NONE;
         for (trace, _) in QUESTIONS.iter().filter(|(trace, _)| self.asked.has(*trace)) {
@@ -221,10 +241,11 @@ impl<I: Io> Worker<I> {
         self.send_own(io, key, Own::Probe, &sql);
     }
 
-    /// It is known whether a sequence was advanced unseen: an error says that none was.
+    /// It is known whether a sequence was advanced unseen. Of all errors only lastval's own says that none was: one that
+    /// ran out of time, or may not be read, may be there.
     pub(crate) fn sequence_known(&mut self, key: ServerKey, error: Option<(String, String)>) {
         let server = &mut self.servers[key];
-        let is_advanced = error.is_none();
+        let is_advanced = error.is_none_or(|(sqlstate, _)| sqlstate != NOT_YET);
         server.left.has_no_sequences = !is_advanced;
         if is_advanced {
             server.left.fresh |= Traces::SEQUENCE;
@@ -238,11 +259,12 @@ impl<I: Io> Worker<I> {
     pub(crate) fn probe_done(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
         let server = &mut self.servers[key];
         server.enter(crate::session::server::ServerState::Leased, self.now);
-        let Some(probe) = server.probe.take() else { return };
+        let Some(mut probe) = server.probe.take() else { return };
         if server.client.is_none() {
             return;
         }
         if error.as_ref().is_some_and(|(sqlstate, _)| sqlstate == TIMED_OUT) && probe.looks < LOOKS_MAX {
+            probe.is_unhurried = true;
             return self.look(io, key, probe);
         }
         // Values in another encoding than ours can't be told again.
@@ -460,5 +482,19 @@ mod tests {
         let (settings, found) = probe.read().expect("read");
         assert_eq!(settings[&Arc::from("timezone")].as_deref(), Some("UTC"));
         assert!(found.is_none());
+    }
+
+    /// The list of settings shows the time-out as it is lifted; its client's own stands in front.
+    #[test]
+    fn what_was_lifted_for_a_look_is_read_as_it_was() {
+        let mut probe = probe(Traces::OPAQUE, &[]);
+        probe.is_unhurried = true;
+        assert!(probe.sql("app").starts_with(UNHURRIED));
+        row(&mut probe, &[Some("1ms")]);
+        assert!(probe.read().is_none());
+        row(&mut probe, &[Some("none"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f")]);
+        row(&mut probe, &[Some("statement_timeout"), Some("0")]);
+        let (settings, _) = probe.read().expect("read");
+        assert_eq!(settings[&Arc::from("statement_timeout")].as_deref(), Some("1ms"));
     }
 }
