@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Start
+from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.wire import Wire, bind, execute, parse, query, row, startup, sync
@@ -156,7 +157,7 @@ def test_a_look_takes_longer_than_its_client_allows_statements(
         with forebay.target.wire() as hasty, forebay.target.wire() as other:
             hasty.ask(query("set statement_timeout = '1ms'"))
             assert patient(hasty, "select pg_try_advisory_lock(0)") == "t"
-            assert len(forebay.console("show pins")) == 1
+            until(lambda: len(forebay.console("show pins")) == 1, within_s=5, what="the look has seen the lock")
             patient(hasty, "select pg_advisory_unlock(0)")
             assert other.value("show statement_timeout") == "0"
             assert patient(hasty, "show statement_timeout") == "1ms"
@@ -165,4 +166,4 @@ def test_a_look_takes_longer_than_its_client_allows_statements(
             assert other.value("show statement_timeout") == "0"
             assert patient(hasty, "show app.hasty") == "yes"
             assert patient(hasty, "show statement_timeout") == "1ms"
-    assert forebay.console("show pins") == []
+    until(lambda: forebay.console("show pins") == [], within_s=5, what="nothing is kept")
