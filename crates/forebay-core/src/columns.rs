@@ -40,7 +40,7 @@ impl Forwarding<'_> {
         }
         let Ok(target) = Target::decode(at.body()) else { return malformed("Describe") };
         if self.is_sharing() && target.is_statement() {
-            let expect = |statement| Expect::Describe { statement, relay: true };
+            let expect = |statement, _: &[u8]| Expect::Describe { statement, relay: true };
             return self.with_statement(at, target.name, rename::describe, expect);
         }
         let statement = if target.name.is_empty() { self.server.bound_undescribed.take() } else { None };

@@ -197,7 +197,7 @@ impl<I: Io> Worker<I> {
         write::bind(&mut out, "", NO_STATEMENT, &[], &[], &[]);
         let server = &mut self.servers[key];
         server.is_doomed = true;
-        server.expect.push_back(Expect::Bind);
+        server.expect.push_back(Expect::Bind { name: 0 });
         self.send_to_server(io, key, &out);
         self.send_sync(io, key);
     }

@@ -172,7 +172,7 @@ impl Forwarding<'_> {
         let text = named.with(existing.name());
         write::query(self.batch.owned(), &text);
         let refusal = Some(Box::new(Refusal::AsItIs));
-        let places = Places::new(named.moved(existing.name()), &text, &existing).taken(named.name.as_bytes());
+        let places = Places::new(named.name.as_bytes(), named.moved(existing.name()), &text, &existing).taken();
         let places = Some(Box::new(places));
         self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places });
         self.unnamed_ends();
@@ -206,7 +206,8 @@ impl Forwarding<'_> {
         let text = named.with(statement.name());
         write::query(self.batch.owned(), &text);
         let naming = change.map(|(change, makes)| Box::new(Naming { change, makes, statement: statement.clone() }));
-        let places = Some(Box::new(Places::new(named.moved(statement.name()), &text, statement)));
+        let places = Places::new(named.name.as_bytes(), named.moved(statement.name()), &text, statement);
+        let places = Some(Box::new(places));
         self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming, places });
         // What comes behind waits until it is known whether this was done.
         self.server.segment = self.server.segment.wrapping_add(1);
@@ -270,7 +271,7 @@ impl Forwarding<'_> {
         let Some(named) = Named::find(content.text, statement.shape(), content.backslash) else { return Ok(None) };
         let existing = self.present_or_stand_in(existing, false)?;
         let text = named.with(existing.name());
-        let places = Places::new(named.moved(existing.name()), &text, &existing).taken(name.as_bytes());
+        let places = Places::new(name.as_bytes(), named.moved(existing.name()), &text, &existing).taken();
         let renamed = self.cache.private(Content { text: &text, ..content });
         self.send_within(&renamed);
         self.server.bound_commits = false;
@@ -287,11 +288,12 @@ impl Forwarding<'_> {
             return;
         };
         let segment = self.server.segment;
+        let name = statement.needs_name();
         if let Some(names) = &mut self.client.statements
-            && let Some(name) = names.name_of(needs.name()).map(Box::<[u8]>::from)
+            && names.means(name, needs.name())
         {
-            names.change(&name, None, segment);
-            names.confirm(&name);
+            names.change(name, None, segment);
+            names.confirm(name);
         }
         self.server.statements.close_sent(needs, segment);
         self.server.statements.is_gone(needs);
@@ -318,7 +320,7 @@ impl Forwarding<'_> {
             Lookup::Known(needs) => {
                 let text = named.with(needs.name());
                 let moved = named.moved(needs.name());
-                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, needs, moved)))
+                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, (needs, &named.name), moved)))
             }
         }
     }

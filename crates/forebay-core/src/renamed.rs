@@ -1,8 +1,11 @@
 //! Errors of servers in the client's words: on servers, statements have names of ours, and a name in a text moves what
 //! stands behind it.
 
+use std::hash::Hasher;
+
 use forebay_pgwire::backend::{ErrorFields, field};
 use forebay_pgwire::write;
+use rustc_hash::FxHasher;
 
 use crate::reply::Relaying;
 use crate::request::{NOT_OURS, OUR_PREFIX};
@@ -40,8 +43,10 @@ fn characters(text: &[u8]) -> usize {
 /// Places in a text that names a statement, and in the statement's own: an error may be of either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// The client's name for what it prepares, where that is taken.
-    taken: Option<Box<[u8]>>,
+    /// The client's name for the statement that the text names.
+    name: Box<[u8]>,
+    /// It is to be prepared, and the name is taken.
+    is_taken: bool,
     moved: Moved,
     /// Characters of the text as it was sent. A place beyond is one of the statement's own text.
     characters: u32,
@@ -49,20 +54,22 @@ pub struct Places {
 }
 
 impl Places {
-    pub(crate) fn new(moved: Moved, sent: &[u8], named: &Statement) -> Places {
-        Places { taken: None, moved, characters: characters(sent) as u32, named: named.moved() }
+    /// Of the text `sent`, in which `name` was replaced by the one that `named` has on servers.
+    pub(crate) fn new(name: &[u8], moved: Moved, sent: &[u8], named: &Statement) -> Places {
+        let characters = characters(sent) as u32;
+        Places { name: name.into(), is_taken: false, moved, characters, named: named.moved() }
     }
 
     /// Those of a PREPARE whose name is taken.
-    pub(crate) fn taken(self, name: &[u8]) -> Places {
-        Places { taken: Some(name.into()), ..self }
+    pub(crate) fn taken(self) -> Places {
+        Places { is_taken: true, ..self }
     }
 
     /// Those of a statement whose text names another.
     #[inline]
     pub(crate) fn of(statement: &Statement) -> Option<Box<Places>> {
-        let named = statement.needs()?;
-        Some(Box::new(Places::new(statement.moved(), statement.text(), named)))
+        let (named, name) = (statement.needs()?, statement.needs_name());
+        Some(Box::new(Places::new(name, statement.moved(), statement.text(), named)))
     }
 
     fn back(&self, place: u32) -> u32 {
@@ -163,7 +170,15 @@ impl Relaying<'_> {
     pub(crate) fn taken_name(&self) -> Option<&[u8]> {
         match self.server.expect.front()? {
             Expect::DuplicateParse { name } => Some(name),
-            _ => self.places()?.taken.as_deref(),
+            _ => self.places().filter(|places| places.is_taken).map(|places| &*places.name),
+        }
+    }
+
+    /// Whether the request whose reply is at hand uses this name: several names may stand for one statement.
+    fn is_named_by_request(&self, name: &[u8]) -> bool {
+        match self.server.expect.front() {
+            Some(Expect::Bind { name: mark }) => name_mark(name) == *mark,
+            _ => self.places().is_some_and(|places| *places.name == *name),
         }
     }
 
@@ -176,9 +191,17 @@ impl Relaying<'_> {
         let start = memchr::memmem::find(message, &[b"\"", OUR_PREFIX].concat())? + 1;
         let end = start + memchr::memchr(b'"', &message[start..])?;
         let names = self.client.as_ref()?.statements.as_ref()?;
-        let name = names.name_of(&message[start..end])?;
+        let name = names.name_of(&message[start..end], |name| self.is_named_by_request(name))?;
         Some([&message[..start], name, &message[end..]].concat())
     }
+}
+
+/// A name in four bytes, to tell it from the few others that one statement has.
+#[inline]
+pub(crate) fn name_mark(name: &[u8]) -> u32 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name);
+    hasher.finish() as u32
 }
 
 /// The place that an error or notice names, for the client.

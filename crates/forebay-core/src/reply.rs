@@ -238,7 +238,7 @@ impl Relaying<'_> {
                 self.pop(|e| matches!(e, Expect::Execute { .. }));
                 (Verdict::Pass, None)
             }
-            tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind)),
+            tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind { .. })),
             tag::PARAMETER_DESCRIPTION => self.told_parameters(body),
             tag::ROW_DESCRIPTION => self.told_columns(Some(body)),
             tag::NO_DATA if self.is_told_columns() => self.told_columns(None),

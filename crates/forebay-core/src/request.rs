@@ -15,7 +15,7 @@ use forebay_spec::{Report, errors};
 use crate::frame::At;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
-use crate::renamed::Places;
+use crate::renamed::{Places, name_mark};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Expect};
@@ -339,13 +339,13 @@ impl Forwarding<'_> {
                 };
                 self.note_bind_resets(bind.statement);
             }
-            self.server.expect.push_back(Expect::Bind);
+            self.server.expect.push_back(Expect::Bind { name: 0 });
             return self.forward(at, 0);
         }
         let Some(bind) = BindHead::decode(at.body()) else {
             return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
         };
-        self.with_statement(at, bind.statement, rename::bind, |_| Expect::Bind)
+        self.with_statement(at, bind.statement, rename::bind, |_, name| Expect::Bind { name: name_mark(name) })
     }
 
     /// Passes on a message that uses a statement by the client's name for it.
@@ -354,7 +354,7 @@ impl Forwarding<'_> {
         at: At<'_>,
         name: &[u8],
         with: Rename,
-        expect: fn(Option<Arc<Statement>>) -> Expect,
+        expect: fn(Option<Arc<Statement>>, &[u8]) -> Expect,
     ) -> Taken {
         let segment = self.server.segment;
         let mut undescribed = None;
@@ -371,7 +371,7 @@ impl Forwarding<'_> {
                 undescribed = (!statement.is_described()).then(|| statement.clone());
                 if at.head.tag == tag::BIND {
                     if let Some(taken) = self.bind_taken(at, name, &statement)? {
-                        self.server.expect.push_back(Expect::Bind);
+                        self.server.expect.push_back(Expect::Bind { name: name_mark(name) });
                         return Ok(taken);
                     }
                     if let Err(report) = self.mark_statement(&statement) {
@@ -391,7 +391,7 @@ impl Forwarding<'_> {
             }
             Lookup::Unknown => self.with_unknown_statement(at, name, with),
         }?;
-        self.server.expect.push_back(expect(undescribed));
+        self.server.expect.push_back(expect(undescribed, name));
         Ok(taken)
     }
 

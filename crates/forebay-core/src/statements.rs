@@ -29,6 +29,8 @@ pub struct Statement {
     query: Option<Box<[u8]>>,
     /// The statement that its text names.
     needs: Option<Arc<Statement>>,
+    /// Its client's name for that.
+    needs_name: Box<[u8]>,
     /// Where a name was replaced in its text, or in its PREPARE.
     moved: Moved,
     /// The columns of its result as its clients were first told of them.
@@ -71,6 +73,7 @@ impl Statement {
             shape,
             query: None,
             needs: None,
+            needs_name: Box::default(),
             moved: Moved::default(),
             columns: OnceLock::new(),
             parameters: OnceLock::new(),
@@ -93,6 +96,10 @@ impl Statement {
     /// The statement that must be on a server before this one is of use there.
     pub fn needs(&self) -> Option<&Arc<Statement>> {
         self.needs.as_ref()
+    }
+    /// What its client calls that one.
+    pub(crate) fn needs_name(&self) -> &[u8] {
+        &self.needs_name
     }
     /// What it was made of.
     pub fn content(&self) -> Content<'_> {
@@ -329,11 +336,12 @@ impl StatementCache {
         &mut self,
         content: Content<'_>,
         is_named: bool,
-        needs: Arc<Statement>,
+        needs: (Arc<Statement>, &str),
         moved: Moved,
     ) -> Arc<Statement> {
         let mut statement = self.made(content, is_named);
-        (statement.needs, statement.moved) = (Some(needs), moved);
+        (statement.needs, statement.moved) = (Some(needs.0), moved);
+        statement.needs_name = needs.1.as_bytes().into();
         Arc::new(statement)
     }
 

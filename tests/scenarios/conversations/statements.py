@@ -25,6 +25,26 @@ def a_named_statement_of_each_name(c: Wire) -> None:
 
 
 @conversation
+def two_names_of_one_text(c: Wire) -> None:
+    """Each error tells the name that was used, and each name goes by itself."""
+    names = ("one", "two", "")
+    for name in names:
+        c.ask(parse(name, "select $1::int"), sync())
+    for name in names:
+        c.ask(bind(statement=name), execute(), sync())
+    for name in names[:2]:
+        c.ask(query(f"execute {name}"))
+        c.ask(parse("", f"execute {name}"), bind(), execute(), sync())
+    c.ask(parse("", "deallocate two"), bind(), execute(), sync())
+    for name in names[:2]:
+        c.ask(bind(statement=name, values=[b"1"]), execute(), sync())
+    c.ask(parse("two", "select $1::int"), sync())
+    c.ask(query("deallocate one"))
+    for name in names[:2]:
+        c.ask(bind(statement=name, values=[b"1"]), execute(), sync())
+
+
+@conversation
 def a_duplicate_name_is_refused(c: Wire) -> None:
     """42P05 in the server's words, with the client's name; the first statement stays."""
     c.ask(parse("twice", "select 1"), sync())

@@ -116,7 +116,12 @@ pub enum Expect {
         relay: bool,
     },
     /// BindComplete.
-    Bind,
+    Bind {
+        /// The name of the statement that is bound, as [`name_mark`] has it.
+        ///
+        /// [`name_mark`]: crate::renamed::name_mark
+        name: u32,
+    },
     /// RowDescription or NoData (after ParameterDescription for a statement).
     Describe {
         /// The statement whose columns are told; `None`: nobody needs to know.
@@ -161,7 +166,7 @@ impl Expect {
 
     /// Whether a reply to it ends the server's silence: something runs that a cancel could stop.
     pub fn is_running(&self) -> bool {
-        matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind)
+        matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind { .. })
     }
 
     /// Whether its loss leaves the outcome of a commit unknown.

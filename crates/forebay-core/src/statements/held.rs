@@ -112,13 +112,26 @@ impl ClientStatements {
         }
     }
 
-    /// The client's name for the statement that servers know as `name`.
-    pub fn name_of(&self, name: &[u8]) -> Option<&[u8]> {
-        let is_it = |entry: &ClientEntry| entry.statement.as_ref().is_some_and(|s| s.name() == name);
-        if is_it(&self.unnamed) {
-            return Some(b"");
+    /// Whether `name` stands for the statement that servers know as `server_name`, confirmed or not.
+    pub fn means(&self, name: &[u8], server_name: &[u8]) -> bool {
+        let entry = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) };
+        entry.and_then(|e| e.statement.as_ref()).is_some_and(|s| s.name() == server_name)
+    }
+
+    /// The client's name for the statement that servers know as `name`: of several, one that is preferred.
+    pub fn name_of(&self, name: &[u8], is_preferred: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        let unnamed: (&[u8], &ClientEntry) = (b"", &self.unnamed);
+        let all = std::iter::once(unnamed).chain(self.named.iter().map(|(name, entry)| (&**name, entry)));
+        let found =
+            all.filter(|(_, entry)| entry.statement.as_ref().is_some_and(|s| s.name() == name)).map(|(name, _)| name);
+        let mut first = None;
+        for name in found {
+            if is_preferred(name) {
+                return Some(name);
+            }
+            first = first.or(Some(name));
         }
-        self.named.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| &**name)
+        first
     }
 
     /// Forgets the unnamed statement (a simple query drops it).
