@@ -444,7 +444,10 @@ pub(crate) fn undo_all(client: &mut Client, expect: &std::collections::VecDeque<
     for entry in expect.iter().rev() {
         let change = match entry {
             Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } => change,
-            Expect::Query { naming: Some(naming), .. } => &naming.change,
+            Expect::Query { naming: Some(naming), .. } | Expect::Execute { naming: Some(naming), .. } => {
+                let Some(change) = &naming.change else { continue };
+                change
+            }
             _ => continue,
         };
         names.undo(&change.name, change.before.clone(), change.segment);

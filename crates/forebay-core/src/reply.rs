@@ -318,7 +318,7 @@ impl Relaying<'_> {
     /// A PREPARE or DEALLOCATE was done, or failed.
     #[inline]
     pub(crate) fn name_settles(&mut self, is_done: bool) {
-        if let Some(Expect::Query { naming, .. }) = self.server.expect.front_mut()
+        if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
             && let Some(naming) = naming.take()
         {
             self.naming_settles(*naming, is_done);
@@ -333,14 +333,11 @@ impl Relaying<'_> {
         } else {
             self.server.statements.is_gone(&statement);
         }
-        match &mut self.client {
-            Some(client) if is_done || planted(Bug::NameOfFailedPrepare) => confirm(client, &change),
-            Some(client) => {
-                if let Some(names) = &mut client.statements {
-                    names.undo(&change.name, change.before, change.segment);
-                }
-            }
-            None => {}
+        let (Some(client), Some(change)) = (&mut self.client, change) else { return };
+        if is_done || planted(Bug::NameOfFailedPrepare) {
+            confirm(client, &change);
+        } else if let Some(names) = &mut client.statements {
+            names.undo(&change.name, change.before, change.segment);
         }
     }
 

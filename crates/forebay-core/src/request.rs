@@ -14,7 +14,7 @@ use forebay_spec::{Report, errors};
 
 use crate::frame::At;
 use crate::planted::{Bug, planted};
-use crate::query::TEXT_BYTES_MAX;
+use crate::query::{TEXT_BYTES_MAX, is_deallocate};
 use crate::renamed::{Places, name_mark};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
@@ -148,10 +148,10 @@ impl Forwarding<'_> {
                 Ok(taken)
             }
             tag::EXECUTE => {
-                self.server.expect.push_back(Expect::Execute {
-                    commits: self.server.bound_commits,
-                    places: self.server.bound_places.clone(),
-                });
+                let has_deallocates = !self.server.bound_deallocates.is_empty();
+                let naming = if has_deallocates { self.deallocates(at)? } else { None };
+                let places = self.server.bound_places.clone();
+                self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits, naming, places });
                 self.forward(at, 0)
             }
             tag::SYNC => {
@@ -345,6 +345,9 @@ impl Forwarding<'_> {
         let Some(bind) = BindHead::decode(at.body()) else {
             return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
         };
+        if !self.server.bound_deallocates.is_empty() {
+            self.server.bound_deallocates.retain(|(portal, _)| **portal != *bind.portal);
+        }
         self.with_statement(at, bind.statement, rename::bind, |_, name| Expect::Bind { name: name_mark(name) })
     }
 
@@ -385,7 +388,9 @@ impl Forwarding<'_> {
                     self.server.bound_commits = statement.is_commit();
                     self.server.bound_places = Places::of(&statement);
                     self.server.bound_undescribed = undescribed.take();
-                    self.deallocate_bound(&statement);
+                    if is_deallocate(&statement) {
+                        self.note_deallocate(at, &statement);
+                    }
                 }
                 self.rename(at, with, name, statement.name())
             }
@@ -399,6 +404,11 @@ impl Forwarding<'_> {
     #[inline(never)]
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
         self.mark_unknown(b"", true);
+        if at.head.tag == tag::BIND {
+            self.server.bound_commits = false;
+            self.server.bound_places = None;
+            self.server.bound_undescribed = None;
+        }
         if name.is_empty() && self.server.statements.may_have_unnamed() {
             // Another client's unnamed statement must not answer to this one.
             write::close(self.batch.owned(), Target::STATEMENT, b"");

@@ -45,6 +45,37 @@ def two_names_of_one_text(c: Wire) -> None:
 
 
 @conversation
+def a_deallocate_that_is_not_run(c: Wire) -> None:
+    """Skipped, bound wrongly or bound only, it takes nothing away; nor does it in a failed transaction."""
+    c.ask(parse("kept", "select 5"), parse("away", "deallocate kept"), sync())
+    skipped = [parse("", "select 1/0"), bind(), execute(), bind(statement="away"), execute(), sync()]
+    wrong = [bind(statement="away", values=[b"1"]), execute(), sync()]
+    only_bound = [bind(statement="away"), describe("P"), sync()]
+    for batch in (skipped, wrong, only_bound):
+        c.ask(*batch)
+        c.ask(bind(statement="kept"), execute(), sync())
+        c.ask(parse("other", "select 5"), bind(statement="other"), execute(), close("S", "other"), sync())
+    c.ask(query("begin"))
+    c.ask(query("select 1/0"))
+    c.ask(bind(statement="away"), execute(), sync())
+    c.ask(query("rollback"))
+    c.ask(bind(statement="kept"), execute(), sync())
+
+
+@conversation
+def a_deallocate_in_one_pipeline_with_what_it_takes_away(c: Wire) -> None:
+    """The name is free again in the same pipeline, and the statement is not taken to be there."""
+    for _ in range(2):
+        made = [parse("brief", "select 6"), parse("away", "deallocate brief"), bind(statement="away"), execute()]
+        c.ask(*made, close("S", "away"), sync())
+        c.ask(bind(statement="brief"), execute(), sync())
+    c.ask(parse("brief", "select 6"), bind(statement="brief"), execute(), sync())
+    again = [parse("away", "deallocate brief"), bind("later", "away"), bind(statement="brief"), execute()]
+    c.ask(*again, execute("later"), parse("brief", "select 6"), bind(statement="brief"), execute(), sync())
+    c.ask(bind(statement="brief"), execute(), sync())
+
+
+@conversation
 def a_duplicate_name_is_refused(c: Wire) -> None:
     """42P05 in the server's words, with the client's name; the first statement stays."""
     c.ask(parse("twice", "select 1"), sync())

@@ -21,8 +21,8 @@ pub struct Change {
 /// What a PREPARE or DEALLOCATE does, to be confirmed by its CommandComplete or undone by its error.
 #[derive(Debug)]
 pub struct Naming {
-    /// To the client's names.
-    pub change: Change,
+    /// To the client's names; `None`: the name stands for another statement by now.
+    pub change: Option<Change>,
     /// PREPARE.
     pub makes: bool,
     /// The statement.
@@ -133,6 +133,8 @@ pub enum Expect {
     Execute {
         /// As in `Query`.
         commits: bool,
+        /// As in `Query`, of a DEALLOCATE.
+        naming: Option<Box<Naming>>,
         /// As in `Query`.
         places: Option<Box<Places>>,
     },

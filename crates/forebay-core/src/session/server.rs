@@ -38,7 +38,7 @@ use crate::statements::{ServerStatements, Statement};
 use crate::time::Instant;
 use crate::tracking::Left;
 use crate::tracking::knowledge::Reading;
-use crate::tracking::probe::Probe;
+use crate::tracking::look::Probe;
 use crate::tracking::restore::Restoring;
 
 /// Names a server of this worker.
@@ -110,6 +110,8 @@ pub struct Server {
     pub bound_commits: bool,
     /// Where names were replaced in the text of the statement bound last.
     pub bound_places: Option<Box<Places>>,
+    /// Portals by name that wait to be executed and are a DEALLOCATE, with that statement.
+    pub bound_deallocates: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The statement of the last Bind, where clients do not know its columns.
     pub bound_undescribed: Option<Arc<Statement>>,
     /// Cancel connections to it under way.
@@ -211,6 +213,7 @@ impl Server {
             is_copying: false,
             bound_commits: false,
             bound_places: None,
+            bound_deallocates: Vec::new(),
             bound_undescribed: None,
             carry: Vec::new(),
             body_left: 0,
@@ -342,6 +345,10 @@ impl Server {
                 }
                 Expect::Close { evicted: Some(statement), .. } => self.statements.is_there(&statement),
                 Expect::Answer { change, .. } => undo(change),
+                Expect::Execute { naming: Some(naming), .. } => {
+                    self.statements.is_there(&naming.statement);
+                    naming.change.into_iter().for_each(&mut undo);
+                }
                 _ => {}
             }
         }

@@ -154,6 +154,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn note_parting(&mut self, key: ServerKey, client_key: ClientKey) {
         let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
         (server.left.by, server.left.by_pid) = (client.id, client.virtual_pid);
+        server.bound_deallocates.clear();
         self.note_level(key);
     }
 
