@@ -75,3 +75,15 @@ def test_what_pins_nothing_is_not(session: Wire) -> None:
     for text in ALLOWED:
         assert not refused(session, text), text
     session.close()
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_what_only_a_look_sees_pins_and_is_told(session: Wire) -> None:
+    """It is done by then, and can't be refused; kept from the client, it would look as if nothing pinned."""
+    frames = session.ask(query("do $$ begin perform pg_advisory_lock(5); end $$"))
+    # The look is over before the next request is answered.
+    frames += session.ask(query("select 1"))
+    assert not [frame.fields for frame in frames if frame.tag == "E"]
+    (told,) = [frame.fields for frame in frames if frame.tag == "N"]
+    assert "(FB208)" in told["H"] and "advisory lock" in told["M"]
+    session.close()

@@ -86,7 +86,7 @@ def sequence_moved(*, call: object) -> SessionError:
         severity="ERROR",
         message=f"{call} needs the connection that ran nextval, which now serves others",
         detail=None,
-        hint="Use INSERT … RETURNING, or set sequence_affinity = \"pin\". (FB101)",
+        hint="Use INSERT … RETURNING, or draw and ask in one transaction; sequence_affinity = \"pin\" holds a server once somebody has asked. (FB101)",
     )
 
 

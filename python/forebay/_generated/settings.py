@@ -799,7 +799,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="on_pin",
-        doc="What happens when a session comes to own what only its server can keep (a temporary table, a session advisory lock). allow: the session holds its server until that is gone; notice: the same, and the client is sent a NOTICE (FB208) that says why and what ends it; refuse: the statement is refused (FB301).",
+        doc="What happens when a session comes to own what only its server can keep (a temporary table, a session advisory lock). allow: the session holds its server until that is gone; notice: the same, and the client is sent a NOTICE (FB208) that says why and what ends it; refuse: the statement is refused (FB301); what its text does not tell, such as a lock that a function takes, is seen only afterwards and told by the same NOTICE.",
     ),
     Setting(
         section="server_defaults",

@@ -12,6 +12,7 @@
 //! and functions need no mirror here; a text only tells what to ask for.
 
 pub mod knowledge;
+pub mod look;
 pub mod mark;
 pub mod pin;
 pub mod probe;

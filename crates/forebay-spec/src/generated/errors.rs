@@ -76,7 +76,10 @@ pub fn sequence_moved(call: impl Display) -> Report {
         sqlstate: "55000",
         message: format!("{call} needs the connection that ran nextval, which now serves others"),
         detail: None,
-        hint: Some(String::from("Use INSERT … RETURNING, or set sequence_affinity = \"pin\". (FB101)")),
+        hint: Some(String::from(
+            "Use INSERT … RETURNING, or draw and ask in one transaction; sequence_affinity = \"pin\" holds a server \
+             once somebody has asked. (FB101)",
+        )),
     }
 }
 
