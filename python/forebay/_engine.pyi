@@ -104,6 +104,9 @@ class Engine:
     def stats(self) -> str:
         """Counters as JSON: a list of pools, summed over workers (forebay.observe.stats.PoolCounters)."""
 
+    def worker_stats(self) -> str:
+        """Counters as JSON: a list of workers in their order (forebay.observe.stats.WorkerCounters)."""
+
     def stop(self) -> None:
         """Closes everything at once and ends the threads. Safe to call twice."""
 

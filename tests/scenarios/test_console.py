@@ -238,3 +238,19 @@ def test_counters_count(shared: Forebay) -> None:
         wire.ask(query("select 1"))
         wire.ask(query("commit"))
     assert transactions() - before == 11
+
+
+def test_workers_count_what_they_do(shared: Forebay) -> None:
+    """Transactions of all workers are those of all databases; each takes turns and system calls, and copies little."""
+    before = shared.console("show workers")
+    assert len(before) == shared.sections["engine"]["workers"]
+    with shared.target.at(dbname="wide").wire() as wire:
+        for _ in range(100):
+            wire.ask(query("select 1"))
+        after = shared.console("show workers")
+        assert numbers(after, "xact_count") - numbers(before, "xact_count") >= 100
+        assert numbers(after, "xact_count") == numbers(shared.console("show stats"), "total_xact_count")
+    for column in ("loop_turns", "io_calls"):
+        assert numbers(after, column) - numbers(before, column) >= 100
+    busiest = max(after, key=lambda row: int(row["xact_count"] or 0))
+    assert float(busiest["xact_io_calls"] or 0) > 0

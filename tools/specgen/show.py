@@ -10,7 +10,7 @@ from typing import Any
 
 from specgen.tables import fields, read, refuse_duplicates, require
 
-TYPES = ("text", "int4", "int8")
+TYPES = ("text", "int4", "int8", "numeric")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,24 @@ pub(crate) fn to_json(workers: &[Arc<WorkerStats>]) -> String {
     serde_json::Value::Array(rows.collect()).to_string()
 }
 
+/// A list of workers, in their order; its reader is `forebay.observe.stats` as well.
+pub(crate) fn workers_to_json(workers: &[Arc<WorkerStats>]) -> String {
+    let rows = workers.iter().map(|worker| {
+        let pools = worker.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |of: fn(&PoolStats) -> u64| pools.iter().map(|pool| of(&pool.stats)).fold(0, u64::wrapping_add);
+        json!({
+            "clients": worker.clients.get(),
+            "transactions": sum(|stats| stats.transactions.get()),
+            "requests": sum(|stats| stats.requests.get()),
+            "loop_turns": worker.turns.get(),
+            "io_calls": worker.io_calls.get(),
+            "copied_bytes": worker.copied_bytes.get(),
+            "lent_servers": worker.lent.get(),
+        })
+    });
+    serde_json::Value::Array(rows.collect()).to_string()
+}
+
 const NAMES: [&str; 12] = [
     "assignments",
     "transactions",

@@ -96,6 +96,10 @@ impl PyEngine {
         py.detach(|| counters::to_json(&self.stats))
     }
 
+    fn worker_stats(&self, py: Python<'_>) -> String {
+        py.detach(|| counters::workers_to_json(&self.stats))
+    }
+
     fn stop(&self, py: Python<'_>) {
         py.detach(|| {
             let engine = self.engine.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -16,7 +16,7 @@ Value = str | int | None
 Column = tuple[str, str]
 
 # Type, object id and size, as pg_type has them.
-TYPES: Final = {"text": (25, -1), "int4": (23, 4), "int8": (20, 8)}
+TYPES: Final = {"text": (25, -1), "int4": (23, 4), "int8": (20, 8), "numeric": (1700, -1)}
 ROW_BYTES_MAX: Final = 1 << 20
 
 

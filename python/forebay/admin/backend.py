@@ -9,7 +9,7 @@ from typing import Protocol
 from forebay.admin.snapshot import Snapshot
 from forebay.config.resolve import SettingLine
 from forebay.config.resolved import EngineConfig
-from forebay.observe.stats import Totals
+from forebay.observe.stats import Totals, WorkerCounters
 
 
 class Refused(Exception):
@@ -48,6 +48,9 @@ class Backend(Protocol):
 
     def averages(self) -> dict[str, Totals]:
         """Averages over the last period, by database."""
+
+    def workers(self) -> Sequence[WorkerCounters]:
+        """Totals since the start, by worker."""
 
     async def snapshot(self) -> Snapshot:
         """What the workers hold."""

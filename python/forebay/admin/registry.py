@@ -19,6 +19,7 @@ from forebay.admin.show import (
     totals,
     users,
     version,
+    workers,
 )
 from forebay.admin.show import help as usage
 
@@ -40,6 +41,7 @@ COMMANDS: Final[dict[str, Command]] = {
         totals.COMMAND,
         users.COMMAND,
         version.COMMAND,
+        workers.COMMAND,
         kill.COMMAND,
         kill_client.COMMAND,
         pause.COMMAND,

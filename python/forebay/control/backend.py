@@ -16,7 +16,7 @@ from forebay.config.resolved import EngineConfig
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
 from forebay.observe import stats
-from forebay.observe.stats import Averages, Totals
+from forebay.observe.stats import Averages, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
@@ -59,6 +59,9 @@ class RunningBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self._averages.of(self.totals(), now_s=time.monotonic())
+
+    def workers(self) -> Sequence[WorkerCounters]:
+        return stats.decode_workers(self._engine.worker_stats())
 
     def end_period(self) -> None:
         """Takes the sample that averages are made of; called once every stats.PERIOD_S."""

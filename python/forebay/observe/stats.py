@@ -30,6 +30,22 @@ class PoolCounters(msgspec.Struct, frozen=True):
     logins: int
 
 
+class WorkerCounters(msgspec.Struct, frozen=True):
+    """Totals of a worker since the start; clients: those open now.
+
+    io_calls are system calls for connections, copied_bytes what went from one buffer of ours to another, lent_servers
+    those that other workers were given.
+    """
+
+    clients: int
+    transactions: int
+    requests: int
+    loop_turns: int
+    io_calls: int
+    copied_bytes: int
+    lent_servers: int
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Sums over the pools of one database, or over all; PgBouncer's names."""
@@ -61,6 +77,11 @@ NAMES: Final = tuple(field.name for field in fields(Totals))
 def decode(text: bytes | str) -> list[PoolCounters]:
     """The engine's counters."""
     return msgspec.json.decode(text, type=list[PoolCounters])
+
+
+def decode_workers(text: bytes | str) -> list[WorkerCounters]:
+    """The engine's counters of its workers."""
+    return msgspec.json.decode(text, type=list[WorkerCounters])
 
 
 def by_database(pools: Sequence[PoolCounters]) -> dict[str, Totals]:

@@ -12,7 +12,7 @@ from forebay.admin.console import Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
 from forebay.admin.snapshot import Snapshot, decode
-from forebay.observe.stats import Totals
+from forebay.observe.stats import Totals, WorkerCounters
 
 from tests.unit.admin.world import FakeBackend, Reply, client, engine_config, pool, read, server
 
@@ -28,6 +28,7 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         held=Snapshot([client(pin=("listen",), server=7)], [server()], [pool()], ["blog"]),
         counted={"shop": Totals(xact_count=3)},
         averaged={"shop": Totals(xact_count=1)},
+        working=[WorkerCounters(1, 2, 3, 4, 5, 6, 7)],
     )
     for name, columns in COLUMNS.items():
         reply = ask(f"SHOW {name}", backend)
@@ -63,6 +64,15 @@ def test_a_pin_is_shown_with_its_server_its_cause_and_what_releases_it() -> None
                      "3": ("", None)}  # fmt: skip
     held = ask("SHOW SERVERS", backend).records()[0]
     assert (held["pin"], held["dirt"]) == ("temporary object, advisory lock", "setting, opaque")
+
+
+def test_a_worker_tells_what_a_transaction_takes() -> None:
+    """By what it spends on each transaction one sees whether a worker batches; none has been counted at the start."""
+    busy = WorkerCounters(9, transactions=8, requests=10, loop_turns=2, io_calls=3, copied_bytes=0, lent_servers=12)
+    idle = WorkerCounters(0, 0, 0, loop_turns=5, io_calls=5, copied_bytes=0, lent_servers=0)
+    first, second = ask("SHOW WORKERS", FakeBackend(working=[busy, idle])).rows
+    assert first == ["0", "9", "8", "10", "2", "3", "0", "12", "0.250", "0.375", "0.000", "1.500"]
+    assert second == ["1", "0", "0", "0", "5", "5", "0", "0", None, None, None, None]
 
 
 def test_an_engine_that_reports_no_pins_is_read_as_having_none() -> None:

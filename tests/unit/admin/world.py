@@ -10,7 +10,7 @@ from forebay.admin.backend import Identity, Refused
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
-from forebay.observe.stats import Totals
+from forebay.observe.stats import Totals, WorkerCounters
 
 CONFIG = """
 [databases.shop]
@@ -71,6 +71,7 @@ class FakeBackend:
     held: Snapshot = field(default_factory=Snapshot)
     counted: dict[str, Totals] = field(default_factory=dict)
     averaged: dict[str, Totals] = field(default_factory=dict)
+    working: list[WorkerCounters] = field(default_factory=list)
     refuses: str | None = None
     orders: list[tuple[object, ...]] = field(default_factory=list)
     identity: Identity = field(default_factory=lambda: Identity("0.1.0", "io_uring", 2))
@@ -83,6 +84,9 @@ class FakeBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self.averaged
+
+    def workers(self) -> Sequence[WorkerCounters]:
+        return self.working
 
     async def snapshot(self) -> Snapshot:
         return self.held
