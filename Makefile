@@ -137,6 +137,11 @@ bench: is-release ## cost of transactions beside PgBouncer, in interleaved round
 bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
+# make profile BENCH_ARGS='--workload extended --poolers forebay,pgbouncer-debian'
+.PHONY: profile
+profile: is-release ## a flame graph of forebay's CPU under a workload, in benches/results
+	$(BIN)/python benches/poolbench.py profile --poolers forebay --seconds 8 $(BENCH_ARGS)
+
 .PHONY: instructions
 instructions: | $(LIBCLANG) ## instructions of a transaction against those stored, within 3 %
 	$(PYTHON) benches/instructions.py

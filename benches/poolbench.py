@@ -4,11 +4,12 @@
   poolbench.py run      [--poolers a,b,...] [--workloads x,y,...] [--rounds N] [--seconds S]
   poolbench.py idle     [--poolers ...] [--clients 10000] [--rounds N]
   poolbench.py syscalls [--poolers ...] [--workload select]
+  poolbench.py profile  [--poolers ...] [--workload select] [--folder benches/results]
   poolbench.py report   RESULTS.jsonl
 
 Standard library only. PostgreSQL's programs (pgbench among them) and Debian's PgBouncer are fetched where the machine
-has none; `syscalls` needs perf or strace. Poolers are the tables of peers/*.toml; `direct` is PostgreSQL with no
-pooler, floor-* the bare relays of floor/.
+has none; `syscalls` needs perf or strace, `profile` perf and cargo. Poolers are the tables of peers/*.toml; `direct` is
+PostgreSQL with no pooler, floor-* the bare relays of floor/.
 
 How a figure is made. One pooler runs at a time, fresh for each measurement, in the order A B C, A B C, ... for every
 workload, so that drift of the machine falls on all alike. pgbench logs every transaction; a window of S seconds is
@@ -27,7 +28,7 @@ import signal
 import sys
 from pathlib import Path
 
-from measuring import idle, rounds, syscalls
+from measuring import idle, profile, rounds, syscalls
 from measuring.report import report
 from measuring.window import Bench
 from measuring.workloads import WORKLOADS
@@ -54,11 +55,13 @@ def measured(arguments: argparse.Namespace) -> None:
                        quiet=a.quiet)  # fmt: skip
         elif a.order == "idle":
             idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
+        elif a.order == "profile":
+            profile.run(bench, poolers=a.poolers, workload=a.workload, seconds=a.seconds, folder=a.folder)
         else:
             syscalls.run(bench, poolers=a.poolers, workload=a.workload, rounds=a.rounds, seconds=a.seconds)
     finally:
         bench.close()
-    if a.out and a.order != "syscalls":
+    if a.out and a.order in ("run", "idle"):
         reported(argparse.Namespace(file=a.out, base=a.base, quiet=a.quiet))
 
 
@@ -93,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
     order.add_argument("--clients", type=int, default=10_000)
     order = orders.add_parser("syscalls", parents=[runs], help="system calls of a transaction")
     order.add_argument("--workload", default="select", choices=WORKLOADS)
+    order = orders.add_parser("profile", parents=[runs], help="a flame graph of what a transaction costs")
+    order.add_argument("--workload", default="select", choices=WORKLOADS)
+    order.add_argument("--folder", type=Path, default=RESULTS, help="where the graph and its stacks go")
     order = orders.add_parser("report", parents=[shared], help="tables of earlier results")
     order.add_argument("file")
     return top
