@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ from tests.harness.wire import Wire, query
 
 SERVERS = 20
 OTHERS = 100
-SAMPLES = 30
-SAMPLE_S = 0.1
+# For how long the pins are held: HOLD_S=3600 makes it an hour, of statements that take longer.
+HOLD_S = float(os.environ.get("HOLD_S", "3"))
+SAMPLE_S = max(0.1, HOLD_S / 3600)
+SAMPLES = int(HOLD_S / SAMPLE_S)
+STATEMENT_S = 0.01 if HOLD_S < 60 else 0.2
 UNPIN_S = 1.0
 
 # What pins, and what ends it.
@@ -49,7 +53,7 @@ class Crowd:
             with self.target.wire() as wire:
                 while not self.stop.is_set():
                     began = time.monotonic()
-                    self.pids.append(str(wire.value("select pg_backend_pid() from pg_sleep(0.01)")))
+                    self.pids.append(str(wire.value(f"select pg_backend_pid() from pg_sleep({STATEMENT_S})")))
                     self.longest_s = max(self.longest_s, time.monotonic() - began)
                     self.counts[number] += 1
         except BaseException as fault:
@@ -104,6 +108,8 @@ def test_five_pins_leave_fifteen_servers_to_the_others(start: Start, server: Pos
                 (pool,) = [row for row in forebay.console("show pools") if row["database"] == "app"]
                 in_use.append(int(pool["sv_active"] or 0) + int(pool["sv_tested"] or 0))
                 others.stop.wait(SAMPLE_S)
+            assert not set(others.pids) & set(own.values()), "a pinned server served somebody else"
+            assert pins(forebay) == sorted(CAUSES)
             # One or two are on their way from one client, or one worker, to the next.
             assert sum(in_use) / SAMPLES > SERVERS * 0.9, "servers stand idle while others wait"
             served = others.used()
