@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from measuring.pooler import Pooler
+from measuring.pooler import NotOffered, Pooler
 from measuring.programs import CACHE
 from measuring.window import Bench
 
@@ -18,7 +18,7 @@ SAMPLES_HZ = 997
 STACK_BYTES = 8192
 SHOWN = 20
 # Folds the stacks and draws the graph. Its licence is CDDL-1.0: a program of its own, no part of what is shipped.
-INFERNO = "0.12.4"
+INFERNO = "0.12.8"
 
 Recorded = tuple[None, tuple[float, float]]
 
@@ -31,7 +31,12 @@ def run(bench: Bench, *, poolers: list[str], workload: str, seconds: float, fold
     folder.mkdir(parents=True, exist_ok=True)
     for name in poolers:
         data = folder / f"{name}-{workload}.perf"
-        row = bench.measure(name, workload, seconds, recorder(data))
+        try:
+            row = bench.measure(name, workload, seconds, recorder(data))
+        except (RuntimeError, NotOffered) as error:
+            data.unlink(missing_ok=True)
+            print(f"{name:16} FAILED {error}", flush=True)
+            continue
         folded = fold(data, tools)
         data.unlink()
         data.with_suffix(".folded").write_text(folded)
@@ -58,7 +63,8 @@ def recorder(data: Path) -> Callable[[Pooler, float], Recorded]:
     """What records a pooler for so many seconds into a file of perf's."""
 
     def record(pooler: Pooler, seconds: float) -> Recorded:
-        assert pooler.group, "PostgreSQL alone is no pooler"
+        if not pooler.group:
+            raise NotOffered("PostgreSQL alone is no pooler")
         pids = ",".join(map(str, pooler.group.pids()))
         argv = ["perf", "record", "-q", "-F", str(SAMPLES_HZ), "--call-graph", f"dwarf,{STACK_BYTES}", "-p", pids,
                 "-o", str(data), "--", "sleep", str(seconds)]  # fmt: skip
@@ -72,7 +78,7 @@ def recorder(data: Path) -> Callable[[Pooler, float], Recorded]:
 
 
 def fold(data: Path, tools: Path) -> str:
-    """Stacks with their counts, a line each; frames of the kernel end in _[k]."""
+    """Stacks with what was sampled in them, a line each; frames of the kernel end in _[k]."""
     script = subprocess.run(
         ["perf", "script", "--no-inline", "-i", data], check=True, capture_output=True, text=True, errors="replace"
     ).stdout
@@ -82,14 +88,14 @@ def fold(data: Path, tools: Path) -> str:
 
 
 def summary(title: str, folded: str) -> str:
-    """The kernel's share, and the functions in which most samples were taken."""
+    """The kernel's share, and the functions of the pooler that take most themselves, as parts of all."""
     leaves: Counter[str] = Counter()
     for line in folded.splitlines():
         stack, _, count = line.rpartition(" ")
         leaves[stack.rpartition(";")[2]] += int(count)
     total = max(sum(leaves.values()), 1)
     kernel = sum(count for leaf, count in leaves.items() if leaf.endswith("_[k]"))
-    lines = [f"{title}; {total} samples, {kernel / total:.0%} of them in the kernel"]
+    lines = [f"{title}, {kernel / total:.0%} of it in the kernel"]
     own = [(leaf, count) for leaf, count in leaves.most_common() if not leaf.endswith("_[k]")]
     lines += [f"{count / total:6.1%}  {leaf}" for leaf, count in own[:SHOWN]]
     return "\n".join(lines)
