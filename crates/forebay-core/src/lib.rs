@@ -17,6 +17,7 @@ pub mod config;
 pub mod connect;
 mod console;
 mod deadline;
+mod deallocate;
 mod ensure;
 pub mod event;
 mod failure;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
-use forebay_pgwire::frontend::{BindHead, Execute, tag};
+use forebay_pgwire::frontend::tag;
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
@@ -29,9 +29,6 @@ const COMMIT_PREFIX_BYTES: usize = 64;
 
 /// A text that fails without effect, in place of one that is not run.
 const REFUSED: &str = "fb_refused";
-
-/// DEALLOCATEs that are bound and not executed, of which it is known what they do.
-const DEALLOCATES_MAX: usize = 256;
 
 impl Forwarding<'_> {
     pub(crate) fn query(&mut self, at: At<'_>) -> Taken {
@@ -284,36 +281,6 @@ impl Forwarding<'_> {
         self.rename(at, rename::bind, bound, renamed.name()).map(Some)
     }
 
-    /// A DEALLOCATE is bound: what it does is done where its portal is executed.
-    #[cold]
-    pub(crate) fn note_deallocate(&mut self, at: At<'_>, statement: &Arc<Statement>) {
-        let bound = &mut self.server.bound_deallocates;
-        if bound.len() >= DEALLOCATES_MAX {
-            bound.remove(0);
-        }
-        let portal = BindHead::decode(at.body()).map_or(&b""[..], |bind| bind.portal);
-        bound.push((portal.into(), statement.clone()));
-    }
-
-    /// What an Execute does to names and statements, where a DEALLOCATE may be bound.
-    #[cold]
-    pub(crate) fn deallocates(&mut self, at: At<'_>) -> Result<Option<Box<Naming>>, Stop> {
-        if !at.is_whole() {
-            return Err(Stop::More);
-        }
-        // What can't be read is for the server to refuse.
-        let Ok(Execute { portal, .. }) = Execute::decode(at.body()) else { return Ok(None) };
-        let bound = &mut self.server.bound_deallocates;
-        let Some(found) = bound.iter().position(|(name, _)| **name == *portal) else { return Ok(None) };
-        let (_, statement) = bound.swap_remove(found);
-        let Some(needs) = statement.needs().cloned() else { return Ok(None) };
-        let (name, segment) = (statement.needs_name(), self.server.segment);
-        let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
-        let change = is_meant.then(|| self.change(name, None, segment));
-        self.server.statements.close_sent(&needs, segment);
-        Ok(Some(Box::new(Naming { change, makes: false, statement: needs })))
-    }
-
     /// The statement of a Parse whose text executes or deallocates another by its name; `None`: it is none that is known here.
     pub(crate) fn naming_statement(
         &mut self,
@@ -348,13 +315,6 @@ fn is_plain_execute(shape: &Shape) -> bool {
         && shape.maybe_functions.is_empty()
         && shape.relations.is_empty()
         && shape.types.is_empty()
-}
-
-/// A DEALLOCATE of another statement that was prepared by the extended protocol.
-#[inline]
-pub(crate) fn is_deallocate(statement: &Statement) -> bool {
-    statement.needs().is_some()
-        && matches!(&*statement.shape().statements, [StatementShape { verb: Verb::Deallocate, .. }])
 }
 
 /// As PostgreSQL says it.

@@ -12,9 +12,10 @@ use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
+use crate::deallocate::is_deallocate;
 use crate::frame::At;
 use crate::planted::{Bug, planted};
-use crate::query::{TEXT_BYTES_MAX, is_deallocate};
+use crate::query::TEXT_BYTES_MAX;
 use crate::renamed::{Places, name_mark};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
