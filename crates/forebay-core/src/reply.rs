@@ -342,9 +342,9 @@ impl Relaying<'_> {
     }
 
     fn forget_statements(&mut self) {
-        self.server.statements.clear();
+        self.server.statements.forget_named();
         if let Some(names) = self.client.as_mut().and_then(|c| c.statements.as_mut()) {
-            names.clear();
+            names.forget_named();
         }
     }
 

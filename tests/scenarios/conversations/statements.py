@@ -76,6 +76,25 @@ def a_deallocate_in_one_pipeline_with_what_it_takes_away(c: Wire) -> None:
 
 
 @conversation
+def all_are_deallocated_by_the_extended_protocol(c: Wire) -> None:
+    """Those with names are, up to there in the pipeline; the unnamed one, which it is itself, stays."""
+    gone = [bind(statement="away"), execute()]
+    c.ask(parse("away", "deallocate all"), parse("", "select 7"), sync())
+    c.ask(*gone, sync())
+    c.ask(bind(), execute(), sync())
+    c.ask(parse("", "deallocate all"), bind(), execute(), sync())
+    c.ask(bind(values=[b"1"]), sync())
+    c.ask(parse("away", "deallocate all"), parse("old", "select 8"), sync())
+    c.ask(*gone, parse("new", "select 9"), bind(statement="new"), execute(), sync())
+    c.ask(bind(statement="new"), execute(), sync())
+    c.ask(bind(statement="old"), execute(), sync())
+    c.ask(parse("away", "discard all"), sync())
+    c.ask(*gone, parse("next", "select 10"), bind(statement="next"), execute(), sync())
+    c.ask(bind(statement="next"), execute(), sync())
+    c.ask(bind(statement="new"), execute(), sync())
+
+
+@conversation
 def a_duplicate_name_is_refused(c: Wire) -> None:
     """42P05 in the server's words, with the client's name; the first statement stays."""
     c.ask(parse("twice", "select 1"), sync())

@@ -139,10 +139,10 @@ impl ClientStatements {
         self.unnamed = ClientEntry::default();
     }
 
-    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL).
-    pub fn clear(&mut self) {
-        self.named.clear();
-        self.clear_unnamed();
+    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL) but those that messages behind it change; the unnamed statement, which
+    /// it may be itself, stays.
+    pub fn forget_named(&mut self) {
+        self.named.retain(|_, entry| entry.unanswered.changes > 0);
     }
 
     /// How many names there are.
@@ -340,7 +340,12 @@ impl ServerStatements {
         self.may_have_unnamed
     }
 
-    /// All named ones are gone (DEALLOCATE ALL, DISCARD ALL).
+    /// All named ones are gone but those that were sent behind what took them away (DEALLOCATE ALL, DISCARD ALL).
+    pub fn forget_named(&mut self) {
+        self.named.retain(|_, entry| entry.unanswered.changes > 0);
+    }
+
+    /// All are gone: a Query of ours took them away.
     pub fn clear(&mut self) {
         self.named.clear();
         self.forget_unnamed();

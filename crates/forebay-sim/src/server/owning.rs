@@ -54,7 +54,7 @@ impl Session {
             Statement::Deallocate(Some(name)) if self.prepared.remove(name).is_none() => {
                 return absent("26000", "prepared statement", name);
             }
-            Statement::Deallocate(None) => self.prepared.clear(),
+            Statement::Deallocate(None) => self.prepared.retain(|name, _| name.is_empty()),
             Statement::Discard(what) => self.discard(*what)?,
             Statement::Do(settings) => {
                 for (name, value) in settings {
@@ -166,7 +166,7 @@ impl Session {
                 }
                 self.set_authorization(None)?;
                 let _ = self.settings.reset(None);
-                self.prepared.clear();
+                self.prepared.retain(|name, _| name.is_empty());
                 self.portals.clear();
                 self.own.close(None);
                 self.own.unlisten(None);
