@@ -41,8 +41,6 @@ QUICK = {
     "shared_preload_libraries": "plpgsql", "log_min_messages": "fatal", "log_min_error_statement": "panic",
     "wal_level": "minimal", "max_wal_senders": "0", "track_counts": "off", "update_process_title": "off",
     "track_activity_query_size": "100",
-    # Plans are chosen by how many pages a table has by then, and programs show them.
-    "enable_seqscan": "off", "enable_bitmapscan": "off",
 }  # fmt: skip
 
 # What a statement waits for a server before it is refused; programs are made so that none has to wait.
