@@ -212,6 +212,20 @@ def test_a_pipeline_that_may_notify_is_answered_in_its_order(shared: Forebay, di
     assert tags(shared.target) == tags(direct)
 
 
+def test_what_a_pipeline_notifies_comes_behind_the_answers_before_it(shared: Forebay, direct: Target) -> None:
+    """The listener may tell of a NOTIFY before answers that a slow reader has kept waiting on the way to it."""
+
+    def tags(target: Target, size: int) -> list[str]:
+        with target.wire() as wire:
+            wire.ask(query("listen a"))
+            wire.send(query(f"select repeat('x', {size})"), query("select 2"), query("notify a"))
+            time.sleep(QUIET_S)
+            return [frame.tag for frame in wire.ready(3)]
+
+    for size in range(0, 12_000_000, 1_000_000):
+        assert tags(shared.target, size) == tags(direct, size), size
+
+
 def test_a_client_that_keeps_nothing_keeps_hearing_in_its_transactions_order(shared: Forebay, direct: Target) -> None:
     """Within a transaction PostgreSQL tells nothing; what came meanwhile comes before its ReadyForQuery."""
     with shared.target.wire() as client, direct.wire() as speaker:

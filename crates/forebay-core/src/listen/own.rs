@@ -117,10 +117,13 @@ impl Relaying<'_> {
         notifies && self.client.as_ref().and_then(|client| client.listens.as_ref()).is_some_and(|l| l.len() > 0)
     }
 
-    /// A transaction is over: what has been notified meanwhile comes before its ReadyForQuery.
+    /// A transaction is over: what has been notified meanwhile comes before its ReadyForQuery. Not if a request behind it
+    /// may have notified: the listener may have told of that already, and it comes before the ReadyForQuery of its own.
     pub(crate) fn give_notifications(&mut self) {
+        let is_one_behind = self.server.listen.notifies && !self.server.expect.is_empty();
         if self.server.status == IDLE
             && !self.server.listen.is_removing
+            && !is_one_behind
             && let Some(listens) = self.client.as_mut().and_then(|client| client.listens.as_mut())
         {
             listens.drain_into(self.batch.owned());
