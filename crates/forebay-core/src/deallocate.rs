@@ -1,24 +1,16 @@
-//! DEALLOCATE by the extended protocol: it takes a statement away where its portal is executed, not before.
+//! DEALLOCATE and DISCARD ALL take statements away where they are executed: with the Query, or with their portal, not before.
 
 use std::sync::Arc;
 
 use forebay_pgwire::frontend::{BindHead, Execute};
-use forebay_sql::shape::{StatementShape, Verb};
 
 use crate::frame::At;
 use crate::request::{Forwarding, Stop};
-use crate::session::expect::Naming;
+use crate::session::expect::{Does, Naming};
 use crate::statements::Statement;
 
 /// DEALLOCATEs that are bound and not executed, of which it is known what they do.
 const DEALLOCATES_MAX: usize = 256;
-
-/// A DEALLOCATE of another statement that was prepared by the extended protocol.
-#[inline]
-pub(crate) fn is_deallocate(statement: &Statement) -> bool {
-    statement.needs().is_some()
-        && matches!(&*statement.shape().statements, [StatementShape { verb: Verb::Deallocate, .. }])
-}
 
 impl Forwarding<'_> {
     /// A DEALLOCATE is bound: what it does is done where its portal is executed.
@@ -42,12 +34,40 @@ impl Forwarding<'_> {
         let Ok(Execute { portal, .. }) = Execute::decode(at.body()) else { return Ok(None) };
         let bound = &mut self.server.bound_deallocates;
         let Some(found) = bound.iter().position(|(name, _)| **name == *portal) else { return Ok(None) };
-        let (_, statement) = bound.swap_remove(found);
-        let Some(needs) = statement.needs().cloned() else { return Ok(None) };
-        let (name, segment) = (statement.needs_name(), self.server.segment);
-        let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
-        let change = is_meant.then(|| self.change(name, None, segment));
-        self.server.statements.close_sent(&needs, segment);
-        Ok(Some(Box::new(Naming { change, makes: false, statement: needs })))
+        let statement = bound[found].1.clone();
+        let naming = match statement.needs() {
+            None => {
+                self.await_all()?;
+                self.take_all()
+            }
+            Some(needs) => {
+                let (name, segment) = (statement.needs_name(), self.server.segment);
+                let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
+                let changes = if is_meant { vec![self.change(name, None, segment)] } else { Vec::new() };
+                self.server.statements.close_sent(needs, segment);
+                Box::new(Naming { what: Does::Takes, changes, statements: vec![needs.clone()] })
+            }
+        };
+        self.server.bound_deallocates.swap_remove(found);
+        Ok(Some(naming))
+    }
+
+    /// Waits until it is known what there is to be taken away by a text that takes all.
+    #[cold]
+    pub(crate) fn await_all(&mut self) -> Result<(), Stop> {
+        let segment = self.server.segment;
+        let is_unknown = self.client.statements.as_ref().is_some_and(|names| names.is_unconfirmed(segment));
+        let is_unknown = is_unknown || self.server.statements.is_unconfirmed(segment);
+        // What it does would not be undone with a hand-over that fails.
+        if is_unknown || self.server.hand_over.is_some() { Err(Stop::Hold) } else { Ok(()) }
+    }
+
+    /// All of the client's names and all statements of its server are about to be taken away.
+    #[cold]
+    pub(crate) fn take_all(&mut self) -> Box<Naming> {
+        let segment = self.server.segment;
+        let changes = self.client.statements.as_mut().map_or_else(Vec::new, |names| names.take_all(segment));
+        let statements = self.server.statements.close_all_sent(segment);
+        Box::new(Naming { what: Does::TakesAll, changes, statements })
     }
 }

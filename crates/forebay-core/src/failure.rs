@@ -80,18 +80,17 @@ impl Relaying<'_> {
         if let (on @ Some(_), Some(client)) = (self.server.left.doubt_discard(), &mut self.client) {
             client.sequences_on = on;
         }
-        self.name_settles(false);
         if self.server.is_copying {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
         }
         if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
-            return;
+            return self.name_settles(false);
         }
         let mut names = self.client.as_mut().and_then(|c| c.statements.as_mut());
         let is_sync_sent = self.server.skip_to_sync(|change| {
             if let Some(names) = &mut names {
-                names.undo(&change.name, change.before, change.segment);
+                names.undo(change);
             }
         });
         self.server.is_skipping = !is_sync_sent;

@@ -272,7 +272,8 @@ impl Forwarding<'_> {
 
     /// Keeps a statement back whose effect on the client's names would not be undone with it.
     pub(crate) fn hold_back(&self, statement: &Statement) -> Result<(), Stop> {
-        if statement.needs().is_some() && self.server.hand_over.is_some() { Err(Stop::Hold) } else { Ok(()) }
+        let has_effect = statement.needs().is_some() || statement.takes_away();
+        if has_effect && self.server.hand_over.is_some() { Err(Stop::Hold) } else { Ok(()) }
     }
 }
 

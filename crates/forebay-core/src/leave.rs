@@ -441,15 +441,5 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
 /// Undoes what messages that were not run would have done to the client's names.
 pub(crate) fn undo_all(client: &mut Client, expect: &std::collections::VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
-    for entry in expect.iter().rev() {
-        let change = match entry {
-            Expect::Parse { change: Some(change), .. } | Expect::Answer { change, .. } => change,
-            Expect::Query { naming: Some(naming), .. } | Expect::Execute { naming: Some(naming), .. } => {
-                let Some(change) = &naming.change else { continue };
-                change
-            }
-            _ => continue,
-        };
-        names.undo(&change.name, change.before.clone(), change.segment);
-    }
+    expect.iter().rev().flat_map(|entry| entry.changes().iter().rev()).for_each(|change| names.undo(change));
 }

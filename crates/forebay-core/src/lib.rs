@@ -36,6 +36,7 @@ pub mod lend;
 pub mod listen;
 pub mod local_socket;
 mod login;
+mod meant;
 mod order;
 pub mod parameters;
 pub mod planted;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::tag;
-use forebay_pgwire::{rename, write};
+use forebay_pgwire::write;
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
@@ -18,8 +18,8 @@ use crate::frame::At;
 use crate::renamed::{Moved, Places};
 use crate::request::{Forwarding, Stop, Taken};
 use crate::session::IDLE;
-use crate::session::expect::{Change, Expect, Naming, Refusal};
-use crate::statements::{Content, Lookup, Statement, is_commit};
+use crate::session::expect::{Change, Does, Expect, Naming, Refusal};
+use crate::statements::{Lookup, Statement, is_commit, takes_all};
 
 /// Texts up to this length are looked at; a longer one may do anything.
 pub(crate) const TEXT_BYTES_MAX: u32 = forebay_sql::shorten::LONG_BYTES_MAX as u32;
@@ -43,12 +43,14 @@ impl Forwarding<'_> {
         if !is_tracked || !at.is_whole() {
             self.needs_listens(None)?;
             self.mark_unknown(text, at.is_whole());
+            let takes_all = at.is_whole() && self.takes_all_unread(text)?;
             if at.is_whole() {
                 self.note_query_resets(text);
                 self.note_clearing_in(text);
             }
             let commits = may_commit(text) || !at.is_whole();
-            return self.pass_query(at, commits);
+            let naming = takes_all.then(|| self.take_all());
+            return self.pass_query(at, commits, naming);
         }
         let backslash = self.backslash_in(text);
         let shape = self.cache.shape(text, backslash);
@@ -60,22 +62,26 @@ impl Forwarding<'_> {
         {
             return Ok(taken);
         }
+        if takes_all(&shape) {
+            self.await_all()?;
+        }
         let marked = match self.has_name_of(&shape) {
             Some((_, name)) => Err(Box::new(already_exists(name))),
             None => self.mark(&shape, text),
         };
         match marked {
             Ok(()) => {
+                let naming = takes_all(&shape).then(|| self.take_all());
                 let may_commit = |verb: Verb| verb.commits() || verb == Verb::Other;
                 let commits = shape.statements.len() > 1 || shape.statements.iter().any(|s| may_commit(s.verb));
-                self.pass_query(at, commits)
+                self.pass_query(at, commits, naming)
             }
             Err(report) => self.refuse_query(at, *report),
         }
     }
 
     /// What has the name that a text which begins with a PREPARE gives, and that name.
-    fn has_name_of<'s>(&self, shape: &'s Shape) -> Option<(Arc<Statement>, &'s str)> {
+    pub(crate) fn has_name_of<'s>(&self, shape: &'s Shape) -> Option<(Arc<Statement>, &'s str)> {
         let StatementShape { verb: Verb::Prepare, name: Some(name), .. } = shape.statements.first()? else {
             return None;
         };
@@ -86,8 +92,25 @@ impl Forwarding<'_> {
         }
     }
 
-    fn pass_query(&mut self, at: At<'_>, commits: bool) -> Taken {
-        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming: None, places: None });
+    /// Whether a text that is not tracked, of which the first letters are looked at, takes all statements away.
+    fn takes_all_unread(&mut self, text: &[u8]) -> Result<bool, Stop> {
+        if !self.is_sharing() || !matches!(text, [b'd' | b'D', b'e' | b'E' | b'i' | b'I', ..]) {
+            return Ok(false);
+        }
+        let shape = self.cache.shape(text, self.backslash_in(text));
+        let takes_all = takes_all(&shape);
+        if takes_all {
+            self.await_all()?;
+        }
+        Ok(takes_all)
+    }
+
+    fn pass_query(&mut self, at: At<'_>, commits: bool, naming: Option<Box<Naming>>) -> Taken {
+        if naming.is_some() {
+            // What comes behind waits until it is known whether this was done.
+            self.server.segment = self.server.segment.wrapping_add(1);
+        }
+        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming, places: None });
         self.unnamed_ends();
         self.forward(at, 0)
     }
@@ -159,7 +182,7 @@ impl Forwarding<'_> {
                 let statement = self.present_or_stand_in(&statement, true)?;
                 let change = self.change(name, None, segment);
                 self.server.statements.close_sent(&statement, segment);
-                self.send_named(at, named, &statement, Some((change, false))).map(Some)
+                self.send_named(at, named, &statement, Some((change, Does::Takes))).map(Some)
             }
             _ => Ok(None),
         }
@@ -192,7 +215,7 @@ impl Forwarding<'_> {
         let segment = self.server.segment;
         let change = self.change(named.name.as_bytes(), Some(statement.clone()), segment);
         self.server.statements.parse_sent(&statement, segment);
-        self.send_named(at, named, &statement, Some((change, true))).map(Some)
+        self.send_named(at, named, &statement, Some((change, Does::Makes))).map(Some)
     }
 
     /// Sends the text with the server's name for the statement.
@@ -201,12 +224,12 @@ impl Forwarding<'_> {
         at: At<'_>,
         named: &Named<'_>,
         statement: &Arc<Statement>,
-        change: Option<(Change, bool)>,
+        change: Option<(Change, Does)>,
     ) -> Taken {
         let text = named.with(statement.name());
         write::query(self.batch.owned(), &text);
-        let naming = change
-            .map(|(change, makes)| Box::new(Naming { change: Some(change), makes, statement: statement.clone() }));
+        let statements = vec![statement.clone()];
+        let naming = change.map(|(change, what)| Box::new(Naming { what, changes: vec![change], statements }));
         let places = Places::new(named.name.as_bytes(), named.moved(statement.name()), &text, statement);
         let places = Some(Box::new(places));
         self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming, places });
@@ -243,69 +266,6 @@ impl Forwarding<'_> {
             None => self.mark(shape, statement.text()),
         }
     }
-
-    /// A Bind of a statement that prepares another under a name that is taken: another is bound, of which the server says
-    /// what is wrong with it. `None`: it is none.
-    #[inline]
-    pub(crate) fn bind_taken(
-        &mut self,
-        at: At<'_>,
-        bound: &[u8],
-        statement: &Statement,
-    ) -> Result<Option<usize>, Stop> {
-        match self.has_name_of(statement.shape()) {
-            Some((existing, name)) => self.bind_of_taken(at, bound, statement, &existing, name),
-            None => Ok(None),
-        }
-    }
-
-    #[cold]
-    fn bind_of_taken(
-        &mut self,
-        at: At<'_>,
-        bound: &[u8],
-        statement: &Statement,
-        existing: &Arc<Statement>,
-        name: &str,
-    ) -> Result<Option<usize>, Stop> {
-        let content = statement.content();
-        let Some(named) = Named::find(content.text, statement.shape(), content.backslash) else { return Ok(None) };
-        let existing = self.present_or_stand_in(existing, false)?;
-        let text = named.with(existing.name());
-        let places = Places::new(name.as_bytes(), named.moved(existing.name()), &text, &existing).taken();
-        let renamed = self.cache.private(Content { text: &text, ..content });
-        self.send_within(&renamed);
-        self.server.bound_commits = false;
-        self.server.bound_places = Some(Box::new(places));
-        self.server.bound_undescribed = None;
-        self.rename(at, rename::bind, bound, renamed.name()).map(Some)
-    }
-
-    /// The statement of a Parse whose text executes or deallocates another by its name; `None`: it is none that is known here.
-    pub(crate) fn naming_statement(
-        &mut self,
-        content: Content<'_>,
-        is_named: bool,
-    ) -> Result<Option<Arc<Statement>>, Stop> {
-        if !may_name_another(content.text) {
-            return Ok(None);
-        }
-        let Some(names) = self.client.statements.as_ref().filter(|names| !names.is_empty()) else { return Ok(None) };
-        let shape = self.cache.shape(content.text, content.backslash);
-        let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
-        if !matches!(named.verb, Verb::Execute | Verb::Deallocate) || self.server.status == TransactionStatus::Failed {
-            return Ok(None);
-        }
-        match names.find(named.name.as_bytes(), self.server.segment) {
-            Lookup::Unconfirmed => Err(Stop::Hold),
-            Lookup::Unknown => Ok(None),
-            Lookup::Known(needs) => {
-                let text = named.with(needs.name());
-                let moved = named.moved(needs.name());
-                Ok(Some(self.cache.naming(Content { text: &text, ..content }, is_named, (needs, &named.name), moved)))
-            }
-        }
-    }
 }
 
 /// An EXECUTE that leaves nothing behind by itself: its arguments call nothing.
@@ -329,15 +289,6 @@ fn already_exists(name: &str) -> Report {
     }
 }
 
-/// Whether a text may be about another statement: EXECUTE and DEALLOCATE are, EXPLAIN and CREATE TABLE AS may be. By its
-/// first letters, as this is asked of every Parse.
-#[inline]
-fn may_name_another(text: &[u8]) -> bool {
-    let is_other = matches!(text, [b's' | b'S' | b'i' | b'I' | b'u' | b'U' | b'w' | b'W', ..]);
-    let is_delete = matches!(text, [b'd' | b'D', b'e' | b'E', b'l' | b'L', ..]);
-    !(is_other || is_delete)
-}
-
 /// Whether a text that is not looked at any closer may commit: one that holds several statements may, anywhere.
 fn may_commit(text: &[u8]) -> bool {
     let statement = text.trim_ascii_end();
@@ -346,9 +297,9 @@ fn may_commit(text: &[u8]) -> bool {
 }
 
 /// A text that is one statement about a prepared statement: where in it the name stands.
-struct Named<'t> {
-    verb: Verb,
-    name: Cow<'t, str>,
+pub(crate) struct Named<'t> {
+    pub(crate) verb: Verb,
+    pub(crate) name: Cow<'t, str>,
     text: &'t [u8],
     at: Token,
     /// Of PREPARE: what is prepared.
@@ -356,7 +307,7 @@ struct Named<'t> {
 }
 
 impl<'t> Named<'t> {
-    fn find(text: &'t [u8], shape: &'t Shape, backslash: Backslash) -> Option<Named<'t>> {
+    pub(crate) fn find(text: &'t [u8], shape: &'t Shape, backslash: Backslash) -> Option<Named<'t>> {
         let [statement] = &*shape.statements else { return None };
         let verb = statement.verb;
         if matches!(verb, Verb::Explain | Verb::Schema) {
@@ -403,12 +354,12 @@ impl<'t> Named<'t> {
     }
 
     /// What that does to places in the text.
-    fn moved(&self, name: &[u8]) -> Moved {
+    pub(crate) fn moved(&self, name: &[u8]) -> Moved {
         Moved::new(self.text, self.at.start, self.at.end, name)
     }
 
     /// The text with `name` in the place of the client's.
-    fn with(&self, name: &[u8]) -> Vec<u8> {
+    pub(crate) fn with(&self, name: &[u8]) -> Vec<u8> {
         [&self.text[..self.at.start], name, &self.text[self.at.end..]].concat()
     }
 }

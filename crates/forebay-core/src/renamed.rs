@@ -9,7 +9,7 @@ use rustc_hash::FxHasher;
 
 use crate::reply::Relaying;
 use crate::request::{NOT_OURS, OUR_PREFIX};
-use crate::session::expect::Expect;
+use crate::session::expect::{Change, Expect};
 use crate::statements::Statement;
 
 /// One name of a text was replaced: what stands behind it stands elsewhere for the server. In characters, as PostgreSQL
@@ -190,8 +190,15 @@ impl Relaying<'_> {
         }
         let start = memchr::memmem::find(message, &[b"\"", OUR_PREFIX].concat())? + 1;
         let end = start + memchr::memchr(b'"', &message[start..])?;
-        let names = self.client.as_ref()?.statements.as_ref()?;
-        let name = names.name_of(&message[start..end], |name| self.is_named_by_request(name))?;
+        let (ours, names) = (&message[start..end], self.client.as_ref()?.statements.as_ref()?);
+        // A Close behind the message that failed has taken the name away already, or a Parse the statement.
+        let changes = self.server.expect.iter().flat_map(Expect::changes);
+        let is_of_it = |change: &&Change| change.before.as_ref().is_some_and(|s| s.name() == ours);
+        let taken: Vec<&[u8]> = changes.filter(is_of_it).map(|change| &*change.name).collect();
+        let name = match taken.iter().find(|name| self.is_named_by_request(name)) {
+            Some(name) => name,
+            None => names.name_of(ours, |name| self.is_named_by_request(name)).or(taken.first().copied())?,
+        };
         Some([&message[..start], name, &message[end..]].concat())
     }
 }

@@ -12,7 +12,7 @@ use crate::planted::{Bug, planted};
 use crate::session::Body;
 use crate::session::batch::Batch;
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect, Naming, Own};
+use crate::session::expect::{Change, Does, Expect, Naming, Own};
 use crate::session::server::Server;
 
 /// Larger errors are streamed unread.
@@ -295,10 +295,10 @@ impl Relaying<'_> {
         if !matches!(self.server.expect.front(), Some(Expect::Own(_))) {
             match body {
                 b"DISCARD ALL\0" => {
-                    self.forget_statements();
+                    self.all_names_settle();
                     self.server.left.note_set();
                 }
-                b"DEALLOCATE ALL\0" => self.forget_statements(),
+                b"DEALLOCATE ALL\0" => self.all_names_settle(),
                 b"SET\0" | b"RESET\0" => self.server.left.note_set(),
                 tag if self.server.left.fresh.has(Traces::OPAQUE) && is_of_schema(tag) => {
                     // Its text could not be read.
@@ -315,11 +315,12 @@ impl Relaying<'_> {
         self.pop(|e| matches!(e, Expect::Execute { .. }));
     }
 
-    /// A PREPARE or DEALLOCATE was done, or failed.
+    /// A PREPARE or DEALLOCATE was done, or failed. Of a text of several statements, the one that takes all away may still
+    /// come.
     #[inline]
     pub(crate) fn name_settles(&mut self, is_done: bool) {
         if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
-            && let Some(naming) = naming.take()
+            && let Some(naming) = naming.take_if(|naming| !(is_done && naming.what == Does::TakesAll))
         {
             self.naming_settles(*naming, is_done);
         }
@@ -327,21 +328,34 @@ impl Relaying<'_> {
 
     #[inline(never)]
     fn naming_settles(&mut self, naming: Naming, is_done: bool) {
-        let Naming { change, makes, statement } = naming;
-        if makes == is_done {
-            self.server.statements.is_there(&statement);
-        } else {
-            self.server.statements.is_gone(&statement);
+        let Naming { changes, what, statements } = naming;
+        let is_there = (what == Does::Makes) == is_done;
+        for statement in &statements {
+            if is_there {
+                self.server.statements.is_there(statement);
+            } else {
+                self.server.statements.is_gone(statement);
+            }
         }
-        let (Some(client), Some(change)) = (&mut self.client, change) else { return };
-        if is_done || planted(Bug::NameOfFailedPrepare) {
-            confirm(client, &change);
-        } else if let Some(names) = &mut client.statements {
-            names.undo(&change.name, change.before, change.segment);
+        let Some(client) = &mut self.client else { return };
+        for change in changes.iter().rev() {
+            if is_done || planted(Bug::NameOfFailedPrepare) {
+                confirm(client, change);
+            } else if let Some(names) = &mut client.statements {
+                names.undo(change);
+            }
         }
     }
 
-    fn forget_statements(&mut self) {
+    /// DEALLOCATE ALL or DISCARD ALL was done.
+    #[cold]
+    fn all_names_settle(&mut self) {
+        if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
+            && let Some(naming) = naming.take()
+        {
+            return self.naming_settles(*naming, true);
+        }
+        // Of a text that was not read.
         self.server.statements.forget_named();
         if let Some(names) = self.client.as_mut().and_then(|c| c.statements.as_mut()) {
             names.forget_named();

@@ -12,7 +12,6 @@ use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, errors};
 
-use crate::deallocate::is_deallocate;
 use crate::frame::At;
 use crate::planted::{Bug, planted};
 use crate::query::TEXT_BYTES_MAX;
@@ -366,6 +365,7 @@ impl Forwarding<'_> {
         let taken = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
+                let statement = if at.head.tag == tag::BIND { self.meant(statement)? } else { statement };
                 self.hold_back(&statement)?;
                 self.bind_needs_listens(at, &statement)?;
                 self.ensure(&statement)?;
@@ -389,7 +389,7 @@ impl Forwarding<'_> {
                     self.server.bound_commits = statement.is_commit();
                     self.server.bound_places = Places::of(&statement);
                     self.server.bound_undescribed = undescribed.take();
-                    if is_deallocate(&statement) {
+                    if statement.takes_away() {
                         self.note_deallocate(at, &statement);
                     }
                 }

@@ -1,18 +1,22 @@
 //! Prepared statements: one identity by content for all clients, and a name for it on servers. The tables that say
-//! who has what are in [`held`].
+//! who has what are in [`names`] and [`held`].
 
 pub mod held;
+pub mod names;
+mod registry;
 
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 use crate::renamed::Moved;
 use forebay_sql::cache::ShapeCache;
 use forebay_sql::clock::has_clock_literal;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
-use forebay_sql::shape::Shape;
-pub use held::{ClientStatements, Lookup, Presence, ServerStatements};
+use forebay_sql::shape::{Shape, StatementShape, Verb};
+pub use held::{Presence, ServerStatements};
+pub use names::{ClientStatements, Lookup};
+pub use registry::Registry;
 use rustc_hash::{FxHashMap, FxHasher};
 
 /// A statement's content, and the name it has on every server.
@@ -24,13 +28,13 @@ pub struct Statement {
     id: u64,
     commits: bool,
     ends_transaction: bool,
+    takes_away: bool,
     shape: Arc<Shape>,
     /// The PREPARE that makes it, where a Query did.
     query: Option<Box<[u8]>>,
-    /// The statement that its text names.
-    needs: Option<Arc<Statement>>,
-    /// Its client's name for that.
-    needs_name: Box<[u8]>,
+    /// What its text names.
+    needs: Option<Box<Needs>>,
+    may_name_another: bool,
     /// Where a name was replaced in its text, or in its PREPARE.
     moved: Moved,
     /// The columns of its result as its clients were first told of them.
@@ -39,6 +43,16 @@ pub struct Statement {
     parameters: OnceLock<Box<[u8]>>,
     /// A client was told of other types, those of a temporary table or of a change that was undone.
     is_told_otherwise: AtomicBool,
+}
+
+/// Another statement that a text names.
+#[derive(Debug)]
+struct Needs {
+    statement: Arc<Statement>,
+    /// Its client's name for that.
+    name: Box<[u8]>,
+    /// The text as its client said it.
+    said: Box<[u8]>,
 }
 
 /// What makes two statements the same: never a bare hash.
@@ -64,16 +78,20 @@ impl Statement {
         // A text without a statement does nothing, and may do so in a failed transaction.
         let is_empty = shape.is_parsed && shape.statements.is_empty();
         let (commits, ends_transaction) = (is_commit(&key.text), is_empty || ends_transaction(&key.text));
+        let takes_away = takes_all(&shape);
+        let may_name = |verb| matches!(verb, Verb::Execute | Verb::Deallocate | Verb::Explain | Verb::Schema);
+        let may_name_another = matches!(&*shape.statements, [s] if may_name(s.verb));
         Statement {
             key,
             name,
             id,
             commits,
             ends_transaction,
+            takes_away,
             shape,
             query: None,
             needs: None,
-            needs_name: Box::default(),
+            may_name_another,
             moved: Moved::default(),
             columns: OnceLock::new(),
             parameters: OnceLock::new(),
@@ -95,11 +113,19 @@ impl Statement {
     }
     /// The statement that must be on a server before this one is of use there.
     pub fn needs(&self) -> Option<&Arc<Statement>> {
-        self.needs.as_ref()
+        self.needs.as_ref().map(|needs| &needs.statement)
     }
     /// What its client calls that one.
     pub(crate) fn needs_name(&self) -> &[u8] {
-        &self.needs_name
+        self.needs.as_ref().map_or(b"", |needs| &needs.name)
+    }
+    /// Its text as its client said it.
+    pub(crate) fn said(&self) -> &[u8] {
+        self.needs.as_ref().map_or(self.text(), |needs| &needs.said)
+    }
+    /// Whether its text may be about another statement.
+    pub(crate) fn may_name_another(&self) -> bool {
+        self.may_name_another
     }
     /// What it was made of.
     pub fn content(&self) -> Content<'_> {
@@ -163,6 +189,16 @@ impl Statement {
     pub fn ends_transaction(&self) -> bool {
         self.ends_transaction
     }
+    /// Whether it takes prepared statements away, and it is known which: a DEALLOCATE or DISCARD ALL.
+    pub fn takes_away(&self) -> bool {
+        self.takes_away
+    }
+}
+
+/// Whether a text takes all prepared statements away: DEALLOCATE ALL, DISCARD ALL.
+pub(crate) fn takes_all(shape: &Shape) -> bool {
+    let takes_all = |s: &StatementShape| s.verb == Verb::DiscardAll || (s.verb == Verb::Deallocate && s.name.is_none());
+    shape.statements.iter().any(takes_all)
 }
 
 /// The words that a text begins with, behind spaces and comments.
@@ -185,44 +221,6 @@ pub fn is_commit(text: &[u8]) -> bool {
         || first.eq_ignore_ascii_case(b"end")
         || first.eq_ignore_ascii_case(b"prepare")
             && words.next().is_some_and(|second| second.eq_ignore_ascii_case(b"transaction"))
-}
-
-/// Statements of all workers: gives equal content one name. Its lock is taken when a worker meets a text
-/// it does not hold, never for one it knows.
-#[derive(Debug, Default)]
-pub struct Registry {
-    known: Mutex<RegistryTable>,
-}
-
-#[derive(Debug, Default)]
-struct RegistryTable {
-    by_key: FxHashMap<StatementKey, Weak<Statement>>,
-    last_id: u64,
-    sweep_at: usize,
-}
-
-impl Registry {
-    fn find_or_add(&self, key: StatementKey, shape: Arc<Shape>) -> Arc<Statement> {
-        let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(statement) = table.by_key.get(&key).and_then(Weak::upgrade) {
-            return statement;
-        }
-        if table.by_key.len() >= table.sweep_at.max(1024) {
-            table.by_key.retain(|_, s| s.strong_count() > 0);
-            table.sweep_at = table.by_key.len() * 2;
-        }
-        table.last_id += 1;
-        let statement = Arc::new(Statement::new(key.clone(), table.last_id, shape));
-        table.by_key.insert(key, Arc::downgrade(&statement));
-        statement
-    }
-
-    /// The number of a statement that nobody else is given.
-    fn next_id(&self) -> u64 {
-        let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        table.last_id += 1;
-        table.last_id
-    }
 }
 
 /// Texts met once: slots of a direct-mapped table, a hash each. A false hit only names a statement early.
@@ -331,17 +329,19 @@ impl StatementCache {
         Arc::new(self.made(content, false))
     }
 
-    /// A statement whose text names another, where that name was replaced: that of one client.
+    /// A statement whose text names another, where that name was replaced: that of one client, who said `said`.
     pub(crate) fn naming(
         &mut self,
         content: Content<'_>,
         is_named: bool,
-        needs: (Arc<Statement>, &str),
+        (needs, name): (Arc<Statement>, &str),
         moved: Moved,
+        said: &[u8],
     ) -> Arc<Statement> {
         let mut statement = self.made(content, is_named);
-        (statement.needs, statement.moved) = (Some(needs.0), moved);
-        statement.needs_name = needs.1.as_bytes().into();
+        let needs = Needs { statement: needs, name: name.as_bytes().into(), said: said.into() };
+        (statement.needs, statement.moved) = (Some(Box::new(needs)), moved);
+        statement.takes_away = matches!(&*statement.shape.statements, [s] if s.verb == Verb::Deallocate);
         Arc::new(statement)
     }
 

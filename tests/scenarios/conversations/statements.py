@@ -278,6 +278,63 @@ def parse_and_describe_with_flush_then_bind(c: Wire) -> None:
     c.ask(bind(statement="flushed", values=[b"4"]), execute(), sync())
 
 
+@conversation
+def a_name_parsed_behind_deallocate_all(c: Wire) -> None:
+    """Free again from the Execute on, and what was parsed behind an error before it never was."""
+    c.ask(parse("again", "select 'first'"), parse("kept", "select 'kept'"), sync())
+    c.ask(parse("", "deallocate all"), bind(), execute(), parse("again", "select 'second'"), sync())
+    c.ask(bind(statement="again"), execute(), sync())
+    c.ask(bind(statement="kept"), execute(), sync())
+    c.ask(parse("kept", "select 'kept'"), sync())
+    failing = [parse("", "select 1/0"), bind(), execute()]
+    deallocating = [parse("", "deallocate all"), bind(), execute(), parse("again", "select 'third'")]
+    c.ask(*failing, *deallocating, sync())
+    c.ask(bind(statement="again"), execute(), bind(statement="kept"), execute(), sync())
+    c.ask(*deallocating, *failing, sync())
+    c.ask(bind(statement="again"), execute(), sync())
+    c.ask(bind(statement="kept"), execute(), sync())
+
+
+@conversation
+def names_behind_a_query_that_deallocates_all(c: Wire) -> None:
+    """In one write: what comes behind goes by what the Query did."""
+    texts = ["deallocate all", "select 1; deallocate all; select 1/0", "select 1/0; deallocate all", "discard all"]
+    for i, text in enumerate(texts):
+        c.ask(parse("behind", "select 'first'"), sync())
+        again = [parse("behind", f"select 'second {i}'"), bind(statement="behind"), execute(), sync()]
+        c.send(query(text), *again)
+        c.ready(2)
+        c.ask(bind(statement="behind"), execute(), sync())
+        c.ask(close("S", "behind"), sync())
+
+
+@conversation
+def what_a_name_means_when_its_execute_is_bound(c: Wire) -> None:
+    """A text that executes or deallocates another is about what has the name then, not when it was parsed."""
+    c.ask(parse("runs", "execute meant"), parse("ends", "deallocate meant"), sync())
+    runs = [bind(statement="runs"), execute(), sync()]
+    c.ask(*runs)
+    c.ask(parse("meant", "select 'first'"), sync())
+    c.ask(*runs)
+    c.ask(query("deallocate meant"))
+    c.ask(*runs)
+    c.ask(query("prepare meant as select 'second'"))
+    c.ask(*runs)
+    c.ask(bind(statement="ends"), execute(), sync())
+    c.ask(*runs)
+    c.ask(bind(statement="ends"), execute(), sync())
+
+
+@conversation
+def an_error_before_the_close_of_its_statement(c: Wire) -> None:
+    """It names the statement as its client did, also when the name has ended by the time that it comes."""
+    c.ask(parse("asks", "select $1::int"), parse("also", "select $1::int"), sync())
+    c.ask(bind(statement="asks"), close("S", "asks"), sync())
+    c.ask(bind(statement="asks", values=[b"1"]), execute(), sync())
+    c.ask(bind(statement="also"), close("S", "also"), close("S", "asks"), sync())
+    c.ask(close("S", "also"), sync())
+
+
 @register("few")
 def more_statements_than_a_server_keeps(c: Wire) -> None:
     """Evicted on the server, still there for the client."""

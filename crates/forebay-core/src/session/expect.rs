@@ -21,12 +21,23 @@ pub struct Change {
 /// What a PREPARE or DEALLOCATE does, to be confirmed by its CommandComplete or undone by its error.
 #[derive(Debug)]
 pub struct Naming {
-    /// To the client's names; `None`: the name stands for another statement by now.
-    pub change: Option<Change>,
+    /// What it is.
+    pub what: Does,
+    /// To the client's names; none where the name stands for another statement by now.
+    pub changes: Vec<Change>,
+    /// The statements.
+    pub statements: Vec<Arc<Statement>>,
+}
+
+/// What is done to prepared statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
     /// PREPARE.
-    pub makes: bool,
-    /// The statement.
-    pub statement: Arc<Statement>,
+    Makes,
+    /// DEALLOCATE of one.
+    Takes,
+    /// DEALLOCATE ALL, DISCARD ALL, perhaps with other statements in one text.
+    TakesAll,
 }
 
 /// What the client is told of the error that the server is made to answer with.
@@ -161,6 +172,18 @@ pub enum Expect {
 }
 
 impl Expect {
+    /// What it does to the client's names, in order.
+    pub fn changes(&self) -> &[Change] {
+        match self {
+            Expect::Parse { change, .. } => change.as_slice(),
+            Expect::Answer { change, .. } => std::slice::from_ref(change),
+            Expect::Query { naming: Some(naming), .. } | Expect::Execute { naming: Some(naming), .. } => {
+                &naming.changes
+            }
+            _ => &[],
+        }
+    }
+
     /// Whether the server skips this after an error up to the next Sync.
     pub fn is_skipped_after_error(&self) -> bool {
         !matches!(self, Expect::Sync | Expect::Own(_))

@@ -31,7 +31,7 @@ use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
-use crate::session::expect::Expect;
+use crate::session::expect::{Change, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
@@ -110,7 +110,7 @@ pub struct Server {
     pub bound_commits: bool,
     /// Where names were replaced in the text of the statement bound last.
     pub bound_places: Option<Box<Places>>,
-    /// Portals by name that wait to be executed and are a DEALLOCATE, with that statement.
+    /// Portals by name that wait to be executed and are a DEALLOCATE or DISCARD ALL, with that statement.
     pub bound_deallocates: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The statement of the last Bind, where clients do not know its columns.
     pub bound_undescribed: Option<Arc<Statement>>,
@@ -324,7 +324,7 @@ impl Server {
 
     /// Undoes what messages that the server skips would have changed, newest first, and forgets them: all
     /// up to the next Sync. Returns whether that Sync has been sent.
-    pub fn skip_to_sync(&mut self, mut undo: impl FnMut(crate::session::expect::Change)) -> bool {
+    pub fn skip_to_sync(&mut self, mut undo: impl FnMut(&Change)) -> bool {
         let skipped = self.expect.iter().position(|e| !e.is_skipped_after_error()).unwrap_or(self.expect.len());
         let rest = self.expect.split_off(skipped);
         let mut entries = std::mem::replace(&mut self.expect, rest);
@@ -337,20 +337,16 @@ impl Server {
                 change.before = None;
             }
         }
-        for entry in entries.into_iter().rev() {
+        for entry in entries.iter().rev() {
             match entry {
-                Expect::Parse { statement, change, .. } => {
-                    statement.iter().for_each(|s: &Arc<Statement>| self.statements.is_gone(s));
-                    change.into_iter().for_each(&mut undo);
-                }
-                Expect::Close { evicted: Some(statement), .. } => self.statements.is_there(&statement),
-                Expect::Answer { change, .. } => undo(change),
+                Expect::Parse { statement: Some(statement), .. } => self.statements.is_gone(statement),
+                Expect::Close { evicted: Some(statement), .. } => self.statements.is_there(statement),
                 Expect::Execute { naming: Some(naming), .. } => {
-                    self.statements.is_there(&naming.statement);
-                    naming.change.into_iter().for_each(&mut undo);
+                    naming.statements.iter().for_each(|statement| self.statements.is_there(statement));
                 }
                 _ => {}
             }
+            entry.changes().iter().rev().for_each(&mut undo);
         }
         !self.expect.is_empty()
     }

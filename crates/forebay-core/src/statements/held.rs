@@ -1,4 +1,4 @@
-//! Who has which statement prepared, under which name: [`ClientStatements`], [`ServerStatements`].
+//! What is prepared on a server: [`ServerStatements`].
 //!
 //! A change that a message in flight will make is made at once and marked with the segment (the run of
 //! messages up to a Sync) it belongs to; when the server skips that segment after an error, the change is
@@ -9,150 +9,27 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::Statement;
-use crate::planted::{Bug, planted};
 
 /// A change that messages in flight will make, or not.
 #[derive(Default)]
-struct Unanswered {
-    segment: u32,
-    changes: u32,
+pub(super) struct Unanswered {
+    pub(super) segment: u32,
+    pub(super) changes: u32,
 }
 
 impl Unanswered {
-    fn add(&mut self, segment: u32) {
+    pub(super) fn add(&mut self, segment: u32) {
         self.segment = segment;
         self.changes += 1;
     }
 
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.changes = self.changes.saturating_sub(1);
     }
 
     /// Whether `segment` must wait before it may rely on this.
-    fn holds(&self, segment: u32) -> bool {
+    pub(super) fn holds(&self, segment: u32) -> bool {
         self.changes > 0 && self.segment != segment
-    }
-}
-
-/// A client's names.
-#[derive(Default)]
-pub struct ClientStatements {
-    named: FxHashMap<Box<[u8]>, ClientEntry>,
-    unnamed: ClientEntry,
-}
-
-/// A meaning that is `None` stands for a name whose removal is not answered yet.
-#[derive(Default)]
-struct ClientEntry {
-    statement: Option<Arc<Statement>>,
-    unanswered: Unanswered,
-}
-
-/// What a name means to a client.
-pub enum Lookup {
-    /// Nothing.
-    Unknown,
-    /// This.
-    Known(Arc<Statement>),
-    /// Something that an earlier segment, not yet answered, will or will not have made.
-    Unconfirmed,
-}
-
-impl ClientStatements {
-    fn entry(&mut self, name: &[u8]) -> Option<&mut ClientEntry> {
-        if name.is_empty() { Some(&mut self.unnamed) } else { self.named.get_mut(name) }
-    }
-
-    fn drop_if_void(&mut self, name: &[u8]) {
-        if self.named.get(name).is_some_and(|e| e.statement.is_none() && e.unanswered.changes == 0) {
-            self.named.remove(name);
-        }
-    }
-
-    /// What `name` means in `segment`.
-    pub fn find(&self, name: &[u8], segment: u32) -> Lookup {
-        let entry = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) };
-        match entry {
-            Some(e) if e.unanswered.holds(segment) => Lookup::Unconfirmed,
-            Some(ClientEntry { statement: Some(s), .. }) => Lookup::Known(s.clone()),
-            _ => Lookup::Unknown,
-        }
-    }
-
-    /// Gives `name` a meaning or takes it away, to be confirmed or undone; returns the one it had.
-    pub fn change(&mut self, name: &[u8], to: Option<Arc<Statement>>, segment: u32) -> Option<Arc<Statement>> {
-        if !name.is_empty() && !self.named.contains_key(name) {
-            self.named.insert(name.into(), ClientEntry::default());
-        }
-        let entry = self.entry(name).expect("inserted above");
-        entry.unanswered.add(segment);
-        if planted(Bug::StaleStatement) && to.is_some() && entry.statement.is_some() {
-            return entry.statement.clone();
-        }
-        std::mem::replace(&mut entry.statement, to)
-    }
-
-    /// The server has answered a change of `name`: it holds.
-    pub fn confirm(&mut self, name: &[u8]) {
-        if let Some(entry) = self.entry(name) {
-            entry.unanswered.answered();
-            self.drop_if_void(name);
-        }
-    }
-
-    /// The server has skipped a change of `name`: `before` holds again.
-    pub fn undo(&mut self, name: &[u8], before: Option<Arc<Statement>>, segment: u32) {
-        if let Some(entry) = self.entry(name) {
-            entry.unanswered.answered();
-            // An unnamed Parse of a later segment has replaced the one that is undone.
-            if entry.unanswered.segment == segment {
-                entry.statement = before;
-            }
-            self.drop_if_void(name);
-        }
-    }
-
-    /// Whether `name` stands for the statement that servers know as `server_name`, confirmed or not.
-    pub fn means(&self, name: &[u8], server_name: &[u8]) -> bool {
-        let entry = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) };
-        entry.and_then(|e| e.statement.as_ref()).is_some_and(|s| s.name() == server_name)
-    }
-
-    /// The client's name for the statement that servers know as `name`: of several, one that is preferred.
-    pub fn name_of(&self, name: &[u8], is_preferred: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
-        let unnamed: (&[u8], &ClientEntry) = (b"", &self.unnamed);
-        let all = std::iter::once(unnamed).chain(self.named.iter().map(|(name, entry)| (&**name, entry)));
-        let found =
-            all.filter(|(_, entry)| entry.statement.as_ref().is_some_and(|s| s.name() == name)).map(|(name, _)| name);
-        let mut first = None;
-        for name in found {
-            if is_preferred(name) {
-                return Some(name);
-            }
-            first = first.or(Some(name));
-        }
-        first
-    }
-
-    /// Forgets the unnamed statement (a simple query drops it).
-    pub fn clear_unnamed(&mut self) {
-        self.unnamed = ClientEntry::default();
-    }
-
-    /// Forgets all names (DEALLOCATE ALL, DISCARD ALL) but those that messages behind it change; the unnamed statement, which
-    /// it may be itself, stays.
-    pub fn forget_named(&mut self) {
-        self.named.retain(|_, entry| entry.unanswered.changes > 0);
-    }
-
-    /// How many names there are.
-    pub fn len(&self) -> usize {
-        self.named.len()
-    }
-
-    /// Whether nothing is prepared, not even unnamed.
-    pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.unnamed.statement.is_none()
     }
 }
 
@@ -262,6 +139,19 @@ impl ServerStatements {
         self.change(statement, false, segment);
     }
 
+    /// Whether a segment before `segment` will, or will not, make something of one.
+    pub fn is_unconfirmed(&self, segment: u32) -> bool {
+        self.named.values().any(|entry| entry.unanswered.holds(segment))
+    }
+
+    /// What takes all named ones away is on its way in `segment`. Returns them.
+    pub fn close_all_sent(&mut self, segment: u32) -> Vec<Arc<Statement>> {
+        let there = self.named.values().filter(|entry| entry.present);
+        let there: Vec<_> = there.map(|entry| entry.statement.clone()).collect();
+        there.iter().for_each(|statement| self.close_sent(statement, segment));
+        there
+    }
+
     /// A Parse was answered by ParseComplete, or a Close was skipped: it is there.
     pub fn is_there(&mut self, statement: &Arc<Statement>) {
         if statement.is_shared() {
@@ -367,7 +257,8 @@ mod tests {
     use forebay_sql::lexer::Backslash;
 
     use super::*;
-    use crate::statements::{Content, StatementCache};
+    use crate::session::expect::Change;
+    use crate::statements::{ClientStatements, Content, Lookup, StatementCache};
 
     fn share(cache: &mut StatementCache, text: &str) -> Arc<Statement> {
         cache.share(Content {
@@ -392,7 +283,7 @@ mod tests {
         client.change(b"a", Some(s.clone()), 1);
         assert!(matches!(client.find(b"a", 1), Lookup::Known(_)));
         assert!(matches!(client.find(b"a", 2), Lookup::Unconfirmed));
-        client.undo(b"a", None, 1);
+        client.undo(&Change { name: Box::from(*b"a"), before: None, segment: 1 });
         assert!(matches!(client.find(b"a", 2), Lookup::Unknown));
         let mut server = ServerStatements::default();
         server.parse_sent(&s, 1);
