@@ -115,6 +115,11 @@ diff: $(ENGINE) $(VENV)/.test ## the same programs direct and through forebay: m
 diff-planted: $(ENGINE) $(VENV)/.test ## the proof that the differential test finds bugs: each is planted in turn
 	$(BIN)/python -m tests.diff.planted --pg $(or $(PG),18) $(PLANTED_ARGS)
 
+# Through other poolers: CASES_ARGS='--pooler pgbouncer', or --at HOST:PORT.
+.PHONY: cases
+cases: $(ENGINE) $(VENV)/.test ## how many cases of the page on transaction mode are answered otherwise than by PostgreSQL
+	$(BIN)/python -m tests.cases.run $(CASES_ARGS)
+
 # Suites of others, or programs that use a driver in earnest; downloaded into .cache/drivers. ONLY=asyncpg,django.
 .PHONY: drivers
 drivers: $(ENGINE) $(VENV)/.test ## suites of drivers and frameworks, direct and through forebay: make drivers ONLY=asyncpg,django

@@ -276,10 +276,11 @@ class Postgres:
 
 @contextlib.contextmanager
 def running(major: int, authority: Authority, **settings: str) -> Iterator[Postgres]:
-    """A server of its own for as long as the block lasts."""
+    """A server of its own for as long as the block lasts; where it listens may be a setting."""
     with tempfile.TemporaryDirectory(prefix="fbpg-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        server = Postgres(unpack(major, folder), folder / "pg", free_port(), authority, settings)
+        port = int(settings.pop("port", 0)) or free_port()
+        server = Postgres(unpack(major, folder), folder / "pg", port, authority, settings)
         server.create()
         try:
             server.start()

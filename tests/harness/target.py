@@ -17,7 +17,7 @@ TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """host: an address, or the folder of a Unix socket."""
+    """host: an address, or the folder of a Unix socket. timeout_s: of every wait of a client that speaks frames."""
 
     name: str
     host: str
@@ -25,6 +25,7 @@ class Target:
     dbname: str = "app"
     user: str = "app"
     password: str | None = None
+    timeout_s: float = TIMEOUT_S
 
     def at(self, **changes: Any) -> Target:
         """The same place for another database, user or password."""
@@ -51,7 +52,7 @@ class Target:
 
     def dial(self) -> Wire:
         """A connection over which nothing has been said."""
-        return Wire(self.host, self.port, timeout_s=TIMEOUT_S)
+        return Wire(self.host, self.port, timeout_s=self.timeout_s)
 
     def first(self, packet: bytes) -> list[Frame]:
         """What is said to a startup packet, up to ReadyForQuery or an error."""

@@ -17,78 +17,21 @@ import pytest
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
+from tests.harness.program import answers, programs, said
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Wire, bind, close, describe, execute, parse, query, row, sync
+from tests.harness.wire import Wire, bind, close, describe, execute, parse, query, sync
 
 QUIET_S = 0.05
 
 
-def programs() -> dict[str, list[str]]:
-    """Programs by name: a heading, then a step a line."""
-    found: dict[str, list[str]] = {}
-    for line in (Path(__file__).parent / "sessions" / "listening.txt").read_text().splitlines():
-        if line.startswith("# "):
-            steps = found.setdefault(line.removeprefix("# "), [])
-        elif line.startswith(("a: ", "b: ")):
-            steps.append(line)
-    return {name: steps for name, steps in found.items() if steps}
-
-
-PROGRAMS = programs()
-
-
-def said(frame: Frame) -> tuple[int, str, str]:
-    """A notification's process id, channel and payload."""
-    channel, payload = frame.body[4:-1].split(b"\0")
-    return struct.unpack(">I", frame.body[:4])[0], channel.decode(), payload.decode()
-
-
-def told(frame: Frame, pid: int) -> object:
-    """A message without what differs from server to server."""
-    if frame.tag == "A":
-        sender, channel, payload = said(frame)
-        return "itself" if sender == pid else "another", channel, payload
-    if frame.tag == "D":
-        return row(frame)
-    if frame.tag == "E":
-        return frame.fields["C"], frame.fields["M"]
-    return frame.tag, frame.body
-
-
-def answers(target: Target, program: list[str]) -> tuple[list[list[object]], dict[str, list[object]]]:
-    """What each step is answered, one's own notifications among it, and what each client hears of others.
-
-    When that comes is not compared, but for one thing: none comes within a transaction.
-    """
-    results: list[list[object]] = []
-    heard: dict[str, list[object]] = {}
-    wanted: dict[str, int] = {}
-    with contextlib.ExitStack() as stack:
-        clients: dict[str, Wire] = {}
-        for step in [*program, *(f"{who}: select 'last'" for who in "ab")]:
-            who, text = step.split(": ", 1)
-            if who not in clients:
-                clients[who] = stack.enter_context(target.wire())
-                heard[who], wanted[who] = [], 0
-            wire = clients[who]
-            if text.startswith("hears "):
-                wanted[who] += int(text.removeprefix("hears "))
-                while len(heard[who]) < wanted[who]:
-                    heard[who].append(told(wire.read(), wire.key[0]))
-                continue
-            frames = [told(frame, wire.key[0]) for frame in wire.ask(query(text)) if frame.tag in "ADCEZ"]
-            others = [frame for frame in frames if frame[:1] == ("another",)]  # type: ignore[index]
-            assert wire.status == "I" or not others, f"within a transaction: {others}"
-            heard[who] += others
-            results.append([frame for frame in frames if frame not in others])
-    return results, heard
+PROGRAMS = programs(Path(__file__).parent / "sessions" / "listening.txt")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_listening_is_as_on_a_connection_of_ones_own(name: str, shared: Forebay, direct: Target) -> None:
     """An application that listens must not notice that its server is others' too: the pool has one."""
     pooled = shared.target.at(dbname="wide") if name.endswith("on two servers") else shared.target
-    assert answers(pooled, PROGRAMS[name]) == answers(direct, PROGRAMS[name])
+    assert answers(pooled, PROGRAMS[name], admin=direct) == answers(direct, PROGRAMS[name], admin=direct)
 
 
 def test_clients_that_listen_hold_no_server(shared: Forebay, direct: Target) -> None:

@@ -6,7 +6,6 @@ forebay, and every step must be answered alike.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
+from tests.harness.program import answers, programs
 from tests.harness.target import Target
-from tests.harness.wire import Wire, bind, describe, execute, parse, query, row, sync
+from tests.harness.wire import bind, describe, execute, parse, query, row, sync
 
 SETTERS = """
 create or replace function set_unseen(n text, v text) returns text language plpgsql as
@@ -30,6 +30,7 @@ create or replace function fire() returns trigger language plpgsql as
   $$ begin perform set_config('app.fired', new.a::text, false); return new; end $$;
 create or replace trigger fire before insert on fired for each row execute function fire();
 create table if not exists counted (id serial primary key, a text);
+create schema if not exists other authorization app;
 do $$ begin create role clerk; exception when duplicate_object then null; end $$;
 grant clerk to app;
 grant select, insert on fired, counted to clerk, app;
@@ -42,19 +43,8 @@ MADE: set[Path] = set()
 PROGRAMS = Path(__file__).parent / "sessions"
 
 
-def programs(name: str) -> dict[str, list[str]]:
-    """Programs by name: a heading, then a step a line."""
-    found: dict[str, list[str]] = {}
-    for line in (PROGRAMS / name).read_text().splitlines():
-        if line.startswith("# "):
-            steps = found.setdefault(line.removeprefix("# "), [])
-        elif line.startswith(("a: ", "b: ")):
-            steps.append(line)
-    return found
-
-
-SHARED = programs("shared.txt")
-PINNED = programs("pinned.txt")
+SHARED = programs(PROGRAMS / "shared.txt")
+PINNED = programs(PROGRAMS / "pinned.txt")
 
 
 @pytest.fixture(autouse=True)
@@ -65,19 +55,6 @@ def objects(shared: Forebay) -> None:
             answer = [frame for frame in wire.ask(query(SETTERS)) if frame.tag == "E"]
             assert not answer, answer
         MADE.add(shared.folder)
-
-
-def answers(target: Target, program: list[str]) -> list[list[object]]:
-    """What each step is answered: rows, tags, and errors by code and message."""
-    said = []
-    with contextlib.ExitStack() as stack:
-        clients: dict[str, Wire] = {}
-        for step in program:
-            who, text = step.split(": ", 1)
-            if who not in clients:
-                clients[who] = stack.enter_context(target.wire())
-            said.append([told(frame) for frame in clients[who].ask(query(text)) if frame.tag in "DCE"])
-    return said
 
 
 def told(frame: object) -> object:
@@ -93,14 +70,14 @@ def told(frame: object) -> object:
 @pytest.mark.parametrize("name", SHARED)
 def test_sessions_on_one_server_are_as_good_as_their_own(name: str, shared: Forebay, direct: Target) -> None:
     """What one client sets, another must not see, and the first must keep."""
-    assert answers(shared.target, SHARED[name]) == answers(direct, SHARED[name])
+    assert answers(shared.target, SHARED[name], admin=direct) == answers(direct, SHARED[name], admin=direct)
 
 
 @pytest.mark.parametrize("name", PINNED)
 def test_what_lives_on_one_server_stays_with_its_client(name: str, shared: Forebay, direct: Target) -> None:
     """A temporary table, a lock, a cursor: PostgreSQL keeps them on one connection, so the client keeps that."""
     wide = shared.target.at(dbname="wide")
-    assert answers(wide, PINNED[name]) == answers(direct, PINNED[name])
+    assert answers(wide, PINNED[name], admin=direct) == answers(direct, PINNED[name], admin=direct)
 
 
 @pytest.mark.parametrize("name", PINNED)
