@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specgen import errors as error_pages
-from specgen import functions, metrics, pins, rust, settings, show
+from specgen import features, functions, metrics, pins, rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -21,6 +21,8 @@ def outputs(spec: Path) -> dict[str, str]:
     configuration = settings.load(spec / "settings.toml")
     reasons = pins.load(spec / "pins.toml")
     own_functions = functions.load(spec / "functions.toml")
+    root = spec.parent
+    works = features.load(spec, root)
     statements = {
         f"crates/forebay-sql/src/generated/{path.name}": functions.query(
             path.read_text(encoding="utf-8"), own_functions
@@ -43,4 +45,6 @@ def outputs(spec: Path) -> dict[str, str]:
         "crates/forebay-spec/src/generated/pins.rs": pins.rust(reasons),
         "python/forebay/_generated/pins.py": pins.python(reasons),
         "docs/reference/pins.md": pins.page(reasons),
+        features.REFERENCE: features.reference(works),
+        features.PAGE: features.page(works, (root / features.PAGE).read_text(encoding="utf-8")),
     }
