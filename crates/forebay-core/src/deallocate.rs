@@ -45,7 +45,7 @@ impl Forwarding<'_> {
                 let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
                 let changes = if is_meant { vec![self.change(name, None, segment)] } else { Vec::new() };
                 self.server.statements.close_sent(needs, segment);
-                Box::new(Naming { what: Does::Takes, changes, statements: vec![needs.clone()] })
+                Box::new(Naming::of(Does::Takes, changes, vec![needs.clone()]))
             }
         };
         self.server.bound_deallocates.swap_remove(found);
@@ -68,6 +68,6 @@ impl Forwarding<'_> {
         let segment = self.server.segment;
         let changes = self.client.statements.as_mut().map_or_else(Vec::new, |names| names.take_all(segment));
         let statements = self.server.statements.close_all_sent(segment);
-        Box::new(Naming { what: Does::TakesAll, changes, statements })
+        Box::new(Naming::of(Does::TakesAll, changes, statements))
     }
 }

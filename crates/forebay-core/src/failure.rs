@@ -85,7 +85,7 @@ impl Relaying<'_> {
             self.server.forget_syncs_before_copy_end();
         }
         if matches!(self.server.expect.front(), Some(Expect::Query { .. } | Expect::Function | Expect::Own(_)) | None) {
-            return self.name_settles(false);
+            return self.names_are_undone();
         }
         let mut names = self.client.as_mut().and_then(|c| c.statements.as_mut());
         let is_sync_sent = self.server.skip_to_sync(|change| {

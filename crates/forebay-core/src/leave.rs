@@ -441,5 +441,5 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
 /// Undoes what messages that were not run would have done to the client's names.
 pub(crate) fn undo_all(client: &mut Client, expect: &std::collections::VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
-    expect.iter().rev().flat_map(|entry| entry.changes().iter().rev()).for_each(|change| names.undo(change));
+    expect.iter().rev().flat_map(|entry| entry.changes().into_iter().rev()).for_each(|change| names.undo(change));
 }

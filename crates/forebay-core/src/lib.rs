@@ -50,6 +50,7 @@ mod reply;
 mod reported;
 mod request;
 pub mod session;
+mod several;
 pub mod slab;
 pub mod statements;
 pub mod stats;

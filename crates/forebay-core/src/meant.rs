@@ -12,7 +12,7 @@ use forebay_sql::shape::Verb;
 use crate::frame::At;
 use crate::query::Named;
 use crate::renamed::Places;
-use crate::request::{Forwarding, Stop};
+use crate::request::{Forwarding, OUR_PREFIX, Stop, is_ours, not_ours};
 use crate::statements::{Content, Lookup, Statement};
 
 impl Forwarding<'_> {
@@ -22,7 +22,8 @@ impl Forwarding<'_> {
         content: Content<'_>,
         is_named: bool,
     ) -> Result<Option<Arc<Statement>>, Stop> {
-        if !may_name_another(content.text) || self.client.statements.as_ref().is_none_or(|names| names.is_empty()) {
+        let has_names = self.client.statements.as_ref().is_some_and(|names| !names.is_empty());
+        if !may_name_another(content.text) || !(has_names || may_name_ours(content.text)) {
             return Ok(None);
         }
         self.find_meant(content, None, is_named)
@@ -66,7 +67,11 @@ impl Forwarding<'_> {
                 let replaced = Content { text: &text, ..content };
                 Ok(Some(self.cache.naming(replaced, is_named, (needs, &named.name), moved, content.text)))
             }
-            // The server says that there is none.
+            // The server says that there is none, whatever is ours under this name.
+            Lookup::Unknown if is_ours(&named.name) => {
+                let text = named.with(&not_ours(&named.name));
+                Ok(Some(self.cache.private(Content { text: &text, ..content })))
+            }
             Lookup::Unknown => Ok(before.map(|_| self.cache.private(content))),
         }
     }
@@ -107,6 +112,11 @@ impl Forwarding<'_> {
         self.server.bound_undescribed = None;
         self.rename(at, rename::bind, bound, renamed.name()).map(Some)
     }
+}
+
+/// Whether a text may name what is ours.
+fn may_name_ours(text: &[u8]) -> bool {
+    text.windows(OUR_PREFIX.len()).any(|part| part.eq_ignore_ascii_case(OUR_PREFIX))
 }
 
 /// Whether a text may be about another statement: EXECUTE and DEALLOCATE are, EXPLAIN and CREATE TABLE AS may be. By its

@@ -16,7 +16,7 @@ use forebay_sql::traces::Traces;
 
 use crate::frame::At;
 use crate::renamed::{Moved, Places};
-use crate::request::{Forwarding, Stop, Taken};
+use crate::request::{Forwarding, Stop, Taken, is_ours, not_ours};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Does, Expect, Naming, Refusal};
 use crate::statements::{Lookup, Statement, is_commit, takes_all};
@@ -59,6 +59,11 @@ impl Forwarding<'_> {
             && self.is_sharing()
             && !self.server.is_segment_open
             && let Some(taken) = self.named_query(at, &named, &shape, backslash)?
+        {
+            return Ok(taken);
+        }
+        if !self.server.is_segment_open
+            && let Some(taken) = self.several_query(at, text, &shape, backslash)?
         {
             return Ok(taken);
         }
@@ -117,7 +122,7 @@ impl Forwarding<'_> {
 
     /// Makes the server say that the Query fails, and the client hear why.
     #[cold]
-    fn refuse_query(&mut self, at: At<'_>, report: Report) -> Taken {
+    pub(crate) fn refuse_query(&mut self, at: At<'_>, report: Report) -> Taken {
         write::query(self.batch.owned(), REFUSED);
         let refusal = Refusal::Instead(report);
         let refusal = Some(Box::new(refusal));
@@ -127,7 +132,7 @@ impl Forwarding<'_> {
     }
 
     /// A Query drops the unnamed statement.
-    fn unnamed_ends(&mut self) {
+    pub(crate) fn unnamed_ends(&mut self) {
         if self.server.is_segment_open {
             // PostgreSQL 18 is left in a state that refuses its next statement; that must not be another client's.
             self.server.is_close_needed = true;
@@ -184,6 +189,19 @@ impl Forwarding<'_> {
                 self.server.statements.close_sent(&statement, segment);
                 self.send_named(at, named, &statement, Some((change, Does::Takes))).map(Some)
             }
+            (Verb::Execute | Verb::Deallocate, None) if is_ours(&named.name) => {
+                // What is ours under this name is not the client's.
+                let text = named.with(&not_ours(&named.name));
+                write::query(self.batch.owned(), &text);
+                self.server.expect.push_back(Expect::Query {
+                    commits: false,
+                    refusal: None,
+                    naming: None,
+                    places: None,
+                });
+                self.unnamed_ends();
+                self.drop_frame(at).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -229,7 +247,7 @@ impl Forwarding<'_> {
         let text = named.with(statement.name());
         write::query(self.batch.owned(), &text);
         let statements = vec![statement.clone()];
-        let naming = change.map(|(change, what)| Box::new(Naming { what, changes: vec![change], statements }));
+        let naming = change.map(|(change, what)| Box::new(Naming::of(what, vec![change], statements)));
         let places = Places::new(named.name.as_bytes(), named.moved(statement.name()), &text, statement);
         let places = Some(Box::new(places));
         self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming, places });

@@ -30,7 +30,7 @@ impl Moved {
     }
 
     /// Where the client has what the server has at `place`.
-    fn back(self, place: u32) -> u32 {
+    pub(crate) fn back(self, place: u32) -> u32 {
         if place > self.at { place.saturating_add_signed(self.by).max(self.at) } else { place }
     }
 }
@@ -43,11 +43,12 @@ fn characters(text: &[u8]) -> usize {
 /// Places in a text that names a statement, and in the statement's own: an error may be of either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// The client's name for the statement that the text names.
-    name: Box<[u8]>,
-    /// It is to be prepared, and the name is taken.
+    /// The client's names for the statements that the text names.
+    names: Vec<Box<[u8]>>,
+    /// The first is to be prepared, and the name is taken.
     is_taken: bool,
-    moved: Moved,
+    /// In order; each as if those behind it had not been replaced.
+    moved: Vec<Moved>,
     /// Characters of the text as it was sent. A place beyond is one of the statement's own text.
     characters: u32,
     named: Moved,
@@ -57,7 +58,13 @@ impl Places {
     /// Of the text `sent`, in which `name` was replaced by the one that `named` has on servers.
     pub(crate) fn new(name: &[u8], moved: Moved, sent: &[u8], named: &Statement) -> Places {
         let characters = characters(sent) as u32;
-        Places { name: name.into(), is_taken: false, moved, characters, named: named.moved() }
+        Places { names: vec![name.into()], is_taken: false, moved: vec![moved], characters, named: named.moved() }
+    }
+
+    /// Of the text `sent`, in which several names were replaced.
+    pub(crate) fn of_several(names: &[&str], moved: Vec<Moved>, sent: &[u8]) -> Places {
+        let names = names.iter().map(|name| name.as_bytes().into()).collect();
+        Places { names, is_taken: false, moved, characters: characters(sent) as u32, named: Moved::default() }
     }
 
     /// Those of a PREPARE whose name is taken.
@@ -73,7 +80,10 @@ impl Places {
     }
 
     fn back(&self, place: u32) -> u32 {
-        if place > self.characters + 1 { self.named.back(place) } else { self.moved.back(place) }
+        if place > self.characters + 1 {
+            return self.named.back(place);
+        }
+        self.moved.iter().rev().fold(place, |place, moved| moved.back(place))
     }
 }
 
@@ -170,7 +180,11 @@ impl Relaying<'_> {
     pub(crate) fn taken_name(&self) -> Option<&[u8]> {
         match self.server.expect.front()? {
             Expect::DuplicateParse { name } => Some(name),
-            _ => self.places().filter(|places| places.is_taken).map(|places| &*places.name),
+            _ => self
+                .places()
+                .filter(|places| places.is_taken)
+                .and_then(|places| places.names.first())
+                .map(|name| &**name),
         }
     }
 
@@ -178,7 +192,7 @@ impl Relaying<'_> {
     fn is_named_by_request(&self, name: &[u8]) -> bool {
         match self.server.expect.front() {
             Some(Expect::Bind { name: mark }) => name_mark(name) == *mark,
-            _ => self.places().is_some_and(|places| *places.name == *name),
+            _ => self.places().is_some_and(|places| places.names.iter().any(|said| **said == *name)),
         }
     }
 

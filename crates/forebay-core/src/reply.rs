@@ -295,10 +295,10 @@ impl Relaying<'_> {
         if !matches!(self.server.expect.front(), Some(Expect::Own(_))) {
             match body {
                 b"DISCARD ALL\0" => {
-                    self.all_names_settle();
+                    self.all_names_end(body);
                     self.server.left.note_set();
                 }
-                b"DEALLOCATE ALL\0" => self.all_names_settle(),
+                b"DEALLOCATE ALL\0" => self.all_names_end(body),
                 b"SET\0" | b"RESET\0" => self.server.left.note_set(),
                 tag if self.server.left.fresh.has(Traces::OPAQUE) && is_of_schema(tag) => {
                     // Its text could not be read.
@@ -307,7 +307,7 @@ impl Relaying<'_> {
                 _ => {}
             }
         }
-        self.name_settles(true);
+        self.name_is_done(body);
         if self.server.is_copying {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
@@ -315,22 +315,31 @@ impl Relaying<'_> {
         self.pop(|e| matches!(e, Expect::Execute { .. }));
     }
 
-    /// A PREPARE or DEALLOCATE was done, or failed. Of a text of several statements, the one that takes all away may still
-    /// come.
+    /// A PREPARE or DEALLOCATE that this tag may be of was done.
     #[inline]
-    pub(crate) fn name_settles(&mut self, is_done: bool) {
+    fn name_is_done(&mut self, tag: &[u8]) {
         if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
-            && let Some(naming) = naming.take_if(|naming| !(is_done && naming.what == Does::TakesAll))
+            && let Some(mut done) = naming.take_if(|naming| naming.what.is_told_by(tag))
         {
-            self.naming_settles(*naming, is_done);
+            *naming = done.next.take();
+            self.naming_settles(&done, true);
+        }
+    }
+
+    /// What is left of them failed, or was not run.
+    pub(crate) fn names_are_undone(&mut self) {
+        if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
+            && let Some(naming) = naming.take()
+        {
+            let all: Vec<_> = naming.all().collect();
+            all.into_iter().rev().for_each(|naming| self.naming_settles(naming, false));
         }
     }
 
     #[inline(never)]
-    fn naming_settles(&mut self, naming: Naming, is_done: bool) {
-        let Naming { changes, what, statements } = naming;
-        let is_there = (what == Does::Makes) == is_done;
-        for statement in &statements {
+    fn naming_settles(&mut self, naming: &Naming, is_done: bool) {
+        let is_there = (naming.what == Does::Makes) == is_done;
+        for statement in &naming.statements {
             if is_there {
                 self.server.statements.is_there(statement);
             } else {
@@ -338,7 +347,7 @@ impl Relaying<'_> {
             }
         }
         let Some(client) = &mut self.client else { return };
-        for change in changes.iter().rev() {
+        for change in naming.changes.iter().rev() {
             if is_done || planted(Bug::NameOfFailedPrepare) {
                 confirm(client, change);
             } else if let Some(names) = &mut client.statements {
@@ -347,15 +356,14 @@ impl Relaying<'_> {
         }
     }
 
-    /// DEALLOCATE ALL or DISCARD ALL was done.
+    /// DEALLOCATE ALL or DISCARD ALL was done: of a text that was not read, nothing has been noted of that.
     #[cold]
-    fn all_names_settle(&mut self) {
-        if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
-            && let Some(naming) = naming.take()
+    fn all_names_end(&mut self, tag: &[u8]) {
+        if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front()
+            && naming.as_ref().is_some_and(|naming| naming.what.is_told_by(tag))
         {
-            return self.naming_settles(*naming, true);
+            return;
         }
-        // Of a text that was not read.
         self.server.statements.forget_named();
         if let Some(names) = self.client.as_mut().and_then(|c| c.statements.as_mut()) {
             names.forget_named();

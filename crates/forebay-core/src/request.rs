@@ -38,6 +38,16 @@ pub(crate) const OUR_PREFIX: &[u8] = b"fb_";
 /// Stands before a client's own name that begins so, on its way to a server.
 pub(crate) const NOT_OURS: &[u8] = b"?";
 
+/// Whether a client's own name could be one of ours on a server.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.as_bytes().starts_with(OUR_PREFIX)
+}
+
+/// Such a name in a text, as one that no server has: [`crate::renamed`] puts it back into the error.
+pub(crate) fn not_ours(name: &str) -> Vec<u8> {
+    [b"\"", NOT_OURS, name.replace('"', "\"\"").as_bytes(), b"\""].concat()
+}
+
 /// Why forwarding stops.
 pub(crate) enum Stop {
     /// More bytes are needed to go on.

@@ -335,6 +335,55 @@ def an_error_before_the_close_of_its_statement(c: Wire) -> None:
     c.ask(close("S", "also"), sync())
 
 
+@conversation
+def names_in_a_text_of_several_statements(c: Wire) -> None:
+    """Each means what it stands for by then."""
+    c.ask(parse("parsed", "select 'parsed' where $1::int > 0"), sync())
+    c.ask(query("prepare made as select 'made'"))
+    c.ask(query("select 1; execute parsed(1); execute Made"))
+    c.ask(query("begin; execute made; deallocate made; rollback; select 2"))
+    c.ask(query("execute made"))
+    c.ask(query("execute parsed(1); deallocate prepare parsed; execute parsed(1)"))
+    c.ask(bind(statement="parsed", values=[b"1"]), execute(), sync())
+    for text in ["select 'first'", "select 'second'"]:
+        c.ask(query(f"prepare made as {text}"))
+        c.ask(query("deallocate made; select 1/0"))
+        c.ask(query("select 1/0; deallocate made"))
+    c.ask(query("prepare made as select 'third'"))
+    c.ask(query("deallocate made; prepare made as select 'fourth'; execute made"))
+    c.ask(query("execute made"))
+    c.ask(bind(statement="made"), execute(), sync())
+    c.ask(query("execute made; deallocate all; execute made"))
+    c.ask(query("prepare made as select 'fifth'"))
+    c.ask(query("select 1; prepare made as select 'sixth'"))
+    c.ask(query("execute made; execute made('x'); select 1"))
+    c.ask(query("execute made; select nothing; execute made"))
+    c.send(
+        query("select 1; deallocate made"), parse("made", "select 'seventh'"), bind(statement="made"), execute(), sync()
+    )
+    c.ready(2)
+    c.ask(query("begin; execute made"))
+    c.ask(query("select 1/0"))
+    c.ask(query("rollback; deallocate made; execute made"))
+
+
+@conversation
+def names_that_are_of_others(c: Wire) -> None:
+    """What stands under a name on the server that the client has not given is not the client's."""
+    c.ask(parse("own", "select 'own'"), sync())
+    for name in (f"fb_{i}" for i in range(1, 40)):
+        c.ask(query(f"execute {name}"))
+        c.ask(query(f"deallocate {name}"))
+        c.ask(query(f"select 1; execute {name}"))
+        c.ask(query(f"deallocate {name}; select 1"))
+        c.ask(parse("", f"execute {name.upper()}"), bind(), execute(), sync())
+        c.ask(parse("", f"deallocate {name}"), bind(), execute(), sync())
+    c.ask(bind(statement="own"), execute(), sync())
+    c.ask(query("prepare fb_1 as select 'made'"))
+    c.ask(query("execute fb_1; execute fb_2"))
+    c.ask(query("deallocate fb_1"))
+
+
 @register("few")
 def more_statements_than_a_server_keeps(c: Wire) -> None:
     """Evicted on the server, still there for the client."""

@@ -27,17 +27,42 @@ pub struct Naming {
     pub changes: Vec<Change>,
     /// The statements.
     pub statements: Vec<Arc<Statement>>,
+    /// What another statement of the same text does.
+    pub next: Option<Box<Naming>>,
 }
 
-/// What is done to prepared statements.
+impl Naming {
+    /// What one statement does.
+    pub fn of(what: Does, changes: Vec<Change>, statements: Vec<Arc<Statement>>) -> Naming {
+        Naming { what, changes, statements, next: None }
+    }
+
+    /// Itself, and what comes behind it in the text.
+    pub fn all(&self) -> impl Iterator<Item = &Naming> {
+        std::iter::successors(Some(self), |naming| naming.next.as_deref())
+    }
+}
+
+/// What is done to prepared statements, and how its CommandComplete says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
     /// PREPARE.
     Makes,
     /// DEALLOCATE of one.
     Takes,
-    /// DEALLOCATE ALL, DISCARD ALL, perhaps with other statements in one text.
+    /// DEALLOCATE ALL, DISCARD ALL.
     TakesAll,
+}
+
+impl Does {
+    /// Whether a CommandComplete's tag, with its NUL, is of this.
+    pub fn is_told_by(self, tag: &[u8]) -> bool {
+        match self {
+            Does::Makes => tag == b"PREPARE\0",
+            Does::Takes => tag == b"DEALLOCATE\0",
+            Does::TakesAll => matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0"),
+        }
+    }
 }
 
 /// What the client is told of the error that the server is made to answer with.
@@ -173,14 +198,14 @@ pub enum Expect {
 
 impl Expect {
     /// What it does to the client's names, in order.
-    pub fn changes(&self) -> &[Change] {
+    pub fn changes(&self) -> Vec<&Change> {
         match self {
-            Expect::Parse { change, .. } => change.as_slice(),
-            Expect::Answer { change, .. } => std::slice::from_ref(change),
+            Expect::Parse { change, .. } => change.iter().collect(),
+            Expect::Answer { change, .. } => vec![change],
             Expect::Query { naming: Some(naming), .. } | Expect::Execute { naming: Some(naming), .. } => {
-                &naming.changes
+                naming.all().flat_map(|naming| &naming.changes).collect()
             }
-            _ => &[],
+            _ => Vec::new(),
         }
     }
 

@@ -346,7 +346,7 @@ impl Server {
                 }
                 _ => {}
             }
-            entry.changes().iter().rev().for_each(&mut undo);
+            entry.changes().into_iter().rev().for_each(&mut undo);
         }
         !self.expect.is_empty()
     }
