@@ -190,7 +190,7 @@ impl<I: Io> Worker<I> {
             self.send_own(io, key, Own::Reset, &query);
             return;
         }
-        if self.read_catalogue(io, key) {
+        if self.read_catalogue(io, id, Some(key)) {
             return;
         }
         self.servers[key].enter(ServerState::Idle, now);

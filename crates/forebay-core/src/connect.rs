@@ -20,7 +20,7 @@ use crate::local_socket::Told;
 use crate::pool::PoolId;
 use crate::question::{Answer, Question};
 use crate::session::client::{ClientState, Extent};
-use crate::session::server::{Server, ServerKey, ServerState};
+use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::time::Instant;
 use crate::worker::{Asker, Owner, Worker};
 
@@ -51,6 +51,21 @@ impl<I: Io> Worker<I> {
         let server_id = self.next_id();
         let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
         server.is_local = local.is_some();
+        let key = self.servers.insert(server);
+        self.set_owner(conn, Owner::Server(key));
+        self.arm_server(key);
+        key
+    }
+
+    /// Begins a connection that is none of the pool's servers.
+    pub(crate) fn open_apart(&mut self, io: &mut I, id: PoolId, apart: Apart) -> ServerKey {
+        let pool = &mut self.pools[id.0 as usize];
+        let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
+        let endpoint = pool.target.endpoints[index as usize].clone();
+        let conn = io.connect(&endpoint);
+        let server_id = self.next_id();
+        let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        server.apart = Some(apart);
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
         self.arm_server(key);
@@ -255,8 +270,10 @@ impl<I: Io> Worker<I> {
             server.expires_at = self.now + lifetime.mul_f64(0.9 + f64::from(luck[0]) / 1275.0);
         }
         server.enter(ServerState::Busy, self.now);
-        if server.listen.is_listener {
-            return self.listener_opened(io, key);
+        match server.apart {
+            Some(Apart::Listener) => return self.listener_opened(io, key),
+            Some(Apart::Reader) => return self.reader_opened(io, key),
+            None => {}
         }
         let fields = vec![("server", Field::Number(server.id)), ("pool", self.pools[id.0 as usize].label().into())];
         let empty = self.images.empty();
@@ -294,6 +311,9 @@ impl<I: Io> Worker<I> {
         let context = self.pool(id).target.config.tls as usize;
         let is_allow = self.tables.config.server_tls.get(context).map(|t| t.mode);
         let reply = format!("{sqlstate} {message}");
+        if self.servers[key].apart == Some(Apart::Reader) {
+            return self.open_failed(io, key, &reply);
+        }
         let is_of_the_way = self.servers[key].is_local && sqlstate != "53300";
         if minor > 0 && sqlstate == "0A000" {
             self.pool(id).is_protocol_3_0 = true;
@@ -337,6 +357,9 @@ impl<I: Io> Worker<I> {
         if self.servers[key].is_local {
             return self.local_failed(io, key, reply);
         }
+        if self.servers[key].apart == Some(Apart::Reader) {
+            return self.open_failed(io, key, reply);
+        }
         let id = self.servers[key].pool;
         let endpoint = self.endpoint_name(key);
         // The server may have another salt or another password by now.
@@ -345,7 +368,7 @@ impl<I: Io> Worker<I> {
             Some(ServerSecret::Scram(_)) => self.pool(id).secret = None,
             Some(ServerSecret::Md5(_)) | None => {}
         }
-        if self.servers[key].listen.is_listener {
+        if self.servers[key].is_listener() {
             return self.open_failed(io, key, reply);
         }
         let pool = self.pool(id);
@@ -379,6 +402,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
         if self.servers[key].is_local {
             return self.local_failed(io, key, cause);
+        }
+        if self.servers[key].apart == Some(Apart::Reader) {
+            return self.reader_refused(io, key, cause);
         }
         let (id, now) = (self.servers[key].pool, self.now);
         let endpoint = self.endpoint_name(key);

@@ -289,7 +289,7 @@ impl<I: Io> Worker<I> {
             ServerState::Cleaning => server.since + CLEANING_MAX,
             ServerState::CancelWait => server.since.max(server.cancel_at) + CANCEL_MAX,
             ServerState::Leased if server.cancels > 0 && server.expect.is_empty() => server.cancel_at + CANCEL_MAX,
-            ServerState::Listening if server.listen.is_listener => NEVER,
+            ServerState::Listening if server.is_listener() => NEVER,
             ServerState::Listening if server.listen.awaits.is_some() => server.since + OWN_MAX,
             ServerState::Listening => server.since + TAKEOVER_MAX,
             ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
@@ -325,6 +325,10 @@ impl<I: Io> Worker<I> {
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
             self.sweep_pool(io, id);
+            if self.pool(id).leased > 0 {
+                // Where clients keep all servers, none comes free for long.
+                self.read_catalogue(io, id, None);
+            }
             self.measure_pool(id);
             self.supply(io, id);
         }

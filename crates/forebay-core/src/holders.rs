@@ -117,7 +117,7 @@ impl<I: Io> Worker<I> {
     fn holding(&self, id: PoolId) -> Holding {
         let waiting = self.pools[id.0 as usize].waiters.len() as u32;
         let mut holding = Holding { waiting, told_at: self.now, ..Holding::default() };
-        for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == id && !s.listen.is_listener) {
+        for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == id && s.apart.is_none()) {
             match (server.client.and_then(|key| self.clients.get(key)), Doing::of(server)) {
                 (Some(client), _) => holding.add_lease(lease(client, server)),
                 (None, Some(doing)) => holding.add_doing(doing as usize, server.since),

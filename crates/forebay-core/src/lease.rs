@@ -166,7 +166,7 @@ impl<I: Io> Worker<I> {
             Own::Probe => return self.probe_done(io, key, error),
             Own::Clean => return self.reset_done(io, key, error),
             Own::Stamp => return self.stamp_read(io, key, error),
-            Own::Catalogue => return self.catalogue_read(key, error),
+            Own::Catalogue => return self.catalogue_read(io, key, error),
             Own::Skipped => return self.hand_over_undone(io, key),
             Own::Ensure => {
                 // Of a Parse, its own answer tells.
@@ -231,7 +231,7 @@ impl<I: Io> Worker<I> {
 
     /// After a server's bytes have been dealt with: is it free?
     pub(crate) fn after_replies(&mut self, io: &mut I, key: ServerKey) {
-        let Some(server) = self.servers.get(key).filter(|server| !server.listen.is_listener) else { return };
+        let Some(server) = self.servers.get(key).filter(|server| server.apart.is_none()) else { return };
         if let Some(client_key) = server.client {
             let client = &mut self.clients[client_key];
             if std::mem::take(&mut client.is_held) {

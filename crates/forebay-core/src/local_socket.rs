@@ -145,7 +145,7 @@ impl<I: Io> Worker<I> {
         let server = &self.servers[key];
         let (id, index, is_local) = (server.pool, server.endpoint, server.is_local);
         let Some(Endpoint::LocalSocket { port, .. }) = self.local_endpoint(id, index) else { return false };
-        if self.servers[key].listen.is_listener {
+        if self.servers[key].apart.is_some() {
             return false;
         }
         let now = self.now;
@@ -208,7 +208,7 @@ impl<I: Io> Worker<I> {
         let keys: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
         for key in keys {
             let server = &mut self.servers[key];
-            if server.endpoint == index && !server.is_local && !server.listen.is_listener {
+            if server.endpoint == index && !server.is_local && server.apart.is_none() {
                 at = at + REPLACED_EVERY;
                 server.expires_at = server.expires_at.min(at);
             }

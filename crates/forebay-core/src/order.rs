@@ -11,7 +11,7 @@ use crate::io::{Endpoint, Io};
 use crate::login::address;
 use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
-use crate::session::server::{Server, ServerState};
+use crate::session::server::{Apart, Server, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
 
@@ -127,7 +127,7 @@ impl<I: Io> Worker<I> {
         self.servers.iter().any(|(_, s)| {
             let pool = &self.pools[s.pool.0 as usize];
             // A replication connection lasts for as long as its client wants, and a listener as its clients do.
-            let is_counted = !pool.is_replication && !s.listen.is_listener;
+            let is_counted = !pool.is_replication && s.apart.is_none();
             database.is_none_or(|d| *pool.database == *d) && is_counted
         })
     }
@@ -153,8 +153,10 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// Closes what serves nobody: idle servers, and what reads the catalogue.
     pub(crate) fn close_idle(&mut self, io: &mut I, id: PoolId, reason: &str) {
-        let idle: Vec<_> = self.pool(id).idle.iter().copied().collect();
+        let readers = self.servers.iter().filter(|(_, s)| s.pool == id && s.apart == Some(Apart::Reader));
+        let idle: Vec<_> = readers.map(|(key, _)| key).chain(self.pools[id.0 as usize].idle.iter().copied()).collect();
         for key in idle {
             self.retire(io, key, reason);
         }
@@ -212,6 +214,11 @@ impl<I: Io> Worker<I> {
                 pool.backoff.succeeded();
                 pool.local_sockets.clear();
                 pool.forget_greetings();
+                // What is known is known of the place that it was.
+                let place = pool.target.config.endpoints.first().cloned().unwrap_or_default();
+                let dbname: Arc<str> = pool.target.dbname(&database).into();
+                let knowledge = self.shared.knowledge(&place, &dbname);
+                self.pool(id).move_to(knowledge);
                 self.mark_for_closing(io, id, "the endpoint changed");
             }
             self.supply(io, id);
@@ -297,7 +304,7 @@ impl<I: Io> Worker<I> {
             tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: server.statements.len() as u32,
             close_needed: server.is_close_needed,
-            channels: if server.listen.is_listener { self.channels_listened(server.pool) } else { 0 },
+            channels: if server.is_listener() { self.channels_listened(server.pool) } else { 0 },
             dirt: (server.left.dirt | server.left.fresh).names().collect(),
         }
     }
@@ -341,7 +348,8 @@ impl Client {
 impl Server {
     fn state_name(&self) -> &'static str {
         match self.state {
-            _ if self.listen.is_listener => "listening",
+            _ if self.is_listener() => "listening",
+            _ if self.apart.is_some() => "reading",
             ServerState::Leased | ServerState::Listening => "active",
             ServerState::Busy | ServerState::Cleaning | ServerState::Detaching => "tested",
             ServerState::CancelWait => "being_canceled",

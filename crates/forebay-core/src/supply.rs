@@ -12,7 +12,7 @@ use crate::ids::WorkerId;
 use crate::io::{Close, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
-use crate::session::server::{ServerKey, ServerState};
+use crate::session::server::{Apart, ServerKey, ServerState};
 use crate::worker::{Message, Worker};
 
 /// Time after which other workers are asked the same again.
@@ -218,15 +218,17 @@ impl<I: Io> Worker<I> {
     /// Takes a server, whose connection is gone or going, out of its pool.
     pub(crate) fn forget_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
         let Some(server) = self.servers.remove(key) else { return };
-        if server.listen.is_listener {
-            return self.listener_gone(io, key, &server, reason);
+        match server.apart {
+            Some(Apart::Listener) => return self.listener_gone(io, key, &server, reason),
+            Some(Apart::Reader) => return self.reading_is_lost(server.reading),
+            None => {}
         }
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;
         pool.leased -= u32::from(server.is_leased);
         pool.resetting -= u32::from(server.is_being_reset);
-        self.reading_is_lost(server.reading, id);
+        self.reading_is_lost(server.reading);
         let pool = self.pool(id);
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {

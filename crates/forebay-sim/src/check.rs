@@ -32,8 +32,9 @@ struct Tap {
     splitter: Splitter,
     /// Database and user it logged in to; `None` before, and for cancels.
     pool: Option<(String, String)>,
-    /// It has been used, and is a server of its pool: the pool's listener is none.
+    /// It has been used, and is a server of its pool: the pool's listener is none, nor what reads the catalogue.
     is_of_pool: Option<bool>,
+    is_listener: bool,
     /// The client that it serves or served last, and in which session.
     owner: Option<u32>,
     session: u64,
@@ -104,8 +105,9 @@ pub(crate) struct Checks {
     stale_pins: BTreeMap<u64, u64>,
 }
 
-/// What the first query of a pool's listener holds.
+/// What the first query of a pool's listener holds, and that of a connection that reads the catalogue.
 const LISTENER: &[u8] = b"forebay listener";
+const READER: &[u8] = b"forebay catalogue";
 
 /// A pin may outlive its cause for so long.
 const STALE_US: u64 = 100_000;
@@ -171,6 +173,11 @@ impl Checks {
         self.taps.get(&link).and_then(|tap| tap.is_of_pool)
     }
 
+    /// Whether it is a pool's listener.
+    pub(crate) fn is_listener(&self, link: LinkId) -> bool {
+        self.taps.get(&link).is_some_and(|tap| tap.is_listener)
+    }
+
     pub(crate) fn take_new_leases(&mut self) -> Vec<(LinkId, u32)> {
         std::mem::take(&mut self.new_leases)
     }
@@ -187,6 +194,7 @@ impl Checks {
             splitter: Splitter::at_startup(),
             pool: None,
             is_of_pool: None,
+            is_listener: false,
             owner: None,
             session: 0,
             ends_in_copy: false,
@@ -209,9 +217,11 @@ impl Checks {
                 continue;
             }
             if tap.is_of_pool.is_none() && frame.kind != b'p' {
-                let is_listener = frame.body.windows(LISTENER.len()).any(|part| part == LISTENER);
-                tap.is_of_pool = Some(!is_listener);
-                opened = tap.pool.clone().filter(|_| !is_listener);
+                let holds = |words: &[u8]| frame.body.windows(words.len()).any(|part| part == words);
+                tap.is_listener = holds(LISTENER);
+                let is_of_pool = !tap.is_listener && !holds(READER);
+                tap.is_of_pool = Some(is_of_pool);
+                opened = tap.pool.clone().filter(|_| is_of_pool);
             }
             tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
             let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };

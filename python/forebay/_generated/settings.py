@@ -844,7 +844,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="catalogue_refresh",
-        doc="Age at which what is known of the database's functions, triggers and views is read again; at once after DDL that goes through forebay. DDL made past forebay is seen within this time.",
+        doc="Age at which what is known of the database's functions, triggers and views is read again; at once after DDL that goes through forebay. DDL made past forebay is seen within this time. It is read over a connection of its own, opened for each reading and counted in no limit.",
     ),
     Setting(
         section="server_defaults",

@@ -156,7 +156,7 @@ impl<I: Io> Worker<I> {
     /// A server that serves a client, or listens for many, said that somebody notified.
     pub(crate) fn notified(&mut self, io: &mut I, key: ServerKey, message: &[u8]) {
         let Ok(said) = NotificationResponse::decode(&message[HEAD_BYTES..]) else { return };
-        if self.servers[key].listen.is_listener {
+        if self.servers[key].is_listener() {
             return self.listener_heard(io, key, said);
         }
         let Some(client_key) = self.servers[key].client else { return };

@@ -17,9 +17,9 @@ use crate::ids::WorkerId;
 use crate::io::Io;
 use crate::pool::PoolId;
 use crate::session::expect::Own;
-use crate::session::server::{Server, ServerKey, ServerState};
+use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::time::Instant;
-use crate::worker::{Owner, Worker};
+use crate::worker::Worker;
 
 /// What a new listener does first: nobody waits for a disk because of its cuts.
 const FIRST: &str = "SET synchronous_commit TO off;SET application_name TO 'forebay listener';";
@@ -173,7 +173,7 @@ impl<I: Io> Worker<I> {
                     let cause = pool.backoff.sickness().map_or_else(|| Arc::from("not tried"), |(_, cause)| cause);
                     return self.lose_listener(io, id, &cause);
                 }
-                let line = self.open_listener(io, id);
+                let line = self.open_apart(io, id, Apart::Listener);
                 self.listener(id).line = Some(line);
             }
             Some(_) if is_cutting || !listener.has_work() => {}
@@ -191,21 +191,6 @@ impl<I: Io> Worker<I> {
             let name = self.pool_name(id);
             self.tell_of_listening(io, worker, Told::Passed(name, mark));
         }
-    }
-
-    /// Begins a connection that is none of the pool's servers.
-    fn open_listener(&mut self, io: &mut I, id: PoolId) -> ServerKey {
-        let pool = &mut self.pools[id.0 as usize];
-        let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
-        let endpoint = pool.target.endpoints[index as usize].clone();
-        let conn = io.connect(&endpoint);
-        let server_id = self.next_id();
-        let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
-        server.listen.is_listener = true;
-        let key = self.servers.insert(server);
-        self.set_owner(conn, Owner::Server(key));
-        self.arm_server(key);
-        key
     }
 
     /// The connection is logged in.
@@ -383,7 +368,7 @@ impl<I: Io> Worker<I> {
             self.listener(id).line = None;
             self.retire(io, line, "nobody listens");
         } else if is_old && is_over {
-            let line = self.open_listener(io, id);
+            let line = self.open_apart(io, id, Apart::Listener);
             let relief = Relief { line, cut: None, is_past: false, is_old_past: false, kept: Vec::new() };
             self.listener(id).relief = Some(relief);
         } else if is_silent {

@@ -145,8 +145,6 @@ impl Listens {
 /// A server's part in listening.
 #[derive(Debug, Default)]
 pub struct OnServer {
-    /// It is a pool's listener.
-    pub(crate) is_listener: bool,
     /// The channels that its client has elsewhere are set on it: what it says of them is the whole truth.
     pub(crate) is_restored: bool,
     /// They could not be set.

@@ -104,7 +104,7 @@ impl Relaying<'_> {
             self.server.expect.front(),
             Some(Expect::Own(Own::Clean | Own::Prepare | Own::Check | Own::Rollback | Own::Reset))
         );
-        (self.client.is_some() && !is_unready) || self.server.listen.is_listener
+        (self.client.is_some() && !is_unready) || self.server.is_listener()
     }
 
     /// Whether the client is to hear what it has notified before the ReadyForQuery at hand.

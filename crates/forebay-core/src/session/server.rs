@@ -7,7 +7,7 @@
 //! | Tls | the handshake ends |
 //! | Login | ReadyForQuery |
 //! | Idle | a demand takes it |
-//! | Busy | an own query (parameters, check, rollback, reset, probe, catalogue) is answered |
+//! | Busy | an own query (parameters, check, rollback, reset, probe, catalogue) is answered; a reader stays in it |
 //! | Leased | its client gives it back |
 //! | Listening | what its client listens to is taken over, or heard; a pool's listener stays in it |
 //! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
@@ -59,6 +59,15 @@ pub enum ServerState {
     Cleaning,
     CancelWait,
     Detaching,
+}
+
+/// What a connection is for that is none of its pool's servers: it counts in no limit, and never serves a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// It listens for all clients of the pool.
+    Listener,
+    /// It reads the database's catalogue, and ends.
+    Reader,
 }
 
 /// Our session with a server.
@@ -124,6 +133,8 @@ pub struct Server {
     pub left: Left,
     /// What there is about listening.
     pub listen: OnServer,
+    /// It is none of the pool's servers, but this.
+    pub(crate) apart: Option<Apart>,
     /// What its client reset and is to have again.
     pub restoring: Restoring,
     /// Since when it is in its state.
@@ -185,6 +196,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether it is its pool's listener, or is to be.
+    pub(crate) fn is_listener(&self) -> bool {
+        self.apart == Some(Apart::Listener)
+    }
+
     /// Whether an answer of our own has its turn: everything before it is answered, to the last byte.
     pub(crate) fn is_answer_due(&self) -> bool {
         self.body_left == 0 && matches!(self.expect.front(), Some(Expect::Answer { .. } | Expect::CopyEnd))
@@ -221,6 +237,7 @@ impl Server {
             unsent: 0,
             left: Left::default(),
             listen: OnServer::default(),
+            apart: None,
             restoring: Restoring::default(),
             ensuring: VecDeque::new(),
             ensure_error: None,

@@ -1,26 +1,26 @@
 //! What is known of a database's own objects, for all workers and pools that lead to it.
 //!
-//! It is read by a server of a pool when that comes free: at first use, when a statement changed the schema, and every
-//! `catalogue_refresh`. In between a change that forebay saw and the next reading nothing but PostgreSQL's own objects
-//! is known, so that all else counts as opaque.
+//! It is read ([`super::reader`]) at first use, when a statement changed the schema, and every `catalogue_refresh`. In
+//! between a change that forebay saw and the next reading nothing but PostgreSQL's own objects is known, so that all
+//! else counts as opaque.
 
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use forebay_sql::catalogue::{Builder, Catalogue};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::io::Io;
-use crate::parameters::{is_restorable, is_utf8};
+use crate::parameters::is_restorable;
 use crate::pool::Pool;
-use crate::session::expect::Own;
-use crate::session::server::ServerKey;
 use crate::time::Instant;
-use crate::worker::Worker;
 
 /// Readings of a schema that changes all the time follow each other no sooner, in microseconds.
 const READ_AGAIN_US: u64 = 1_000_000;
+
+/// A connection that was refused is not tried again for so long; free servers of the pools read meanwhile.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// Custom settings that are asked for, if anything may have been set.
 pub(crate) const CUSTOM_MAX: usize = 256;
@@ -46,6 +46,8 @@ pub struct Knowledge {
     read_at: AtomicU64,
     is_stale: AtomicBool,
     is_being_read: AtomicBool,
+    /// Until then no connection is opened to read it: the last one was refused.
+    refused_until: AtomicU64,
     reads_sequences: AtomicBool,
 }
 
@@ -74,6 +76,7 @@ impl Default for Knowledge {
             read_at: AtomicU64::new(NEVER),
             is_stale: AtomicBool::new(true),
             is_being_read: AtomicBool::new(false),
+            refused_until: AtomicU64::new(0),
             reads_sequences: AtomicBool::new(false),
         }
     }
@@ -139,19 +142,36 @@ impl Knowledge {
         self.version.fetch_add(1, SeqCst);
     }
 
-    /// Whether it is to be read now; then the caller does it, and nobody else.
-    fn begin_reading(&self, now: Instant, refresh_us: u64) -> bool {
-        if refresh_us == 0 {
+    /// Whether it is to be read now.
+    #[inline]
+    pub(super) fn is_due(&self, now: Instant, refresh_us: u64) -> bool {
+        if refresh_us == 0 || self.is_being_read.load(SeqCst) {
             return false;
         }
         let read_at = self.read_at.load(SeqCst);
         let age = now.0.saturating_sub(read_at);
-        let is_due = read_at == NEVER || age >= refresh_us || (self.is_stale.load(SeqCst) && age >= READ_AGAIN_US);
-        let is_ours = is_due && !self.is_being_read.swap(true, SeqCst);
-        if is_ours {
-            self.is_stale.store(false, SeqCst);
+        read_at == NEVER || age >= refresh_us || (self.is_stale.load(SeqCst) && age >= READ_AGAIN_US)
+    }
+
+    /// The caller reads it, and nobody else; `None`: somebody does already.
+    pub(super) fn begin_reading(self: &Arc<Self>) -> Option<Box<Reading>> {
+        if self.is_being_read.swap(true, SeqCst) {
+            return None;
         }
-        is_ours
+        self.is_stale.store(false, SeqCst);
+        Some(Box::new(Reading::new(self.clone())))
+    }
+
+    /// Whether a connection may be opened to read it.
+    pub(super) fn is_reader_let_in(&self, now: Instant) -> bool {
+        now.0 >= self.refused_until.load(SeqCst)
+    }
+
+    /// None could be.
+    pub(super) fn note_refused(&self, now: Instant) {
+        self.refused_until.store((now + REFUSED_FOR).0, SeqCst);
+        // A server of the pool need not wait to read it instead.
+        self.read_at.store(NEVER, SeqCst);
     }
 
     /// Whether the database is as it was when it was last read.
@@ -168,7 +188,7 @@ impl Knowledge {
 
     fn end_reading(&self, now: Instant, read: Option<Reading>) {
         self.read_at.store(now.0, SeqCst);
-        if let Some(Reading { builder, digest, stamp }) = read {
+        if let Some(Reading { builder, digest, stamp, .. }) = read {
             let digest = digest.finish();
             let mut known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
             // What changed while it was read is read again.
@@ -194,16 +214,43 @@ impl Knowledge {
 
 /// A catalogue as its rows come in.
 pub struct Reading {
+    knowledge: Arc<Knowledge>,
     builder: Builder,
     digest: FxHasher,
     stamp: Option<Box<[u8]>>,
 }
 
 impl Reading {
-    fn new() -> Reading {
+    fn new(knowledge: Arc<Knowledge>) -> Reading {
         let mut digest = FxHasher::default();
         digest.write_u8(1);
-        Reading { builder: Builder::new(), digest, stamp: None }
+        Reading { knowledge, builder: Builder::new(), digest, stamp: None }
+    }
+
+    /// Whether the database is as it was when it was last read.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.knowledge.is_unchanged(self.stamp.as_deref())
+    }
+
+    /// It has been looked at, and nothing has changed.
+    pub(super) fn ends_unchanged(self, now: Instant) {
+        self.knowledge.end_unchanged(now);
+    }
+
+    /// All rows are there.
+    pub(super) fn ends(self, now: Instant) {
+        self.knowledge.clone().end_reading(now, Some(self));
+    }
+
+    /// It can't be read to its end.
+    pub(super) fn breaks_off(self, now: Instant) {
+        self.knowledge.end_reading(now, None);
+    }
+
+    /// Nobody is let in to read it.
+    pub(super) fn was_refused(self, now: Instant) {
+        self.knowledge.end_reading(now, None);
+        self.knowledge.note_refused(now);
     }
 
     /// What tells whether anything has changed.
@@ -230,6 +277,12 @@ impl Pool {
         }
     }
 
+    /// It leads to another database from now on, of which nothing is taken for granted.
+    pub(crate) fn move_to(&mut self, knowledge: Arc<Knowledge>) {
+        knowledge.schema_changed();
+        (self.knowledge, self.catalogue_version) = (knowledge, 0);
+    }
+
     #[cold]
     fn take_catalogue(&mut self) {
         let known = self.knowledge.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,95 +291,43 @@ impl Pool {
     }
 }
 
-impl<I: Io> Worker<I> {
-    /// Has a free server read the catalogue, if that is due. True: it is busy with that.
-    pub(crate) fn read_catalogue(&mut self, io: &mut I, key: ServerKey) -> bool {
-        let (now, id, usage) = (self.now, self.servers[key].pool, self.servers[key].usage);
-        let pool = self.pool(id);
-        let is_tracked = usage.unwrap_or(pool.settings.usage()).is_tracked();
-        if !is_tracked || !pool.knowledge.begin_reading(now, pool.settings.catalogue_refresh) {
-            return false;
-        }
-        self.servers[key].reading = Some(Box::new(Reading::new()));
-        self.send_own(io, key, Own::Stamp, Catalogue::STAMP);
-        true
-    }
-
-    /// It is known whether the catalogue has changed: if so, it is read.
-    pub(crate) fn stamp_read(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
-        let (now, server) = (self.now, &mut self.servers[key]);
-        let pool = &self.pools[server.pool.0 as usize];
-        let stamp = server.reading.as_ref().and_then(|reading| reading.stamp.as_deref());
-        if error.is_some() {
-            server.reading = None;
-            pool.knowledge.end_reading(now, None);
-        } else if pool.knowledge.is_unchanged(stamp) {
-            server.reading = None;
-            pool.knowledge.end_unchanged(now);
-        } else {
-            pool.stats.stats.catalogue_loads.add(1);
-            let is_utf8 = server.encoding().is_none_or(is_utf8);
-            // The last client may have set another. Both are one transaction, and only for that.
-            let encoding = if is_utf8 { "" } else { "SET LOCAL client_encoding TO 'UTF8';" };
-            self.send_own(io, key, Own::Catalogue, &format!("{encoding}{}", Catalogue::QUERY));
-        }
-    }
-
-    /// The catalogue has been read, or could not be.
-    pub(crate) fn catalogue_read(&mut self, key: ServerKey, error: Option<(String, String)>) {
-        let (now, server) = (self.now, &mut self.servers[key]);
-        let (id, reading) = (server.pool, server.reading.take());
-        if let (Some(reading), None) = (reading, &error) {
-            self.pool(id).knowledge.end_reading(now, Some(*reading));
-        } else {
-            self.pool(id).knowledge.end_reading(now, None);
-        }
-    }
-
-    /// A server that was reading the catalogue is gone.
-    pub(crate) fn reading_is_lost(&mut self, reading: Option<Box<Reading>>, pool: crate::pool::PoolId) {
-        if reading.is_some() {
-            let now = self.now;
-            self.pool(pool).knowledge.end_reading(now, None);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(knowledge: &Knowledge, at: u64, rows: &[&str]) {
-        assert!(knowledge.begin_reading(Instant(at), 30_000_000));
-        assert!(!knowledge.begin_reading(Instant(at), 30_000_000), "one reads at a time");
-        let mut reading = Reading::new();
+    const REFRESH_US: u64 = 30_000_000;
+
+    fn read(knowledge: &Arc<Knowledge>, at: u64, rows: &[&str]) {
+        assert!(knowledge.is_due(Instant(at), REFRESH_US));
+        let mut reading = knowledge.begin_reading().expect("nobody reads");
+        assert!(!knowledge.is_due(Instant(at), REFRESH_US) && knowledge.begin_reading().is_none(), "one at a time");
         reading.stamp(Some(rows.concat().as_bytes()));
         rows.iter().for_each(|row| reading.row(&[Some(row.as_bytes())]));
-        knowledge.end_reading(Instant(at), Some(reading));
+        reading.ends(Instant(at));
     }
 
     /// A trigger that was made a moment ago must not be taken for none.
     #[test]
     fn between_a_change_and_the_next_reading_nothing_is_known() {
-        let knowledge = Knowledge::default();
+        let knowledge = Arc::new(Knowledge::default());
         read(&knowledge, 0, &["a"]);
         let (version, epoch) = (knowledge.version.load(SeqCst), knowledge.epoch());
         knowledge.schema_changed();
         assert!(knowledge.version.load(SeqCst) > version && knowledge.epoch() > epoch);
-        assert!(!knowledge.begin_reading(Instant(10), 30_000_000), "not twice within a second");
+        assert!(!knowledge.is_due(Instant(10), REFRESH_US), "not twice within a second");
         read(&knowledge, READ_AGAIN_US, &["a", "b"]);
-        assert!(!knowledge.begin_reading(Instant(READ_AGAIN_US + 1), 30_000_000));
+        assert!(!knowledge.is_due(Instant(READ_AGAIN_US + 1), REFRESH_US));
         let epoch = knowledge.epoch();
-        read(&knowledge, READ_AGAIN_US + 30_000_000, &["a", "b"]);
+        read(&knowledge, READ_AGAIN_US + REFRESH_US, &["a", "b"]);
         assert_eq!(knowledge.epoch(), epoch, "nothing changed");
-        read(&knowledge, READ_AGAIN_US + 60_000_000, &["a", "c"]);
+        read(&knowledge, READ_AGAIN_US + 2 * REFRESH_US, &["a", "c"]);
         assert!(knowledge.epoch() > epoch, "changed past us");
     }
 
     /// Reading everything again every half a minute would cost a server a second of work in a large database.
     #[test]
     fn what_has_not_changed_is_not_read_again() {
-        let knowledge = Knowledge::default();
+        let knowledge = Arc::new(Knowledge::default());
         read(&knowledge, 0, &["a", "b"]);
         assert!(knowledge.is_unchanged(Some(b"ab")) && !knowledge.is_unchanged(Some(b"ac")));
         assert!(!knowledge.is_unchanged(None));
@@ -337,7 +338,7 @@ mod tests {
     /// No list of settings tells of custom ones: whose name is forgotten loses its value at the next hand-over.
     #[test]
     fn names_of_custom_settings_outlive_a_change_of_the_schema() {
-        let knowledge = Knowledge::default();
+        let knowledge = Arc::new(Knowledge::default());
         knowledge.note_custom(["app.b", "app.a"].into_iter());
         knowledge.schema_changed();
         knowledge.note_custom(["app.b", "seed"].into_iter());
@@ -346,12 +347,24 @@ mod tests {
 
     #[test]
     fn a_reading_that_a_change_overtook_is_not_believed() {
-        let knowledge = Knowledge::default();
-        assert!(knowledge.begin_reading(Instant(0), 1));
+        let knowledge = Arc::new(Knowledge::default());
+        let reading = knowledge.begin_reading().expect("nobody reads");
         knowledge.schema_changed();
         let version = knowledge.version.load(SeqCst);
-        knowledge.end_reading(Instant(0), Some(Reading::new()));
+        reading.ends(Instant(0));
         assert_eq!(knowledge.version.load(SeqCst), version);
         assert!(knowledge.is_stale.load(SeqCst));
+    }
+
+    /// A role whose connections the pool takes all up would else never have its catalogue read.
+    #[test]
+    fn where_no_reader_is_let_in_a_server_may_read_at_once() {
+        let knowledge = Arc::new(Knowledge::default());
+        let at = Instant(5);
+        knowledge.begin_reading().expect("nobody reads").was_refused(at);
+        assert!(knowledge.is_due(at, REFRESH_US) && !knowledge.is_reader_let_in(at));
+        knowledge.begin_reading().expect("nobody reads").breaks_off(at);
+        assert!(!knowledge.is_due(at, REFRESH_US), "what was lost is not begun again at once");
+        assert!(!knowledge.is_reader_let_in(at) && knowledge.is_reader_let_in(at + REFUSED_FOR));
     }
 }

@@ -6,7 +6,7 @@
 //! | the transaction is over | [`probe`]: what it may have changed is read back; the client's image and [`pin`] follow |
 //! | the client had reset what it asked for at its start | [`restore`]: it is set again before the request ends |
 //! | the server goes to another client, or has time before | [`reset`]: it is brought back to its start |
-//! | objects may have changed | [`knowledge`]: what the database's own functions and tables do is read again |
+//! | objects may have changed | [`knowledge`]: what the database's own functions and tables do is read again, by a [`reader`] |
 //!
 //! Values are never taken from a statement's text: what is in force is what the server says. So rollbacks, savepoints
 //! and functions need no mirror here; a text only tells what to ask for.
@@ -16,6 +16,7 @@ pub mod look;
 pub mod mark;
 pub mod pin;
 pub mod probe;
+mod reader;
 pub mod reset;
 pub mod restore;
 

@@ -265,11 +265,11 @@ pub(super) enum Token {
 
 /// The statements of a text, in order; empty ones are left out unless there is nothing else.
 pub(crate) fn statements(text: &str) -> Vec<Statement> {
-    if text == Catalogue::QUERY {
-        return vec![Statement::Catalogue];
-    }
-    if text == Catalogue::STAMP {
-        return vec![Statement::Stamp];
+    for (query, statement) in [(Catalogue::QUERY, Statement::Catalogue), (Catalogue::STAMP, Statement::Stamp)] {
+        if let Some(before) = text.strip_suffix(query) {
+            let before = if before.is_empty() { Vec::new() } else { statements(before) };
+            return before.into_iter().chain([statement]).collect();
+        }
     }
     let tokens = tokens(text);
     let parts = tokens.split(|t| *t == Token::Sign(';')).filter(|part| !part.is_empty());

@@ -165,7 +165,7 @@ impl World {
     fn hit(&mut self, link: LinkId) {
         self.trace.say(self.now, || format!("the server at link {} is lost", link.0));
         let owner = self.checks.owner(link);
-        let is_listener = self.checks.is_of_pool(link) == Some(false);
+        let is_listener = self.checks.is_listener(link);
         for client in &mut self.clients {
             // A request without a tag may be anywhere.
             let is_hidden = !client.mirror.is_settled() && client.mirror.tags_under_way().is_empty();

@@ -1,0 +1,130 @@
+"""What a database's own objects do is read in the background: clients wait for none of it, and can't be in its way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.wire import Wire, query
+
+Start = Callable[..., Forebay]
+
+READER = "select count(*) from pg_stat_activity where application_name = 'forebay catalogue'"
+
+
+def samples(forebay: Forebay, name: str) -> int:
+    """A metric, summed up."""
+    found = re.findall(rf"^{name}{{.*}} (\S+)$", forebay.metrics(), re.MULTILINE)
+    return sum(int(float(value)) for value in found)
+
+
+def read(forebay: Forebay) -> int:
+    """How often the catalogue was read."""
+    return samples(forebay, "forebay_catalogue_loads_total")
+
+
+@contextmanager
+def objects(server: Postgres, sql: str, undo: str) -> Iterator[None]:
+    """Objects that are there as long as the block lasts, made past forebay."""
+    with server.target.connect(user="postgres", dbname="app", autocommit=True) as admin:
+        admin.execute(sql.encode())
+        try:
+            yield
+        finally:
+            admin.execute(undo.encode())
+
+
+@contextmanager
+def unreadable(server: Postgres) -> Iterator[None]:
+    """No catalogue can be read to its end."""
+    with server.target.connect(user="postgres", dbname="app", autocommit=True) as admin:
+        admin.execute("begin; lock table pg_catalog.pg_event_trigger in access exclusive mode")
+        yield
+        admin.execute("rollback")
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_clients_are_served_while_the_catalogue_is_read(start: Start, server: Postgres, variant: Variant) -> None:
+    """In a large database that takes seconds: of a pool of one, all clients would wait for them at each change."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with unreadable(server), forebay.target.wire() as client:
+        assert client.value("select 1") == "1"
+        with server.target.wire() as direct:
+            until(lambda: direct.value(READER) == "1", within_s=5, what="somebody reads")
+            waiting = f"{READER} and wait_event_type = 'Lock'"
+            until(lambda: direct.value(waiting) == "1", within_s=5, what="the reader waits")
+            assert client.value("select 2") == "2"
+            states = [row["state"] for row in forebay.console("show servers")]
+            assert sorted(states) == ["idle", "reading"], states
+    with server.target.wire() as direct:
+        until(lambda: read(forebay) == 1, within_s=10, what="the catalogue is read after all")
+        until(lambda: direct.value(READER) == "0", within_s=5, what="the reader has gone")
+
+
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_a_pool_whose_servers_are_all_kept_learns_of_changes(start: Start, server: Postgres, variant: Variant) -> None:
+    """If only a free server read, clients that keep theirs would have all they send taken for what may do anything."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with forebay.target.wire() as client:
+        until(lambda: client.value("select 1") and read(forebay) == 1, within_s=5, what="the catalogue is read")
+        client.ask(query("create temp table kept (id int)"))
+        client.ask(query("create table reading_changes (id int)"))
+        try:
+            until(lambda: read(forebay) == 2, within_s=10, what="it is read again")
+        finally:
+            client.ask(query("drop table reading_changes"))
+
+
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_a_role_in_a_hurry_does_not_keep_it_from_being_read(start: Start, server: Postgres, variant: Variant) -> None:
+    """A statement_timeout that is shorter than the reading would cancel it, over and over."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with objects(server, *in_a_hurry("app")), forebay.target.wire() as client:
+        client.ask(query("select"))
+        until(lambda: is_known(forebay, client, "people"), within_s=10, what="a table of the database is known")
+
+
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_where_no_connection_is_to_spare_a_free_server_reads(start: Start, server: Postgres, variant: Variant) -> None:
+    """A role may have exactly as many connections as its pool: nothing of its database would ever be known."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    limits = "alter role other connection limit 1", "alter role other connection limit -1"
+    with objects(server, *limits), objects(server, *in_a_hurry("other")):
+        with forebay.target.at(user="other").wire() as client:
+            client.ask(query("select"))
+            until(lambda: is_known(forebay, client, "people"), within_s=10, what="a table of the database is known")
+        refused = forebay.events("catalogue_reader_refused")
+        assert len(refused) == 1, refused
+        assert "53300" in refused[0]["cause"]
+
+
+def in_a_hurry(role: str) -> tuple[str, str]:
+    """What gives a role less time for a statement than the reading takes, and what undoes it."""
+    return f"alter role {role} set statement_timeout = '2ms'", f"alter role {role} reset statement_timeout"
+
+
+def is_known(forebay: Forebay, client: Wire, table: str) -> bool:
+    """Whether nothing is looked for behind a statement on a table. The last look may be counted behind its answer."""
+    before = samples(forebay, "forebay_probes_total")
+    for _ in range(5):
+        client.ask(query(f"select from {table} where id = 1"))
+    return samples(forebay, "forebay_probes_total") == before
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_a_reader_is_in_nobody_s_way(start: Start, server: Postgres, variant: Variant) -> None:
+    """PAUSE is for work on the server, and DROP DATABASE needs it without sessions."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with unreadable(server), forebay.target.wire() as client, server.target.wire() as direct:
+        assert client.value("select 1") == "1"
+        until(lambda: direct.value(READER) == "1", within_s=5, what="somebody reads")
+        forebay.console("pause app")
+        assert forebay.console("show servers") == []
+        forebay.console("resume app")
+        assert client.value("select 2") == "2"
