@@ -37,6 +37,7 @@ def classify(text: str) -> str:
     """What a text does, as JSON. Releases the interpreter lock.
 
     is_parsed: false if PostgreSQL's grammar refuses the text, or it is too long to be looked at: it may do anything.
+    bytes_max: how long it may be, as it is (text) and without what differs in literals alone (shortened).
     statements: verb, name (or null), traces (names as in crates/forebay-sql/src/traces.rs), settings, in order.
     functions, operators, relations, types: last parts of the names in it; maybe_functions: names that call a function
     only where the database has one of that name. needs_catalogue: those of the functions (operators among them),

@@ -1,8 +1,9 @@
 //! What a text does, for people.
 
+use forebay_sql::grammar::TEXT_BYTES_MAX;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
 use forebay_sql::shape::{Shape, StatementShape};
-use forebay_sql::shorten;
+use forebay_sql::shorten::{self, LONG_BYTES_MAX};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ fn described(shape: &Shape) -> Value {
     let foreign = shape.foreign_names();
     json!({
         "is_parsed": shape.is_parsed,
+        "bytes_max": { "text": LONG_BYTES_MAX, "shortened": TEXT_BYTES_MAX },
         "statements": shape.statements.iter().map(statement).collect::<Vec<_>>(),
         "functions": functions,
         "operators": operators,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from forebay import _engine
+from forebay.control import catalogue_link
 from forebay.failure import Exit
 
 # Trace: what the statement does, and why a transaction pool minds. The names are those of the engine.
@@ -44,26 +45,36 @@ MEANING: dict[str, tuple[str, str]] = {
 
 @click.command("classify")
 @click.argument("sql")
+@click.option("--server", metavar="DSN", help="The database in which it runs: its catalogue is read.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
-def command(sql: str, as_json: bool) -> int:
+def command(sql: str, server: str | None, as_json: bool) -> int:
     """Say what SQL does to its session (-: standard input).
 
-    Needs no database: it tells what the text alone tells, and for which names a database must be asked. The exit status
-    is 1 when PostgreSQL's grammar refuses the text, 0 otherwise.
+    Without --server it tells what the text alone tells, and for which names a database must be asked. With it, what the
+    database's functions, triggers, views and the like make of it, by the catalogue that forebay itself reads. The exit
+    status is 1 when PostgreSQL's grammar refuses the text, 3 when the database can't be reached, 0 otherwise.
     """
     text = sys.stdin.read() if sql == "-" else sql
     shape = json.loads(_engine.classify(text))
+    found = _found(catalogue_link.read(server), text) if server is not None else None
     if as_json:
-        click.echo(json.dumps({"version": 1, **shape}, indent=2))
+        click.echo(json.dumps({"version": 1, **shape, "database": found}, indent=2))
     else:
-        click.echo("\n".join(_lines(shape)))
+        click.echo("\n".join(_lines(shape, found)))
     return Exit.OK if shape["is_parsed"] else Exit.FINDINGS
 
 
-def _lines(shape: dict[str, Any]) -> list[str]:
+def _found(catalogue: _engine.Catalogue, text: str) -> dict[str, Any]:
+    """What a text may leave behind in a database, and what of the database makes it so."""
+    return {"traces": catalogue.judge(text), "because": catalogue.why(text)}
+
+
+def _lines(shape: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
     if not shape["is_parsed"]:
+        most, shortened = (f"{shape['bytes_max'][of] >> 10:,} kB" for of in ("text", "shortened"))
         return [
-            "PostgreSQL's grammar refuses this, or it is longer than 64 kB.",
+            f"PostgreSQL's grammar refuses this, or it is too long: longer than {most}, or than {shortened}",
+            "without the rows and list items that differ in their literals alone.",
             "It is sent as it is; afterwards everything that it may have left behind is read back from the server.",
         ]
     lines = [line for number, one in enumerate(shape["statements"], 1) for line in _statement(number, one)]
@@ -73,7 +84,24 @@ def _lines(shape: dict[str, Any]) -> list[str]:
         if shape[what]:
             lines.append(f"{what}: {', '.join(shape[what])}")
     asked = "; ".join(f"{what} {', '.join(names)}" for what, names in shape["needs_catalogue"].items() if names)
-    return [*lines, f"needs the catalogue for: {asked or 'nothing'}"]
+    if found is not None:
+        return [*lines, *_database(shape, found)]
+    lines.append(f"needs the catalogue for: {asked or 'nothing'}")
+    if asked:
+        lines.append("Without it that counts as what may do anything; --server DSN reads it, as forebay does.")
+    return lines
+
+
+def _database(shape: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What the text alone does not tell."""
+    of_text = {trace for statement in shape["statements"] for trace in statement["traces"]}
+    lines = ["in this database it also:"]
+    for trace in found["traces"]:
+        if trace not in of_text:
+            lines.append(f"   {MEANING[trace][0]}: {MEANING[trace][1]}")
+    if len(lines) == 1:
+        lines = ["in this database it does nothing else"]
+    return [*lines, *(f"because of {reason}" for reason in found["because"])]
 
 
 def _statement(number: int, statement: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ def from_dsn(dsn: str) -> dict[str, Any]:
 
     Raises Failure (exit code 2) for a string that can't be read.
     """
-    psycopg = _psycopg()
+    psycopg = driver()
     try:
         given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
@@ -49,24 +49,24 @@ def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
 
     Raises Failure: exit code 3 where nobody answers or the login is refused, 1 where the console refuses.
     """
-    psycopg = _psycopg()
+    psycopg = driver()
     settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **parameters}
     try:
         connection = psycopg.connect(**settings, autocommit=True, row_factory=psycopg.rows.dict_row)
     except psycopg.OperationalError as error:
-        raise Failure(f"can't reach the console: {_first_line(error)}", exit=Exit.CANNOT_REACH) from None
+        raise Failure(f"can't reach the console: {first_line(error)}", exit=Exit.CANNOT_REACH) from None
     try:
         # The console takes simple queries, which is what psycopg sends where there are no parameters.
         rows: list[Row] = connection.execute(statement).fetchall()
     except psycopg.Error as error:
         hint = error.diag.message_hint
-        raise Failure(f"the console refused {statement}: {_first_line(error)}", hint=hint) from None
+        raise Failure(f"the console refused {statement}: {first_line(error)}", hint=hint) from None
     finally:
         connection.close()
     return rows
 
 
-def _psycopg() -> Any:
+def driver() -> Any:
     """Imported when it is needed: an installation without it does everything else."""
     if importlib.util.find_spec("psycopg") is None:
         raise Failure("this needs the driver psycopg", hint="Run pip install 'forebay[auth-query]'.")
@@ -100,5 +100,5 @@ def _login(engine: EngineConfig) -> tuple[str, str | None]:
     raise Failure(f"nobody can log in to the console: {wanted}", hint="Give a user and a passfile with --dsn.")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

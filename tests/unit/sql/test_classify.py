@@ -54,6 +54,7 @@ def test_each_statement_is_told_and_the_names_in_the_text(capsys: pytest.Capture
         "relations: jobs",
         "types: job_id",
         "needs the catalogue for: functions take; relations jobs; types job_id",
+        "Without it that counts as what may do anything; --server DSN reads it, as forebay does.",
     ]
 
 
@@ -72,7 +73,16 @@ def test_a_text_that_is_refused_says_so(capsys: pytest.CaptureFixture[str], text
     """Exit status 1, so that a script stops."""
     code, said = run(capsys, text)
     assert code == Exit.FINDINGS
-    assert said.startswith("PostgreSQL's grammar refuses this")
+    assert said.startswith("PostgreSQL's grammar refuses this, or it is too long: longer than 1,024 kB, or than 64 kB")
+
+
+def test_a_text_is_read_up_to_the_length_that_is_told() -> None:
+    """The engine reads more than its grammar takes: what is left out differs in literals alone."""
+    most = json.loads(_engine.classify(""))["bytes_max"]["text"]
+    row = ",(123456789)"
+    long = "insert into t values (1)" + row * ((most - 24) // len(row))
+    assert json.loads(_engine.classify(long))["is_parsed"]
+    assert not json.loads(_engine.classify(long + row))["is_parsed"]
 
 
 def test_a_dash_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

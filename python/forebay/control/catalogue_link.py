@@ -1,0 +1,43 @@
+"""A database's catalogue, read as the engine reads it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forebay._engine import Catalogue
+from forebay.control.console_link import CONNECT_TIMEOUT_S, driver, first_line
+from forebay.failure import Exit, Failure
+
+# What the role begins sessions with does not matter to the reading.
+_FIRST: Final = (
+    "SET search_path TO pg_catalog,pg_temp; SET client_encoding TO 'UTF8'; SET statement_timeout TO 0;"
+    "SET default_transaction_read_only TO on"
+)
+
+
+def read(dsn: str) -> Catalogue:
+    """What the objects of the database at a connection string may do.
+
+    Raises Failure: exit code 3 where nobody answers or the login is refused, 2 for a string that can't be read, 1 where
+    the catalogue can't be read.
+    """
+    psycopg = driver()
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # libpq's own words may quote the password.
+        raise Failure("the connection string can't be read", exit=Exit.USAGE) from None
+    settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **given}
+    try:
+        connection = psycopg.connect(**settings, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise Failure(f"can't reach the database: {first_line(error)}", exit=Exit.CANNOT_REACH) from None
+    try:
+        connection.execute(_FIRST)
+        # By the simple protocol, as text.
+        rows = psycopg.ClientCursor(connection).execute(Catalogue.QUERY).fetchall()
+        return Catalogue([list(row) for row in rows])
+    except psycopg.Error as error:
+        raise Failure(f"the catalogue can't be read: {first_line(error)}") from None
+    finally:
+        connection.close()
