@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,18 +90,50 @@ def test_a_folder_that_the_servers_user_cant_enter_is_refused(state: Path) -> No
     assert stat.S_IMODE(state.parent.stat().st_mode) == 0o700
 
 
-def test_after_a_kill_the_next_start_takes_over_the_server_left_behind(state: Path) -> None:
-    """kill -9, or the out-of-memory killer."""
+def test_a_kill_stops_the_server_too_and_the_next_start_finds_the_data(state: Path) -> None:
+    """kill -9, or the out-of-memory killer: a server that nobody knows of would hold its memory for ever."""
     with up(state) as first:
         with psycopg.connect(first.dsn, autocommit=True) as connection:
             connection.execute("create table kept (a int)")
+        assert server_process(state) is not None
         first.process.kill()
         first.process.wait()
-        orphan = server_process(state)
-        assert orphan is not None
+        until(lambda: server_process(state) is None, within_s=30, what="the server stops when forebay is killed")
+    assert "database system is shut down" in (state / "postgres.log").read_text(), "in order, with nothing to recover"
     with up(state) as second, psycopg.connect(second.dsn) as connection:
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
-        assert server_process(state) != orphan
+        assert "left running" not in second.text
+
+
+def test_a_start_right_after_a_kill_waits_for_the_server_that_still_stops(state: Path) -> None:
+    """A supervisor restarts at once."""
+    with up(state) as first:
+        with psycopg.connect(first.dsn, autocommit=True) as connection:
+            connection.execute("create table kept as select generate_series(1, 100000)")
+        first.process.kill()
+        first.process.wait()
+        with up(state) as second, psycopg.connect(second.dsn) as connection:
+            assert connection.execute("select count(*) from kept").fetchone() == (100000,)
+
+
+def test_a_server_left_on_the_data_is_stopped_and_that_is_said(state: Path) -> None:
+    """One that somebody has started by hand, or that outlived its forebay where Linux could not tell it."""
+    with up(state) as first:
+        server = server_process(state)
+        assert server is not None
+        command = Path(f"/proc/{server}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        owner = Path(f"/proc/{server}").stat()
+        assert first.interrupt() == 0
+    switch = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **switch) as left:
+        # Once it has said so in its file, it takes part in who may use the data.
+        pidfile = state / "postgres-18/postmaster.pid"
+        until(lambda: pidfile.exists() and "ready" in pidfile.read_text(), within_s=30, what="it is there")
+        with up(state) as second, psycopg.connect(second.dsn) as connection:
+            assert left.wait(timeout=30) == 0
+            assert server_process(state) != left.pid
+            assert "left running on this data has been stopped" in second.text
+            assert connection.execute("select 1").fetchone() == (1,)
 
 
 def test_a_second_one_on_the_same_folder_is_refused(state: Path) -> None:

@@ -60,6 +60,8 @@ def _serve(
     metrics_port: int,
     load: tuple[str, ...],
     *,
+            if embedded.had_orphan:
+                click.echo("A PostgreSQL that was left running on this data has been stopped, and started anew.")
     watch: Callable[[], None] | None = None,
 ) -> None:
     source = TextSource(front.toml(port=port, metrics_port=metrics_port), state.folder)

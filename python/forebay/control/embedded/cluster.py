@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,7 @@ from forebay import _engine
 from forebay.control.embedded.account import may_enter, server_account
 from forebay.control.embedded.programs import MAJOR, find_programs
 from forebay.control.embedded.state import State
+from forebay.control.embedded.tether import tether
 from forebay.failure import Exit, Failure
 
 START_TIMEOUT_S: Final = 60.0
@@ -58,6 +60,12 @@ class EmbeddedServer:
         self._programs = find_programs(self._account, state.folder)
         self._sockets = self._socket_folder()
         self._process: subprocess.Popen[bytes] | None = None
+        self._had_orphan = False
+
+    @property
+    def had_orphan(self) -> bool:
+        """Whether `start` found a server on the data that nobody looked after, and stopped it."""
+        return self._had_orphan
 
     @property
     def version(self) -> str:
@@ -76,10 +84,12 @@ class EmbeddedServer:
         arguments = [self._programs.path("postgres"), "-D", str(self._data), "-k", str(self._sockets)]
         arguments += ["-c", "listen_addresses=", "-c", "unix_socket_permissions=0700"]
         with log.open("ab") as output:
-            # A session of its own: a Ctrl-C in the terminal reaches forebay alone, which stops the server last.
+            # A session of its own: a Ctrl-C in the terminal reaches forebay alone, which stops the server last. When
+            # forebay is killed, the server stops by itself, in order: nothing would tell of it any more.
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 cwd=self._data, env=self._environment(), **self._switch(),
+                preexec_fn=tether(signal.SIGINT),  # noqa: PLW1509 - no thread of ours runs yet
             )  # fmt: skip
         self._wait_ready(self._process, log)
         self._ensure_role()
@@ -91,11 +101,11 @@ class EmbeddedServer:
         if process is None:
             return
         if process.poll() is None:
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             try:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                process.send_signal(3)
+                process.send_signal(signal.SIGQUIT)
                 process.wait()
         if self._sockets.parent != self._state.folder:
             shutil.rmtree(self._sockets, ignore_errors=True)
@@ -120,9 +130,10 @@ class EmbeddedServer:
         partial.rename(self._data)
 
     def _stop_orphan(self) -> None:
-        """Ends a server that an earlier forebay left behind when it was killed: we hold the lock, so nobody uses it."""
+        """Ends a server that runs on the data already: we hold the lock, so no forebay looks after it."""
         status = self._run("pg_ctl", "status", "-D", str(self._data), check=False)
         if status.returncode == 0:
+            self._had_orphan = True
             self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", str(int(STOP_TIMEOUT_S)))
 
     def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
