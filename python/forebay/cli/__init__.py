@@ -6,6 +6,7 @@ command called `command` and imports what it needs itself, so that `forebay --ve
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from forebay import __version__
-from forebay.failure import Failure, sentence_for
+from forebay.failure import Exit, Failure, sentence_for
 
 VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
@@ -23,6 +24,20 @@ VERBS: dict[str, str] = {
     "pins": "forebay.cli.pins",
     "run": "forebay.cli.run",
     "up": "forebay.cli.up",
+}
+
+
+BEGINNINGS = [
+    ("forebay up", "a PostgreSQL with forebay before it, to try it out"),
+    ("forebay up --server DSN", "forebay before a database that exists"),
+    ("forebay init", "a configuration of one's own; then forebay check forebay.toml, forebay run forebay.toml"),
+]
+EXITS = {
+    Exit.OK: "done",
+    Exit.FINDINGS: "it can't be done as asked, or there are findings: standard error says why",
+    Exit.USAGE: "the command line can't be understood",
+    Exit.CANNOT_REACH: "a database or the console can't be reached",
+    Exit.TIMEOUT: "it took too long",
 }
 
 
@@ -38,11 +53,33 @@ class LazyGroup(click.Group):
         loaded: click.Command = importlib.import_module(module).command
         return loaded
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As in any group, with the verb that was meant when there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as wrong:
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{wrong.message} Did you mean {near[0]!r}?", ctx) from None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Where to begin, and what scripts need."""
+        with formatter.section("Begin with"):
+            formatter.write_dl(BEGINNINGS)
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(code.value), words) for code, words in EXITS.items()])
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="forebay", message="%(prog)s %(version)s")
 def root() -> None:
-    """A connection pooler for PostgreSQL."""
+    """A connection pooler for PostgreSQL.
+
+    `forebay COMMAND --help` tells more of a command.
+    """
 
 
 def main() -> None:

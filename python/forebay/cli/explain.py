@@ -17,10 +17,11 @@ WIDTH = 88
 @click.command("explain")
 @click.argument("code", required=False)
 def command(code: str | None) -> None:
-    """Explain a code (FB301) that an error, a notice or a finding ends with.
+    """Explain the code of an error or a finding, such as FB301.
 
-    Prints what it means, when it comes and what to do about it. Without a code, lists all of them. The exit status is 1
-    for a code that does not exist.
+    CODE stands at the end of a hint, in a line of the log or before a finding; its name will do as well. Prints what
+    it means, when it comes and what to do about it. Without a code, lists all of them. The exit status is 1 for a
+    code that does not exist.
     """
     if code is None:
         click.echo(_listing(), nl=False)

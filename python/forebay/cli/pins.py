@@ -28,16 +28,21 @@ _COLUMNS: Final = {
 
 @click.command("pins")
 @click.option("--dsn", metavar="DSN", help="Connection string of the console; its database is forebay by default.")
-@click.option("--config", type=click.Path(), metavar="FILE", help="The configuration that forebay runs with.")
+@click.option(
+    "--config",
+    type=click.Path(),
+    metavar="FILE",
+    help="The configuration that forebay runs with; its first console admin or viewer asks.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 def command(dsn: str | None, config: str | None, as_json: bool) -> None:
-    """Show which sessions hold their server between transactions.
+    """Show sessions that hold their server between transactions.
 
     For each it tells since when, why, by which statement and what would release it. Asks the console of a running
     forebay, found by --dsn or by --config. The exit status is 3 when it can't be reached.
     """
     if (dsn is None) == (config is None):
-        raise click.UsageError("Give either --dsn or --config.")
+        raise click.UsageError("Say where the console is: give either --config or --dsn.")
     rows = console_link.ask(_parameters(dsn, config), "SHOW PINS")
     if as_json:
         click.echo(json.dumps({"version": 1, "pins": rows}, indent=2))

@@ -32,7 +32,7 @@ def serve(
     except ConfigurationRefused as refused:
         raise Failure(
             f"the configuration can't be used\n{render(refused.findings).rstrip()}",
-            hint="`forebay check` prints the same findings.",
+            hint="`forebay check` prints the same findings; `forebay init` writes a sample to begin with.",
         ) from None
 
 

@@ -19,23 +19,36 @@ from forebay.observe.log import event
 
 
 @click.command("up")
-@click.option("--port", type=click.IntRange(0, 65535), default=6432, show_default=True, help="Where clients connect.")
 @click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), default=9632, show_default=True, help="Where /metrics is."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=6432,
+    show_default=True,
+    help="Where clients connect; 0: any free port.",
 )
 @click.option(
-    "--data", type=click.Path(file_okay=False, path_type=Path), help="State folder, with the data and the secrets."
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=9632,
+    show_default=True,
+    help="Where /metrics is; 0: any free port.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="State folder, with the data and the secrets; by default $XDG_STATE_HOME/forebay, or ~/.local/state/forebay,"
+    " and for root /var/lib/forebay.",
 )
 @click.option("--server", metavar="DSN", help="Put forebay before this database instead of a PostgreSQL of its own.")
 @click.option(
     "--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions."
 )
 def command(port: int, metrics_port: int, data: Path | None, server: str | None, load: tuple[str, ...]) -> None:
-    """Start a PostgreSQL and forebay in front of it, in transaction mode.
+    """Start a PostgreSQL with forebay before it.
 
-    The data stays in the state folder ($XDG_STATE_HOME/forebay, for root /var/lib/forebay) until the next start. Ctrl-C
-    stops both. With --server DSN there is no PostgreSQL of its own: the role and the password of the DSN serve clients
-    and server.
+    Prints the connection string to use; pooling is by transaction. The data stays in the state folder for the next
+    start. Ctrl-C stops both, and so does whatever else ends forebay. With --server DSN there is no PostgreSQL of its
+    own: the role and the password of the DSN serve clients and server.
     """
     # A DSN that can't be read is told before anything is made.
     dsn = parse(server) if server is not None else None
@@ -47,6 +60,8 @@ def command(port: int, metrics_port: int, data: Path | None, server: str | None,
         embedded = EmbeddedServer(state)
         try:
             reached = embedded.start()
+            if embedded.had_orphan:
+                click.echo("A PostgreSQL that was left running on this data has been stopped, and started anew.")
             front = front_of_embedded(reached, title=f"PostgreSQL {embedded.version}, data in {state.folder}")
             _serve(front, state, port, metrics_port, load, watch=Watch(embedded, state).look)
         finally:
@@ -60,8 +75,6 @@ def _serve(
     metrics_port: int,
     load: tuple[str, ...],
     *,
-            if embedded.had_orphan:
-                click.echo("A PostgreSQL that was left running on this data has been stopped, and started anew.")
     watch: Callable[[], None] | None = None,
 ) -> None:
     source = TextSource(front.toml(port=port, metrics_port=metrics_port), state.folder)

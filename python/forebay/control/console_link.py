@@ -24,7 +24,8 @@ def from_dsn(dsn: str) -> dict[str, Any]:
         given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         # libpq's own words may quote the password.
-        raise Failure("the connection string can't be read", exit=Exit.USAGE) from None
+        hint = "Write postgresql://user@host:6432/forebay, or host=… port=6432 user=…"
+        raise Failure("the connection string can't be read", hint=hint, exit=Exit.USAGE) from None
     return {"dbname": "forebay", **given}
 
 
@@ -54,7 +55,8 @@ def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
     try:
         connection = psycopg.connect(**settings, autocommit=True, row_factory=psycopg.rows.dict_row)
     except psycopg.OperationalError as error:
-        raise Failure(f"can't reach the console: {first_line(error)}", exit=Exit.CANNOT_REACH) from None
+        hint = "Check that forebay runs, and host, port and user of --dsn or of the configuration."
+        raise Failure(f"can't reach the console: {first_line(error)}", hint=hint, exit=Exit.CANNOT_REACH) from None
     try:
         # The console takes simple queries, which is what psycopg sends where there are no parameters.
         rows: list[Row] = connection.execute(statement).fetchall()

@@ -57,6 +57,8 @@ def load_hooks(places: Iterable[str]) -> list[Hook]:
 
 
 def _load(place: str) -> ModuleType:
+    if place.endswith(".py") and not Path(place).is_file():
+        raise Failure(f"there is no file {place}", hint="Name a Python file, or a module, with --load.")
     try:
         if not place.endswith(".py"):
             return importlib.import_module(place)

@@ -97,3 +97,29 @@ def test_check_tells_findings_for_people_and_for_programs(capsys: pytest.Capture
     document = json.loads(text)
     assert (code, document["version"], document["ok"]) == (1, 1, False)
     assert ("FBC005", 2, 1) in [(one["code"], one["line"], one["column"]) for one in document["findings"]]
+
+
+def test_a_verb_mistyped_is_told_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    """`No such command` alone sends its user to a list of seven to look for one letter."""
+    code, _, error = run(capsys, "chekc", "forebay.toml")
+    assert (code, "No such command 'chekc'. Did you mean 'check'?" in error) == (Exit.USAGE, True)
+    code, _, error = run(capsys, "frobnicate")
+    assert (code, "Did you mean" in error) == (Exit.USAGE, False)
+
+
+def test_the_help_tells_where_to_begin_and_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that takes 3 for 1 tries again what can't work."""
+    _, listed, _ = run(capsys, "--help")
+    assert "..." not in listed[listed.index("Commands:") :], "what a command does is told whole"
+    statuses = listed[listed.index("Exit status:") :]
+    assert [line.split()[0] for line in statuses.splitlines()[1:]] == [str(code.value) for code in Exit]
+
+
+def test_a_file_of_functions_that_is_not_there_is_told_as_such(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """An exception's name and number are for programmers."""
+    path = tmp_path / "forebay.toml"
+    run(capsys, "init", str(path))
+    code, _, error = run(capsys, "run", str(path), "--load", "missing.py")
+    assert (code, "there is no file missing.py" in error, "Errno" in error) == (Exit.FINDINGS, True, False)
