@@ -9,8 +9,10 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 
 use crate::config::TlsMode;
+use crate::event::Level;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Close, Io, Slice};
+use crate::misses::{Source, Verdict};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::expect::Expect;
@@ -41,20 +43,41 @@ impl<I: Io> Worker<I> {
         tenant << (WORKER_BITS + PLACE_BITS) | worker << PLACE_BITS | (key.index() & ((1 << PLACE_BITS) - 1))
     }
 
-    /// A CancelRequest came, perhaps for another worker's client.
-    pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8], at: Instant) {
+    /// A connection has brought a CancelRequest.
+    #[cold]
+    pub(crate) fn cancel_came(&mut self, io: &mut I, key: ClientKey, pid: u32, secret: &[u8]) {
+        self.stats.cancels.add(1);
+        let source = Source::of(&self.clients[key].peer);
+        let limit = self.tables.config.limits.cancel_misses_max;
+        let verdict = self.shared.misses.judge(source, limit, self.now);
+        if verdict == Verdict::Heard {
+            return self.cancel_asked(io, pid, secret, source, self.now);
+        }
+        self.stats.cancels_refused.add(1);
+        if verdict == Verdict::FirstRefused {
+            let fields = vec![("source", source.to_string().into()), ("limit", u64::from(limit).into())];
+            self.log(io, Level::Warn, "cancels_refused", fields);
+        }
+    }
+
+    /// A CancelRequest is to be served, perhaps for another worker's client.
+    pub(crate) fn cancel_asked(&mut self, io: &mut I, pid: u32, secret: &[u8], source: Source, at: Instant) {
         let worker = pid >> PLACE_BITS & ((1 << WORKER_BITS) - 1);
-        if worker >= u32::from(self.shared.workers) {
+        if worker < u32::from(self.shared.workers) && worker != u32::from(self.id.0) {
+            io.tell(WorkerId(worker as u16), Message::Cancel { pid, key: secret.into(), source, at });
             return;
         }
-        if worker != u32::from(self.id.0) {
-            io.tell(WorkerId(worker as u16), Message::Cancel { pid, key: secret.into(), at });
-            return;
-        }
-        let Some(key) = self.clients.key_at(pid & ((1 << PLACE_BITS) - 1)) else { return };
-        let client = &self.clients[key];
+        let is_here = worker == u32::from(self.id.0);
+        let named = self.clients.key_at(pid & ((1 << PLACE_BITS) - 1)).filter(|_| is_here);
+        let named = named.filter(|key| {
+            let client = &self.clients[*key];
+            client.virtual_pid == pid && client.has_cancel_secret(secret)
+        });
+        let Some(key) = named else {
+            return self.shared.misses.note(source, self.tables.config.limits.cancel_misses_max, self.now);
+        };
         // A request that began after the cancel came is not the one it was sent for.
-        if client.virtual_pid == pid && client.has_cancel_secret(secret) && client.request_at <= at {
+        if self.clients[key].request_at <= at {
             self.cancel_client(io, key);
         }
     }

@@ -127,6 +127,8 @@ pub struct Limits {
     pub wait_bytes_max: u32,
     /// Demands that may wait in one pool and worker.
     pub waiters_max: u32,
+    /// Cancel requests by which one source may name nobody within [`crate::misses::WINDOW`]; 0: any number.
+    pub cancel_misses_max: u32,
     /// Named statements one client may hold.
     pub client_statements_max: u32,
     /// Channels one client may listen to without keeping its server.

@@ -90,7 +90,7 @@ impl<I: Io> Worker<I> {
 
     fn console_error(&mut self, io: &mut I, key: ClientKey, report: &Report) {
         let mut out = Vec::new();
-        encode(&mut out, report, Severity::Error);
+        encode(&mut out, report, Severity::Error, &self.stats);
         self.send_to_client(io, key, &out);
     }
 

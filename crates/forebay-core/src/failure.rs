@@ -36,7 +36,7 @@ impl Relaying<'_> {
             if fields.sqlstate() == Some(b"57014")
                 && let Some(report) = self.server.late.take()
             {
-                encode(self.batch.owned(), &report, Severity::Error);
+                encode(self.batch.owned(), &report, Severity::Error, self.stats);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
@@ -49,7 +49,7 @@ impl Relaying<'_> {
                 _ => None,
             };
             if let Some(report) = report {
-                encode(self.batch.owned(), report, Severity::Error);
+                encode(self.batch.owned(), report, Severity::Error, self.stats);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }

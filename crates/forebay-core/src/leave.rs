@@ -3,6 +3,8 @@
 //! A client that leaves in the middle costs the server connection only if it can't be cleaned: what runs is
 //! cancelled, what is owed is drained, the transaction is rolled back, and the server serves on.
 
+use std::collections::VecDeque;
+
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
 use forebay_sql::traces::Traces;
@@ -16,11 +18,17 @@ use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
 use crate::session::{Body, IDLE};
+use crate::stats::WorkerStats;
 use crate::tracking::EVERYTHING;
 use crate::worker::{Owner, Worker};
 
-/// An error as a message, with the severity that fits what becomes of the session.
-pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity) {
+/// Codes of errors that quote what a client has written into its startup message, where a secret may have got by mistake: the
+/// client is told, and the log is not.
+const QUOTING: [&str; 2] = ["FB504", "FB505"];
+
+/// An error as a message, with the severity that fits what becomes of the session; it is counted.
+pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity, stats: &WorkerStats) {
+    stats.refusals.count(report.code);
     write::error(out, &fields(report, severity));
 }
 
@@ -49,11 +57,13 @@ impl<I: Io> Worker<I> {
             client.server.and_then(|s| self.servers.get(s)).is_some_and(|s| s.body_left > 0 && s.body == Body::Forward);
         if !is_cut {
             let mut out = Vec::new();
-            encode(&mut out, &report, Severity::Fatal);
+            encode(&mut out, &report, Severity::Fatal, &self.stats);
             self.send_to_client(io, key, &out);
         }
         let client = &self.clients[key];
-        let fields = vec![("client", Field::Number(client.id)), ("reason", report.message.as_str().into())];
+        let is_quoting = QUOTING.contains(&report.code);
+        let reason = if is_quoting { "something that it asks for at its start" } else { &report.message };
+        let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
         self.log_code(io, Level::Debug, "client_refused", Some(report.code), fields);
         if let Some(id) = client.pool {
             self.pool(id).stats.stats.errors.add(1);
@@ -383,7 +393,8 @@ impl<I: Io> Worker<I> {
             }
             Loss::Requests(report) => {
                 let mut out = Vec::new();
-                client.is_skipping = answer_lost(&mut out, &expect, &report) || (was_skipping && expect.is_empty());
+                client.is_skipping =
+                    answer_lost(&mut out, &expect, &report, &self.stats) || (was_skipping && expect.is_empty());
                 undo_all(client, &expect);
                 self.send_to_client(io, client_key, &out);
             }
@@ -419,14 +430,14 @@ enum Loss {
 
 /// One error and one ReadyForQuery for every request that a lost server owed. Returns whether the client still
 /// has to send the Sync that ends the last of them.
-fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, report: &Report) -> bool {
+fn answer_lost(out: &mut Vec<u8>, expect: &VecDeque<Expect>, report: &Report, stats: &WorkerStats) -> bool {
     let mut has_error = false;
     for entry in expect {
         if matches!(entry, Expect::CopyEnd) {
             continue;
         }
         if !has_error {
-            encode(out, report, Severity::Error);
+            encode(out, report, Severity::Error, stats);
             has_error = true;
         }
         // What is set again stands before the ReadyForQuery of the request that reset it.
@@ -439,7 +450,7 @@ fn answer_lost(out: &mut Vec<u8>, expect: &std::collections::VecDeque<Expect>, r
 }
 
 /// Undoes what messages that were not run would have done to the client's names.
-pub(crate) fn undo_all(client: &mut Client, expect: &std::collections::VecDeque<Expect>) {
+pub(crate) fn undo_all(client: &mut Client, expect: &VecDeque<Expect>) {
     let Some(names) = &mut client.statements else { return };
     expect.iter().rev().flat_map(|entry| entry.changes().into_iter().rev()).for_each(|change| names.undo(change));
 }

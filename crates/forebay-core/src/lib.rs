@@ -37,6 +37,7 @@ pub mod listen;
 pub mod local_socket;
 mod login;
 mod meant;
+pub mod misses;
 mod order;
 pub mod parameters;
 pub mod planted;

@@ -80,8 +80,7 @@ impl<I: Io> Worker<I> {
                 self.drop_client(io, key, "TLS is not offered here");
             }
             FirstPacket::Cancel { pid, key: secret } => {
-                self.stats.cancels.add(1);
-                self.cancel_asked(io, pid, secret, self.now);
+                self.cancel_came(io, key, pid, secret);
                 self.drop_client(io, key, "cancel request");
             }
             FirstPacket::Startup(startup) => self.startup(io, key, startup),

@@ -194,7 +194,7 @@ impl<I: Io> Worker<I> {
                 if !std::mem::take(&mut client.is_skipping)
                     && let Some(refusal) = client.refusal.take()
                 {
-                    encode(&mut out, &refusal.report, Severity::Error);
+                    encode(&mut out, &refusal.report, Severity::Error, &self.stats);
                 }
                 write::ready_for_query(&mut out, IDLE);
                 self.send_to_client(io, key, &out);
@@ -251,7 +251,7 @@ impl<I: Io> Worker<I> {
     #[cold]
     fn refuse_request(&mut self, io: &mut I, key: ClientKey, frame: At<'_>, report: &Report) -> Alone {
         let mut out = Vec::new();
-        encode(&mut out, report, Severity::Error);
+        encode(&mut out, report, Severity::Error, &self.stats);
         if matches!(frame.head.tag, tag::QUERY | tag::FUNCTION_CALL) {
             write::ready_for_query(&mut out, IDLE);
         } else {
@@ -298,7 +298,8 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[server_key];
         let client = self.clients.get_mut(key);
         let reader = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
-        Relaying { server, client, images: &mut self.images, batch: &mut self.batch }.settle();
+        let (images, batch) = (&mut self.images, &mut self.batch);
+        Relaying { server, client, images, batch, stats: &self.stats }.settle();
         match reader {
             Some(conn) => self.clients[key].unsent += self.batch.send(io, conn, None, &[]),
             None => self.batch.clear(),
@@ -369,7 +370,8 @@ impl<I: Io> Worker<I> {
         while at < data.len() {
             let Some(server) = self.servers.get_mut(key) else { break };
             let client = server.client.and_then(|c| self.clients.get_mut(c));
-            let mut relaying = Relaying { server, client, images: &mut self.images, batch: &mut self.batch };
+            let (images, batch) = (&mut self.images, &mut self.batch);
+            let mut relaying = Relaying { server, client, images, batch, stats: &self.stats };
             let (next, end) = relaying.run(data, at, bytes_max);
             at = end;
             if !self.batch.is_empty() {

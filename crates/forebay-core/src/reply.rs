@@ -14,6 +14,7 @@ use crate::session::batch::Batch;
 use crate::session::client::Client;
 use crate::session::expect::{Change, Does, Expect, Naming, Own};
 use crate::session::server::Server;
+use crate::stats::WorkerStats;
 
 /// Larger errors are streamed unread.
 pub(crate) const READ_BYTES_MAX: u32 = 65_536;
@@ -54,6 +55,8 @@ pub(crate) struct Relaying<'a> {
     pub(crate) images: &'a mut Images,
     /// What goes out.
     pub(crate) batch: &'a mut Batch,
+    /// Counters.
+    pub(crate) stats: &'a WorkerStats,
 }
 
 impl Relaying<'_> {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use forebay_spec::errors;
+
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -129,6 +131,31 @@ pub struct LabelledPool {
     pub stats: PoolStats,
 }
 
+/// Errors made for clients: one count for each row of [`errors::ALL`].
+#[derive(Debug)]
+pub struct ByCode([Cell; errors::ALL.len()]);
+
+impl Default for ByCode {
+    fn default() -> ByCode {
+        ByCode(std::array::from_fn(|_| Cell::default()))
+    }
+}
+
+impl ByCode {
+    /// Counts an error.
+    #[cold]
+    pub fn count(&self, code: &str) {
+        if let Some((_, cell)) = errors::ALL.iter().zip(&self.0).find(|(row, _)| row.code == code) {
+            cell.add(1);
+        }
+    }
+
+    /// Counts by code.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        errors::ALL.iter().map(|row| row.code).zip(self.0.iter().map(Cell::get))
+    }
+}
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub struct WorkerStats {
@@ -148,6 +175,10 @@ pub struct WorkerStats {
     pub cancels: Cell,
     /// Those that were forwarded.
     pub cancels_forwarded: Cell,
+    /// Those that were not looked at, as too many before them had named nobody.
+    pub cancels_refused: Cell,
+    /// Errors made for clients, by code.
+    pub refusals: ByCode,
     /// Events dropped because the log's ring was full.
     pub events_dropped: Cell,
     /// Pools in use.

@@ -30,6 +30,7 @@ use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
+use crate::misses::Source;
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
 pub use crate::pool::shared::Shared;
@@ -69,6 +70,8 @@ pub enum Message<H> {
         pid: u32,
         /// As the client was told.
         key: Box<[u8]>,
+        /// Where it came from.
+        source: Source,
         /// When it came.
         at: Instant,
     },
@@ -288,7 +291,7 @@ impl<I: Io> Worker<I> {
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
             Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
-            Message::Cancel { pid, key, at } => self.cancel_asked(io, pid, &key, at),
+            Message::Cancel { pid, key, source, at } => self.cancel_asked(io, pid, &key, source, at),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
         }

@@ -183,6 +183,7 @@ impl Scenario {
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let mut config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
         if faults.bad_answer_one_in > 0 {
+        config.limits.cancel_misses_max = *rng.aside(9).pick(&[0, 2, 100]);
             ask_for_secrets(&mut config, *luck.pick(&[0, 30_000, 60 * SECOND]));
         }
         // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
@@ -436,6 +437,7 @@ fn engine_config(
         },
         engine: EngineSettings {
             workers: workers as u16,
+            cancel_misses_max: 0,
             io: IoDriver::Auto,
             buffers: buffers as u32,
             buffer_size: buffer_size as u32,

@@ -50,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True):
     relay_bytes_max: int
     wait_bytes_max: int
     waiters_max: int
+    cancel_misses_max: int
     client_statements_max: int
     client_channels_max: int
     notification_bytes_max: int

@@ -224,6 +224,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             relay_bytes_max: 256 << 10,
             wait_bytes_max: 64 << 10,
             waiters_max: 1000,
+            cancel_misses_max: 100,
             client_channels_max: 100,
             notification_bytes_max: 65_536,
             client_statements_max: 100,

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
 use crate::statements::Registry;
+use crate::misses::Misses;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 
@@ -207,6 +208,8 @@ struct SharedPools {
 impl Shared {
     /// Nothing in use yet.
     pub fn new(workers: u16) -> Shared {
+    /// Cancel requests that named nobody.
+    pub misses: Misses,
         Shared {
             workers,
             registry: Arc::default(),
@@ -229,6 +232,7 @@ impl Shared {
         *all.entry(name.clone()).or_insert(me)
     }
 
+            misses: Misses::default(),
     /// What the workers' parts of the pool (`database`, `user`) share.
     pub fn pool(&self, database: &Arc<str>, user: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,10 +40,21 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
         let _ = writeln!(out, "{} {sum}", metric.name);
         return;
     }
+    if let Source::Codes(counts) = &metric.source {
+        let mut sums = BTreeMap::new();
+        for (code, count) in workers.iter().flat_map(|worker| counts(worker).iter()) {
+            let sum: &mut u64 = sums.entry(code).or_default();
+            *sum = sum.wrapping_add(count);
+        }
+        for (code, sum) in sums {
+            let _ = writeln!(out, "{}{{code=\"{code}\"}} {sum}", metric.name);
+        }
+        return;
+    }
     for ((database, user), parts) in pools {
         let labels = format!("database=\"{}\",user=\"{}\"", escape(database), escape(user));
         match &metric.source {
-            Source::Engine(..) => {}
+            Source::Engine(..) | Source::Codes(_) => {}
             Source::Pool(_, value) => {
                 let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
                 let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);

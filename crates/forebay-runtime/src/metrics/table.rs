@@ -62,6 +62,7 @@ impl Metric {
             },
             Source::Durations(_) => "histogram",
         }
+            Source::Codes(_) => "counter",
     }
 
     /// Names of its labels.
@@ -71,6 +72,7 @@ impl Metric {
             Source::Engine(..) => vec![],
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
             Source::Parts(_, label, _) => vec!["database", "user", label.name()],
+            Source::Codes(_) => vec!["code"],
         }
     }
 }
@@ -80,7 +82,7 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Durations, Engine, Parts, Pool};
+use Source::{Codes, Durations, Engine, Parts, Pool};
 
 /// The counters of pins, in the order of their reasons.
 const PINS: [Part; REASONS.len()] = [
@@ -119,6 +121,16 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     metric(
         "forebay_events_dropped_total",
+    metric(
+        "forebay_cancels_refused_total",
+        "Cancel requests not looked at, since too many of the same source had named nobody (limits.cancel_misses_max).",
+        Engine(Counter, |s| s.cancels_refused.get()),
+    ),
+    metric(
+        "forebay_refusals_total",
+        "Requests, logins and sessions that were refused or ended with an error of forebay's own, by its code.",
+        Codes(|s| &s.refusals),
+    ),
         "Log events dropped because nobody fetched them.",
         Engine(Counter, |s| s.events_dropped.get()),
     ),

@@ -1,0 +1,74 @@
+"""Who guesses the keys of cancel requests is soon not listened to."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.target import Target
+from tests.harness.wire import cancel, query
+
+LIMIT = 5
+
+
+def counter(forebay: Forebay, name: str) -> int:
+    """A counter without labels."""
+    found = re.search(rf"^{name} (\d+)$", forebay.metrics(), re.MULTILINE)
+    assert found, name
+    return int(found[1])
+
+
+def send(target: Target, key: tuple[int, bytes]) -> None:
+    """A CancelRequest; whatever it is worth, it is answered with nothing and closed, as by PostgreSQL."""
+    with target.dial() as wire:
+        wire.send(cancel(*key))
+        assert wire.ends()
+
+
+def wrong(key: tuple[int, bytes]) -> tuple[int, bytes]:
+    """The same process, another secret."""
+    return key[0], bytes(byte ^ 0xFF for byte in key[1])
+
+
+def test_a_source_that_misses_too_often_is_refused(
+    start: Start, server: Postgres, direct: Target, variant: Variant
+) -> None:
+    """Over all workers; told once in the log, counted in the metrics, and nothing on the wire tells a guesser."""
+    forebay = start(configuration(server, variant, limits={"cancel_misses_max": LIMIT}))
+    with forebay.target.wire() as client:
+        for _ in range(LIMIT):
+            send(forebay.target, wrong(client.key))
+        until(lambda: counter(forebay, "forebay_cancels_total") == LIMIT, within_s=10, what="they have come")
+        assert counter(forebay, "forebay_cancels_refused_total") == 0
+        client.send(query("select pg_sleep(2)"))
+        sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
+        with direct.wire() as watcher:
+            until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
+        # Even the right key is not looked at by now.
+        send(forebay.target, client.key)
+        send(forebay.target, wrong(client.key))
+        assert [frame.tag for frame in client.ready() if frame.tag in "DE"] == ["D"], "nothing was cancelled"
+    assert counter(forebay, "forebay_cancels_refused_total") == 2
+    assert counter(forebay, "forebay_cancels_forwarded_total") == 0
+    [told] = until(lambda: forebay.events("cancels_refused"), within_s=10, what="it is told") or []
+    assert (told["level"], told["source"], told["limit"]) == ("warn", "127.0.0.1", LIMIT)
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_right_keys_do_not_count(start: Start, server: Postgres, direct: Target, variant: Variant) -> None:
+    """An application whose statements time out by the hundred is no guesser."""
+    forebay = start(configuration(server, variant, limits={"cancel_misses_max": LIMIT}))
+    with forebay.target.wire() as client, direct.wire() as watcher:
+        for _ in range(3 * LIMIT):
+            send(forebay.target, client.key)
+        client.send(query("select pg_sleep(30)"))
+        sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
+        until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
+        send(forebay.target, client.key)
+        assert [frame.fields["C"] for frame in client.ready() if frame.tag == "E"] == ["57014"]
+    assert counter(forebay, "forebay_cancels_refused_total") == 0
