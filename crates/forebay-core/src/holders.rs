@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_spec::{Report, errors};
+use forebay_spec::{Report, errors, pins};
 
 use crate::checkout::seconds;
 use crate::config::PoolMode;
@@ -85,32 +85,16 @@ impl<I: Io> Worker<I> {
             let retry = seconds(pool.backoff.until().since(now));
             return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
         }
-        if let Some((pinned, reasons)) = self.pins_of(id) {
-            let pool = self.pool(id);
-            let (size, label, waiting) = (pool.settings.pool_size, pool.label(), pool.waiters.len());
-            return errors::servers_pinned(pinned, size, label, reasons, waited, waiting);
-        }
         let user_limit = self.user_limit(id);
         let pool = &self.pools[id.0 as usize];
         let all = self.holding(id).and(pool.shared.holding(self.id));
+        if all.are_most_pinned() {
+            let (size, label, reasons) = (pool.settings.pool_size, pool.label(), pins_in_words(&all));
+            return errors::servers_pinned(all.pinned, size, label, reasons, waited, all.waiting);
+        }
         let in_use = pool.shared.permits.used().saturating_sub(all.idle);
         let holders = in_words(pool, &all, user_limit, now);
         errors::checkout_timeout(pool.label(), waited, in_use, pool.settings.pool_size, all.waiting, holders)
-    }
-
-    /// How many of this worker's servers in a pool are pinned, and by what; `None`: not most of those in use.
-    fn pins_of(&self, id: PoolId) -> Option<(usize, String)> {
-        let holders = self.servers.iter().filter(|(_, s)| s.pool == id).filter_map(|(_, s)| s.client);
-        let pins: Vec<_> = holders.filter_map(|key| self.clients.get(key)?.pin.as_ref()).collect();
-        if pins.is_empty() || pins.len() * 2 < self.pools[id.0 as usize].leased as usize {
-            return None;
-        }
-        let count = |reason| pins.iter().filter(|pin| pin.reasons.has(reason)).count();
-        let words = REASONS.iter().flat_map(|reason| {
-            let count = count(*reason);
-            pin::names(*reason).into_iter().filter(move |_| count > 0).map(move |name| format!("{count} {name}"))
-        });
-        Some((pins.len(), words.collect::<Vec<_>>().join(", ")))
     }
 
     /// What this worker's servers of a pool do.
@@ -119,7 +103,12 @@ impl<I: Io> Worker<I> {
         let mut holding = Holding { waiting, told_at: self.now, ..Holding::default() };
         for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == id && s.apart.is_none()) {
             match (server.client.and_then(|key| self.clients.get(key)), Doing::of(server)) {
-                (Some(client), _) => holding.add_lease(lease(client, server)),
+                (Some(client), _) => {
+                    holding.add_lease(lease(client, server));
+                    if let Some(pin) = &client.pin {
+                        holding.add_pin(REASONS.map(|reason| pin.reasons.has(reason)));
+                    }
+                }
                 (None, Some(doing)) => holding.add_doing(doing as usize, server.since),
                 (None, None) => holding.idle += 1,
             }
@@ -173,6 +162,12 @@ fn lease(client: &Client, server: &Server) -> Lease {
     let name = client.wanted.get("application_name").map_or(String::new(), |n| format!(" \"{n}\""));
     let since = pin.map_or(client.transaction_at, |pin| pin.since);
     Lease { since, holder: format!("{state} of client {}{name}", client.id).into() }
+}
+
+/// By what the servers of a pool are pinned, and how many by each.
+fn pins_in_words(all: &Holding) -> String {
+    let counts = all.pins.iter().zip(&pins::ALL).filter(|(count, _)| **count > 0);
+    counts.map(|(count, row)| format!("{count} {}", row.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// What all workers' servers of a pool do, as far as it is known.

@@ -276,7 +276,7 @@ impl<I: Io> Worker<I> {
             pinned_us: client.pin.as_ref().map_or(0, |pin| self.now.micros_since(pin.since)),
             replication: crate::replication::kind(Some(client)),
             channels: client.listens.as_ref().map_or(0, |listens| listens.len() as u32),
-            pin_verb: client.pin.as_ref().map_or_else(String::new, |pin| format!("{:?}", pin.verb).to_uppercase()),
+            pin_verb: client.pin.as_ref().map_or_else(String::new, |pin| pin.statements()),
         }
     }
 

@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use forebay_spec::pins;
 use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
-use crate::statements::Registry;
 use crate::misses::Misses;
+use crate::statements::Registry;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 
@@ -79,6 +80,10 @@ pub struct Holding {
     pub idle: u32,
     /// Servers that do something else, by what it is, and since when the first of them.
     pub doing: [(u32, Instant); Holding::DOINGS],
+    /// Servers that clients keep between their transactions.
+    pub pinned: u32,
+    /// The same by reason, in the order of [`pins::ALL`]; one may have several.
+    pub pins: [u32; pins::ALL.len()],
     /// Clients that wait.
     pub waiting: u32,
     /// As of when.
@@ -95,6 +100,17 @@ impl Holding {
         self.lease = self.lease.take().into_iter().chain([lease]).min_by_key(|lease| lease.since);
     }
 
+    /// Counts a server, counted as a lease before, that its client keeps: for which reasons?
+    pub fn add_pin(&mut self, reasons: [bool; pins::ALL.len()]) {
+        self.pinned += 1;
+        self.pins.iter_mut().zip(reasons).for_each(|(count, is_there)| *count += u32::from(is_there));
+    }
+
+    /// Whether pins are why there are no servers.
+    pub fn are_most_pinned(&self) -> bool {
+        self.pinned > 0 && self.pinned * 2 >= self.leased
+    }
+
     /// Counts a server that does something else.
     pub fn add_doing(&mut self, doing: usize, since: Instant) {
         let (count, first) = self.doing[doing];
@@ -108,6 +124,8 @@ impl Holding {
             self.leased += other.leased;
             self.idle += other.idle;
             self.waiting += other.waiting;
+            self.pinned += other.pinned;
+            self.pins.iter_mut().zip(other.pins).for_each(|(mine, count)| *mine += count);
             for (mine, (count, since)) in self.doing.iter_mut().zip(other.doing).filter(|(_, (count, _))| *count > 0) {
                 *mine = (mine.0 + count, if mine.0 == 0 { since } else { mine.1.min(since) });
             }
@@ -190,6 +208,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Clients, over all workers.
     pub clients: Permits,
+    /// Cancel requests that named nobody.
+    pub misses: Misses,
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
@@ -208,12 +228,11 @@ struct SharedPools {
 impl Shared {
     /// Nothing in use yet.
     pub fn new(workers: u16) -> Shared {
-    /// Cancel requests that named nobody.
-    pub misses: Misses,
         Shared {
             workers,
             registry: Arc::default(),
             clients: Permits::default(),
+            misses: Misses::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
             listeners: Mutex::default(),
@@ -232,7 +251,6 @@ impl Shared {
         *all.entry(name.clone()).or_insert(me)
     }
 
-            misses: Misses::default(),
     /// What the workers' parts of the pool (`database`, `user`) share.
     pub fn pool(&self, database: &Arc<str>, user: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,6 +295,22 @@ mod tests {
         permits.give_back();
         assert!(permits.try_take(2));
         assert!(permits.try_take(0), "a limit of 0 is none");
+    }
+
+    /// A count of one worker's pins says that two of twenty servers are pinned when eight are.
+    #[test]
+    fn pins_are_counted_over_all_workers() {
+        let lease = || Lease { since: Instant(1), holder: "somebody".into() };
+        let mut mine = Holding::default();
+        (0..3).for_each(|_| mine.add_lease(lease()));
+        mine.add_pin(std::array::from_fn(|i| i == 0));
+        assert!(!mine.are_most_pinned());
+        let mut other = Holding::default();
+        other.add_lease(lease());
+        other.add_pin(std::array::from_fn(|i| i <= 1));
+        let all = mine.and([other].into_iter());
+        assert_eq!((all.pinned, all.leased, all.pins[0], all.pins[1]), (2, 4, 2, 1));
+        assert!(all.are_most_pinned());
     }
 
     /// A waiter that the other workers can't see would wait beside their idle servers.

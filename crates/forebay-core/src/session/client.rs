@@ -20,7 +20,6 @@ use forebay_pgwire::frame::Frames;
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::startup::Replication;
 use forebay_spec::Report;
-use forebay_sql::shape::Verb;
 
 use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
@@ -35,7 +34,7 @@ use crate::session::server::Server;
 use crate::slab::Key;
 use crate::statements::ClientStatements;
 use crate::time::Instant;
-use crate::tracking::pin::Pin;
+use crate::tracking::pin::{Causes, Pin};
 use crate::tracking::restore::Resetting;
 
 /// Names a client of this worker.
@@ -151,8 +150,8 @@ pub struct Client {
     pub seen: Rc<Image>,
     /// What keeps its server with it between transactions.
     pub pin: Option<Box<Pin>>,
-    /// Its last statement that left anything.
-    pub last_verb: Verb,
+    /// Which of its statements may have pinned it, since its server was last looked at.
+    pub causes: Causes,
     /// Names of statements that it prepared in texts of which nobody keeps account; they pin it.
     pub raw_names: Vec<Box<str>>,
     /// The server on which it last advanced a sequence, unless that is pinned to it.
@@ -214,7 +213,7 @@ impl Client {
             raw_names: Vec::new(),
             sequences_on: None,
             pin: None,
-            last_verb: Verb::Other,
+            causes: Causes::default(),
             carry: Vec::new(),
             body_left: 0,
             body: Body::Drop,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::{Bind, FunctionCall};
 use forebay_spec::{Report, errors};
 use forebay_sql::catalogue::Catalogue;
@@ -17,6 +18,7 @@ use crate::listen::before::removes_channels;
 use crate::parameters::is_restorable;
 use crate::planted::{Bug, planted};
 use crate::request::Forwarding;
+use crate::session::expect::Expect;
 
 /// What is worth a note.
 const NOTED: Traces = super::PINNING
@@ -81,7 +83,21 @@ impl Forwarding<'_> {
             }
         }
         let traces = self.judging.traces(shape);
-        if traces.has_any(NOTED) { self.mark_traces(shape, text, traces) } else { Ok(()) }
+        if traces.has_any(NOTED) && !self.is_sure_to_fail(shape) {
+            self.mark_traces(shape, text, traces)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether nothing of a text can run, since the transaction has failed and neither this nor what is on its way ends that.
+    /// A seed or a library, of which no look tells, would else count as there.
+    fn is_sure_to_fail(&self, shape: &Shape) -> bool {
+        let may_run =
+            |e: &Expect| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Own(_));
+        self.server.status == TransactionStatus::Failed
+            && !self.server.expect.iter().any(may_run)
+            && !shape.statements.iter().any(|s| s.verb == Verb::RollbackTo || s.verb.ends_transaction())
     }
 
     fn mark_traces(&mut self, shape: &Shape, text: &[u8], traces: Traces) -> Result<(), Box<Report>> {
@@ -101,6 +117,9 @@ impl Forwarding<'_> {
             return Err(Box::new(errors::pin_refused(cause)));
         }
         let left = &mut self.server.left;
+        if traces.has_any(super::PINNING) {
+            self.client.causes.note(shape, traces, !left.fresh.has_any(super::PINNING));
+        }
         let had_sequences = left.fresh.has(Traces::SEQUENCE);
         left.fresh |= traces.without(Traces::WRITES).without(Traces::NOTIFY);
         shape.settings().for_each(|name| left.name(name));
@@ -127,7 +146,6 @@ impl Forwarding<'_> {
             let prepares = shape.statements.iter().filter(|s| s.verb == Verb::Prepare);
             self.client.raw_names.extend(prepares.filter_map(|s| s.name.clone()).take(RAW_NAMES_MAX));
         }
-        self.client.last_verb = shape.statements.last().map_or(Verb::Other, |s| s.verb);
         self.note_resets(shape);
         Ok(())
     }
@@ -184,6 +202,7 @@ impl Forwarding<'_> {
             return;
         }
         let left = &mut self.server.left;
+        self.client.causes.note_unknown(!left.fresh.has_any(super::PINNING));
         left.fresh |= Traces::OPAQUE;
         custom::setting_names(bytes).for_each(|name| left.name(&name));
         left.has_unknown_custom |= !is_whole;

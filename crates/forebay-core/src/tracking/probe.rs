@@ -146,6 +146,9 @@ impl<I: Io> Worker<I> {
         }
         server.left.dirt |= Traces::of_bits(fresh.bits() & (Traces::SEED | Traces::LIBRARY | Traces::SEQUENCE).bits());
         let mut reasons = found | Traces::of_bits(fresh.bits() & (Traces::SEED | Traces::LIBRARY).bits());
+        if planted(Bug::PinWithoutCause) && fresh.has(Traces::OPAQUE) {
+            reasons |= Traces::SEED | Traces::LIBRARY;
+        }
         if fresh.has(Traces::SEQUENCE) && self.pools[server.pool.0 as usize].keeps_sequences() {
             reasons |= Traces::SEQUENCE;
         }
@@ -200,7 +203,7 @@ impl<I: Io> Worker<I> {
         let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) else { return };
         let stats = &self.pools[server.pool.0 as usize].stats.stats;
         let before = client.pin.take();
-        let pin = Pin::after(before.as_deref(), asked, found, client.last_verb, self.now);
+        let pin = Pin::after(before.as_deref(), asked, found, &client.causes, self.now);
         let had = before.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         let has = pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         client.pin = pin.map(Box::new);
