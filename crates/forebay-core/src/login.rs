@@ -14,6 +14,7 @@ use crate::config::TlsMode;
 use crate::event::{Field, Level};
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::parameters::Image;
+use crate::planted::{self, Bug, planted};
 use crate::pool::{Greeting, Pool, PoolId};
 use crate::question::{Answer, Question};
 use crate::session::IDLE;
@@ -214,6 +215,9 @@ impl<I: Io> Worker<I> {
         let Some(body) = data.get(frame::HEAD_BYTES..head.bytes as usize) else { return 0 };
         let Some(proof) = self.clients[key].login.as_mut().and_then(|l| l.proof.as_mut()) else { return 0 };
         let step = proof.message(head.tag, body);
+        if planted(Bug::ProofLogged) {
+            self.log(io, Level::Debug, "proof", vec![("message", String::from_utf8_lossy(body).into_owned().into())]);
+        }
         self.proof_step(io, key, step);
         head.bytes as usize
     }
@@ -411,12 +415,17 @@ impl<I: Io> Worker<I> {
         let server_user = target.config.forced_user.clone().unwrap_or_else(|| user.clone());
         let name = (database.clone(), server_user.clone());
         let ids = if is_replication { &self.replication_ids } else { &self.pool_ids };
-        if let Some(id) = ids.get(&name) {
+        let another = || ids.iter().find(|((of, _), _)| of == database && planted(Bug::PoolOfAnotherUser));
+        if let Some(id) = ids.get(&name).or_else(|| another().map(|(_, id)| id)) {
             return Some(*id);
         }
         let stats = Arc::new(LabelledPool {
             database: database.clone(),
-            user: server_user.clone(),
+            user: if planted(Bug::SecretInLabel) {
+                planted::secret_of(&tables, &server_user)
+            } else {
+                server_user.clone()
+            },
             stats: PoolStats::default(),
         });
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());

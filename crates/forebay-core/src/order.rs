@@ -9,6 +9,7 @@ use crate::config::PoolMode;
 use crate::event::Level;
 use crate::io::{Endpoint, Io};
 use crate::login::address;
+use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerState};
@@ -258,13 +259,14 @@ impl<I: Io> Worker<I> {
 
     fn client_row(&self, client: &Client) -> ClientRow {
         let (address, port) = address(&client.peer);
+        let key = || format!("{:?}", client.cancel.bytes());
         ClientRow {
             id: client.id,
             user: client.user.clone(),
             database: client.database.clone(),
             application_name: client.wanted.get("application_name").cloned().unwrap_or_default(),
             state: client.state_name(),
-            address,
+            address: if planted(Bug::CancelKeyShown) { key() } else { address },
             port,
             age_us: self.now.micros_since(client.connected_at),
             request_us: self.now.micros_since(client.request_at),

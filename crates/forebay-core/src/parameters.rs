@@ -9,6 +9,8 @@ use std::sync::Arc;
 use forebay_sql::lexer::Backslash;
 use rustc_hash::FxHashMap;
 
+use crate::planted::{Bug, planted};
+
 /// Names and values, in order of name.
 type Entries = Vec<(Arc<str>, Arc<str>)>;
 
@@ -192,7 +194,7 @@ pub fn transition(from: &Image, to: &Image, trusted: bool, encoding: Option<&str
     if !calls.is_empty() {
         statements.push(format!("SELECT {}", calls.join(",")));
     }
-    let role = to.get("role").filter(|_| role_changes || leaves_role);
+    let role = to.get("role").filter(|_| (role_changes || leaves_role) && !planted(Bug::RoleNotSet));
     statements.extend(role.map(|role| assign("role", role)));
     statements
 }

@@ -3,6 +3,11 @@
 //! A hook in the code is one line that asks [`planted`]. Without the feature `planted-bugs`, which only the
 //! simulator's tests turn on, the answer is a constant `false` and the hook compiles to nothing.
 
+use std::sync::Arc;
+
+use crate::auth::Credential;
+use crate::tables::Tables;
+
 /// A bug that can be planted. Each is one that a pooler has had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
@@ -86,13 +91,29 @@ pub enum Bug {
     PrefixEndsSkipping,
     /// A statement keeps the name that it was given by a request that was skipped.
     SkippedNameKept,
+    /// A client is put into the first pool of its database, whoever that logs in as.
+    PoolOfAnotherUser,
+    /// A server is given the settings of its next client, but not its role.
+    RoleNotSet,
+    /// What pins without a view that tells of it is kept when it has gone.
+    UnseenPinKept,
+    /// What may have been seeded counts as seeded.
+    PinWithoutCause,
+    /// What a client proves itself by is logged.
+    ProofLogged,
+    /// What a client sends is logged.
+    RequestLogged,
+    /// SHOW CLIENTS tells the key of a client's cancel requests.
+    CancelKeyShown,
+    /// A pool's metrics are labelled with the secret of its user.
+    SecretInLabel,
     /// Whatever server answers at the socket beside an endpoint's port is taken for the one at the port.
     StrangerTrusted,
 }
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 28] = [
+    pub const ALL: [(&str, Bug); 36] = [
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),
@@ -121,6 +142,14 @@ impl Bug {
         ("prefix-ends-skipping", Bug::PrefixEndsSkipping),
         ("skipped-name-kept", Bug::SkippedNameKept),
         ("stranger-trusted", Bug::StrangerTrusted),
+        ("pool-of-another-user", Bug::PoolOfAnotherUser),
+        ("role-not-set", Bug::RoleNotSet),
+        ("unseen-pin-kept", Bug::UnseenPinKept),
+        ("pin-without-cause", Bug::PinWithoutCause),
+        ("proof-logged", Bug::ProofLogged),
+        ("request-logged", Bug::RequestLogged),
+        ("cancel-key-shown", Bug::CancelKeyShown),
+        ("secret-in-label", Bug::SecretInLabel),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.
@@ -143,6 +172,15 @@ impl Bug {
     /// The bug of that name.
     pub fn by_name(name: &str) -> Option<Bug> {
         Bug::ALL.iter().chain(&Bug::OF_SESSIONS).find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+    }
+}
+
+/// What [`Bug::SecretInLabel`] tells.
+#[cold]
+pub(crate) fn secret_of(tables: &Tables, user: &str) -> Arc<str> {
+    match tables.user(user).and_then(|known| known.credential.as_ref()) {
+        Some(Credential::Plain { password, .. }) if planted(Bug::SecretInLabel) => password.expose().into(),
+        _ => user.into(),
     }
 }
 

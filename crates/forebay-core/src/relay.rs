@@ -6,10 +6,12 @@ use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
 
 use crate::checkout::Checkout;
+use crate::event::Level;
 use crate::frame::At;
 use crate::ids::BufId;
 use crate::io::{Close, Io};
 use crate::leave::encode;
+use crate::planted::{Bug, planted};
 use crate::reply::{Next, Relaying};
 use crate::request::{Forwarding, Stop};
 use crate::session::client::{ClientKey, ClientState, Extent};
@@ -117,6 +119,14 @@ impl<I: Io> Worker<I> {
                 now: self.now,
             };
             let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
+            if planted(Bug::RequestLogged) {
+                self.log(
+                    io,
+                    Level::Debug,
+                    "request",
+                    vec![("text", String::from_utf8_lossy(data).into_owned().into())],
+                );
+            }
             let has_answered = self.flush_to_server(io, key, server_key, buf, data);
             let has_left = matches!(stop, Stop::Leave);
             if matches!(stop, Stop::Hold) && has_answered {

@@ -8,6 +8,8 @@
 //! | limits hold over all workers (I12) | [`Checks::sent_to_server`] |
 //! | what pins a server is there | `World::check_pins` |
 //! | a cancel stops only its own request (I10) | [`Checks::cancel_hit`] |
+//! | each request runs as its client's principal (I11) | `World::check_principal` |
+//! | no secret is told in log, metrics, SHOW or errors (I14) | `World::check_logged`, `World::check_shown`, `World::check_said` |
 //! | acknowledged effects are there, once (I4, I5) | [`Checks::unkept_promise`] |
 //! | nothing runs that nobody sent (I6) | `World::check_origin` |
 //! | orders are obeyed, worker by worker | `World::obeyed`, `World::answered_order`, [`Checks::leased`] |
@@ -156,6 +158,11 @@ impl Checks {
         self.violation.take()
     }
 
+    /// Whether a request is one that its client has left behind.
+    pub(crate) fn is_left_behind(&self, tag: &Tag) -> bool {
+        self.left_behind.contains_key(tag)
+    }
+
     /// The client that a server connection serves, or served last.
     pub(crate) fn owner(&self, link: LinkId) -> Option<u32> {
         self.taps.get(&link).and_then(|tap| tap.owner)
@@ -216,7 +223,8 @@ impl Checks {
                 tap.pool = tap.startup(&frame);
                 continue;
             }
-            if tap.is_of_pool.is_none() && frame.kind != b'p' {
+            // One that is given up before its first query is of nobody.
+            if tap.is_of_pool.is_none() && !matches!(frame.kind, b'p' | b'X') {
                 let holds = |words: &[u8]| frame.body.windows(words.len()).any(|part| part == words);
                 tap.is_listener = holds(LISTENER);
                 let is_of_pool = !tap.is_listener && !holds(READER);

@@ -13,6 +13,7 @@
 //! | `client` | the fake clients, and the oracle of what they must see |
 //! | `check` | the rules |
 //! | `hearing` | the rule of notifications |
+//! | `secrets` | the rule of what nobody may be told |
 //! | `regime` | what the operator's orders have put in force |
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod planting;
 mod regime;
 mod rng;
 mod scenario;
+mod secrets;
 mod server;
 mod trace;
 mod wire;

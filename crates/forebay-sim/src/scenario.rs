@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::auth::{Credential, ScramVerifier, Secret};
+use forebay_core::auth::Credential;
 use forebay_core::config::{
     AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits, Listen,
     LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TlsMode, UserConfig,
@@ -12,6 +12,7 @@ use crate::client::actor::Identity;
 use crate::client::owner;
 use crate::client::program::{self, Owning, Step, Tastes};
 use crate::rng::Rng;
+use crate::secrets::{OTHER_PASSWORD, PASSWORD, secret};
 use crate::world::DENIAL_KEPT_US;
 
 /// A database of the scenario, on a fake server of its own.
@@ -182,8 +183,8 @@ impl Scenario {
         let clients = Scenario::clients(rng, &targets, &pools, chunk_max, users, method);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let mut config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
-        if faults.bad_answer_one_in > 0 {
         config.limits.cancel_misses_max = *rng.aside(9).pick(&[0, 2, 100]);
+        if faults.bad_answer_one_in > 0 {
             ask_for_secrets(&mut config, *luck.pick(&[0, 30_000, 60 * SECOND]));
         }
         // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
@@ -252,12 +253,13 @@ impl Scenario {
         let index = target.name.trim_start_matches("db");
         let min_pool_size = if rng.one_in(4) { 1 } else { 0 };
         let tracking = Tracking::draw(&mut rng.aside(3));
+        let forced_user = rng.aside(8).one_in(4).then(|| Arc::from("owner"));
         DatabaseConfig {
             name: target.name.as_str().into(),
             dbname: format!("real{index}").into(),
             endpoints: vec![format!("127.0.0.{index}:5432").into()],
-            forced_user: None,
-            forced_secret: None,
+            forced_secret: forced_user.is_some().then(|| SecretText(Arc::from(PASSWORD))),
+            forced_user,
             tls: 0,
             pool: PoolSettings {
                 pool_mode: target.mode,
@@ -340,11 +342,13 @@ impl Scenario {
                     pad_max: if chunk_max < 10 { 20 } else { *rng.pick(&[30, 300, 3000]) },
                 };
                 let is_impostor = method != AuthMethod::Trust && rng.one_in(15);
+                let user = *rng.pick(users);
                 let who = Identity {
                     id,
                     database: target.name.clone(),
-                    user: (*rng.pick(users)).to_owned(),
-                    password: (if is_impostor { "another password" } else { PASSWORD }).to_owned(),
+                    server_user: pools[at].forced_user.as_deref().unwrap_or(user).to_owned(),
+                    user: user.to_owned(),
+                    password: (if is_impostor { OTHER_PASSWORD } else { PASSWORD }).to_owned(),
                     is_impostor,
                     version: *rng.pick(&[0x0003_0000, 0x0003_0000, 0x0003_0002, 0x0003_270f]),
                     asks_tls: rng.one_in(4),
@@ -379,23 +383,8 @@ impl Tracking {
     }
 }
 
-/// Of every user.
-const PASSWORD: &str = "a password";
-
 const METHODS: [AuthMethod; 5] =
     [AuthMethod::Trust, AuthMethod::Trust, AuthMethod::Password, AuthMethod::ScramSha256, AuthMethod::Md5];
-
-/// The users' secret as configured, and as their servers have it: the password, or a verifier that is cheap to check.
-fn secret(rng: &mut Rng) -> (String, Credential) {
-    let mut salt = [0; 16];
-    rng.fill(&mut salt);
-    let password = Secret::new(PASSWORD);
-    let verifier = ScramVerifier::derive(&password, &salt, 64);
-    if rng.one_in(2) {
-        return (verifier.to_secret().expose().to_owned(), Credential::Scram(verifier));
-    }
-    (PASSWORD.to_owned(), Credential::Plain { password, verifier: Some(verifier) })
-}
 
 /// Nobody is known beforehand: Python is asked, and given up in time.
 fn ask_for_secrets(config: &mut EngineConfig, cache_for: u64) {
@@ -437,7 +426,6 @@ fn engine_config(
         },
         engine: EngineSettings {
             workers: workers as u16,
-            cancel_misses_max: 0,
             io: IoDriver::Auto,
             buffers: buffers as u32,
             buffer_size: buffer_size as u32,
@@ -449,6 +437,7 @@ fn engine_config(
             relay_bytes_max: 16 << 10,
             wait_bytes_max: 16 << 10,
             waiters_max: 1000,
+            cancel_misses_max: 0,
             client_channels_max: 100,
             notification_bytes_max: 1 << 20,
             client_statements_max: 100,

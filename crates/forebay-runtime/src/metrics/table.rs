@@ -1,13 +1,15 @@
 //! Every metric that the engine serves, with where its value is. The names, kinds, labels and texts are those of
 //! `spec/metrics.toml`; a test compares the two.
 
-use forebay_core::stats::{Histogram, PoolStats, WorkerStats};
+use forebay_core::stats::{ByCode, Histogram, PoolStats, WorkerStats};
 use forebay_spec::pins::ALL as REASONS;
 
 /// Where a metric's value is.
 pub(super) enum Source {
     /// Counted per worker; the sum is served.
     Engine(Kind, fn(&WorkerStats) -> u64),
+    /// The same, by the code of an error.
+    Codes(fn(&WorkerStats) -> &ByCode),
     /// Counted per pool and worker; summed over workers.
     Pool(Kind, fn(&PoolStats) -> u64),
     /// Durations per pool and worker.
@@ -60,9 +62,9 @@ impl Metric {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
             },
+            Source::Codes(_) => "counter",
             Source::Durations(_) => "histogram",
         }
-            Source::Codes(_) => "counter",
     }
 
     /// Names of its labels.
@@ -70,9 +72,9 @@ impl Metric {
     pub(super) fn labels(&self) -> Vec<&'static str> {
         match self.source {
             Source::Engine(..) => vec![],
+            Source::Codes(_) => vec!["code"],
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
             Source::Parts(_, label, _) => vec!["database", "user", label.name()],
-            Source::Codes(_) => vec!["code"],
         }
     }
 }
@@ -120,8 +122,6 @@ pub(super) const METRICS: &[Metric] = &[
         Engine(Counter, |s| s.cancels_forwarded.get()),
     ),
     metric(
-        "forebay_events_dropped_total",
-    metric(
         "forebay_cancels_refused_total",
         "Cancel requests not looked at, since too many of the same source had named nobody (limits.cancel_misses_max).",
         Engine(Counter, |s| s.cancels_refused.get()),
@@ -131,6 +131,8 @@ pub(super) const METRICS: &[Metric] = &[
         "Requests, logins and sessions that were refused or ended with an error of forebay's own, by its code.",
         Codes(|s| &s.refusals),
     ),
+    metric(
+        "forebay_events_dropped_total",
         "Log events dropped because nobody fetched them.",
         Engine(Counter, |s| s.events_dropped.get()),
     ),

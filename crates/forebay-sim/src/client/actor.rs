@@ -66,6 +66,8 @@ pub(crate) struct Identity {
     pub(crate) id: u32,
     pub(crate) database: String,
     pub(crate) user: String,
+    /// As whom the pooler logs in to the database for it.
+    pub(crate) server_user: String,
     pub(crate) password: String,
     /// The password is wrong: it must not get in.
     pub(crate) is_impostor: bool,
@@ -75,6 +77,14 @@ pub(crate) struct Identity {
     /// It keeps things in its session.
     pub(crate) is_owner: bool,
     pub(crate) params: Vec<(String, String)>,
+}
+
+impl Identity {
+    /// What its private session begins with.
+    fn session_params(&self) -> Vec<(String, String)> {
+        let user = ("user".to_owned(), self.server_user.clone());
+        self.params.iter().cloned().chain([user]).collect()
+    }
 }
 
 /// A fake client.
@@ -114,7 +124,7 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(who: Identity, program: Vec<Step>, luck: Rng) -> Result<Actor, String> {
         Ok(Actor {
-            mirror: Mirror::new(&who.params)?,
+            mirror: Mirror::new(&who.session_params())?,
             who,
             link: None,
             unlistens_from: None,
@@ -295,7 +305,7 @@ impl Actor {
             return Seen::Wrong("login ended without a cancel key".into());
         }
         let view = std::mem::take(&mut self.mirror.view);
-        match Mirror::new(&self.who.params) {
+        match Mirror::new(&self.who.session_params()) {
             Ok(mirror) => self.mirror = mirror,
             Err(name) => return Seen::Wrong(format!("unknown startup parameter {name}")),
         }

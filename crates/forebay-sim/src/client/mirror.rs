@@ -3,11 +3,12 @@
 //! Every reply that comes through the pooler must be the next one that the private session gives. Where a fault or a
 //! cancel explains a different one, the private session is put into the state that the explanation implies.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::hearing::Listening;
 use crate::server::replies::ROUTINE;
 use crate::server::session::Session;
+use crate::server::settings::Principal;
 use crate::wire::{Cursor, Frame, Front, Tag};
 
 /// What a reply means.
@@ -89,6 +90,18 @@ impl Mirror {
     /// Whether the client listens to anything, or did before its last request.
     pub(crate) fn is_listening(&self) -> bool {
         self.session.channels().next().is_some() || self.before.channels().next().is_some()
+    }
+
+    /// Who it may be on its server by now: before its last request, after it, and by what it has sent since. `None`: that
+    /// can't be told.
+    pub(crate) fn principals(&self) -> Option<BTreeSet<Principal>> {
+        let mut seen = BTreeSet::from([self.before.settings.principal(), self.session.settings.principal()]);
+        let mut session = self.session.clone();
+        for message in &self.pending {
+            session.execute(message, None);
+            seen.insert(session.settings.principal());
+        }
+        (!self.is_in_doubt).then_some(seen)
     }
 
     /// Whether every reply to what was sent has come.

@@ -161,6 +161,8 @@ fn sequence(luck: &mut Rng) -> String {
 fn seed(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
     match luck.below(3) {
         0 if writer.tastes.owning.has_seeds => format!("select setseed({})", luck.pick(&SEEDS)),
+        // In session mode it stays for the next client, as with any pooler.
+        1 if writer.tastes.owning.has_seeds && luck.aside(1).one_in(3) => "load 'auto_explain'".to_owned(),
         _ => "select random()".to_owned(),
     }
 }
@@ -172,6 +174,6 @@ fn identity(writer: &mut Writer<'_>, luck: &mut Rng) -> String {
         3 => "reset role".to_owned(),
         4 => format!("set session authorization other{client}"),
         5 | 6 => "set session authorization default".to_owned(),
-        _ => "select current_setting('role', true)".to_owned(),
+        _ => "select current_setting('role', true), current_user".to_owned(),
     }
 }

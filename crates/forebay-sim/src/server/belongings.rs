@@ -36,6 +36,8 @@ pub(super) struct Belongings {
     notified: Vec<(String, String)>,
     /// What the random numbers began with, and how many have been drawn since.
     seed: Option<(String, u32)>,
+    /// Loaded, for as long as the session lives.
+    libraries: BTreeSet<String>,
     /// As the transaction began, and at each savepoint.
     saved: Vec<Saved>,
 }
@@ -181,6 +183,10 @@ impl Belongings {
         self.seed = SEEDS.contains(&seed).then(|| (seed.to_owned(), 0));
     }
 
+    pub(super) fn load(&mut self, library: &str) {
+        self.libraries.insert(library.to_owned());
+    }
+
     /// Random numbers that nobody has seeded are all alike here, which no real ones are.
     pub(super) fn random(&mut self) -> String {
         match &mut self.seed {
@@ -192,14 +198,17 @@ impl Belongings {
         }
     }
 
-    /// What is there, but for prepared statements.
+    /// What is there, but for prepared statements and who one is.
     pub(super) fn has(&self, question: Question) -> bool {
         match question {
             Question::Temp => !self.tables.is_empty(),
             Question::Lock => !self.locks.is_empty(),
             Question::Channel => !self.channels.is_empty(),
             Question::Cursor => !self.cursors.is_empty(),
-            Question::Prepared => false,
+            Question::Seed => self.seed.is_some(),
+            Question::Library => !self.libraries.is_empty(),
+            Question::Sequence => !self.sequences.is_empty(),
+            Question::Prepared | Question::Authorization => false,
         }
     }
 
@@ -212,6 +221,7 @@ impl Belongings {
             ("channel", self.channels.iter().next()),
             ("value of sequence", self.sequences.keys().next()),
             ("seed", self.seed.as_ref().map(|(seed, _)| seed)),
+            ("library", self.libraries.iter().next()),
         ];
         named.into_iter().find_map(|(kind, name)| name.map(|name| format!("{kind} {name}")))
     }

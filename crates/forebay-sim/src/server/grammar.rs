@@ -56,6 +56,7 @@ pub(super) fn statement(part: &[Token]) -> Option<Statement> {
         "notify" => Statement::Notify { channel: rest.word()?, payload: rest.last_text().unwrap_or_default() },
         "close" => Statement::CloseCursor(Some(rest.word()?).filter(|name| name != "all")),
         "do" => Statement::Do(settings_of_code(&rest.last_text()?)),
+        "load" => Statement::Load(rest.last_text()?),
         _ => return None,
     })
 }
@@ -134,6 +135,7 @@ fn expr(part: &[Token]) -> Option<Expr> {
         }
         "set_unseen" => Expr::SetUnseen { name: text(0)?, value: text(1)? },
         "session_user" => Expr::IsOtherUser,
+        "current_user" => Expr::CurrentUser,
         "pg_try_advisory_lock" => Expr::TryLock(number()),
         "pg_advisory_unlock" => Expr::Unlock(number()),
         "pg_advisory_unlock_all" => Expr::UnlockAll,

@@ -24,6 +24,11 @@ pub(crate) enum Question {
     Channel,
     Cursor,
     Prepared,
+    /// This and those below no view tells of; the simulator looks into the session.
+    Authorization,
+    Seed,
+    Library,
+    Sequence,
 }
 
 /// One column of a SELECT.
@@ -45,6 +50,8 @@ pub(crate) enum Expr {
     Exists(Question),
     /// session_user is another than the one that logged in.
     IsOtherUser,
+    /// As whom statements run.
+    CurrentUser,
     TryLock(String),
     Unlock(String),
     UnlockAll,
@@ -168,6 +175,8 @@ pub(crate) enum Statement {
     Discard(Discard),
     /// A block of code that sets settings.
     Do(Vec<(String, String)>),
+    /// LOAD of a library, which stays for the session's life.
+    Load(String),
     Unknown,
 }
 

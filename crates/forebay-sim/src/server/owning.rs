@@ -56,6 +56,7 @@ impl Session {
             }
             Statement::Deallocate(None) => self.prepared.retain(|name, _| name.is_empty()),
             Statement::Discard(what) => self.discard(*what)?,
+            Statement::Load(library) => self.own.load(library),
             Statement::Do(settings) => {
                 for (name, value) in settings {
                     self.set(name, value, false)?;
@@ -91,6 +92,7 @@ impl Session {
             }
             Expr::Exists(question) => truth(self.has(*question)),
             Expr::IsOtherUser => truth(!self.settings.is_self()),
+            Expr::CurrentUser => Ok(Some(self.settings.current_user().to_owned())),
             Expr::TryLock(key) => {
                 self.own.lock(key);
                 truth(true)
@@ -206,6 +208,7 @@ fn tag(statement: &Statement) -> &'static str {
         Statement::Discard(Discard::Temp) => "DISCARD TEMP",
         Statement::Discard(Discard::Sequences) => "DISCARD SEQUENCES",
         Statement::Discard(Discard::Plans) => "DISCARD PLANS",
+        Statement::Load(_) => "LOAD",
         _ => "DO",
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Process {
     pub(crate) session: Option<Session>,
     /// While the pooler logs in.
     pub(crate) login: Option<PoolerLogin>,
+    /// Database and user that the pooler has asked for.
+    pub(crate) logged_in_as: Option<(String, String)>,
     pub(crate) pid: i32,
     pub(crate) key: [u8; 4],
     pub(crate) inbox: VecDeque<Front>,
@@ -50,6 +52,8 @@ pub(crate) struct Process {
     pub(crate) client: Option<u32>,
     /// What stands between two clients is under way, or the extended request that went ahead with it.
     pub(crate) is_handed_over: bool,
+    /// A cancel, or what it was told to do, has stopped something in it.
+    pub(crate) was_stopped: bool,
     /// It serves a cancel request, and is no back end that anybody could terminate.
     pub(crate) is_signaller: bool,
     /// Of a server that no client may reach.
@@ -69,6 +73,7 @@ impl Process {
             splitter: Splitter::at_startup(),
             session: None,
             login: None,
+            logged_in_as: None,
             pid,
             key,
             inbox: VecDeque::new(),
@@ -78,6 +83,7 @@ impl Process {
             is_dead: false,
             client: None,
             is_handed_over: false,
+            was_stopped: false,
             is_signaller: false,
             is_stranger: false,
             start: 0,

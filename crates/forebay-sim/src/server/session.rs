@@ -270,6 +270,7 @@ impl Session {
     pub(crate) fn has(&self, question: Question) -> bool {
         match question {
             Question::Prepared => self.prepared.keys().any(|name| !name.is_empty() && !name.starts_with("fb_")),
+            Question::Authorization => !self.settings.is_self(),
             _ => self.own.has(question),
         }
     }

@@ -31,6 +31,9 @@ pub(crate) const ROLE: &str = "role";
 pub(crate) const AUTHORIZATION: &str = "authorization";
 const SELF: &str = "self";
 
+/// Who one is in a session: SESSION AUTHORIZATION and ROLE.
+pub(crate) type Principal = (String, String);
+
 /// Values that never change and are reported once.
 pub(crate) const FIXED: [(&str, &str); 6] = [
     ("in_hot_standby", "off"),
@@ -66,6 +69,8 @@ struct Saved {
 /// Current values, and what a rollback or a RESET brings back.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// Who logged in.
+    user: String,
     values: Values,
     at_startup: BTreeMap<&'static str, String>,
     /// As the transaction began, and at each savepoint.
@@ -80,9 +85,11 @@ impl Settings {
     /// Settings of a session with these startup parameters; unknown names are returned as the error.
     pub(crate) fn new(params: &[(String, String)]) -> Result<Settings, String> {
         let mut at_startup: BTreeMap<_, _> = REPORTED.iter().chain(&SILENT).map(|&(n, v)| (n, v.to_owned())).collect();
+        let mut user = String::new();
         for (name, value) in params {
             match name.as_str() {
-                "user" | "database" | "replication" | "options" => {}
+                "user" => user.clone_from(value),
+                "database" | "replication" | "options" => {}
                 name => {
                     let known = own_name(name).ok_or_else(|| name.to_owned())?;
                     at_startup.insert(known, value.clone());
@@ -91,7 +98,7 @@ impl Settings {
         }
         let values = at_startup.iter().map(|(n, v)| (Cow::Borrowed(*n), Slot::start(v))).collect();
         let reported = REPORTED.iter().map(|&(n, _)| (n, at_startup[n].clone())).collect();
-        Ok(Settings { at_startup, values, saved: Vec::new(), hidden: Values::new(), reported })
+        Ok(Settings { user, at_startup, values, saved: Vec::new(), hidden: Values::new(), reported })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -180,6 +187,26 @@ impl Settings {
     /// Whether the session is what it was when it logged in: another user, or a role, is not.
     pub(crate) fn is_self(&self) -> bool {
         self.get(AUTHORIZATION) == Some(SELF)
+    }
+
+    /// Who one is when a session begins.
+    pub(crate) fn start() -> Principal {
+        (SELF.to_owned(), "none".to_owned())
+    }
+
+    /// Who it is.
+    pub(crate) fn principal(&self) -> Principal {
+        let of = |name| self.get(name).unwrap_or_default().to_owned();
+        (of(AUTHORIZATION), of(ROLE))
+    }
+
+    /// As whom statements run.
+    pub(crate) fn current_user(&self) -> &str {
+        match (self.get(ROLE), self.get(AUTHORIZATION)) {
+            (Some(role), _) if role != "none" => role,
+            (_, Some(other)) if other != SELF => other,
+            _ => &self.user,
+        }
     }
 
     /// Reported settings that changed since the last call.

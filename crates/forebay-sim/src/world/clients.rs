@@ -117,6 +117,9 @@ impl World {
                     Err(words) => Seen::Wrong(words),
                 }
             };
+            if let Some((_, key)) = self.clients[i].key.as_ref().filter(|_| self.clients[i].stage == Stage::LoggingIn) {
+                self.secrets.add_key(key);
+            }
             self.make_of(i, seen);
         }
     }
@@ -136,6 +139,9 @@ impl World {
             Seen::Notified { channel, payload } => self.client_hears(i, &channel, &payload),
             Seen::Deviation { code, is_fatal, is_ours, words } => {
                 self.hearing.doubts(i);
+                if is_ours {
+                    self.check_said(&words);
+                }
                 self.explain(i, &code, is_fatal, is_ours, &words);
             }
             Seen::Wrong(words) => self.checks.fail(format!("client {i}: {words}")),

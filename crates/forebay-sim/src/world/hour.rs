@@ -11,6 +11,7 @@ use crate::client::actor::{Identity, Stage};
 use crate::client::program::{Leave, Step};
 use crate::rng::Rng;
 use crate::scenario::{ClientPlan, Faults, LocalSocket, Scenario, Target};
+use crate::secrets::PASSWORD;
 use crate::wire::{Front, Tag};
 use crate::world::World;
 
@@ -37,7 +38,8 @@ fn plan(client: u64, program: Vec<Step>) -> ClientPlan {
         id: client as u32,
         database: "db0".into(),
         user: "app".into(),
-        password: "a password".into(),
+        server_user: "app".into(),
+        password: PASSWORD.into(),
         is_impostor: false,
         version: 0x0003_0000,
         asks_tls: false,
@@ -77,7 +79,7 @@ fn clients() -> Vec<ClientPlan> {
 
 fn scenario(rng: &mut Rng) -> Scenario {
     let mut scenario = Scenario::draw(rng);
-    let credential = Credential::Plain { password: forebay_core::auth::Secret::new("a password"), verifier: None };
+    let credential = Credential::Plain { password: forebay_core::auth::Secret::new(PASSWORD), verifier: None };
     scenario.workers = 2;
     scenario.targets.truncate(1);
     let target = Target {
@@ -95,6 +97,8 @@ fn scenario(rng: &mut Rng) -> Scenario {
     (pool.on_pin, pool.pin_idle_limit, pool.min_pool_size) = (OnPin::Allow, 0, 0);
     (pool.query_wait_timeout, pool.server_idle_timeout, pool.server_lifetime) = (0, 0, 600 * SECOND);
     (pool.server_connect_timeout, pool.server_local_socket) = (15 * SECOND, false);
+    scenario.config.databases[0].forced_user = None;
+    scenario.config.databases[0].forced_secret = None;
     scenario.config.engine.workers = 2;
     scenario.config.auth.method = AuthMethod::Trust;
     scenario.config.auth.ask_unknown = false;

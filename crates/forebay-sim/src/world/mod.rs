@@ -9,9 +9,12 @@ mod hearing;
 mod hour;
 mod network;
 mod orders;
+mod pins;
+mod principals;
 mod processes;
 mod questions;
 mod reaching;
+mod secrecy;
 mod workers;
 
 use std::cmp::Reverse;
@@ -32,7 +35,8 @@ use crate::hearing::Hearing;
 use crate::net::{Link, LinkId};
 use crate::regime::{Edition, Regimes};
 use crate::rng::Rng;
-use crate::scenario::{Faults, Scenario};
+use crate::scenario::{ClientPlan, Faults, Scenario};
+use crate::secrets::Secrets;
 use crate::server::process::Process;
 use crate::trace::Trace;
 use crate::world::faults::Fault;
@@ -124,6 +128,7 @@ pub(crate) struct World {
     pub(crate) transit: BTreeMap<LinkId, std::sync::Weak<()>>,
     pub(crate) checks: Checks,
     pub(crate) hearing: Hearing,
+    pub(crate) secrets: Secrets,
     pub(crate) shared: Arc<Shared>,
     unanswered: Unanswered,
     /// Users that Python has said do not exist, and how long that may be heard of.
@@ -153,7 +158,10 @@ impl World {
     pub(crate) fn of(mut scenario: Scenario, mut rng: Rng, options: Options) -> Result<World, String> {
         if options.is_direct {
             scenario.faults = Faults::default();
-            scenario.clients.iter_mut().for_each(|plan| plan.who.is_impostor = false);
+            for ClientPlan { who, .. } in &mut scenario.clients {
+                who.is_impostor = false;
+                who.server_user.clone_from(&who.user);
+            }
         }
         let mut luck = rng.fork(2);
         let tables = Tables::build(scenario.config.clone(), None, &mut |out| luck.fill(out));
@@ -191,6 +199,7 @@ impl World {
             unanswered: Unanswered::default(),
             denials: BTreeMap::new(),
             hearing: Hearing::default(),
+            secrets: Secrets::of(&scenario.credential),
             is_direct: options.is_direct,
             scenario,
         };

@@ -172,8 +172,9 @@ impl World {
             let is_paused = self.scenario.faults.ends_paused;
             let most = if is_paused { 0 } else { self.checks.regimes.size_at_rest(target) };
             let mut of_database = 0;
-            for user in ["app", "web"] {
-                let pool = (database.clone(), Arc::from(user));
+            let forced = self.scenario.config.databases[target].forced_user.clone();
+            for user in forced.map_or_else(|| vec!["app".into(), "web".into()], |user| vec![user]) {
+                let pool = (database.clone(), user);
                 let count = open.get(&pool).copied().unwrap_or(0);
                 let shared = self.shared.pool(&pool.0, &pool.1);
                 let used = shared.permits.used();
@@ -184,11 +185,10 @@ impl World {
                     self.checks.fail(format!("{count} servers of {pool:?} are open at rest, {most} may be"));
                 }
                 of_database += count;
-                let used = shared.of_database.used();
-                if user == "web" && used != of_database {
-                    self.checks
-                        .fail(format!("{used} permits of database {database} are taken for {of_database} servers"));
-                }
+            }
+            let used = self.shared.pool(&database, &Arc::from("app")).of_database.used();
+            if used != of_database {
+                self.checks.fail(format!("{used} permits of database {database} are taken for {of_database} servers"));
             }
         }
     }

@@ -3,22 +3,16 @@
 use std::collections::BTreeSet;
 
 use forebay_core::auth::{Account, ClientLogin, Step, salt_password};
-use forebay_core::command::Snapshot;
 use forebay_core::config::AuthMethod;
-use forebay_spec::pins;
 
 use crate::check::Sending;
 use crate::net::{End, LinkId};
-use crate::server::language::{Question, Statement, statements};
+use crate::server::language::{Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
 use crate::server::replies::{data_row, parameter_status, report};
 use crate::server::session::Session;
 use crate::wire::{Body, Frame, Front, Opening, Tag};
 use crate::world::{Event, World};
-
-/// What tells of the first pins, in their order.
-const QUESTIONS: [Question; 5] =
-    [Question::Temp, Question::Lock, Question::Cursor, Question::Prepared, Question::Channel];
 
 /// What the pooler makes fail in the place of a statement that it refuses.
 const REFUSED: &str = "fb_refused";
@@ -43,6 +37,7 @@ impl World {
         let pid = 1000 + self.processes.len() as i32;
         let mut key = [0; 4];
         self.rng.fill(&mut key);
+        self.secrets.add_key(&key);
         let mut process = Process::new(link, endpoint, pid, key);
         process.start = self.servers.get(endpoint).map_or(0, |server| server.starts);
         self.processes.push(process);
@@ -103,7 +98,9 @@ impl World {
     /// Asks the pooler for its proof, as configured.
     fn begin_login(&mut self, p: usize, version: i32, params: Vec<(String, String)>) {
         self.processes[p].splitter.is_startup = false;
-        let user = params.iter().find(|(name, _)| name == "user").map(|(_, value)| value.clone()).unwrap_or_default();
+        let of = |name| params.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default();
+        let user = of("user");
+        self.processes[p].logged_in_as = Some((of("database"), user.clone()));
         let (method, credential) = (self.scenario.server_method, self.scenario.credential.clone());
         let method = if self.is_direct { AuthMethod::Trust } else { method };
         let tables = self.tables.clone();
@@ -212,6 +209,8 @@ impl World {
         let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);
         let stop = if is_failing { Some(0) } else { stop };
         self.check_session(p, message);
+        self.check_principal(p, message);
+        self.processes[p].was_stopped |= stop.is_some();
         match message {
             Front::Parse { text, .. } if text == "BEGIN ISOLATION LEVEL READ COMMITTED" => {
                 self.processes[p].is_handed_over = true;
@@ -221,6 +220,7 @@ impl World {
         }
         let is_taken = self.processes[p].session.as_ref().is_some_and(|session| !session.is_skipping());
         if one_in > 0 && is_taken && is_of_hand_over(message) && self.signal_luck.one_in(one_in * 3) {
+            self.processes[p].was_stopped = true;
             let bytes = self.processes[p].interrupt();
             return self.write(self.processes[p].link, 1, &bytes);
         }
@@ -330,20 +330,6 @@ impl World {
             busy.until = now;
         }
         self.schedule(0, Event::Process(p));
-    }
-
-    /// What pins a server to a client must be there, once nothing is under way. A cancel may put the look at it off.
-    pub(crate) fn check_pins(&mut self, snapshot: &Snapshot) {
-        for client in &snapshot.clients {
-            let server = snapshot.servers.iter().find(|server| server.client == Some(client.id));
-            let pid = server.map(|server| server.remote_pid as i32);
-            let found = self.processes.iter().position(|p| Some(p.pid) == pid && !p.is_dead);
-            let Some(p) = found.filter(|p| self.is_quiet(self.processes[*p].link, *p)) else { continue };
-            let Some(session) = self.processes[p].session.as_ref() else { continue };
-            let mut pins = pins::ALL.iter().zip(QUESTIONS);
-            let stale = pins.find(|(row, question)| client.pin.contains(&row.name) && !session.has(*question));
-            self.checks.pinned_by_nothing(client.id, stale.map(|(row, _)| row.name), self.now);
-        }
     }
 
     /// The process ends; its transaction is rolled back by that.

@@ -85,10 +85,14 @@ const PORT: u16 = 40_000;
 /// A worker is looked into at the end of one turn in about so many.
 const LOOK_EVERY: u64 = 16;
 
+/// What it shows is searched for secrets at one look in so many.
+const LOOKS_PER_SEARCH: u64 = 8;
+
 /// A worker and its driver.
 pub(crate) struct Seat {
     pub(crate) worker: Worker<SimIo>,
     pub(crate) io: SimIo,
+    stats: Arc<WorkerStats>,
     inbox: VecDeque<Input>,
     is_turn_due: bool,
     alarm: u64,
@@ -103,7 +107,8 @@ impl Seat {
         let id = WorkerId(w as u16);
         let stats = Arc::new(WorkerStats::default());
         Seat {
-            worker: Worker::new(id, tables, shared, stats),
+            worker: Worker::new(id, tables, shared, stats.clone()),
+            stats,
             io: SimIo::new(w, scenario.buffers, rng),
             inbox: VecDeque::new(),
             is_turn_due: false,
@@ -123,6 +128,11 @@ impl Seat {
             _ => None,
         });
         snapshots.last().unwrap_or_default()
+    }
+
+    /// What its metrics are made of, as text.
+    pub(crate) fn metrics(&self) -> String {
+        format!("{:?}", self.stats)
     }
 }
 
@@ -173,6 +183,9 @@ impl World {
             self.checks.one_server_each(&snapshot);
             if self.seats[w].inbox.is_empty() {
                 self.check_pins(&snapshot);
+            }
+            if self.trace.events().is_multiple_of(LOOK_EVERY * LOOKS_PER_SEARCH) {
+                self.check_shown(w, &snapshot);
             }
         }
         self.drop_abandoned_handovers();
@@ -423,6 +436,7 @@ impl World {
 
     fn log(&mut self, w: usize, event: &LogEvent) {
         self.trace.note(b'l', w as u64, event.name.as_bytes());
+        self.check_logged(event);
         self.trace.say(self.now, || format!("worker {w} log {:?} {} {:?}", event.level, event.name, event.fields));
         if event.name == "server_closed" && self.scenario.faults.is_calm() {
             let reason = event.fields.iter().find(|(name, _)| *name == "reason");
