@@ -14,7 +14,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import PROTOCOL_3_2, Frame, bind, cancel, execute, parse, query, sync
+from tests.harness.wire import PROTOCOL_3_2, Frame, bind, cancel, describe, execute, parse, query, sync
 
 ROUNDS = 200
 SLEEP = query("select pg_sleep(30)")
@@ -85,6 +85,19 @@ def test_a_waiting_request_is_cancelled(shared: Forebay) -> None:
         assert waiter.status == "I"
         holder.ask(query("rollback"))
         assert waiter.value("select count(*) from scratch where a = 666") == "0"
+
+
+def test_a_query_that_is_cancelled_while_it_waits_drops_the_unnamed_statement(shared: Forebay) -> None:
+    """As PostgreSQL does before it looks at a Query: a driver that is told otherwise would run an older statement."""
+    with shared.target.wire() as holder, shared.target.wire() as waiter:
+        waiter.ask(parse("", "select 'older'"), sync())
+        holder.ask(query("begin"))
+        waiter.send(query("select 1"))
+        wait_until_queued(shared, 1)
+        send_cancel(shared.target, waiter.key)
+        assert codes(waiter.ready()) == ["57014"]
+        holder.ask(query("rollback"))
+        assert codes(waiter.ask(describe("S"), sync())) == ["26000"]
 
 
 def test_a_waiting_pipeline_is_cancelled_whole(shared: Forebay) -> None:

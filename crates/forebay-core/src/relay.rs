@@ -262,10 +262,17 @@ impl<I: Io> Worker<I> {
     fn refuse_request(&mut self, io: &mut I, key: ClientKey, frame: At<'_>, report: &Report) -> Alone {
         let mut out = Vec::new();
         encode(&mut out, report, Severity::Error, &self.stats);
+        let client = &mut self.clients[key];
+        if frame.head.tag == tag::QUERY
+            && let Some(names) = &mut client.statements
+        {
+            // A Query drops the unnamed statement, whatever becomes of it.
+            names.clear_unnamed();
+        }
         if matches!(frame.head.tag, tag::QUERY | tag::FUNCTION_CALL) {
             write::ready_for_query(&mut out, IDLE);
         } else {
-            self.clients[key].is_skipping = true;
+            client.is_skipping = true;
         }
         self.send_to_client(io, key, &out);
         self.drop_message(key, frame)

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use forebay_pgwire::backend::ParameterStatus;
 use forebay_pgwire::write;
+use forebay_sql::traces::Traces;
 
 use crate::parameters::is_settable;
 use crate::reply::{Next, Relaying, Verdict};
@@ -36,6 +37,7 @@ impl Relaying<'_> {
             // Also what a client that has left did, or our ROLLBACK undid: the next client must not see it.
             self.server.set = self.images.with(&self.server.set, &lower, over_default);
         }
+        self.note_authorization(&name, is_default);
         if !self.is_for_client() {
             return (Verdict::Drop, None);
         }
@@ -53,6 +55,19 @@ impl Relaying<'_> {
             }
         }
         (Verdict::relay_if(!is_told_later), None)
+    }
+
+    /// Whose the session is may be set by a function too, by a name that no text tells: it pins until it is reset.
+    fn note_authorization(&mut self, name: &str, is_default: bool) {
+        if name != "session_authorization" || !self.server.left.is_on {
+            return;
+        }
+        if self.is_for_client() {
+            self.server.left.fresh |= Traces::AUTHORIZATION;
+        }
+        if !is_default {
+            self.server.left.dirt |= Traces::AUTHORIZATION;
+        }
     }
 }
 

@@ -201,6 +201,8 @@ impl Forwarding<'_> {
         if !self.server.left.is_on || self.judging.level == Level::Fast {
             return;
         }
+        // It may notify, too, and its own client hears of that before ReadyForQuery.
+        self.server.listen.notifies = true;
         let left = &mut self.server.left;
         self.client.causes.note_unknown(!left.fresh.has_any(super::PINNING));
         left.fresh |= Traces::OPAQUE;
