@@ -29,9 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Sizes of pools, as crates/forebay-diff/src/program.rs has them.
 POOLS = (1, 2, 6)
 
-# Of one lane: clients on the direct side and sessions kept for more of them, every pool's servers and listener,
-# administrators, and some that are on their way out. PostgreSQL looks at all it has room for, so there is no more.
-CONNECTIONS_OF_LANE = 110
+# Of one lane: clients on the direct side and sessions kept for more of them, administrators, and some that are on their
+# way out. PostgreSQL looks at all it has room for, so there is no more.
+CONNECTIONS_OF_LANE = 70
+
+# Of one lane at one level: every pool's servers and listener, of clients and of superusers.
+CONNECTIONS_OF_LEVEL = 30
 
 # Beside those of lanes.
 CONNECTIONS_APART = 20
@@ -40,8 +43,14 @@ CONNECTIONS_APART = 20
 QUICK = {
     "shared_preload_libraries": "plpgsql", "log_min_messages": "fatal", "log_min_error_statement": "panic",
     "wal_level": "minimal", "max_wal_senders": "0", "track_counts": "off", "update_process_title": "off",
-    "track_activity_query_size": "100",
+    "track_activity_query_size": "100", "max_prepared_transactions": "40",
+    # Plans hang on how many pages a table has by then, and programs show them. Without sequential scans parallel plans
+    # would be taken, whose rows come in any order.
+    "enable_seqscan": "off", "enable_bitmapscan": "off", "max_parallel_workers_per_gather": "0",
 }  # fmt: skip
+
+# Libraries that anybody may load; what they bring does nothing unless it is told to.
+PLUGINS = ("pg_trgm.so",)
 
 # What a statement waits for a server before it is refused; programs are made so that none has to wait.
 QUERY_WAIT = "6s"
@@ -103,8 +112,14 @@ def databases(setup: Setup) -> dict[str, dict[str, Any]]:
 def database(major: int, setup: Setup, folder: Path) -> Iterator[Postgres]:
     """PostgreSQL, for as long as the block lasts."""
     folder.mkdir(exist_ok=True)
-    room = {"max_connections": str(CONNECTIONS_APART + CONNECTIONS_OF_LANE * setup.lanes)}
+    of_lane = CONNECTIONS_OF_LANE + CONNECTIONS_OF_LEVEL * max(len(setup.levels), 1)
+    room = {"max_connections": str(CONNECTIONS_APART + of_lane * setup.lanes)}
     with postgres.running(major, Authority(folder), **QUICK, **room) as server:
+        library = server.programs.folder / "lib"
+        plugins = library / "plugins"
+        plugins.mkdir()
+        for name in PLUGINS:
+            shutil.copy(library / name, plugins / name)
         yield server
 
 
@@ -112,9 +127,11 @@ def database(major: int, setup: Setup, folder: Path) -> Iterator[Postgres]:
 def pooler(server: Postgres, setup: Setup, folder: Path) -> Iterator[Forebay]:
     """forebay before a server, for as long as the block lasts."""
     folder.mkdir(exist_ok=True)
+    pair = server.authority.issue(f"forebay-{server.port}", "127.0.0.1")
     sections = configuration(
-        server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT}
-    )
+        server, setup.variant, databases=databases(setup), server_defaults={"query_wait_timeout": QUERY_WAIT},
+        listen={"tls.certificate": pair.certificate, "tls.key": pair.key},
+    )  # fmt: skip
     forebay = Started(folder, sections, setup.variant, setup.environment)
     forebay.command = setup.command
     try:
@@ -141,7 +158,8 @@ def command_line(server: Postgres, forebay: Forebay, setup: Setup, words: Sequen
     """Of forebay-diff, which ends with 0 if nothing differs, 1 if something does, 2 if it could not run."""
     levels = ["--levels", ",".join(setup.levels)] if setup.levels else []
     addresses = ["--direct", f"127.0.0.1:{server.port}", "--pooled", f"127.0.0.1:{forebay.port}"]
-    return [str(tool), *words, *addresses, *levels, "--lanes", str(setup.lanes)]
+    authority = ["--authority", str(server.authority.certificate)]
+    return [str(tool), *words, *addresses, *authority, *levels, "--lanes", str(setup.lanes)]
 
 
 def unclean(forebay: Forebay) -> list[dict[str, Any]]:

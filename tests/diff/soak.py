@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.diff import run, watch
 from tests.harness import postgres
 
-LEVELS = ("safe", "strict")
+LEVELS = ("fast", "safe", "strict")
 
 # Programs of a turn have numbers of their own, so that none is run twice.
 NUMBERS_OF_TURN = 1_000_000
@@ -40,6 +40,8 @@ class Figures:
 
     programs: int = 0
     steps: int = 0
+    tls: int = 0
+    superuser: int = 0
     seconds: float = 0.0
     clients: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
@@ -51,6 +53,8 @@ class Figures:
         """Adds a line of the file of figures."""
         self.programs += int(str(line["programs"]))
         self.steps += int(str(line["steps"]))
+        self.tls += int(str(line.get("tls", 0)))
+        self.superuser += int(str(line.get("superuser", 0)))
         self.seconds += float(str(line["seconds"]))
         for name in ("clients", "lengths", "pools"):
             counts = line[name]
@@ -66,6 +70,7 @@ class Figures:
         for name in ("levels", "pools", "clients", "lengths"):
             counts = sorted(getattr(self, name).items())
             yield f"  {name}: " + ", ".join(f"{key}: {count:,}" for key, count in counts)
+        yield f"  over TLS: {self.tls:,}, as superuser: {self.superuser:,}"
         for what, count in self.divergences.most_common():
             yield f"  differed {count} times: {what}"
 

@@ -5,14 +5,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Report};
-use crate::program::{Action, Message, Program};
+use crate::program::{Action, Message, Program, Step};
 use crate::run::{NOT_CLEANED, Run};
 
 /// A difference that a pool can't avoid, or that means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowance {
     /// A setting with a dot that is not set is '' where the session, or another on the same server, has once set it, and
-    /// else NULL: '' instead of NULL, but not at `strict`; NULL instead of '' behind a setting for one transaction.
+    /// else NULL: '' instead of NULL, or NULL instead of '' behind a setting for one transaction; at `strict` neither.
     UnsetCustom,
     /// When a notification of another session comes.
     NotificationOrder,
@@ -103,17 +103,18 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
         let step = &program.steps[at];
         if let Some(event) = judge.differs(&left.events, &right.events) {
             let (left, right) = (left.events.get(event), right.events.get(event));
-            // From here on the sessions may differ, for one transaction has failed and the other has not; what no session
-            // may do is looked for all the same.
-            if left.is_some_and(is_stale_plan) && !matches!(right, None | Some(Event::Report(_))) {
-                uses.note(Allowance::ReplannedStatement);
+            let is_replanned = left.is_some_and(is_stale_plan) && !matches!(right, None | Some(Event::Report(_)));
+            let allowance = match () {
+                () if is_replanned => Allowance::ReplannedStatement,
+                () if is_reset_of_start(program, at) => Allowance::ResetOfStart,
+                () => return Some(difference(Place::Step(at), step.feature.name(), left, right)),
+            };
+            uses.note(allowance);
+            if !leaves_the_same(step, allowance, &direct.outcomes[at].events, &pooled.outcomes[at].events) {
+                // From here on the sessions may differ, for one transaction has failed and the other has not; what no
+                // session may do is looked for all the same.
                 return first_loss(program, at, direct, pooled);
             }
-            if is_reset_of_start(program, at) {
-                uses.note(Allowance::ResetOfStart);
-                return first_loss(program, at, direct, pooled);
-            }
-            return Some(difference(Place::Step(at), step.feature.name(), left, right));
         }
     }
     let at = direct.contents.iter().zip(&pooled.contents).position(|(left, right)| left != right);
@@ -127,6 +128,43 @@ pub(crate) fn first_difference(program: &Program, direct: &Run, pooled: &Run, us
     let table = if table.starts_with("work.") { "work".to_owned() } else { table };
     let signature = format!("contents of {table}");
     Some(Difference { place: Place::Contents(at), signature, direct: left, pooled: right })
+}
+
+/// Beginnings of statements that change nothing but settings, which are the same on both sides when their text ends.
+const READING: &[&str] = &[
+    "set ",
+    "reset ",
+    "show ",
+    "begin",
+    "commit",
+    "rollback",
+    "savepoint",
+    "release",
+    "select * from place",
+    "select current_setting(",
+];
+
+/// Whether both sessions, and what others see, are the same behind a step that was told otherwise on each side: all that
+/// it does is read, and both transactions go on, or the one refused was the step's only statement and outside of one.
+fn leaves_the_same(step: &Step, allowance: Allowance, direct: &[Event], pooled: &[Event]) -> bool {
+    let (Some(Event::Ready(status)), Some(Event::Ready(other))) = (direct.last(), pooled.last()) else { return false };
+    if status != other {
+        return false;
+    }
+    if allowance == Allowance::ReplannedStatement {
+        // Only what returns rows is refused so, and in the programs that is a SELECT.
+        let is_run = |message: &&Message| matches!(message, Message::Query(_) | Message::Execute { .. });
+        let is_one = step.messages().iter().filter(is_run).count() == 1;
+        return is_one
+            && *status == 'I'
+            && step.messages().iter().filter_map(Message::sql).all(|sql| !sql.contains(';'));
+    }
+    let has_failed = |events: &[Event]| events.iter().any(|event| event.class().starts_with("ERROR"));
+    let reads = |sql: &str| {
+        let is_reading = |one: &str| READING.iter().any(|word| one.trim().to_ascii_lowercase().starts_with(word));
+        sql.split(';').all(|one| one.trim().is_empty() || is_reading(one))
+    };
+    !has_failed(direct) && !has_failed(pooled) && step.messages().iter().filter_map(Message::sql).all(reads)
 }
 
 /// The first step from `from` on in which forebay gave no answer or closed the connection, and PostgreSQL did not; or what
@@ -215,6 +253,9 @@ impl Judge<'_> {
         }
         match (direct, pooled) {
             (Event::Row(left), Event::Row(right)) => self.is_unset_custom(left, right),
+            (Event::Value(left), Event::Value(right)) => {
+                self.is_unset_custom(std::slice::from_ref(left), std::slice::from_ref(right))
+            }
             (Event::Told(left), Event::Told(right)) => self.is_other_sender(left, right),
             (Event::Report(left), Event::Report(right)) => {
                 self.is_cancelled_in_queue(left, right)
@@ -245,10 +286,12 @@ impl Judge<'_> {
 
     fn is_unset_custom(&self, direct: &[Option<String>], pooled: &[Option<String>]) -> bool {
         let may_be_empty = self.program.level != "strict";
-        let is_custom = || self.program.steps.iter().any(|step| step.mentions("app.") || step.mentions("visible"));
+        let named = ["app.", "visible", "pg_trgm."];
+        let is_custom = || self.program.steps.iter().any(|step| named.iter().any(|name| step.mentions(name)));
         let is_same = |(left, right): (&Option<String>, &Option<String>)| {
             let is_empty = |value: &Option<String>| value.as_deref() == Some("");
-            left == right || (may_be_empty && left.is_none() && is_empty(right)) || (is_empty(left) && right.is_none())
+            let is_either = left.is_none() && is_empty(right) || is_empty(left) && right.is_none();
+            left == right || (may_be_empty && is_either)
         };
         let is_used = direct.len() == pooled.len() && direct.iter().zip(pooled).all(is_same) && is_custom();
         if is_used {
@@ -288,7 +331,7 @@ impl Judge<'_> {
     }
 
     fn is_failed_bind(&self, direct: &Report, pooled: &Report) -> bool {
-        let is_bind = direct.sqlstate == "08P01" && direct.message.starts_with("bind message supplies");
+        let is_bind = direct.sqlstate == "08P01" && direct.message.starts_with("bind message ");
         let is_used = is_bind && pooled.sqlstate == "25P02";
         if is_used {
             self.uses.note(Allowance::FailedBind);

@@ -5,15 +5,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_pgwire::backend::{BackendKeyData, NotificationResponse, tag};
 use forebay_pgwire::frame::{Frames, HEAD_BYTES};
 use forebay_pgwire::write;
 
+use crate::encode::{Functions, Names, Owed, encode, is_lasting, sets_custom};
 use crate::event::{Event, Heard, NO_ANSWER, NOT_CONNECTED};
-use crate::program::{Message, UNIQUE};
+use crate::program::Message;
+use crate::stream::{Address, Stream};
 
 /// The longest that anything may take to be answered.
 const ANSWER_MAX: Duration = Duration::from_secs(12);
@@ -21,32 +23,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(12);
 /// Longest message of a server; programs earn short ones.
 const FRAME_BYTES_MAX: u32 = 16 << 20;
 
-/// An answer that has not come yet, for the message that earns it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
-    Query,
-    Sync,
-    Parse,
-    Bind,
-    Describe,
-    Execute,
-    Close,
-}
-
-/// Words of texts that may set a setting with a dot.
-const CUSTOM: &[&str] = &["app.", "put_by_set", "put_and_commit"];
-
-/// Whether a text may set a setting with a dot, which is '' from then on and not NULL: no DISCARD undoes that. Who only
-/// asks for its value makes none.
-fn sets_custom(sql: &str) -> bool {
-    let text = sql.to_ascii_lowercase().replace("current_setting('app.", "");
-    CUSTOM.iter().any(|word| text.contains(word))
-}
-
 /// A session as its client sees it.
 pub(crate) struct Connection {
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    address: Address,
     received: Vec<u8>,
     owed: VecDeque<Owed>,
     /// Ends of copies sent that no CopyInResponse has come for.
@@ -65,28 +45,30 @@ pub(crate) struct Connection {
     greeting: Option<Vec<Event>>,
     /// Whether a setting with a dot may have been set in it.
     has_custom: bool,
+    /// Whether something may have been done in it that nothing undoes.
+    has_lasting: bool,
+    /// Oids of functions.
+    functions: Arc<Functions>,
 }
 
 impl Connection {
     /// Connects and sends the startup packet; [`log_in`](Connection::log_in) reads the answer.
     pub(crate) fn open(
-        address: SocketAddr,
+        address: &Address,
         user: &str,
         database: &str,
         startup: &[(String, String)],
     ) -> io::Result<Connection> {
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        stream.set_write_timeout(Some(ANSWER_MAX))?;
+        let mut stream = address.connect(ANSWER_MAX)?;
         let mut out = Vec::with_capacity(128);
         let own = [("user", user), ("database", database)];
         let given = startup.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         write::startup(&mut out, (3, 0), own.into_iter().chain(given));
         stream.write_all(&out)?;
+        stream.flush()?;
         Ok(Connection {
             stream,
-            address,
+            address: address.clone(),
             received: Vec::new(),
             owed: VecDeque::from([Owed::Query]),
             copy_ends: 0,
@@ -100,7 +82,15 @@ impl Connection {
             heard: Vec::new(),
             greeting: None,
             has_custom: false,
+            has_lasting: false,
+            functions: Arc::default(),
         })
+    }
+
+    /// Calls functions of these oids from here on.
+    pub(crate) fn with_functions(mut self, functions: &Arc<Functions>) -> Connection {
+        self.functions = functions.clone();
+        self
     }
 
     /// Reads what the startup packet is answered: settings in order of their names, or the refusal.
@@ -120,7 +110,7 @@ impl Connection {
     /// Ends its transaction and brings the session back to its start. False: it must not be used again.
     pub(crate) fn renew(&mut self) -> bool {
         let is_answered = self.is_open && self.owed.is_empty() && !(self.is_copying || self.is_in_batch);
-        if !is_answered || self.is_skipping || self.greeting.is_none() {
+        if !is_answered || self.is_skipping || self.has_lasting || self.greeting.is_none() {
             return false;
         }
         let all = ["ROLLBACK", "RESET ROLE", "DISCARD ALL"];
@@ -142,7 +132,7 @@ impl Connection {
         for message in messages {
             self.encode(&mut out, message, unique);
         }
-        if self.stream.write_all(&out).is_err() {
+        if self.write(&out).is_err() {
             // What the server said before it closed is still to be read.
             let mut events = self.read_answer();
             if self.is_open {
@@ -154,64 +144,21 @@ impl Connection {
         self.read_answer()
     }
 
+    /// In one write.
+    fn write(&mut self, out: &[u8]) -> io::Result<()> {
+        self.stream.write_all(out)?;
+        self.stream.flush()
+    }
+
     fn encode(&mut self, out: &mut Vec<u8>, message: &Message, unique: &str) {
-        self.has_custom |= message.sql().is_some_and(sets_custom);
-        let named = |text: &str| text.replace(UNIQUE, unique);
-        let owed = match message {
-            Message::Query(sql) => {
-                write::query(out, named(sql));
-                Some(Owed::Query)
-            }
-            Message::Parse { name, sql } => {
-                write::parse(out, name, named(sql), &[]);
-                Some(Owed::Parse)
-            }
-            Message::Bind { portal, statement, values } => {
-                let list: Vec<_> = values.iter().map(|value| value.as_ref().map(String::as_bytes)).collect();
-                write::bind(out, portal, statement, &[], &list, &[]);
-                Some(Owed::Bind)
-            }
-            Message::DescribeStatement(name) | Message::DescribePortal(name) => {
-                let kind = if matches!(message, Message::DescribeStatement(_)) { b'S' } else { b'P' };
-                write::describe(out, kind, name);
-                Some(Owed::Describe)
-            }
-            Message::Execute { portal, rows } => {
-                write::execute(out, portal, *rows);
-                Some(Owed::Execute)
-            }
-            Message::CloseStatement(name) | Message::ClosePortal(name) => {
-                let kind = if matches!(message, Message::CloseStatement(_)) { b'S' } else { b'P' };
-                write::close(out, kind, name);
-                Some(Owed::Close)
-            }
-            Message::Flush => {
-                write::flush(out);
-                None
-            }
-            Message::Sync => {
-                write::sync(out);
-                self.is_skipping = false;
-                Some(Owed::Sync)
-            }
-            Message::CopyData(data) => {
-                write::copy_data(out, data.as_bytes());
-                None
-            }
-            Message::CopyDone | Message::CopyFail(_) => {
-                if let Message::CopyFail(reason) = message {
-                    write::copy_fail(out, reason);
-                } else {
-                    write::copy_done(out);
-                }
-                if std::mem::take(&mut self.is_copying) {
-                    None
-                } else {
-                    self.copy_ends += 1;
-                    None
-                }
-            }
-        };
+        self.has_custom |= sets_custom(message);
+        self.has_lasting |= is_lasting(message);
+        let owed = encode(out, message, &Names { unique, functions: &self.functions });
+        match message {
+            Message::Sync => self.is_skipping = false,
+            Message::CopyDone | Message::CopyFail(_) if !std::mem::take(&mut self.is_copying) => self.copy_ends += 1,
+            _ => {}
+        }
         if let Some(owed) = owed {
             self.is_in_batch = !matches!(owed, Owed::Query | Owed::Sync);
         }
@@ -333,7 +280,7 @@ impl Connection {
         self.send(&[Message::Query("SELECT 1".to_owned())], "");
         let mut out = Vec::new();
         write::query(&mut out, sql);
-        if !self.is_open || self.stream.write_all(&out).is_err() {
+        if !self.is_open || self.write(&out).is_err() {
             return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.owed.push_back(Owed::Query);
@@ -341,14 +288,14 @@ impl Connection {
         let mut peeked = [0; 1];
         // A request that comes before the statement began is ignored, as it should be; so it is made again.
         for _ in 0..10 {
-            let _ = self.stream.set_read_timeout(Some(pause));
-            if self.stream.peek(&mut peeked).is_ok() {
+            let _ = self.stream.socket().set_read_timeout(Some(pause));
+            if self.stream.socket().peek(&mut peeked).is_ok() {
                 break;
             }
             self.request_cancel();
             pause = (pause * 3).min(Duration::from_millis(300));
         }
-        let _ = self.stream.set_read_timeout(Some(ANSWER_MAX));
+        let _ = self.stream.socket().set_read_timeout(Some(ANSWER_MAX));
         let mut events = self.read_answer();
         // Whether the statement came so far as to describe its row is a matter of time.
         events.retain(|event| !matches!(event, Event::Columns(_)));
@@ -360,7 +307,7 @@ impl Connection {
     pub(crate) fn cancel_racing(&mut self) -> Vec<Event> {
         let mut out = Vec::new();
         write::query(&mut out, "SELECT pg_sleep(0.0004)");
-        if !self.is_open || self.stream.write_all(&out).is_err() {
+        if !self.is_open || self.write(&out).is_err() {
             return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.owed.push_back(Owed::Query);
@@ -381,12 +328,12 @@ impl Connection {
     }
 
     /// Sends a cancel request.
-    fn ask_for_cancel(&self) -> Option<TcpStream> {
+    fn ask_for_cancel(&self) -> Option<Stream> {
         let mut out = Vec::new();
         write::cancel_request(&mut out, self.pid, &self.key);
-        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_MAX).ok()?;
-        stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
+        let mut stream = self.address.connect(ANSWER_MAX).ok()?;
         stream.write_all(&out).ok()?;
+        stream.flush().ok()?;
         Some(stream)
     }
 
@@ -394,8 +341,8 @@ impl Connection {
     pub(crate) fn say_goodbye(&mut self) {
         let mut out = Vec::new();
         write::terminate(&mut out);
-        let _ = self.stream.write_all(&out);
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.write(&out);
+        self.stream.finish(true);
         self.is_open = false;
     }
 
@@ -408,9 +355,9 @@ impl Connection {
         if is_polite {
             let mut out = Vec::new();
             write::terminate(&mut out);
-            let _ = self.stream.write_all(&out);
+            let _ = self.write(&out);
         }
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.finish(is_polite);
         let mut rest = [0; 4096];
         while matches!(self.stream.read(&mut rest), Ok(count) if count > 0) {}
     }
@@ -430,7 +377,7 @@ impl Connection {
         let since = Instant::now();
         let mut events = Vec::new();
         while self.is_open && self.heard.len() < count && since.elapsed() < longest {
-            let _ = self.stream.set_read_timeout(Some(Duration::from_millis(20)));
+            let _ = self.stream.socket().set_read_timeout(Some(Duration::from_millis(20)));
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.is_open = false,
@@ -439,7 +386,7 @@ impl Connection {
             }
             self.take_frames(&mut events);
         }
-        let _ = self.stream.set_read_timeout(Some(ANSWER_MAX));
+        let _ = self.stream.socket().set_read_timeout(Some(ANSWER_MAX));
     }
 
     /// Whether a setting with a dot may have been set in it.
@@ -469,22 +416,6 @@ impl Connection {
 }
 
 /// Waits until the other side has closed a connection.
-fn wait_for_end(mut stream: TcpStream) {
+fn wait_for_end(mut stream: Stream) {
     let _ = stream.read(&mut [0; 16]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// At `strict` a session that is used again must be one in which nobody has ever set such a thing.
-    #[test]
-    fn what_may_set_a_custom_setting_is_known_by_its_text() {
-        for sql in ["SET app.a = 'x'", "SELECT put('app.a', '')", "CALL put_and_commit('work_mem', '1MB')"] {
-            assert!(sets_custom(sql), "{sql}");
-        }
-        for sql in ["SET TimeZone = 'UTC'", "SELECT current_setting('app.a', true)", "SELECT put('work_mem', '1MB')"] {
-            assert!(!sets_custom(sql), "{sql}");
-        }
-    }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Columns(String),
     /// DataRow; `None` is NULL.
     Row(Vec<Option<String>>),
+    /// FunctionCallResponse; `None` is NULL.
+    Value(Option<String>),
     /// CommandComplete.
     Done(String),
     /// ErrorResponse and NoticeResponse.
@@ -97,6 +99,7 @@ impl Event {
                 Ok(fields) => Event::Report(Box::new(report(fields))),
                 Err(error) => Event::Other(error.to_string()),
             },
+            tag::FUNCTION_CALL_RESPONSE => called(body),
             tag::COPY_DATA => Event::Other(format!("d {}", readable(body))),
             tag::PARAMETER_DESCRIPTION | tag::COPY_IN_RESPONSE | tag::COPY_OUT_RESPONSE => {
                 Event::Other(format!("{} {}", char::from(tag), readable(body)))
@@ -120,6 +123,7 @@ impl Event {
             Event::Setting { name, .. } => format!("S {name}"),
             Event::Columns(_) => "T".to_owned(),
             Event::Row(_) => "D".to_owned(),
+            Event::Value(_) => "V".to_owned(),
             Event::Done(_) => "C".to_owned(),
             Event::Report(report) => format!("{} {}", report.severity, report.sqlstate),
             Event::Ready(status) => format!("Z {status}"),
@@ -135,6 +139,7 @@ impl Event {
         match self {
             Event::Columns(text) => Event::Columns(change(text)),
             Event::Row(row) => Event::Row(row.into_iter().map(|value| value.map(change)).collect()),
+            Event::Value(value) => Event::Value(value.map(change)),
             Event::Report(mut report) => {
                 report.message = change(std::mem::take(&mut report.message));
                 report.more = change(std::mem::take(&mut report.more));
@@ -159,6 +164,17 @@ fn row(body: &[u8]) -> Event {
     match data_row(body) {
         Ok(values) => Event::Row(values.iter().map(|value| value.map(readable)).collect()),
         Err(error) => Event::Other(error.to_string()),
+    }
+}
+
+/// What a function returned: its length, which is -1 of NULL, and its bytes.
+fn called(body: &[u8]) -> Event {
+    match body.split_first_chunk() {
+        Some((length, value)) if usize::try_from(i32::from_be_bytes(*length)) == Ok(value.len()) => {
+            Event::Value(Some(readable(value)))
+        }
+        Some((&[0xff, 0xff, 0xff, 0xff], [])) => Event::Value(None),
+        _ => Event::Other(format!("V {}", readable(body))),
     }
 }
 
@@ -210,6 +226,7 @@ impl Display for Event {
                 let cells: Vec<_> = row.iter().map(|value| value.as_deref().unwrap_or("␀")).collect();
                 write!(f, "D {}", cells.join(" | "))
             }
+            Event::Value(value) => write!(f, "V {}", value.as_deref().unwrap_or("␀")),
             Event::Done(text) => write!(f, "C {text}"),
             Event::Report(report) => {
                 write!(f, "{} {}: {}{}", report.severity, report.sqlstate, report.message, report.more)?;

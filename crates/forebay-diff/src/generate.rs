@@ -4,7 +4,7 @@
 //! planned pool has, only those go on. What a client holds is foreseen here and known after the direct run; a run whose
 //! clients hold more than was foreseen takes a larger pool.
 
-use crate::feature::{Cell, Feature};
+use crate::feature::{Cell, FAST, Feature};
 use crate::grammar::{self, Session};
 use crate::program::{Action, CLIENTS_MAX, POOLS, Program, Step};
 
@@ -14,13 +14,13 @@ const STEPS_MAX: usize = 60;
 /// Makes the program of a seed for a cell, from the features given.
 pub(crate) fn generate(seed: u64, cell: Cell, level: &str, features: &[Feature]) -> Program {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let theme = theme(&mut rng, cell, features);
+    let theme = theme(&mut rng, cell, level, features);
     let clients: Vec<_> = (0..rng.usize(2..=CLIENTS_MAX))
         .map(|_| if theme.contains(&Feature::Startup) { grammar::startup(&mut rng) } else { Vec::new() })
         .collect();
     let may_set = theme.iter().any(|feature| grammar::SETTERS.contains(feature));
     let mut draft = Draft {
-        sessions: (0..clients.len()).map(|client| Session::new(client, may_set)).collect(),
+        sessions: (0..clients.len()).map(|client| Session::new(client, may_set, level == FAST)).collect(),
         pool: POOLS[cell.pool],
         theme,
         steps: Vec::new(),
@@ -34,14 +34,22 @@ pub(crate) fn generate(seed: u64, cell: Cell, level: &str, features: &[Feature])
         }
     }
     draft.finish();
-    Program { level: level.to_owned(), pool: draft.pool, clients, steps: draft.steps }
+    let superuser = is_superuser(&mut rng, &draft.theme);
+    Program { level: level.to_owned(), pool: draft.pool, superuser, tls: rng.bool(), clients, steps: draft.steps }
+}
+
+/// Others are refused what only superusers may do; that has to look the same too.
+fn is_superuser(rng: &mut fastrand::Rng, theme: &[Feature]) -> bool {
+    let may = rng.u8(..100);
+    theme.contains(&Feature::Authorization) && may < 75 || theme.contains(&Feature::Load) && may < 35
 }
 
 /// What a program is about: its cell's pair and some more, since defects hide between features.
-fn theme(rng: &mut fastrand::Rng, cell: Cell, features: &[Feature]) -> Vec<Feature> {
+fn theme(rng: &mut fastrand::Rng, cell: Cell, level: &str, features: &[Feature]) -> Vec<Feature> {
+    let features: Vec<_> = features.iter().filter(|feature| feature.is_drawn_at(level)).collect();
     let mut theme = vec![cell.first, cell.second];
     for _ in 0..rng.usize(1..7) {
-        theme.push(features[rng.usize(..features.len())]);
+        theme.push(*features[rng.usize(..features.len())]);
     }
     theme.dedup();
     theme
@@ -131,7 +139,7 @@ mod tests {
     /// A divergence that can't be made again can't be understood.
     #[test]
     fn a_seed_gives_the_same_program_again() {
-        let cell = Coverage::new(Feature::ALL, 2, 3).cell(77);
+        let cell = Coverage::new(Feature::ALL, &["safe", "strict"], 3).cell(77);
         let once = generate(5, cell, "safe", Feature::ALL);
         assert_eq!(once, generate(5, cell, "safe", Feature::ALL));
         assert_ne!(once, generate(6, cell, "safe", Feature::ALL));
@@ -140,7 +148,7 @@ mod tests {
     /// A program made for a pair that lacks it would leave the pair out for ever.
     #[test]
     fn a_program_has_the_features_that_it_was_made_for() {
-        let coverage = Coverage::new(Feature::ALL, 1, 3);
+        let coverage = Coverage::new(Feature::ALL, &[""], 3);
         for number in 0..3000 {
             let cell = coverage.cell(number);
             let program = generate(number, cell, "", Feature::ALL);

@@ -104,7 +104,7 @@ fn panicked() -> io::Error {
 
 /// Prints the program that `--first` names.
 pub(crate) fn show(options: &Options) -> io::Result<bool> {
-    let cell = Coverage::new(&options.features, options.levels.len(), POOLS.len()).cell(options.first);
+    let cell = Coverage::new(&options.features, &options.levels, POOLS.len()).cell(options.first);
     let program = made(options, options.first, cell);
     println!("{}", serde_json::to_string_pretty(&program)?);
     Ok(true)
@@ -118,7 +118,7 @@ fn made(options: &Options, number: u64, cell: Cell) -> Program {
 
 /// Pairs that earlier runs have covered. A line that is no pair of today's names is passed over.
 fn covered(options: &Options) -> io::Result<Coverage> {
-    let mut coverage = Coverage::new(&options.features, options.levels.len(), POOLS.len());
+    let mut coverage = Coverage::new(&options.features, &options.levels, POOLS.len());
     let text = match options.covered.as_deref().map(fs::read_to_string) {
         None => return Ok(coverage),
         Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(coverage),

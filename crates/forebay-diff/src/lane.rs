@@ -4,11 +4,13 @@
 //! the cluster's and never changed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::connection::Connection;
+use crate::encode::Functions;
 use crate::event::{Event, NO_ANSWER, NOT_CONNECTED};
-use crate::program::{CLIENTS_MAX, Message, POOLS, Startup};
+use crate::program::{CLIENTS_MAX, Message, POOLS, Program, Startup};
+use crate::stream::Address;
 
 /// Tables and functions of every database.
 const SCHEMA: &str = include_str!("schema.sql");
@@ -17,12 +19,12 @@ const SCHEMA: &str = include_str!("schema.sql");
 pub(crate) const USER: &str = "app";
 
 /// Where both sides are, and who may make databases.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Sides {
     /// PostgreSQL.
-    pub(crate) direct: SocketAddr,
+    pub(crate) direct: Address,
     /// forebay before the same PostgreSQL.
-    pub(crate) pooled: SocketAddr,
+    pub(crate) pooled: Address,
     /// A superuser who needs no password.
     pub(crate) superuser: String,
     /// Who may give orders to forebay's console.
@@ -40,8 +42,13 @@ pub(crate) struct Lane {
     restored: usize,
     /// Sessions of the direct side that programs have left as they found them, each with what it asked for at its start:
     /// opening one costs more than a program's steps. The one used longest ago comes first.
-    spare: Vec<(Startup, Connection)>,
+    spare: Vec<(Login, Connection)>,
+    /// Of both databases, in the order of [`Side`].
+    functions: [Arc<Functions>; 2],
 }
+
+/// Whether a session is a superuser's, and what it asked for at its start.
+type Login = (bool, Startup);
 
 /// How many programs may leave their rows behind.
 const RESTORES_PER_VACUUM: usize = 200;
@@ -74,13 +81,15 @@ impl Lane {
             command(session, "SET lock_timeout = '8s'")?;
         }
         let initial = contents_of(&mut direct)?;
-        Ok(Lane { sides: sides.clone(), number, direct, pooled, initial, restored: 1, spare: Vec::new() })
+        let functions = [functions_of(&mut direct)?, functions_of(&mut pooled)?];
+        Ok(Lane { sides: sides.clone(), number, direct, pooled, initial, restored: 1, spare: Vec::new(), functions })
     }
 
     /// Has forebay learn that somebody asks for lastval here: of those who draw from a sequence before the first question
     /// it may part one from its server.
     pub(crate) fn ask_for_sequences(&self, level: &str) -> io::Result<()> {
-        let mut session = self.open_pooled(level, POOLS[0], &[])?;
+        let asking = Program { level: level.to_owned(), ..Program::default() };
+        let mut session = self.open_pooled(&asking, POOLS[0], &[])?;
         refuse_errors(&session.log_in())?;
         session.send(&[Message::Query("SELECT lastval()".to_owned())], "");
         session.close(true);
@@ -96,34 +105,55 @@ impl Lane {
     }
 
     /// Opens a program's session; the answer to its login is not read yet.
-    pub(crate) fn open(&mut self, side: Side, level: &str, pool: usize, startup: &Startup) -> io::Result<Connection> {
-        match side {
+    pub(crate) fn open(
+        &mut self,
+        side: Side,
+        program: &Program,
+        pool: usize,
+        startup: &Startup,
+    ) -> io::Result<Connection> {
+        let opened = match side {
             Side::Direct => {
                 // At `safe` it does not matter whether an unset custom setting is NULL or '': Allowance::UnsetCustom.
-                let is_fit = |(begun, session): &(Startup, Connection)| {
-                    begun == startup && (level != "strict" || !session.has_custom())
+                let is_fit = |((is_super, begun), session): &(Login, Connection)| {
+                    (*is_super, begun) == (program.superuser, startup)
+                        && (program.level != "strict" || !session.has_custom())
                 };
-                let spare = self.spare.iter().rposition(is_fit).map(|at| self.spare.remove(at).1);
-                let database = format!("diff{}_direct", self.number);
-                spare.map_or_else(|| Connection::open(self.sides.direct, USER, &database, startup), Ok)
+                match self.spare.iter().rposition(is_fit) {
+                    Some(at) => self.spare.remove(at).1,
+                    None => {
+                        let database = format!("diff{}_direct", self.number);
+                        Connection::open(&self.sides.direct, self.user(program), &database, startup)?
+                    }
+                }
             }
-            Side::Pooled => self.open_pooled(level, pool, startup),
-        }
+            Side::Pooled => self.open_pooled(program, pool, startup)?,
+        };
+        Ok(opened.with_functions(&self.functions[side as usize]))
     }
 
-    fn open_pooled(&self, level: &str, pool: usize, startup: &[(String, String)]) -> io::Result<Connection> {
-        Connection::open(self.sides.pooled, USER, &self.pool_name(level, pool), startup)
+    /// Who a program's clients are.
+    fn user(&self, program: &Program) -> &str {
+        if program.superuser { &self.sides.superuser } else { USER }
+    }
+
+    fn open_pooled(&self, program: &Program, pool: usize, startup: &[(String, String)]) -> io::Result<Connection> {
+        let mut address = self.sides.pooled.clone();
+        if !program.tls {
+            address.tls = None;
+        }
+        Connection::open(&address, self.user(program), &self.pool_name(&program.level, pool), startup)
     }
 
     /// Takes a session of the direct side that a program needs no more, and waits until it is renewed or gone.
-    pub(crate) fn take_back(&mut self, mut session: Connection, startup: &Startup) {
+    pub(crate) fn take_back(&mut self, mut session: Connection, program: &Program, startup: &Startup) {
         if !session.renew() {
             return session.close(true);
         }
         if self.spare.len() == SPARE_MAX {
             self.spare.remove(0).1.close(true);
         }
-        self.spare.push((startup.clone(), session));
+        self.spare.push(((program.superuser, startup.clone()), session));
     }
 
     /// From here on sessions of the direct side are opened anew.
@@ -139,7 +169,8 @@ impl Lane {
 
     /// Has forebay open its servers anew, so that nothing of an earlier run is in them.
     pub(crate) fn reconnect(&self, level: &str, pool: usize) -> io::Result<()> {
-        let mut console = Connection::open(self.sides.pooled, &self.sides.operator, "forebay", &[])?;
+        let plain = Address { tls: None, ..self.sides.pooled.clone() };
+        let mut console = Connection::open(&plain, &self.sides.operator, "forebay", &[])?;
         refuse_errors(&console.log_in())?;
         let done = command(&mut console, &format!("RECONNECT {}", self.pool_name(level, pool)));
         console.close(true);
@@ -149,6 +180,17 @@ impl Lane {
     /// What the tables of a side hold, one line for each.
     pub(crate) fn contents(&mut self, side: Side) -> io::Result<Vec<String>> {
         contents_of(self.administrator(side))
+    }
+
+    /// Rolls back the transactions that are still prepared on a side, and returns their names.
+    pub(crate) fn end_prepared(&mut self, side: Side) -> io::Result<Vec<String>> {
+        let session = self.administrator(side);
+        let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid";
+        let names: Vec<_> = rows(session, sql)?.into_iter().map(|row| row.concat()).collect();
+        for name in &names {
+            command(session, &format!("ROLLBACK PREPARED '{name}'"))?;
+        }
+        Ok(names)
     }
 
     /// Puts a side's tables back as they were, given what they hold, and drops what the program made.
@@ -169,8 +211,8 @@ impl Lane {
 
     /// What was deleted to restore the tables goes, before it makes reading them slow.
     fn vacuum(&mut self) -> io::Result<()> {
-        command(&mut self.direct, "VACUUM items, knobs, stream, real1")?;
-        command(&mut self.pooled, "VACUUM items, knobs, stream, real1")
+        command(&mut self.direct, "VACUUM items, knobs, stream, real1, pledges")?;
+        command(&mut self.pooled, "VACUUM items, knobs, stream, real1, pledges")
     }
 
     /// Sessions of a side that are in a transaction, and advisory locks held by programs.
@@ -193,13 +235,20 @@ impl Lane {
 }
 
 fn administrator(sides: &Sides, database: &str) -> io::Result<Connection> {
-    let mut session = Connection::open(sides.direct, &sides.superuser, database, &[])?;
+    let mut session = Connection::open(&sides.direct, &sides.superuser, database, &[])?;
     refuse_errors(&session.log_in())?;
     Ok(session)
 }
 
 fn contents_of(session: &mut Connection) -> io::Result<Vec<String>> {
     Ok(rows(session, "SELECT name, held FROM contents()")?.into_iter().map(|row| row.join(": ")).collect())
+}
+
+/// Every function's oid, by its name and types of arguments.
+fn functions_of(session: &mut Connection) -> io::Result<Arc<Functions>> {
+    let rows = rows(session, "SELECT oid::regprocedure::text, oid FROM pg_proc WHERE prokind <> 'a'")?;
+    let named = |row: Vec<String>| Some((row.first()?.clone(), row.get(1)?.parse().ok()?));
+    Ok(Arc::new(rows.into_iter().filter_map(named).collect()))
 }
 
 fn command(session: &mut Connection, sql: &str) -> io::Result<()> {

@@ -6,6 +6,7 @@
 
 mod compare;
 mod connection;
+mod encode;
 mod event;
 mod feature;
 mod generate;
@@ -19,6 +20,7 @@ mod replay;
 mod report;
 mod run;
 mod shrink;
+mod stream;
 mod trial;
 
 use std::process::ExitCode;

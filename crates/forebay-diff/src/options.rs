@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::feature::Feature;
 use crate::lane::Sides;
+use crate::stream::{Address, Tls};
 
 /// How to call it.
 pub(crate) const USAGE: &str = "\
@@ -26,7 +27,8 @@ usage: forebay-diff run --direct HOST:PORT --pooled HOST:PORT [options]
   --figures FILE      a line of figures is added to it every minute (none)
   --label TEXT        stands in those lines
   --pause FILE        begin no program while this file exists (none)
-  --superuser NAME    makes the databases (postgres)
+  --superuser NAME    makes the databases, and is who superusers' programs log in as (postgres)
+  --authority FILE    the certificate that forebay's comes from: half of the programs speak TLS then (none)
   --operator NAME     gives orders to forebay's console (ops)";
 
 /// What to do.
@@ -41,7 +43,7 @@ pub(crate) enum Verb {
 }
 
 /// The command line, read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Options {
     /// What to do.
     pub(crate) verb: Verb,
@@ -82,8 +84,9 @@ impl Options {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let verb = words.next().ok_or("what is to be done?")?;
         let mut files = Vec::new();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let sides = Sides { direct: nowhere, pooled: nowhere, superuser: "postgres".into(), operator: "ops".into() };
+        let nowhere = || Address { socket: SocketAddr::from(([127, 0, 0, 1], 0)), tls: None };
+        let sides =
+            Sides { direct: nowhere(), pooled: nowhere(), superuser: "postgres".into(), operator: "ops".into() };
         let mut options = Options {
             verb: Verb::Run,
             sides,
@@ -125,8 +128,9 @@ impl Options {
 
     fn set(&mut self, word: &str, value: String) -> Result<(), String> {
         match word {
-            "--direct" => self.sides.direct = address(&value)?,
-            "--pooled" => self.sides.pooled = address(&value)?,
+            "--direct" => self.sides.direct.socket = address(&value)?,
+            "--pooled" => self.sides.pooled.socket = address(&value)?,
+            "--authority" => self.sides.pooled.tls = Some(authority(&value)?),
             "--superuser" => self.sides.superuser = value,
             "--operator" => self.sides.operator = value,
             "--programs" => self.programs = number(&value)?,
@@ -159,6 +163,10 @@ fn features(value: &str) -> Result<Vec<Feature>, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text} is no address with a port"))
+}
+
+fn authority(path: &str) -> Result<Tls, String> {
+    Tls::new(path.as_ref()).map_err(|error| error.to_string())
 }
 
 fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {

@@ -20,16 +20,26 @@ pub(crate) const UNIQUE: &str = "{u}";
 pub(crate) type Startup = Vec<(String, String)>;
 
 /// Clients and what they do, in one order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     /// The level it runs at; empty where the configuration has none.
     pub(crate) level: String,
     /// Servers of its pool. A run takes a larger pool when so many clients hold servers.
     pub(crate) pool: usize,
+    /// Whether its clients are superusers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) superuser: bool,
+    /// Whether its clients speak TLS with forebay.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) tls: bool,
     /// Startup parameters of each client; all are connected when the program begins.
     pub(crate) clients: Vec<Startup>,
     /// In the order in which they are run, each to its end.
     pub(crate) steps: Vec<Step>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Something that one client does.
@@ -101,14 +111,29 @@ pub(crate) enum Message {
         /// Its text.
         sql: String,
     },
-    /// Bind, all in text format.
+    /// Bind.
     Bind {
         /// The portal's name; may be empty.
         portal: String,
         /// The statement's name.
         statement: String,
-        /// Its parameters.
+        /// Its parameters; one in binary is written in hexadecimal digits.
         values: Vec<Option<String>>,
+        /// 0 for text, 1 for binary: none, one for all parameters, or one for each.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        formats: Vec<i16>,
+        /// The same of the results' columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        results: Vec<i16>,
+    },
+    /// FunctionCall.
+    Call {
+        /// Name and types of arguments, as PostgreSQL shows a regprocedure: each side has an oid of its own for it.
+        function: String,
+        /// The arguments; in hexadecimal digits where they are in binary.
+        arguments: Vec<Option<String>>,
+        /// Whether arguments and result are in binary.
+        binary: bool,
     },
     /// Describe of a statement.
     DescribeStatement(String),
@@ -131,6 +156,8 @@ pub(crate) enum Message {
     Sync,
     /// CopyData.
     CopyData(String),
+    /// CopyData in hexadecimal digits.
+    CopyBytes(String),
     /// CopyDone.
     CopyDone,
     /// CopyFail.
@@ -161,8 +188,15 @@ impl Step {
         matches!(self.action, Action::Noise { .. })
     }
 
-    /// Whether one of its texts contains `word`, in any case of letters.
+    /// Whether one of its texts contains `word`, in any case of letters, or the name of a function that it calls, or one
+    /// of that function's arguments.
     pub(crate) fn mentions(&self, word: &str) -> bool {
-        self.messages().iter().filter_map(Message::sql).any(|sql| sql.to_ascii_lowercase().contains(word))
+        let is_in = |text: &str| text.to_ascii_lowercase().contains(word);
+        self.messages().iter().any(|message| match message {
+            Message::Call { function, arguments, .. } => {
+                is_in(function) || arguments.iter().flatten().any(|argument| is_in(argument))
+            }
+            _ => message.sql().is_some_and(is_in),
+        })
     }
 }

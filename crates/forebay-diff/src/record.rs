@@ -26,6 +26,9 @@ pub(crate) struct Tally {
     clients: BTreeMap<usize, u64>,
     lengths: BTreeMap<usize, u64>,
     levels: BTreeMap<String, u64>,
+    /// Those whose clients spoke TLS, and those whose clients were superusers.
+    tls: u64,
+    superuser: u64,
     pools: BTreeMap<usize, u64>,
     /// By what they are called.
     divergences: BTreeMap<String, u64>,
@@ -78,6 +81,8 @@ impl Record {
         *tally.clients.entry(program.clients.len()).or_default() += 1;
         *tally.lengths.entry(program.steps.len() / STEPS_OF_CLASS * STEPS_OF_CLASS).or_default() += 1;
         *tally.levels.entry(program.level.clone()).or_default() += 1;
+        tally.tls += u64::from(program.tls);
+        tally.superuser += u64::from(program.superuser);
         *tally.pools.entry(pool).or_default() += 1;
         if let Some(divergence) = divergence {
             *tally.divergences.entry(divergence.to_owned()).or_default() += 1;
@@ -111,7 +116,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("forebay-diff-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let (pairs, figures) = (folder.join("pairs"), folder.join("figures"));
-        let program = Program { level: "safe".to_owned(), pool: 1, clients: vec![Vec::new(); 3], steps: Vec::new() };
+        let program = Program { level: "safe".to_owned(), pool: 1, clients: vec![Vec::new(); 3], ..Program::default() };
         for covered in ["one", "two"] {
             let mut record = Record::open("a run", Some(&pairs), Some(&figures)).unwrap();
             record.note(&program, 2, Some("kind"), &[covered.to_owned()]).unwrap();

@@ -35,7 +35,13 @@ const PINS: &[&str] = &[
     "listen_inside",
     "listen ",
     "on commit",
+    "load '",
+    "session authorization",
+    "session_authorization",
 ];
+
+/// Texts that leave what no DISCARD takes out of a session.
+const LASTING: &[&str] = &["setseed", "load '"];
 
 /// What one side told.
 #[derive(Clone, Debug, Default)]
@@ -89,8 +95,8 @@ struct Player<'a> {
     /// Whose random numbers are known: setseed() has been run.
     sown: Vec<bool>,
     pinned: Vec<bool>,
-    /// Who called setseed(): no DISCARD undoes that.
-    seeded: Vec<bool>,
+    /// Who did something that no DISCARD undoes.
+    lasting: Vec<bool>,
     /// Processes that logins named, and whose they were.
     pids: Vec<(u32, usize)>,
     run: Run,
@@ -132,7 +138,7 @@ fn play(
         startups: vec![Startup::new(); clients],
         sown: vec![false; clients],
         pinned: vec![false; clients],
-        seeded: vec![false; clients],
+        lasting: vec![false; clients],
         pids: Vec::new(),
         run: Run::default(),
     };
@@ -148,7 +154,7 @@ impl Player<'_> {
     /// All clients at once: a server takes milliseconds to greet one.
     fn log_in(&mut self) -> io::Result<()> {
         for (client, startup) in self.program.clients.iter().enumerate() {
-            self.connections[client] = Some(self.lane.open(self.side, &self.program.level, self.pool, startup)?);
+            self.connections[client] = Some(self.lane.open(self.side, self.program, self.pool, startup)?);
             self.startups[client].clone_from(startup);
         }
         for client in 0..self.program.clients.len() {
@@ -175,7 +181,7 @@ impl Player<'_> {
             }
             Action::Connect(startup) => {
                 if self.connections[step.client].as_ref().is_none_or(|connection| !connection.is_open()) {
-                    let opened = self.lane.open(self.side, &self.program.level, self.pool, startup)?;
+                    let opened = self.lane.open(self.side, self.program, self.pool, startup)?;
                     self.connections[step.client] = Some(opened);
                     self.startups[step.client].clone_from(startup);
                     self.sown[step.client] = false;
@@ -240,7 +246,7 @@ impl Player<'_> {
     fn leave(&mut self, client: usize, how: Leave) {
         if let Some(mut connection) = self.connections[client].take() {
             if self.side == Side::Direct && how == Leave::Terminate && connection.status() == b'I' {
-                self.lane.take_back(connection, &self.startups[client]);
+                self.lane.take_back(connection, self.program, &self.startups[client]);
             } else {
                 connection.close(how == Leave::Terminate);
             }
@@ -304,7 +310,7 @@ impl Player<'_> {
 
     fn make_noise(&mut self, client: usize, messages: &[Message], leave: Option<Leave>) -> io::Result<Vec<Event>> {
         if self.connections[client].as_ref().is_none_or(|connection| !connection.is_open()) {
-            let mut opened = self.lane.open(self.side, &self.program.level, self.pool, &Vec::new())?;
+            let mut opened = self.lane.open(self.side, self.program, self.pool, &Vec::new())?;
             opened.log_in();
             self.connections[client] = Some(opened);
         }
@@ -334,9 +340,10 @@ impl Player<'_> {
         let is_open = self.connections[step.client].as_ref().is_some_and(Connection::is_open);
         let is_idle = self.connections[step.client].as_ref().is_some_and(|connection| connection.status() == b'I');
         let is_discarded = is_idle && matches!(step.messages(), [Message::Query(sql)] if sql == "DISCARD ALL");
-        self.seeded[step.client] = is_open && (self.seeded[step.client] || step.mentions("setseed"));
+        let is_lasting = LASTING.iter().any(|word| step.mentions(word));
+        self.lasting[step.client] = is_open && (self.lasting[step.client] || is_lasting);
         if !is_open || is_discarded {
-            self.pinned[step.client] = self.seeded[step.client];
+            self.pinned[step.client] = self.lasting[step.client];
         } else if !step.is_noise() && (PINS.iter().any(|word| step.mentions(word)) || hides_prepare(step)) {
             self.pinned[step.client] = true;
         }
@@ -350,17 +357,20 @@ impl Player<'_> {
             let is_holding = self.pinned[client] || connection.is_holding();
             is_to_be_cleaned |= is_holding;
             match self.side {
-                Side::Direct => self.lane.take_back(connection, &self.startups[client]),
+                Side::Direct => self.lane.take_back(connection, self.program, &self.startups[client]),
                 // Only a session that holds something must be gone before the tables are put back.
                 Side::Pooled if is_holding => connection.close(true),
                 Side::Pooled => connection.say_goodbye(),
             }
         }
+        let is_prepared = self.program.steps.iter().any(|step| step.mentions("prepare transaction"));
+        let prepared = if is_prepared { self.lane.end_prepared(self.side)? } else { Vec::new() };
         let is_cleaned = self.side == Side::Direct || !is_to_be_cleaned || self.is_cleaned(0, 0)?;
         let contents = self.lane.contents(self.side)?;
         let has_made = self.program.steps.iter().any(|s| matches!(s.feature, Feature::Ddl | Feature::Replan));
         self.lane.restore(self.side, &contents, has_made)?;
         self.run.contents = contents.into_iter().map(|line| line.replace(self.unique, UNIQUE)).collect();
+        self.run.contents.push(format!("prepared: {}", prepared.join(", ")).replace(self.unique, UNIQUE));
         if !is_cleaned {
             self.run.contents.push(NOT_CLEANED.to_owned());
         }

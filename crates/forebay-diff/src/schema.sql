@@ -10,6 +10,7 @@ CREATE TABLE real1 (v text);
 CREATE TABLE knobs (id int PRIMARY KEY, name text, value text);
 CREATE TABLE secrets (id int PRIMARY KEY, owner text, who text);
 CREATE TABLE stream (id int, note text CHECK (note <> 'bad'));
+CREATE TABLE pledges (who int, gid text);
 CREATE TABLE north.place (v text);
 CREATE TABLE south.place (v text, w int);
 CREATE SEQUENCE numbers;
@@ -66,6 +67,12 @@ BEGIN
   IF 'stream' = ANY (names) THEN
     DELETE FROM stream;
   END IF;
+  IF 'pledges' = ANY (names) THEN
+    DELETE FROM pledges;
+  END IF;
+  IF 'large objects' = ANY (names) THEN
+    PERFORM lo_unlink(oid) FROM pg_largeobject_metadata;
+  END IF;
   IF 'place' = ANY (names) THEN
     DELETE FROM north.place;
     DELETE FROM south.place;
@@ -89,6 +96,8 @@ BEGIN
     UNION ALL SELECT 'knobs', string_agg(t::text, ';' ORDER BY id) FROM knobs t
     UNION ALL SELECT 'secrets', string_agg(t::text, ';' ORDER BY id) FROM secrets t
     UNION ALL SELECT 'stream', string_agg(t::text, ';' ORDER BY t::text) FROM stream t
+    UNION ALL SELECT 'pledges', string_agg(t::text, ';' ORDER BY t::text) FROM pledges t
+    UNION ALL SELECT 'large objects', string_agg(oid || encode(lo_get(oid), 'escape'), ';' ORDER BY oid) FROM pg_largeobject_metadata
     UNION ALL SELECT 'place', string_agg(t::text, ';' ORDER BY t::text) FROM (TABLE north.place UNION ALL SELECT v FROM south.place) t
     UNION ALL SELECT 'numbers', last_value || ' ' || is_called FROM numbers
     UNION ALL SELECT 'others', last_value || ' ' || is_called FROM others;

@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_clients_after_a_dropped_one_move_up() {
         let steps = [0, 1, 2].map(|client| step(client, Vec::new())).to_vec();
-        let mut program = Program { level: String::new(), pool: 1, clients: vec![Vec::new(); 3], steps };
+        let mut program = Program { pool: 1, clients: vec![Vec::new(); 3], steps, ..Program::default() };
         drop_client(&mut program, 1);
         let left: Vec<_> = program.steps.iter().map(|step| step.client).collect();
         assert_eq!((program.clients.len(), left), (2, vec![0, 1]));

@@ -10,7 +10,7 @@ use crate::run::Outcome;
 fn program(level: &str, sql: &str) -> Program {
     let action = Action::Send(vec![Message::Query(sql.to_owned())]);
     let steps = vec![Step { client: 0, feature: Feature::Dml, action }];
-    Program { level: level.to_owned(), pool: 1, clients: vec![Vec::new()], steps }
+    Program { level: level.to_owned(), pool: 1, clients: vec![Vec::new()], steps, ..Program::default() }
 }
 
 fn run(events: Vec<Event>) -> Run {
@@ -48,6 +48,7 @@ fn an_unset_custom_setting_may_be_empty_but_not_at_strict() {
     assert_eq!(judge("strict", custom, None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
     assert_eq!(judge("safe", custom, None, Some("leak")), (OTHER_ROW.map(str::to_owned), 0));
     assert_eq!(judge("safe", custom, Some(""), None), (None, 1));
+    assert_eq!(judge("strict", custom, Some(""), None), (OTHER_ROW.map(str::to_owned), 0));
     assert_eq!(judge("safe", custom, Some("set"), None), (OTHER_ROW.map(str::to_owned), 0));
     assert_eq!(judge("safe", "SELECT NULL", None, Some("")), (OTHER_ROW.map(str::to_owned), 0));
 }
@@ -68,6 +69,8 @@ fn a_bind_in_a_failed_transaction_may_fail_for_either_reason() {
     let values = || told("08P01", "bind message supplies 0 parameters, but prepared statement \"s\" requires 1");
     let judge = |direct, pooled| judged(&program("", "x"), direct, pooled, Allowance::FailedBind);
     assert_eq!(judge(values(), told("25P02", "aborted")), (None, 1));
+    let formats = told("08P01", "bind message has 2 parameter formats but 1 parameters");
+    assert_eq!(judge(formats, told("25P02", "aborted")), (None, 1));
     assert_eq!(judge(values(), told("26000", "no such statement")).1, 0);
     assert_eq!(judge(told("25P02", "aborted"), values()).1, 0);
 }
@@ -164,6 +167,74 @@ fn what_stands_behind_a_reset_may_differ_only_for_what_was_asked_for_at_the_star
     assert_eq!(judge(&[path], "RESET work_mem; SHOW search_path"), (false, 0));
     assert_eq!(judge(&[path], "RESET search_path"), (false, 0));
     assert_eq!(judge(&[], "RESET ALL; SHOW search_path"), (false, 0));
+}
+
+/// What a reset of what was asked for at the start shows differs; what stands behind that step may not.
+#[test]
+fn a_program_goes_on_behind_a_reset_of_what_was_asked_for_at_the_start() {
+    let judge = |sql: &str, statuses: (char, char)| {
+        let mut program = program("", sql);
+        program.clients[0] = vec![("search_path".to_owned(), "north".to_owned())];
+        program.steps.push(program.steps[0].clone());
+        let side = |value: &str, status: char| {
+            let outcome = |events| Outcome { events, ..Outcome::default() };
+            let first = outcome(vec![row(Some(value)), Event::Ready(status)]);
+            Run { outcomes: vec![first, outcome(vec![Event::Done(value.to_owned())])], ..Run::default() }
+        };
+        let (direct, pooled) = (side("1", statuses.0), side("2", statuses.1));
+        let mut texts = program.clone();
+        texts.steps[1].action = Action::Send(vec![Message::Query("SELECT 2".to_owned())]);
+        first_difference(&texts, &direct, &pooled, &Uses::default()).map(|found| found.place)
+    };
+    let later = Some(Place::Step(1));
+    assert_eq!(judge("RESET search_path; SELECT * FROM place", ('I', 'I')), later);
+    assert_eq!(judge("BEGIN; RESET ALL; SELECT * FROM place", ('T', 'T')), later);
+    assert_eq!(judge("RESET search_path; SELECT * FROM place", ('E', 'T')), None);
+    assert_eq!(judge("RESET search_path; INSERT INTO place VALUES ('x')", ('I', 'I')), None);
+}
+
+#[test]
+fn a_program_goes_on_behind_a_statement_that_was_refused_by_itself() {
+    let judge = |messages: Vec<Message>, status: char| {
+        let mut program = program("", "");
+        program.steps[0].action = Action::Send(messages);
+        program.steps.push(program.steps[0].clone());
+        let words = Report {
+            severity: "ERROR".into(),
+            sqlstate: "0A000".into(),
+            message: "cached plan must not change result type".into(),
+            ..Report::default()
+        };
+        let outcome = |events| Outcome { events, ..Outcome::default() };
+        let direct = [Event::Report(Box::new(words)), Event::Ready(status)].to_vec();
+        let pooled = [row(Some("1")), Event::Ready('I')].to_vec();
+        let side =
+            |events, last| Run { outcomes: vec![outcome(events), outcome(vec![Event::Done(last)])], ..Run::default() };
+        let (direct, pooled) = (side(direct, "C".to_owned()), side(pooled, "D".to_owned()));
+        first_difference(&program, &direct, &pooled, &Uses::default()).map(|found| found.place)
+    };
+    let execute = || Message::Execute { portal: String::new(), rows: 0 };
+    assert_eq!(judge(vec![execute(), Message::Sync], 'I'), Some(Place::Step(1)));
+    assert_eq!(judge(vec![Message::Query("EXECUTE s1".to_owned())], 'I'), Some(Place::Step(1)));
+    assert_eq!(judge(vec![execute(), execute(), Message::Sync], 'I'), None);
+    assert_eq!(judge(vec![execute(), Message::Sync], 'E'), None);
+    assert_eq!(judge(vec![Message::Query("EXECUTE s1; DELETE FROM items".to_owned())], 'I'), None);
+}
+
+/// NULL is a value that a function returns, too.
+#[test]
+fn a_call_may_return_an_unset_custom_setting_as_empty() {
+    let program = {
+        let mut program = program("safe", "");
+        let arguments = vec![Some("app.a".to_owned()), Some("true".to_owned())];
+        let call = Message::Call { function: "current_setting(text,boolean)".to_owned(), arguments, binary: false };
+        program.steps[0].action = Action::Send(vec![call]);
+        program
+    };
+    let value = |value: Option<&str>| Event::Value(value.map(str::to_owned));
+    let judge = |direct, pooled| judged(&program, value(direct), value(pooled), Allowance::UnsetCustom);
+    assert_eq!(judge(None, Some("")), (None, 1));
+    assert_eq!(judge(None, Some("leak")), (Some("dml: other V".to_owned()), 0));
 }
 
 #[test]

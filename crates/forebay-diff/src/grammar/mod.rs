@@ -2,6 +2,7 @@
 
 mod objects;
 mod protocol;
+mod rare;
 mod settings;
 mod sharing;
 
@@ -27,10 +28,14 @@ pub(crate) struct Session {
     pub(crate) is_pinned: bool,
     /// Whether setseed() was called.
     pub(crate) is_seeded: bool,
+    /// Whether it has something that no DISCARD takes out of it: a seed, a library.
+    pub(crate) is_lasting: bool,
     /// Whether it ever listened.
     pub(crate) is_listening: bool,
     /// Whether the program is about settings; if not, plain features change none that outlive a transaction.
     pub(crate) may_set: bool,
+    /// Whether only what texts say is looked for: what functions and triggers leave unseen is not to be compared.
+    pub(crate) is_fast: bool,
     /// What it has begun and goes on with.
     pub(crate) pending: VecDeque<(Feature, Action)>,
     /// For names of what it creates.
@@ -39,15 +44,17 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connected, and nothing else.
-    pub(crate) fn new(client: usize, may_set: bool) -> Session {
+    pub(crate) fn new(client: usize, may_set: bool, is_fast: bool) -> Session {
         Session {
             client,
             is_connected: true,
             is_in_transaction: false,
             is_pinned: false,
             is_seeded: false,
+            is_lasting: false,
             is_listening: false,
             may_set,
+            is_fast,
             pending: VecDeque::new(),
             created: 0,
         }
@@ -61,13 +68,14 @@ impl Session {
     fn leave(&mut self) {
         self.is_connected = false;
         self.is_seeded = false;
+        self.is_lasting = false;
         self.forget();
     }
 
-    /// After DISCARD ALL, which leaves the seed of random() as it is.
+    /// After DISCARD ALL, which leaves the seed of random() and libraries as they are.
     fn forget(&mut self) {
         self.is_in_transaction = false;
-        self.is_pinned = self.is_seeded;
+        self.is_pinned = self.is_lasting;
         self.is_listening = false;
     }
 }
@@ -94,15 +102,22 @@ fn statement(rng: &mut Rng, sql: impl Into<String>) -> Action {
 fn extended(name: &str, sql: &str, values: &[&str]) -> Vec<Message> {
     vec![
         Message::Parse { name: name.to_owned(), sql: sql.to_owned() },
-        Message::Bind {
-            portal: String::new(),
-            statement: name.to_owned(),
-            values: values.iter().map(|value| Some((*value).to_owned())).collect(),
-        },
+        bind("", name, values),
         Message::DescribePortal(String::new()),
         Message::Execute { portal: String::new(), rows: 0 },
         Message::Sync,
     ]
+}
+
+/// Bind of values in text.
+fn bind(portal: &str, statement: &str, values: &[&str]) -> Message {
+    Message::Bind {
+        portal: portal.to_owned(),
+        statement: statement.to_owned(),
+        values: values.iter().map(|value| Some((*value).to_owned())).collect(),
+        formats: Vec::new(),
+        results: Vec::new(),
+    }
 }
 
 /// Statements one after another, or at times in one Query.
@@ -137,6 +152,7 @@ pub(crate) const SETTERS: &[Feature] = &[
     Feature::Custom,
     Feature::Opaque,
     Feature::Trigger,
+    Feature::Call,
 ];
 
 /// Gives up what the client holds.
@@ -146,7 +162,7 @@ pub(crate) fn release(rng: &mut Rng, session: &mut Session) -> Done {
         let sql = pick(rng, &["COMMIT", "COMMIT", "ROLLBACK", "END", "ABORT"]);
         return vec![(Feature::Transaction, statement(rng, sql))];
     }
-    if session.is_seeded || one_in(rng, 3) {
+    if session.is_lasting || one_in(rng, 3) {
         session.leave();
         return vec![(Feature::Leave, Action::Leave(Leave::Terminate))];
     }
@@ -215,6 +231,9 @@ pub(crate) fn act(rng: &mut Rng, session: &mut Session, feature: Feature) -> Don
         Feature::Sequence | Feature::Seed | Feature::Lock | Feature::LockXact | Feature::Notify | Feature::Noise => {
             sharing::act(rng, session, feature)
         }
+        Feature::Load | Feature::Authorization | Feature::TwoPhase | Feature::Call | Feature::Binary => {
+            rare::act(rng, session, feature)
+        }
     }
 }
 
@@ -250,6 +269,9 @@ pub(crate) fn look(rng: &mut Rng, session: &mut Session, feature: Feature) -> Do
         Feature::Notify => return vec![(feature, listen_or_show(session))],
         Feature::Cursor | Feature::Hold => "SELECT name, is_holdable FROM pg_cursors ORDER BY name".into(),
         Feature::Prepare => return protocol::unknown_statement(rng, feature),
+        Feature::Load | Feature::Authorization | Feature::TwoPhase | Feature::Call | Feature::Binary => {
+            return rare::look(rng, feature);
+        }
         _ => "SELECT id, name, amount FROM items ORDER BY id LIMIT 3".into(),
     };
     vec![(feature, statement(rng, sql))]

@@ -2,13 +2,13 @@
 
 use fastrand::Rng;
 
-use super::{Done, Session, in_transaction, one_in, pick, query, statement, statements};
+use super::{Done, Session, bind, in_transaction, one_in, pick, query, statement, statements};
 use crate::feature::Feature;
 use crate::program::{Action, Message};
 
 pub(super) fn act(rng: &mut Rng, session: &mut Session, feature: Feature) -> Done {
     match feature {
-        Feature::SqlPrepare => sql_prepare(rng),
+        Feature::SqlPrepare => sql_prepare(rng, session.is_fast),
         Feature::Temp => temp(rng, session),
         Feature::Shadow => shadow(rng, session),
         Feature::TempOnCommit => {
@@ -39,7 +39,7 @@ fn new_name(session: &mut Session, stem: &str) -> String {
 }
 
 /// The names are those of protocol statements: the two share one space of names.
-fn sql_prepare(rng: &mut Rng) -> Done {
+fn sql_prepare(rng: &mut Rng, is_fast: bool) -> Done {
     let feature = Feature::SqlPrepare;
     let kind = rng.usize(..6);
     // One that fails has a name that no other has.
@@ -51,7 +51,10 @@ fn sql_prepare(rng: &mut Rng) -> Done {
         // It fails, and the name stands for nothing, as before. Whether the column or a name that is taken is what
         // PostgreSQL complains of first is not asked: see docs/explanation/transaction-mode.md.
         4 => format!("PREPARE {name} AS SELECT nothing FROM items"),
-        3 => format!("PREPARE {name} (text) AS INSERT INTO knobs VALUES (90, 'app.b', $1) ON CONFLICT DO NOTHING"),
+        // A trigger sets what the row says.
+        3 if !is_fast => {
+            format!("PREPARE {name} (text) AS INSERT INTO knobs VALUES (90, 'app.b', $1) ON CONFLICT DO NOTHING")
+        }
         _ => format!("PREPARE {name} AS SELECT v FROM real1"),
     };
     let execute =
@@ -59,13 +62,13 @@ fn sql_prepare(rng: &mut Rng) -> Done {
             .replace("{n}", name);
     let plain = name.to_ascii_lowercase().replace('"', "");
     let by_protocol = Action::Send(vec![
-        Message::Bind { portal: String::new(), statement: plain.clone(), values: Vec::new() },
+        bind("", &plain, &[]),
         Message::DescribePortal(String::new()),
         Message::Execute { portal: String::new(), rows: 0 },
         Message::Sync,
     ]);
     // pg_prepared_statements is not asked: it shows the names that statements have on a server, whosever they are.
-    match rng.usize(..8) {
+    match rng.usize(..if is_fast { 7 } else { 8 }) {
         0 => vec![(feature, statement(rng, prepare))],
         1 => statements(rng, feature, &[prepare, execute]),
         2 => vec![(feature, statement(rng, execute))],
@@ -89,7 +92,7 @@ fn temp(rng: &mut Rng, session: &mut Session) -> Done {
     session.is_pinned = true;
     let name = new_name(session, "own");
     let show = format!("SELECT * FROM {name}");
-    let list = match rng.usize(..8) {
+    let list = match rng.usize(..if session.is_fast { 7 } else { 8 }) {
         0 => vec![format!("CREATE TEMP TABLE {name} (a int)"), format!("INSERT INTO {name} VALUES (5)"), show],
         1 => vec![format!("CREATE TEMPORARY TABLE {name} AS SELECT id FROM items WHERE id = 1"), show],
         2 => vec![format!("SELECT 3 AS three INTO TEMP {name}"), show],
@@ -99,12 +102,12 @@ fn temp(rng: &mut Rng, session: &mut Session) -> Done {
             format!("CREATE FUNCTION pg_temp.{name}() RETURNS int LANGUAGE sql AS 'SELECT 6'"),
             format!("SELECT pg_temp.{name}()"),
         ],
-        6 => vec!["SELECT temp_inside()".to_owned(), "SELECT * FROM inner1".to_owned()],
-        _ => {
+        6 => {
             // What is dropped pins no more.
             session.is_pinned = false;
             vec![format!("CREATE TEMP TABLE {name} (a int)"), show, format!("DROP TABLE {name}")]
         }
+        _ => vec!["SELECT temp_inside()".to_owned(), "SELECT * FROM inner1".to_owned()],
     };
     statements(rng, Feature::Temp, &list)
 }
@@ -128,7 +131,11 @@ fn shadow(rng: &mut Rng, session: &mut Session) -> Done {
 fn ddl(rng: &mut Rng, session: &mut Session) -> Done {
     let name = format!("work.{}_{{u}}", new_name(session, "made"));
     let table = format!("CREATE TABLE {name} (a int, b text)");
-    let kinds = if session.may_set { 6 } else { 4 };
+    let kinds = match (session.may_set, session.is_fast) {
+        (false, _) => 4,
+        (true, true) => 5,
+        (true, false) => 6,
+    };
     let list = match rng.usize(..kinds) {
         0 => vec![table, format!("INSERT INTO {name} VALUES (1, 'x')"), format!("SELECT * FROM {name}")],
         1 => vec![table, format!("ALTER TABLE {name} ADD c int DEFAULT 3"), format!("SELECT * FROM {name}")],
@@ -160,7 +167,7 @@ fn replan(rng: &mut Rng, session: &mut Session) -> Done {
     let statement = pick(rng, &["s1", ""]).to_owned();
     let parse = Message::Parse { name: statement.clone(), sql };
     let run = vec![
-        Message::Bind { portal: String::new(), statement: statement.clone(), values: Vec::new() },
+        bind("", &statement, &[]),
         Message::DescribePortal(String::new()),
         Message::Execute { portal: String::new(), rows: 0 },
         Message::Sync,

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::{Done, Session, extended, in_transaction, one_in, pick, query, startup, statement, statements};
+use super::{Done, Session, bind, extended, in_transaction, one_in, pick, query, startup, statement, statements};
 use crate::feature::Feature;
 use crate::program::{Action, Cancel, Leave, Message};
 
@@ -94,11 +94,10 @@ fn transaction(rng: &mut Rng, session: &mut Session) -> Done {
                 "SET TRANSACTION READ ONLY",
                 "COMMIT",
                 "ROLLBACK",
-                "PREPARE TRANSACTION 'none'",
                 "SHOW transaction_read_only",
             ],
         );
-        if matches!(sql, "COMMIT" | "ROLLBACK" | "PREPARE TRANSACTION 'none'") {
+        if matches!(sql, "COMMIT" | "ROLLBACK") {
             session.is_in_transaction = false;
         }
         return vec![(feature, statement(rng, sql))];
@@ -163,14 +162,6 @@ pub(super) fn batches(rng: &mut Rng, session: &mut Session, feature: Feature) ->
         Feature::Prepare => prepare(rng, session),
         Feature::Portal => portal(rng, session),
         _ => vec![(feature, Action::Send(pipeline(rng, session)))],
-    }
-}
-
-fn bind(portal: &str, statement: &str, values: &[&str]) -> Message {
-    Message::Bind {
-        portal: portal.to_owned(),
-        statement: statement.to_owned(),
-        values: values.iter().map(|value| Some((*value).to_owned())).collect(),
     }
 }
 
