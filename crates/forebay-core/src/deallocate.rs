@@ -7,7 +7,7 @@ use forebay_pgwire::frontend::{BindHead, Execute};
 use crate::frame::At;
 use crate::request::{Forwarding, Stop};
 use crate::session::expect::{Does, Naming};
-use crate::statements::Statement;
+use crate::statements::{Presence, Statement};
 
 /// DEALLOCATEs that are bound and not executed, of which it is known what they do.
 const DEALLOCATES_MAX: usize = 256;
@@ -22,6 +22,12 @@ impl Forwarding<'_> {
         }
         let portal = BindHead::decode(at.body()).map_or(&b""[..], |bind| bind.portal);
         bound.push((portal.into(), statement.clone()));
+    }
+
+    /// A portal is closed: what was to be done with it is not.
+    #[cold]
+    pub(crate) fn forget_portal(&mut self, portal: &[u8]) {
+        self.server.bound_deallocates.retain(|(name, _)| **name != *portal);
     }
 
     /// What an Execute does to names and statements, where a DEALLOCATE may be bound.
@@ -42,10 +48,16 @@ impl Forwarding<'_> {
             }
             Some(needs) => {
                 let (name, segment) = (statement.needs_name(), self.server.segment);
+                let presence = self.server.statements.find(needs, segment);
+                if presence == Presence::Unconfirmed {
+                    return Err(Stop::Hold);
+                }
                 let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
                 let changes = if is_meant { vec![self.change(name, None, segment)] } else { Vec::new() };
-                self.server.statements.close_sent(needs, segment);
-                Box::new(Naming::of(Does::Takes, changes, vec![needs.clone()]))
+                // Of one that is not there nothing is to come back if this fails, as it will.
+                let taken = if presence == Presence::Present { vec![needs.clone()] } else { Vec::new() };
+                taken.iter().for_each(|needs| self.server.statements.close_sent(needs, segment));
+                Box::new(Naming::of(Does::Takes, changes, taken))
             }
         };
         self.server.bound_deallocates.swap_remove(found);

@@ -78,16 +78,22 @@ impl Forwarding<'_> {
             Presence::Unconfirmed => Err(Stop::Hold),
             Presence::Absent if self.server.hand_over.is_some() => Err(Stop::Hold),
             Presence::Absent => {
-                let stand_in = self.cache.stand_in();
                 if apart {
-                    self.make_room(&stand_in);
-                    self.send_apart(&stand_in);
-                } else {
-                    self.send_within(&stand_in);
+                    return Ok(self.stand_in_apart());
                 }
+                let stand_in = self.cache.stand_in();
+                self.send_within(&stand_in);
                 Ok(stand_in)
             }
         }
+    }
+
+    /// A statement that the next Query may take away, whatever else is done to it: nobody else's.
+    pub(crate) fn stand_in_apart(&mut self) -> Arc<Statement> {
+        let stand_in = self.cache.stand_in();
+        self.make_room(&stand_in);
+        self.send_apart(&stand_in);
+        stand_in
     }
 
     /// Makes room for one statement more.

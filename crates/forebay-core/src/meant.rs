@@ -55,6 +55,10 @@ impl Forwarding<'_> {
     ) -> Result<Option<Arc<Statement>>, Stop> {
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
+        if named.verb == Verb::Prepare && is_ours(&named.name) {
+            let text = named.with(&not_ours(&named.name));
+            return Ok(Some(self.cache.private(Content { text: &text, ..content })));
+        }
         if !matches!(named.verb, Verb::Execute | Verb::Deallocate) || self.server.status == TransactionStatus::Failed {
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::tag;
-use forebay_pgwire::write;
+use forebay_pgwire::{rename, write};
 use forebay_spec::{Report, Severity};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
 use forebay_sql::shape::{Shape, StatementShape, Verb};
@@ -16,7 +16,7 @@ use forebay_sql::traces::Traces;
 
 use crate::frame::At;
 use crate::renamed::{Moved, Places};
-use crate::request::{Forwarding, Stop, Taken, is_ours, not_ours};
+use crate::request::{Forwarding, NOT_OURS, OUR_PREFIX, Rename, Stop, Taken, is_ours, not_ours};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Does, Expect, Naming, Refusal};
 use crate::statements::{Lookup, Statement, is_commit, takes_all};
@@ -163,8 +163,8 @@ impl Forwarding<'_> {
         }
         let name = named.name.as_bytes();
         let segment = self.server.segment;
-        if self.client.raw_names.iter().any(|raw| **raw == *named.name) {
-            return Ok(None);
+        if self.is_raw(name) {
+            return if is_ours(&named.name) { self.send_not_ours(at, named).map(Some) } else { Ok(None) };
         }
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
         let known = match found {
@@ -189,21 +189,20 @@ impl Forwarding<'_> {
                 self.server.statements.close_sent(&statement, segment);
                 self.send_named(at, named, &statement, Some((change, Does::Takes))).map(Some)
             }
-            (Verb::Execute | Verb::Deallocate, None) if is_ours(&named.name) => {
-                // What is ours under this name is not the client's.
-                let text = named.with(&not_ours(&named.name));
-                write::query(self.batch.owned(), &text);
-                self.server.expect.push_back(Expect::Query {
-                    commits: false,
-                    refusal: None,
-                    naming: None,
-                    places: None,
-                });
-                self.unnamed_ends();
-                self.drop_frame(at).map(Some)
-            }
+            (Verb::Execute | Verb::Deallocate, None) if is_ours(&named.name) => self.send_not_ours(at, named).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// What is ours under this name is not the client's.
+    #[cold]
+    fn send_not_ours(&mut self, at: At<'_>, named: &Named<'_>) -> Taken {
+        let text = named.with(&not_ours(&named.name));
+        write::query(self.batch.owned(), &text);
+        self.server.left.fresh |= Traces::PREPARED;
+        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming: None, places: None });
+        self.unnamed_ends();
+        self.drop_frame(at)
     }
 
     /// The server itself is made to say what is wrong: with the statement first, then that its name is taken.
@@ -263,13 +262,16 @@ impl Forwarding<'_> {
     }
 
     /// Passes on a Parse or Close of such a name: the server knows whether it has the statement.
-    pub(crate) fn pass_raw(&mut self, at: At<'_>) -> Taken {
+    pub(crate) fn pass_raw(&mut self, at: At<'_>, name: &[u8]) -> Taken {
         self.server.left.fresh |= Traces::PREPARED;
         self.server.expect.push_back(match at.head.tag {
             tag::PARSE => Expect::Parse { statement: None, relay: true, change: None },
             _ => Expect::Close { evicted: None, relay: true },
         });
-        self.forward(at, 0)
+        let with: Rename = if at.head.tag == tag::PARSE { rename::parse } else { rename::close };
+        // What is ours under this name is not the client's.
+        let is_ours = name.starts_with(OUR_PREFIX);
+        if is_ours { self.rename(at, with, name, &[NOT_OURS, name].concat()) } else { self.forward(at, 0) }
     }
 
     /// Notes what an execution of `statement` may leave behind.
@@ -336,7 +338,8 @@ impl<'t> Named<'t> {
             return None;
         }
         let mut tokens = Lexer::new(text, backslash);
-        tokens.next()?;
+        // Empty statements may stand before it.
+        while tokens.next().map(|token| tokens.bytes(token))? == b";" {}
         let mut at = tokens.next()?;
         if verb == Verb::Deallocate
             && at.kind == Kind::Word
@@ -427,6 +430,7 @@ mod tests {
             ("execute P(1, 'p')", "p", "execute fb_1(1, 'p')", None),
             ("deallocate prepare p", "p", "deallocate prepare fb_1", None),
             ("deallocate p;", "p", "deallocate fb_1;", None),
+            ("; ;execute p", "p", "; ;execute fb_1", None),
             ("explain (costs off) execute \"P\"(1)", "P", "explain (costs off) execute fb_1(1)", None),
             ("create temp table t as execute p", "p", "create temp table t as execute fb_1", None),
         ] {

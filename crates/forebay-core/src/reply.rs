@@ -238,6 +238,7 @@ impl Relaying<'_> {
                 (Verdict::Pass, None)
             }
             tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => {
+                self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
                 self.pop(|e| matches!(e, Expect::Execute { .. }));
                 (Verdict::Pass, None)
             }
@@ -315,6 +316,7 @@ impl Relaying<'_> {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
         }
+        self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
         self.pop(|e| matches!(e, Expect::Execute { .. }));
     }
 
@@ -326,6 +328,18 @@ impl Relaying<'_> {
         {
             *naming = done.next.take();
             self.naming_settles(&done, true);
+        }
+    }
+
+    /// What is at the head of the queue ends: what it was to do to names and has not done is not done any more, as the
+    /// portal was another by then.
+    #[inline]
+    fn names_are_left(&mut self, ends: impl Fn(&Expect) -> bool) {
+        let front = self.server.expect.front();
+        let has_left =
+            |e: &Expect| matches!(e, Expect::Query { naming: Some(_), .. } | Expect::Execute { naming: Some(_), .. });
+        if front.is_some_and(|e| has_left(e) && ends(e)) {
+            self.names_are_undone();
         }
     }
 
@@ -380,6 +394,7 @@ impl Relaying<'_> {
         self.server.status = status;
         self.server.late = None;
         self.server.is_copying = false;
+        self.names_are_left(|e| matches!(e, Expect::Query { .. }));
         let ended = self.server.expect.pop_front();
         if let Some(Expect::Query { .. } | Expect::Own(_)) = ended {
             self.server.unnamed_is_dropped();

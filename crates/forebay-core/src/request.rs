@@ -249,7 +249,7 @@ impl Forwarding<'_> {
             Lookup::Known(existing) if !parse.name.is_empty() => {
                 return self.parse_duplicate(at, parse.name, &existing);
             }
-            Lookup::Unknown if self.is_raw(parse.name) => return self.pass_raw(at),
+            Lookup::Unknown if self.is_raw(parse.name) => return self.pass_raw(at, parse.name),
             _ => {}
         }
         if !parse.name.is_empty() && self.names().len() >= self.client_statements_max as usize {
@@ -356,7 +356,7 @@ impl Forwarding<'_> {
             return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
         };
         if !self.server.bound_deallocates.is_empty() {
-            self.server.bound_deallocates.retain(|(portal, _)| **portal != *bind.portal);
+            self.forget_portal(bind.portal);
         }
         self.with_statement(at, bind.statement, rename::bind, |_, name| Expect::Bind { name: name_mark(name) })
     }
@@ -439,13 +439,16 @@ impl Forwarding<'_> {
         }
         let Ok(target) = Target::decode(at.body()) else { return malformed("Close") };
         if !self.is_sharing() || !target.is_statement() {
+            if !self.server.bound_deallocates.is_empty() {
+                self.forget_portal(target.name);
+            }
             self.server.expect.push_back(Expect::Close { evicted: None, relay: true });
             return self.forward(at, 0);
         }
         let segment = self.server.segment;
         match self.names().find(target.name, segment) {
             Lookup::Unconfirmed => return Err(Stop::Hold),
-            Lookup::Unknown if self.is_raw(target.name) => return self.pass_raw(at),
+            Lookup::Unknown if self.is_raw(target.name) => return self.pass_raw(at, target.name),
             _ => {}
         }
         // The server keeps the statement for others.

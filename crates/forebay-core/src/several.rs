@@ -31,7 +31,7 @@ enum Meaning {
 /// What becomes of the text.
 #[derive(Default)]
 struct Plan<'s> {
-    /// What to put in the place of a name.
+    /// What to put in the place of a name; empty: the name of what is then taken away.
     names: Vec<(Token, Vec<u8>)>,
     /// Names of the client for the statements that are named.
     said: Vec<&'s str>,
@@ -43,7 +43,9 @@ struct Plan<'s> {
 }
 
 enum Taken<'s> {
-    One(&'s str, Arc<Statement>),
+    /// The client's name for one. The server is made to take away another, as this may have other names.
+    /// In a transaction that has failed nothing else can be made: then it is this.
+    One(&'s str, Option<Arc<Statement>>),
     /// None that forebay keeps account of.
     Other,
     All,
@@ -78,11 +80,11 @@ impl Forwarding<'_> {
             // What is on its way may fail the transaction, and then nothing of this is done.
             return Err(Stop::Hold);
         }
-        let plan = self.plan(&places)?;
+        let mut plan = self.plan(&places)?;
         if plan.names.is_empty() {
             return Ok(None);
         }
-        if plan.taken.iter().any(|taken| matches!(taken, Taken::All)) {
+        if !plan.taken.is_empty() {
             self.await_all()?;
         }
         for statement in &plan.executed {
@@ -93,7 +95,7 @@ impl Forwarding<'_> {
             return self.refuse_query(at, *report).map(Some);
         }
         self.client.raw_names.retain(|raw| !plan.refused.contains(&&**raw));
-        let naming = self.take_in_turn(&plan.taken);
+        let naming = self.take_in_turn(&mut plan);
         let (sent, moved) = replaced(text, &plan.names);
         write::query(self.batch.owned(), &sent);
         let places = Some(Box::new(Places::of_several(&plan.said, moved, &sent)));
@@ -122,25 +124,26 @@ impl Forwarding<'_> {
             };
             match (statement.verb, meaning) {
                 (verb, Meaning::Known(known)) => {
-                    let is_end = verb == Verb::Deallocate;
-                    let there = if is_end { self.present_or_stand_in(&known, true)? } else { known };
-                    plan.names.push((at, there.name().to_vec()));
                     plan.said.push(name);
-                    if is_end {
+                    if verb == Verb::Deallocate {
                         since.push((name, Meaning::Nothing));
-                        plan.taken.push(Taken::One(name, there));
+                        plan.names.push((at, Vec::new()));
+                        let is_failed = self.server.status == TransactionStatus::Failed;
+                        plan.taken.push(Taken::One(name, is_failed.then_some(known)));
                     } else {
-                        plan.executed.push(there);
+                        plan.names.push((at, known.name().to_vec()));
+                        plan.executed.push(known);
                         plan.refused.extend((verb == Verb::Prepare).then_some(name));
                     }
                 }
-                (Verb::Prepare, _) => since.push((name, Meaning::Raw)),
-                (verb, meaning) => {
-                    if matches!(meaning, Meaning::Nothing) && is_ours(name) {
+                (verb, _) => {
+                    if is_ours(name) {
                         // What is ours under this name is not the client's.
                         plan.names.push((at, not_ours(name)));
                     }
-                    if verb == Verb::Deallocate {
+                    if verb == Verb::Prepare {
+                        since.push((name, Meaning::Raw));
+                    } else if verb == Verb::Deallocate {
                         since.push((name, Meaning::Nothing));
                         plan.taken.push(Taken::Other);
                     }
@@ -168,16 +171,21 @@ impl Forwarding<'_> {
         }
     }
 
-    fn take_in_turn(&mut self, taken: &[Taken<'_>]) -> Option<Box<Naming>> {
+    /// Notes what is taken away, and what the server is sent for it. Nothing may have to wait from here on.
+    fn take_in_turn(&mut self, plan: &mut Plan<'_>) -> Option<Box<Naming>> {
         let mut namings = Vec::new();
-        for one in taken {
+        let mut to_fill = plan.names.iter_mut().map(|(_, name)| name).filter(|name| name.is_empty());
+        let segment = self.server.segment;
+        for one in &plan.taken {
             namings.push(match one {
                 Taken::All => self.take_all(),
                 Taken::Other => Box::new(Naming::of(Does::Takes, Vec::new(), Vec::new())),
-                Taken::One(name, statement) => {
-                    let change = self.change(name.as_bytes(), None, self.server.segment);
-                    self.server.statements.close_sent(statement, self.server.segment);
-                    Box::new(Naming::of(Does::Takes, vec![change], vec![statement.clone()]))
+                Taken::One(name, known) => {
+                    let stand_in = known.clone().unwrap_or_else(|| self.stand_in_apart());
+                    to_fill.by_ref().take(1).for_each(|place| *place = stand_in.name().to_vec());
+                    let change = self.change(name.as_bytes(), None, segment);
+                    self.server.statements.close_sent(&stand_in, segment);
+                    Box::new(Naming::of(Does::Takes, vec![change], vec![stand_in]))
                 }
             });
         }

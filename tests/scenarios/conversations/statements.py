@@ -382,6 +382,49 @@ def names_that_are_of_others(c: Wire) -> None:
     c.ask(query("prepare fb_1 as select 'made'"))
     c.ask(query("execute fb_1; execute fb_2"))
     c.ask(query("deallocate fb_1"))
+    c.ask(query("select 1; prepare fb_1 as select 'raw'; execute fb_1"))
+    c.ask(query("execute fb_1"))
+    c.ask(query("prepare fb_1 as select 2"))
+    c.ask(parse("fb_1", "select 2"), sync())
+    c.ask(bind(statement="fb_1"), execute(), sync())
+    c.ask(close("S", "fb_1"), sync())
+    c.ask(query("execute fb_1"))
+    c.ask(parse("", "prepare fb_2 as select 'extended'"), bind(), execute(), sync())
+    c.ask(query("execute fb_2; deallocate fb_2; execute fb_2"))
+    c.ask(bind(statement="own"), execute(), sync())
+
+
+@conversation
+def two_names_for_one_text_are_taken_away(c: Wire) -> None:
+    """Each by itself, in one text, in one pipeline, and where that fails."""
+    texts = ["deallocate one; deallocate two; execute two", "deallocate one; execute two", "; ;execute one"]
+    for text in [*texts, "deallocate one; select 1/0"]:
+        c.ask(parse("one", "select 'same'"), parse("two", "select 'same'"), sync())
+        c.ask(query(text))
+        for name in ("one", "two"):
+            c.ask(bind(statement=name), execute(), sync())
+            c.ask(close("S", name), sync())
+    c.ask(parse("one", "select 'same'"), parse("two", "select 'same'"), parse("away", "deallocate one"), sync())
+    c.ask(bind("p", "away"), bind("q", "away"), execute("p"), execute("q"), sync())
+    c.ask(bind(statement="two"), execute(), sync())
+    c.ask(bind(statement="one"), execute(), sync())
+
+
+@conversation
+def a_deallocate_whose_portal_is_another_by_then(c: Wire) -> None:
+    """It was never executed."""
+    c.ask(parse("kept", "select 'kept'"), parse("away", "deallocate kept"), sync())
+    c.ask(query("begin"))
+    c.ask(bind("c", "away"), close("P", "c"), sync())
+    c.ask(query("declare c cursor for select 1"))
+    c.ask(execute("c"), sync())
+    c.ask(bind(statement="kept"), execute(), sync())
+    c.ask(query("savepoint s"))
+    c.ask(bind("d", "away"), sync())
+    c.ask(query("rollback to s; declare d cursor for select 2"))
+    c.ask(execute("d"), sync())
+    c.ask(query("commit"))
+    c.ask(bind(statement="kept"), execute(), sync())
 
 
 @register("few")

@@ -31,7 +31,7 @@ use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect};
+use crate::session::expect::{Change, Does, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
@@ -358,8 +358,14 @@ impl Server {
             match entry {
                 Expect::Parse { statement: Some(statement), .. } => self.statements.is_gone(statement),
                 Expect::Close { evicted: Some(statement), .. } => self.statements.is_there(statement),
-                Expect::Execute { naming: Some(naming), .. } => {
-                    naming.statements.iter().for_each(|statement| self.statements.is_there(statement));
+                Expect::Query { naming: Some(naming), .. } | Expect::Execute { naming: Some(naming), .. } => {
+                    for naming in naming.all() {
+                        let was_there = naming.what != Does::Makes;
+                        let settle = |s: &Arc<Statement>| {
+                            if was_there { self.statements.is_there(s) } else { self.statements.is_gone(s) }
+                        };
+                        naming.statements.iter().for_each(settle);
+                    }
                 }
                 _ => {}
             }
