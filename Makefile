@@ -142,6 +142,14 @@ bench: is-release ## cost of transactions beside PgBouncer, in interleaved round
 bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
+# What tracking costs forebay, and a hand-over the server. COSTS_ROUNDS=15 for more.
+COSTS_ROUNDS ?= 9
+.PHONY: costs
+costs: is-release ## cost of tracking, on against off, and of a hand-over at the server
+	$(BIN)/python benches/poolbench.py run --poolers forebay-session,forebay-fast,forebay-safe --base forebay-session \
+	    --workloads select,extended,prepared,tpcb --rounds $(COSTS_ROUNDS) --seconds 2 --out $(BENCH_OUT) $(BENCH_ARGS)
+	$(BIN)/python benches/poolbench.py handover --rounds $(COSTS_ROUNDS) --out $(BENCH_OUT)
+
 # make profile BENCH_ARGS='--workload extended --poolers forebay,pgbouncer-debian'
 .PHONY: profile
 profile: is-release ## a flame graph of forebay's CPU under a workload, in benches/results

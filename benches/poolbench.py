@@ -3,6 +3,7 @@
 
   poolbench.py run      [--poolers a,b,...] [--workloads x,y,...] [--rounds N] [--seconds S]
   poolbench.py idle     [--poolers ...] [--clients 10000] [--rounds N]
+  poolbench.py handover [--rounds N] [--times N]
   poolbench.py syscalls [--poolers ...] [--workload select]
   poolbench.py profile  [--poolers ...] [--workload select] [--folder benches/results]
   poolbench.py report   RESULTS.jsonl
@@ -28,7 +29,7 @@ import signal
 import sys
 from pathlib import Path
 
-from measuring import idle, profile, rounds, syscalls
+from measuring import hand_over, idle, profile, rounds, syscalls
 from measuring.report import report
 from measuring.window import Bench
 from measuring.workloads import WORKLOADS
@@ -55,6 +56,8 @@ def measured(arguments: argparse.Namespace) -> None:
                        quiet=a.quiet)  # fmt: skip
         elif a.order == "idle":
             idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
+        elif a.order == "handover":
+            hand_over.run(bench, rounds=a.rounds, times=a.times)
         elif a.order == "profile":
             profile.run(bench, poolers=a.poolers, workload=a.workload, seconds=a.seconds, folder=a.folder)
         else:
@@ -94,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
     order.add_argument("--workloads", type=names, default=names(WORKLOADS_DEFAULT), help=",".join(WORKLOADS))
     order = orders.add_parser("idle", parents=[runs], help="memory of idle clients")
     order.add_argument("--clients", type=int, default=10_000)
+    order = orders.add_parser("handover", parents=[runs], help="what goes from one client to the next costs the server")
+    order.add_argument("--times", type=int, default=400, help="of each form in a round")
     order = orders.add_parser("syscalls", parents=[runs], help="system calls of a transaction")
     order.add_argument("--workload", default="select", choices=WORKLOADS)
     order = orders.add_parser("profile", parents=[runs], help="a flame graph of what a transaction costs")

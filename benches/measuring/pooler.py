@@ -90,7 +90,8 @@ class Pooler:
             "pg_host": "127.0.0.1", "pg_port": pg.port, "pg_sockdir": pg.work,
             "pg_socket": pg.work / f".s.PGSQL.{pg.port}", "endpoint": f"127.0.0.1:{pg.port}",
             "user": USER, "db": DB, "password": PASSWORD, "scram_secret": scram_verifier(PASSWORD),
-            "pool": POOL_SIZE, "workers": 1, "max_clients": CLIENTS_MAX, "cert": pg.cert, "key": pg.key,
+            "pool": POOL_SIZE, "pool_mode": "transaction", "level": "safe",
+            "workers": 1, "max_clients": CLIENTS_MAX, "cert": pg.cert, "key": pg.key,
             "forebay": programs.forebay(), "root": os.environ.get("BENCH_ROOT", ""), "python": sys.executable,
         }  # fmt: skip
         self.values = values

@@ -1,0 +1,150 @@
+"""A client of PostgreSQL's protocol that measures nothing but what it sends, and a relay that records what passes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+
+from measuring.workloads import DB, USER
+
+CHUNK_BYTES = 65536
+# Something that never answers is a failure, and no hang.
+PATIENCE_S = 20.0
+
+
+def message(kind: str, body: bytes) -> bytes:
+    """A message of either protocol."""
+    return kind.encode() + struct.pack("!I", len(body) + 4) + body
+
+
+def query(sql: str) -> bytes:
+    """A simple query."""
+    return message("Q", sql.encode() + b"\0")
+
+
+def bind_and_execute(sql: str) -> bytes:
+    """A statement of the extended protocol, without a Sync."""
+    parse = message("P", b"\0" + sql.encode() + b"\0\0\0")
+    return parse + message("B", b"\0\0" + b"\0\0" * 3) + message("E", b"\0\0\0\0\0")
+
+
+def messages(data: bytes) -> list[tuple[str, str]]:
+    """Kinds and texts of the Query and Parse messages behind a StartupMessage."""
+    found = []
+    at = int.from_bytes(data[:4])
+    while at + 5 <= len(data):
+        kind, size = chr(data[at]), int.from_bytes(data[at + 1 : at + 5])
+        body = data[at + 5 : at + 1 + size]
+        if kind == "Q":
+            found.append((kind, body[:-1].decode()))
+        elif kind == "P":
+            found.append((kind, body.split(b"\0")[1].decode()))
+        at += 1 + size
+    return found
+
+
+REQUEST = query("SELECT 1")
+
+
+class Line:
+    """A session of the bench's user. pid: the process that serves it, as it was told."""
+
+    def __init__(self, port: int, options: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unread = b""
+        self.pid = 0
+        words = {"user": USER, "database": DB, **({"options": options} if options else {})}
+        body = b"".join(f"{name}\0{value}\0".encode() for name, value in words.items()) + b"\0"
+        self.send(struct.pack("!II", len(body) + 8, 196608) + body)
+        self.wait(1)
+
+    def send(self, data: bytes) -> None:
+        """Sends it."""
+        self.socket.sendall(data)
+
+    def ask(self, data: bytes, readies: int) -> None:
+        """Sends it, and waits for as many ReadyForQuery."""
+        self.send(data)
+        self.wait(readies)
+
+    def wait(self, readies: int) -> None:
+        """Reads up to so many ReadyForQuery. Raises RuntimeError where an error comes first, or the end."""
+        while readies:
+            at, held = 0, self._unread
+            while len(held) >= at + 5 and len(held) > at + int.from_bytes(held[at + 1 : at + 5]):
+                kind, size = held[at : at + 1], int.from_bytes(held[at + 1 : at + 5])
+                if kind == b"E":
+                    raise RuntimeError(f"refused: {held[at + 5 : at + 1 + size]!r}")
+                if kind == b"K":
+                    self.pid = int.from_bytes(held[at + 5 : at + 9])
+                readies -= kind == b"Z"
+                at += 1 + size
+            self._unread = held[at:]
+            if readies:
+                came = self.socket.recv(CHUNK_BYTES)
+                if not came:
+                    raise RuntimeError("the connection ended")
+                self._unread += came
+
+    def close(self) -> None:
+        """Says goodbye."""
+        self.send(message("X", b""))
+        self.socket.close()
+
+
+class Relay:
+    """Passes connections on to a server, and records what goes to it and who it says serves the last one."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        # What each connection sent, and what it was told first.
+        self._sent: list[bytearray] = []
+        self._heard: list[bytearray] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+            sent, heard = bytearray(), bytearray()
+            self._sent.append(sent)
+            self._heard.append(heard)
+            for source, sink, record in ((client, server, sent), (server, client, heard)):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=_pump, args=(source, sink, record), daemon=True).start()
+
+    def _of_pool(self) -> int:
+        """The connection with the clients' requests; another reads the catalogue."""
+        return max(range(len(self._sent)), key=lambda i: self._sent[i].count(REQUEST))
+
+    def recorded(self) -> bytes:
+        """What the pool's server was sent."""
+        return bytes(self._sent[self._of_pool()])
+
+    def pid(self) -> int:
+        """The pool's server's process."""
+        heard = bytes(self._heard[self._of_pool()])
+        at = heard.index(b"K\0\0\0")
+        return int.from_bytes(heard[at + 5 : at + 9])
+
+    def close(self) -> None:
+        """Takes no more."""
+        self._listener.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket, record: bytearray) -> None:
+    try:
+        while data := source.recv(CHUNK_BYTES):
+            record += data
+            sink.sendall(data)
+    except OSError:
+        pass  # the other side has gone
+    finally:
+        sink.close()
