@@ -7,16 +7,21 @@ answered alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.harness.pooler import Forebay
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Wire, bind, describe, execute, parse, query, row, sync
+from tests.harness.wire import Frame, Wire, bind, close, describe, execute, parse, query, row, sync
 
 # Read by DateStyle where it is parsed.
 MONTH = "select extract(month from '02/03/2024'::date)"
+
+# What one client prepares.
+OWN = "select 'nobody else'"
 
 Program = Callable[[Wire, Wire], list[list[Frame]]]
 
@@ -208,6 +213,40 @@ def by_another_role(one: Wire, other: Wire) -> list[list[Frame]]:
     one.ask(query("set row_security to on"))
     fill(other)
     return [*steps, one.ask(query("execute g")), one.ask(query("show row_security"))]
+
+
+def test_a_name_that_a_server_shows_is_not_the_clients(shared: Forebay, direct: Target) -> None:
+    """Names on servers are guessed by nobody, but pg_prepared_statements shows them: who uses one is told of none."""
+    with shared.target.wire() as one:
+        one.ask(parse("own", OWN), bind(statement="own"), execute(), sync())
+        name = str(one.value(f"select name from pg_prepared_statements where statement = $${OWN}$$"))
+        assert re.fullmatch("fb_[0-9a-z]{8}_[0-9]+", name), name
+        for program in (partial(by_that_name, name=name), partial(by_that_name_in_texts, name=name)):
+            assert said(program, shared.target) == said(program, direct)
+            # It has not been taken away.
+            assert [frame.tag for frame in run(one, "own")] == ["2", "D", "C", "Z"]
+            assert one.value("select count(*) from pg_prepared_statements where name = '" + name + "'") == "1"
+
+
+def by_that_name(one: Wire, _: Wire, *, name: str) -> list[list[Frame]]:
+    """Used by one who has not given it, then by one who has."""
+    steps = [one.ask(query(f"{verb} {name}")) for verb in ("execute", "deallocate", "explain execute")]
+    for verb in ("execute", "EXECUTE", "deallocate"):
+        steps.append(one.ask(parse("", f"{verb} {name.upper()}"), bind(), execute(), sync()))
+    steps += [one.ask(bind(statement=name), execute(), sync()), one.ask(describe("S", name), sync())]
+    steps += [one.ask(close("S", name), sync()), one.ask(query(f"prepare {name} as select 'made'"))]
+    steps += [one.ask(query(f"execute {name}")), one.ask(query(f"deallocate {name}"))]
+    steps += [one.ask(parse("", f"prepare {name} as select 'extended'"), bind(), execute(), sync())]
+    return [*steps, one.ask(query(f"execute {name}; deallocate {name}; execute {name}"))]
+
+
+def by_that_name_in_texts(one: Wire, _: Wire, *, name: str) -> list[list[Frame]]:
+    """The same in texts of several statements, where the name is the server's own."""
+    steps = [one.ask(query(text)) for text in (f"select 1; execute {name}", f"deallocate {name}; select 1")]
+    steps += [one.ask(query(f"select 1; prepare {name} as select 'raw'; execute {name}"))]
+    steps += [one.ask(query(f"execute {name}")), one.ask(query(f"prepare {name} as select 2"))]
+    steps += [one.ask(parse(name, "select 2"), sync()), one.ask(bind(statement=name), execute(), sync())]
+    return [*steps, one.ask(close("S", name), sync()), one.ask(query(f"execute {name}"))]
 
 
 def said(program: Program, target: Target) -> list[list[object]]:

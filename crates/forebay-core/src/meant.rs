@@ -12,7 +12,7 @@ use forebay_sql::shape::Verb;
 use crate::frame::At;
 use crate::query::Named;
 use crate::renamed::Places;
-use crate::request::{Forwarding, OUR_PREFIX, Stop, is_ours, not_ours};
+use crate::request::{Forwarding, Stop, not_ours};
 use crate::statements::{Content, Lookup, Statement};
 
 impl Forwarding<'_> {
@@ -23,10 +23,16 @@ impl Forwarding<'_> {
         is_named: bool,
     ) -> Result<Option<Arc<Statement>>, Stop> {
         let has_names = self.client.statements.as_ref().is_some_and(|names| !names.is_empty());
-        if !may_name_another(content.text) || !(has_names || may_name_ours(content.text)) {
+        if !may_name_another(content.text) || !(has_names || self.may_name_ours(content.text)) {
             return Ok(None);
         }
         self.find_meant(content, None, is_named)
+    }
+
+    /// Whether a text may name what is ours.
+    fn may_name_ours(&self, text: &[u8]) -> bool {
+        let prefix = self.cache.prefix();
+        text.windows(prefix.len()).any(|part| part.eq_ignore_ascii_case(prefix))
     }
 
     /// The statement to bind where the client binds `statement`: mostly the same.
@@ -55,12 +61,16 @@ impl Forwarding<'_> {
     ) -> Result<Option<Arc<Statement>>, Stop> {
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
-        if named.verb == Verb::Prepare && is_ours(&named.name) {
+        if named.verb == Verb::Prepare && self.is_ours(named.name.as_bytes()) {
             let text = named.with(&not_ours(&named.name));
             return Ok(Some(self.cache.private(Content { text: &text, ..content })));
         }
-        if !matches!(named.verb, Verb::Execute | Verb::Deallocate) || self.server.status == TransactionStatus::Failed {
+        if !matches!(named.verb, Verb::Execute | Verb::Deallocate) {
             return Ok(None);
+        }
+        if self.server.status == TransactionStatus::Failed {
+            // What is on its way may end that transaction.
+            return if self.server.owes_ready() { Err(Stop::Hold) } else { Ok(None) };
         }
         let names = self.client.statements.as_ref();
         match names.map_or(Lookup::Unknown, |names| names.find(named.name.as_bytes(), self.server.segment)) {
@@ -72,7 +82,7 @@ impl Forwarding<'_> {
                 Ok(Some(self.cache.naming(replaced, is_named, (needs, &named.name), moved, content.text)))
             }
             // The server says that there is none, whatever is ours under this name.
-            Lookup::Unknown if is_ours(&named.name) => {
+            Lookup::Unknown if self.is_ours(named.name.as_bytes()) => {
                 let text = named.with(&not_ours(&named.name));
                 Ok(Some(self.cache.private(Content { text: &text, ..content })))
             }
@@ -116,11 +126,6 @@ impl Forwarding<'_> {
         self.server.bound_undescribed = None;
         self.rename(at, rename::bind, bound, renamed.name()).map(Some)
     }
-}
-
-/// Whether a text may name what is ours.
-fn may_name_ours(text: &[u8]) -> bool {
-    text.windows(OUR_PREFIX.len()).any(|part| part.eq_ignore_ascii_case(OUR_PREFIX))
 }
 
 /// Whether a text may be about another statement: EXECUTE and DEALLOCATE are, EXPLAIN and CREATE TABLE AS may be. By its

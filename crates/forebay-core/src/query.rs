@@ -16,7 +16,7 @@ use forebay_sql::traces::Traces;
 
 use crate::frame::At;
 use crate::renamed::{Moved, Places};
-use crate::request::{Forwarding, NOT_OURS, OUR_PREFIX, Rename, Stop, Taken, is_ours, not_ours};
+use crate::request::{Forwarding, NOT_OURS, Rename, Stop, Taken, not_ours};
 use crate::session::IDLE;
 use crate::session::expect::{Change, Does, Expect, Naming, Refusal};
 use crate::statements::{Lookup, Statement, is_commit, takes_all};
@@ -163,14 +163,13 @@ impl Forwarding<'_> {
         }
         let name = named.name.as_bytes();
         let segment = self.server.segment;
-        if self.is_raw(name) {
-            return if is_ours(&named.name) { self.send_not_ours(at, named).map(Some) } else { Ok(None) };
-        }
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
         let known = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => Some(statement),
-            Lookup::Unknown => None,
+            Lookup::Unknown if !self.is_raw(name) => None,
+            Lookup::Unknown if self.is_ours(name) => return self.send_not_ours(at, named).map(Some),
+            Lookup::Unknown => return Ok(None),
         };
         match (named.verb, known) {
             (Verb::Prepare, Some(existing)) => self.prepare_taken(at, named, &existing).map(Some),
@@ -189,7 +188,7 @@ impl Forwarding<'_> {
                 self.server.statements.close_sent(&statement, segment);
                 self.send_named(at, named, &statement, Some((change, Does::Takes))).map(Some)
             }
-            (Verb::Execute | Verb::Deallocate, None) if is_ours(&named.name) => self.send_not_ours(at, named).map(Some),
+            (Verb::Execute | Verb::Deallocate, None) if self.is_ours(name) => self.send_not_ours(at, named).map(Some),
             _ => Ok(None),
         }
     }
@@ -256,6 +255,11 @@ impl Forwarding<'_> {
         self.drop_frame(at)
     }
 
+    /// Whether a client's own name could be one of ours on a server.
+    pub(crate) fn is_ours(&self, name: &[u8]) -> bool {
+        name.starts_with(self.cache.prefix())
+    }
+
     /// Whether the client has prepared a statement of this name in a text of which nobody keeps account.
     pub(crate) fn is_raw(&self, name: &[u8]) -> bool {
         self.client.raw_names.iter().any(|raw| raw.as_bytes() == name)
@@ -270,8 +274,7 @@ impl Forwarding<'_> {
         });
         let with: Rename = if at.head.tag == tag::PARSE { rename::parse } else { rename::close };
         // What is ours under this name is not the client's.
-        let is_ours = name.starts_with(OUR_PREFIX);
-        if is_ours { self.rename(at, with, name, &[NOT_OURS, name].concat()) } else { self.forward(at, 0) }
+        if self.is_ours(name) { self.rename(at, with, name, &[NOT_OURS, name].concat()) } else { self.forward(at, 0) }
     }
 
     /// Notes what an execution of `statement` may leave behind.
@@ -331,7 +334,7 @@ impl<'t> Named<'t> {
         let [statement] = &*shape.statements else { return None };
         let verb = statement.verb;
         if matches!(verb, Verb::Explain | Verb::Schema) {
-            return Named::find_within(text, backslash);
+            return Named::find_within(text, verb, backslash);
         }
         let name = Cow::from(statement.name.as_deref()?);
         if !matches!(verb, Verb::Prepare | Verb::Execute | Verb::Deallocate) {
@@ -356,12 +359,33 @@ impl<'t> Named<'t> {
     }
 
     /// EXPLAIN EXECUTE, CREATE TABLE … AS EXECUTE.
-    fn find_within(text: &'t [u8], backslash: Backslash) -> Option<Named<'t>> {
+    fn find_within(text: &'t [u8], verb: Verb, backslash: Backslash) -> Option<Named<'t>> {
         let mut tokens = Lexer::new(text, backslash);
+        let mut depth = 0;
+        // Where EXECUTE stands, and nothing else does: behind EXPLAIN and its options, or behind the first AS.
+        let mut may_execute = false;
+        let mut is_behind_explain = verb == Verb::Explain;
         loop {
             let token = tokens.next()?;
-            if token.kind == Kind::Word && tokens.bytes(token).eq_ignore_ascii_case(b"execute") {
-                break;
+            let bytes = tokens.bytes(token);
+            let is_word = |word: &[u8]| token.kind == Kind::Word && bytes.eq_ignore_ascii_case(word);
+            match bytes {
+                b"(" => depth += 1,
+                b")" => depth -= 1,
+                _ if depth > 0 => {}
+                _ if is_word(b"execute") && may_execute => break,
+                _ if is_word(b"as") => (may_execute, is_behind_explain) = (true, false),
+                _ if may_execute && !is_behind_explain => return None,
+                b";" => {}
+                _ if is_behind_explain => {
+                    const OPTIONS: [&[u8]; 4] = [b"explain", b"analyze", b"analyse", b"verbose"];
+                    may_execute = OPTIONS.iter().any(|option| is_word(option));
+                    is_behind_explain = may_execute;
+                    if !(may_execute || is_word(b"create")) {
+                        return None;
+                    }
+                }
+                _ => {}
             }
         }
         let at = tokens.next()?;
@@ -432,12 +456,31 @@ mod tests {
             ("deallocate p;", "p", "deallocate fb_1;", None),
             ("; ;execute p", "p", "; ;execute fb_1", None),
             ("explain (costs off) execute \"P\"(1)", "P", "explain (costs off) execute fb_1(1)", None),
+            ("explain analyze verbose execute p", "p", "explain analyze verbose execute fb_1", None),
+            ("explain create table t as execute p", "p", "explain create table t as execute fb_1", None),
             ("create temp table t as execute p", "p", "create temp table t as execute fb_1", None),
+            (
+                "create table execute (execute) as execute p",
+                "p",
+                "create table execute (execute) as execute fb_1",
+                None,
+            ),
         ] {
             let (_, found, new, what) = renamed(text).expect(text);
             assert_eq!((found.as_str(), new.as_str(), what.as_deref()), (name, with, body), "{text}");
         }
-        for text in ["deallocate all", "select 1", "execute p; execute q", "prepare transaction 'p'"] {
+        for text in [
+            "deallocate all",
+            "select 1",
+            "execute p; execute q",
+            "prepare transaction 'p'",
+            "create table execute (p int)",
+            "create table t (execute p)",
+            "create view v as select 1 as execute",
+            "create trigger t after insert on t execute function p()",
+            "explain select 1 as execute from p",
+            "explain insert into execute values (1)",
+        ] {
             assert!(renamed(text).is_none(), "{text}");
         }
     }

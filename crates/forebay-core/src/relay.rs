@@ -316,7 +316,7 @@ impl<I: Io> Worker<I> {
         let client = self.clients.get_mut(key);
         let reader = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
         let (images, batch) = (&mut self.images, &mut self.batch);
-        Relaying { server, client, images, batch, stats: &self.stats }.settle();
+        Relaying { server, client, images, batch, prefix: self.cache.prefix(), stats: &self.stats }.settle();
         match reader {
             Some(conn) => self.clients[key].unsent += self.batch.send(io, conn, None, &[]),
             None => self.batch.clear(),
@@ -388,7 +388,8 @@ impl<I: Io> Worker<I> {
             let Some(server) = self.servers.get_mut(key) else { break };
             let client = server.client.and_then(|c| self.clients.get_mut(c));
             let (images, batch) = (&mut self.images, &mut self.batch);
-            let mut relaying = Relaying { server, client, images, batch, stats: &self.stats };
+            let mut relaying =
+                Relaying { server, client, images, batch, prefix: self.cache.prefix(), stats: &self.stats };
             let (next, end) = relaying.run(data, at, bytes_max);
             at = end;
             if !self.batch.is_empty() {

@@ -8,7 +8,7 @@ use forebay_pgwire::write;
 use rustc_hash::FxHasher;
 
 use crate::reply::Relaying;
-use crate::request::{NOT_OURS, OUR_PREFIX};
+use crate::request::NOT_OURS;
 use crate::session::expect::{Change, Expect};
 use crate::statements::Statement;
 
@@ -196,13 +196,21 @@ impl Relaying<'_> {
         }
     }
 
+    /// The one name in the text whose reply is at hand.
+    fn only_name(&self) -> Option<&[u8]> {
+        match &*self.places()?.names {
+            [name] => Some(name),
+            _ => None,
+        }
+    }
+
     /// An error's message with the client's name for a statement where it has ours; `None`: it has none of ours.
     pub(crate) fn in_names_of_client(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let not_ours = [b"\"", NOT_OURS, OUR_PREFIX].concat();
+        let not_ours = [b"\"", NOT_OURS, self.prefix].concat();
         if let Some(at) = memchr::memmem::find(message, &not_ours) {
             return Some([&message[..=at], &message[at + 1 + NOT_OURS.len()..]].concat());
         }
-        let start = memchr::memmem::find(message, &[b"\"", OUR_PREFIX].concat())? + 1;
+        let start = memchr::memmem::find(message, &[b"\"", self.prefix].concat())? + 1;
         let end = start + memchr::memchr(b'"', &message[start..])?;
         let (ours, names) = (&message[start..end], self.client.as_ref()?.statements.as_ref()?);
         // A Close behind the message that failed has taken the name away already, or a Parse the statement.
@@ -211,7 +219,11 @@ impl Relaying<'_> {
         let taken: Vec<&[u8]> = changes.filter(is_of_it).map(|change| &*change.name).collect();
         let name = match taken.iter().find(|name| self.is_named_by_request(name)) {
             Some(name) => name,
-            None => names.name_of(ours, |name| self.is_named_by_request(name)).or(taken.first().copied())?,
+            None => match (names.name_of(ours, |name| self.is_named_by_request(name)), self.only_name()) {
+                // A request before it has taken the name away, and the statement has another.
+                (Some(other), Some(name)) if !self.is_named_by_request(other) => name,
+                (other, _) => other.or(taken.first().copied())?,
+            },
         };
         Some([&message[..start], name, &message[end..]].concat())
     }

@@ -55,6 +55,8 @@ pub(crate) struct Relaying<'a> {
     pub(crate) images: &'a mut Images,
     /// What goes out.
     pub(crate) batch: &'a mut Batch,
+    /// What names of statements begin with on servers.
+    pub(crate) prefix: &'a [u8],
     /// Counters.
     pub(crate) stats: &'a WorkerStats,
 }

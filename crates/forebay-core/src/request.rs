@@ -33,15 +33,9 @@ const EXPECT_MAX: usize = 16_384;
 /// A statement that no server has.
 pub(crate) const NO_STATEMENT: &str = "fb_none";
 
-/// Names of ours begin so; a client's own name that does is never taken for one of them.
-pub(crate) const OUR_PREFIX: &[u8] = b"fb_";
-/// Stands before a client's own name that begins so, on its way to a server.
+/// Stands before a client's own name that begins as ours do, on its way to a server: what is ours is not the client's,
+/// not even where it has read the name in `pg_prepared_statements`.
 pub(crate) const NOT_OURS: &[u8] = b"?";
-
-/// Whether a client's own name could be one of ours on a server.
-pub(crate) fn is_ours(name: &str) -> bool {
-    name.as_bytes().starts_with(OUR_PREFIX)
-}
 
 /// Such a name in a text, as one that no server has: [`crate::renamed`] puts it back into the error.
 pub(crate) fn not_ours(name: &str) -> Vec<u8> {
@@ -426,7 +420,7 @@ impl Forwarding<'_> {
             self.server.statements.forget_unnamed();
             self.server.expect.push_back(Expect::Close { evicted: None, relay: false });
         }
-        if name.starts_with(OUR_PREFIX) {
+        if self.is_ours(name) {
             return self.rename(at, with, name, &[NOT_OURS, name].concat());
         }
         self.forward(at, 0)

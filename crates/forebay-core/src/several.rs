@@ -12,7 +12,7 @@ use forebay_sql::shape::{Shape, StatementShape, Verb};
 
 use crate::frame::At;
 use crate::renamed::{Moved, Places};
-use crate::request::{Forwarding, Stop, is_ours, not_ours};
+use crate::request::{Forwarding, Stop, not_ours};
 use crate::session::IDLE;
 use crate::session::expect::{Does, Expect, Naming};
 use crate::statements::{Lookup, Presence, Statement};
@@ -137,7 +137,7 @@ impl Forwarding<'_> {
                     }
                 }
                 (verb, _) => {
-                    if is_ours(name) {
+                    if self.is_ours(name.as_bytes()) {
                         // What is ours under this name is not the client's.
                         plan.names.push((at, not_ours(name)));
                     }
@@ -155,9 +155,6 @@ impl Forwarding<'_> {
 
     /// What a name means before the text.
     fn meaning(&mut self, name: &str) -> Result<Meaning, Stop> {
-        if self.is_raw(name.as_bytes()) {
-            return Ok(Meaning::Raw);
-        }
         let names = self.client.statements.as_ref();
         match names.map_or(Lookup::Unknown, |names| names.find(name.as_bytes(), self.server.segment)) {
             Lookup::Unconfirmed => Err(Stop::Hold),
@@ -167,6 +164,7 @@ impl Forwarding<'_> {
                 Ok(if is_there { Meaning::Known(known) } else { Meaning::Nothing })
             }
             Lookup::Known(known) => Ok(Meaning::Known(known)),
+            Lookup::Unknown if self.is_raw(name.as_bytes()) => Ok(Meaning::Raw),
             Lookup::Unknown => Ok(Meaning::Nothing),
         }
     }

@@ -23,7 +23,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 #[derive(Debug)]
 pub struct Statement {
     key: StatementKey,
-    /// `fb_<n>`, or empty for one that is sent unnamed because its text was seen only once.
+    /// `fb_<random>_<n>`, or empty for one that is sent unnamed because its text was seen only once.
     name: Box<[u8]>,
     id: u64,
     commits: bool,
@@ -73,8 +73,7 @@ impl StatementKey {
 }
 
 impl Statement {
-    fn new(key: StatementKey, id: u64, shape: Arc<Shape>) -> Statement {
-        let name = if id == 0 { Box::default() } else { format!("fb_{id}").into_bytes().into_boxed_slice() };
+    fn new(key: StatementKey, id: u64, name: Box<[u8]>, shape: Arc<Shape>) -> Statement {
         // A text without a statement does nothing, and may do so in a failed transaction.
         let is_empty = shape.is_parsed && shape.statements.is_empty();
         let (commits, ends_transaction) = (is_commit(&key.text), is_empty || ends_transaction(&key.text));
@@ -294,6 +293,11 @@ impl StatementCache {
         }
     }
 
+    /// What names of statements begin with on servers.
+    pub fn prefix(&self) -> &[u8] {
+        self.registry.prefix()
+    }
+
     /// What `text` does.
     pub fn shape(&mut self, text: &[u8], backslash: Backslash) -> Arc<Shape> {
         self.shapes.shape(text, backslash)
@@ -368,8 +372,8 @@ impl StatementCache {
 
     fn made(&mut self, content: Content<'_>, is_named: bool) -> Statement {
         let shape = self.shapes.shape(content.text, content.backslash);
-        let id = if is_named { self.registry.next_id() } else { 0 };
-        Statement::new(content.key(), id, shape)
+        let (id, name) = if is_named { self.registry.next() } else { (0, Box::default()) };
+        Statement::new(content.key(), id, name, shape)
     }
 
     fn add(&mut self, key: StatementKey, shape: Arc<Shape>, hash: u64, is_free: bool) -> Arc<Statement> {
@@ -451,13 +455,8 @@ mod tests {
         let b = share(&mut cache, text, &[], "");
         assert!(a.is_shared() && b.is_shared(), "each has a name on servers");
         assert_ne!(a.name(), b.name());
-        let content = Content {
-            text: text.as_bytes(),
-            types: &[],
-            environment: &"".into(),
-            epoch: 0,
-            backslash: Backslash::Plain,
-        };
+        let (environment, text) = ("".into(), text.as_bytes());
+        let content = Content { text, types: &[], environment: &environment, epoch: 0, backslash: Backslash::Plain };
         for _ in 0..3 {
             assert!(!cache.share_if_seen(content).is_shared());
         }

@@ -139,7 +139,10 @@ impl Engine {
             threads: Vec::new(),
             unix: bound.unix,
         };
-        let part = Part { tables, shared: Arc::new(Shared::new(workers)), buffers, size };
+        let mut random = [0; 8];
+        crate::random::fill(&mut random);
+        let shared = Arc::new(Shared::with_names_of(workers, u64::from_ne_bytes(random)));
+        let part = Part { tables, shared, buffers, size };
         let started = if is_uring {
             engine.start_workers::<Uring>(bound.by_worker, &part)
         } else {

@@ -226,11 +226,20 @@ struct SharedPools {
 }
 
 impl Shared {
-    /// Nothing in use yet.
+    /// Nothing in use yet, and names of statements that are easy to read.
     pub fn new(workers: u16) -> Shared {
+        Shared::with_registry(workers, Registry::default())
+    }
+
+    /// The same, with names of statements on servers that who does not know `random` guesses none of.
+    pub fn with_names_of(workers: u16, random: u64) -> Shared {
+        Shared::with_registry(workers, Registry::with_names_of(random))
+    }
+
+    fn with_registry(workers: u16, registry: Registry) -> Shared {
         Shared {
             workers,
-            registry: Arc::default(),
+            registry: Arc::new(registry),
             clients: Permits::default(),
             misses: Misses::default(),
             pools: Mutex::default(),

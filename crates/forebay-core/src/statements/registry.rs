@@ -9,8 +9,9 @@ use super::{Statement, StatementKey};
 
 /// Statements of all workers: gives equal content one name. Its lock is taken when a worker meets a text
 /// it does not hold, never for one it knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    prefix: Box<[u8]>,
     known: Mutex<RegistryTable>,
 }
 
@@ -21,7 +22,40 @@ struct RegistryTable {
     sweep_at: usize,
 }
 
+/// What names begin with where nothing is to be kept from being guessed.
+const PREFIX: &str = "fb_";
+
+/// Characters in a name that nobody guesses: 36^8 are 41 bits, and each guess is a statement.
+const GUESS_CHARACTERS: usize = 8;
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { prefix: PREFIX.as_bytes().into(), known: Mutex::default() }
+    }
+}
+
 impl Registry {
+    /// Names its statements so that who does not know `random` guesses none of them.
+    pub fn with_names_of(random: u64) -> Registry {
+        let mut left = random;
+        let characters = (0..GUESS_CHARACTERS).map(|_| {
+            let digit = char::from_digit((left % 36) as u32, 36).unwrap_or('0');
+            left /= 36;
+            digit
+        });
+        let prefix = PREFIX.chars().chain(characters).chain(['_']).collect::<String>();
+        Registry { prefix: prefix.into_bytes().into(), known: Mutex::default() }
+    }
+
+    /// What the names of its statements begin with.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    fn name(&self, id: u64) -> Box<[u8]> {
+        [&self.prefix, id.to_string().as_bytes()].concat().into()
+    }
+
     pub(super) fn find_or_add(&self, key: StatementKey, shape: Arc<Shape>) -> Arc<Statement> {
         let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = table.by_key.get(&key).and_then(Weak::upgrade) {
@@ -32,15 +66,16 @@ impl Registry {
             table.sweep_at = table.by_key.len() * 2;
         }
         table.last_id += 1;
-        let statement = Arc::new(Statement::new(key.clone(), table.last_id, shape));
+        let name = self.name(table.last_id);
+        let statement = Arc::new(Statement::new(key.clone(), table.last_id, name, shape));
         table.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
 
-    /// The number of a statement that nobody else is given.
-    pub(super) fn next_id(&self) -> u64 {
+    /// The number and name of a statement that nobody else is given.
+    pub(super) fn next(&self) -> (u64, Box<[u8]>) {
         let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         table.last_id += 1;
-        table.last_id
+        (table.last_id, self.name(table.last_id))
     }
 }

@@ -41,8 +41,11 @@ const PRIVATE: Traces = Traces::SETTING
 pub(crate) const CHANGES_READING: Traces =
     Traces::SETTING.with(Traces::ANY_SETTING).with(Traces::LOCAL_SETTING).with(Traces::OPAQUE);
 
-/// Names noted of one text; more in one text are not looked for.
-const RAW_NAMES_MAX: usize = 64;
+/// Names noted of a client; it may not be told that a name beyond them is taken.
+const RAW_NAMES_MAX: usize = 1024;
+
+/// Values of one call that are looked at for names of settings.
+const CALL_VALUES_MAX: usize = 64;
 
 /// How a pool judges statements.
 #[derive(Clone, Copy)]
@@ -144,7 +147,12 @@ impl Forwarding<'_> {
         }
         if traces.has(Traces::PREPARED) {
             let prepares = shape.statements.iter().filter(|s| s.verb == Verb::Prepare);
-            self.client.raw_names.extend(prepares.filter_map(|s| s.name.clone()).take(RAW_NAMES_MAX));
+            let raw = &mut self.client.raw_names;
+            for name in prepares.filter_map(|s| s.name.as_ref()) {
+                if raw.len() < RAW_NAMES_MAX && !raw.contains(name) {
+                    raw.push(name.clone());
+                }
+            }
         }
         self.note_resets(shape);
         Ok(())
@@ -220,7 +228,7 @@ impl Forwarding<'_> {
         let Ok(call) = FunctionCall::decode(at.body()) else { return };
         let left = &mut self.server.left;
         let names = call.values.iter().flatten().filter(|value| custom::is_setting_name(value));
-        for value in names.take(if left.is_on { RAW_NAMES_MAX } else { 0 }) {
+        for value in names.take(if left.is_on { CALL_VALUES_MAX } else { 0 }) {
             left.may_have_custom |= self.judging.level == Level::Strict;
             left.name(&String::from_utf8_lossy(value).to_ascii_lowercase());
         }
