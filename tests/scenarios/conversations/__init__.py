@@ -15,11 +15,12 @@ Talk = Callable[[Wire], None]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """name: the function's. dbname: the pool that it runs over."""
+    """name: the function's. dbname: the pool that it runs over. keeps_server: nobody else can use it in between."""
 
     name: str
     talk: Talk
     dbname: str
+    keeps_server: bool
 
 
 CONVERSATIONS: dict[str, Conversation] = {}
@@ -30,18 +31,23 @@ def conversation(talk: Talk) -> Talk:
     return register("app")(talk)
 
 
+def keeping_its_server(talk: Talk) -> Talk:
+    """Registers one that does, between transactions."""
+    return register("app", keeps_server=True)(talk)
+
+
 def in_session_mode(talk: Talk) -> Talk:
     """Registers one that needs a server of its own."""
     return register("session")(talk)
 
 
-def register(dbname: str) -> Callable[[Talk], Talk]:
+def register(dbname: str, *, keeps_server: bool = False) -> Callable[[Talk], Talk]:
     """Registers a conversation for a pool of SHARED_DATABASES."""
 
     def mark(talk: Talk) -> Talk:
         name = talk.__name__
         assert name not in CONVERSATIONS, f"two conversations are called {name}"
-        CONVERSATIONS[name] = Conversation(name, talk, dbname)
+        CONVERSATIONS[name] = Conversation(name, talk, dbname, keeps_server)
         return talk
 
     return mark

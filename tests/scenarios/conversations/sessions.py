@@ -55,7 +55,7 @@ def a_cursor_with_hold(c: Wire) -> None:
     c.ask(query("close held"))
 
 
-@register("unshared")
+@register("unshared", keeps_server=True)
 def statements_passed_through_unshared(c: Wire) -> None:
     """max_prepared_statements = 0: the server sees the client's names, within a transaction."""
     c.ask(query("begin"))
