@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -150,10 +151,16 @@ def assert_enough_was_hit(clients: list[Client]) -> None:
     assert all(client.count > 5 for client in clients), total
 
 
+def sections(server: Postgres, variant: Variant) -> dict[str, Any]:
+    """One pool, and no end to keys of nobody."""
+    found = configuration(server, variant, databases={"app": {"pool_size": SERVERS}})
+    return {**found, "limits": {**found.get("limits", {}), "cancel_misses_max": 0}}
+
+
 @pytest.mark.variants("uring-2", "uring-1", "epoll-2")
 def test_no_statement_is_cancelled_that_nobody_asked_for(start: Start, server: Postgres, variant: Variant) -> None:
     """A cancel that hits another client's statement is data lost for no reason that anyone could find."""
-    clients = crowd(start(configuration(server, variant, databases={"app": {"pool_size": SERVERS}})).target)
+    clients = crowd(start(sections(server, variant)).target)
     assert_none_was_hit_that_did_not_ask(clients)
     assert_enough_was_hit(clients)
 
@@ -165,8 +172,7 @@ def test_a_cancel_that_hits_who_has_the_server_next_is_found(start: Start, serve
     """Were it not, eight hundred cancels that hit nobody would say nothing."""
     site = planted.build().resolve()
     environment = {"PYTHONPATH": str(site), "FOREBAY_PLANT": "cancel-to-wrong-client"}
-    sections = configuration(server, variant, databases={"app": {"pool_size": SERVERS}})
-    forebay = start(sections, environment=environment)
+    forebay = start(sections(server, variant), environment=environment)
     clients = crowd(forebay.target)
     assert "planted cancel-to-wrong-client;" in forebay.log_path.read_text()
     # It does not have to end in order.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.pooler import Forebay
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Wire, bind, close, describe, execute, parse, query, row, sync
+from tests.harness.wire import Frame, Wire, bind, close, describe, execute, flush, parse, query, row, sync
 
 # Read by DateStyle where it is parsed.
 MONTH = "select extract(month from '02/03/2024'::date)"
@@ -226,6 +226,34 @@ def test_a_name_that_a_server_shows_is_not_the_clients(shared: Forebay, direct: 
             # It has not been taken away.
             assert [frame.tag for frame in run(one, "own")] == ["2", "D", "C", "Z"]
             assert one.value("select count(*) from pg_prepared_statements where name = '" + name + "'") == "1"
+
+
+def test_a_name_like_one_of_forebays_is_its_clients(shared: Forebay) -> None:
+    """It keeps its server for that, nobody else comes by it, and what forebay makes fail does not come to succeed."""
+    with shared.target.wire() as one:
+        one.ask(query("drop table if exists abandoned; create table abandoned (n int)"))
+        one.ask(
+            query("select 1; prepare fb_x as select 'x'; prepare fb_none as select 1; prepare fb_refused as select 2")
+        )
+        one.ask(query("select 1"))
+        assert one.value("execute fb_x") == "x"
+        one.send(parse("", "insert into abandoned values (1)"), bind(), execute(), flush())
+        one.read_until("C")
+    with shared.target.wire() as other:
+        assert other.value("select count(*) from abandoned") == "0"
+        for name in ("fb_x", "fb_none", "fb_refused"):
+            assert other.ask(query(f"execute {name}"))[0].fields["C"] == "26000"
+        other.ask(query("drop table abandoned"))
+
+
+def test_who_meets_a_wrong_account_is_the_last(shared: Forebay) -> None:
+    """A function has taken all statements away, unseen: one request fails, and its server serves nobody else."""
+    with shared.target.wire() as one, shared.target.wire() as other:
+        for wire in (one, other):
+            assert wire.ask(parse("own", OWN), bind(statement="own"), execute(), sync())[-1].tag == "Z"
+        other.ask(query("do $$begin execute 'deallocate all'; end$$"))
+        answers = [run(wire, "own")[0].tag for wire in (one, other, one, other)]
+        assert answers in (["E", "2", "2", "2"], ["2", "2", "2", "2"])
 
 
 def by_that_name(one: Wire, _: Wire, *, name: str) -> list[list[Frame]]:

@@ -29,6 +29,14 @@ const WORKER_BITS: u32 = 8;
 /// none may be 0: what remains are the numbers 1 to 7.
 const TENANTS: u32 = 7;
 
+/// Bytes of a key before protocol 3.2.
+const SHORT_KEY_BYTES: usize = 4;
+
+/// Whether somebody could come by such a key by trying: not by one of protocol 3.2.
+fn is_guessable(secret: &[u8]) -> bool {
+    secret.len() <= SHORT_KEY_BYTES
+}
+
 /// A cancel connection on its way to a server.
 pub struct Cancel {
     server: ServerKey,
@@ -49,6 +57,7 @@ impl<I: Io> Worker<I> {
         self.stats.cancels.add(1);
         let source = Source::of(&self.clients[key].peer);
         let limit = self.tables.config.limits.cancel_misses_max;
+        let limit = if is_guessable(secret) { limit } else { 0 };
         let verdict = self.shared.misses.judge(source, limit, self.now);
         if verdict == Verdict::Heard {
             return self.cancel_asked(io, pid, secret, source, self.now);
@@ -74,7 +83,11 @@ impl<I: Io> Worker<I> {
             client.virtual_pid == pid && client.has_cancel_secret(secret)
         });
         let Some(key) = named else {
-            return self.shared.misses.note(source, self.tables.config.limits.cancel_misses_max, self.now);
+            let limit = self.tables.config.limits.cancel_misses_max;
+            if is_guessable(secret) {
+                self.shared.misses.note(source, limit, self.now);
+            }
+            return;
         };
         // A request that began after the cancel came is not the one it was sent for.
         if self.clients[key].request_at <= at {

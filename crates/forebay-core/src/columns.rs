@@ -18,7 +18,7 @@ use forebay_sql::traces::Traces;
 
 use crate::frame::At;
 use crate::reply::{Next, Relaying, Verdict};
-use crate::request::{Forwarding, NO_STATEMENT, Stop, Taken, malformed};
+use crate::request::{Forwarding, Stop, Taken, malformed, write_failing};
 use crate::session::expect::Expect;
 use crate::statements::Statement;
 
@@ -79,7 +79,7 @@ impl Forwarding<'_> {
             None => self.server.statements.forget_unnamed(),
         }
         self.server.expect.push_back(Expect::Close { evicted, relay: false });
-        write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
+        write_failing(self.batch.owned());
         self.server.expect.push_back(Expect::Outdated);
         self.drop_frame(at)
     }

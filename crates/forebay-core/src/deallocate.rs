@@ -12,15 +12,20 @@ use crate::statements::{Presence, Statement};
 /// DEALLOCATEs that are bound and not executed, of which it is known what they do.
 const DEALLOCATES_MAX: usize = 256;
 
+/// Bytes of a portal's name of which note is taken.
+const PORTAL_BYTES_MAX: usize = 1024;
+
 impl Forwarding<'_> {
     /// A DEALLOCATE is bound: what it does is done where its portal is executed.
     #[cold]
     pub(crate) fn note_deallocate(&mut self, at: At<'_>, statement: &Arc<Statement>) {
-        let bound = &mut self.server.bound_deallocates;
-        if bound.len() >= DEALLOCATES_MAX {
-            bound.remove(0);
-        }
         let portal = BindHead::decode(at.body()).map_or(&b""[..], |bind| bind.portal);
+        let bound = &mut self.server.bound_deallocates;
+        if bound.len() >= DEALLOCATES_MAX || portal.len() > PORTAL_BYTES_MAX {
+            // Of this one it won't be known.
+            self.server.is_close_needed = true;
+            return;
+        }
         bound.push((portal.into(), statement.clone()));
     }
 
@@ -41,27 +46,29 @@ impl Forwarding<'_> {
         let bound = &mut self.server.bound_deallocates;
         let Some(found) = bound.iter().position(|(name, _)| **name == *portal) else { return Ok(None) };
         let statement = bound[found].1.clone();
-        let naming = match statement.needs() {
-            None => {
-                self.await_all()?;
-                self.take_all()
-            }
-            Some(needs) => {
-                let (name, segment) = (statement.needs_name(), self.server.segment);
-                let presence = self.server.statements.find(needs, segment);
-                if presence == Presence::Unconfirmed {
-                    return Err(Stop::Hold);
-                }
-                let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
-                let changes = if is_meant { vec![self.change(name, None, segment)] } else { Vec::new() };
-                // Of one that is not there nothing is to come back if this fails, as it will.
-                let taken = if presence == Presence::Present { vec![needs.clone()] } else { Vec::new() };
-                taken.iter().for_each(|needs| self.server.statements.close_sent(needs, segment));
-                Box::new(Naming::of(Does::Takes, changes, taken))
-            }
-        };
+        let naming = self.takes(&statement)?;
         self.server.bound_deallocates.swap_remove(found);
         Ok(Some(naming))
+    }
+
+    /// What a DEALLOCATE or DISCARD ALL that a client has prepared does when it is run.
+    #[cold]
+    pub(crate) fn takes(&mut self, statement: &Statement) -> Result<Box<Naming>, Stop> {
+        let Some(needs) = statement.needs() else {
+            self.await_all()?;
+            return Ok(self.take_all());
+        };
+        let (name, segment) = (statement.needs_name(), self.server.segment);
+        let presence = self.server.statements.find(needs, segment);
+        if presence == Presence::Unconfirmed {
+            return Err(Stop::Hold);
+        }
+        let is_meant = self.client.statements.as_ref().is_some_and(|names| names.means(name, needs.name()));
+        let changes = if is_meant { vec![self.change(name, None, segment)] } else { Vec::new() };
+        // Of one that is not there nothing is to come back if this fails, as it will.
+        let taken = if presence == Presence::Present { vec![needs.clone()] } else { Vec::new() };
+        taken.iter().for_each(|needs| self.server.statements.close_sent(needs, segment));
+        Ok(Box::new(Naming::of(Does::Takes, changes, taken)))
     }
 
     /// Waits until it is known what there is to be taken away by a text that takes all.

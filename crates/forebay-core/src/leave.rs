@@ -13,7 +13,7 @@ use crate::config::PoolMode;
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
 use crate::planted::{Bug, planted};
-use crate::request::NO_STATEMENT;
+use crate::request::write_failing;
 use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
@@ -204,7 +204,7 @@ impl<I: Io> Worker<I> {
     /// Ends a pipeline that its client left without a Sync: a Sync alone would commit it, so it is made to fail.
     fn doom(&mut self, io: &mut I, key: ServerKey) {
         let mut out = Vec::new();
-        write::bind(&mut out, "", NO_STATEMENT, &[], &[], &[]);
+        write_failing(&mut out);
         let server = &mut self.servers[key];
         server.is_doomed = true;
         server.expect.push_back(Expect::Bind { name: 0 });

@@ -38,6 +38,7 @@ pub mod local_socket;
 mod login;
 mod meant;
 pub mod misses;
+mod named;
 mod order;
 pub mod parameters;
 pub mod planted;

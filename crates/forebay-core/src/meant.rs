@@ -10,7 +10,8 @@ use forebay_pgwire::rename;
 use forebay_sql::shape::Verb;
 
 use crate::frame::At;
-use crate::query::Named;
+use crate::named::Named;
+use crate::query::TEXT_BYTES_MAX;
 use crate::renamed::Places;
 use crate::request::{Forwarding, Stop, not_ours};
 use crate::statements::{Content, Lookup, Statement};
@@ -22,6 +23,9 @@ impl Forwarding<'_> {
         content: Content<'_>,
         is_named: bool,
     ) -> Result<Option<Arc<Statement>>, Stop> {
+        if content.text.len() > TEXT_BYTES_MAX as usize {
+            return Ok(None);
+        }
         let has_names = self.client.statements.as_ref().is_some_and(|names| !names.is_empty());
         if !may_name_another(content.text) || !(has_names || self.may_name_ours(content.text)) {
             return Ok(None);
@@ -32,7 +36,8 @@ impl Forwarding<'_> {
     /// Whether a text may name what is ours.
     fn may_name_ours(&self, text: &[u8]) -> bool {
         let prefix = self.cache.prefix();
-        text.windows(prefix.len()).any(|part| part.eq_ignore_ascii_case(prefix))
+        let begins = memchr::memchr2_iter(b'f', b'F', text).map(|at| &text[at..]);
+        begins.filter_map(|rest| rest.get(..prefix.len())).any(|part| part.eq_ignore_ascii_case(prefix))
     }
 
     /// The statement to bind where the client binds `statement`: mostly the same.

@@ -125,6 +125,9 @@ impl Relaying<'_> {
 
     /// Tells the client an error in its own words. False: they are the server's.
     pub(crate) fn tell_renamed(&mut self, fields: ErrorFields<'_>) -> bool {
+        if fields.sqlstate() == Some(b"26000") {
+            self.doubt_account(fields.message().unwrap_or_default());
+        }
         let message = match self.taken_name() {
             Some(name) if fields.sqlstate() == Some(b"42P05") => {
                 Some([b"prepared statement \"", name, b"\" already exists"].concat())
@@ -139,6 +142,15 @@ impl Relaying<'_> {
             places.as_ref().map_or(place, |places| places.back(place))
         });
         true
+    }
+
+    /// The server says that it has none of this name: if the account says otherwise, it is the account that is wrong, by what
+    /// a function has taken away, and the server is nobody else's.
+    #[cold]
+    fn doubt_account(&mut self, message: &[u8]) {
+        let mut parts = message.split(|byte| *byte == b'"');
+        let is_held = parts.nth(1).is_some_and(|name| self.server.statements.has(name));
+        self.server.is_close_needed |= is_held;
     }
 
     fn tell_in_words(&mut self, fields: ErrorFields<'_>, message: Option<&[u8]>, back: impl Fn(u32) -> u32) {

@@ -30,8 +30,13 @@ use crate::tracking::mark::Judging;
 /// a pipeline of any length goes on while this many are on their way.
 const EXPECT_MAX: usize = 16_384;
 
-/// A statement that no server has.
-pub(crate) const NO_STATEMENT: &str = "fb_none";
+/// What no server runs: it is wrong by its grammar, so that nothing a client has prepared can make it right.
+pub(crate) const REFUSED: &str = "fb_refused";
+
+/// Writes a Parse that fails, and leaves the unnamed statement as it is.
+pub(crate) fn write_failing(out: &mut Vec<u8>) {
+    write::parse(out, REFUSED, REFUSED, &[]);
+}
 
 /// Stands before a client's own name that begins as ours do, on its way to a server: what is ours is not the client's,
 /// not even where it has read the name in `pg_prepared_statements`.
@@ -383,7 +388,7 @@ impl Forwarding<'_> {
                         return Ok(taken);
                     }
                     if let Err(report) = self.mark_statement(&statement) {
-                        write::bind(self.batch.owned(), "", NO_STATEMENT, &[], &[], &[]);
+                        write_failing(self.batch.owned());
                         self.server.expect.push_back(Expect::Refused(report));
                         return self.drop_frame(at);
                     }

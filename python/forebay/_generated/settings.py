@@ -349,7 +349,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="cancel_misses_max",
-        doc="Cancel requests with a wrong key that one address (of IPv6: one /64 network) may send within 10 seconds; further ones of it are closed unread, right or wrong. Those with the right key do not count.",
+        doc="Cancel requests with a wrong key that one address (of IPv6: one /64 network) may send within 10 seconds; further ones of it are closed unread, right or wrong. Those with the right key do not count, nor those with one of protocol 3.2.",
     ),
     Setting(
         section="limits",

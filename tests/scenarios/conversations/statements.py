@@ -387,6 +387,24 @@ def two_names_for_one_text_are_taken_away(c: Wire) -> None:
 
 
 @conversation
+def a_deallocate_that_execute_runs(c: Wire) -> None:
+    """The protocol prepares what PREPARE does not."""
+    for text in ("deallocate gone", "deallocate all", "discard all"):
+        c.ask(parse("gone", "select 'gone'"), parse("away", text), parse("twice", "execute away"), sync())
+        c.ask(query("execute away"))
+        c.ask(parse("gone", "select 'again'"), sync())
+        for name in ("gone", "away"):
+            c.ask(bind(statement=name), execute(), sync())
+            c.ask(close("S", name), sync())
+        c.ask(close("S", "twice"), sync())
+    for text in ("deallocate gone", "deallocate all"):
+        c.ask(query("begin"))
+        c.ask(parse("gone", "select 'gone'"), parse("away", text), parse("twice", "execute away"), sync())
+        c.ask(query("execute twice; select 1"))
+        c.ask(query("rollback; deallocate all"))
+
+
+@conversation
 def a_deallocate_whose_portal_is_another_by_then(c: Wire) -> None:
     """It was never executed."""
     c.ask(parse("kept", "select 'kept'"), parse("away", "deallocate kept"), sync())

@@ -86,6 +86,12 @@ impl ServerStatements {
         }
     }
 
+    /// Whether one of this name is taken to be there, with nothing on its way that says otherwise.
+    pub fn has(&self, name: &[u8]) -> bool {
+        let is_settled = |e: &ServerEntry| e.present && e.unanswered.changes == 0;
+        self.named.values().any(|e| is_settled(e) && e.statement.name() == name)
+    }
+
     /// The statement to close before one more is parsed, when `max` are there.
     pub fn surplus(&self, max: u32) -> Option<Arc<Statement>> {
         if self.named.len() < max as usize || self.named.values().filter(|e| e.present).count() < max as usize {

@@ -40,7 +40,8 @@ const SETTING_UNHURRIED: &str = "CASE WHEN name OPERATOR(pg_catalog.=) 'statemen
 /// Rows of an answer that are kept; a session has fewer settings.
 const ROWS_MAX: usize = 2048;
 
-/// What tells whether something is there: an expression that is true or false.
+/// What tells whether something is there: an expression that is true or false. Behind the last two goes what is to be
+/// compared: what the names of our statements begin with, and the user that the server is logged in as.
 const QUESTIONS: [(Traces, &str); 6] = [
     // pg_my_temp_schema() stays when all is dropped; what depends on the schema does not. 2615 is pg_namespace.
     (
@@ -55,12 +56,7 @@ const QUESTIONS: [(Traces, &str); 6] = [
     ),
     (Traces::LISTEN, "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())"),
     (Traces::CURSOR, "EXISTS(SELECT FROM pg_catalog.pg_cursors)"),
-    (
-        Traces::PREPARED,
-        "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements \
-         WHERE pg_catalog.left(name, 3) OPERATOR(pg_catalog.<>) 'fb_'::pg_catalog.text)",
-    ),
-    // Behind it goes the name of the user that the server is logged in as.
+    (Traces::PREPARED, "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE NOT pg_catalog.starts_with(name,"),
     (Traces::AUTHORIZATION, "session_user::pg_catalog.text OPERATOR(pg_catalog.<>) "),
 ];
 
@@ -89,7 +85,8 @@ impl Probe {
         self.names.is_empty() && self.asked.is_none() && !self.is_full
     }
 
-    pub(super) fn sql(&self, user: &str) -> String {
+    /// `user`: whom the server is logged in as. `prefix`: what the names of our statements begin with.
+    pub(super) fn sql(&self, user: &str, prefix: &str) -> String {
         let mut columns = Vec::new();
         for name in &self.names {
             let mut column = String::from("pg_catalog.current_setting(");
@@ -100,8 +97,13 @@ impl Probe {
         let asked = QUESTIONS.iter().filter(|(trace, _)| self.asked.has(*trace));
         for (trace, question) in asked {
             let mut column = (*question).to_owned();
-            if *trace == Traces::AUTHORIZATION {
-                quote_literal(&mut column, user);
+            match *trace {
+                Traces::AUTHORIZATION => quote_literal(&mut column, user),
+                Traces::PREPARED => {
+                    quote_literal(&mut column, prefix);
+                    column.push_str("))");
+                }
+                _ => {}
             }
             columns.push(column);
         }
@@ -202,12 +204,12 @@ mod tests {
 
     #[test]
     fn only_what_may_have_changed_is_asked_for() {
-        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app");
+        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app", "fb_");
         assert!(sql.starts_with(
             "SELECT pg_catalog.current_setting('app.tenant',true),EXISTS(SELECT FROM pg_catalog.pg_locks"
         ));
         assert!(!sql.contains("pg_settings") && !sql.contains("pg_depend"));
-        let sql = probe(Traces::OPAQUE, &[]).sql("app");
+        let sql = probe(Traces::OPAQUE, &[]).sql("app", "fb_");
         for part in ["'role'", "pg_settings", "pg_depend", "pg_locks", "pg_cursors", "pg_listening_channels"] {
             assert!(sql.contains(part), "{part}");
         }
@@ -243,7 +245,7 @@ mod tests {
     fn what_was_lifted_for_a_look_is_read_as_it_was() {
         let mut probe = probe(Traces::OPAQUE, &[]);
         probe.is_unhurried = true;
-        assert!(probe.sql("app").starts_with(UNHURRIED));
+        assert!(probe.sql("app", "fb_").starts_with(UNHURRIED));
         row(&mut probe, &[Some("1ms")]);
         assert!(probe.read().is_none());
         row(&mut probe, &[Some("none"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f")]);

@@ -77,7 +77,8 @@ impl<I: Io> Worker<I> {
         }
         probe.looks += 1;
         probe.rows.clear();
-        let sql = probe.sql(&pool.user);
+        let prefix = String::from_utf8_lossy(self.cache.prefix());
+        let sql = probe.sql(&pool.user, &prefix);
         server.probe = Some(probe);
         if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
             client.is_held = true;

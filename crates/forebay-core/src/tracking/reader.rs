@@ -17,13 +17,14 @@ use crate::session::server::{Apart, ServerKey};
 use crate::time::Instant;
 use crate::worker::Worker;
 
-/// What a reader does first: what its role begins sessions with does not matter to it.
-const FIRST: &str = "SET search_path TO pg_catalog,pg_temp;SET client_encoding TO 'UTF8';SET statement_timeout TO 0;\
+/// What a reader does first: what its role begins sessions with does not matter to it. What takes longer than is waited for
+/// ends by itself, also where it waits for a lock.
+const FIRST: &str = "SET search_path TO pg_catalog,pg_temp;SET client_encoding TO 'UTF8';SET statement_timeout TO '55s';\
                      SET default_transaction_read_only TO on;SET application_name TO 'forebay catalogue';";
 
 /// What goes in front of each query of a pool's server: its last client may have been in a hurry, or have had another
 /// encoding. The query's message is one transaction, and they hold for that.
-const UNHURRIED: &str = "SET LOCAL statement_timeout TO 0;";
+const UNHURRIED: &str = "SET LOCAL statement_timeout TO '55s';";
 const READABLE: &str = "SET LOCAL client_encoding TO 'UTF8';";
 
 impl<I: Io> Worker<I> {

@@ -11,7 +11,8 @@ const TABLES: [&str; 2] = ["t1", "t2"];
 const CURSORS: [&str; 2] = ["k1", "k2"];
 const CHANNELS: [&str; 2] = ["n1", "n2"];
 const SEQUENCES: [&str; 2] = ["q1", "q2"];
-const STATEMENTS: [&str; 3] = ["s1", "s2", "s3"];
+// The last looks like one of the pooler's own.
+const STATEMENTS: [&str; 3] = ["s1", "s2", "fb_none"];
 const LOCKS: [u64; 3] = [1, 2, 3];
 const SETTINGS: [&str; 7] = ["app.a", "app.b", "search_path", "work_mem", "TimeZone", "DateStyle", "application_name"];
 

@@ -83,6 +83,15 @@ pub(crate) struct Session {
     pub(super) out: Vec<Frame>,
 }
 
+/// Whether it is a name of forebay's for a statement: what was drawn at start, and a number.
+pub(crate) fn is_of_pooler(name: &str) -> bool {
+    let mut parts = name.split('_');
+    let (start, drawn, number) = (parts.next(), parts.next(), parts.next());
+    let is_drawn = drawn.is_some_and(|part| part.len() == 8 && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let is_number = number.is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    start == Some("fb") && is_drawn && is_number && parts.next().is_none()
+}
+
 impl Session {
     /// A session with these startup parameters; `Err` with the name of an unknown one.
     pub(crate) fn new(params: &[(String, String)]) -> Result<Session, String> {
@@ -256,7 +265,7 @@ impl Session {
 
     /// What must not reach another client, in words; settings may be the other's own.
     pub(crate) fn held(&self) -> Option<String> {
-        let prepared = self.prepared.iter().find(|(name, _)| !name.is_empty() && !name.starts_with("fb_"));
+        let prepared = self.prepared.iter().find(|(name, _)| !name.is_empty() && !is_of_pooler(name));
         let other = (!self.settings.is_self()).then(|| "session authorization".to_owned());
         self.own.held().or(other).or_else(|| prepared.map(|(name, _)| format!("prepared statement {name}")))
     }
@@ -269,7 +278,7 @@ impl Session {
     /// Whether something is there that keeps a server with its client.
     pub(crate) fn has(&self, question: Question) -> bool {
         match question {
-            Question::Prepared => self.prepared.keys().any(|name| !name.is_empty() && !name.starts_with("fb_")),
+            Question::Prepared => self.prepared.keys().any(|name| !name.is_empty() && !is_of_pooler(name)),
             Question::Authorization => !self.settings.is_self(),
             _ => self.own.has(question),
         }

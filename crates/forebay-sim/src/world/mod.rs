@@ -166,7 +166,7 @@ impl World {
         let mut luck = rng.fork(2);
         let tables = Tables::build(scenario.config.clone(), None, &mut |out| luck.fill(out));
         let tables = Arc::new(tables.map_err(|e| format!("{e:?}"))?);
-        let shared = Arc::new(Shared::new(scenario.workers as u16));
+        let shared = Arc::new(Shared::with_names_of(scenario.workers as u16, rng.aside(3).next()));
         let seats = (0..scenario.workers)
             .map(|w| Seat::new(w, &scenario, tables.clone(), shared.clone(), rng.fork(10 + w as u64)))
             .collect();

@@ -10,7 +10,7 @@ use crate::net::{End, LinkId};
 use crate::server::language::{Statement, statements};
 use crate::server::process::{Busy, PoolerLogin, Process};
 use crate::server::replies::{data_row, parameter_status, report};
-use crate::server::session::Session;
+use crate::server::session::{Session, is_of_pooler};
 use crate::wire::{Body, Frame, Front, Opening, Tag};
 use crate::world::{Event, World};
 
@@ -24,6 +24,11 @@ const IDENTITY: &str = "/* forebay: which server is this? */";
 fn is_reset(message: &Front) -> bool {
     let starts = ["RESET ROLE;RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD "];
     matches!(message, Front::Query(text) if starts.iter().any(|start| text.starts_with(start)))
+}
+
+/// Whether a text prepares a statement under a name of the pooler's.
+fn makes_again(text: &str, prepare: &str) -> bool {
+    text.strip_prefix(prepare).and_then(|rest| rest.split(' ').next()).is_some_and(is_of_pooler)
 }
 
 /// Whether a message is a part of what the pooler sends between two clients; its BEGIN is one too.
@@ -245,7 +250,7 @@ impl World {
         let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
         let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
             // A name that is not the pooler's is of a session that parses for itself.
-            let is_named = matches!(message, Front::Parse { name, .. } if !name.is_empty() && !name.starts_with("fb_"));
+            let is_named = matches!(message, Front::Parse { name, .. } if !name.is_empty() && name != REFUSED && !is_of_pooler(name));
             // Channels are set for whoever comes next.
             let is_whose = |s: &Statement| s.is_of_pooler() && !matches!(s, Statement::Listen(_));
             if is_named || !statements(text).iter().all(is_whose) {
@@ -271,7 +276,7 @@ impl World {
             return;
         }
         // It stands for a statement of which only the name matters.
-        let is_stand_in = text == "SELECT 1" || (text.starts_with("PREPARE fb_") && text.ends_with(" AS SELECT 1"));
+        let is_stand_in = text == "SELECT 1" || (makes_again(text, "PREPARE ") && text.ends_with(" AS SELECT 1"));
         if text != REFUSED && !is_stand_in && !statements(text).iter().all(Statement::is_of_pooler) {
             self.checks.fail(format!("a server got a statement that nobody sent: {text}"));
         }
@@ -310,7 +315,7 @@ impl World {
         let Some(busy) = &self.processes[p].busy else { return };
         let Some((index, tag)) = session.stop_of(&busy.message) else { return };
         // What is made again for a request is not the request that made it first.
-        let is_remade = matches!(&busy.message, Front::Query(text) if text.starts_with("prepare fb_"));
+        let is_remade = matches!(&busy.message, Front::Query(text) if makes_again(text, "prepare "));
         let tag = tag.filter(|_| !is_remade);
         let is_refused = |message: &Front| matches!(message, Front::Query(text) if text == REFUSED);
         if is_refused(&busy.message) || self.processes[p].inbox.iter().any(is_refused) {
