@@ -246,6 +246,19 @@ def test_a_name_like_one_of_forebays_is_its_clients(shared: Forebay) -> None:
         other.ask(query("drop table abandoned"))
 
 
+def test_a_statement_about_another_is_made_once(shared: Forebay) -> None:
+    """One whose name came to mean something else was made anew for every Bind, and drove others' off the server."""
+    count = "select count(*) from pg_prepared_statements where statement ~ '^execute'"
+    with shared.target.wire() as one:
+        one.ask(parse("named", "execute own"), sync())
+        for text in ("select 'first'", "select 'second'"):
+            one.ask(query("deallocate own"))
+            one.ask(query(f"prepare own as {text}"))
+            before = int(one.value(count) or 0)
+            assert [row(run(one, "named")[1]) for _ in range(5)] == [[text.split("'")[1]]] * 5
+            assert int(one.value(count) or 0) <= before + 1
+
+
 def test_who_meets_a_wrong_account_is_the_last(shared: Forebay) -> None:
     """A function has taken all statements away, unseen: one request fails, and its server serves nobody else."""
     with shared.target.wire() as one, shared.target.wire() as other:

@@ -42,18 +42,23 @@ impl Forwarding<'_> {
 
     /// The statement to bind where the client binds `statement`: mostly the same.
     #[inline]
-    pub(crate) fn meant(&mut self, statement: Arc<Statement>) -> Result<Arc<Statement>, Stop> {
+    pub(crate) fn meant(&mut self, name: &[u8], statement: Arc<Statement>) -> Result<Arc<Statement>, Stop> {
         if !statement.may_name_another() {
             return Ok(statement);
         }
-        self.meant_by_name(statement)
+        self.meant_by_name(name, statement)
     }
 
     #[cold]
-    fn meant_by_name(&mut self, statement: Arc<Statement>) -> Result<Arc<Statement>, Stop> {
+    fn meant_by_name(&mut self, name: &[u8], statement: Arc<Statement>) -> Result<Arc<Statement>, Stop> {
         let content = Content { text: statement.said(), ..statement.content() };
         let found = self.find_meant(content, statement.needs(), true)?;
-        Ok(found.unwrap_or(statement))
+        let Some(found) = found else { return Ok(statement) };
+        // The next Bind finds it as it is.
+        if let Some(names) = &mut self.client.statements {
+            names.now_means(name, &found);
+        }
+        Ok(found)
     }
 
     /// A statement of `content` with the name in it replaced by that of what it means now; `None`: that is `before`, or

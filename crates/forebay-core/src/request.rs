@@ -374,7 +374,7 @@ impl Forwarding<'_> {
         let taken = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
             Lookup::Known(statement) => {
-                let statement = if at.head.tag == tag::BIND { self.meant(statement)? } else { statement };
+                let statement = if at.head.tag == tag::BIND { self.meant(name, statement)? } else { statement };
                 self.hold_back(&statement)?;
                 self.bind_needs_listens(at, &statement)?;
                 self.ensure(&statement)?;

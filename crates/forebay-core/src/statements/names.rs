@@ -67,6 +67,15 @@ impl ClientStatements {
         std::mem::replace(&mut entry.statement, to)
     }
 
+    /// The same statement of a client is another on servers by now. Not where a change of the name is on its way.
+    pub fn now_means(&mut self, name: &[u8], statement: &Arc<Statement>) {
+        if let Some(entry) = self.entry(name)
+            && entry.unanswered.changes == 0
+        {
+            entry.statement = Some(statement.clone());
+        }
+    }
+
     /// The server has answered a change of `name`: it holds.
     pub fn confirm(&mut self, name: &[u8]) {
         if let Some(entry) = self.entry(name) {
