@@ -203,8 +203,8 @@ impl<I: Io> Worker<I> {
             return;
         }
         let (conn, state) = (self.servers[key].conn, self.servers[key].state);
-        if matches!(state, ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls) {
-            // There is nobody yet to say goodbye to.
+        if matches!(state, ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login) {
+            // There is nobody yet to say goodbye to: who asks for a password logs an error where it gets a Terminate.
             self.close_conn(io, conn, Close::Now);
         } else {
             let mut out = Vec::new();
