@@ -157,8 +157,9 @@ impl<I: Io> Worker<I> {
         if server.state == ServerState::Busy {
             // What it is busy with is answered first; nobody will hear of it.
             server.left.by = 0;
+            server.left.give_up();
             server.restoring.clear();
-            return;
+            return self.note_level(key);
         }
         if client.body_left > 0 && client.body == Body::Forward {
             self.server_in_doubt(io, key, "its client left in the middle of a message");

@@ -306,6 +306,8 @@ impl Relaying<'_> {
                 }
                 b"DEALLOCATE ALL\0" => self.all_names_end(body),
                 b"SET\0" | b"RESET\0" => self.server.left.note_set(),
+                // In session mode nobody reads texts.
+                b"LOAD\0" => self.server.left.dirt |= Traces::LIBRARY,
                 tag if self.server.left.fresh.has(Traces::OPAQUE) && is_of_schema(tag) => {
                     // Its text could not be read.
                     self.server.left.fresh |= Traces::SCHEMA;

@@ -163,8 +163,8 @@ impl World {
         }
         let mut open = BTreeMap::<(Arc<str>, Arc<str>), u32>::new();
         let servers = self.seats.iter_mut().flat_map(|seat| seat.look().servers);
-        // A pool's listener takes no permit.
-        for server in servers.filter(|server| server.state != "listening") {
+        // A pool's listener takes no permit, nor does who reads a catalogue.
+        for server in servers.filter(|server| !matches!(server.state, "listening" | "reading")) {
             *open.entry((server.database, server.user)).or_default() += 1;
         }
         for target in 0..self.scenario.targets.len() {

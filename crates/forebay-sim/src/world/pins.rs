@@ -34,8 +34,11 @@ impl World {
             let found = self.processes.iter().position(|p| Some(p.pid) == pid && !p.is_dead);
             let Some(p) = found.filter(|p| self.is_quiet(self.processes[*p].link, *p)) else { continue };
             let Some(session) = self.processes[p].session.as_ref() else { continue };
-            let mut pins = pins::ALL.iter().zip(QUESTIONS);
-            let stale = pins.find(|(row, question)| client.pin.contains(&row.name) && !session.has(*question));
+            // What was stopped may have left what no query tells of.
+            let may_be =
+                |question| self.processes[p].was_stopped && matches!(question, Question::Library | Question::Seed);
+            let mut pins = pins::ALL.iter().zip(QUESTIONS).filter(|(row, _)| client.pin.contains(&row.name));
+            let stale = pins.find(|(_, question)| !session.has(*question) && !may_be(*question));
             let stale = stale.map(|(row, _)| row.name);
             let is_known = client.pin.contains(&UNKNOWN) && !self.processes[p].was_stopped;
             self.checks.pinned_by_nothing(client.id, stale.or(is_known.then_some(UNKNOWN)), self.now);
