@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pid: u32,
     key: Vec<u8>,
     heard: Vec<Heard>,
+    /// What was sent since the transaction began.
+    said: Vec<u8>,
     /// The answer to the login of a session that is used again.
     greeting: Option<Vec<Event>>,
     /// Whether a setting with a dot may have been set in it.
@@ -80,6 +82,7 @@ impl Connection {
             pid: 0,
             key: Vec::new(),
             heard: Vec::new(),
+            said: Vec::new(),
             greeting: None,
             has_custom: false,
             has_lasting: false,
@@ -128,6 +131,9 @@ impl Connection {
             return vec![Event::Other(NOT_CONNECTED.to_owned())];
         }
         self.copy_ends = 0;
+        if self.status == b'I' && self.owed.is_empty() && !self.is_in_batch {
+            self.said.clear();
+        }
         let mut out = Vec::with_capacity(256);
         for message in messages {
             self.encode(&mut out, message, unique);
@@ -146,6 +152,7 @@ impl Connection {
 
     /// In one write.
     fn write(&mut self, out: &[u8]) -> io::Result<()> {
+        self.said.extend_from_slice(out);
         self.stream.write_all(out)?;
         self.stream.flush()
     }
@@ -207,8 +214,9 @@ impl Connection {
             tag::NOTIFICATION_RESPONSE => {
                 if let Ok(told) = NotificationResponse::decode(body) {
                     let heard = Heard::new(told.pid, told.channel, told.payload);
-                    // PostgreSQL tells a session of its own NOTIFY before ReadyForQuery; of others' at any time.
-                    if told.pid == self.pid {
+                    // PostgreSQL tells a session of its own NOTIFY before ReadyForQuery; of others' at any time, and of
+                    // those forebay may name the wrong sender, this one too.
+                    if told.pid == self.pid && self.has_said(told.payload) {
                         events.push(heard.from("itself"));
                     } else {
                         self.heard.push(heard);
@@ -221,6 +229,11 @@ impl Connection {
         }
         self.settle(tag);
         events.push(Event::decode(tag, body));
+    }
+
+    /// Whether the payload stands in what was sent since the transaction began.
+    fn has_said(&self, payload: &[u8]) -> bool {
+        payload.is_empty() || self.said.windows(payload.len()).any(|part| part == payload)
     }
 
     /// Crosses off what `tag` answers.
