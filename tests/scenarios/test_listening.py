@@ -19,7 +19,7 @@ from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.program import answers, programs, said
 from tests.harness.target import Target
-from tests.harness.wire import Wire, bind, close, describe, execute, parse, query, sync
+from tests.harness.wire import Wire, bind, close, describe, execute, function_call, parse, query, sync
 
 QUIET_S = 0.05
 
@@ -61,6 +61,34 @@ def test_in_session_mode_a_sender_is_named_by_the_number_it_was_told(shared: For
         for speaker in speakers:
             speaker.ask(query("notify news"))
             assert said(hearer.read())[0] == speaker.key[0]
+
+
+def test_who_called_a_function_that_notifies_is_the_sender(shared: Forebay, direct: Target) -> None:
+    """What a function does is not read: another client's NOTIFY before, through the same server, names nobody now."""
+    with contextlib.ExitStack() as stack:
+        hearer, speaker, caller = [stack.enter_context(shared.target.wire()) for _ in range(3)]
+        admin = stack.enter_context(direct.wire())
+        oid = int(admin.value("select 'pg_notify(text, text)'::regprocedure::oid") or 0)
+        calls = [function_call(oid, b"news", b"called"), query("do $$ begin perform pg_notify('news', 'done'); end $$")]
+        hearer.ask(query("listen news"))
+        for call in calls:
+            speaker.ask(query("notify news"))
+            assert said(hearer.read())[0] == speaker.key[0]
+            caller.ask(call)
+            assert said(hearer.read())[0] == caller.key[0]
+
+
+@pytest.mark.parametrize("level", ["safe", "fast"])
+def test_ones_own_notification_by_a_function_call_comes_before_ready(
+    server: Postgres, variant: Variant, start: Any, level: str
+) -> None:
+    """PostgreSQL tells a session of what it has notified before it says that it is ready, at every level."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1, "level": level}}))
+    with forebay.target.wire() as wire:
+        oid = int(wire.value("select 'pg_notify(text, text)'::regprocedure::oid") or 0)
+        wire.ask(query("listen news"))
+        for _ in range(20):
+            assert [frame.tag for frame in wire.ask(function_call(oid, b"news", b"x"))] == ["V", "A", "Z"]
 
 
 def test_statement_mode_listens_too(shared: Forebay) -> None:

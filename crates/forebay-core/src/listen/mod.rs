@@ -153,6 +153,8 @@ pub struct OnServer {
     pub(crate) is_removing: bool,
     /// Its client's transaction may have notified.
     pub(crate) notifies: bool,
+    /// Whose what it notifies is has been noted.
+    pub(crate) is_notifier_known: bool,
     /// Its client's ReadyForQuery waits for the listener's word.
     pub(crate) awaits: Option<Mark>,
     /// The answer to what it listens to, as it comes in.

@@ -112,7 +112,7 @@ impl Knowledge {
         }
     }
 
-    /// A client with this process id notifies through the server with that one.
+    /// A client with this process id notifies, or may, through the server with that one.
     pub fn note_notifier(&self, server: u32, client: u32) {
         let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
         if notifiers.len() >= NOTIFIERS_MAX && !notifiers.contains_key(&server) {
@@ -121,7 +121,7 @@ impl Knowledge {
         notifiers.insert(server, client);
     }
 
-    /// The client that last notified through a server.
+    /// The client that last notified, or may have, through a server.
     pub fn notifier(&self, server: u32) -> Option<u32> {
         self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).get(&server).copied()
     }

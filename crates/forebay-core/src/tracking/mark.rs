@@ -111,9 +111,8 @@ impl Forwarding<'_> {
             return Err(report);
         }
         self.server.listen.is_removing |= removes_channels(shape, traces);
-        self.server.listen.notifies |= traces.has_any(Traces::NOTIFY | Traces::OPAQUE);
-        if traces.has(Traces::NOTIFY) {
-            self.judging.knowledge.note_notifier(self.server.remote_pid, self.client.virtual_pid);
+        if traces.has_any(Traces::NOTIFY | Traces::OPAQUE) {
+            self.may_notify();
         }
         if self.judging.on_pin == OnPin::Refuse && !shape.pins.is_none() {
             let cause = super::pin::names(shape.pins).join(", ");
@@ -203,14 +202,25 @@ impl Forwarding<'_> {
         self.client.sequences_on.is_some() && !is_here && !self.server.left.fresh.has(Traces::SEQUENCE)
     }
 
+    /// What goes to the server may notify: its own client hears of that before ReadyForQuery, and others by whose it is.
+    fn may_notify(&mut self) {
+        let listen = &mut self.server.listen;
+        listen.notifies = true;
+        if !std::mem::replace(&mut listen.is_notifier_known, true) {
+            self.judging.knowledge.note_notifier(self.server.remote_pid, self.client.virtual_pid);
+        }
+    }
+
     /// Notes that what goes to the server can't be known: a function call, a text too long to be read. `bytes`: what
     /// there is of it by now.
     pub(crate) fn mark_unknown(&mut self, bytes: &[u8], is_whole: bool) {
-        if !self.server.left.is_on || self.judging.level == Level::Fast {
+        if !self.server.left.is_on {
             return;
         }
-        // It may notify, too, and its own client hears of that before ReadyForQuery.
-        self.server.listen.notifies = true;
+        self.may_notify();
+        if self.judging.level == Level::Fast {
+            return;
+        }
         let left = &mut self.server.left;
         self.client.causes.note_unknown(!left.fresh.has_any(super::PINNING));
         left.fresh |= Traces::OPAQUE;
