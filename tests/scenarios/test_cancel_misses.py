@@ -11,7 +11,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import cancel, query
+from tests.harness.wire import PROTOCOL_3_2, cancel, query
 
 LIMIT = 5
 
@@ -71,4 +71,25 @@ def test_right_keys_do_not_count(start: Start, server: Postgres, direct: Target,
         until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
         send(forebay.target, client.key)
         assert [frame.fields["C"] for frame in client.ready() if frame.tag == "E"] == ["57014"]
+    assert counter(forebay, "forebay_cancels_refused_total") == 0
+
+
+@pytest.mark.variants("uring-1", "epoll-2")
+def test_keys_that_nobody_comes_by_do_not_count(
+    start: Start, server: Postgres, direct: Target, variant: Variant
+) -> None:
+    """A pooler of clients whose own keys have 256 bits may send many that come too late, and is no guesser."""
+    forebay = start(configuration(server, variant, limits={"cancel_misses_max": LIMIT}))
+    with forebay.target.dial() as client:
+        client.log_in(user="app", database="app", version=PROTOCOL_3_2)
+        assert len(client.key[1]) > 4
+        for _ in range(3 * LIMIT):
+            send(forebay.target, wrong(client.key))
+        # Nor does a guess of such a key hinder those who hold short ones.
+        with forebay.target.wire() as other, direct.wire() as watcher:
+            other.send(query("select pg_sleep(30)"))
+            sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
+            until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
+            send(forebay.target, other.key)
+            assert [frame.fields["C"] for frame in other.ready() if frame.tag == "E"] == ["57014"]
     assert counter(forebay, "forebay_cancels_refused_total") == 0

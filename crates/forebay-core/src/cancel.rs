@@ -56,8 +56,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn cancel_came(&mut self, io: &mut I, key: ClientKey, pid: u32, secret: &[u8]) {
         self.stats.cancels.add(1);
         let source = Source::of(&self.clients[key].peer);
-        let limit = self.tables.config.limits.cancel_misses_max;
-        let limit = if is_guessable(secret) { limit } else { 0 };
+        let limit = self.misses_max(secret);
         let verdict = self.shared.misses.judge(source, limit, self.now);
         if verdict == Verdict::Heard {
             return self.cancel_asked(io, pid, secret, source, self.now);
@@ -83,16 +82,17 @@ impl<I: Io> Worker<I> {
             client.virtual_pid == pid && client.has_cancel_secret(secret)
         });
         let Some(key) = named else {
-            let limit = self.tables.config.limits.cancel_misses_max;
-            if is_guessable(secret) {
-                self.shared.misses.note(source, limit, self.now);
-            }
-            return;
+            return self.shared.misses.note(source, self.misses_max(secret), self.now);
         };
         // A request that began after the cancel came is not the one it was sent for.
         if self.clients[key].request_at <= at {
             self.cancel_client(io, key);
         }
+    }
+
+    /// How many requests with keys like this one may name nobody; 0: any number.
+    fn misses_max(&self, secret: &[u8]) -> u32 {
+        if is_guessable(secret) { self.tables.config.limits.cancel_misses_max } else { 0 }
     }
 
     fn cancel_client(&mut self, io: &mut I, key: ClientKey) {

@@ -72,8 +72,7 @@ impl Forwarding<'_> {
         let shape = self.cache.shape(content.text, content.backslash);
         let Some(named) = Named::find(content.text, &shape, content.backslash) else { return Ok(None) };
         if named.verb == Verb::Prepare && self.is_ours(named.name.as_bytes()) {
-            let text = named.with(&not_ours(&named.name));
-            return Ok(Some(self.cache.private(Content { text: &text, ..content })));
+            return Ok(Some(self.of_nobody(&named, content)));
         }
         if !matches!(named.verb, Verb::Execute | Verb::Deallocate) {
             return Ok(None);
@@ -92,12 +91,15 @@ impl Forwarding<'_> {
                 Ok(Some(self.cache.naming(replaced, is_named, (needs, &named.name), moved, content.text)))
             }
             // The server says that there is none, whatever is ours under this name.
-            Lookup::Unknown if self.is_ours(named.name.as_bytes()) => {
-                let text = named.with(&not_ours(&named.name));
-                Ok(Some(self.cache.private(Content { text: &text, ..content })))
-            }
+            Lookup::Unknown if self.is_ours(named.name.as_bytes()) => Ok(Some(self.of_nobody(&named, content))),
             Lookup::Unknown => Ok(before.map(|_| self.cache.private(content))),
         }
+    }
+
+    /// A statement of `content` whose name, which is like ours, is replaced by one that nobody has.
+    fn of_nobody(&mut self, named: &Named<'_>, content: Content<'_>) -> Arc<Statement> {
+        let text = named.with(&not_ours(&named.name));
+        self.cache.private(Content { text: &text, ..content })
     }
 
     /// A Bind of a statement that prepares another under a name that is taken: another is bound, of which the server says

@@ -250,7 +250,8 @@ impl World {
         let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
         let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
             // A name that is not the pooler's is of a session that parses for itself.
-            let is_named = matches!(message, Front::Parse { name, .. } if !name.is_empty() && name != REFUSED && !is_of_pooler(name));
+            let is_theirs = |name: &str| !name.is_empty() && name != REFUSED && !is_of_pooler(name);
+            let is_named = matches!(message, Front::Parse { name, .. } if is_theirs(name));
             // Channels are set for whoever comes next.
             let is_whose = |s: &Statement| s.is_of_pooler() && !matches!(s, Statement::Listen(_));
             if is_named || !statements(text).iter().all(is_whose) {
