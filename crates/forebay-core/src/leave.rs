@@ -302,7 +302,12 @@ impl<I: Io> Worker<I> {
         ];
         self.log(io, if was_used { Level::Warn } else { Level::Info }, "server_lost", fields);
         self.say_ready(io, key);
-        if let Some(client_key) = self.servers[key].client {
+        let server = &mut self.servers[key];
+        if server.restoring.is_waiting() {
+            // The ReadyForQuery behind it is owed, though it was not sent yet.
+            server.expect.push_back(Expect::Own(Own::Restore));
+        }
+        if let Some(client_key) = server.client {
             let loss = self.loss(key, &endpoint, cause, has_reported);
             self.tell_loss(io, key, client_key, loss);
         }

@@ -37,6 +37,11 @@ impl Restoring {
         self.settings.is_empty()
     }
 
+    /// Whether it waits for the end of a cancel.
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
     /// Nothing is to be done any more.
     pub fn clear(&mut self) {
         *self = Restoring::default();

@@ -140,7 +140,7 @@ pub(crate) struct World {
 }
 
 /// Events of one run at most: a loop that feeds itself is a bug.
-const EVENTS_MAX: u64 = 400_000;
+const EVENTS_MAX: u64 = 1_000_000;
 
 /// After the last fault, every client has to be through by then.
 const LIVENESS_US: u64 = 60_000_000;
