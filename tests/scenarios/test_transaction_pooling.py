@@ -195,7 +195,8 @@ def test_statements_are_replaced_within_their_limit_on_the_server(shared: Foreba
     with target.wire() as client:
         for i in range(20):
             client.ask(parse(f"pile_{i}", f"select {i}"), bind(statement=f"pile_{i}"), execute(), sync())
-        assert int(client.value("select count(*) from pg_prepared_statements") or "") <= 2
+        piled = "select count(*) from pg_prepared_statements where statement ~ '^select [0-9]+$'"
+        assert client.value(piled) in {"1", "2"}
 
 
 def test_a_schema_change_is_seen_by_statements_prepared_before(shared: Forebay) -> None:

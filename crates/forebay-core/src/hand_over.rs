@@ -35,6 +35,7 @@ use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::Statement;
+use crate::statements::fixed::{Fixed, Run};
 use crate::tracking::reset::is_of_server;
 use crate::worker::Worker;
 
@@ -43,9 +44,6 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Servers on which what a client wants may fail to be set, before it is told.
 const FAILURES_MAX: u8 = 3;
-
-/// The last client's defaults hold for it: without the level, a standby would refuse what begins serializable.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// A prefix that is not answered yet.
 #[derive(Debug)]
@@ -111,12 +109,15 @@ impl HandOver {
 impl<I: Io> Worker<I> {
     /// Sends the prefix. True: the client may send its request behind it. False: there is nothing to send.
     pub(crate) fn hand_over(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, resets: bool) -> bool {
-        let reset = if resets { self.reset_statements(io, key) } else { Vec::new() };
+        let reset = if resets { self.reset_statements(key) } else { Vec::new() };
+        let seed = if resets { Self::new_seed(io) } else { 0.0 };
         let (server, client) = (&mut self.servers[key], &self.clients[client_key]);
+        let mut takes_names = false;
         if resets {
             let dirt = std::mem::take(&mut server.left.dirt);
             server.left.by = 0;
-            if dirt.has(Traces::PREPARED) {
+            takes_names = dirt.has(Traces::PREPARED);
+            if takes_names {
                 server.statements.clear();
             }
             if dirt.has_any(Traces::ANY_SETTING | Traces::AUTHORIZATION) {
@@ -128,18 +129,18 @@ impl<I: Io> Worker<I> {
         if reset.is_empty() && image.is_empty() {
             return false;
         }
-        let mut out = Vec::new();
-        let all = reset.iter().map(|sql| &**sql).chain(image.iter().map(|sql| &**sql));
-        for sql in std::iter::once(BEGIN).chain(all).chain(["COMMIT"]) {
-            write::parse(&mut out, "", sql, &[]);
-            write::bind(&mut out, "", "", &[], &[], &[]);
-            write::execute(&mut out, "", 0);
-        }
+        let is_kept = client.usage.is_sharing && !takes_names;
+        let mut run = Run::new(is_kept.then_some((&mut server.statements, self.cache.prefix())), seed);
+        run.fixed(Fixed::Begin);
+        reset.into_iter().for_each(|fixed| run.fixed(fixed));
+        image.iter().for_each(|sql| run.other(sql));
+        run.fixed(Fixed::Commit);
+        let Run { mut out, count: statements, uses_unnamed, .. } = run;
         if planted(Bug::PrefixEndsSkipping) {
             write::sync(&mut out);
         }
         server.hand_over = Some(Box::new(HandOver {
-            statements: reset.len() + image.len() + 2,
+            statements,
             of_image: image.len() + 1,
             kept: Vec::new(),
             is_whole: false,
@@ -150,7 +151,9 @@ impl<I: Io> Worker<I> {
             failure: None,
         }));
         server.expect.push_back(Expect::Own(Own::HandOver));
-        server.statements.unnamed_is_ours();
+        if uses_unnamed {
+            server.statements.unnamed_is_ours();
+        }
         if !client.usage.is_sharing {
             // Nobody looks at its messages: a Bind of an unnamed statement that it never parsed must not find the COMMIT.
             write::close(&mut out, Target::STATEMENT, b"");
@@ -295,7 +298,11 @@ impl Relaying<'_> {
             (reply::COMMAND_COMPLETE, Own::HandOver) => self.part_of_prefix_done(body),
             (reply::ERROR_RESPONSE, Own::HandOver) => self.prefix_failed(body),
             (
-                reply::PARSE_COMPLETE | reply::BIND_COMPLETE | reply::DATA_ROW | reply::EMPTY_QUERY_RESPONSE,
+                reply::CLOSE_COMPLETE
+                | reply::PARSE_COMPLETE
+                | reply::BIND_COMPLETE
+                | reply::DATA_ROW
+                | reply::EMPTY_QUERY_RESPONSE,
                 Own::HandOver,
             ) => (Verdict::Drop, None),
             _ => (Verdict::Drop, Some(Next::Violation("an answer to what must have been skipped"))),

@@ -1,6 +1,7 @@
 //! Prepared statements: one identity by content for all clients, and a name for it on servers. The tables that say
 //! who has what are in [`names`] and [`held`].
 
+pub(crate) mod fixed;
 pub mod held;
 pub mod names;
 mod registry;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::Statement;
+use super::fixed::There;
 
 /// A change that messages in flight will make, or not.
 #[derive(Default)]
@@ -47,6 +48,7 @@ pub struct ServerStatements {
     misread: Vec<(Arc<Statement>, u32)>,
     /// There may be an unnamed statement, known or not: what was sent to drop it may have been skipped.
     may_have_unnamed: bool,
+    pub(super) fixed: There,
     clock: u64,
 }
 
@@ -154,6 +156,7 @@ impl ServerStatements {
     pub fn close_all_sent(&mut self, segment: u32) -> Vec<Arc<Statement>> {
         let there = self.named.values().filter(|entry| entry.present);
         let there: Vec<_> = there.map(|entry| entry.statement.clone()).collect();
+        self.fixed = There::default();
         there.iter().for_each(|statement| self.close_sent(statement, segment));
         there
     }
@@ -239,11 +242,13 @@ impl ServerStatements {
     /// All named ones are gone but those that were sent behind what took them away (DEALLOCATE ALL, DISCARD ALL).
     pub fn forget_named(&mut self) {
         self.named.retain(|_, entry| entry.unanswered.changes > 0);
+        self.fixed = There::default();
     }
 
     /// All are gone: a Query of ours took them away.
     pub fn clear(&mut self) {
         self.named.clear();
+        self.fixed = There::default();
         self.forget_unnamed();
     }
 

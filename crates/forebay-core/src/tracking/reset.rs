@@ -1,8 +1,6 @@
 //! Resets: a server is brought back to its start before another client uses it: right away where nobody waits for it,
 //! else in its hand-over ([`crate::hand_over`]). A reset that fails costs the server, never a client's isolation.
 
-use std::borrow::Cow;
-
 use forebay_sql::traces::Traces;
 
 use super::EVERYTHING;
@@ -12,6 +10,7 @@ use crate::planted::{Bug, planted};
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
 use crate::session::server::{ServerKey, ServerState};
+use crate::statements::fixed::Fixed;
 use crate::worker::Worker;
 
 /// What planted bugs leave out of a reset.
@@ -22,33 +21,29 @@ const GAPS: [(Bug, Traces); 4] = [
     (Bug::ResetForgetsCursors, Traces::CURSOR),
 ];
 
-/// The statements that undo `dirt`; `seed` is a number in [-1, 1].
-fn undoing(dirt: Traces, seed: f64) -> Vec<Cow<'static, str>> {
+/// The statements that undo `dirt`.
+fn undoing(dirt: Traces) -> Vec<Fixed> {
     let mut statements = Vec::new();
-    let mut add = |when: Traces, statement: &'static str| {
+    let mut add = |when: Traces, statement: Fixed| {
         if dirt.has_any(when) {
-            statements.push(Cow::Borrowed(statement));
+            statements.push(statement);
         }
     };
-    add(Traces::AUTHORIZATION, "SET SESSION AUTHORIZATION DEFAULT");
+    add(Traces::AUTHORIZATION, Fixed::ResetAuthorization);
     if !planted(Bug::ResetForgetsRole) {
-        add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ROLE");
+        add(Traces::AUTHORIZATION | Traces::ANY_SETTING, Fixed::ResetRole);
     }
-    add(Traces::AUTHORIZATION | Traces::ANY_SETTING, "RESET ALL");
-    add(Traces::CURSOR, "CLOSE ALL");
-    add(Traces::LISTEN, "UNLISTEN *");
-    add(Traces::SEQUENCE, "DISCARD SEQUENCES");
-    add(Traces::TEMP, "DISCARD TEMP");
-    add(Traces::PREPARED, "DEALLOCATE ALL");
-    let mut calls = Vec::new();
-    if dirt.has(Traces::LOCK) {
-        calls.push("pg_catalog.pg_advisory_unlock_all()".to_owned());
-    }
-    if dirt.has(Traces::SEED) {
-        calls.push(format!("pg_catalog.setseed({seed:.9})"));
-    }
-    if !calls.is_empty() {
-        statements.push(Cow::Owned(format!("SELECT {}", calls.join(","))));
+    add(Traces::AUTHORIZATION | Traces::ANY_SETTING, Fixed::ResetAll);
+    add(Traces::CURSOR, Fixed::CloseAll);
+    add(Traces::LISTEN, Fixed::UnlistenAll);
+    add(Traces::SEQUENCE, Fixed::DiscardSequences);
+    add(Traces::TEMP, Fixed::DiscardTemp);
+    add(Traces::PREPARED, Fixed::DeallocateAll);
+    match (dirt.has(Traces::LOCK), dirt.has(Traces::SEED)) {
+        (true, true) => statements.push(Fixed::UnlockAllAndReseed),
+        (true, false) => statements.push(Fixed::UnlockAll),
+        (false, true) => statements.push(Fixed::Reseed),
+        (false, false) => {}
     }
     statements
 }
@@ -58,23 +53,28 @@ fn is_failure_ignored() -> bool {
 }
 
 impl<I: Io> Worker<I> {
-    /// What undoes all that is, or may be, left on a server.
-    pub(crate) fn reset_statements(&mut self, io: &mut I, key: ServerKey) -> Vec<Cow<'static, str>> {
+    /// What a server's random numbers are seeded with, in [-1, 1], so that the next client's are not the last one's.
+    pub(crate) fn new_seed(io: &mut I) -> f64 {
         let mut random = [0; 8];
         io.fill_random(&mut random);
-        let seed = u64::from_le_bytes(random) as f64 / u64::MAX as f64 * 2.0 - 1.0;
+        u64::from_le_bytes(random) as f64 / u64::MAX as f64 * 2.0 - 1.0
+    }
+
+    /// What undoes all that is, or may be, left on a server.
+    pub(crate) fn reset_statements(&mut self, key: ServerKey) -> Vec<Fixed> {
         let server = &mut self.servers[key];
         let id = server.pool;
         server.left.give_up();
         let gaps = GAPS.iter().filter(|(bug, _)| planted(*bug));
-        let statements = undoing(gaps.fold(server.left.dirt, |dirt, (_, trace)| dirt.without(*trace)), seed);
+        let statements = undoing(gaps.fold(server.left.dirt, |dirt, (_, trace)| dirt.without(*trace)));
         self.pool(id).stats.stats.resets.add(1);
         statements
     }
 
     /// Has a server reset. What is set on it, or prepared, is forgotten when that is answered.
     pub(crate) fn reset(&mut self, io: &mut I, key: ServerKey) {
-        let statements = self.reset_statements(io, key);
+        let seed = Self::new_seed(io);
+        let statements: Vec<_> = self.reset_statements(key).into_iter().map(|fixed| fixed.with(seed)).collect();
         let server = &mut self.servers[key];
         let id = server.pool;
         server.is_being_reset = true;
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_reset_undoes_what_is_there_and_no_more() {
-        assert_eq!(undoing(Traces::SEQUENCE, 0.0), ["DISCARD SEQUENCES"]);
+        assert_eq!(undoing(Traces::SEQUENCE), [Fixed::DiscardSequences]);
         let all = [
             "SET SESSION AUTHORIZATION DEFAULT",
             "RESET ROLE",
@@ -197,6 +197,6 @@ mod tests {
             "DEALLOCATE ALL",
             "SELECT pg_catalog.pg_advisory_unlock_all(),pg_catalog.setseed(-0.500000000)",
         ];
-        assert_eq!(undoing(EVERYTHING, -0.5), all);
+        assert_eq!(undoing(EVERYTHING).into_iter().map(|fixed| fixed.with(-0.5)).collect::<Vec<_>>(), all);
     }
 }

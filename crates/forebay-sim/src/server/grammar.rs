@@ -123,6 +123,7 @@ fn expr(part: &[Token]) -> Option<Expr> {
         let parts = arguments.iter().filter_map(|t| match t {
             Token::Word(word) => Some(word.clone()),
             Token::Sign(sign @ ('.' | '-')) => Some(sign.to_string()),
+            Token::Param(number) => Some(format!("${number}")),
             _ => None,
         });
         parts.collect::<String>()

@@ -193,6 +193,10 @@ impl Statement {
             | Statement::CopyOut { value, .. }
             | Statement::Sleep { value, .. }
             | Statement::Notice(value) => of(value),
+            // The pooler seeds with a number that it draws.
+            Statement::Exprs(list) => {
+                list.iter().filter(|expr| matches!(expr, Expr::SetSeed(seed) if seed == "$1")).count()
+            }
             _ => 0,
         }
     }

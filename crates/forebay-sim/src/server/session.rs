@@ -191,9 +191,14 @@ impl Session {
         }
     }
 
-    /// Tags in the text of a prepared statement.
+    /// The text of a prepared statement.
+    pub(crate) fn text_of_statement(&self, name: &str) -> Option<&str> {
+        self.prepared.get(name).map(|prepared| &*prepared.text)
+    }
+
+    /// Tags in that text.
     pub(crate) fn tags_of_statement(&self, name: &str) -> Vec<Tag> {
-        self.prepared.get(name).map_or_else(Vec::new, |prepared| Tag::all_in(prepared.text.as_bytes()))
+        self.text_of_statement(name).map_or_else(Vec::new, |text| Tag::all_in(text.as_bytes()))
     }
 
     /// The session lost its server: as if the transaction had never been, and the batch skipped to its Sync.

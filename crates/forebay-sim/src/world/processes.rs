@@ -31,10 +31,19 @@ fn makes_again(text: &str, prepare: &str) -> bool {
     text.strip_prefix(prepare).and_then(|rest| rest.split(' ').next()).is_some_and(is_of_pooler)
 }
 
-/// Whether a message is a part of what the pooler sends between two clients; its BEGIN is one too.
-fn is_of_hand_over(message: &Front) -> bool {
+/// What a message has parsed, or bound where the pooler had it parsed.
+fn text_of<'m>(message: &'m Front, session: Option<&'m Session>) -> Option<&'m str> {
+    match message {
+        Front::Parse { text, .. } => Some(text),
+        Front::Bind { statement, .. } if is_of_pooler(statement) => session?.text_of_statement(statement),
+        _ => None,
+    }
+}
+
+/// Whether a text is a part of what the pooler sends between two clients; its BEGIN is one too.
+fn is_of_hand_over(text: &str) -> bool {
     let starts = ["BEGIN ISOLATION LEVEL", "RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "DISCARD ", "UNLISTEN *"];
-    matches!(message, Front::Parse { text, .. } if starts.iter().any(|start| text.starts_with(start)))
+    starts.iter().any(|start| text.starts_with(start))
 }
 
 impl World {
@@ -216,15 +225,15 @@ impl World {
         self.check_session(p, message);
         self.check_principal(p, message);
         self.processes[p].was_stopped |= stop.is_some();
-        match message {
-            Front::Parse { text, .. } if text == "BEGIN ISOLATION LEVEL READ COMMITTED" => {
-                self.processes[p].is_handed_over = true;
-            }
-            Front::Query(_) | Front::Sync => self.processes[p].is_handed_over = false,
-            _ => {}
+        let session = self.processes[p].session.as_ref();
+        let (text, is_taken) = (text_of(message, session), session.is_some_and(|session| !session.is_skipping()));
+        let is_part = text.is_some_and(is_of_hand_over);
+        if text == Some("BEGIN ISOLATION LEVEL READ COMMITTED") {
+            self.processes[p].is_handed_over = true;
+        } else if matches!(message, Front::Query(_) | Front::Sync) {
+            self.processes[p].is_handed_over = false;
         }
-        let is_taken = self.processes[p].session.as_ref().is_some_and(|session| !session.is_skipping());
-        if one_in > 0 && is_taken && is_of_hand_over(message) && self.signal_luck.one_in(one_in * 3) {
+        if one_in > 0 && is_taken && is_part && self.signal_luck.one_in(one_in * 3) {
             self.processes[p].was_stopped = true;
             let bytes = self.processes[p].interrupt();
             return self.write(self.processes[p].link, 1, &bytes);
