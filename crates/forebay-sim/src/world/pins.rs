@@ -34,9 +34,9 @@ impl World {
             let found = self.processes.iter().position(|p| Some(p.pid) == pid && !p.is_dead);
             let Some(p) = found.filter(|p| self.is_quiet(self.processes[*p].link, *p)) else { continue };
             let Some(session) = self.processes[p].session.as_ref() else { continue };
-            // What was stopped may have left what no query tells of.
-            let may_be =
-                |question| self.processes[p].was_stopped && matches!(question, Question::Library | Question::Seed);
+            // What was stopped may have left what no query tells of: of a setval() lastval() does not.
+            let is_untold = |q| matches!(q, Question::Library | Question::Seed | Question::Sequence);
+            let may_be = |question| self.processes[p].was_stopped && is_untold(question);
             let mut pins = pins::ALL.iter().zip(QUESTIONS).filter(|(row, _)| client.pin.contains(&row.name));
             let stale = pins.find(|(_, question)| !session.has(*question) && !may_be(*question));
             let stale = stale.map(|(row, _)| row.name);
