@@ -240,12 +240,9 @@ pub(crate) fn act(rng: &mut Rng, session: &mut Session, feature: Feature) -> Don
 /// Shows what there is of a feature.
 pub(crate) fn look(rng: &mut Rng, session: &mut Session, feature: Feature) -> Done {
     let sql = match feature {
-        Feature::Set
-        | Feature::SetStack
-        | Feature::SetLocal
-        | Feature::SetConfig
-        | Feature::Opaque
-        | Feature::Startup => settings::show(rng),
+        Feature::Set | Feature::SetLocal | Feature::SetConfig | Feature::Opaque | Feature::Startup => {
+            settings::show(rng)
+        }
         Feature::Custom | Feature::Trigger => {
             "SELECT current_setting('app.a', true), current_setting('app.b', true)".into()
         }
@@ -257,7 +254,7 @@ pub(crate) fn look(rng: &mut Rng, session: &mut Session, feature: Feature) -> Do
              current_setting('transaction_read_only'), current_setting('default_transaction_deferrable')"
             .into(),
         Feature::Literal => settings::literal(rng),
-        Feature::Noise | Feature::Discard => settings::everything(),
+        Feature::SetStack | Feature::Noise | Feature::Discard => settings::everything(),
         Feature::SqlPrepare => format!("EXECUTE {}", pick(rng, &["s1", "s2", "dup", "inner2"])),
         Feature::Temp | Feature::TempOnCommit => {
             "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind IN ('r', 'v', 'S') \

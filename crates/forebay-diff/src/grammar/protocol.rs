@@ -307,13 +307,23 @@ pub(super) fn copy(rng: &mut Rng, session: &mut Session, feature: Feature) -> Do
     }
 }
 
+/// What no rollback undoes: only the end of the session.
+fn outlasting(rng: &mut Rng) -> String {
+    match rng.usize(..3) {
+        0 => "SELECT nextval('numbers')".to_owned(),
+        1 => format!("SELECT pg_try_advisory_lock_shared({})", rng.usize(1..4)),
+        _ => format!("SELECT pg_try_advisory_lock({})", rng.usize(1..4)),
+    }
+}
+
 pub(super) fn connection(rng: &mut Rng, session: &mut Session, feature: Feature) -> Done {
     match feature {
         Feature::Leave => {
             let how = if rng.bool() { Leave::Cut } else { Leave::Terminate };
             let mut done = Vec::new();
-            if one_in(rng, 3) && !session.is_in_transaction {
-                done.push((feature, query(format!("BEGIN; {}", change(rng, session)))));
+            if one_in(rng, 2) && !session.is_in_transaction {
+                let sql = if rng.bool() { change(rng, session) } else { outlasting(rng) };
+                done.push((feature, query(format!("BEGIN; {sql}"))));
             }
             session.leave();
             done.push((feature, Action::Leave(how)));

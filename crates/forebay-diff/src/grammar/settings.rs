@@ -167,6 +167,12 @@ fn plain_set(rng: &mut Rng) -> crate::program::Action {
 fn stack(rng: &mut Rng, session: &mut Session) -> Done {
     let (name, value) = draw(rng);
     let (other, second) = draw(rng);
+    if one_in(rng, 3) && !session.is_in_transaction {
+        // What was set before the savepoint stays.
+        let [begin, savepoint, back, commit] = ["BEGIN", "SAVEPOINT a", "ROLLBACK TO a", "COMMIT"].map(str::to_owned);
+        let list = [begin, set(name, value, ""), savepoint, set(other, second, ""), back, commit];
+        return statements(rng, Feature::SetStack, &list);
+    }
     let mut list = vec![set(name, value, "")];
     for _ in 0..rng.usize(1..4) {
         let (_, values) = SETTINGS.iter().find(|(known, _)| *known == name).expect("it was drawn from there");
@@ -176,7 +182,9 @@ fn stack(rng: &mut Rng, session: &mut Session) -> Done {
         list.push(set(name, again, how));
         list.push(pick(rng, &["ROLLBACK TO a", "RELEASE a", "ROLLBACK TO a; RELEASE a"]).to_owned());
     }
-    list.push(set(other, second, pick(rng, &["", "LOCAL "])));
+    if rng.bool() {
+        list.push(set(other, second, pick(rng, &["", "LOCAL "])));
+    }
     in_transaction(rng, session, Feature::SetStack, &list)
 }
 
