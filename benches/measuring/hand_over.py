@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring.line import REQUEST, Line, Relay, bind_and_execute, messages, query
+from measuring.line import REQUEST, Line, Relay, Step, message, messages, query, steps
 from measuring.report import median_min_max
 from measuring.window import Bench
 
@@ -40,8 +40,8 @@ class Form:
 
 def run(bench: Bench, *, rounds: int, times: int) -> None:
     """Measures every form in interleaved rounds and prints what it costs more than its base."""
-    forms = _forms(bench)
     line = Line(bench.pg.port)
+    forms = _forms(bench, line)
     cost: dict[str, list[float]] = {name: [] for name in forms}
     for number in range(rounds):
         for name, form in forms.items():
@@ -60,20 +60,22 @@ def run(bench: Bench, *, rounds: int, times: int) -> None:
     _through_forebay(bench, rounds, times)
 
 
-def _forms(bench: Bench) -> dict[str, Form]:
+def _forms(bench: Bench, line: Line) -> dict[str, Form]:
+    """What is measured; what has a name in it is prepared on the line."""
     whole, settings = _prefix(bench, "strict", {}), _prefix(bench, "safe", FIVE)
-    resets = [sql for sql in whole if sql not in (whole[0], "COMMIT")]
-    replays = settings[1:-1]
-    short = [sql for sql in resets if not sql.startswith(LONG_ONLY)]
-    print("a whole reset:", *resets, "", "five settings:", *replays, sep="\n  ")
+    for parse in {step.parse for step in (*whole, *settings) if step.parse}:
+        line.ask(parse + message("S", b""), 1)
+    resets, replays = whole[1:-1], settings[1:-1]
+    short = [step for step in resets if not step.text.startswith(LONG_ONLY)]
+    print("a whole reset:", *_texts(resets), "", "five settings:", *_texts(replays), sep="\n  ")
 
-    def piped(statements: Iterable[str]) -> bytes:
-        return b"".join(map(bind_and_execute, (whole[0], *statements, "COMMIT"))) + REQUEST
+    def piped(middle: Iterable[Step]) -> bytes:
+        return b"".join(step.data for step in (whole[0], *middle, whole[-1])) + REQUEST
 
     forms = {
         "SELECT 1": Form(REQUEST, None),
-        "a whole reset alone": Form(query(";".join(resets)), "SELECT 1"),
-        "a short reset alone": Form(query(";".join(short)), "SELECT 1"),
+        "a whole reset alone": Form(query(";".join(_texts(resets))), "SELECT 1"),
+        "a short reset alone": Form(query(";".join(_texts(short))), "SELECT 1"),
         "a look at two settings": Form(query(_look(bench)), "SELECT 1"),
         "BEGIN and COMMIT, with SELECT 1": Form(piped([]), "SELECT 1"),
         "a whole reset, with SELECT 1": Form(piped(resets), "SELECT 1"),
@@ -82,9 +84,14 @@ def _forms(bench: Bench) -> dict[str, Form]:
         "a short reset and five settings, with SELECT 1": Form(piped([*short, *replays]), "SELECT 1"),
         "a whole reset and five settings, with SELECT 1": Form(piped([*resets, *replays]), "SELECT 1"),
     }
-    for sql in resets:
-        forms[f"`{sql}` of these"] = Form(piped([sql]), "BEGIN and COMMIT, with SELECT 1")
+    for step in resets:
+        forms[f"`{step.text}` of these"] = Form(piped([step]), "BEGIN and COMMIT, with SELECT 1")
     return forms
+
+
+def _texts(list_: Iterable[Step]) -> list[str]:
+    """As a Query has them."""
+    return [step.text.replace("$1", "0.5") for step in list_]
 
 
 def _cpu_us(line: Line, form: Form, times: int) -> float:
@@ -129,16 +136,16 @@ def _take_turns(one: Line, two: Line, times: int) -> None:
     one.wait(1)
 
 
-def _prefix(bench: Bench, level: str, settings: dict[str, tuple[str, str]]) -> list[str]:
-    """The statements of a hand-over, from BEGIN to COMMIT."""
-    found: list[str] = []
+def _prefix(bench: Bench, level: str, settings: dict[str, tuple[str, str]]) -> list[Step]:
+    """The statements of the last hand-over, from BEGIN to COMMIT."""
+    found: list[Step] = []
 
     def record(one: Line, two: Line, relay: Relay) -> None:
         _take_turns(one, two, 20)
-        texts = [text for kind, text in messages(relay.recorded()) if kind == "P"]
-        end = len(texts) - 1 - texts[::-1].index("COMMIT")
-        begin = max(i for i in range(end) if texts[i].startswith("BEGIN"))
-        found.extend(texts[begin : end + 1])
+        run = steps(relay.recorded())
+        end = max(i for i, step in enumerate(run) if step.text == "COMMIT")
+        begin = max(i for i in range(end) if run[i].text.startswith("BEGIN"))
+        found.extend(run[begin : end + 1])
 
     _pooled(bench, level, settings, record)
     return found
@@ -151,7 +158,7 @@ def _look(bench: Bench) -> str:
     def record(one: Line, _two: Line, relay: Relay) -> None:
         one.ask(query("SET work_mem = '7MB'; SET extra_float_digits = 1"), 1)
         one.ask(REQUEST, 1)
-        texts = [text for kind, text in messages(relay.recorded()) if kind == "Q"]
+        texts = [body[:-1].decode() for kind, body in messages(relay.recorded()) if kind == "Q"]
         found.extend(text for text in texts if text.startswith("SELECT pg_catalog.current_setting("))
 
     _pooled(bench, "safe", {}, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from dataclasses import dataclass
 
 from measuring.workloads import DB, USER
 
@@ -23,24 +24,43 @@ def query(sql: str) -> bytes:
     return message("Q", sql.encode() + b"\0")
 
 
-def bind_and_execute(sql: str) -> bytes:
-    """A statement of the extended protocol, without a Sync."""
-    parse = message("P", b"\0" + sql.encode() + b"\0\0\0")
-    return parse + message("B", b"\0\0" + b"\0\0" * 3) + message("E", b"\0\0\0\0\0")
-
-
-def messages(data: bytes) -> list[tuple[str, str]]:
-    """Kinds and texts of the Query and Parse messages behind a StartupMessage."""
+def messages(data: bytes) -> list[tuple[str, bytes]]:
+    """Kinds and bodies of the messages behind a StartupMessage."""
     found = []
     at = int.from_bytes(data[:4])
     while at + 5 <= len(data):
-        kind, size = chr(data[at]), int.from_bytes(data[at + 1 : at + 5])
-        body = data[at + 5 : at + 1 + size]
-        if kind == "Q":
-            found.append((kind, body[:-1].decode()))
-        elif kind == "P":
-            found.append((kind, body.split(b"\0")[1].decode()))
+        size = int.from_bytes(data[at + 1 : at + 5])
+        found.append((chr(data[at]), data[at + 5 : at + 1 + size]))
         at += 1 + size
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement of the extended protocol as it was sent to be run. parse: what gave it its name before."""
+
+    text: str
+    data: bytes
+    parse: bytes = b""
+
+
+def steps(data: bytes) -> list[Step]:
+    """What was run by the extended protocol: a Parse, where it has no name, a Bind and an Execute each."""
+    found: list[Step] = []
+    named: dict[bytes, tuple[str, bytes]] = {}
+    step = Step("", b"")
+    for kind, body in messages(data):
+        whole = message(kind, body)
+        if kind == "P":
+            name, text = body.split(b"\0")[:2]
+            named[name] = (text.decode(), b"" if name == b"" else whole)
+            step = Step("", whole if name == b"" else b"")
+        elif kind == "B":
+            text, parse = named[body.split(b"\0")[1]]
+            step = Step(text, step.data + whole, parse)
+        elif kind == "E":
+            found.append(Step(step.text, step.data + whole, step.parse))
+            step = Step("", b"")
     return found
 
 

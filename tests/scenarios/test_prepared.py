@@ -8,6 +8,7 @@ answered alike.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -304,3 +305,26 @@ def told(frame: Frame) -> object:
     if frame.tag == "D":
         return row(frame)
     return (frame.tag, frame.body if frame.tag != "T" else frame.body[:2])
+
+
+def test_nobody_takes_the_place_of_a_statement_of_a_hand_over(shared: Forebay) -> None:
+    """A reset that is another statement by now would leave one client's search path to the next."""
+    slow = "perform pg_sleep(0.05), set_config('search_path', 'pg_temp', false)"
+    with shared.target.wire() as one, shared.target.wire() as other:
+        usual = other.value("show search_path")
+
+        def hand_over(work: str = "") -> str | None:
+            one.send(query(f"do $$ begin {slow}; {work} end $$"))
+            other.send(query("show search_path"))
+            one.ready()
+            if work:
+                # What it has put there is its own, and keeps the server for it: by now the server has been looked at.
+                time.sleep(0.3)
+                one.close()
+            return next(row(frame)[0] for frame in other.ready() if frame.tag == "D")
+
+        # Twice: the one that needs it first parses it.
+        assert [hand_over(), hand_over()] == [usual, usual]
+        name = one.value("select name from pg_prepared_statements where statement = 'RESET ALL'")
+        assert name, "a hand-over keeps its statements"
+        assert hand_over(f"execute 'deallocate {name}'; execute 'prepare {name} as select 1';") == usual

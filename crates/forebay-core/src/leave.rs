@@ -323,7 +323,9 @@ impl<I: Io> Worker<I> {
         // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
         let is_streaming = server.is_copying && self.pools[server.pool.0 as usize].is_replication;
         let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
-        let may_have_committed = (is_implicit && !has_reported) || server.expect.iter().any(Expect::commits);
+        // What is set again stands behind a request that is done.
+        let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
+        let may_have_committed = is_implicit && (is_done || !has_reported) || server.expect.iter().any(Expect::commits);
         let report = if may_have_committed {
             errors::server_lost_in_commit(endpoint, cause)
         } else {

@@ -39,7 +39,7 @@ pub(crate) fn write_failing(out: &mut Vec<u8>) {
 }
 
 /// Stands before a client's own name that begins as ours do, on its way to a server: what is ours is not the client's,
-/// not even where it has read the name in `pg_prepared_statements`.
+/// not even where it has read the name in `pg_prepared_statements`. Code that a function runs is not read.
 pub(crate) const NOT_OURS: &[u8] = b"?";
 
 /// Such a name in a text, as one that no server has: [`crate::renamed`] puts it back into the error.

@@ -202,10 +202,12 @@ fn answer_to(sent: &[u8]) -> Vec<u8> {
     while let [tag, a, b, c, d, ..] = *left {
         match tag {
             b'P' => {
-                order = ["BEGIN", "SET", "COMMIT"].into_iter().find(|word| left[6..].starts_with(word.as_bytes()));
+                let text = left[5..].iter().position(|byte| *byte == 0).map_or(left, |end| &left[5 + end + 1..]);
+                order = ["BEGIN", "SET", "COMMIT"].into_iter().find(|word| text.starts_with(word.as_bytes()));
                 write::parse_complete(&mut out);
             }
             b'B' => write::bind_complete(&mut out),
+            b'C' => write::close_complete(&mut out),
             b'D' => write::row_description(&mut out, &[("abalance", 23)]),
             b'Q' => {
                 write::row_description(&mut out, &[("abalance", 23)]);

@@ -24,6 +24,11 @@ pub(crate) enum Fixed {
     UnlockAllAndReseed,
 }
 
+/// What their names begin with, where all of our names begin with `prefix`: no other statement's number begins with a zero.
+pub(crate) fn names_begin(prefix: &str) -> String {
+    format!("{prefix}0")
+}
+
 /// A parameter, where there is one; only numbers are put there.
 const PARAMETER: &str = "$1";
 
@@ -98,7 +103,7 @@ impl<'s> Run<'s> {
         let is_there = self.named.as_mut().is_some_and(|(there, prefix)| {
             let number = fixed as u8;
             self.name.extend_from_slice(prefix);
-            // No other statement's number begins with a zero.
+            // See [`names_begin`].
             self.name.extend([b'0', b'0' + number / 10, b'0' + number % 10]);
             there.fixed.add(fixed)
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use forebay_sql::traces::Traces;
 
 use crate::parameters::{Image, is_restorable, quote_literal};
+use crate::statements::fixed;
 
 /// What a probe asks, and what has come of its answer.
 #[derive(Debug)]
@@ -101,6 +102,9 @@ impl Probe {
                 Traces::AUTHORIZATION => quote_literal(&mut column, user),
                 Traces::PREPARED => {
                     quote_literal(&mut column, prefix);
+                    // One that a function has put into the place of ours was made by SQL.
+                    column.push_str(") OR from_sql AND pg_catalog.starts_with(name,");
+                    quote_literal(&mut column, &fixed::names_begin(prefix));
                     column.push_str("))");
                 }
                 _ => {}

@@ -174,9 +174,9 @@ impl<I: Io> Worker<I> {
 }
 
 /// Whether an error says something of the server or the moment, and nothing of the value that was to be set: a limit
-/// left behind by others, a shutdown.
+/// left behind by others, a statement of ours that a function took away (26), a shutdown.
 pub(crate) fn is_of_server(sqlstate: &str) -> bool {
-    matches!(sqlstate.get(..2), Some("08" | "25" | "53" | "57" | "58" | "XX"))
+    matches!(sqlstate.get(..2), Some("08" | "25" | "26" | "53" | "57" | "58" | "XX"))
 }
 
 #[cfg(test)]
