@@ -64,6 +64,9 @@ class Client:
             frames = self.wire.ask(parse("", sql), bind(), execute(), sync())
         else:
             frames = [frame for part in ("begin", sql, "commit") for frame in self.wire.ask(query(part))]
+            # A cancel that meets the COMMIT before it is carried out leaves the block failed, as directly.
+            while frames[-1].body != b"I":
+                frames += self.wire.ask(query("rollback"))
         span = began, time.monotonic()
         rows = [row(frame)[0] for frame in frames if frame.tag == "D"]
         errors = [frame.fields["C"] for frame in frames if frame.tag == "E"]
