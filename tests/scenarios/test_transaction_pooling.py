@@ -212,3 +212,16 @@ def test_a_schema_change_is_seen_by_statements_prepared_before(shared: Forebay) 
         finally:
             owner.ask(query("drop table changing"))
         assert errors(owner, bind(statement="wide"), execute(), sync()) == ["42P01"]
+
+
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_an_unshared_statement_that_is_never_bound_is_nobody_elses(shared: Forebay, name: str) -> None:
+    """Without account of statements, the next client of the server must not find what the last one has parsed."""
+    target = shared.target.at(dbname="unshared")
+    with target.wire() as other:
+        with target.wire() as one:
+            one.ask(parse(name, "select 'of one'"), sync())
+            if not name:
+                # One with a name keeps the server for its client.
+                assert errors(other, bind(), execute(), sync()) == ["26000"]
+        assert errors(other, bind(statement=name), execute(), sync()) == ["26000"]

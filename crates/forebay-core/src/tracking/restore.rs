@@ -127,6 +127,8 @@ impl Forwarding<'_> {
         if at.is_whole() {
             self.note_clearing_in_parse(at.body());
         }
+        // Nobody keeps account of it, and no other client may come to bind it.
+        self.mark_unknown(b"", true);
         self.stats.client_parses.add(1);
         self.server.expect.push_back(Expect::Parse { statement: None, relay: true, change: None });
         self.forward(at, 0)
