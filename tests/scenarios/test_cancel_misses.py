@@ -11,7 +11,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import PROTOCOL_3_2, cancel, query
+from tests.harness.wire import PROTOCOL_3_2, Wire, cancel, query
 
 LIMIT = 5
 
@@ -35,6 +35,20 @@ def wrong(key: tuple[int, bytes]) -> tuple[int, bytes]:
     return key[0], bytes(byte ^ 0xFF for byte in key[1])
 
 
+def sleep(client: Wire, seconds: int, watcher: Wire) -> None:
+    """Has a client's server sleep; returned once it does."""
+    client.send(query(f"select pg_sleep({seconds})"))
+    sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
+    until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
+
+
+def is_cancelled(client: Wire, target: Target, watcher: Wire) -> bool:
+    """Whether a cancel with the client's own key is heard."""
+    sleep(client, 30, watcher)
+    send(target, client.key)
+    return [frame.fields["C"] for frame in client.ready() if frame.tag == "E"] == ["57014"]
+
+
 def test_a_source_that_misses_too_often_is_refused(
     start: Start, server: Postgres, direct: Target, variant: Variant
 ) -> None:
@@ -45,10 +59,8 @@ def test_a_source_that_misses_too_often_is_refused(
             send(forebay.target, wrong(client.key))
         until(lambda: counter(forebay, "forebay_cancels_total") == LIMIT, within_s=10, what="they have come")
         assert counter(forebay, "forebay_cancels_refused_total") == 0
-        client.send(query("select pg_sleep(2)"))
-        sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
         with direct.wire() as watcher:
-            until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
+            sleep(client, 2, watcher)
         # Even the right key is not looked at by now.
         send(forebay.target, client.key)
         send(forebay.target, wrong(client.key))
@@ -66,11 +78,7 @@ def test_right_keys_do_not_count(start: Start, server: Postgres, direct: Target,
     with forebay.target.wire() as client, direct.wire() as watcher:
         for _ in range(3 * LIMIT):
             send(forebay.target, client.key)
-        client.send(query("select pg_sleep(30)"))
-        sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
-        until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
-        send(forebay.target, client.key)
-        assert [frame.fields["C"] for frame in client.ready() if frame.tag == "E"] == ["57014"]
+        assert is_cancelled(client, forebay.target, watcher)
     assert counter(forebay, "forebay_cancels_refused_total") == 0
 
 
@@ -87,9 +95,5 @@ def test_keys_that_nobody_comes_by_do_not_count(
             send(forebay.target, wrong(client.key))
         # Nor does a guess of such a key hinder those who hold short ones.
         with forebay.target.wire() as other, direct.wire() as watcher:
-            other.send(query("select pg_sleep(30)"))
-            sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and usename = 'app'"
-            until(lambda: watcher.value(sleeps) == "1", within_s=10, what="it runs")
-            send(forebay.target, other.key)
-            assert [frame.fields["C"] for frame in other.ready() if frame.tag == "E"] == ["57014"]
+            assert is_cancelled(other, forebay.target, watcher)
     assert counter(forebay, "forebay_cancels_refused_total") == 0
