@@ -212,7 +212,10 @@ class Forebay:
         os.kill(self.pid, number)
 
     def reload(self, sections: dict[str, Section] | None = None) -> dict[str, Any]:
-        """Writes a configuration if given, sends HUP and returns the event that tells what came of it."""
+        """Writes a configuration if given, sends HUP and returns the event that tells what came of it.
+
+        What has changed is told behind that event, and is there by then.
+        """
         if sections is not None:
             self.write(sections)
         names = ("reload", "reload_refused")
@@ -220,8 +223,13 @@ class Forebay:
         self.send_signal(signal.SIGHUP)
 
         def told() -> dict[str, Any] | None:
-            found = [line for line in self.log() if line.get("event") in names]
-            return found[before] if len(found) > before else None
+            lines = self.log()
+            found = [at for at, line in enumerate(lines) if line.get("event") in names]
+            if len(found) <= before:
+                return None
+            event, *behind = lines[found[before] :]
+            changes = sum(line.get("event") == "setting_changed" for line in behind)
+            return event if changes >= event.get("changes", 0) else None
 
         found = until(told, within_s=10, what="forebay says what became of the reload")
         assert found is not None
