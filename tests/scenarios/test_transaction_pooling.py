@@ -195,8 +195,9 @@ def test_statements_are_replaced_within_their_limit_on_the_server(shared: Foreba
     with target.wire() as client:
         for i in range(20):
             client.ask(parse(f"pile_{i}", f"select {i}"), bind(statement=f"pile_{i}"), execute(), sync())
-        piled = "select count(*) from pg_prepared_statements where statement ~ '^select [0-9]+$'"
-        assert client.value(piled) in {"1", "2"}
+        # Those of forebay's own, by which servers are handed over, have numbers that begin with a zero.
+        piled = "select count(*) from pg_prepared_statements where name !~ '_0[0-9]+$'"
+        assert int(client.value(piled) or "") <= 2
 
 
 def test_a_schema_change_is_seen_by_statements_prepared_before(shared: Forebay) -> None:
