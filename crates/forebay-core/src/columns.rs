@@ -40,11 +40,12 @@ impl Forwarding<'_> {
         }
         let Ok(target) = Target::decode(at.body()) else { return malformed("Describe") };
         if self.is_sharing() && target.is_statement() {
-            let expect = |statement, _: &[u8]| Expect::Describe { statement, relay: true };
+            let expect = |statement, places, _: &[u8]| Expect::Describe { statement, relay: true, places };
             return self.with_statement(at, target.name, rename::describe, expect);
         }
         let statement = if target.name.is_empty() { self.server.bound_undescribed.take() } else { None };
-        self.server.expect.push_back(Expect::Describe { statement, relay: true });
+        let places = self.server.bound_places.clone();
+        self.server.expect.push_back(Expect::Describe { statement, relay: true, places });
         self.forward(at, 0)
     }
 
@@ -59,7 +60,11 @@ impl Forwarding<'_> {
     pub(crate) fn compare_columns(&mut self, statement: &Arc<Statement>) -> Stop {
         write::describe(self.batch.owned(), Target::STATEMENT, statement.name());
         write::flush(self.batch.owned());
-        self.server.expect.push_back(Expect::Describe { statement: Some(statement.clone()), relay: false });
+        self.server.expect.push_back(Expect::Describe {
+            statement: Some(statement.clone()),
+            relay: false,
+            places: None,
+        });
         self.server.is_segment_open = true;
         Stop::Hold
     }
@@ -102,7 +107,7 @@ impl Relaying<'_> {
         let Ok(types) = parameter_description(body) else {
             return (Verdict::Drop, Some(Next::Violation("a malformed ParameterDescription")));
         };
-        if let Some(Expect::Describe { statement: Some(statement), relay: true }) = self.server.expect.front() {
+        if let Some(Expect::Describe { statement: Some(statement), relay: true, .. }) = self.server.expect.front() {
             statement.note_parameters(types.as_bytes());
         }
         (self.for_describer(), None)
@@ -111,7 +116,7 @@ impl Relaying<'_> {
     /// A description has come: `body`, or none for a statement without a result.
     pub(crate) fn told_columns(&mut self, body: Option<&[u8]>) -> (Verdict, Option<Next>) {
         let front = self.server.expect.pop_front();
-        let Some(Expect::Describe { statement, relay }) = front else {
+        let Some(Expect::Describe { statement, relay, .. }) = front else {
             return (Verdict::Drop, Some(Next::Violation("a description that nothing asked for")));
         };
         let Some(columns) = body.map_or(Some(Box::default()), columns) else {

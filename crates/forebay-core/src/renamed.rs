@@ -169,7 +169,9 @@ impl Relaying<'_> {
     /// Where names were replaced in the text whose reply is at hand.
     pub(crate) fn places(&self) -> Option<&Places> {
         match self.server.expect.front()? {
-            Expect::Query { places, .. } | Expect::Execute { places, .. } => places.as_deref(),
+            Expect::Query { places, .. } | Expect::Execute { places, .. } | Expect::Describe { places, .. } => {
+                places.as_deref()
+            }
             _ => None,
         }
     }

@@ -408,9 +408,6 @@ impl Relaying<'_> {
                 (Verdict::Drop, Some(Next::Restore))
             }
             Some(Expect::Query { .. } | Expect::Function | Expect::Sync) if self.must_await_own() => {
-                if self.server.is_report_due {
-                    self.report_hand_over();
-                }
                 (Verdict::Drop, Some(Next::AwaitOwn))
             }
             Some(Expect::Own(Own::Restore)) if self.is_restore_cancelled() => (Verdict::Drop, Some(Next::Restore)),
@@ -424,10 +421,10 @@ impl Relaying<'_> {
                 while matches!(self.server.expect.front(), Some(Expect::CopyEnd)) {
                     self.server.expect.pop_front();
                 }
+                self.give_notifications();
                 if self.server.is_report_due {
                     self.report_hand_over();
                 }
-                self.give_notifications();
                 let verdict = Verdict::relay_if(self.client.is_some());
                 (verdict, Some(Next::Ready))
             }

@@ -45,6 +45,8 @@ impl Relaying<'_> {
             // The client is told what it comes to when it is set again.
             return (Verdict::Drop, None);
         }
+        // A client that listens hears what is notified before it, as from PostgreSQL.
+        self.server.is_report_due |= self.reports_before_ready() && self.listens_to_any();
         let is_told_later = self.server.is_report_due;
         if let Some(client) = &mut self.client {
             if !is_told_later {
@@ -55,6 +57,13 @@ impl Relaying<'_> {
             }
         }
         (Verdict::relay_if(!is_told_later), None)
+    }
+
+    /// Whether the server tells of changed values just before ReadyForQuery and nowhere else (PostgreSQL >= 14).
+    fn reports_before_ready(&self) -> bool {
+        let version = self.server.reported.get("server_version");
+        let major = version.and_then(|v| v.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
+        major.is_some_and(|major| major >= 14)
     }
 
     /// Whose the session is may be set by a function too, by a name that no text tells: it pins until it is reset.

@@ -63,6 +63,10 @@ pub(crate) enum Stop {
     BadLength(FrameError),
 }
 
+/// What a message that uses a statement is answered with: of the statement if its columns have not been told, of the places
+/// in its text and of the client's name for it.
+type Expected = fn(Option<Arc<Statement>>, Option<Box<Places>>, &[u8]) -> Expect;
+
 /// How many of the bytes at hand are dealt with; the rest of the frame, if any, is streamed.
 pub(crate) type Taken = Result<usize, Stop>;
 
@@ -357,19 +361,13 @@ impl Forwarding<'_> {
         if !self.server.bound_deallocates.is_empty() {
             self.forget_portal(bind.portal);
         }
-        self.with_statement(at, bind.statement, rename::bind, |_, name| Expect::Bind { name: name_mark(name) })
+        self.with_statement(at, bind.statement, rename::bind, |_, _, name| Expect::Bind { name: name_mark(name) })
     }
 
     /// Passes on a message that uses a statement by the client's name for it.
-    pub(crate) fn with_statement(
-        &mut self,
-        at: At<'_>,
-        name: &[u8],
-        with: Rename,
-        expect: fn(Option<Arc<Statement>>, &[u8]) -> Expect,
-    ) -> Taken {
+    pub(crate) fn with_statement(&mut self, at: At<'_>, name: &[u8], with: Rename, expect: Expected) -> Taken {
         let segment = self.server.segment;
-        let mut undescribed = None;
+        let (mut undescribed, mut places) = (None, None);
         let found = self.client.statements.as_ref().map_or(Lookup::Unknown, |names| names.find(name, segment));
         let taken = match found {
             Lookup::Unconfirmed => return Err(Stop::Hold),
@@ -382,6 +380,7 @@ impl Forwarding<'_> {
                     return self.refuse_outdated(at, &statement);
                 }
                 undescribed = (!statement.is_described()).then(|| statement.clone());
+                places = Places::of(&statement);
                 if at.head.tag == tag::BIND {
                     if let Some(taken) = self.bind_taken(at, name, &statement)? {
                         self.server.expect.push_back(Expect::Bind { name: name_mark(name) });
@@ -396,7 +395,7 @@ impl Forwarding<'_> {
                         self.mark_values(statement.shape(), at.body());
                     }
                     self.server.bound_commits = statement.is_commit();
-                    self.server.bound_places = Places::of(&statement);
+                    self.server.bound_places = places.take();
                     self.server.bound_undescribed = undescribed.take();
                     if statement.takes_away() {
                         self.note_deallocate(at, &statement);
@@ -406,7 +405,7 @@ impl Forwarding<'_> {
             }
             Lookup::Unknown => self.with_unknown_statement(at, name, with),
         }?;
-        self.server.expect.push_back(expect(undescribed, name));
+        self.server.expect.push_back(expect(undescribed, places, name));
         Ok(taken)
     }
 

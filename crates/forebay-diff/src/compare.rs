@@ -32,13 +32,15 @@ pub(crate) enum Allowance {
     /// A Bind that fails for two reasons, as the transaction has failed and its values are not those that the statement
     /// wants: a server that lacks the statement can only tell of the first.
     FailedBind,
+    /// Whether the context of an error names a function with its schema: as the search path was when that server compiled it.
+    FunctionSchema,
     /// Statements behind a RESET in the same text see the server's own value, not the one of the client's start.
     ResetOfStart,
 }
 
 impl Allowance {
     /// All of them.
-    pub(crate) const ALL: [Allowance; 10] = [
+    pub(crate) const ALL: [Allowance; 11] = [
         Allowance::UnsetCustom,
         Allowance::NotificationOrder,
         Allowance::NotificationSender,
@@ -48,6 +50,7 @@ impl Allowance {
         Allowance::TemporarySchema,
         Allowance::SettingOrder,
         Allowance::FailedBind,
+        Allowance::FunctionSchema,
         Allowance::ResetOfStart,
     ];
 }
@@ -220,6 +223,11 @@ fn is_stale_plan(event: &Event) -> bool {
     matches!(event, Event::Report(report) if report.sqlstate == "0A000" && report.message.starts_with("cached plan"))
 }
 
+/// A context in which functions of PL/pgSQL go without the schema that every search path of the programs may lack.
+fn unqualified(context: &str) -> String {
+    context.replace("PL/pgSQL function public.", "PL/pgSQL function ")
+}
+
 struct Judge<'a> {
     program: &'a Program,
     uses: &'a Uses,
@@ -261,6 +269,7 @@ impl Judge<'_> {
                 self.is_cancelled_in_queue(left, right)
                     || self.is_temporary_schema(left, right)
                     || self.is_failed_bind(left, right)
+                    || self.is_function_schema(left, right)
             }
             _ => false,
         }
@@ -326,6 +335,18 @@ impl Judge<'_> {
         let is_used = matches!(parts, (Some((left, _)), Some((right, _))) if left == right);
         if is_used {
             self.uses.note(Allowance::NotificationSender);
+        }
+        is_used
+    }
+
+    fn is_function_schema(&self, direct: &Report, pooled: &Report) -> bool {
+        let bare = |report: &Report| {
+            let more = unqualified(&report.more);
+            Report { more, ..report.clone() }
+        };
+        let is_used = bare(direct) == bare(pooled);
+        if is_used {
+            self.uses.note(Allowance::FunctionSchema);
         }
         is_used
     }

@@ -10,6 +10,7 @@ use super::takeover::CHANNELS;
 use super::{Mark, Told};
 use crate::io::Io;
 use crate::reply::Relaying;
+use crate::reported::report_parameters;
 use crate::request::Forwarding;
 use crate::session::IDLE;
 use crate::session::expect::{Expect, Own};
@@ -73,6 +74,9 @@ impl<I: Io> Worker<I> {
         if let Some(listens) = self.clients[client_key].listens.as_mut().filter(|_| !is_removing) {
             listens.drain_into(&mut out);
         }
+        if std::mem::take(&mut server.is_report_due) {
+            report_parameters(&mut self.clients[client_key], server, &mut out);
+        }
         write::ready_for_query(&mut out, IDLE);
         self.send_to_client(io, client_key, &out);
         true
@@ -114,7 +118,12 @@ impl Relaying<'_> {
             return false;
         }
         let notifies = std::mem::take(&mut self.server.listen.notifies);
-        notifies && self.client.as_ref().and_then(|client| client.listens.as_ref()).is_some_and(|l| l.len() > 0)
+        notifies && self.listens_to_any()
+    }
+
+    /// Whether the client hears anything through the listener.
+    pub(crate) fn listens_to_any(&self) -> bool {
+        self.client.as_ref().and_then(|client| client.listens.as_ref()).is_some_and(|listens| listens.len() > 0)
     }
 
     /// A transaction is over: what has been notified meanwhile comes before its ReadyForQuery. Not if a request behind it

@@ -164,6 +164,8 @@ pub enum Expect {
         statement: Option<Arc<Statement>>,
         /// The answer goes to the client.
         relay: bool,
+        /// As in `Query`: what the statement executes is planned to be described.
+        places: Option<Box<Places>>,
     },
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute {

@@ -76,6 +76,18 @@ fn a_bind_in_a_failed_transaction_may_fail_for_either_reason() {
 }
 
 #[test]
+fn the_context_of_an_error_may_lack_the_functions_schema_and_nothing_else() {
+    let told = |more: String| Event::Report(Box::new(Report { more, ..Report::default() }));
+    let context = |name: &str| told(format!(" W=PL/pgSQL function {name}(text) line 3 at RAISE"));
+    let judge = |direct, pooled| judged(&program("", "x"), direct, pooled, Allowance::FunctionSchema);
+    assert_eq!(judge(context("fail"), context("public.fail")), (None, 1));
+    assert_eq!(judge(context("public.fail"), context("fail")), (None, 1));
+    assert_eq!(judge(context("fail"), context("other.fail")).1, 0);
+    assert_eq!(judge(context("fail"), context("public.fall")).1, 0);
+    assert_eq!(judge(told(" D=public.fail".into()), told(" D=fail".into())).1, 0);
+}
+
+#[test]
 fn a_notification_may_name_another_client_and_nothing_else() {
     let judge = |direct: &str, pooled: &str| {
         let (direct, pooled) = (Event::Told(direct.to_owned()), Event::Told(pooled.to_owned()));
