@@ -307,6 +307,27 @@ def told(frame: Frame) -> object:
     return (frame.tag, frame.body if frame.tag != "T" else frame.body[:2])
 
 
+@pytest.mark.parametrize("text", ["BEGIN ISOLATION LEVEL READ COMMITTED", "RESET ALL", "COMMIT"])
+def test_a_statement_of_a_hand_over_that_is_taken_away_costs_its_server_only(shared: Forebay, text: str) -> None:
+    """The next hand-over misses it. Its client has done nothing: it is not told, and keeps what it has set."""
+    with shared.target.wire() as one, shared.target.wire() as other:
+        other.value("set application_name = 'kept'; set datestyle = 'German'; show datestyle")
+
+        def hand_over(work: str = "") -> tuple[list[str | None], str]:
+            one.send(query(f"set time zone 'Asia/Tokyo'; do $$ begin perform pg_sleep(0.05); {work} end $$"))
+            other.send(query("select current_setting('datestyle'), current_setting('application_name')"))
+            one.ready()
+            frames = other.ready()
+            return next(row(frame) for frame in frames if frame.tag == "D"), "".join(f.tag for f in frames)
+
+        assert [hand_over(), hand_over()] == [(["German, DMY", "kept"], "TDCZ")] * 2
+        name = one.value(f"select name from pg_prepared_statements where statement = '{text}'")
+        pid = one.value("select pg_backend_pid()")
+        assert name, "a hand-over keeps its statements"
+        assert hand_over(f"execute 'deallocate {name}';") == (["German, DMY", "kept"], "TDCZ")
+        assert other.value("select pg_backend_pid()") != pid, "a server that lacks it serves nobody"
+
+
 def test_nobody_takes_the_place_of_a_statement_of_a_hand_over(shared: Forebay) -> None:
     """A reset that is another statement by now would leave one client's search path to the next."""
     slow = "perform pg_sleep(0.05), set_config('search_path', 'pg_temp', false)"
