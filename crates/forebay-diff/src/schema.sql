@@ -52,6 +52,8 @@ BEGIN
     DELETE FROM items;
     INSERT INTO items SELECT c * 10 + i, c, 'item ' || i, timestamptz '2024-05-06 07:08:09+00' + i * interval '1 day', c + i / 4.0
       FROM generate_series(0, 5) c, generate_series(0, 3) i;
+    -- No client's: to insert it again fails at once, whatever transactions are under way.
+    INSERT INTO items VALUES (90, 9);
   END IF;
   IF 'real1' = ANY (names) THEN
     DELETE FROM real1;
@@ -59,6 +61,8 @@ BEGIN
   END IF;
   IF 'knobs' = ANY (names) THEN
     DELETE FROM knobs;
+    -- The same, and who inserts it again waits for nobody.
+    INSERT INTO knobs VALUES (90, 'app.b', 'there');
   END IF;
   IF 'secrets' = ANY (names) THEN
     DELETE FROM secrets;

@@ -124,7 +124,7 @@ fn error(rng: &mut Rng) -> String {
         "SELECT 1/0",
         "SELECT nothing FROM items",
         "SELEC 1",
-        "INSERT INTO items VALUES (1, 1)",
+        "INSERT INTO items VALUES (90, 9)",
         "SELECT * FROM absent",
         "SELECT 'x'::int",
         "SELECT fail('here')",
