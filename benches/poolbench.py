@@ -2,6 +2,10 @@
 """poolbench: what a connection pooler costs, side by side with its peers.
 
   poolbench.py run      [--poolers a,b,...] [--workloads x,y,...] [--rounds N] [--seconds S]
+  poolbench.py latency  [--poolers ...] [--workload many] [--rates 0,4000] [--rounds N] [--seconds S]
+  poolbench.py disturb  [--poolers ...] [--kinds pull,pipeline,syncs,slow] [--rate 2000] [--rounds N] [--seconds S]
+  poolbench.py storm    [--poolers ...] [--clients 10000] [--rate 2000] [--rounds N] [--seconds S]
+  poolbench.py bulk     [--poolers ...] [--megabytes 200] [--rounds N] [--times N]
   poolbench.py idle     [--poolers ...] [--clients 10000] [--rounds N]
   poolbench.py handover [--rounds N] [--times N]
   poolbench.py syscalls [--poolers ...] [--workload select]
@@ -28,14 +32,17 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from measuring import hand_over, idle, profile, rounds, syscalls
-from measuring.report import report
+from measuring import bulk, disturber, hand_over, idle, profile, rounds, steady, storm, syscalls
+from measuring.report import read, report
 from measuring.window import Bench
 from measuring.workloads import WORKLOADS
 
 POOLERS = "pgbouncer-debian,forebay,forebay-epoll"
 WORKLOADS_DEFAULT = "select,extended,tpcb,many,wide,connect,connect-scram"
+# Of these orders all rows make tables.
+REPORTED = ("run", "latency", "disturb", "storm", "bulk", "idle")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -51,27 +58,43 @@ def measured(arguments: argparse.Namespace) -> None:
         Path(a.out).parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(peers=a.peers, bin_folder=a.bin, scale=a.scale, out=a.out, tmp=os.environ.get("BENCH_TMP"))
     try:
-        if a.order == "run":
-            rounds.run(bench, poolers=a.poolers, workloads=a.workloads, rounds=a.rounds, seconds=a.seconds,
-                       quiet=a.quiet)  # fmt: skip
-        elif a.order == "idle":
-            idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
-        elif a.order == "handover":
-            hand_over.run(bench, rounds=a.rounds, times=a.times)
-        elif a.order == "profile":
-            profile.run(bench, poolers=a.poolers, workload=a.workload, seconds=a.seconds, folder=a.folder)
-        else:
-            syscalls.run(bench, poolers=a.poolers, workload=a.workload, rounds=a.rounds, seconds=a.seconds)
+        measure(bench, a)
     finally:
         bench.close()
-    if a.out and a.order in ("run", "idle"):
+    if a.out and a.order in REPORTED:
         reported(argparse.Namespace(file=a.out, base=a.base, quiet=a.quiet))
+    elif a.order in REPORTED:
+        print(report(bench.rows, a.base, a.quiet))
+
+
+def measure(bench: Bench, a: argparse.Namespace) -> None:
+    """Runs the order given."""
+    if a.order == "run":
+        rounds.run(bench, poolers=a.poolers, workloads=a.workloads, rounds=a.rounds, seconds=a.seconds, quiet=a.quiet)
+    elif a.order == "latency":
+        for rate in a.rates:
+            rounds.run(bench, poolers=a.poolers, workloads=[a.workload], rounds=a.rounds, seconds=a.seconds,
+                       quiet=a.quiet, rate=rate, marks={"latency": True})  # fmt: skip
+    elif a.order == "disturb":
+        steady.run(bench, poolers=a.poolers, kinds=a.kinds, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
+    elif a.order == "storm":
+        storm.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
+    elif a.order == "bulk":
+        bulk.run(bench, poolers=a.poolers, megabytes=a.megabytes, rounds=a.rounds, times=a.times)
+    elif a.order == "idle":
+        idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
+    elif a.order == "handover":
+        hand_over.run(bench, rounds=a.rounds, times=a.times)
+    elif a.order == "profile":
+        profile.run(bench, poolers=a.poolers, workload=a.workload, seconds=a.seconds, folder=a.folder)
+    else:
+        syscalls.run(bench, poolers=a.poolers, workload=a.workload, rounds=a.rounds, seconds=a.seconds)
 
 
 def reported(arguments: argparse.Namespace) -> None:
     """Prints the tables of a results file, and keeps them beside it."""
     path = Path(arguments.file)
-    text = report(path, arguments.base, arguments.quiet)
+    text = report(read(path), arguments.base, arguments.quiet)
     path.with_suffix(".md").write_text(text + "\n")
     print(text)
 
@@ -95,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--out", help="append rows to this JSON-lines file")
     order = orders.add_parser("run", parents=[runs], help="cost of transactions")
     order.add_argument("--workloads", type=names, default=names(WORKLOADS_DEFAULT), help=",".join(WORKLOADS))
+    add_points(orders, runs)
     order = orders.add_parser("idle", parents=[runs], help="memory of idle clients")
     order.add_argument("--clients", type=int, default=10_000)
     order = orders.add_parser("handover", parents=[runs], help="what goes from one client to the next costs the server")
@@ -107,6 +131,26 @@ def parser() -> argparse.ArgumentParser:
     order = orders.add_parser("report", parents=[shared], help="tables of earlier results")
     order.add_argument("file")
     return top
+
+
+def add_points(orders: Any, runs: argparse.ArgumentParser) -> None:
+    """Orders that measure one point each."""
+    order = orders.add_parser("latency", parents=[runs], help="how long clients wait, up to p99.9")
+    order.add_argument("--workload", default="many", choices=WORKLOADS)
+    order.add_argument("--rates", type=lambda text: [int(each) for each in text.split(",")], default=[0, 4000],
+                       help="transactions a second that are due; 0: each client asks again at once")  # fmt: skip
+    order.set_defaults(seconds=8.0)
+    rated = argparse.ArgumentParser(add_help=False, parents=[runs])
+    rated.add_argument("--rate", type=int, default=2000, help="of the steady load, transactions a second")
+    order = orders.add_parser("disturb", parents=[rated], help="a steady load alone, and beside one bad client")
+    order.add_argument("--kinds", type=names, default=list(disturber.KINDS), help=",".join(steady.KINDS))
+    order.set_defaults(poolers=["direct", *names(POOLERS)[:2]])
+    order = orders.add_parser("storm", parents=[rated], help="all clients come at once; 500 new ones a second")
+    order.add_argument("--clients", type=int, default=10_000)
+    order = orders.add_parser("bulk", parents=[runs], help="COPY out, COPY in, a big result")
+    order.add_argument("--megabytes", type=int, default=200)
+    order.add_argument("--times", type=int, default=3, help="of each kind in a round")
+    order.set_defaults(poolers=["direct", "pgbouncer-debian", "pgbouncer-debian-64k", *names(POOLERS)[1:]])
 
 
 def main() -> None:

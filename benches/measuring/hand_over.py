@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measuring.line import REQUEST, Line, Relay, Step, message, messages, query, steps
-from measuring.report import median_min_max
+from measuring.tables import median_min_max
 from measuring.window import Bench
 
 # Five of the kinds that applications set.

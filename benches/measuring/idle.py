@@ -65,7 +65,7 @@ def run(bench: Bench, *, poolers: list[str], clients: int, rounds: int) -> None:
                 pooler.stop()
 
 
-def _warm(bench: Bench, pooler: Pooler) -> None:
+def warm(bench: Bench, pooler: Pooler) -> None:
     """Brings all server connections and the first clients about, so that they stand in the first reading."""
     few = Clients(pooler.port, WARM_CLIENTS)
     few.wait_for("open")
@@ -78,7 +78,7 @@ def _warm(bench: Bench, pooler: Pooler) -> None:
 
 def _measure(bench: Bench, pooler: Pooler, clients: int, number: int) -> None:
     assert pooler.group
-    _warm(bench, pooler)
+    warm(bench, pooler)
     time.sleep(SETTLE_S)
     base = pooler.group.memory_kib()[0]
     many = Clients(pooler.port, clients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from measuring.workloads import DB, USER
 
 CHUNK_BYTES = 65536
+PROTOCOL_3_0 = 196_608
+# Severity, code and text, each behind its letter; the data that the benches read holds nothing of the kind.
+ERROR = re.compile(rb"S(?:ERROR|FATAL|PANIC)\0(?:V\w+\0)?C(\w{5}\0M[^\0]*)\0")
 # Something that never answers is a failure, and no hang.
 PATIENCE_S = 20.0
 
@@ -22,6 +26,19 @@ def message(kind: str, body: bytes) -> bytes:
 def query(sql: str) -> bytes:
     """A simple query."""
     return message("Q", sql.encode() + b"\0")
+
+
+def startup(words: dict[str, str]) -> bytes:
+    """The StartupMessage of the bench's user."""
+    words = {"user": USER, "database": DB, **words}
+    body = b"".join(f"{name}\0{value}\0".encode() for name, value in words.items()) + b"\0"
+    return struct.pack("!II", len(body) + 8, PROTOCOL_3_0) + body
+
+
+def refusal(data: bytes) -> str:
+    """The text of an ErrorResponse in what came, wherever in it; empty: there is none."""
+    found = ERROR.search(data)
+    return found[1].decode(errors="replace") if found else ""
 
 
 def messages(data: bytes) -> list[tuple[str, bytes]]:
@@ -75,9 +92,7 @@ class Line:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unread = b""
         self.pid = 0
-        words = {"user": USER, "database": DB, **({"options": options} if options else {})}
-        body = b"".join(f"{name}\0{value}\0".encode() for name, value in words.items()) + b"\0"
-        self.send(struct.pack("!II", len(body) + 8, 196608) + body)
+        self.send(startup({"options": options} if options else {}))
         self.wait(1)
 
     def send(self, data: bytes) -> None:

@@ -57,7 +57,10 @@ def scram_verifier(password: str, salt: bytes = b"poolbench-salt16", iterations:
 class Pooler:
     """A running pooler; `direct` is PostgreSQL itself, whose `group` is None."""
 
-    def __init__(self, name: str, spec: Spec | None, pg: Postgres, bin_folder: Path, auth: str, is_encrypted: bool):
+    def __init__(
+        self, name: str, spec: Spec | None, pg: Postgres, bin_folder: Path, auth: str, is_encrypted: bool,
+        clients_max: int = CLIENTS_MAX,
+    ):  # fmt: skip
         self.name, self.port, self.user = name, pg.port, USER
         self.group: Group | None = None
         self.dir: Path | None = None
@@ -73,6 +76,7 @@ class Pooler:
         self.port = free_port()
         self.dir = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=pg.work))
         give_to_server_account(self.dir)
+        self.clients_max = clients_max
         self.values = self._template_values(spec, pg, bin_folder, auth)
         self.environment = {"BENCH_PASSWORD": PASSWORD}
         for key, value in spec.get("env", {}).items():
@@ -91,7 +95,7 @@ class Pooler:
             "pg_socket": pg.work / f".s.PGSQL.{pg.port}", "endpoint": f"127.0.0.1:{pg.port}",
             "user": USER, "db": DB, "password": PASSWORD, "scram_secret": scram_verifier(PASSWORD),
             "pool": POOL_SIZE, "pool_mode": "transaction", "level": "safe",
-            "workers": 1, "max_clients": CLIENTS_MAX, "cert": pg.cert, "key": pg.key,
+            "workers": 1, "max_clients": self.clients_max, "cert": pg.cert, "key": pg.key,
             "forebay": programs.forebay(), "root": os.environ.get("BENCH_ROOT", ""), "python": sys.executable,
         }  # fmt: skip
         self.values = values

@@ -19,6 +19,7 @@ CGROUPS = (
     ("v2", Path("/sys/fs/cgroup"), "cgroup.controllers"),
 )
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
+PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 LISTEN_S = 20.0
 
 
@@ -57,6 +58,24 @@ def stat_fields(pid: int) -> list[str]:
 def process_cpu_us(pid: int) -> float:
     """CPU of one process, its ended children left out."""
     return sum(int(x) for x in stat_fields(pid)[11:13]) * TICK_US
+
+
+def _status(pid: int) -> str:
+    """Of a process; empty where it ended."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+
+
+def kernel_kib() -> int:
+    """What the kernel holds for sockets, files and all else of its own: slabs, and pages of TCP's buffers.
+
+    It is told of the whole machine: a difference belongs to both ends of what was opened meanwhile.
+    """
+    slab = re.search(r"^Slab:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    pages = re.search(r"^TCP: .* mem (\d+)", Path("/proc/net/sockstat").read_text(), re.MULTILINE)
+    return (int(slab[1]) if slab else 0) + (int(pages[1]) * PAGE_KIB if pages else 0)
 
 
 def machine_busy_us() -> float:
@@ -162,6 +181,19 @@ class Group:
             sizes = dict(re.findall(r"^(Pss|Rss):\s+(\d+)", text, re.MULTILINE))
             pss, rss = pss + int(sizes.get("Pss", 0)), rss + int(sizes.get("Rss", 0))
         return pss, rss
+
+    def start_peak(self) -> int:
+        """Begins a new high-water mark; peak_kib takes what this returns."""
+        pss, rss = self.memory_kib()
+        for pid in self.pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+        return pss - rss
+
+    def peak_kib(self, start: int) -> int:
+        """The most proportional memory since the start: the kernel keeps the mark of the resident set, without any
+        sampling; what is shared of it stays the same."""
+        marks = [re.search(r"^VmHWM:\s+(\d+)", _status(pid), re.MULTILINE) for pid in self.pids()]
+        return start + sum(int(mark[1]) for mark in marks if mark)
 
     def wait_port(self, port: int) -> None:
         """Returns when a member listens there. Raises RuntimeError if all end, or none does in time."""

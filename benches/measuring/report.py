@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from measuring.tables import Row, beside_lines, bulk_lines, latency_lines, median_min_max, paired, storm_lines
 
 # Rows per pooler and workload that suffice; louder ones are left out beyond them.
 ROWS_MIN = 3
@@ -22,23 +21,11 @@ IDLE_HEAD = (
 )
 
 
-def median_min_max(values: Iterable[float], digits: int = 1) -> str:
-    """As in `12.1 (11.9–12.6)`."""
-    xs = list(values)
-    return f"{statistics.median(xs):.{digits}f} ({min(xs):.{digits}f}–{max(xs):.{digits}f})"
-
-
-def paired(rows: list[Row], bases: list[Row]) -> list[float]:
-    """Each row's CPU over that of the base pooler's nearest window: the machine's own drift cancels."""
-    nearest = [min(bases, key=lambda base: abs(base["at"] - row["at"])) for row in rows]
-    return [row["cpu_us"] / base["cpu_us"] for row, base in zip(rows, nearest, strict=True)]
-
-
-def calm_windows(rows: list[Row], quiet: float) -> dict[str, dict[str, list[Row]]]:
+def calm_windows(rows: Sequence[Row], quiet: float) -> dict[str, dict[str, list[Row]]]:
     """By workload and pooler: windows in which others used at most `quiet` cores, or the three quietest."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        if "cpu_us" in row:
+        if "cpu_us" in row and "workload" in row:
             found.setdefault(row["workload"], {}).setdefault(row["pooler"], []).append(row)
     for by_pooler in found.values():
         for pooler, mine in by_pooler.items():
@@ -68,7 +55,7 @@ def window_line(pooler: str, rows: list[Row], base: str, bases: list[Row] | None
     )
 
 
-def idle_lines(rows: list[Row]) -> list[str]:
+def idle_lines(rows: Sequence[Row]) -> list[str]:
     """The table of idle clients, if there are such rows."""
     idle: dict[str, list[Row]] = {}
     for row in rows:
@@ -89,17 +76,23 @@ def idle_lines(rows: list[Row]) -> list[str]:
     return lines
 
 
-def report(path: Path, base: str, quiet: float) -> str:
-    """Tables in Markdown: one a workload, one of idle clients, and what failed; n counts the rows used."""
-    rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()]
-    for at, row in enumerate(rows):
-        row["at"] = at
+def read(path: Path) -> list[Row]:
+    """The rows of a results file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def report(rows: Sequence[Row], base: str, quiet: float) -> str:
+    """Tables in Markdown: one a workload, those of the other orders, and what failed; n counts the rows used."""
+    rows = [{**row, "at": at} for at, row in enumerate(rows)]
     lines: list[str] = []
     for workload, by_pooler in calm_windows(rows, quiet).items():
+        if all(row.get("latency") for mine in by_pooler.values() for row in mine):
+            lines += ["", f"### latency, {workload}", "", *latency_lines(by_pooler, base)]
+            continue
         lines += ["", f"### {workload}", "", WINDOW_HEAD.format(base=base)]
         bases = by_pooler.get(base)
         lines += [window_line(pooler, mine, base, bases) for pooler, mine in by_pooler.items()]
-    lines += idle_lines(rows)
+    lines += idle_lines(rows) + storm_lines(rows) + beside_lines(rows) + bulk_lines(rows, base)
     failed = {f"failed: {row['pooler']} {row['workload']} {row['failed'][-160:]!r}" for row in rows if "failed" in row}
     lines += [line for failure in sorted(failed) for line in ("", failure)]
     return "\n".join(lines)

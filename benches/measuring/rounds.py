@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from measuring.pooler import NotOffered
-from measuring.report import Row
+from measuring.tables import Row
 from measuring.window import Bench
 
 # A window that others disturbed is measured again; so is one that failed, once.
 TRIES_MAX = 3
 
 
-def run(bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, seconds: float, quiet: float) -> None:
-    """Measures and records all. A pooler that fails in the first round is left out of the workload's others."""
+def run(
+    bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, seconds: float, quiet: float, rate: int = 0,
+    marks: Row | None = None,
+) -> None:  # fmt: skip
+    """Measures and records all. A pooler that fails in the first round is left out of the workload's others.
+
+    rate: transactions a second that are due; 0: as many as it can. marks: what each row is given besides.
+    """
     for workload in workloads:
         left_out: set[str] = set()
         for number in range(rounds):
@@ -19,7 +25,7 @@ def run(bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, 
                 if name in left_out:
                     continue
                 try:
-                    row = _calm_row(bench, name, workload, number, seconds, quiet)
+                    row = _calm_row(bench, name, workload, number, seconds, quiet, rate, marks or {})
                 except NotOffered as error:
                     left_out.add(name)
                     print(f"{workload:14} {error}", flush=True)
@@ -31,12 +37,14 @@ def run(bench: Bench, *, poolers: list[str], workloads: list[str], rounds: int, 
                     left_out.add(name)
 
 
-def _calm_row(bench: Bench, name: str, workload: str, number: int, seconds: float, quiet: float) -> Row | None:
+def _calm_row(
+    bench: Bench, name: str, workload: str, number: int, seconds: float, quiet: float, rate: int, marks: Row
+) -> Row | None:
     """A window in which others used at most `quiet` cores, or the last of those tried; None: it failed twice."""
     failures = 0
     for attempt in range(TRIES_MAX):
         try:
-            row = bench.measure(name, workload, seconds)
+            row = bench.measure(name, workload, seconds, rate=rate) | marks
         except RuntimeError as error:
             print(f"{workload:14} {name:14} FAILED {str(error).strip()[-300:]}", flush=True)
             bench.record(failed=str(error)[-400:], pooler=name, workload=workload, round=number)
@@ -56,5 +64,6 @@ def line(row: Row, number: int) -> str:
     return (
         f"{row['workload']:14} {number} {row['pooler']:16} tps {row['tps']:9.0f}  cpu {row['cpu_us']:8.1f}"
         f"  pg {row['pg_us']:7.1f}  p50 {row['p50_us'] / 1000:7.2f} ms  p99 {row['p99_us'] / 1000:7.2f} ms"
+        f"  p99.9 {row['p999_us'] / 1000:7.2f} ms"
         f"  pss {row['pss_kib'] / 1024:6.1f} MiB  foreign {row['foreign']:.2f}"
     )

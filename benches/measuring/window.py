@@ -14,10 +14,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring.pooler import Pooler, load_specs
+from measuring.pooler import CLIENTS_MAX, Pooler, load_specs
 from measuring.postgres import Postgres
 from measuring.processes import give_to_server_account, machine_busy_us, process_cpu_us, raise_nofile
-from measuring.report import Row
+from measuring.tables import Row
 from measuring.workloads import DB, PASSWORD, WORKLOADS, Workload
 
 # PostgreSQL takes 200; relays have no pool.
@@ -58,11 +58,15 @@ class Bench:
         self.work.chmod(0o755)
         self.bin_folder = bin_folder.resolve()
         self.specs = load_specs(peers)
+        # That a pooler is configured for.
+        self.clients_max = CLIENTS_MAX
+        self.rows: list[Row] = []
         self.out = Path(out).open("a", buffering=1) if out else None  # noqa: SIM115 (it lives as long as the bench)
         self.pg = Postgres(self.work, scale)
 
     def record(self, **row: Any) -> None:
         """Appends a row to the results."""
+        self.rows.append(row)
         if self.out:
             self.out.write(json.dumps(row) + "\n")
 
@@ -74,10 +78,15 @@ class Bench:
     def start(self, name: str, auth: str = "trust", is_encrypted: bool = False) -> Pooler:
         """A fresh pooler. Raises NotOffered, or RuntimeError with the end of its log."""
         spec = None if name == "direct" else self.specs[name]
-        return Pooler(name, spec, self.pg, self.bin_folder, auth, is_encrypted)
+        return Pooler(name, spec, self.pg, self.bin_folder, auth, is_encrypted, self.clients_max)
 
-    def measure(self, name: str, workload_name: str, seconds: float, during: During | None = None) -> Row:
-        """One row. Raises NotOffered; RuntimeError where a transaction or the pooler failed."""
+    def measure(
+        self, name: str, workload_name: str, seconds: float, during: During | None = None, rate: int = 0
+    ) -> Row:
+        """One row. Raises NotOffered; RuntimeError where a transaction or the pooler failed.
+
+        rate: transactions a second that are due, waited for from when they were due; 0: as many as it can.
+        """
         workload = WORKLOADS[workload_name]
         pooler = self.start(name, workload.auth, workload.is_encrypted)
         logs = Path(tempfile.mkdtemp(prefix="log-", dir=self.work))
@@ -85,17 +94,19 @@ class Bench:
             clients = workload.clients
             if name == "direct" or self.specs[name].get("relay"):
                 clients = min(clients, UNPOOLED_CLIENTS_MAX)
-            row = self._window(pooler, workload, clients, seconds, logs, during)
-            return {"pooler": name, "workload": workload_name, "clients": clients, **row}
+            row = self._window(pooler, workload, clients, seconds, logs, during, rate)
+            named = f"{workload_name}, {rate}/s" if rate else workload_name
+            return {"pooler": name, "workload": named, "clients": clients, **row}
         except RuntimeError as error:
             raise RuntimeError(f"{error} {pooler.log_tail()}") from None
         finally:
             pooler.stop()
             shutil.rmtree(logs, ignore_errors=True)
 
-    def _pgbench(
-        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path
+    def load(
+        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path, rate: int = 0
     ) -> subprocess.Popen[str]:
+        """pgbench, which logs its transactions into a folder, for so many seconds and a margin."""
         script = []
         if workload.script:
             (logs / "script.sql").write_text(workload.script)
@@ -103,6 +114,8 @@ class Bench:
         argv = [*self.pg.client("pgbench", pooler.user, pooler.port), "-n", "-c", str(clients), "-j", "1",
                 "-T", str(int(seconds) + MARGIN_S), "-P", "1", "-l", "--log-prefix", str(logs / "t"),
                 *workload.arguments, *script, DB]  # fmt: skip
+        if rate:
+            argv[-1:-1] = ["-R", str(rate)]
         environment = {
             **self.pg.environment,
             "PGPASSWORD": PASSWORD,
@@ -111,9 +124,10 @@ class Bench:
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     def _window(
-        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path, during: During | None
-    ) -> Row:
-        pgbench = self._pgbench(pooler, workload, clients, seconds, logs)
+        self, pooler: Pooler, workload: Workload, clients: int, seconds: float, logs: Path, during: During | None,
+        rate: int,
+    ) -> Row:  # fmt: skip
+        pgbench = self.load(pooler, workload, clients, seconds, logs, rate)
         watchdog = threading.Timer(seconds + PATIENCE_S, pgbench.kill)
         watchdog.start()
 
@@ -166,6 +180,8 @@ def transactions(logs: Path, after: float, until: float) -> tuple[list[float], l
     for path in logs.glob("t.*"):
         with path.open() as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    break  # pgbench was ended while it wrote
                 fields = line.split()
                 at = int(fields[4]) + int(fields[5]) / 1e6
                 if after < at <= until:
@@ -174,18 +190,29 @@ def transactions(logs: Path, after: float, until: float) -> tuple[list[float], l
     return ended, latencies
 
 
-def figures(passed: Reading, latencies: list[int]) -> Row:
-    """Costs per transaction and rates of a window."""
+def percentiles(latencies: list[int]) -> Row:
+    """Of microseconds: how many, and what half of them, 99 % and 99.9 % stay under. Raises RuntimeError if none is."""
     n = len(latencies)
     if not n:
         raise RuntimeError("no transaction in the window")
     latencies.sort()
+    return {
+        "n": n,
+        "p50_us": latencies[n // 2],
+        "p99_us": latencies[min(n - 1, n * 99 // 100)],
+        "p999_us": latencies[min(n - 1, n * 999 // 1000)],
+    }
+
+
+def figures(passed: Reading, latencies: list[int]) -> Row:
+    """Costs per transaction and rates of a window."""
+    waited = percentiles(latencies)
+    n = waited["n"]
     foreign = passed.machine - passed.pooler - passed.postgres - passed.pgbench
     return {
         "tps": n / passed.at,
         "mean_us": sum(latencies) / n,
-        "p50_us": latencies[n // 2],
-        "p99_us": latencies[min(n - 1, n * 99 // 100)],
+        **waited,
         "cpu_us": passed.pooler / n,
         "pg_us": passed.postgres / n,
         "pgbench_us": passed.pgbench / n,

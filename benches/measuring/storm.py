@@ -1,0 +1,89 @@
+"""Clients that all come at once, then a steady stream of new ones beside a steady load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from measuring import steady
+from measuring.idle import SETTLE_S, warm
+from measuring.pooler import NotOffered, Pooler
+from measuring.processes import process_cpu_us
+from measuring.tables import Row
+from measuring.window import TAIL, Bench
+
+CROWD = Path(__file__).with_name("crowd.py")
+# By then all are served, or never.
+PATIENCE_S = 40.0
+# What a pooler gives back later than this it keeps.
+LEAVE_S = 4.0
+
+
+def run(bench: Bench, *, poolers: list[str], clients: int, rounds: int, seconds: float, rate: int) -> None:
+    """Measures and records all poolers, in rounds."""
+    for number in range(rounds):
+        for name in poolers:
+            try:
+                pooler = bench.start(name)
+            except (RuntimeError, NotOffered) as error:
+                print(f"{name:16} FAILED {error}", flush=True)
+                continue
+            try:
+                row = _storm(bench, pooler, min(clients, bench.specs[name].get("idle_clients", clients)))
+                row |= {"storm": True, "round": number, "pooler": name}
+                bench.record(**row)
+                print(line(row), flush=True)
+                steady.measure(bench, pooler, kinds=[steady.CHURN], seconds=seconds, rate=rate, number=number)
+            except (RuntimeError, OSError) as error:
+                print(f"{name:16} FAILED {error} {pooler.log_tail()}", flush=True)
+                bench.record(failed=str(error)[-TAIL:], pooler=name, workload="storm", round=number)
+            finally:
+                pooler.stop()
+
+
+def _storm(bench: Bench, pooler: Pooler, clients: int) -> Row:
+    """A row of what became of them, and what they cost."""
+    assert pooler.group
+    warm(bench, pooler)
+    time.sleep(SETTLE_S)
+    start = pooler.group.memory_kib()[0]
+    peak = pooler.group.start_peak()
+    cpu = pooler.group.cpu_us()
+    argv = [sys.executable, str(CROWD), "storm", str(pooler.port), str(clients), str(PATIENCE_S)]
+    crowd = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(PATIENCE_S * 2, crowd.kill)
+    watchdog.start()
+    try:
+        assert crowd.stdout
+        said = crowd.stdout.readline()
+        if not said:
+            raise RuntimeError("the crowd ended")
+        row: Row = json.loads(said)
+        used = pooler.group.cpu_us() - cpu
+        row |= {"clients": clients, "start_kib": start, "peak_kib": pooler.group.peak_kib(peak),
+                "cpu_us": used / clients, "crowd_us": process_cpu_us(crowd.pid) / clients}  # fmt: skip
+        time.sleep(SETTLE_S)
+        row["held_kib"] = pooler.group.memory_kib()[0]
+        crowd.communicate("\n")
+    finally:
+        watchdog.cancel()
+        crowd.kill()
+        crowd.wait()
+    time.sleep(LEAVE_S)
+    row["after_kib"] = pooler.group.memory_kib()[0]
+    return row
+
+
+def line(row: Row) -> str:
+    """A row for people who watch."""
+    return (
+        f"{row['pooler']:16} {row['round']} {row['clients']} at once: {row['served']} served in {row['seconds']:.2f} s"
+        f", {row['refused']} refused {row['why'] or ''}, {row['unserved']} unserved; p50 {row['p50_ms']:.0f} ms  p99 "
+        f"{row['p99_ms']:.0f} ms  max {row['max_ms']:.0f} ms; CPU {row['cpu_us']:.0f} us each; MiB at the start "
+        f"{row['start_kib'] / 1024:.1f}, peak {row['peak_kib'] / 1024:.1f}, held {row['held_kib'] / 1024:.1f}, "
+        f"all gone {row['after_kib'] / 1024:.1f}"
+    )

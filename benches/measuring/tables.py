@@ -1,0 +1,155 @@
+"""Lines of tables in Markdown, of the rows that each order records. What they are computed from is given: no more is
+read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+# Windows of a steady load with nothing beside it: their difference is the spread of two equal runs.
+ALONE, AGAIN = "alone", "alone again"
+# A window differs from those alone by more than this part of them, and by more than so many spreads; or it does not.
+MOVED_PART, MOVED_SPREADS = 0.10, 2
+# Memory that all clients have left is the start's within this part of it.
+BACK_PART = 0.10
+LATENCY_HEAD = (
+    "| pooler | n | TPS | p50 ms, median (min–max) | ÷ {base}, paired | p99 ms | ÷ {base} | p99.9 ms | ÷ {base} "
+    "| foreign |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+BESIDE_HEAD = (
+    "| pooler | beside the load | p50 ms | p99 ms alone | p99 ms alone again | p99 ms beside it (min–max) "
+    "| p99 beside ÷ alone, paired (min–max) | moved | cores: pooler, PG, disturber | PSS MiB before, peak (max) "
+    "| it did |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+STORM_HEAD = (
+    "| pooler | n | clients | all served in s (min–max) | refused, unserved | p50 ms | p99 ms "
+    "| CPU µs a client (min–max) | PSS MiB start | peak | all there | all gone | back within 10 % |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+BULK_HEAD = (
+    "| pooler | n | s (min–max) | CPU s/GB (min–max) | ÷ {base} | PG CPU s/GB | PSS MiB before, peak (max) |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def median_min_max(values: Iterable[float], digits: int = 1) -> str:
+    """As in `12.1 (11.9–12.6)`."""
+    xs = list(values)
+    return f"{statistics.median(xs):.{digits}f} ({min(xs):.{digits}f}–{max(xs):.{digits}f})"
+
+
+def paired(rows: Sequence[Row], bases: Sequence[Row], key: str = "cpu_us") -> list[float]:
+    """Each row's figure over that of the base pooler's nearest window: the machine's own drift cancels."""
+    nearest = [min(bases, key=lambda base: abs(base["at"] - row["at"])) for row in rows]
+    return [row[key] / base[key] for row, base in zip(rows, nearest, strict=True)]
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by what they have under the keys, in the order of their coming; rows without the first key are left out."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if keys[0] in row and "failed" not in row:
+            found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+def median(rows: Sequence[Row], key: str) -> float:
+    """Of what the rows have under the key."""
+    return float(statistics.median(row[key] for row in rows))
+
+
+def mib(kib: float) -> str:
+    """As tables have it."""
+    return f"{kib / 1024:.1f}"
+
+
+def latency_lines(by_pooler: dict[str, list[Row]], base: str) -> list[str]:
+    """How long clients wait: a workload's table."""
+    lines = [LATENCY_HEAD.format(base=base)]
+    bases = by_pooler.get(base)
+    for pooler, rows in by_pooler.items():
+        cells = [pooler, str(len(rows)), median_min_max((row["tps"] for row in rows), 0)]
+        for key in ("p50_us", "p99_us", "p999_us"):
+            cells.append(median_min_max((row[key] / 1000 for row in rows), 2))
+            is_base = pooler == base or not bases
+            cells.append("–" if is_base or not bases else median_min_max(paired(rows, bases, key), 2))
+        lines.append(f"| {' | '.join(cells)} | {median(rows, 'foreign'):.2f} |")
+    return lines
+
+
+def is_moved(alone: float, again: float, beside: float) -> bool:
+    """Whether a window beside a disturber was worse than both allow that were alone."""
+    mean = (alone + again) / 2
+    return beside - mean > max(MOVED_PART * mean, MOVED_SPREADS * abs(alone - again))
+
+
+def beside_lines(rows: Sequence[Row]) -> list[str]:
+    """What became of a steady load beside each disturber. Compare a pooler's ratio with that of direct: what
+    PostgreSQL and the disturber take of the machine is in both."""
+    by_kind = grouped((row for row in rows if "steady" in row), "beside", "pooler")
+    kinds = [kind for kind in dict.fromkeys(kind for kind, _ in by_kind) if kind not in (ALONE, AGAIN)]
+    if not kinds:
+        return []
+    first = next(iter(by_kind.values()))[0]
+    title = f"### a steady load of {first['steady']} transactions a second by {first['clients']} clients"
+    lines = ["", title, "", BESIDE_HEAD]
+    for kind in kinds:
+        for (other, pooler), beside in by_kind.items():
+            if other == kind:
+                lines.append(_beside_line(kind, pooler, beside, by_kind[ALONE, pooler], by_kind[AGAIN, pooler]))
+    return lines
+
+
+def _beside_line(kind: str, pooler: str, beside: Sequence[Row], alone: Sequence[Row], again: Sequence[Row]) -> str:
+    by_round = [{row["round"]: row["p99_us"] for row in each} for each in (alone, again, beside)]
+    both = [number for number in by_round[2] if number in by_round[0] and number in by_round[1]]
+    triples = [(by_round[0][number], by_round[1][number], by_round[2][number]) for number in both]
+    ratios = [2 * c / (a + b) for a, b, c in triples]
+    cores = ", ".join(f"{median(beside, key):.2f}" for key in ("pooler_cores", "pg_cores", "beside_cores"))
+    did = {key: value for key, value in beside[-1]["did"].items() if isinstance(value, int | float)}
+    cells = [
+        pooler, kind, f"{median(beside, 'p50_us') / 1000:.2f}", f"{median(alone, 'p99_us') / 1000:.2f}",
+        f"{median(again, 'p99_us') / 1000:.2f}", median_min_max((row["p99_us"] / 1000 for row in beside), 2),
+        median_min_max(ratios, 2), f"{sum(is_moved(*each) for each in triples)} of {len(triples)}", cores,
+        f"{mib(median(beside, 'start_kib'))}, {mib(max(row['peak_kib'] for row in beside))}",
+        ", ".join(f"{name} {statistics.median(row['did'][name] for row in beside):.0f}" for name in did),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def storm_lines(rows: Sequence[Row]) -> list[str]:
+    """What became of clients that came all at once, if there are such rows."""
+    found = grouped(rows, "storm", "pooler", "clients")
+    lines = ["", "### clients that all come at once", "", STORM_HEAD] if found else []
+    for (_, pooler, clients), mine in found.items():
+        back = sum(row["after_kib"] <= (1 + BACK_PART) * row["start_kib"] for row in mine)
+        memory = " | ".join(mib(median(mine, key)) for key in ("start_kib", "peak_kib", "held_kib", "after_kib"))
+        lines.append(
+            f"| {pooler} | {len(mine)} | {clients} | {median_min_max((row['seconds'] for row in mine), 2)} "
+            f"| {sum(row['refused'] for row in mine)}, {sum(row['unserved'] for row in mine)} "
+            f"| {median(mine, 'p50_ms'):.0f} | {median(mine, 'p99_ms'):.0f} "
+            f"| {median_min_max((row['cpu_us'] for row in mine), 0)} | {memory} | {back} of {len(mine)} |"
+        )
+    return lines
+
+
+def bulk_lines(rows: Sequence[Row], base: str) -> list[str]:
+    """What much data costs: a table each for COPY out, COPY in and a result."""
+    lines: list[str] = []
+    for (kind,), of_kind in grouped(rows, "bulk").items():
+        lines += ["", f"### {kind}, {of_kind[0]['megabytes']} MB", "", BULK_HEAD.format(base=base)]
+        by_pooler = {pooler: mine for (pooler,), mine in grouped(of_kind, "pooler").items()}
+        bases = by_pooler.get(base)
+        for pooler, mine in by_pooler.items():
+            is_based = bases and pooler not in (base, "direct")
+            ratio = median_min_max(paired(mine, bases or [], "cpu_s_per_gb"), 2) if is_based else "–"
+            lines.append(
+                f"| {pooler} | {len(mine)} | {median_min_max((row['seconds'] for row in mine), 2)} "
+                f"| {median_min_max((row['cpu_s_per_gb'] for row in mine), 3)} | {ratio} "
+                f"| {median(mine, 'pg_s_per_gb'):.2f} "
+                f"| {mib(median(mine, 'start_kib'))}, {mib(max(row['peak_kib'] for row in mine))} |"
+            )
+    return lines
