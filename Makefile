@@ -139,7 +139,7 @@ bench: is-release ## cost of transactions beside PgBouncer, in interleaved round
 	$(BIN)/python benches/poolbench.py run --out $(BENCH_OUT) $(BENCH_ARGS)
 
 .PHONY: bench-idle
-bench-idle: is-release ## memory of 10,000 idle clients beside PgBouncer
+bench-idle: is-release ## memory of idle clients beside PgBouncer
 	$(BIN)/python benches/poolbench.py idle --out $(BENCH_OUT) $(BENCH_ARGS)
 
 # What tracking costs forebay, and a hand-over the server. COSTS_ROUNDS=15 for more.

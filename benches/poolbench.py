@@ -6,7 +6,7 @@
   poolbench.py disturb  [--poolers ...] [--kinds pull,pipeline,syncs,slow] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py storm    [--poolers ...] [--clients 10000] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py bulk     [--poolers ...] [--megabytes 200] [--rounds N] [--times N]
-  poolbench.py idle     [--poolers ...] [--clients 10000] [--rounds N]
+  poolbench.py idle     [--poolers ...] [--clients 1000,5000,10000,19000] [--tls 2000] [--rounds N]
   poolbench.py handover [--rounds N] [--times N]
   poolbench.py syscalls [--poolers ...] [--workload select]
   poolbench.py profile  [--poolers ...] [--workload select] [--folder benches/results]
@@ -40,15 +40,23 @@ from measuring.window import Bench
 from measuring.workloads import WORKLOADS
 
 POOLERS = "pgbouncer-debian,forebay,forebay-epoll"
+DISTURBED = "direct,pgbouncer-debian,forebay"
+BULK = "direct,pgbouncer-debian,pgbouncer-debian-64k,forebay,forebay-epoll"
 WORKLOADS_DEFAULT = "select,extended,tpcb,many,wide,connect,connect-scram"
 # Of these orders all rows make tables.
 REPORTED = ("run", "latency", "disturb", "storm", "bulk", "idle")
+IDLE_CLIENTS = (1_000, 5_000, 10_000)
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def names(text: str) -> list[str]:
     """An argument that is a list."""
     return text.split(",")
+
+
+def numbers(text: str) -> list[int]:
+    """An argument that is a list of numbers."""
+    return [int(each) for each in names(text)] if text else []
 
 
 def measured(arguments: argparse.Namespace) -> None:
@@ -82,7 +90,7 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
     elif a.order == "bulk":
         bulk.run(bench, poolers=a.poolers, megabytes=a.megabytes, rounds=a.rounds, times=a.times)
     elif a.order == "idle":
-        idle.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds)
+        idle.run(bench, poolers=a.poolers, counts=a.clients, tls_counts=a.tls, rounds=a.rounds)
     elif a.order == "handover":
         hand_over.run(bench, rounds=a.rounds, times=a.times)
     elif a.order == "profile":
@@ -103,54 +111,66 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     orders = top.add_subparsers(dest="order", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--base", default="pgbouncer-debian", help="the pooler that ratios are taken against")
-    shared.add_argument("--quiet", type=float, default=0.3, metavar="CORES",
-                        help="windows in which others used more are measured again, twice at most")  # fmt: skip
-    runs = argparse.ArgumentParser(add_help=False, parents=[shared])
-    runs.add_argument("--poolers", type=names, default=names(POOLERS))
-    built = Path(os.environ.get("PEER_OUT", ".")) / "bin"
-    runs.add_argument("--bin", type=Path, default=built, help="folder of the built peers ($PEER_OUT/bin)")
-    runs.add_argument("--peers", action="append", default=[], help="a further file of poolers")
-    runs.add_argument("--rounds", type=int, default=3)
-    runs.add_argument("--seconds", type=float, default=4)
-    runs.add_argument("--scale", type=int, default=10, help="of pgbench's tables")
-    runs.add_argument("--out", help="append rows to this JSON-lines file")
-    order = orders.add_parser("run", parents=[runs], help="cost of transactions")
+    order = orders.add_parser("run", parents=[runs()], help="cost of transactions")
     order.add_argument("--workloads", type=names, default=names(WORKLOADS_DEFAULT), help=",".join(WORKLOADS))
-    add_points(orders, runs)
-    order = orders.add_parser("idle", parents=[runs], help="memory of idle clients")
-    order.add_argument("--clients", type=int, default=10_000)
-    order = orders.add_parser("handover", parents=[runs], help="what goes from one client to the next costs the server")
+    add_points(orders)
+    order = orders.add_parser("handover", parents=[runs()], help="what a hand-over to the next client costs the server")
     order.add_argument("--times", type=int, default=400, help="of each form in a round")
-    order = orders.add_parser("syscalls", parents=[runs], help="system calls of a transaction")
+    order = orders.add_parser("syscalls", parents=[runs()], help="system calls of a transaction")
     order.add_argument("--workload", default="select", choices=WORKLOADS)
-    order = orders.add_parser("profile", parents=[runs], help="a flame graph of what a transaction costs")
+    order = orders.add_parser("profile", parents=[runs()], help="a flame graph of what a transaction costs")
     order.add_argument("--workload", default="select", choices=WORKLOADS)
     order.add_argument("--folder", type=Path, default=RESULTS, help="where the graph and its stacks go")
-    order = orders.add_parser("report", parents=[shared], help="tables of earlier results")
+    order = orders.add_parser("report", parents=[shared()], help="tables of earlier results")
     order.add_argument("file")
     return top
 
 
-def add_points(orders: Any, runs: argparse.ArgumentParser) -> None:
+def shared() -> argparse.ArgumentParser:
+    """What all orders take."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--base", default="pgbouncer-debian", help="the pooler that ratios are taken against")
+    common.add_argument("--quiet", type=float, default=0.3, metavar="CORES",
+                        help="windows in which others used more are measured again, twice at most")  # fmt: skip
+    return common
+
+
+def runs(*, poolers: str = POOLERS, rounds: int = 3, seconds: float = 4) -> argparse.ArgumentParser:
+    """What all take that measure, with an order's own defaults: parsers of one parent would share theirs."""
+    common = argparse.ArgumentParser(add_help=False, parents=[shared()])
+    common.add_argument("--poolers", type=names, default=names(poolers))
+    built = Path(os.environ.get("PEER_OUT", ".")) / "bin"
+    common.add_argument("--bin", type=Path, default=built, help="folder of the built peers ($PEER_OUT/bin)")
+    common.add_argument("--peers", action="append", default=[], help="a further file of poolers")
+    common.add_argument("--rounds", type=int, default=rounds)
+    common.add_argument("--seconds", type=float, default=seconds)
+    common.add_argument("--scale", type=int, default=10, help="of pgbench's tables")
+    common.add_argument("--out", help="append rows to this JSON-lines file")
+    return common
+
+
+def add_points(orders: Any) -> None:
     """Orders that measure one point each."""
-    order = orders.add_parser("latency", parents=[runs], help="how long clients wait, up to p99.9")
+    order = orders.add_parser("latency", parents=[runs(seconds=8)], help="how long clients wait, up to p99.9")
     order.add_argument("--workload", default="many", choices=WORKLOADS)
-    order.add_argument("--rates", type=lambda text: [int(each) for each in text.split(",")], default=[0, 4000],
+    order.add_argument("--rates", type=numbers, default=[0, 4000],
                        help="transactions a second that are due; 0: each client asks again at once")  # fmt: skip
-    order.set_defaults(seconds=8.0)
-    rated = argparse.ArgumentParser(add_help=False, parents=[runs])
-    rated.add_argument("--rate", type=int, default=2000, help="of the steady load, transactions a second")
-    order = orders.add_parser("disturb", parents=[rated], help="a steady load alone, and beside one bad client")
+    rate: dict[str, Any] = {"type": int, "default": 2000, "help": "of the steady load, transactions a second"}
+    order = orders.add_parser(
+        "disturb", parents=[runs(poolers=DISTURBED)], help="a load alone, and beside a bad client"
+    )
     order.add_argument("--kinds", type=names, default=list(disturber.KINDS), help=",".join(steady.KINDS))
-    order.set_defaults(poolers=["direct", *names(POOLERS)[:2]])
-    order = orders.add_parser("storm", parents=[rated], help="all clients come at once; 500 new ones a second")
+    order.add_argument("--rate", **rate)
+    order = orders.add_parser("storm", parents=[runs()], help="all clients come at once; 500 new ones a second")
     order.add_argument("--clients", type=int, default=10_000)
-    order = orders.add_parser("bulk", parents=[runs], help="COPY out, COPY in, a big result")
+    order.add_argument("--rate", **rate)
+    order = orders.add_parser("bulk", parents=[runs(poolers=BULK)], help="COPY out, COPY in, a big result")
     order.add_argument("--megabytes", type=int, default=200)
     order.add_argument("--times", type=int, default=3, help="of each kind in a round")
-    order.set_defaults(poolers=["direct", "pgbouncer-debian", "pgbouncer-debian-64k", *names(POOLERS)[1:]])
+    order = orders.add_parser("idle", parents=[runs(rounds=1)], help="memory of idle clients")
+    most = idle.clients_most()
+    order.add_argument("--clients", type=numbers, default=sorted({*(n for n in IDLE_CLIENTS if n < most), most}))
+    order.add_argument("--tls", type=numbers, default=[2_000], help="numbers of clients over TLS")
 
 
 def main() -> None:

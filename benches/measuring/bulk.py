@@ -54,8 +54,9 @@ def _measure(bench: Bench, pooler: Pooler, kind: str, megabytes: int) -> Row:
     rows = megabytes * 1_000_000 // ROW_BYTES
     line = Line(pooler.port)
     line.ask(query("TRUNCATE bulk"), 1)
-    start = pooler.group.memory_kib()[0] if pooler.group else 0
-    peak = pooler.group.start_peak() if pooler.group else 0
+    start = pooler.group.own_kib() if pooler.group else 0
+    if pooler.group:
+        pooler.group.start_peak()
     cpu, pg_cpu, begin = pooler.group.cpu_us() if pooler.group else 0.0, bench.pg.group.cpu_us(), time.time()
     if kind == "copy in":
         fill(line, rows)
@@ -67,7 +68,7 @@ def _measure(bench: Bench, pooler: Pooler, kind: str, megabytes: int) -> Row:
         "cpu_s_per_gb": ((pooler.group.cpu_us() if pooler.group else 0.0) - cpu) / megabytes / 1000,
         "pg_s_per_gb": (bench.pg.group.cpu_us() - pg_cpu) / megabytes / 1000,
         "start_kib": start,
-        "peak_kib": pooler.group.peak_kib(peak) if pooler.group else 0,
+        "peak_kib": pooler.group.peak_kib() if pooler.group else 0,
     }
     line.close()
     return row

@@ -60,12 +60,13 @@ def process_cpu_us(pid: int) -> float:
     return sum(int(x) for x in stat_fields(pid)[11:13]) * TICK_US
 
 
-def _status(pid: int) -> str:
-    """Of a process; empty where it ended."""
+def _kib(pid: int, file: str, name: str) -> int:
+    """A line of a file that /proc has of a process; 0 where it ended."""
     try:
-        return Path(f"/proc/{pid}/status").read_text()
+        found = re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
     except OSError:
-        return ""
+        return 0
+    return int(found[1]) if found else 0
 
 
 def kernel_kib() -> int:
@@ -182,18 +183,19 @@ class Group:
             pss, rss = pss + int(sizes.get("Pss", 0)), rss + int(sizes.get("Rss", 0))
         return pss, rss
 
-    def start_peak(self) -> int:
-        """Begins a new high-water mark; peak_kib takes what this returns."""
-        pss, rss = self.memory_kib()
+    def own_kib(self) -> int:
+        """The part of the proportional set size that is no file's: what pages of programs and libraries count for
+        depends on who else has them."""
+        return sum(_kib(pid, "smaps_rollup", part) for pid in self.pids() for part in ("Pss_Anon", "Pss_Shmem"))
+
+    def start_peak(self) -> None:
+        """Begins a new high-water mark."""
         for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
-        return pss - rss
 
-    def peak_kib(self, start: int) -> int:
-        """The most proportional memory since the start: the kernel keeps the mark of the resident set, without any
-        sampling; what is shared of it stays the same."""
-        marks = [re.search(r"^VmHWM:\s+(\d+)", _status(pid), re.MULTILINE) for pid in self.pids()]
-        return start + sum(int(mark[1]) for mark in marks if mark)
+    def peak_kib(self) -> int:
+        """The most memory of its own since the start of the mark, which the kernel keeps: nothing is sampled."""
+        return sum(_kib(pid, "status", "VmHWM") - _kib(pid, "status", "RssFile") for pid in self.pids())
 
     def wait_port(self, port: int) -> None:
         """Returns when a member listens there. Raises RuntimeError if all end, or none does in time."""

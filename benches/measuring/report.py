@@ -7,17 +7,22 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring.tables import Row, beside_lines, bulk_lines, latency_lines, median_min_max, paired, storm_lines
+from measuring.tables import (
+    Row,
+    beside_lines,
+    bulk_lines,
+    idle_lines,
+    latency_lines,
+    median_min_max,
+    paired,
+    storm_lines,
+)
 
 # Rows per pooler and workload that suffice; louder ones are left out beyond them.
 ROWS_MIN = 3
 WINDOW_HEAD = (
     "| pooler | n | CPU µs/txn, median (min–max) | ÷ {base}, paired (min–max) | TPS, median (min–max) | ÷ {base} "
     "| p50 ms | p99 ms | PG CPU µs/txn | PSS MiB | foreign |\n|---|---|---|---|---|---|---|---|---|---|---|"
-)
-IDLE_HEAD = (
-    "| pooler | n | clients | base MiB | bytes/client open | bytes/client after one query "
-    "| MiB left after all went | idle CPU µs/s |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -53,27 +58,6 @@ def window_line(pooler: str, rows: list[Row], base: str, bases: list[Row] | None
         f"| {tps_ratio} | {median['p50_us'] / 1000:.2f} | {median['p99_us'] / 1000:.2f} | {median['pg_us']:.1f} "
         f"| {median['pss_kib'] / 1024:.1f} | {median['foreign']:.2f} |"
     )
-
-
-def idle_lines(rows: Sequence[Row]) -> list[str]:
-    """The table of idle clients, if there are such rows."""
-    idle: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.get("idle"):
-            idle.setdefault(row["pooler"], []).append(row)
-    lines = ["", "### idle clients", "", IDLE_HEAD] if idle else []
-    for pooler, mine in idle.items():
-        median = {
-            name: statistics.median(row[name] for row in mine)
-            for name in ("base_kib", "after_kib", "idle_cpu_us_per_s")
-        }
-        lines.append(
-            f"| {pooler} | {len(mine)} | {mine[0]['clients']} | {median['base_kib'] / 1024:.1f} "
-            f"| {median_min_max((row['per_open'] for row in mine), 0)} "
-            f"| {median_min_max((row['per_used'] for row in mine), 0)} "
-            f"| {median['after_kib'] / 1024:.1f} | {median['idle_cpu_us_per_s']:.0f} |"
-        )
-    return lines
 
 
 def read(path: Path) -> list[Row]:

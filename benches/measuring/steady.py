@@ -121,8 +121,9 @@ def _window(
     bench: Bench, pooler: Pooler, pgbench_pid: int, kind: str, seconds: float, mark: Row
 ) -> tuple[Row, float, float]:
     """A row without the latencies, and the times between which they count."""
-    start = pooler.group.memory_kib()[0] if pooler.group else 0
-    peak = pooler.group.start_peak() if pooler.group else 0
+    start = pooler.group.own_kib() if pooler.group else 0
+    if pooler.group:
+        pooler.group.start_peak()
 
     def read() -> Reading:
         cpu = pooler.group.cpu_us() if pooler.group else 0.0
@@ -145,7 +146,7 @@ def _window(
     cores = 1e6 * passed.at
     foreign = passed.machine - passed.pooler - passed.postgres - passed.pgbench - own
     row = {
-        **mark, "did": did, "start_kib": start, "peak_kib": pooler.group.peak_kib(peak) if pooler.group else 0,
+        **mark, "did": did, "start_kib": start, "peak_kib": pooler.group.peak_kib() if pooler.group else 0,
         "pooler_cores": passed.pooler / cores, "pg_cores": passed.postgres / cores,
         "pgbench_cores": passed.pgbench / cores, "beside_cores": own / cores, "foreign": foreign / cores,
     }  # fmt: skip

@@ -50,8 +50,8 @@ def _storm(bench: Bench, pooler: Pooler, clients: int) -> Row:
     assert pooler.group
     warm(bench, pooler)
     time.sleep(SETTLE_S)
-    start = pooler.group.memory_kib()[0]
-    peak = pooler.group.start_peak()
+    start, start_pss = pooler.group.own_kib(), pooler.group.memory_kib()[0]
+    pooler.group.start_peak()
     cpu = pooler.group.cpu_us()
     argv = [sys.executable, str(CROWD), "storm", str(pooler.port), str(clients), str(PATIENCE_S)]
     crowd = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -64,18 +64,18 @@ def _storm(bench: Bench, pooler: Pooler, clients: int) -> Row:
             raise RuntimeError("the crowd ended")
         row: Row = json.loads(said)
         used = pooler.group.cpu_us() - cpu
-        row |= {"clients": clients, "start_kib": start, "peak_kib": pooler.group.peak_kib(peak),
+        row |= {"clients": clients, "start_kib": start, "peak_kib": pooler.group.peak_kib(),
                 "cpu_us": used / clients, "crowd_us": process_cpu_us(crowd.pid) / clients}  # fmt: skip
         time.sleep(SETTLE_S)
-        row["held_kib"] = pooler.group.memory_kib()[0]
+        row["held_kib"] = pooler.group.own_kib()
         crowd.communicate("\n")
     finally:
         watchdog.cancel()
         crowd.kill()
         crowd.wait()
     time.sleep(LEAVE_S)
-    row["after_kib"] = pooler.group.memory_kib()[0]
-    return row
+    after = {"after_kib": pooler.group.own_kib(), "start_pss_kib": start_pss}
+    return row | after | {"after_pss_kib": pooler.group.memory_kib()[0]}
 
 
 def line(row: Row) -> str:

@@ -21,18 +21,29 @@ LATENCY_HEAD = (
 )
 BESIDE_HEAD = (
     "| pooler | beside the load | p50 ms | p99 ms alone | p99 ms alone again | p99 ms beside it (min–max) "
-    "| p99 beside ÷ alone, paired (min–max) | moved | cores: pooler, PG, disturber | PSS MiB before, peak (max) "
+    "| p99 beside ÷ alone, paired (min–max) | moved | cores: pooler, PG, disturber | own MiB before, peak (max) "
     "| it did |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 STORM_HEAD = (
     "| pooler | n | clients | all served in s (min–max) | refused, unserved | p50 ms | p99 ms "
-    "| CPU µs a client (min–max) | PSS MiB start | peak | all there | all gone | back within 10 % |\n"
+    "| CPU µs a client (min–max) | own MiB start | peak | all there | all gone | back within 10 % |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 BULK_HEAD = (
-    "| pooler | n | s (min–max) | CPU s/GB (min–max) | ÷ {base} | PG CPU s/GB | PSS MiB before, peak (max) |\n"
+    "| pooler | n | s (min–max) | CPU s/GB (min–max) | ÷ {base} | PG CPU s/GB | own MiB before, peak (max) |\n"
     "|---|---|---|---|---|---|---|"
 )
+IDLE_HEAD = (
+    "| pooler | n | clients | own MiB before | bytes/client open | after one query | with five statements prepared "
+    "| of the kernel, both ends | own MiB after all went | idle CPU µs/s | opened in s |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
+MILLION_HEAD = (
+    "| pooler | measured at | bytes for each client more | extrapolated to 1,000,000: GiB "
+    "| of the kernel, both ends, GiB |\n"
+    "|---|---|---|---|---|"
+)
+MILLION = 1_000_000
 
 
 def median_min_max(values: Iterable[float], digits: int = 1) -> str:
@@ -153,3 +164,37 @@ def bulk_lines(rows: Sequence[Row], base: str) -> list[str]:
                 f"| {mib(median(mine, 'start_kib'))}, {mib(max(row['peak_kib'] for row in mine))} |"
             )
     return lines
+
+
+def idle_lines(rows: Sequence[Row]) -> list[str]:
+    """What clients cost that do nothing, if there are such rows, and what that makes of a million."""
+    found = grouped(rows, "idle", "tls", "pooler", "clients")
+    lines = ["", "### idle clients", "", IDLE_HEAD] if found else []
+    for (_, is_encrypted, pooler, clients), mine in found.items():
+        per = [
+            median_min_max((row[key] for row in mine), 0) for key in ("per_open", "per_used", "per_named", "per_kernel")
+        ]
+        lines.append(
+            f"| {pooler} | {len(mine)} | {clients}{' TLS' if is_encrypted else ''} | {mib(median(mine, 'base_kib'))} "
+            f"| {' | '.join(per)} | {mib(median(mine, 'after_kib'))} | {median(mine, 'idle_cpu_us_per_s'):.0f} "
+            f"| {median(mine, 'connect_s'):.1f} |"
+        )
+    return lines + _million_lines(found)
+
+
+def _million_lines(found: dict[tuple[Any, ...], list[Row]]) -> list[str]:
+    """A line through the fewest and the most clients, drawn out: nothing that was measured."""
+    lines: list[str] = []
+    for is_encrypted, pooler in dict.fromkeys((key[1], key[2]) for key in found):
+        counts = sorted(key[3] for key in found if key[1:3] == (is_encrypted, pooler))
+        if len(counts) < 2:
+            continue
+        low, high = (found[True, is_encrypted, pooler, count] for count in (counts[0], counts[-1]))
+        slope = (median(high, "open_kib") - median(low, "open_kib")) / (counts[-1] - counts[0])
+        total = median(high, "open_kib") + slope * (MILLION - counts[-1])
+        kernel = median(high, "per_kernel") * MILLION
+        lines.append(
+            f"| {pooler}{' TLS' if is_encrypted else ''} | {', '.join(map(str, counts))} | {slope * 1024:.0f} "
+            f"| {total / 2**20:.2f} | {kernel / 2**30:.1f} |"
+        )
+    return ["", MILLION_HEAD, *lines] if lines else []
