@@ -1,7 +1,7 @@
 """A client that others may suffer from: `disturber.py KIND PORT SECONDS`.
 
-Says `begun` when the first answer comes, and when its time is over what it did, as a line of JSON. It asks again as
-often as there is time, and goes in the midst of it.
+Says `begun` when the first answer comes, and when its time is over what it did, as a line of JSON. It asks again at a
+pace of its own, so that a pooler that serves it sooner has no more to do for it, and goes in the midst of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ CHUNK_BYTES = 1 << 20
 SLOW_BYTES, SLOW_S = 1024, 1.0
 # The kernel takes no more than about this in for a client that does not read.
 SLOW_BUFFER_BYTES = 4096
-TICK_S = 0.1
+TICK_S = 0.05
+# From one request to the next, at the soonest.
+PULL_PACE_S, PIPELINE_PACE_S = 4.0, 1.0
 KINDS = ("pull", "slow", *PIPELINES)
 
 
@@ -62,13 +64,13 @@ class Reader:
 
 
 def pull(line: Line, reader: Reader, end: float) -> None:
-    """Reads the result as fast as it comes, again and again."""
-    asked = 0
+    """Reads the result as fast as it comes."""
+    asked, due = 0, time.time()
     line.socket.settimeout(TICK_S)
     while time.time() < end:
-        if asked == reader.readies:
+        if asked == reader.readies and time.time() >= due:
             line.send(RESULT)
-            asked += 1
+            asked, due = asked + 1, time.time() + PULL_PACE_S
         try:
             reader.take(line.socket.recv(CHUNK_BYTES))
         except TimeoutError:
@@ -85,13 +87,13 @@ def slow(line: Line, reader: Reader, end: float) -> None:
 
 
 def pipeline(line: Line, reader: Reader, end: float, statements: bytes) -> None:
-    """Writes all statements as fast as they are taken and reads what comes meanwhile, again and again."""
-    asked, rest = 0, memoryview(b"")
+    """Writes all statements as fast as they are taken and reads what comes meanwhile."""
+    asked, rest, due = 0, memoryview(b""), time.time()
     line.socket.setblocking(False)
     in_one = statements.count(SYNC)
     while time.time() < end:
-        if not rest and reader.readies == asked:
-            rest = memoryview(statements)
+        if not rest and reader.readies == asked and time.time() >= due:
+            rest, due = memoryview(statements), time.time() + PIPELINE_PACE_S
             asked += in_one
         readable, writable, _ = select.select([line.socket], [line.socket] if rest else [], [], TICK_S)
         if readable:

@@ -21,8 +21,9 @@ LATENCY_HEAD = (
 )
 BESIDE_HEAD = (
     "| pooler | beside the load | p50 ms | p99 ms alone | p99 ms alone again | p99 ms beside it (min–max) "
-    "| p99 beside ÷ alone, paired (min–max) | moved | cores: pooler, PG, disturber | own MiB before, peak (max) "
-    "| it did |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| p99 beside ÷ alone, paired (min–max) | ÷ that of direct | moved | cores: pooler, PG, disturber "
+    "| own MiB before, peak (max) | it did |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 STORM_HEAD = (
     "| pooler | n | clients | all served in s (min–max) | refused, unserved | p50 ms | p99 ms "
@@ -108,23 +109,41 @@ def beside_lines(rows: Sequence[Row]) -> list[str]:
     title = f"### a steady load of {first['steady']} transactions a second by {first['clients']} clients"
     lines = ["", title, "", BESIDE_HEAD]
     for kind in kinds:
-        for (other, pooler), beside in by_kind.items():
-            if other == kind:
-                lines.append(_beside_line(kind, pooler, beside, by_kind[ALONE, pooler], by_kind[AGAIN, pooler]))
+        direct = _triples(by_kind, kind, "direct")
+        for other, pooler in by_kind:
+            if other == kind and _triples(by_kind, kind, pooler):
+                lines.append(_beside_line(kind, pooler, by_kind, direct))
     return lines
 
 
-def _beside_line(kind: str, pooler: str, beside: Sequence[Row], alone: Sequence[Row], again: Sequence[Row]) -> str:
-    by_round = [{row["round"]: row["p99_us"] for row in each} for each in (alone, again, beside)]
-    both = [number for number in by_round[2] if number in by_round[0] and number in by_round[1]]
-    triples = [(by_round[0][number], by_round[1][number], by_round[2][number]) for number in both]
-    ratios = [2 * c / (a + b) for a, b, c in triples]
+def _triples(
+    by_kind: dict[tuple[Any, ...], list[Row]], kind: str, pooler: str
+) -> dict[int, tuple[float, float, float]]:
+    """Of each round, the p99 alone, alone again and beside the disturber."""
+    keys = ((ALONE, pooler), (AGAIN, pooler), (kind, pooler))
+    alone, again, beside = ({row["round"]: row["p99_us"] for row in by_kind.get(key, [])} for key in keys)
+    return {at: (alone[at], again[at], beside[at]) for at in beside if at in alone and at in again}
+
+
+def _ratio(triple: tuple[float, float, float]) -> float:
+    """How much worse it is beside the disturber than alone."""
+    return 2 * triple[2] / (triple[0] + triple[1])
+
+
+def _beside_line(
+    kind: str, pooler: str, by_kind: dict[tuple[Any, ...], list[Row]], direct: dict[int, tuple[float, float, float]]
+) -> str:
+    alone, again, beside = (by_kind[each, pooler] for each in (ALONE, AGAIN, kind))
+    triples = _triples(by_kind, kind, pooler)
+    over = [_ratio(triple) / _ratio(direct[at]) for at, triple in triples.items() if at in direct]
     cores = ", ".join(f"{median(beside, key):.2f}" for key in ("pooler_cores", "pg_cores", "beside_cores"))
     did = {key: value for key, value in beside[-1]["did"].items() if isinstance(value, int | float)}
     cells = [
         pooler, kind, f"{median(beside, 'p50_us') / 1000:.2f}", f"{median(alone, 'p99_us') / 1000:.2f}",
         f"{median(again, 'p99_us') / 1000:.2f}", median_min_max((row["p99_us"] / 1000 for row in beside), 2),
-        median_min_max(ratios, 2), f"{sum(is_moved(*each) for each in triples)} of {len(triples)}", cores,
+        median_min_max(map(_ratio, triples.values()), 2),
+        median_min_max(over, 2) if over and pooler != "direct" else "–",
+        f"{sum(is_moved(*each) for each in triples.values())} of {len(triples)}", cores,
         f"{mib(median(beside, 'start_kib'))}, {mib(max(row['peak_kib'] for row in beside))}",
         ", ".join(f"{name} {statistics.median(row['did'][name] for row in beside):.0f}" for name in did),
     ]  # fmt: skip
