@@ -105,6 +105,11 @@ gen: ## what is generated from spec/*.toml
 sim: | $(LIBCLANG) ## the simulator: make sim SEED=88213
 	cargo run --quiet --package forebay-sim -- $(if $(SEEDS),--seeds $(SEEDS),--seed $(or $(SEED),1)) $(SIM_ARGS)
 
+# SCALING_ARGS='--workers 1,8 --cases even --service-us 100 --json FILE'; without --workers 1 to 64.
+.PHONY: scaling
+scaling: | $(LIBCLANG) ## fairness, waits and messages of 1 to 64 workers, simulated, beside one queue
+	cargo run --quiet --package forebay-sim -- scaling $(SCALING_ARGS)
+
 # N programs out of SEED, on PostgreSQL PG, through pools of LEVEL (several: LEVEL='safe strict').
 .PHONY: diff
 diff: $(ENGINE) $(VENV)/.test ## the same programs direct and through forebay: make diff N=500 SEED=1 PG=18 LEVEL=safe

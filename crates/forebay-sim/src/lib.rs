@@ -15,6 +15,7 @@
 //! | `hearing` | the rule of notifications |
 //! | `secrets` | the rule of what nobody may be told |
 //! | `regime` | what the operator's orders have put in force |
+//! | [`scaling`] | many workers, no faults, and one queue beside them |
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod net;
 mod planting;
 mod regime;
 mod rng;
+pub mod scaling;
 mod scenario;
 mod secrets;
 mod server;

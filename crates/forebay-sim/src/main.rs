@@ -1,10 +1,11 @@
-//! `make sim SEED=N`: plays seeds and says which of them break a rule.
+//! `make sim SEED=N`: plays seeds and says which of them break a rule. `make scaling`: measures many workers.
 
 use std::process::ExitCode;
 
-use forebay_sim::{Options, bug_names, run};
+use forebay_sim::{Options, bug_names, run, scaling};
 
-const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--verbose]";
+const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--verbose]
+       forebay-sim scaling …";
 
 struct Order {
     seeds: std::ops::Range<u64>,
@@ -12,7 +13,11 @@ struct Order {
 }
 
 fn main() -> ExitCode {
-    let order = match parse(std::env::args().skip(1)) {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "scaling").is_some() {
+        return measure(words);
+    }
+    let order = match parse(words) {
         Ok(order) => order,
         Err(words) => {
             eprintln!("{words}\n{USAGE}");
@@ -37,6 +42,16 @@ fn main() -> ExitCode {
     }
     println!("{played} seeds, {failed} failed, {} simulated client-seconds, {events} events", client_us / 1_000_000);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn measure(words: impl Iterator<Item = String>) -> ExitCode {
+    match scaling::command::run(words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(words) => {
+            eprintln!("{words}\n{}", scaling::command::USAGE);
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Order, String> {

@@ -395,7 +395,7 @@ fn ask_for_secrets(config: &mut EngineConfig, cache_for: u64) {
     config.limits.login_timeout = 2 * SECOND;
 }
 
-fn engine_config(
+pub(crate) fn engine_config(
     workers: usize,
     databases: Vec<DatabaseConfig>,
     method: AuthMethod,
