@@ -12,6 +12,7 @@ use crate::clearing::CLEARED;
 use crate::config::PoolMode;
 use crate::io::Io;
 use crate::planted::{Bug, planted};
+use crate::pool::shared::Standing;
 use crate::pool::{PoolId, Waiter};
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::Own;
@@ -20,8 +21,9 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 /// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
-/// costs more than a turn of the loop, and under load the queues of all workers are about equally long.
-const LEND_AFTER: Duration = Duration::from_millis(2);
+/// costs more than a turn of the loop, and under load the queues of all workers are about equally long. It is longer
+/// by as much again for each server by which the other worker would exceed its part.
+pub(crate) const LEND_AFTER: Duration = Duration::from_millis(2);
 
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
@@ -263,7 +265,7 @@ impl<I: Io> Worker<I> {
             return false;
         }
         let (me, id) = (self.id, self.servers[key].pool);
-        let Some((_, theirs)) = self.pool(id).shared.worker_with_oldest_waiter(me) else { return false };
+        let Some((_, theirs)) = self.pool(id).shared.worker_to_lend_to(me, LEND_AFTER) else { return false };
         if ours.is_some_and(|ours| ours.0 <= (theirs + LEND_AFTER).0) {
             return false;
         }
@@ -277,7 +279,8 @@ impl<I: Io> Worker<I> {
             let oldest = self.oldest_waiter(id);
             let me = self.id;
             let pool = self.pool(id);
-            pool.shared.publish(me, pool.idle.len(), oldest);
+            let (idle, waiting, servers) = (pool.idle.len(), pool.waiters.len(), pool.servers);
+            pool.shared.publish(me, Standing { idle, oldest, waiting, servers });
         }
     }
 }

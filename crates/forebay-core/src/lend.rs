@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::checkout::LEND_AFTER;
 use crate::config::Usage;
 use crate::ids::WorkerId;
 use crate::io::{Io, TlsInfo};
@@ -90,11 +91,13 @@ impl<I: Io> Worker<I> {
         pool.servers -= 1;
         pool.measure_servers();
         let name = (pool.database.clone(), pool.user.clone());
-        let to = pool.shared.worker_with_oldest_waiter(me).map_or(me, |(worker, _)| worker);
+        let to = pool.shared.worker_to_lend_to(me, LEND_AFTER).map_or(me, |(worker, _)| worker);
+        pool.shared.sent_server(to);
         if let Some(asker) = server.asked_by.filter(|asker| *asker != to) {
             io.tell(asker, Message::NoneIdle(name.clone()));
         }
         let lent = lent(server, name);
+        self.publish(id);
         if to == me {
             self.borrow(io, lent, handover);
         } else {
@@ -110,6 +113,7 @@ impl<I: Io> Worker<I> {
             // A worker lends only to one that waits in the pool, and pools are never forgotten.
             unreachable!("a server was lent to a worker that does not know its pool");
         };
+        let me = self.id;
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
         let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
         server.is_local = lent.is_local;
@@ -132,6 +136,7 @@ impl<I: Io> Worker<I> {
         pool.servers += 1;
         pool.measure_servers();
         pool.is_asking = false;
+        pool.shared.got_server(me);
         self.offer(io, key);
         self.supply(io, id);
     }

@@ -75,6 +75,16 @@ fn an_idle_server_of_another_worker_is_fetched_at_once() {
     assert!(longer_us <= 60.0, "the mean wait is {longer_us} µs longer");
 }
 
+/// Servers that follow the oldest waiters from worker to worker in a herd have eight workers do no more than one can.
+#[test]
+fn workers_share_the_work_where_there_is_more_than_one_can_do() {
+    let plan = |workers| Plan { service_ns: MS / 10, ..plan(Case::Even, workers) };
+    let (one, eight, one_queue) = (play(&plan(1)), play(&plan(8)), ideal::play(&plan(1)));
+    assert!(one.rate <= 0.65 * one_queue.rate, "one worker can do it all: {} tx/s", one.rate);
+    assert!(eight.rate >= 0.85 * one_queue.rate, "{} tx/s, {} by one queue", eight.rate, one_queue.rate);
+    assert!(eight.company <= 5.0, "{} of 20 servers at the worker of a request", eight.company);
+}
+
 /// The model's own honesty: a worker whose time costs nothing is one queue.
 #[test]
 fn one_worker_that_costs_nothing_is_one_queue() {

@@ -1,8 +1,9 @@
 //! What the workers' parts of a pool share: permits, and who has idle servers or waiters. Atomics only; a lock
 //! is taken when a pool is first used.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use forebay_spec::pins;
 use rustc_hash::FxHashMap;
@@ -51,6 +52,11 @@ impl Permits {
 struct Flags {
     idle: AtomicU32,
     oldest: AtomicU64,
+    /// How many wait, and how many servers there are. These weigh, and nobody is forgotten by them.
+    waiting: AtomicU32,
+    servers: AtomicU32,
+    /// Servers on their way to it.
+    coming: AtomicU32,
     holding: Mutex<Holding>,
 }
 
@@ -139,6 +145,19 @@ impl Holding {
     }
 }
 
+/// How a worker's part of a pool stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// Idle servers.
+    pub idle: usize,
+    /// Since when its oldest waiter waits.
+    pub oldest: Option<Instant>,
+    /// Waiters.
+    pub waiting: usize,
+    /// Servers, in any state.
+    pub servers: u32,
+}
+
 /// What the workers' parts of one pool share.
 #[derive(Debug)]
 pub struct PoolShared {
@@ -152,13 +171,27 @@ pub struct PoolShared {
 }
 
 impl PoolShared {
-    /// Tells the others how many idle servers `worker` has, and since when its oldest waiter waits.
-    pub fn publish(&self, worker: WorkerId, idle: usize, oldest: Option<Instant>) {
+    /// Tells the others how `worker` stands.
+    pub fn publish(&self, worker: WorkerId, standing: Standing) {
         if self.workers.len() > 1 {
             let flags = &self.workers[usize::from(worker.0)];
-            flags.idle.store(u32::try_from(idle).unwrap_or(u32::MAX), SeqCst);
-            flags.oldest.store(oldest.map_or(NOBODY, |at| at.0), SeqCst);
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            flags.waiting.store(count(standing.waiting), Relaxed);
+            flags.servers.store(standing.servers, Relaxed);
+            flags.idle.store(count(standing.idle), SeqCst);
+            flags.oldest.store(standing.oldest.map_or(NOBODY, |at| at.0), SeqCst);
         }
+    }
+
+    /// A server is on its way to `worker`.
+    pub fn sent_server(&self, worker: WorkerId) {
+        self.workers[usize::from(worker.0)].coming.fetch_add(1, Relaxed);
+    }
+
+    /// One that was on its way to `worker` is there.
+    pub fn got_server(&self, worker: WorkerId) {
+        let before = self.workers[usize::from(worker.0)].coming.fetch_sub(1, Relaxed);
+        assert!(before > 0, "a server that arrives was sent");
     }
 
     /// Tells the others what this worker's servers do.
@@ -185,6 +218,25 @@ impl PoolShared {
     pub fn worker_with_oldest_waiter(&self, but: WorkerId) -> Option<(WorkerId, Instant)> {
         let waiting = self.others(but).map(|(worker, flags)| (worker, flags.oldest.load(SeqCst)));
         waiting.filter(|(_, at)| *at != NOBODY).min_by_key(|(_, at)| *at).map(|(worker, at)| (worker, Instant(at)))
+    }
+
+    /// The other worker that a server is lent to first, and since when its oldest waiter may count as waiting.
+    ///
+    /// That is `grain` later for each server by which the worker would exceed its part, which is by how many wait there.
+    /// By age alone all servers would follow the oldest waiters from worker to worker, for those of one worker have come
+    /// in one go after they were served in one go, and no more would be done than one worker can do.
+    pub fn worker_to_lend_to(&self, but: WorkerId, grain: Duration) -> Option<(WorkerId, Instant)> {
+        self.worker_with_oldest_waiter(but)?;
+        let waiting: u64 = self.workers.iter().map(|flags| u64::from(flags.waiting.load(Relaxed))).sum();
+        let servers = u64::from(self.permits.used());
+        let weighed = self.others(but).filter_map(|(worker, flags)| {
+            let oldest = Some(flags.oldest.load(SeqCst)).filter(|at| *at != NOBODY)?;
+            let part = (servers * u64::from(flags.waiting.load(Relaxed))).div_ceil(waiting.max(1));
+            let with_it = u64::from(flags.servers.load(Relaxed)) + u64::from(flags.coming.load(Relaxed)) + 1;
+            let excess = u32::try_from(with_it.saturating_sub(part.max(1))).unwrap_or(u32::MAX);
+            Some((worker, Instant(oldest) + grain.saturating_mul(excess)))
+        });
+        weighed.min_by_key(|(_, at)| *at)
     }
 
     fn others(&self, but: WorkerId) -> impl Iterator<Item = (WorkerId, &Flags)> {
@@ -288,7 +340,14 @@ impl Shared {
     }
 
     fn flags(&self) -> Box<[Flags]> {
-        let flags = || Flags { idle: AtomicU32::new(0), oldest: AtomicU64::new(NOBODY), holding: Mutex::default() };
+        let flags = || Flags {
+            idle: AtomicU32::new(0),
+            oldest: AtomicU64::new(NOBODY),
+            waiting: AtomicU32::new(0),
+            servers: AtomicU32::new(0),
+            coming: AtomicU32::new(0),
+            holding: Mutex::default(),
+        };
         (0..self.workers).map(|_| flags()).collect()
     }
 }
@@ -327,12 +386,36 @@ mod tests {
     fn the_oldest_waiter_of_the_other_workers_is_found() {
         let shared = Shared::new(3);
         let pool = shared.pool(&"shop".into(), &"app".into());
-        pool.publish(WorkerId(0), 0, Some(Instant(5)));
-        pool.publish(WorkerId(1), 2, None);
-        pool.publish(WorkerId(2), 0, Some(Instant(3)));
+        let standing = |idle, oldest| Standing { idle, oldest, ..Standing::default() };
+        pool.publish(WorkerId(0), standing(0, Some(Instant(5))));
+        pool.publish(WorkerId(1), standing(2, None));
+        pool.publish(WorkerId(2), standing(0, Some(Instant(3))));
         assert_eq!(pool.worker_with_oldest_waiter(WorkerId(1)), Some((WorkerId(2), Instant(3))));
         assert_eq!(pool.worker_with_oldest_waiter(WorkerId(2)), Some((WorkerId(0), Instant(5))));
         assert_eq!(pool.worker_with_idle(WorkerId(0)), Some(WorkerId(1)));
         assert_eq!(pool.worker_with_idle(WorkerId(1)), None);
+    }
+
+    /// Servers that all follow the oldest waiter make one worker do the work of all.
+    #[test]
+    fn a_worker_with_more_than_its_part_of_servers_is_lent_to_later() {
+        let shared = Shared::new(3);
+        let pool = shared.pool(&"shop".into(), &"app".into());
+        (0..6).for_each(|_| assert!(pool.permits.try_take(6)));
+        let publish = |worker, servers, oldest| {
+            pool.publish(WorkerId(worker), Standing { idle: 0, oldest: Some(Instant(oldest)), waiting: 10, servers });
+        };
+        let lent_to = || pool.worker_to_lend_to(WorkerId(0), Duration::from_micros(100));
+        publish(0, 3, 1000);
+        publish(1, 1, 500);
+        publish(2, 2, 450);
+        assert_eq!(lent_to(), Some((WorkerId(1), Instant(500))), "each has a part of two");
+        pool.sent_server(WorkerId(1));
+        assert_eq!(lent_to(), Some((WorkerId(2), Instant(550))), "one on its way counts");
+        publish(2, 2, 600);
+        assert_eq!(lent_to(), Some((WorkerId(1), Instant(600))), "nobody is passed over for ever");
+        pool.got_server(WorkerId(1));
+        publish(1, 1, 500);
+        assert_eq!(lent_to(), Some((WorkerId(1), Instant(500))));
     }
 }
