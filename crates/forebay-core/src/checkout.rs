@@ -23,7 +23,7 @@ use crate::worker::Worker;
 /// Another worker's waiter is served first only if it waits this much longer than ours: moving a connection
 /// costs more than a turn of the loop, and under load the queues of all workers are about equally long. It is longer
 /// by as much again for each server by which the other worker would exceed its part.
-pub(crate) const LEND_AFTER: Duration = Duration::from_millis(2);
+pub(crate) const LEND_AFTER: Duration = Duration::from_millis(1);
 
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
