@@ -25,6 +25,10 @@ use crate::worker::Worker;
 /// by as much again for each server by which the other worker would exceed its part.
 pub(crate) const LEND_AFTER: Duration = Duration::from_millis(1);
 
+/// How long after a look at the waiters of other workers the next one is due, as long as somebody waits here: it reads a cache
+/// line of each of them.
+const LOOK_EVERY: Duration = Duration::from_micros(250);
+
 /// How many idle servers are looked at for one that has the client's parameters already.
 const ALIKE_AMONG: usize = 8;
 
@@ -264,8 +268,13 @@ impl<I: Io> Worker<I> {
         if self.shared.workers == 1 {
             return false;
         }
-        let (me, id) = (self.id, self.servers[key].pool);
-        let Some((_, theirs)) = self.pool(id).shared.worker_to_lend_to(me, LEND_AFTER) else { return false };
+        let (me, id, now) = (self.id, self.servers[key].pool, self.now);
+        let pool = self.pool(id);
+        if ours.is_some() && now < pool.looked_at + LOOK_EVERY {
+            return false;
+        }
+        pool.looked_at = now;
+        let Some((_, theirs)) = pool.shared.worker_to_lend_to(me, LEND_AFTER) else { return false };
         if ours.is_some_and(|ours| ours.0 <= (theirs + LEND_AFTER).0) {
             return false;
         }
@@ -279,8 +288,8 @@ impl<I: Io> Worker<I> {
             let oldest = self.oldest_waiter(id);
             let me = self.id;
             let pool = self.pool(id);
-            let (idle, waiting, servers) = (pool.idle.len(), pool.waiters.len(), pool.servers);
-            pool.shared.publish(me, Standing { idle, oldest, waiting, servers });
+            let (waiting, servers) = (pool.waiters.len(), pool.servers);
+            pool.shared.publish(me, Standing { has_idle: !pool.idle.is_empty(), oldest, waiting, servers });
         }
     }
 }

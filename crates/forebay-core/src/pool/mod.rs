@@ -96,6 +96,8 @@ pub struct Pool {
     pub cleared_by: u64,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
+    /// When a server that others could use was last compared with the waiters of other workers.
+    pub looked_at: Instant,
     /// When the other workers were last asked to make room in the database.
     pub room_asked_at: Instant,
     /// Counters.
@@ -151,6 +153,7 @@ impl Pool {
             cleared_until: Instant(0),
             cleared_by: 0,
             is_asking: false,
+            looked_at: Instant(0),
             room_asked_at: Instant(0),
             stats,
             greetings: FxHashMap::default(),

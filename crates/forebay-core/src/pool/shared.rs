@@ -1,7 +1,7 @@
 //! What the workers' parts of a pool share: permits, and who has idle servers or waiters. Atomics only; a lock
 //! is taken when a pool is first used.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Permits {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Flags {
-    idle: AtomicU32,
+    has_idle: AtomicBool,
     oldest: AtomicU64,
     /// How many wait, and how many servers there are. These weigh, and nobody is forgotten by them.
     waiting: AtomicU32,
@@ -148,8 +148,8 @@ impl Holding {
 /// How a worker's part of a pool stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
-    /// Idle servers.
-    pub idle: usize,
+    /// There is an idle server.
+    pub has_idle: bool,
     /// Since when its oldest waiter waits.
     pub oldest: Option<Instant>,
     /// Waiters.
@@ -175,11 +175,16 @@ impl PoolShared {
     pub fn publish(&self, worker: WorkerId, standing: Standing) {
         if self.workers.len() > 1 {
             let flags = &self.workers[usize::from(worker.0)];
-            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            flags.waiting.store(count(standing.waiting), Relaxed);
+            flags.waiting.store(u32::try_from(standing.waiting).unwrap_or(u32::MAX), Relaxed);
             flags.servers.store(standing.servers, Relaxed);
-            flags.idle.store(count(standing.idle), SeqCst);
-            flags.oldest.store(standing.oldest.map_or(NOBODY, |at| at.0), SeqCst);
+            let oldest = standing.oldest.map_or(NOBODY, |at| at.0);
+            // These two are what nobody may miss. Written only where they change: that is the dear part.
+            if flags.has_idle.load(Relaxed) != standing.has_idle {
+                flags.has_idle.store(standing.has_idle, SeqCst);
+            }
+            if flags.oldest.load(Relaxed) != oldest {
+                flags.oldest.store(oldest, SeqCst);
+            }
         }
     }
 
@@ -211,7 +216,7 @@ impl PoolShared {
 
     /// Another worker that has an idle server.
     pub fn worker_with_idle(&self, but: WorkerId) -> Option<WorkerId> {
-        self.others(but).find(|(_, flags)| flags.idle.load(SeqCst) > 0).map(|(worker, _)| worker)
+        self.others(but).find(|(_, flags)| flags.has_idle.load(SeqCst)).map(|(worker, _)| worker)
     }
 
     /// The other worker whose waiter waits longest, and since when.
@@ -341,7 +346,7 @@ impl Shared {
 
     fn flags(&self) -> Box<[Flags]> {
         let flags = || Flags {
-            idle: AtomicU32::new(0),
+            has_idle: AtomicBool::new(false),
             oldest: AtomicU64::new(NOBODY),
             waiting: AtomicU32::new(0),
             servers: AtomicU32::new(0),
@@ -386,10 +391,10 @@ mod tests {
     fn the_oldest_waiter_of_the_other_workers_is_found() {
         let shared = Shared::new(3);
         let pool = shared.pool(&"shop".into(), &"app".into());
-        let standing = |idle, oldest| Standing { idle, oldest, ..Standing::default() };
-        pool.publish(WorkerId(0), standing(0, Some(Instant(5))));
-        pool.publish(WorkerId(1), standing(2, None));
-        pool.publish(WorkerId(2), standing(0, Some(Instant(3))));
+        let standing = |has_idle, oldest| Standing { has_idle, oldest, ..Standing::default() };
+        pool.publish(WorkerId(0), standing(false, Some(Instant(5))));
+        pool.publish(WorkerId(1), standing(true, None));
+        pool.publish(WorkerId(2), standing(false, Some(Instant(3))));
         assert_eq!(pool.worker_with_oldest_waiter(WorkerId(1)), Some((WorkerId(2), Instant(3))));
         assert_eq!(pool.worker_with_oldest_waiter(WorkerId(2)), Some((WorkerId(0), Instant(5))));
         assert_eq!(pool.worker_with_idle(WorkerId(0)), Some(WorkerId(1)));
@@ -403,7 +408,10 @@ mod tests {
         let pool = shared.pool(&"shop".into(), &"app".into());
         (0..6).for_each(|_| assert!(pool.permits.try_take(6)));
         let publish = |worker, servers, oldest| {
-            pool.publish(WorkerId(worker), Standing { idle: 0, oldest: Some(Instant(oldest)), waiting: 10, servers });
+            pool.publish(
+                WorkerId(worker),
+                Standing { has_idle: false, oldest: Some(Instant(oldest)), waiting: 10, servers },
+            );
         };
         let lent_to = || pool.worker_to_lend_to(WorkerId(0), Duration::from_micros(100));
         publish(0, 3, 1000);
