@@ -68,7 +68,7 @@ impl<I: Io> Worker<I> {
             return Checkout::Refused(Box::new(errors::checkout_queue_full(label, waiters_max, pool.leased, size)));
         }
         self.clients[key].enter(ClientState::Waiting, now);
-        self.clients[key].asked_who_holds_at = None;
+        self.clients[key].rare.iter_mut().for_each(|rare| rare.asked_who_holds_at = None);
         self.enqueue(io, id, key);
         Checkout::Queued
     }

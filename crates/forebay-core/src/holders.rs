@@ -131,10 +131,10 @@ impl<I: Io> Worker<I> {
         }
         let id = self.clients[key].pool.expect("a waiting client has a pool");
         let pool = &self.pools[id.0 as usize];
-        let Some(asked_at) = self.clients[key].asked_who_holds_at else {
+        let Some(asked_at) = self.clients[key].rare.as_ref().and_then(|rare| rare.asked_who_holds_at) else {
             let name = (pool.database.clone(), pool.user.clone());
             self.tell_others(io, || Message::WhoHolds(name.clone()));
-            self.clients[key].asked_who_holds_at = Some(self.now);
+            self.clients[key].rare().asked_who_holds_at = Some(self.now);
             self.arm_client_at(key, self.now + TELL_AGAIN);
             return false;
         };

@@ -269,7 +269,7 @@ impl Forwarding<'_> {
 
     /// Whether the client has prepared a statement of this name in a text of which nobody keeps account.
     pub(crate) fn is_raw(&self, name: &[u8]) -> bool {
-        self.client.raw_names.iter().any(|raw| raw.as_bytes() == name)
+        self.client.raw_names().iter().any(|raw| raw.as_bytes() == name)
     }
 
     /// Passes on a Parse or Close of such a name: the server knows whether it has the statement.

@@ -346,7 +346,7 @@ impl Forwarding<'_> {
         if !self.is_sharing() {
             self.needs_listens(None)?;
             self.mark_unknown(b"", true);
-            if !self.client.resetting.is_empty() {
+            if !self.client.resetting().is_empty() {
                 let Some(bind) = BindHead::decode(at.body()) else {
                     return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
                 };

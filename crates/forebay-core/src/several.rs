@@ -95,7 +95,9 @@ impl Forwarding<'_> {
         if let Err(report) = marked.and_then(|()| self.mark(shape, text)) {
             return self.refuse_query(at, *report).map(Some);
         }
-        self.client.raw_names.retain(|raw| !plan.refused.contains(&&**raw));
+        if let Some(rare) = &mut self.client.rare {
+            rare.raw_names.retain(|raw| !plan.refused.contains(&&**raw));
+        }
         let naming = self.take_in_turn(&mut plan);
         let (sent, moved) = replaced(text, &plan.names);
         write::query(self.batch.owned(), &sent);

@@ -20,6 +20,7 @@ use forebay_pgwire::frame::Frames;
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::startup::Replication;
 use forebay_spec::Report;
+use forebay_sql::shape::Shape;
 
 use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
@@ -57,21 +58,26 @@ pub enum ClientState {
 }
 
 /// The key of a client's CancelRequest: random, the client's own, never a server's.
-#[derive(Clone, Copy)]
-pub struct CancelSecret {
-    bytes: [u8; 32],
-    len: u8,
+pub enum CancelSecret {
+    /// Of protocol 3.0, which most clients speak.
+    Short([u8; 4]),
+    /// Of protocol 3.2.
+    Long(Box<[u8; 32]>),
 }
 
 impl CancelSecret {
     /// Takes 4 (protocol 3.0) or 32 bytes (3.2) of `random`.
     pub fn new(random: [u8; 32], is_long: bool) -> CancelSecret {
-        CancelSecret { bytes: random, len: if is_long { 32 } else { 4 } }
+        let [a, b, c, d, ..] = random;
+        if is_long { CancelSecret::Long(Box::new(random)) } else { CancelSecret::Short([a, b, c, d]) }
     }
 
     /// The bytes that the client was told.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        match self {
+            CancelSecret::Short(bytes) => bytes,
+            CancelSecret::Long(bytes) => &**bytes,
+        }
     }
 }
 
@@ -105,6 +111,17 @@ pub struct Login {
     pub is_console: bool,
     /// What the secret that the login is checked against is worth towards servers by itself.
     pub server_secret: Option<ServerSecret>,
+}
+
+/// What few clients ever have, so that the others do without the room for it.
+#[derive(Default)]
+pub struct Rare {
+    /// Names of statements that it prepared in texts of which nobody keeps account; they pin it.
+    pub raw_names: Vec<Box<str>>,
+    /// Its statements, by name, that reset settings; noted where statements pass unshared.
+    pub resetting: Resetting,
+    /// Its wait is over, and the other workers have been asked who holds the servers: when.
+    pub asked_who_holds_at: Option<Instant>,
 }
 
 /// A client's session.
@@ -152,8 +169,6 @@ pub struct Client {
     pub pin: Option<Box<Pin>>,
     /// Which of its statements may have pinned it, since its server was last looked at.
     pub causes: Causes,
-    /// Names of statements that it prepared in texts of which nobody keeps account; they pin it.
-    pub raw_names: Vec<Box<str>>,
     /// The server on which it last advanced a sequence, unless that is pinned to it.
     pub sequences_on: Option<u64>,
     /// Parameter values of its startup message: what RESET brings back.
@@ -162,8 +177,8 @@ pub struct Client {
     pub carry: Vec<u8>,
     /// Names it has prepared.
     pub statements: Option<Box<ClientStatements>>,
-    /// Its statements, by name, that reset settings; noted where statements pass unshared.
-    pub resetting: Resetting,
+    /// What few clients ever have.
+    pub rare: Option<Box<Rare>>,
     /// What it listens to, if it ever did.
     pub listens: Option<Box<Listens>>,
     /// What its next request is answered with: its wait was over, or its server was lost in a transaction.
@@ -180,8 +195,6 @@ pub struct Client {
     pub virtual_pid: u32,
     /// The key of its CancelRequest.
     pub cancel: CancelSecret,
-    /// Its wait is over, and the other workers have been asked who holds the servers: when.
-    pub asked_who_holds_at: Option<Instant>,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
     /// How it uses servers: as its pool was configured at its login.
@@ -210,7 +223,6 @@ impl Client {
             wanted: empty.clone(),
             seen: empty.clone(),
             baseline: empty,
-            raw_names: Vec::new(),
             sequences_on: None,
             pin: None,
             causes: Causes::default(),
@@ -227,13 +239,12 @@ impl Client {
             is_held: false,
             is_skipping: false,
             refusal: None,
-            asked_who_holds_at: None,
             failed_hand_overs: 0,
             is_gone: false,
             is_uncounted: false,
             usage: Usage { mode: PoolMode::Transaction, is_sharing: false },
             replication: None,
-            resetting: Vec::new(),
+            rare: None,
             since: now,
             connected_at: now,
             request_at: now,
@@ -242,6 +253,21 @@ impl Client {
             login: Some(Box::default()),
             tls: None,
         }
+    }
+
+    /// What few clients have; from here on it has.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// See [`Rare::raw_names`].
+    pub fn raw_names(&self) -> &[Box<str>] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.raw_names)
+    }
+
+    /// See [`Rare::resetting`].
+    pub fn resetting(&self) -> &[(Box<[u8]>, Arc<Shape>)] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.resetting)
     }
 
     /// Changes its state.

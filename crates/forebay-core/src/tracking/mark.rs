@@ -146,7 +146,7 @@ impl Forwarding<'_> {
         }
         if traces.has(Traces::PREPARED) {
             let prepares = shape.statements.iter().filter(|s| s.verb == Verb::Prepare);
-            let raw = &mut self.client.raw_names;
+            let raw = &mut self.client.rare().raw_names;
             for name in prepares.filter_map(|s| s.name.as_ref()) {
                 if raw.len() < RAW_NAMES_MAX && !raw.contains(name) {
                     raw.push(name.clone());

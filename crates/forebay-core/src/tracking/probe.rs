@@ -209,7 +209,7 @@ impl<I: Io> Worker<I> {
         let has = pin.as_ref().map_or(Traces::NONE, |pin| pin.reasons);
         client.pin = pin.map(Box::new);
         if !has.has(Traces::PREPARED) && !server.left.fresh.has(Traces::PREPARED) {
-            client.raw_names.clear();
+            client.rare.iter_mut().for_each(|rare| rare.raw_names = Vec::new());
         }
         for (reason, count) in super::pin::REASONS.iter().zip(&stats.pins) {
             if has.without(had).has(*reason) {

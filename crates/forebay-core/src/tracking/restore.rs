@@ -150,7 +150,10 @@ impl Forwarding<'_> {
     /// A Parse goes out: a statement of this name is another from here on.
     fn note_parse_resets(&mut self, name: &[u8], text: &[u8]) {
         let shape = self.resetting_shape(text);
-        let resetting = &mut self.client.resetting;
+        if shape.is_none() && self.client.rare.is_none() {
+            return;
+        }
+        let resetting = &mut self.client.rare().resetting;
         resetting.retain(|(known, _)| **known != *name);
         if let Some(shape) = shape {
             if resetting.len() >= RESETTING_MAX {
@@ -162,7 +165,7 @@ impl Forwarding<'_> {
 
     /// A Bind of the statement of this name goes out.
     pub(crate) fn note_bind_resets(&mut self, name: &[u8]) {
-        let found = self.client.resetting.iter().find(|(known, _)| **known == *name);
+        let found = self.client.resetting().iter().find(|(known, _)| **known == *name);
         if let Some(shape) = found.map(|(_, shape)| shape.clone()) {
             self.note_resets(&shape);
         }

@@ -60,3 +60,12 @@ pub(super) fn free(memory: NonNull<u8>, capacity: u32) {
     // SAFETY: `memory` came from `allocate` with this capacity, and its entry is gone.
     unsafe { dealloc(memory.as_ptr(), layout(capacity)) };
 }
+
+/// Gives freed memory back to the system, where the allocator is one that keeps it.
+pub(super) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's own locks and touches what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

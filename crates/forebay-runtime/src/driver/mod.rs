@@ -51,6 +51,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that can't be written to may go on delivering what it received.
 const BROKEN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// When so many connections fewer are there than there have been, memory goes back to the system.
+const TRIM_CONNS: usize = 1024;
+/// How long after that, as those who leave do so one after the other.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
+
 /// A connection on its way from one worker to another: its descriptor and its TLS state.
 #[derive(Debug)]
 pub(crate) struct Handover {
@@ -75,6 +80,7 @@ enum Timer {
     Broken(ConnId),
     Question(QuestionId),
     Accept(u16),
+    Trim,
 }
 
 /// When, in which order among equals, what.
@@ -120,6 +126,10 @@ pub(crate) struct Driver<B: Backend> {
     /// The worker that the next client of a Unix socket goes to.
     next_worker: u16,
     is_stopping: bool,
+    /// The most connections since memory was last given back to the system.
+    most_conns: usize,
+    /// A timer for that is set.
+    is_trim_due: bool,
     /// A first turn has begun: only then is there a time to compare with.
     has_turned: bool,
     mail: Vec<Mail>,
@@ -156,6 +166,8 @@ impl<B: Backend> Driver<B> {
             listeners,
             next_worker: 0,
             is_stopping: false,
+            most_conns: 0,
+            is_trim_due: false,
             has_turned: false,
             mail: Vec::new(),
             cipher: Vec::new(),

@@ -15,7 +15,7 @@ use forebay_core::question::Answer;
 
 use super::backend::{Backend, Completion};
 use super::table::Flags;
-use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, Timer};
+use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, TRIM_AFTER, TRIM_CONNS, Timer, memory};
 use crate::hub::Mail;
 use crate::inputs::Inputs;
 use crate::socket;
@@ -82,6 +82,18 @@ impl<B: Backend> Driver<B> {
             }
         }
         self.guard(inputs, None, |inputs, io| inputs.turn_end(io));
+        self.watch_memory();
+    }
+
+    /// The allocator keeps what connections that have gone have freed, unless it is told.
+    #[inline]
+    fn watch_memory(&mut self) {
+        let conns = self.table.len();
+        self.most_conns = self.most_conns.max(conns);
+        if self.most_conns - conns >= TRIM_CONNS && !self.is_trim_due {
+            self.is_trim_due = true;
+            self.set_timer(TRIM_AFTER, Timer::Trim);
+        }
     }
 
     /// How long to wait; and says so if the turn that ends took too long.
@@ -307,6 +319,11 @@ impl<B: Backend> Driver<B> {
                 }
                 Timer::Broken(id) => self.report_closed(id, ClosedBy::Error("connection lost".into())),
                 Timer::Question(id) => self.on_answer(inputs, id, Answer::Failed("no answer in time".into())),
+                Timer::Trim => {
+                    self.is_trim_due = false;
+                    self.most_conns = self.table.len();
+                    memory::trim();
+                }
                 Timer::Accept(listener) => {
                     if let Some(listening) = self.listeners.get(usize::from(listener)) {
                         self.back.accept(listener, listening.fd.as_raw_fd());

@@ -21,13 +21,15 @@ pub(super) struct Offer {
     /// How many to keep offered.
     wanted: u32,
     most: u32,
+    /// Since they were last filled up. One wait may end the receives of many sockets for want of a buffer: that is one reason.
+    ran_out: bool,
 }
 
 impl Offer {
     pub(super) fn new(buffers: u32) -> io::Result<Offer> {
         let memory = Mapping::new(buffers as usize * size_of::<BufRingEntry>())?;
         let wanted = buffers.min(OFFERED_FIRST);
-        Ok(Offer { memory, mask: (buffers - 1) as u16, tail: 0, count: 0, wanted, most: buffers })
+        Ok(Offer { memory, mask: (buffers - 1) as u16, tail: 0, count: 0, wanted, most: buffers, ran_out: false })
     }
 
     /// Where the ring lies, page-aligned.
@@ -45,13 +47,16 @@ impl Offer {
         self.count == 0
     }
 
-    /// They ran out: from here on more are offered.
+    /// They ran out: from the next time on more are offered.
     pub(super) fn offer_more(&mut self) {
-        self.wanted = (self.wanted * 2).min(self.most);
+        self.ran_out = true;
     }
 
     /// Offers what was returned, up to what is wanted.
     pub(super) fn fill(&mut self, buffers: &mut Buffers) {
+        if std::mem::take(&mut self.ran_out) {
+            self.wanted = (self.wanted * 2).min(self.most);
+        }
         let before = self.tail;
         while self.count < self.wanted {
             let Some((id, address, len)) = buffers.next_to_provide() else { break };
