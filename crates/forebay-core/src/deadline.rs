@@ -119,7 +119,8 @@ impl<I: Io> Worker<I> {
 
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
-        io.wake_at(first.min(self.next_sweep));
+        let is_more_to_do = !self.deferred.is_empty();
+        io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep) });
     }
 
     pub(crate) fn fire_alarms(&mut self, io: &mut I) {

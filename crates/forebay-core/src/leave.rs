@@ -103,7 +103,8 @@ impl<I: Io> Worker<I> {
     /// The client's connection ended.
     pub(crate) fn client_closed(&mut self, io: &mut I, key: ClientKey, by: ClosedBy) {
         let client = &mut self.clients[key];
-        let is_kept = matches!(client.state, ClientState::Waiting | ClientState::Active) && !client.carry.is_empty();
+        let is_served = matches!(client.state, ClientState::Waiting | ClientState::Active) || client.is_deferred;
+        let is_kept = is_served && !client.carry.is_empty();
         if by == ClosedBy::Peer && is_kept && client.has_said_goodbye() {
             // As PostgreSQL, which reads all that was sent before it sees the end of the connection.
             client.is_gone = true;

@@ -20,6 +20,10 @@ use crate::session::{Body, IDLE};
 use crate::tracking::mark::Judging;
 use crate::worker::Worker;
 
+/// Messages of one client that go on in one turn of the loop. A pipeline of a hundred thousand statements waits for its
+/// server all the same, and everybody else for what is done of it in one go.
+pub(crate) const MESSAGES_A_TURN: u32 = 128;
+
 /// A session's own memory is given back when it is empty and larger than this.
 const CARRY_BYTES_KEPT: usize = 1024;
 
@@ -28,7 +32,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn client_received(&mut self, io: &mut I, key: ClientKey, buf: BufId, data: &[u8]) {
         let client = &mut self.clients[key];
         match client.state {
-            ClientState::Idle | ClientState::Active if client.carry.is_empty() && !client.is_held => {
+            ClientState::Idle | ClientState::Active if client.carry.is_empty() && client.may_go_on() => {
                 let taken = self.pump(io, key, Some(buf), data);
                 if taken < data.len() {
                     self.keep(io, key, &data[taken..]);
@@ -55,7 +59,7 @@ impl<I: Io> Worker<I> {
         match client.state {
             ClientState::Startup | ClientState::Login => self.login_goes_on(io, key),
             ClientState::Console => self.console_goes_on(io, key),
-            ClientState::Idle | ClientState::Active if !client.is_held && !client.carry.is_empty() => {
+            ClientState::Idle | ClientState::Active if client.may_go_on() && !client.carry.is_empty() => {
                 let kept = std::mem::take(&mut client.carry);
                 let taken = self.pump(io, key, None, &kept);
                 if let Some(client) = self.clients.get_mut(key)
@@ -117,6 +121,7 @@ impl<I: Io> Worker<I> {
                 server_statements_max: usage.statements_max(&pool.settings),
                 client_statements_max: limits.client_statements_max,
                 now: self.now,
+                messages_left: MESSAGES_A_TURN,
             };
             let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
             if planted(Bug::RequestLogged) {
@@ -151,6 +156,10 @@ impl<I: Io> Worker<I> {
                 if let Some(server) = client.server {
                     self.arm_server(server);
                 }
+            }
+            Stop::Later => {
+                self.clients[key].is_deferred = true;
+                self.deferred.push(key);
             }
             Stop::Listens => self.restore_listens(io, key),
             Stop::Leave => self.client_leaves(io, key),

@@ -57,6 +57,8 @@ pub(crate) enum Stop {
     Listens,
     /// The client leaves.
     Leave,
+    /// It has had its part of this turn: the rest is for the next one.
+    Later,
     /// The client is told, and closed.
     Fault(Box<Report>),
     /// The same, for a length that can't be believed.
@@ -92,6 +94,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) client_statements_max: u32,
     /// Time of this turn.
     pub(crate) now: Instant,
+    /// How many more messages may go on in this turn.
+    pub(crate) messages_left: u32,
 }
 
 impl Forwarding<'_> {
@@ -118,6 +122,11 @@ impl Forwarding<'_> {
             match taken {
                 Ok(taken) => start += taken,
                 Err(stop) => return (stop, start),
+            }
+            // Data of a copy is passed on unread: it is cheap, and there may be a lot of it.
+            self.messages_left -= u32::from(head.tag != tag::COPY_DATA);
+            if self.messages_left == 0 && start < data.len() {
+                return (Stop::Later, start);
             }
         }
         (Stop::More, start)

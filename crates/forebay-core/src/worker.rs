@@ -118,6 +118,8 @@ pub struct Worker<I: Io> {
     pub(crate) scratch: Vec<u8>,
     /// Clients whose kept bytes can go on.
     pub(crate) ready: VecDeque<ClientKey>,
+    /// Clients that have had their part of this turn.
+    pub(crate) deferred: Vec<ClientKey>,
     /// Servers that a client has just been parted from.
     pub(crate) freed: Vec<ServerKey>,
     /// Pools that a server has left.
@@ -161,6 +163,7 @@ impl<I: Io> Worker<I> {
             batch: Batch::default(),
             scratch: Vec::new(),
             ready: VecDeque::new(),
+            deferred: Vec::new(),
             freed: Vec::new(),
             vacated: Vec::new(),
             alarms: BinaryHeap::new(),
@@ -188,7 +191,21 @@ impl<I: Io> Worker<I> {
         if now >= self.next_sweep {
             self.sweep(io);
         }
+        if !self.deferred.is_empty() {
+            self.end_deferral();
+        }
         self.run_ready(io);
+    }
+
+    /// Those who had had their part of the last turn go on.
+    #[cold]
+    fn end_deferral(&mut self) {
+        for key in std::mem::take(&mut self.deferred) {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.is_deferred = false;
+                self.ready.push_back(key);
+            }
+        }
     }
 
     /// Ends a turn: called after its inputs, before the driver waits.

@@ -5,6 +5,8 @@ mod choices;
 mod conversation;
 mod login;
 pub mod memory;
+#[cfg(test)]
+mod turns;
 
 pub use conversation::worker;
 pub use login::{client_login, server_login};

@@ -143,6 +143,8 @@ pub struct Client {
     pub is_paused: bool,
     /// Its next message waits for a reply to an earlier one.
     pub is_held: bool,
+    /// It has had its part of the turn, and goes on in the next one.
+    pub is_deferred: bool,
     /// Messages are dropped up to the next Sync, which is then answered.
     pub is_skipping: bool,
     /// How often what it wants could not be set on a server since it last was.
@@ -237,6 +239,7 @@ impl Client {
             unsent: 0,
             is_paused: false,
             is_held: false,
+            is_deferred: false,
             is_skipping: false,
             refusal: None,
             failed_hand_overs: 0,
@@ -253,6 +256,11 @@ impl Client {
             login: Some(Box::default()),
             tls: None,
         }
+    }
+
+    /// Whether nothing but its server holds its next message back.
+    pub fn may_go_on(&self) -> bool {
+        !self.is_held && !self.is_deferred
     }
 
     /// What few clients have; from here on it has.

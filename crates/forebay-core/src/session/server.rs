@@ -201,9 +201,12 @@ impl Server {
         self.apart == Some(Apart::Listener)
     }
 
-    /// Whether an answer of our own has its turn: everything before it is answered, to the last byte.
+    /// Whether an answer of our own has its turn, and nothing to travel with: everything before it is answered, to the last
+    /// byte, and no ReadyForQuery is to come, up to which PostgreSQL keeps its answers back as well.
     pub(crate) fn is_answer_due(&self) -> bool {
-        self.body_left == 0 && matches!(self.expect.front(), Some(Expect::Answer { .. } | Expect::CopyEnd))
+        self.body_left == 0
+            && matches!(self.expect.front(), Some(Expect::Answer { .. } | Expect::CopyEnd))
+            && !self.owes_ready()
     }
 
     /// A connection that has just been begun.
@@ -317,7 +320,7 @@ impl Server {
 
     /// Whether a ReadyForQuery is still to come.
     pub fn owes_ready(&self) -> bool {
-        self.expect.iter().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))
+        self.expect.iter().rev().any(|e| matches!(e, Expect::Query { .. } | Expect::Function | Expect::Sync))
     }
 
     /// Whether the last of what it owes comes no sooner than a Sync or a Flush that has not been sent.

@@ -1,0 +1,144 @@
+//! What one client gets of a turn of the loop, and when.
+
+use std::sync::Arc;
+
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::write;
+
+use super::memory::{BUFFER, MemoryIo, Stage, config};
+use crate::config::{AuthMethod, PoolMode};
+use crate::ids::{ConnId, WorkerId};
+use crate::io::Peer;
+use crate::relay::MESSAGES_A_TURN;
+use crate::stats::WorkerStats;
+use crate::tables::Tables;
+use crate::time::Instant;
+use crate::worker::{Shared, Worker};
+
+struct Scene {
+    worker: Worker<MemoryIo>,
+    io: MemoryIo,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
+        let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
+        let stats = Arc::new(WorkerStats::default());
+        let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), stats);
+        Scene { worker, io: MemoryIo::default() }
+    }
+
+    fn tick(&mut self, at_us: u64) {
+        self.worker.tick(&mut self.io, Instant(at_us));
+    }
+
+    fn arrives(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.io.lend(bytes);
+        self.worker.received(&mut self.io, conn, BUFFER, bytes);
+    }
+
+    /// Takes what was sent.
+    fn sent(&mut self, conn: ConnId) -> Vec<u8> {
+        let connection = self.io.connection(conn);
+        let (bytes, unreported) = (std::mem::take(&mut connection.sent), std::mem::take(&mut connection.unreported));
+        self.worker.sent(&mut self.io, conn, unreported);
+        bytes
+    }
+
+    /// A client that has logged in and is in a transaction, and its server.
+    fn in_transaction(&mut self) -> (ConnId, ConnId) {
+        let client = self.io.open_client();
+        self.worker.accepted(&mut self.io, client, Peer::Tcp([127, 0, 0, 1].into(), 9));
+        let mut bytes = Vec::new();
+        write::startup(&mut bytes, (3, 0), [("user", "app"), ("database", "app")]);
+        self.arrives(client, &bytes);
+        let server = self.io.alive().find(|(_, c)| c.is_outgoing).map(|(conn, _)| conn);
+        let server = server.expect("the greeting needs a server");
+        self.io.connection(server).stage = Stage::Open;
+        self.worker.connected(&mut self.io, server);
+        self.sent(server);
+        bytes.clear();
+        write::authentication_ok(&mut bytes);
+        write::parameter_status(&mut bytes, "server_version", "15.20");
+        write::backend_key_data(&mut bytes, 4711, &[1, 2, 3, 4]);
+        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
+        self.arrives(server, &bytes);
+        bytes.clear();
+        write::query(&mut bytes, b"BEGIN");
+        self.arrives(client, &bytes);
+        assert!(self.sent(server).ends_with(b"BEGIN\0"), "a new server needs nothing else first");
+        bytes.clear();
+        write::command_complete(&mut bytes, "BEGIN");
+        write::ready_for_query(&mut bytes, TransactionStatus::InTransaction);
+        self.arrives(server, &bytes);
+        (client, server)
+    }
+}
+
+/// Somebody who sends a hundred thousand statements in one write must not make everybody else wait until all are read.
+#[test]
+fn a_long_pipeline_goes_on_in_parts_of_which_each_turn_has_one() {
+    let mut scene = Scene::new();
+    scene.tick(1);
+    let (client, server) = scene.in_transaction();
+    let mut pipeline = Vec::new();
+    (0..1000).for_each(|_| write::sync(&mut pipeline));
+    let sync_bytes = pipeline.len() / 1000;
+    scene.arrives(client, &pipeline);
+    let mut done = scene.sent(server).len() / sync_bytes;
+    assert_eq!(done, MESSAGES_A_TURN as usize);
+    for turn in 2.. {
+        scene.worker.turn_end(&mut scene.io);
+        if done == 1000 {
+            assert!(scene.io.alarm > Some(Instant(turn)), "nothing is left to be done at once");
+            break;
+        }
+        assert!(scene.io.alarm < Some(Instant(turn)), "the next turn is due at once");
+        scene.tick(turn);
+        let more = scene.sent(server).len() / sync_bytes;
+        assert!((1..=MESSAGES_A_TURN as usize).contains(&more), "{more} messages in one turn");
+        done += more;
+    }
+    // What comes behind it is in order, and its end is not the end of what it asked for.
+    scene.arrives(client, &pipeline);
+    let mut rest = b"X\0\0\0\x04".to_vec();
+    rest.splice(0..0, b"Q\0\0\0\x0bCOMMIT\0".iter().copied());
+    scene.arrives(client, &rest);
+    scene.worker.closed(&mut scene.io, client, crate::io::ClosedBy::Peer);
+    let mut sent = scene.sent(server);
+    for turn in 100..120 {
+        scene.tick(turn);
+        sent.extend(scene.sent(server));
+    }
+    assert!(sent.starts_with(&pipeline), "all that was sent before");
+    assert!(sent[pipeline.len()..].starts_with(b"Q\0\0\0\x0bCOMMIT\0"));
+}
+
+/// A ParseComplete in a packet of its own costs a client that sends all in one write a wake-up for each transaction.
+#[test]
+fn what_forebay_answers_itself_goes_with_the_servers_answers() {
+    let mut scene = Scene::new();
+    scene.tick(1);
+    let (client, server) = scene.in_transaction();
+    scene.sent(client);
+    let parse = |name: &[u8]| {
+        let mut out = Vec::new();
+        write::parse(&mut out, name, b"SELECT 1", &[]);
+        out
+    };
+    scene.arrives(client, &[&parse(b"one")[..], b"S\0\0\0\x04"].concat());
+    let parsed = scene.sent(server);
+    assert!(parsed.starts_with(b"P") && parsed.ends_with(b"S\0\0\0\x04"));
+    scene.arrives(server, b"1\0\0\0\x04Z\0\0\0\x05T");
+    assert_eq!(scene.sent(client), b"1\0\0\0\x04Z\0\0\0\x05T");
+    // The server has it: only the Sync goes out, and the answer waits for that to the Sync.
+    scene.arrives(client, &[&parse(b"two")[..], b"S\0\0\0\x04"].concat());
+    assert_eq!(scene.sent(server), b"S\0\0\0\x04");
+    assert_eq!(scene.sent(client), b"");
+    scene.arrives(server, b"Z\0\0\0\x05T");
+    assert_eq!(scene.sent(client), b"1\0\0\0\x04Z\0\0\0\x05T");
+    // Behind a Flush the server has nothing to say.
+    scene.arrives(client, &[&parse(b"three")[..], b"H\0\0\0\x04"].concat());
+    assert_eq!(scene.sent(client), b"1\0\0\0\x04");
+}
