@@ -1,5 +1,5 @@
 //! A table with dense reuse of places. Grows by whole chunks, so that ten thousand idle clients cost
-//! ten thousand entries and not the next power of two; chunks that everybody has left go again.
+//! ten thousand entries and not the next power of two; those at the end that everybody has left go again.
 
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
@@ -55,50 +55,29 @@ struct Place<T> {
     tenant: Option<T>,
 }
 
-/// Free places beyond which a chunk without tenants goes: who leaves and comes back must not make it come and go.
+/// Free places beyond which chunks without tenants go: who leaves and comes back must not make them come and go.
 const SPARE: usize = 2 * CHUNK;
 
-struct Chunk<T> {
-    places: Option<Box<[Place<T>; CHUNK]>>,
+/// What is known of a chunk, also when it is gone.
+#[derive(Clone, Copy, Default)]
+struct Tally {
     tenants: u32,
     /// What its places begin with when they are made again: no key of an earlier tenant has it.
     generation: u32,
 }
 
-impl<T> Chunk<T> {
-    fn place(&self, index: u32) -> Option<&Place<T>> {
-        self.places.as_ref().map(|places| &places[index as usize % CHUNK])
-    }
-
-    fn place_mut(&mut self, index: u32) -> Option<&mut Place<T>> {
-        self.places.as_mut().map(|places| &mut places[index as usize % CHUNK])
-    }
-
-    fn make_places(&mut self) {
-        let generation = self.generation;
-        let places: Box<[Place<T>]> = (0..CHUNK).map(|_| Place { generation, tenant: None }).collect();
-        self.places = Some(places.try_into().ok().expect("as many places as a chunk has"));
-    }
-
-    fn drop_places(&mut self) {
-        assert!(self.tenants == 0, "tenants keep their chunk");
-        let places = self.places.take();
-        self.generation = places.iter().flat_map(|p| p.iter()).map(|p| p.generation).max().unwrap_or(self.generation);
-    }
-}
-
 /// A table whose entries are found by [`Key`] in constant time.
 pub struct Slab<T> {
-    chunks: Vec<Chunk<T>>,
-    /// Chunks without places.
-    gone: Vec<u32>,
+    chunks: Vec<Box<[Place<T>; CHUNK]>>,
+    /// One for each chunk that there has been.
+    tallies: Vec<Tally>,
     free: Vec<u32>,
     len: usize,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Slab { chunks: Vec::new(), gone: Vec::new(), free: Vec::new(), len: 0 }
+        Slab { chunks: Vec::new(), tallies: Vec::new(), free: Vec::new(), len: 0 }
     }
 }
 
@@ -109,52 +88,61 @@ impl<T> Slab<T> {
             self.grow();
         }
         let index = self.free.pop().expect("refilled above");
-        let chunk = &mut self.chunks[index as usize / CHUNK];
-        chunk.tenants += 1;
-        let place = chunk.place_mut(index).expect("a free place is in a chunk that has places");
+        let place = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
         place.tenant = Some(tenant);
+        self.tallies[index as usize / CHUNK].tenants += 1;
         self.len += 1;
         Key { index, generation: place.generation, of: PhantomData }
     }
 
     fn grow(&mut self) {
-        let at = self.gone.pop().unwrap_or_else(|| {
-            self.chunks.push(Chunk { places: None, tenants: 0, generation: 0 });
-            (self.chunks.len() - 1) as u32
-        });
-        self.chunks[at as usize].make_places();
-        let first = at as usize * CHUNK;
+        let at = self.chunks.len();
+        if at == self.tallies.len() {
+            self.tallies.push(Tally::default());
+        }
+        let generation = self.tallies[at].generation;
+        let chunk: Box<[Place<T>]> = (0..CHUNK).map(|_| Place { generation, tenant: None }).collect();
+        self.chunks.push(chunk.try_into().ok().expect("as many places as a chunk has"));
+        let first = at * CHUNK;
         let last = u32::try_from(first + CHUNK).expect("under 2^32 places");
         self.free.extend((first as u32..last).rev());
     }
 
-    /// A chunk has lost its last tenant.
+    /// A chunk has lost its last tenant: those at the end go, if there is room enough without them.
     #[cold]
-    fn shrink(&mut self, at: usize) {
-        if self.free.len() > SPARE {
-            self.chunks[at].drop_places();
-            self.free.retain(|index| *index as usize / CHUNK != at);
+    fn shrink(&mut self) {
+        let before = self.chunks.len();
+        let mut spare = self.free.len();
+        while spare > SPARE
+            && let Some(tally) = self.chunks.len().checked_sub(1).map(|at| &mut self.tallies[at])
+            && tally.tenants == 0
+        {
+            let chunk = self.chunks.pop();
+            let generations = chunk.iter().flat_map(|places| places.iter()).map(|place| place.generation);
+            tally.generation = generations.max().unwrap_or_default();
+            spare -= CHUNK;
+        }
+        if self.chunks.len() < before {
+            let end = self.chunks.len() * CHUNK;
+            self.free.retain(|index| (*index as usize) < end);
             self.free.shrink_to(2 * self.free.len());
-            self.gone.push(at as u32);
         }
     }
 
     /// Takes the tenant out; its key is dead.
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
         let at = key.index as usize / CHUNK;
-        let chunk = self.chunks.get_mut(at)?;
-        let place = chunk.place_mut(key.index)?;
+        let place = &mut self.chunks.get_mut(at)?[key.index as usize % CHUNK];
         if place.generation != key.generation {
             return None;
         }
         let tenant = place.tenant.take()?;
         place.generation = place.generation.wrapping_add(1);
-        chunk.tenants -= 1;
-        let is_empty = chunk.tenants == 0;
         self.free.push(key.index);
         self.len -= 1;
-        if is_empty {
-            self.shrink(at);
+        self.tallies[at].tenants -= 1;
+        if self.tallies[at].tenants == 0 {
+            self.shrink();
         }
         Some(tenant)
     }
@@ -162,20 +150,20 @@ impl<T> Slab<T> {
     /// The tenant, if it is still there.
     #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&T> {
-        let place = self.chunks.get(key.index as usize / CHUNK)?.place(key.index)?;
+        let place = &self.chunks.get(key.index as usize / CHUNK)?[key.index as usize % CHUNK];
         if place.generation == key.generation { place.tenant.as_ref() } else { None }
     }
 
     /// The tenant, if it is still there.
     #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
-        let place = self.chunks.get_mut(key.index as usize / CHUNK)?.place_mut(key.index)?;
+        let place = &mut self.chunks.get_mut(key.index as usize / CHUNK)?[key.index as usize % CHUNK];
         if place.generation == key.generation { place.tenant.as_mut() } else { None }
     }
 
     /// The key of whoever is at `index`, if anyone is.
     pub fn key_at(&self, index: u32) -> Option<Key<T>> {
-        let place = self.chunks.get(index as usize / CHUNK)?.place(index)?;
+        let place = &self.chunks.get(index as usize / CHUNK)?[index as usize % CHUNK];
         place.tenant.as_ref()?;
         Some(Key { index, generation: place.generation, of: PhantomData })
     }
@@ -192,12 +180,8 @@ impl<T> Slab<T> {
 
     /// All tenants with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
-        let places = self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
-            let indexes = (at * CHUNK) as u32..;
-            indexes.zip(chunk.places.iter().flat_map(|places| places.iter()))
-        });
-        places.filter_map(|(index, place)| {
-            let key = Key { index, generation: place.generation, of: PhantomData };
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate().filter_map(|(index, place)| {
+            let key = Key { index: index as u32, generation: place.generation, of: PhantomData };
             place.tenant.as_ref().map(|tenant| (key, tenant))
         })
     }
@@ -236,15 +220,14 @@ mod tests {
 
     /// Ten thousand clients that have gone must not cost what they cost while they were there.
     #[test]
-    fn chunks_go_with_their_last_tenants_and_no_old_key_finds_a_new_one() {
+    fn chunks_at_the_end_go_with_their_last_tenants_and_no_old_key_finds_a_new_one() {
         let mut slab = Slab::default();
         let old: Vec<_> = (0..1000).map(|i| slab.insert(i)).collect();
         assert!(old.iter().rev().all(|key| slab.remove(*key).is_some()));
-        let chunks = |slab: &Slab<i32>| slab.chunks.iter().filter(|chunk| chunk.places.is_some()).count();
-        assert!(chunks(&slab) <= SPARE / CHUNK + 1, "{} chunks are left", chunks(&slab));
+        assert!(slab.chunks.len() <= SPARE / CHUNK, "{} chunks are left", slab.chunks.len());
         assert_eq!(slab.iter().count(), 0);
         let new: Vec<_> = (0..1000).map(|i| slab.insert(-i)).collect();
-        assert_eq!(chunks(&slab), 1000_usize.div_ceil(CHUNK));
+        assert_eq!(slab.chunks.len(), 1000_usize.div_ceil(CHUNK));
         assert!(old.iter().all(|key| slab.get(*key).is_none() && slab.remove(*key).is_none()));
         assert!(new.iter().enumerate().all(|(i, key)| slab[*key] == -(i as i32)));
         assert!(slab.iter().all(|(key, tenant)| slab[key] == *tenant));
