@@ -155,6 +155,14 @@ costs: is-release ## cost of tracking, on against off, and of a hand-over at the
 	    --workloads select,extended,prepared,tpcb --rounds $(COSTS_ROUNDS) --seconds 2 --out $(BENCH_OUT) $(BENCH_ARGS)
 	$(BIN)/python benches/poolbench.py handover --rounds $(COSTS_ROUNDS) --out $(BENCH_OUT)
 
+.PHONY: publish
+publish: $(VENV)/.bench ## tables and plots of docs/explanation/benchmarks.md, from benches/published
+	$(BIN)/python benches/publish.py
+
+$(VENV)/.bench: pyproject.toml tools/requirements.py | $(BIN)/python
+	$(BIN)/python tools/requirements.py bench | $(BIN)/pip install -r /dev/stdin
+	@touch $@
+
 # make profile BENCH_ARGS='--workload extended --poolers forebay,pgbouncer-debian'
 .PHONY: profile
 profile: is-release ## a flame graph of forebay's CPU under a workload, in benches/results
