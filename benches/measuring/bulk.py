@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from measuring.line import Line, message, query, refusal
-from measuring.pooler import NotOffered, Pooler
+from measuring.pooler import Pooler
+from measuring.rounds import each
 from measuring.tables import Row
 from measuring.window import Bench
 
@@ -30,24 +31,15 @@ def run(bench: Bench, *, poolers: list[str], megabytes: int, rounds: int, times:
     line = Line(with_table.port)
     line.ask(query(TABLE), 1)
     line.close()
-    for number in range(rounds):
-        for name in poolers:
-            try:
-                pooler = bench.start(name)
-            except (RuntimeError, NotOffered) as error:
-                print(f"{name:16} FAILED {error}", flush=True)
-                continue
-            try:
-                for kind in [kind for kind in KINDS for _ in range(times)]:
-                    row = _measure(bench, pooler, kind, megabytes)
-                    row |= {"bulk": kind, "round": number, "pooler": name, "megabytes": megabytes}
-                    bench.record(**row)
-                    print(shown(row), flush=True)
-            except (RuntimeError, OSError) as error:
-                print(f"{name:16} FAILED {error} {pooler.log_tail()}", flush=True)
-                bench.record(failed=str(error)[-400:], pooler=name, workload="bulk", round=number)
-            finally:
-                pooler.stop()
+
+    def measure(pooler: Pooler, number: int) -> None:
+        for kind in [kind for kind in KINDS for _ in range(times)]:
+            row = _measure(bench, pooler, kind, megabytes)
+            row |= {"bulk": kind, "round": number, "pooler": pooler.name, "megabytes": megabytes}
+            bench.record(**row)
+            print(shown(row), flush=True)
+
+    each(bench, poolers=poolers, rounds=rounds, workload="bulk", measure=measure)
 
 
 def _measure(bench: Bench, pooler: Pooler, kind: str, megabytes: int) -> Row:

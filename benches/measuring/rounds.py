@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from measuring.pooler import NotOffered
+from collections.abc import Callable
+
+from measuring.pooler import NotOffered, Pooler
 from measuring.tables import Row
-from measuring.window import Bench
+from measuring.window import TAIL, Bench
 
 # A window that others disturbed is measured again; so is one that failed, once.
 TRIES_MAX = 3
@@ -35,6 +37,26 @@ def run(
                     print(line(row, number), flush=True)
                 elif number == 0:
                     left_out.add(name)
+
+
+def each(
+    bench: Bench, *, poolers: list[str], rounds: int, workload: str, measure: Callable[[Pooler, int], None]
+) -> None:
+    """Has `measure` take every pooler, fresh, and the number of the round. One that fails is told and recorded."""
+    for number in range(rounds):
+        for name in poolers:
+            try:
+                pooler = bench.start(name)
+            except (RuntimeError, NotOffered) as error:
+                print(f"{name:16} FAILED {error}", flush=True)
+                continue
+            try:
+                measure(pooler, number)
+            except (RuntimeError, OSError) as error:
+                print(f"{name:16} FAILED {error} {pooler.log_tail()}", flush=True)
+                bench.record(failed=str(error)[-TAIL:], pooler=name, workload=workload, round=number)
+            finally:
+                pooler.stop()
 
 
 def _calm_row(

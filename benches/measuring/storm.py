@@ -11,10 +11,11 @@ from pathlib import Path
 
 from measuring import steady
 from measuring.idle import SETTLE_S, warm
-from measuring.pooler import NotOffered, Pooler
+from measuring.pooler import Pooler
 from measuring.processes import process_cpu_us
+from measuring.rounds import each
 from measuring.tables import Row
-from measuring.window import TAIL, Bench
+from measuring.window import Bench
 
 CROWD = Path(__file__).with_name("crowd.py")
 # By then all are served, or never.
@@ -25,24 +26,15 @@ LEAVE_S = 4.0
 
 def run(bench: Bench, *, poolers: list[str], clients: int, rounds: int, seconds: float, rate: int) -> None:
     """Measures and records all poolers, in rounds."""
-    for number in range(rounds):
-        for name in poolers:
-            try:
-                pooler = bench.start(name)
-            except (RuntimeError, NotOffered) as error:
-                print(f"{name:16} FAILED {error}", flush=True)
-                continue
-            try:
-                row = _storm(bench, pooler, min(clients, bench.specs[name].get("idle_clients", clients)))
-                row |= {"storm": True, "round": number, "pooler": name}
-                bench.record(**row)
-                print(line(row), flush=True)
-                steady.measure(bench, pooler, kinds=[steady.CHURN], seconds=seconds, rate=rate, number=number)
-            except (RuntimeError, OSError) as error:
-                print(f"{name:16} FAILED {error} {pooler.log_tail()}", flush=True)
-                bench.record(failed=str(error)[-TAIL:], pooler=name, workload="storm", round=number)
-            finally:
-                pooler.stop()
+
+    def measure(pooler: Pooler, number: int) -> None:
+        row = _storm(bench, pooler, min(clients, bench.specs[pooler.name].get("idle_clients", clients)))
+        row |= {"storm": True, "round": number, "pooler": pooler.name}
+        bench.record(**row)
+        print(line(row), flush=True)
+        steady.measure(bench, pooler, kinds=[steady.CHURN], seconds=seconds, rate=rate, number=number)
+
+    each(bench, poolers=poolers, rounds=rounds, workload="storm", measure=measure)
 
 
 def _storm(bench: Bench, pooler: Pooler, clients: int) -> Row:

@@ -102,9 +102,7 @@ fn a_long_pipeline_goes_on_in_parts_of_which_each_turn_has_one() {
     }
     // What comes behind it is in order, and its end is not the end of what it asked for.
     scene.arrives(client, &pipeline);
-    let mut rest = b"X\0\0\0\x04".to_vec();
-    rest.splice(0..0, b"Q\0\0\0\x0bCOMMIT\0".iter().copied());
-    scene.arrives(client, &rest);
+    scene.arrives(client, b"Q\0\0\0\x0bCOMMIT\0X\0\0\0\x04");
     scene.worker.closed(&mut scene.io, client, crate::io::ClosedBy::Peer);
     let mut sent = scene.sent(server);
     for turn in 100..120 {
