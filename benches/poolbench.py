@@ -2,9 +2,13 @@
 """poolbench: what a connection pooler costs, side by side with its peers.
 
   poolbench.py run      [--poolers a,b,...] [--workloads x,y,...] [--rounds N] [--seconds S]
+  poolbench.py workers  [--poolers ...] [--workloads select,many] [--rounds N] [--seconds S]
   poolbench.py latency  [--poolers ...] [--workload many] [--rates 0,4000] [--rounds N] [--seconds S]
   poolbench.py disturb  [--poolers ...] [--kinds pull,pipeline,syncs,slow] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py storm    [--poolers ...] [--clients 10000] [--rate 2000] [--rounds N] [--seconds S]
+  poolbench.py claims   [--poolers ...] [--kinds crowd,threads,connect,...] [--rounds N] [--seconds S]
+  poolbench.py resume   [--poolers ...] [--rounds N] [--seconds S]
+  poolbench.py startup  [--poolers ...] [--rounds N] [--wheel FILE]
   poolbench.py bulk     [--poolers ...] [--megabytes 200] [--rounds N] [--times N]
   poolbench.py idle     [--poolers ...] [--clients 1000,5000,10000,19000] [--tls 2000] [--rounds N]
   poolbench.py handover [--rounds N] [--times N]
@@ -34,17 +38,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measuring import bulk, disturber, hand_over, idle, profile, rounds, steady, storm, syscalls
+from measuring import (
+    bulk,
+    claims,
+    disturber,
+    hand_over,
+    idle,
+    profile,
+    resume,
+    rounds,
+    starting,
+    steady,
+    storm,
+    syscalls,
+)
+from measuring.postgres import CONNECTIONS_MAX
 from measuring.report import read, report
 from measuring.window import Bench
 from measuring.workloads import WORKLOADS
 
 POOLERS = "pgbouncer-debian,forebay,forebay-epoll"
 DISTURBED = "direct,pgbouncer-debian,forebay"
+WORKERS = "pgbouncer-debian,forebay,forebay-2,forebay-epoll,forebay-epoll-2"
+CLAIMED = "direct,pgbouncer-debian,forebay,forebay-epoll"
 BULK = "direct,pgbouncer-debian,pgbouncer-debian-64k,forebay,forebay-epoll"
 WORKLOADS_DEFAULT = "select,extended,tpcb,many,wide,connect,connect-scram"
 # Of these orders all rows make tables.
-REPORTED = ("run", "latency", "disturb", "storm", "bulk", "idle")
+REPORTED = ("run", "workers", "latency", "disturb", "storm", "bulk", "idle", "claims", "resume", "startup")
 IDLE_CLIENTS = (1_000, 5_000, 10_000)
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -64,7 +84,9 @@ def measured(arguments: argparse.Namespace) -> None:
     a = arguments
     if a.out:
         Path(a.out).parent.mkdir(parents=True, exist_ok=True)
-    bench = Bench(peers=a.peers, bin_folder=a.bin, scale=a.scale, out=a.out, tmp=os.environ.get("BENCH_TMP"))
+    connections = claims.CONNECTIONS_MAX if a.order == "claims" else CONNECTIONS_MAX
+    bench = Bench(peers=a.peers, bin_folder=a.bin, scale=a.scale, out=a.out, tmp=os.environ.get("BENCH_TMP"),
+                  connections_max=connections)  # fmt: skip
     try:
         measure(bench, a)
     finally:
@@ -79,6 +101,9 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
     """Runs the order given."""
     if a.order == "run":
         rounds.run(bench, poolers=a.poolers, workloads=a.workloads, rounds=a.rounds, seconds=a.seconds, quiet=a.quiet)
+    elif a.order == "workers":
+        rounds.run(bench, poolers=a.poolers, workloads=a.workloads, rounds=a.rounds, seconds=a.seconds, quiet=a.quiet,
+                   marks={"workers": True})  # fmt: skip
     elif a.order == "latency":
         for rate in a.rates:
             rounds.run(bench, poolers=a.poolers, workloads=[a.workload], rounds=a.rounds, seconds=a.seconds,
@@ -87,6 +112,12 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
         steady.run(bench, poolers=a.poolers, kinds=a.kinds, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
     elif a.order == "storm":
         storm.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
+    elif a.order == "claims":
+        claims.run(bench, poolers=a.poolers, kinds=a.kinds, count=a.rounds, seconds=a.seconds, quiet=a.quiet)
+    elif a.order == "resume":
+        resume.run(bench, poolers=a.poolers, count=a.rounds, seconds=a.seconds)
+    elif a.order == "startup":
+        starting.run(bench, poolers=a.poolers, count=a.rounds, wheel=a.wheel)
     elif a.order == "bulk":
         bulk.run(bench, poolers=a.poolers, megabytes=a.megabytes, rounds=a.rounds, times=a.times)
     elif a.order == "idle":
@@ -151,6 +182,10 @@ def runs(*, poolers: str = POOLERS, rounds: int = 3, seconds: float = 4) -> argp
 
 def add_points(orders: Any) -> None:
     """Orders that measure one point each."""
+    order = orders.add_parser(
+        "workers", parents=[runs(poolers=WORKERS)], help="one worker and two, and who used the cores"
+    )
+    order.add_argument("--workloads", type=names, default=["select", "many"], help=",".join(WORKLOADS))
     order = orders.add_parser("latency", parents=[runs(seconds=8)], help="how long clients wait, up to p99.9")
     order.add_argument("--workload", default="many", choices=WORKLOADS)
     order.add_argument("--rates", type=numbers, default=[0, 4000],
@@ -164,6 +199,11 @@ def add_points(orders: Any) -> None:
     order = orders.add_parser("storm", parents=[runs()], help="all clients come at once; 500 new ones a second")
     order.add_argument("--clients", type=int, default=10_000)
     order.add_argument("--rate", **rate)
+    order = orders.add_parser("claims", parents=[runs(poolers=CLAIMED)], help="what services claim of poolers")
+    order.add_argument("--kinds", type=names, default=list(claims.KINDS), help=",".join(claims.KINDS))
+    orders.add_parser("resume", parents=[runs()], help="TLS handshakes, full and resumed")
+    order = orders.add_parser("startup", parents=[runs(rounds=15)], help="from start to service; the wheel's size")
+    order.add_argument("--wheel", type=Path, help="a wheel to tell the size of")
     order = orders.add_parser("bulk", parents=[runs(poolers=BULK)], help="COPY out, COPY in, a big result")
     order.add_argument("--megabytes", type=int, default=200)
     order.add_argument("--times", type=int, default=3, help="of each kind in a round")

@@ -1,8 +1,9 @@
 """A process of many clients that come together: one thread, sockets that never block.
 
 `crowd.py storm PORT COUNT PATIENCE_S`: all connect at once, ask one query each, and stay until a line comes on the
-standard input. `crowd.py churn PORT RATE SECONDS`: so many a second connect, ask and leave, whether or not those before
-them were served. Each says what became of them as one line of JSON.
+standard input. `crowd.py busy PORT COUNT SECONDS`: so they come, and at that line all ask for so long, each again as
+soon as it was answered. `crowd.py churn PORT RATE SECONDS`: so many a second connect, ask and leave, whether or not
+those before them were served. Each says what became of them as one line of JSON.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ READY = b"Z\0\0\0\5"
 CHUNK_BYTES = 65_536
 EVENTS_MAX = 512
 WAIT_S = 0.1
-# Those that came last are waited for this long.
+# Those that came last are waited for this long, and those that asked last.
 CHURN_PATIENCE_S = 5.0
+# By then all that will ever be let in are.
+BUSY_PATIENCE_S = 40.0
 
 
 @dataclass(slots=True)
@@ -110,14 +113,19 @@ class Crowd:
 
     def said(self, **more: float) -> str:
         """What became of them."""
-        waited = sorted(self.served) or [0.0]
-        n = len(waited)
-        shares = {f"p{share}_ms": waited[min(n - 1, n * share // 100)] * 1000 for share in (50, 99)}
         figures = {"served": len(self.served), "refused": sum(self.failures.values()), "unserved": len(self.under_way)}
-        return json.dumps({**figures, **shares, "max_ms": waited[-1] * 1000, "why": self.failures, **more})
+        return json.dumps({**figures, **waits(self.served), "why": self.failures, **more})
 
 
-def storm(port: int, count: int, patience_s: float) -> None:
+def waits(seconds: list[float]) -> dict[str, float]:
+    """How long they waited, in milliseconds."""
+    waited = sorted(seconds) or [0.0]
+    n = len(waited)
+    shares = {f"p{share}_ms": waited[min(n - 1, n * share // 100)] * 1000 for share in (50, 99)}
+    return {**shares, "mean_ms": sum(waited) / n * 1000, "max_ms": waited[-1] * 1000}
+
+
+def storm(port: int, count: int, patience_s: float) -> list[Client]:
     """All at once; each stays."""
     stay: list[Client] = []
     crowd = Crowd(port, stay.append)
@@ -129,19 +137,51 @@ def storm(port: int, count: int, patience_s: float) -> None:
         crowd.turn(WAIT_S)
     print(crowd.said(seconds=time.time() - start, called_s=called_s), flush=True)
     sys.stdin.readline()
-    for client in stay:
+    return stay
+
+
+def leave(clients: list[Client]) -> None:
+    """All go."""
+    for client in clients:
         client.socket.send(GOODBYE)
         client.socket.close()
+
+
+def busy(clients: list[Client], seconds: float) -> None:
+    """Each asks again once it was answered; what was asked in time is waited for."""
+    poll, asked = select.epoll(), {client.socket.fileno(): client for client in clients}
+    counts, waited = dict.fromkeys(asked, 0), list[float]()
+    print("begun", flush=True)
+    start = time.time()
+    for fd, client in asked.items():
+        client.since = time.time()
+        client.socket.send(QUERY)
+        poll.register(fd, select.EPOLLIN)
+    end = start + seconds
+    while asked and time.time() < end + CHURN_PATIENCE_S:
+        for fd, _ in poll.poll(WAIT_S, EVENTS_MAX):
+            client = asked[fd]
+            came = client.socket.recv(CHUNK_BYTES)
+            if came[-6:-1] != READY:
+                if not came or refusal(came):
+                    raise RuntimeError(f"a client that was let in lost its session: {refusal(came) or 'closed'}")
+                continue  # the rest comes
+            now = time.time()
+            if now < end:
+                waited.append(now - client.since)
+                counts[fd] += 1
+                client.since = now
+                client.socket.send(QUERY)
+            else:
+                del asked[fd]
+    said = {"n": len(waited), "seconds": seconds, "unserved": len(asked), **waits(waited)}
+    print(json.dumps({**said, "least": min(counts.values()), "most": max(counts.values())}), flush=True)
 
 
 def churn(port: int, rate: float, seconds: float) -> None:
     """So many a second; each leaves when it was answered."""
 
-    def leave(client: Client) -> None:
-        client.socket.send(GOODBYE)
-        client.socket.close()
-
-    crowd = Crowd(port, leave)
+    crowd = Crowd(port, lambda client: leave([client]))
     start = time.time()
     due = deque(start + i / rate for i in range(int(rate * seconds)))
     is_said = False
@@ -160,7 +200,11 @@ def main() -> None:
     kind, port, first, second = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
     raise_nofile()
     if kind == "storm":
-        storm(port, int(first), second)
+        leave(storm(port, int(first), second))
+    elif kind == "busy":
+        clients = storm(port, int(first), BUSY_PATIENCE_S)
+        busy(clients, second)
+        leave(clients)
     else:
         churn(port, first, second)
 

@@ -64,6 +64,8 @@ class Pooler:
         self.name, self.port, self.user = name, pg.port, USER
         self.group: Group | None = None
         self.dir: Path | None = None
+        # From before it was started to when it took a connection.
+        self.listening_s = 0.0
         if spec is None:
             self.user = SCRAM_USER if auth == "scram" else USER
             return
@@ -132,10 +134,12 @@ class Pooler:
             if failed:
                 raise RuntimeError(f"{self.name}: setup failed: {log.read_text()[-LOG_TAIL:]}")
         self.group = Group(self.name)
+        begin = time.perf_counter()
         try:
             for command in spec["argv"]:
                 self.group.start([self._fill(a) for a in command], log, self.environment, self.dir, as_caller)
             self.group.wait_port(self.port)
+            self.listening_s = time.perf_counter() - begin
             time.sleep(spec.get("settle", 0))
         except Exception as error:
             self.group.stop()

@@ -21,6 +21,7 @@ hostnossl {DB} {USER} 127.0.0.1/32 trust
 host {DB} {SCRAM_USER} 127.0.0.1/32 scram-sha-256
 """
 START_TRIES = 100
+CONNECTIONS_MAX = 200
 
 
 def clean_environment() -> dict[str, str]:
@@ -31,9 +32,10 @@ def clean_environment() -> dict[str, str]:
 class Postgres:
     """A running server with pgbench's tables at `scale`."""
 
-    def __init__(self, work: Path, scale: int) -> None:
+    def __init__(self, work: Path, scale: int, connections_max: int = CONNECTIONS_MAX) -> None:
         self.bin, self.work, self.port = programs.postgres_bin(work), work, free_port()
         self.environment = {**clean_environment(), **programs.library_path(self.bin), "PGGSSENCMODE": "disable"}
+        self.connections_max = connections_max
         self.cert, self.key = self._certificate()
         self.group = Group("pg")
         self._initialise()
@@ -70,7 +72,8 @@ class Postgres:
             # One socket where PostgreSQL puts it by default: poolers may find it.
             "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": f"{self.work},/tmp",
             "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "1GB",
-            "max_connections": 200, "max_wal_size": "4GB", "checkpoint_timeout": "30min", "autovacuum": "off",
+            "max_connections": self.connections_max, "max_wal_size": "4GB", "checkpoint_timeout": "30min",
+            "autovacuum": "off",
             "ssl": "on", "ssl_cert_file": self.cert, "ssl_key_file": self.key, "jit": "off", "log_checkpoints": "off",
         }  # fmt: skip
         arguments = [a for name, value in settings.items() for a in ("-c", f"{name}={value}")]

@@ -21,6 +21,7 @@ CGROUPS = (
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 LISTEN_S = 20.0
+LISTEN_TRY_S = 0.002
 
 
 def server_account() -> pwd.struct_passwd | None:
@@ -206,7 +207,7 @@ class Group:
             except OSError:
                 if all(p.poll() is not None for p in self.procs):
                     raise RuntimeError("it ended before it listened") from None
-                time.sleep(0.03)
+                time.sleep(LISTEN_TRY_S)
             else:
                 return
         raise RuntimeError("it never listened")

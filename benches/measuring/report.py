@@ -11,11 +11,15 @@ from measuring.tables import (
     Row,
     beside_lines,
     bulk_lines,
+    claim_lines,
+    handshake_lines,
     idle_lines,
     latency_lines,
     median_min_max,
     paired,
+    start_lines,
     storm_lines,
+    worker_lines,
 )
 
 # Rows per pooler and workload that suffice; louder ones are left out beyond them.
@@ -30,7 +34,7 @@ def calm_windows(rows: Sequence[Row], quiet: float) -> dict[str, dict[str, list[
     """By workload and pooler: windows in which others used at most `quiet` cores, or the three quietest."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        if "cpu_us" in row and "workload" in row:
+        if "cpu_us" in row and "workload" in row and "claim" not in row:
             found.setdefault(row["workload"], {}).setdefault(row["pooler"], []).append(row)
     for by_pooler in found.values():
         for pooler, mine in by_pooler.items():
@@ -73,10 +77,14 @@ def report(rows: Sequence[Row], base: str, quiet: float) -> str:
         if all(row.get("latency") for mine in by_pooler.values() for row in mine):
             lines += ["", f"### latency, {workload}", "", *latency_lines(by_pooler, base)]
             continue
+        if all(row.get("workers") for mine in by_pooler.values() for row in mine):
+            lines += ["", f"### one worker and two, {workload}", "", *worker_lines(by_pooler, base)]
+            continue
         lines += ["", f"### {workload}", "", WINDOW_HEAD.format(base=base)]
         bases = by_pooler.get(base)
         lines += [window_line(pooler, mine, base, bases) for pooler, mine in by_pooler.items()]
     lines += idle_lines(rows) + storm_lines(rows) + beside_lines(rows) + bulk_lines(rows, base)
+    lines += claim_lines(rows) + handshake_lines(rows, base) + start_lines(rows)
     failed = {f"failed: {row['pooler']} {row['workload']} {row['failed'][-160:]!r}" for row in rows if "failed" in row}
     lines += [line for failure in sorted(failed) for line in ("", failure)]
     return "\n".join(lines)

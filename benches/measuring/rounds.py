@@ -40,13 +40,17 @@ def run(
 
 
 def each(
-    bench: Bench, *, poolers: list[str], rounds: int, workload: str, measure: Callable[[Pooler, int], None]
-) -> None:
-    """Has `measure` take every pooler, fresh, and the number of the round. One that fails is told and recorded."""
+    bench: Bench, *, poolers: list[str], rounds: int, workload: str, measure: Callable[[Pooler, int], None],
+    start: Callable[[str], Pooler] | None = None,
+) -> None:  # fmt: skip
+    """Has `measure` take every pooler, fresh, and the number of the round. One that fails is told and recorded.
+
+    start: brings a pooler about by its name, where it is not to be as its table says.
+    """
     for number in range(rounds):
         for name in poolers:
             try:
-                pooler = bench.start(name)
+                pooler = (start or bench.start)(name)
             except (RuntimeError, NotOffered) as error:
                 print(f"{name:16} FAILED {error}", flush=True)
                 continue

@@ -39,6 +39,35 @@ IDLE_HEAD = (
     "| of the kernel, both ends | own MiB after all went | idle CPU µs/s | opened in s |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|"
 )
+WORKERS_HEAD = (
+    "| pooler | n | TPS (min–max) | ÷ {base}, paired | CPU µs/txn (min–max) | ÷ {base}, paired | PG CPU µs/txn "
+    "| cores: pooler, PG, load | PG's share of the CPU used | p50 ms | p99 ms | foreign |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+HANDSHAKE_HEAD = (
+    "| pooler | handshake | n | taken up again | CPU µs a connection (min–max) | ÷ full of {base}, paired | p50 ms "
+    "| client's CPU µs | foreign |\n|---|---|---|---|---|---|---|---|---|"
+)
+START_HEAD = (
+    "| pooler | n | takes connections after ms (min–max) | first client logged in after ms (min–max) "
+    "| CPU until then, ms (min–max) |\n|---|---|---|---|---|"
+)
+WHEEL_HEAD = "| wheel | MB | unpacked | of it the engine |\n|---|---|---|---|"
+CLAIM_HEAD = (
+    "| pooler | n | a second (min–max) | ÷ direct | not served | of one client, least–most "
+    "| p50 ms (min–max) | ÷ direct, paired | p99 ms (min–max) | CPU µs each (min–max) | PG CPU µs each | foreign |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+CLAIMS = {
+    "crowd": "10,000 clients over 200 servers, each asks again at once",
+    "threads": "500 clients, each a thread, over 20 servers",
+    "connect": "a connection for each transaction, 8 clients, each a thread",
+    "web": "1,000 requests a second, each with a connection of its own",
+    "web-light": "200 requests a second, each with a connection of its own",
+    "visits": "one client that connects for each request",
+    "visits-tls": "one client that connects for each request, with SCRAM over TLS 1.3",
+    "far": "the same, PostgreSQL a round trip of 10 ms away from the client and the pooler",
+}
 MILLION_HEAD = (
     "| pooler | measured at | bytes for each client more | extrapolated to 1,000,000: GiB "
     "| of the kernel, both ends, GiB |\n"
@@ -89,6 +118,25 @@ def latency_lines(by_pooler: dict[str, list[Row]], base: str) -> list[str]:
             is_base = pooler == base or not bases
             cells.append("–" if is_base or not bases else median_min_max(paired(rows, bases, key), 2))
         lines.append(f"| {' | '.join(cells)} | {median(rows, 'foreign'):.2f} |")
+    return lines
+
+
+def worker_lines(by_pooler: dict[str, list[Row]], base: str) -> list[str]:
+    """Poolers with one worker and with two, and who used the cores meanwhile: a workload's table."""
+    lines = [WORKERS_HEAD.format(base=base)]
+    bases = by_pooler.get(base)
+    for pooler, rows in by_pooler.items():
+        is_base = pooler == base or not bases
+        over = ["–" if is_base else median_min_max(paired(rows, bases or [], key), 2) for key in ("tps", "cpu_us")]
+        cores = [[row["tps"] * row[key] / 1e6 for row in rows] for key in ("cpu_us", "pg_us", "pgbench_us")]
+        shares = [pg / (own + pg + load) for own, pg, load in zip(*cores, strict=True)]
+        lines.append(
+            f"| {pooler} | {len(rows)} | {median_min_max((row['tps'] for row in rows), 0)} | {over[0]} "
+            f"| {median_min_max(row['cpu_us'] for row in rows)} | {over[1]} | {median(rows, 'pg_us'):.1f} "
+            f"| {', '.join(f'{statistics.median(each):.2f}' for each in cores)} | {statistics.median(shares):.0%} "
+            f"| {median(rows, 'p50_us') / 1000:.2f} | {median(rows, 'p99_us') / 1000:.2f} "
+            f"| {median(rows, 'foreign'):.2f} |"
+        )
     return lines
 
 
@@ -217,3 +265,68 @@ def _million_lines(found: dict[tuple[Any, ...], list[Row]]) -> list[str]:
             f"| {total / 2**20:.2f} | {kernel / 2**30:.1f} |"
         )
     return ["", MILLION_HEAD, *lines] if lines else []
+
+
+def claim_lines(rows: Sequence[Row]) -> list[str]:
+    """What services claim of poolers: a table each. Ratios are to connections straight to PostgreSQL.
+
+    Windows that others disturbed were measured again, and are left out.
+    """
+    lines: list[str] = []
+    for (kind,), of_kind in grouped((row for row in rows if "noisy" not in row), "claim").items():
+        lines += ["", f"### claim: {CLAIMS[kind]}", "", CLAIM_HEAD]
+        by_pooler = {pooler: mine for (pooler,), mine in grouped(of_kind, "pooler").items()}
+        bases = by_pooler.get("direct")
+        for pooler, mine in by_pooler.items():
+            is_based = bases and pooler != "direct"
+            keys = ("tps", "p50_us")
+            ratios = [median_min_max(paired(mine, bases or [], key), 2) if is_based else "–" for key in keys]
+            counts = [row[key] for row in mine for key in ("least", "most") if key in row]
+            cells = [
+                pooler, str(len(mine)), median_min_max((row["tps"] for row in mine), 0), ratios[0],
+                f"{statistics.median(map(_not_served, mine)):.0f}",
+                f"{min(counts)}–{max(counts)}" if counts else "–",
+                median_min_max((row["p50_us"] / 1000 for row in mine), 2), ratios[1],
+                median_min_max((row["p99_us"] / 1000 for row in mine), 2),
+                "–" if pooler == "direct" else median_min_max((row["cpu_us"] for row in mine), 1),
+                f"{median(mine, 'pg_us'):.1f}", f"{median(mine, 'foreign'):.2f}",
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _not_served(row: Row) -> int:
+    """Clients that were refused, and those that heard nothing."""
+    never = row["clients"] - row["served"] if "served" in row else row["refused"]
+    return int(never + row["unserved"])
+
+
+def handshake_lines(rows: Sequence[Row], base: str) -> list[str]:
+    """What full handshakes cost and resumed ones, beside the base pooler's full ones."""
+    found = grouped(rows, "handshake", "pooler")
+    lines = ["", "### connections over TLS, resumed", "", HANDSHAKE_HEAD.format(base=base)] if found else []
+    bases = found.get(("full", base))
+    for (handshake, pooler), mine in found.items():
+        is_base = not bases or mine is bases
+        share = sum(row["resumed"] for row in mine) / sum(row["n"] for row in mine)
+        lines.append(
+            f"| {pooler} | {handshake} | {len(mine)} | {share:.0%} "
+            f"| {median_min_max((row['cpu_us'] for row in mine), 1)} "
+            f"| {'–' if is_base else median_min_max(paired(mine, bases or []), 2)} "
+            f"| {median(mine, 'p50_us') / 1000:.2f} | {median(mine, 'load_us'):.0f} | {median(mine, 'foreign'):.2f} |"
+        )
+    return lines
+
+
+def start_lines(rows: Sequence[Row]) -> list[str]:
+    """How long poolers take to start, and the wheel's size, where there are such rows."""
+    found = grouped(rows, "start", "pooler")
+    lines = ["", "### from start to service", "", START_HEAD] if found else []
+    for (_, pooler), mine in found.items():
+        keys = ("listening_s", "logged_in_s", "cpu_s")
+        cells = [median_min_max((row[key] * 1000 for row in mine), 0) for key in keys]
+        lines.append(f"| {pooler} | {len(mine)} | {' | '.join(cells)} |")
+    for (wheel,), mine in grouped(rows, "wheel").items():
+        cells = [f"{mine[-1][key] / 1e6:.1f}" for key in ("bytes", "unpacked_bytes", "engine_bytes")]
+        lines += ["", WHEEL_HEAD, f"| {wheel} | {' | '.join(cells)} |"]
+    return lines

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from measuring.pooler import CLIENTS_MAX, Pooler, load_specs
-from measuring.postgres import Postgres
+from measuring.postgres import CONNECTIONS_MAX, Postgres
 from measuring.processes import give_to_server_account, machine_busy_us, process_cpu_us, raise_nofile
 from measuring.tables import Row
 from measuring.workloads import DB, PASSWORD, WORKLOADS, Workload
 
-# PostgreSQL takes 200; relays have no pool.
-UNPOOLED_CLIENTS_MAX = 180
+# Of PostgreSQL's connections, those that are not for clients without a pool: direct ones, and those of relays.
+CONNECTIONS_BESIDE = 20
 # pgbench runs this much longer than the window, for connecting and for the line of progress that opens it.
 MARGIN_S = 2
 # A pooler that hangs is a failed row.
@@ -51,7 +51,10 @@ class Reading:
 class Bench:
     """A PostgreSQL, the poolers known, and the file of results."""
 
-    def __init__(self, *, peers: list[str], bin_folder: Path, scale: int, out: str | None, tmp: str | None) -> None:
+    def __init__(
+        self, *, peers: list[str], bin_folder: Path, scale: int, out: str | None, tmp: str | None,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:  # fmt: skip
         raise_nofile()
         self.work = Path(tempfile.mkdtemp(prefix="poolbench-", dir=tmp))
         give_to_server_account(self.work)
@@ -62,7 +65,7 @@ class Bench:
         self.clients_max = CLIENTS_MAX
         self.rows: list[Row] = []
         self.out = Path(out).open("a", buffering=1) if out else None  # noqa: SIM115 (it lives as long as the bench)
-        self.pg = Postgres(self.work, scale)
+        self.pg = Postgres(self.work, scale, connections_max)
 
     def record(self, **row: Any) -> None:
         """Appends a row to the results."""
@@ -75,9 +78,16 @@ class Bench:
         self.pg.stop()
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def start(self, name: str, auth: str = "trust", is_encrypted: bool = False) -> Pooler:
-        """A fresh pooler. Raises NotOffered, or RuntimeError with the end of its log."""
+    def start(
+        self, name: str, auth: str = "trust", is_encrypted: bool = False, values: dict[str, object] | None = None
+    ) -> Pooler:
+        """A fresh pooler. values: of its configuration, others than its table's.
+
+        Raises NotOffered, or RuntimeError with the end of its log.
+        """
         spec = None if name == "direct" else self.specs[name]
+        if spec and values:
+            spec = {**spec, "vars": {**spec.get("vars", {}), **values}}
         return Pooler(name, spec, self.pg, self.bin_folder, auth, is_encrypted, self.clients_max)
 
     def measure(
@@ -93,7 +103,7 @@ class Bench:
         try:
             clients = workload.clients
             if name == "direct" or self.specs[name].get("relay"):
-                clients = min(clients, UNPOOLED_CLIENTS_MAX)
+                clients = min(clients, self.pg.connections_max - CONNECTIONS_BESIDE)
             row = self._window(pooler, workload, clients, seconds, logs, during, rate)
             named = f"{workload_name}, {rate}/s" if rate else workload_name
             return {"pooler": name, "workload": named, "clients": clients, **row}
@@ -111,9 +121,9 @@ class Bench:
         if workload.script:
             (logs / "script.sql").write_text(workload.script)
             script = ["-f", str(logs / "script.sql")]
-        argv = [*self.pg.client("pgbench", pooler.user, pooler.port), "-n", "-c", str(clients), "-j", "1",
-                "-T", str(int(seconds) + MARGIN_S), "-P", "1", "-l", "--log-prefix", str(logs / "t"),
-                *workload.arguments, *script, DB]  # fmt: skip
+        argv = [*self.pg.client("pgbench", pooler.user, pooler.port), "-n", "-c", str(clients),
+                "-j", str(workload.threads), "-T", str(int(seconds) + MARGIN_S), "-P", "1", "-l",
+                "--log-prefix", str(logs / "t"), *workload.arguments, *script, DB]  # fmt: skip
         if rate:
             argv[-1:-1] = ["-R", str(rate)]
         environment = {

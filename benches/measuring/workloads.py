@@ -18,6 +18,8 @@ class Workload:
     script: str = ""
     auth: str = "trust"
     is_encrypted: bool = False
+    # Of pgbench: one connects after the other in each.
+    threads: int = 1
 
 
 WORKLOADS = {
@@ -32,6 +34,8 @@ WORKLOADS = {
     "connect": Workload(8, ("-S", "-C")),
     "connect-scram": Workload(8, ("-S", "-C"), auth="scram"),
     "connect-tls": Workload(8, ("-S", "-C"), auth="scram", is_encrypted=True),
+    "connect-threads": Workload(8, ("-S", "-C"), threads=8),
+    "threads": Workload(500, ("-S",), threads=500),
     "many": Workload(1000, ("-S",)),
     "one": Workload(1, ("-S",)),
 }
