@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 ENGINE := python/forebay/_engine.abi3.so
 
 # What the engine is built of: sources, those that spec/ determines among them, build scripts and manifests. The
-# simulator, the differential test, tests, benches and what only fuzz targets see are no part of it.
-NOT_BUILT := -path crates/forebay-sim/src -o -path crates/forebay-diff/src -o -name tests -o -name 'tests.rs' -o -name benches -o -name 'fuzz_entry*'
+# simulator, the differential test, tests, examples, benches and what only fuzz targets see are no part of it.
+NOT_BUILT := -path crates/forebay-sim/src -o -path crates/forebay-diff/src -o -name tests -o -name examples -o -name 'tests.rs' -o -name benches -o -name 'fuzz_entry*'
 RUST_SOURCES := $(shell find crates \( $(NOT_BUILT) \) -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 RUST_SOURCES += Cargo.toml Cargo.lock
 
@@ -171,6 +171,11 @@ profile: is-release ## a flame graph of forebay's CPU under a workload, in bench
 .PHONY: instructions
 instructions: | $(LIBCLANG) ## instructions of a transaction against those stored, within 3 %
 	$(PYTHON) benches/instructions.py
+
+# SHARED_ARGS='--workload prepared --rounds 100'
+.PHONY: shared-lines
+shared-lines: is-release ## atomic instructions of a transaction, and cache lines that it shares with another thread
+	$(BIN)/python benches/shared_lines.py $(SHARED_ARGS)
 
 .PHONY: fuzz
 fuzz: | $(LIBCLANG) ## every fuzz target for FUZZ_SECONDS (20)

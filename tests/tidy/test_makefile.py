@@ -83,6 +83,7 @@ def test_what_the_engine_is_built_of_builds_it_again(tree: Path, target: str, ch
     [
         "crates/forebay-core/benches/hot_loop.rs",
         "crates/forebay-runtime/tests/engine.rs",
+        "crates/forebay-runtime/examples/engine.rs",
         "crates/forebay-runtime/src/driver/tests/harness.rs",
         "crates/forebay-core/src/tables/tests.rs",
         "crates/forebay-sim/src/driver.rs",
