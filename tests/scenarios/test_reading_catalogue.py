@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -88,6 +89,39 @@ def test_a_role_in_a_hurry_does_not_keep_it_from_being_read(start: Start, server
     with objects(server, *in_a_hurry("app")), forebay.target.wire() as client:
         client.ask(query("select"))
         until(lambda: is_known(forebay, client, "people"), within_s=10, what="a table of the database is known")
+
+
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_a_reader_gives_its_statements_55_s(start: Start, server: Postgres, variant: Variant) -> None:
+    """Without a limit a lock on the catalogue would keep its connection for as long as the lock; with its role's it
+    might never come to an end."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    waiting = "from pg_stat_activity where application_name = 'forebay catalogue' and wait_event_type = 'Lock'"
+    with server.target.wire() as direct, objects(server, *in_a_hurry("app")), unreadable(server):
+        with forebay.target.wire() as client:
+            client.ask(query("select"))
+            until(lambda: direct.value(f"select count(*) {waiting}") == "1", within_s=5, what="the reader waits")
+            sent = direct.value(f"select query {waiting}")
+        assert sent
+        with server.target.wire() as hurried:
+            hurried.ask(query(sent[: sent.index("SELECT")]))
+            assert hurried.value("show statement_timeout") == "55s"
+
+
+@pytest.mark.slow
+@pytest.mark.variants("uring-1")
+def test_a_reading_that_waits_for_a_lock_ends_after_55_s(start: Start, server: Postgres, variant: Variant) -> None:
+    """PostgreSQL ends it before it is waited for no longer: nothing of it is left behind there."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with unreadable(server), forebay.target.wire() as client, server.target.wire() as direct:
+        client.ask(query("select"))
+        until(lambda: direct.value(READER) == "1", within_s=5, what="somebody reads")
+        begin = time.monotonic()
+        until(lambda: forebay.events("catalogue_reader_refused"), within_s=70, what="the reading ends")
+        took_s = time.monotonic() - begin
+        (refused,) = forebay.events("catalogue_reader_refused")
+        assert "57014 canceling statement due to statement timeout" in refused["cause"]
+        assert 54 < took_s < 59
 
 
 @pytest.mark.variants("uring-1", "epoll-1")
