@@ -58,7 +58,7 @@ from measuring.window import Bench
 from measuring.workloads import WORKLOADS
 
 POOLERS = "pgbouncer-debian,forebay,forebay-epoll"
-DISTURBED = "direct,pgbouncer-debian,forebay"
+DISTURBED = "direct,pgbouncer-debian,forebay,forebay-epoll"
 WORKERS = "pgbouncer-debian,forebay,forebay-2,forebay-epoll,forebay-epoll-2"
 CLAIMED = "direct,pgbouncer-debian,forebay,forebay-epoll"
 BULK = "direct,pgbouncer-debian,pgbouncer-debian-64k,forebay,forebay-epoll"
