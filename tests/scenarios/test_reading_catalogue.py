@@ -125,6 +125,20 @@ def test_a_reading_that_waits_for_a_lock_ends_after_55_s(start: Start, server: P
 
 
 @pytest.mark.variants("uring-1", "epoll-1")
+def test_what_ends_a_reading_does_not_hold_a_client_up(start: Start, server: Postgres, variant: Variant) -> None:
+    """A server of the pool would wait for the same lock, and clients for it."""
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
+    with unreadable(server), forebay.target.wire() as client, server.target.wire() as direct:
+        client.ask(query("select"))
+        until(lambda: direct.value(READER) == "1", within_s=5, what="somebody reads")
+        direct.ask(query(READER.replace("count(*)", "pg_cancel_backend(pid)")))
+        until(lambda: forebay.events("catalogue_reader_refused"), within_s=5, what="the reading ends")
+        for _ in range(3):
+            assert client.value("select 1") == "1"
+        assert direct.value(READER) == "0"
+
+
+@pytest.mark.variants("uring-1", "epoll-1")
 def test_where_no_connection_is_to_spare_a_free_server_reads(start: Start, server: Postgres, variant: Variant) -> None:
     """A role may have exactly as many connections as its pool: nothing of its database would ever be known."""
     forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))

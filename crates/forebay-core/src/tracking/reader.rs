@@ -27,6 +27,9 @@ const FIRST: &str = "SET search_path TO pg_catalog,pg_temp;SET client_encoding T
 const UNHURRIED: &str = "SET LOCAL statement_timeout TO '55s';";
 const READABLE: &str = "SET LOCAL client_encoding TO 'UTF8';";
 
+/// What PostgreSQL says of a statement that took too long, or that somebody cancelled.
+const CANCELLED: &str = "57014";
+
 impl<I: Io> Worker<I> {
     /// Sees that the catalogue is read, if that is due. True: the server that has come free is busy with that.
     #[inline]
@@ -94,6 +97,11 @@ impl<I: Io> Worker<I> {
         let is_apart = self.servers[key].apart.is_some();
         match error {
             Some((sqlstate, message)) if is_apart => {
+                // It has waited for a lock as long as it may; a server of the pool would do so next.
+                if sqlstate == CANCELLED {
+                    let reading = self.servers[key].reading.take();
+                    self.reading_is_lost(reading);
+                }
                 return self.reader_refused(io, key, &format!("{sqlstate} {message}"));
             }
             Some(_) => {
