@@ -156,8 +156,10 @@ impl ByCode {
     }
 }
 
-/// What one worker counts.
+/// What one worker counts. On lines of its own, as some of it is written in each turn of the loop; two, since processors
+/// fetch them in pairs.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct WorkerStats {
     /// Pools, in order of first use; entries stay for the worker's life. The lock is taken to add and to scrape.
     pub pools: Mutex<Vec<Arc<LabelledPool>>>,

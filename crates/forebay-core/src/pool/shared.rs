@@ -175,10 +175,16 @@ impl PoolShared {
     pub fn publish(&self, worker: WorkerId, standing: Standing) {
         if self.workers.len() > 1 {
             let flags = &self.workers[usize::from(worker.0)];
-            flags.waiting.store(u32::try_from(standing.waiting).unwrap_or(u32::MAX), Relaxed);
-            flags.servers.store(standing.servers, Relaxed);
+            // Written only where they change, as others read this line: that is the dear part.
+            let waiting = u32::try_from(standing.waiting).unwrap_or(u32::MAX);
+            if flags.waiting.load(Relaxed) != waiting {
+                flags.waiting.store(waiting, Relaxed);
+            }
+            if flags.servers.load(Relaxed) != standing.servers {
+                flags.servers.store(standing.servers, Relaxed);
+            }
             let oldest = standing.oldest.map_or(NOBODY, |at| at.0);
-            // These two are what nobody may miss. Written only where they change: that is the dear part.
+            // These two are what nobody may miss.
             if flags.has_idle.load(Relaxed) != standing.has_idle {
                 flags.has_idle.store(standing.has_idle, SeqCst);
             }
