@@ -44,6 +44,7 @@ use self::backend::Backend;
 use self::table::{Flags, Table};
 use crate::hub::{Hub, Mail};
 use crate::listen::Listener;
+use crate::random::Random;
 use crate::tls::session::Session;
 
 /// How long a closing connection may take to write what is queued, and to see the peer's end.
@@ -133,6 +134,7 @@ pub(crate) struct Driver<B: Backend> {
     /// A first turn has begun: only then is there a time to compare with.
     has_turned: bool,
     mail: Vec<Mail>,
+    random: Random,
     /// Working space for TLS.
     cipher: Vec<u8>,
     plain: Vec<u8>,
@@ -170,6 +172,7 @@ impl<B: Backend> Driver<B> {
             is_trim_due: false,
             has_turned: false,
             mail: Vec::new(),
+            random: Random::new(),
             cipher: Vec::new(),
             plain: Vec::new(),
             wire: Vec::new(),

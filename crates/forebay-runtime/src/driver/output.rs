@@ -155,6 +155,6 @@ impl<B: Backend> Io for Driver<B> {
     }
 
     fn fill_random(&mut self, out: &mut [u8]) {
-        crate::random::fill(out);
+        self.random.fill(out);
     }
 }
