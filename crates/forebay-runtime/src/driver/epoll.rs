@@ -316,19 +316,17 @@ impl Backend for Epoll {
         let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
         let fd = table.conn(slot).fd;
         let data = conn_data(table, slot);
-        match self.control(libc::EPOLL_CTL_ADD, fd, interest, data) {
-            // What is there already comes as the first edge.
-            Ok(()) => {}
-            // A connection that just came about is registered already, and its first edge may have been taken.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                table.conn(slot).set(Flags::READABLE);
-                self.list(table, slot);
-            }
-            Err(error) => {
-                let errno = error.raw_os_error();
+        if let Err(error) = self.control(libc::EPOLL_CTL_ADD, fd, interest, data) {
+            let errno = error.raw_os_error();
+            // A connection that just came about is registered already.
+            if errno != Some(libc::EEXIST) {
                 self.report(table, slot, Completion::ReadEnded { slot, errno });
+                return;
             }
         }
+        // A client is accepted with what it said; and of a connection that just came about the first edge may be taken.
+        table.conn(slot).set(Flags::READABLE);
+        self.list(table, slot);
     }
 
     fn detach(&mut self, table: &mut Table, slot: u32) {

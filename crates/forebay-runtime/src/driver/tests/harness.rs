@@ -16,6 +16,7 @@ use forebay_core::time::Instant;
 use forebay_core::worker::Message;
 
 use crate::driver::backend::Backend;
+use crate::driver::table::Flags;
 use crate::driver::{Driver, Handover};
 use crate::hub::{Hub, Mail};
 use crate::inputs::Inputs;
@@ -129,7 +130,11 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
                 let server = io.connect(endpoint);
                 self.peers.insert(server, conn);
             }
-            Role::TlsEcho { direct: false } => io.start_tls(conn, TlsRole::Accept { direct: false }, &[]),
+            Role::TlsEcho { direct: false } => {
+                io.start_tls(conn, TlsRole::Accept { direct: false }, &[]);
+                // Here to connect is to ask for TLS, so that nothing can have come before.
+                io.table.conn(conn.slot).clear(Flags::TLS_HELD);
+            }
             Role::Sink => io.pause_read(conn),
             _ => {}
         }

@@ -41,11 +41,13 @@ fn a_slow_reader_gets_everything_in_bounded_memory<B: Backend + 'static>() {
     let world = World::<B>::new(Role::Relay(endpoint, 256 * 1024));
     let mut stream = TcpStream::connect(world.address).expect("accepted");
     timed(&stream);
+    stream.write_all(b"?").expect("asked");
     let piece = pattern(1 << 20);
     let sent = piece.clone();
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = server.accept().expect("connected");
         timed(&stream);
+        stream.read_exact(&mut [0]).expect("asked");
         for _ in 0..TOTAL >> 20 {
             stream.write_all(&sent).expect("written");
         }
