@@ -65,6 +65,8 @@ impl Flags {
     pub(crate) const TRIED: Flags = Flags(1 << 22);
     /// io_uring: the kernel has its socket at `place`.
     pub(crate) const SEATED: Flags = Flags(1 << 23);
+    /// io_uring: it took a whole buffer since it last lacked one.
+    pub(crate) const STREAMING: Flags = Flags(1 << 24);
 
     /// On its way out, or to another worker, as soon as all is written.
     pub(crate) const LEAVING: Flags = Flags::CLOSING.and(Flags::DETACHING);

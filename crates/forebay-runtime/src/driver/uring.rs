@@ -55,7 +55,11 @@ pub(crate) struct Uring {
     at: usize,
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::msghdr>,
+    /// Connections whose receive ended for want of a buffer; those that had taken whole ones wait behind the others.
     starved: Vec<u32>,
+    starved_streams: Vec<u32>,
+    /// Bytes in each buffer.
+    buffer_size: i32,
     /// See [`Backend::calls`].
     calls: u64,
     /// Connections whose send is tried without waiting: without a completion of its own, it succeeded.
@@ -139,12 +143,25 @@ impl Uring {
     }
 
     fn revive_starved(&mut self, table: &mut Table) {
-        for slot in std::mem::take(&mut self.starved) {
+        let streams = std::mem::take(&mut self.starved_streams);
+        for slot in std::mem::take(&mut self.starved).into_iter().chain(streams) {
             let conn = table.conn(slot);
             if conn.is(Flags::STARVED) {
                 conn.clear(Flags::STARVED);
                 self.read(table, slot);
             }
+        }
+    }
+
+    /// A receive ended for want of a buffer: it begins again when there are some.
+    fn starves(&mut self, table: &mut Table, slot: u32) {
+        let conn = table.conn(slot);
+        let is_streaming = conn.is(Flags::STREAMING);
+        conn.clear(Flags::STREAMING);
+        if !conn.is(Flags::STARVED) {
+            conn.set(Flags::STARVED);
+            let list = if is_streaming { &mut self.starved_streams } else { &mut self.starved };
+            list.push(slot);
         }
     }
 
@@ -176,7 +193,11 @@ impl Uring {
         match cqueue::buffer_select(flags) {
             Some(buf) if result > 0 && cqueue::more(flags) && !table.conn(slot).is(Flags::DEAD) => {
                 let buf = u32::from(buf);
-                self.offer.taken();
+                let is_full = result == self.buffer_size;
+                self.offer.taken(is_full);
+                if is_full {
+                    table.conn(slot).set(Flags::STREAMING);
+                }
                 table.buffers.take_provided(buf);
                 Some(Completion::Received { slot, buf, len: result as u32 })
             }
@@ -190,7 +211,7 @@ impl Uring {
         let is_last = !cqueue::more(flags);
         let buf = cqueue::buffer_select(flags).map(u32::from);
         if let Some(buf) = buf {
-            self.offer.taken();
+            self.offer.taken(result == self.buffer_size);
             table.buffers.take_provided(buf);
         }
         let conn = table.conn(slot);
@@ -212,8 +233,8 @@ impl Uring {
         match -result {
             0 => Some(Completion::ReadEnded { slot, errno: None }),
             libc::ENOBUFS => {
-                self.offer.offer_more();
-                conn_starves(table, slot).then(|| self.starved.push(slot));
+                self.offer.ran_out();
+                self.starves(table, slot);
                 None
             }
             libc::ECANCELED | libc::EINTR => Some(Completion::Done { slot }),
@@ -262,13 +283,6 @@ fn gone(table: &Table, slot: u32) -> Option<Completion> {
     (table.conns[slot as usize].operations == 0).then_some(Completion::Gone { slot })
 }
 
-fn conn_starves(table: &mut Table, slot: u32) -> bool {
-    let conn = table.conn(slot);
-    let is_new = !conn.is(Flags::STARVED);
-    conn.set(Flags::STARVED);
-    is_new
-}
-
 impl Backend for Uring {
     const NAME: &'static str = "io_uring";
     // A non-blocking socket makes io_uring answer EAGAIN where it would otherwise wait.
@@ -292,6 +306,8 @@ impl Backend for Uring {
             vectors: Vec::with_capacity(VECTORS),
             headers: Vec::with_capacity(HEADERS),
             starved: Vec::new(),
+            starved_streams: Vec::new(),
+            buffer_size: buffer_size as i32,
             calls: 0,
             tried: Vec::new(),
             settled: Vec::new(),
@@ -377,7 +393,7 @@ impl Backend for Uring {
             return Ok(());
         }
         self.offer.fill(&mut table.buffers);
-        if !self.offer.is_empty() && !self.starved.is_empty() {
+        if !self.offer.is_empty() && self.starved.len() + self.starved_streams.len() > 0 {
             self.revive_starved(table);
         }
         let timeout = Timespec::from(self.longest_wait(timeout));
