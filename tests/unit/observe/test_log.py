@@ -72,7 +72,7 @@ def test_what_was_held_back_is_reported_once() -> None:
 def test_a_reopened_log_goes_to_the_new_file(log: Log, tmp_path: Path) -> None:
     """logrotate moves the file away and sends SIGUSR1."""
     path = tmp_path / "forebay.log"
-    log.configure(level=INFO, form="text", path=path)
+    log.configure(level=INFO, form="text", sinks=[path])
     event(logging.INFO, "before")
     path.rename(tmp_path / "forebay.log.1")
     log.reopen()
@@ -85,9 +85,9 @@ def test_a_reopened_log_goes_to_the_new_file(log: Log, tmp_path: Path) -> None:
 def test_a_log_file_that_cant_be_opened_changes_nothing(log: Log, tmp_path: Path) -> None:
     """A reload with a wrong path must not silence the log."""
     path = tmp_path / "forebay.log"
-    log.configure(level=INFO, form="text", path=path)
+    log.configure(level=INFO, form="text", sinks=[path])
     with pytest.raises(OSError, match="No such file"):
-        log.configure(level=INFO, form="text", path=tmp_path / "no" / "folder" / "x.log")
+        log.configure(level=INFO, form="text", sinks=[tmp_path / "no" / "folder" / "x.log"])
     event(logging.INFO, "still_here")
     assert "event=still_here" in path.read_text()
 
