@@ -1,6 +1,6 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
-from typing import ClassVar, Self, final
+from typing import ClassVar, Literal, Self, final
 
 __all__ = [
     "Batch",
@@ -62,8 +62,9 @@ class Batch:
     events_dropped: int
     # worker, question, database, user
     secrets: list[tuple[int, int, str, str]]
-    # worker, question, user, text
-    consoles: list[tuple[int, int, str, str]]
+    # worker, question, user, whether it is the user that forebay runs as, text, what of its answer is wanted, formats
+    # of columns
+    consoles: list[tuple[int, int, str, bool, str, Literal["query", "describe", "execute"], list[int]]]
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 
@@ -71,8 +72,11 @@ class Batch:
 class Engine:
     """A running engine: threads that serve clients without ever calling Python."""
 
-    def __new__(cls, config: bytes) -> Self:
-        """Starts it with a resolved configuration (forebay_core::config::EngineConfig as JSON). Raises EngineError."""
+    def __new__(cls, config: bytes, inherited: list[int] = ...) -> Self:
+        """Starts it with a resolved configuration (forebay_core::config::EngineConfig as JSON). Raises EngineError.
+
+        inherited: descriptors of sockets that listen, taken over in place of the addresses of the configuration.
+        """
 
     def reload(self, config: bytes) -> None:
         """Puts another configuration in force as a whole, or changes nothing. Raises EngineError. May take a while."""
@@ -86,8 +90,9 @@ class Engine:
     def command(self, kind: str, argument: str | int | None = None) -> tuple[int, int]:
         """Orders every worker; returns the command's id and how many replies will come.
 
-        kind: pause, resume, kill, reconnect (argument: a database; None for all but kill), kill_client (argument: its
-        id), drain, cut, snapshot. Raises ValueError for another kind or a wrong argument.
+        kind: pause, resume, kill, reconnect, wait_close (argument: a database; None for all but kill), disable, enable
+        (argument: a database), kill_client (argument: its id), drain, close, shed, cut, snapshot. Raises ValueError for
+        another kind or a wrong argument.
         """
 
     def answer_secret(self, worker: int, question: int, secret: str | None) -> None:

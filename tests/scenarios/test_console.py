@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 
@@ -17,7 +19,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, asked, configuration
 from tests.harness.postgres import PASSWORD, Postgres
 from tests.harness.target import Target
-from tests.harness.wire import Frame, Gone, bind, execute, parse, query, row, sync
+from tests.harness.wire import Frame, Gone, bind, close, describe, execute, function_call, parse, query, row, sync
 
 SHOWS = ("pools", "clients", "servers", "databases", "stats", "config", "version", "help", "lists", "users", "state")
 
@@ -30,6 +32,11 @@ def console(forebay: Forebay, user: str = "ops", dbname: str = "forebay") -> Tar
 def codes(frames: list[Frame]) -> list[str]:
     """SQLSTATEs of errors."""
     return [frame.fields["C"] for frame in frames if frame.tag == "E"]
+
+
+def tags(frames: list[Frame]) -> str:
+    """What was said, by the messages' tags."""
+    return "".join(frame.tag for frame in frames)
 
 
 @pytest.mark.parametrize("name", SHOWS)
@@ -72,13 +79,100 @@ def test_a_driver_reads_the_console(shared: Forebay) -> None:
         assert names[:2] == ["name", "host"]
 
 
-def test_the_console_takes_simple_queries_only(shared: Forebay) -> None:
-    """0A000, one for each Sync, and the session lives on."""
+def test_the_console_takes_the_extended_protocol(shared: Forebay) -> None:
+    """One Describe of either kind, and a statement that is run again; nothing is run by a Describe."""
+    with console(shared).wire() as wire:
+        frames = wire.ask(parse("", "show version"), describe("S"), bind(), describe("P"), execute(), sync())
+        assert "".join(frame.tag for frame in frames) == "1tT2TDCZ"
+        assert row(frames[5])[0].startswith("forebay ")  # type: ignore[union-attr]
+        assert tags(wire.ask(parse("state", "show state"), bind("p", "state"), execute("p"), sync())) == "12DDDCZ"
+        assert tags(wire.ask(bind("", "state"), execute(), bind("", "state"), execute(), sync())) == "2DDDC2DDDCZ"
+        assert tags(wire.ask(parse("", "pause app"), describe("S"), sync())) == "1tnZ"
+        assert {"key": "paused", "value": "no"} in asked(wire, "show state")
+        assert tags(wire.ask(parse("", ""), bind(), describe("P"), execute(), sync())) == "12nIZ"
+        assert tags(wire.ask(close("S", "state"), sync())) == "3Z"
+        assert codes(wire.ask(bind("", "state"), execute(), sync())) == ["26000"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ((parse("", "show nonsense"), bind(), execute(), sync()), "42601"),
+        ((parse("", "show pools"), bind(values=[b"1"]), execute(), sync()), "0A000"),
+        ((execute("none"), sync()), "34000"),
+        ((function_call(1), sync()), "0A000"),
+    ],
+    ids=["unknown", "parameters", "portal", "function call"],
+)
+def test_an_error_of_the_extended_protocol_is_told_once(
+    messages: tuple[bytes, ...], code: str, shared: Forebay
+) -> None:
+    """One for each Sync, and the session lives on."""
     with console(shared).wire() as wire:
         for _ in range(2):
-            frames = wire.ask(parse("", "show pools"), bind(), execute(), sync())
-            assert codes(frames) == ["0A000"]
+            assert codes(wire.ask(*messages)) == [code]
         assert asked(wire, "show version")
+
+
+def test_asyncpg_reads_the_console(shared: Forebay) -> None:
+    """It prepares each statement and asks for values in binary."""
+
+    async def read() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(**console(shared).asyncpg())
+        try:
+            return [dict(one) for one in await connection.fetch("show databases")]
+        finally:
+            await connection.close()
+
+    shown = {one["name"]: one for one in asyncio.run(read())}
+    assert (shown["wide"]["pool_size"], shown["wide"]["paused"], shown["app"]["database"]) == (4, 0, "app")
+
+
+def test_psycopg_prepares_a_statement_of_the_console(shared: Forebay) -> None:
+    """With values in binary, as its binary cursor asks for them."""
+    with psycopg.connect(console(shared).dsn(), autocommit=True) as connection:
+        for _ in range(2):
+            rows = connection.execute("show lists", prepare=True, binary=True).fetchall()
+        assert dict(rows)["peers"] == 0
+
+
+def test_a_disabled_database_takes_no_new_clients(start: Start, server: Postgres, variant: Variant) -> None:
+    """Those that are in go on, until ENABLE lets others in again."""
+    forebay = start(configuration(server, variant))
+    with forebay.target.wire() as early:
+        forebay.console("disable app")
+        assert early.value("select 1") == "1"
+        with pytest.raises(AssertionError, match="57P03"):
+            forebay.target.wire()
+        assert forebay.console("show databases")[0]["disabled"] == "1"
+        forebay.console("enable app")
+        with forebay.target.wire() as late:
+            assert late.value("select 2") == "2"
+
+
+def test_wait_close_waits_for_what_reconnect_has_marked(start: Start, server: Postgres, variant: Variant) -> None:
+    """After a change of the server, when does nobody use the old connections any more?"""
+    forebay = start(configuration(server, variant))
+    with forebay.target.wire() as busy:
+        busy.ask(query("begin"))
+        forebay.console("wait_close")
+        forebay.console("reconnect app")
+        waiting = threading.Thread(target=forebay.console, args=("wait_close app",))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        busy.ask(query("commit"))
+        waiting.join(5)
+        assert not waiting.is_alive()
+
+
+def test_an_operator_gets_in_where_nobody_else_does(start: Start, server: Postgres, variant: Variant) -> None:
+    """Who else should find out why."""
+    forebay = start(configuration(server, variant, limits={"max_client_conn": 1}))
+    with forebay.target.wire():
+        with pytest.raises(AssertionError, match="53300"):
+            forebay.target.wire()
+        assert len(forebay.console("show clients")) >= 1
 
 
 def test_what_the_console_does_not_know_is_told(shared: Forebay) -> None:

@@ -34,6 +34,7 @@ CRATES = {
 
 # Packages under python/forebay that each may import. `_engine`, `_generated`, `failure` and the package itself: all.
 PACKAGES = {
+    "dropin": {"control", "admin", "config", "observe", "api"},
     "cli": {"control", "admin", "config", "observe", "api"},
     "control": {"admin", "config", "observe", "api"},
     "admin": {"config", "observe"},

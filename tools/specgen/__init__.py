@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from specgen import errors as error_pages
-from specgen import features, functions, metrics, pins, rust, settings, show
+from specgen import features, functions, metrics, pgbouncer, pins, rust, settings, show
 from specgen.tables import load_errors
 
 __all__ = ["outputs"]
@@ -19,6 +19,7 @@ def outputs(spec: Path) -> dict[str, str]:
     errors = load_errors(spec / "errors.toml")
     console = show.load(spec / "show.toml")
     configuration = settings.load(spec / "settings.toml")
+    ini = pgbouncer.load(spec / "pgbouncer.toml", configuration)
     reasons = pins.load(spec / "pins.toml")
     own_functions = functions.load(spec / "functions.toml")
     root = spec.parent
@@ -37,6 +38,8 @@ def outputs(spec: Path) -> dict[str, str]:
         "docs/reference/errors.md": error_pages.page(errors),
         "docs/reference/metrics.md": metrics.page(metrics.load(spec / "metrics.toml")),
         "docs/reference/settings.md": settings.page(configuration),
+        "python/forebay/_generated/pgbouncer.py": pgbouncer.python(ini),
+        "docs/reference/pgbouncer.md": pgbouncer.page(ini),
         "python/forebay/_generated/show.py": show.python(console),
         "docs/reference/console.md": show.page(console),
         "crates/forebay-spec/src/generated/errors.rs": rust.errors(errors),

@@ -43,6 +43,7 @@ def error_function(row: ErrorRow) -> str:
     out.append(text_field("message", row.message, optional=False))
     out.append(text_field("detail", row.detail, optional=True))
     out.append(text_field("hint", hint, optional=True))
+    out.append(text_field("pgbouncer", row.pgbouncer, optional=True))
     out.append("    }\n}\n")
     return "".join(out)
 

@@ -98,21 +98,17 @@ class SettingTable:
 
     sections: tuple[tuple[str, str], ...]
     settings: tuple[SettingRow, ...]
-    untranslated: dict[str, str]
 
 
 def load(path: Path) -> SettingTable:
     """Reads settings.toml."""
     document = read(path)
-    require(path.name, set(document) <= {"section", "setting", "untranslated"}, "an unknown table")
+    require(path.name, set(document) <= {"section", "setting"}, "an unknown table")
     sections = tuple((row["name"], row["doc"]) for row in document["section"])
     known = {name for name, _ in sections}
     settings = tuple(setting_row(path.name, row, known) for row in document["setting"])
     refuse_duplicates(path.name, (f"{row.section}.{row.name}" for row in settings))
-    translated = {row.pgbouncer for row in settings if row.section not in ("databases", "users")}
-    for name in document.get("untranslated", {}):
-        require(path.name, name not in translated, f"{name} is both translated and untranslated")
-    return SettingTable(sections, settings, document.get("untranslated", {}))
+    return SettingTable(sections, settings)
 
 
 def setting_row(file: str, row: dict[str, Any], sections: set[str]) -> SettingRow:
@@ -159,9 +155,7 @@ def python(table: SettingTable) -> str:
         ):
             out.append(f"        {name}={literal(value)},\n")
         out.append("    ),\n")
-    out.append(")\n\nUNTRANSLATED: Final[dict[str, str]] = {\n")
-    out.extend(f"    {literal(name)}: {literal(why)},\n" for name, why in table.untranslated.items())
-    out.append("}\n")
+    out.append(")\n")
     return "".join(out)
 
 

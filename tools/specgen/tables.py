@@ -36,6 +36,7 @@ class ErrorRow:
     message: str
     detail: str | None
     hint: str | None
+    pgbouncer: str | None
     why: str
     fix: str
     example: str | None
@@ -99,7 +100,7 @@ def family_row(file: str, row: dict[str, Any]) -> FamilyRow:
 def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
     """Checks one [[error]]."""
     required = ("id", "code", "sqlstate", "severity", "message", "why", "fix")
-    row = fields(file, row, required=required, optional=("detail", "hint", "example"))
+    row = fields(file, row, required=required, optional=("detail", "hint", "pgbouncer", "example"))
     where = f"{file}, {row['id']}"
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FB\d{3}", row["code"]), "code is FB and three digits")
@@ -107,6 +108,8 @@ def error_row(file: str, row: dict[str, Any]) -> ErrorRow:
     require(where, row["severity"] in ("ERROR", "FATAL", "NOTICE"), "severity is ERROR, FATAL or NOTICE")
     require(where, not row["message"].endswith("."), "message has no full stop")
     require_sentences(where, row)
+    known = placeholders(row["message"], row["detail"], row["hint"])
+    require(where, set(placeholders(row["pgbouncer"])) <= set(known), "pgbouncer has a placeholder that is not filled")
     return ErrorRow(**row)
 
 

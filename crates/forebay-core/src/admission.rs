@@ -4,6 +4,7 @@ use forebay_spec::{Report, errors};
 
 use crate::ids::ConnId;
 use crate::io::{Io, Peer};
+use crate::pool::census::Of;
 use crate::session::client::{Client, ClientKey};
 use crate::worker::{Owner, Worker};
 
@@ -28,10 +29,37 @@ impl<I: Io> Worker<I> {
         self.arm_client(key);
     }
 
-    /// Why a client can't stay, told once it has said what it came for: a cancel request is served all the same, and an
+    /// Counts a client that is let in among those of its database and its user; or says which of them has too many.
+    pub(crate) fn count_in(&mut self, key: ClientKey, database_limit: u32) -> Option<Report> {
+        let client = &mut self.clients[key];
+        let (database, user) = (&client.database, &client.user);
+        let user_limit = self.tables.user(user).and_then(|u| u.config.max_user_client_connections).unwrap_or(0);
+        if !self.shared.census.try_count(Of::Database, database, database_limit) {
+            return Some(errors::too_many_clients_of_database(database, database_limit));
+        }
+        if !self.shared.census.try_count(Of::User, user, user_limit) {
+            self.shared.census.forget(Of::Database, database);
+            return Some(errors::too_many_clients_of_user(user, user_limit));
+        }
+        client.is_in_census = true;
+        None
+    }
+
+    /// A client is gone.
+    pub(crate) fn count_out(&self, client: &Client) {
+        if client.is_in_census {
+            self.shared.census.forget(Of::Database, &client.database);
+            self.shared.census.forget(Of::User, &client.user);
+        }
+        if !client.is_uncounted {
+            self.shared.clients.give_back();
+        }
+    }
+
+    /// Why a client can't stay, told once it has said what it came for: a cancel request and the console are served all the same, and an
     /// error in place of the answer to SSLRequest is shown by no driver.
     pub(crate) fn has_no_place(&mut self, key: ClientKey) -> Option<Report> {
-        if self.is_draining {
+        if self.is_draining || self.is_closed {
             return Some(errors::draining());
         }
         let limit = self.tables.config.limits.clients_max;

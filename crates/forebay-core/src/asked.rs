@@ -6,6 +6,9 @@ use std::sync::Arc;
 use forebay_pgwire::startup::{Replication, Startup, is_protocol_option, options, replication};
 use forebay_spec::{Report, errors};
 
+use crate::config::Arrivals;
+use crate::io::Peer;
+use crate::login::address;
 use crate::replication::unreadable;
 
 /// What a startup message asks for.
@@ -22,12 +25,12 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// Reads it, or says what can't be done.
-    pub(crate) fn read(startup: Startup<'_>) -> Result<Asked, Box<Report>> {
+    pub(crate) fn read(startup: Startup<'_>, arrivals: &Arrivals, peer: &Peer) -> Result<Asked, Box<Report>> {
         let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
         let user =
             startup.get("user").filter(|u| !u.is_empty()).map(text).ok_or_else(|| Box::new(errors::user_missing()))?;
         let database = startup.get("database").filter(|d| !d.is_empty()).map_or_else(|| user.clone(), text);
-        let (mut parameters, mut asked_replication) = (BTreeMap::new(), None);
+        let (mut parameters, mut asked_replication) = (BTreeMap::<Arc<str>, Arc<str>>::new(), None);
         for (name, value) in startup.parameters.iter() {
             match name {
                 b"user" | b"database" => {}
@@ -45,6 +48,16 @@ impl Asked {
                     parameters.insert(text(&name.to_ascii_lowercase()), text(value));
                 }
             }
+        }
+        parameters.retain(|name, _| !arrivals.ignored_parameters.contains(name));
+        if arrivals.is_name_with_address {
+            let name = parameters.get("application_name").map_or("app", |name| name);
+            let place = match address(peer) {
+                (path, 0) => path,
+                (ip, port) => format!("{ip}:{port}"),
+            };
+            let name = format!("{name} - {place}").into();
+            parameters.insert("application_name".into(), name);
         }
         Ok(Asked { user, database, replication: asked_replication, parameters })
     }

@@ -108,7 +108,13 @@ impl<I: Io> Worker<I> {
                     alike = Some(at);
                 }
             }
-            let at = own.or(alike).or(best.map(|(at, _)| at))?;
+            let oldest = || pool.idle.iter().position(|server| servers[*server].left.is_met(wanted));
+            let at = if pool.settings.server_round_robin {
+                // Counted from the last freed one, as below.
+                oldest().map(|position| pool.idle.len() - 1 - position)?
+            } else {
+                own.or(alike).or(best.map(|(at, _)| at))?
+            };
             let server = if at == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - at) }?;
             if self.is_fit(io, server) {
                 if planted(Bug::ServerHandedOutTwice) {

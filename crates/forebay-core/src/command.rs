@@ -29,6 +29,16 @@ pub enum Command {
     Drain,
     /// Tell every client to go, and cancel what runs for it; `Done` once the cancels have reached their servers.
     Cut,
+    /// Take no new clients but the console's; those that are there go on. `Done` once none of them is left.
+    Close,
+    /// End the sessions of clients that wait for a server.
+    Shed,
+    /// Let no new client in to a database.
+    Disable(Arc<str>),
+    /// Undo `Disable`.
+    Enable(Arc<str>),
+    /// `Done` once no server that `Reconnect` has marked is left (of one database, or all).
+    WaitClose(Option<Arc<str>>),
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
 }
@@ -57,6 +67,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolRow>,
     /// Databases paused; `*`: all.
     pub paused: Vec<Arc<str>>,
+    /// Databases disabled.
+    pub disabled: Vec<Arc<str>>,
 }
 
 /// A client, as SHOW CLIENTS prints it.

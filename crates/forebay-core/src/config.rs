@@ -7,14 +7,22 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+mod listen;
+
+pub use listen::{Arrivals, Listen, ListenTls, TcpOptions};
+
 /// All that the engine needs to know.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
     /// Where clients connect.
     pub listen: Listen,
+    /// How TCP connections of either side are kept.
+    pub tcp: TcpOptions,
     /// Threads and driver; read at start only.
     pub engine: EngineSettings,
+    /// What becomes of what clients ask for at their login.
+    pub arrivals: Arrivals,
     /// Limits on clients and messages.
     pub limits: Limits,
     /// How clients prove who they are.
@@ -33,38 +41,8 @@ pub struct EngineConfig {
     pub metrics: Option<Metrics>,
     /// What the engine logs.
     pub log: LogSettings,
-}
-
-/// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// IP addresses, `[]` removed.
-    pub addresses: Vec<String>,
-    /// TCP port, and the number in the Unix socket's name. 0: the system chooses (tests).
-    pub port: u16,
-    /// Folder of the Unix socket `.s.PGSQL.<port>`.
-    pub unix: Option<String>,
-    /// Its mode.
-    pub unix_mode: u32,
-    /// listen(2) backlog.
-    pub backlog: u32,
-    /// TLS towards clients; `None`: SSLRequest is answered `N`.
-    pub tls: Option<ListenTls>,
-}
-
-/// TLS towards clients. The runtime loads the files.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenTls {
-    /// PEM file with the chain.
-    pub certificate: String,
-    /// PEM file with the key.
-    pub key: String,
-    /// CA file for client certificates.
-    pub ca: Option<String>,
-    /// prefer, require, verify-ca, verify-full (client certificate required by the last two).
-    pub mode: TlsMode,
+    /// Clients and the log are told in PgBouncer's words, where it has some.
+    pub speaks_pgbouncer: bool,
 }
 
 /// libpq's words.
@@ -202,14 +180,22 @@ pub struct PoolSettings {
     pub pool_mode: PoolMode,
     /// Servers per (database, user), over all workers.
     pub pool_size: u32,
+    /// Servers beyond that, once a demand has waited for `reserve_pool_timeout`.
+    pub reserve_pool_size: u32,
+    /// See there.
+    pub reserve_pool_timeout: u64,
     /// Servers kept open.
     pub min_pool_size: u32,
     /// Servers of the database over all its pools; 0: no limit.
     pub max_db_connections: u32,
+    /// Clients of the database; 0: no limit.
+    pub max_db_client_connections: u32,
     /// Replication connections of the database, counted apart; 0: none.
     pub max_replication_connections: u32,
     /// How long a demand may wait.
     pub query_wait_timeout: u64,
+    /// How long a demand waits until its client is told that it does; 0: it is not told.
+    pub query_wait_notify: u64,
     /// Age at which a server is retired, ± 10 %.
     pub server_lifetime: u64,
     /// Idle time after which a server is closed.
@@ -226,6 +212,10 @@ pub struct PoolSettings {
     pub server_check_delay: u64,
     /// The check; empty: an empty query.
     pub server_check_query: Arc<str>,
+    /// The longest idle server is used first, instead of the last freed one.
+    pub server_round_robin: bool,
+    /// In session mode a server that shall be closed is closed at the end of its transaction, and its client with it.
+    pub server_fast_close: bool,
     /// Run at check-in in session mode.
     pub server_reset_query: Arc<str>,
     /// When a server is reset before it serves another client.
@@ -257,6 +247,7 @@ impl PoolSettings {
         PoolSettings {
             pool_mode: PoolMode::Session,
             pool_size: self.max_replication_connections,
+            reserve_pool_size: 0,
             min_pool_size: 0,
             max_db_connections: 0,
             server_lifetime: 0,
@@ -367,6 +358,8 @@ pub struct UserConfig {
     /// What it overrides.
     pub pool_size: Option<u32>,
     /// What it overrides.
+    pub reserve_pool_size: Option<u32>,
+    /// What it overrides.
     pub query_timeout: Option<u64>,
     /// What it overrides.
     pub query_wait_timeout: Option<u64>,
@@ -378,6 +371,8 @@ pub struct UserConfig {
     pub client_idle_timeout: Option<u64>,
     /// Servers of this user over all databases; 0 or absent: no limit.
     pub max_user_connections: Option<u32>,
+    /// Clients of this user over all databases; 0 or absent: no limit.
+    pub max_user_client_connections: Option<u32>,
 }
 
 /// A secret as configured: a plain password, `md5…`, or `SCRAM-SHA-256$…`. Never printed.
@@ -413,6 +408,8 @@ pub struct Console {
     pub admins: Vec<Arc<str>>,
     /// Users that may SHOW.
     pub viewers: Vec<Arc<str>>,
+    /// A process of this user needs no password for the console, as the user `pgbouncer` over the Unix socket.
+    pub own_uid: Option<u32>,
 }
 
 /// The HTTP listener.
@@ -424,13 +421,21 @@ pub struct Metrics {
 }
 
 /// What the engine logs.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
     /// 0 debug, 1 info, 2 warn, 3 error.
     pub level: u8,
-    /// A line at info for each login and each leave.
+    /// A line at info for each login.
     pub connections: bool,
+    /// A line at info for each leave.
+    pub disconnections: bool,
+    /// A line at info for each login that is tried, before it is proved.
+    pub attempts: bool,
+    /// A line at info for each server opened and closed.
+    pub servers: bool,
+    /// A line at warn for each client that is turned away or cut off.
+    pub refusals: bool,
     /// Requests that take longer are logged; 0: none.
     pub min_duration: u64,
 }

@@ -13,7 +13,7 @@ use crate::auth::ServerSecret;
 use crate::auth::server::{LoginRules, ServerLogin, ServerStep};
 use crate::checkout::seconds;
 use crate::config::TlsMode;
-use crate::event::{Field, Level};
+use crate::event::Level;
 use crate::failure::words;
 use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
 use crate::local_socket::Told;
@@ -275,7 +275,6 @@ impl<I: Io> Worker<I> {
             Some(Apart::Reader) => return self.reader_opened(io, key),
             None => {}
         }
-        let fields = vec![("server", Field::Number(server.id)), ("pool", self.pools[id.0 as usize].label().into())];
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
@@ -284,7 +283,7 @@ impl<I: Io> Worker<I> {
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
             *keys = Some(proved);
         }
-        self.log(io, Level::Debug, "server_opened", fields);
+        self.tell_server_opened(io, key);
         if let Some(client) = self.servers[key].client {
             return self.replication_begins(io, key, client);
         }
@@ -407,7 +406,7 @@ impl<I: Io> Worker<I> {
             return self.reader_refused(io, key, cause);
         }
         let (id, now) = (self.servers[key].pool, self.now);
-        let endpoint = self.endpoint_name(key);
+        let (endpoint, server) = (self.endpoint_name(key), self.servers[key].id);
         let mut luck = [0; 1];
         io.fill_random(&mut luck);
         let pool = &mut self.pools[id.0 as usize];
@@ -419,6 +418,7 @@ impl<I: Io> Worker<I> {
         pool.next_endpoint = pool.next_endpoint.wrapping_add(1);
         let fields = vec![
             ("pool", pool.label().into()),
+            ("server", server.into()),
             ("endpoint", endpoint.clone().into()),
             ("cause", cause.into()),
             ("retry_in_ms", (pool.backoff.until().micros_since(now) / 1000).into()),

@@ -65,6 +65,7 @@ enum Limit {
     Login,
     Greeting,
     Wait,
+    WaitNotice,
     Query,
     IdleInTransaction,
     Transaction,
@@ -146,7 +147,12 @@ impl<I: Io> Worker<I> {
             ClientState::Greeting => {
                 (self.wait_limit(client, limits.login_timeout.min(settings.query_wait_timeout)), Limit::Greeting)
             }
-            ClientState::Waiting => (self.wait_limit(client, settings.query_wait_timeout), Limit::Wait),
+            ClientState::Waiting => {
+                let wait = (self.wait_limit(client, settings.query_wait_timeout), Limit::Wait);
+                let is_told = client.rare.as_ref().and_then(|rare| rare.told_of_wait_since) == Some(client.since);
+                let notice = if is_told { NEVER } else { after(client.since, settings.query_wait_notify) };
+                if notice < wait.0 { (notice, Limit::WaitNotice) } else { wait }
+            }
             ClientState::Idle => (after(client.since, settings.client_idle_timeout), Limit::Idle),
             ClientState::Active => {
                 let server = client.server.and_then(|s| self.servers.get(s));
@@ -220,6 +226,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Limit::Wait => self.wait_is_over(io, key),
+            Limit::WaitNotice => self.tell_of_wait(io, key),
             Limit::Query => self.query_is_late(io, key, &text(settings.query_timeout)),
             Limit::IdleInTransaction => {
                 let report = errors::idle_transaction_timeout(text(settings.idle_transaction_timeout));
@@ -237,6 +244,19 @@ impl<I: Io> Worker<I> {
                 self.refuse_and_close(io, key, errors::client_idle_timeout(text(settings.client_idle_timeout)));
             }
         }
+    }
+
+    /// Tells a client once of each wait that lasts.
+    fn tell_of_wait(&mut self, io: &mut I, key: ClientKey) {
+        let client = &mut self.clients[key];
+        client.rare.get_or_insert_default().told_of_wait_since = Some(client.since);
+        let (database, waited) = (client.database.clone(), seconds(self.now.since(client.since)));
+        let mut out = Vec::new();
+        crate::leave::encode_notice(&mut out, &self.worded(errors::waiting(database, waited)));
+        if !self.clients[key].is_gone {
+            self.send_to_client(io, key, &out);
+        }
+        self.arm_client(key);
     }
 
     fn wait_is_over(&mut self, io: &mut I, key: ClientKey) {
@@ -266,12 +286,13 @@ impl<I: Io> Worker<I> {
 
     fn query_is_late(&mut self, io: &mut I, key: ClientKey, limit: &str) {
         let Some(server_key) = self.clients[key].server else { return };
+        let report = self.worded(errors::query_timeout(limit));
         let server = &mut self.servers[server_key];
         if server.late.is_some() {
             // It was cancelled and did not stop: the client is not kept waiting any longer.
-            return self.refuse_and_close(io, key, errors::query_timeout(limit));
+            return self.refuse_and_close(io, key, report);
         }
-        server.late = Some(Box::new(errors::query_timeout(limit)));
+        server.late = Some(Box::new(report));
         self.cancel_server(io, server_key);
         self.arm_client_at(key, self.now + CLEANING_MAX);
     }

@@ -288,8 +288,13 @@ impl<I: Io> Worker<I> {
         if self.servers[key].status == IDLE {
             self.note_unprobed(io, key);
         }
-        if is_over && mode == PoolMode::Session && self.is_draining && self.clients[client_key].has_sent_all() {
-            return self.refuse_and_close(io, client_key, errors::draining());
+        if is_over && mode == PoolMode::Session && self.clients[client_key].has_sent_all() {
+            if self.is_draining {
+                return self.refuse_and_close(io, client_key, errors::draining());
+            }
+            if self.is_closed_fast(key) {
+                return self.close_fast(io, client_key);
+            }
         }
         if !is_over || is_half_sent || mode == PoolMode::Session {
             return self.arm_client(client_key);

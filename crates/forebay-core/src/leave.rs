@@ -22,10 +22,6 @@ use crate::stats::WorkerStats;
 use crate::tracking::EVERYTHING;
 use crate::worker::{Owner, Worker};
 
-/// Codes of errors that quote what a client has written into its startup message, where a secret may have got by mistake: the
-/// client is told, and the log is not.
-const QUOTING: [&str; 2] = ["FB504", "FB505"];
-
 /// An error as a message, with the severity that fits what becomes of the session; it is counted.
 pub(crate) fn encode(out: &mut Vec<u8>, report: &Report, severity: Severity, stats: &WorkerStats) {
     stats.refusals.count(report.code);
@@ -52,6 +48,7 @@ impl<I: Io> Worker<I> {
     /// Tells a client why, and closes it.
     #[cold]
     pub(crate) fn refuse_and_close(&mut self, io: &mut I, key: ClientKey, report: Report) {
+        let report = self.worded(report);
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_cut =
             client.server.and_then(|s| self.servers.get(s)).is_some_and(|s| s.body_left > 0 && s.body == Body::Forward);
@@ -60,15 +57,12 @@ impl<I: Io> Worker<I> {
             encode(&mut out, &report, Severity::Fatal, &self.stats);
             self.send_to_client(io, key, &out);
         }
-        let client = &self.clients[key];
-        let is_quoting = QUOTING.contains(&report.code);
-        let reason = if is_quoting { "something that it asks for at its start" } else { &report.message };
-        let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
-        self.log_code(io, Level::Debug, "client_refused", Some(report.code), fields);
-        if let Some(id) = client.pool {
+        self.tell_refusal(io, key, &report);
+        if let Some(id) = self.clients[key].pool {
             self.pool(id).stats.stats.errors.add(1);
         }
-        self.drop_client(io, key, report.code);
+        let reason = self.refusal_in_log(&report);
+        self.drop_client(io, key, reason);
     }
 
     /// Closes a client once all that was sent to it is written.
@@ -117,16 +111,10 @@ impl<I: Io> Worker<I> {
     }
 
     fn forget_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
-        if self.clients[key].pool.is_some() || self.clients[key].state == ClientState::Console {
-            self.log_connection(io, key, "client_disconnected");
-        }
         let Some(mut client) = self.clients.remove(key) else { return };
         self.forget_listens(io, key, &mut client);
-        let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
-        self.log(io, Level::Debug, "client_closed", fields);
-        if !client.is_uncounted {
-            self.shared.clients.give_back();
-        }
+        self.tell_leave(io, &client, reason);
+        self.count_out(&client);
         self.stats.clients.set(self.clients.len() as u64);
         if let Some(id) = client.pool {
             self.pool(id).stats.stats.clients.sub(1);
@@ -367,6 +355,7 @@ impl<I: Io> Worker<I> {
 
     fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
         let is_greeting = self.clients[client_key].state == ClientState::Greeting;
+        let speaks_pgbouncer = self.tables.config.speaks_pgbouncer;
         let server = &mut self.servers[key];
         if server.is_copying {
             server.forget_syncs_before_copy_end();
@@ -398,9 +387,11 @@ impl<I: Io> Worker<I> {
                 return self.enqueue(io, id, client_key);
             }
             Loss::Transaction(report) => {
+                let report = if speaks_pgbouncer { report.in_pgbouncers_words() } else { report };
                 client.refusal = Some(Box::new(Refusal { report, extent: Extent::NextRequest }));
             }
             Loss::Requests(report) => {
+                let report = if speaks_pgbouncer { report.in_pgbouncers_words() } else { report };
                 let mut out = Vec::new();
                 client.is_skipping =
                     answer_lost(&mut out, &expect, &report, &self.stats) || (was_skipping && expect.is_empty());
@@ -416,6 +407,7 @@ impl<I: Io> Worker<I> {
 
     /// The wait of a client in session is over: its request is answered with `report`.
     pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report, extent: Extent) {
+        let report = self.worded(report);
         let client = &mut self.clients[key];
         client.refusal = Some(Box::new(Refusal { report, extent }));
         client.enter(ClientState::Idle, self.now);

@@ -13,6 +13,7 @@ use crate::auth::client::{Account, ClientLogin, Proof, Step};
 use crate::config::TlsMode;
 use crate::event::{Field, Level};
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
+use crate::journal::CANCEL_REQUEST;
 use crate::parameters::Image;
 use crate::planted::{self, Bug, planted};
 use crate::pool::{Greeting, Pool, PoolId};
@@ -82,7 +83,7 @@ impl<I: Io> Worker<I> {
             }
             FirstPacket::Cancel { pid, key: secret } => {
                 self.cancel_came(io, key, pid, secret);
-                self.drop_client(io, key, "cancel request");
+                self.drop_client(io, key, CANCEL_REQUEST);
             }
             FirstPacket::Startup(startup) => self.startup(io, key, startup),
         }
@@ -114,16 +115,13 @@ impl<I: Io> Worker<I> {
     }
 
     fn startup(&mut self, io: &mut I, key: ClientKey, startup: Startup<'_>) {
-        if let Some(report) = self.has_no_place(key) {
-            return self.refuse_and_close(io, key, report);
-        }
         let is_plain_tcp = self.clients[key].tls.is_none() && matches!(self.clients[key].peer, Peer::Tcp(..));
         let mode = self.tables.config.listen.tls.as_ref().map(|tls| tls.mode);
         if is_plain_tcp && matches!(mode, Some(TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull)) {
             return self.refuse_and_close(io, key, errors::tls_required());
         }
         self.negotiate(io, key, startup);
-        let asked = match Asked::read(startup) {
+        let asked = match Asked::read(startup, &self.tables.config.arrivals, &self.clients[key].peer) {
             Ok(asked) => asked,
             Err(report) => return self.refuse_and_close(io, key, *report),
         };
@@ -133,9 +131,10 @@ impl<I: Io> Worker<I> {
         }
         let is_console = CONSOLE_NAMES.contains(&&*asked.database)
             && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
-        if is_console && asked.replication.is_some() {
-            return self.refuse_and_close(io, key, errors::replication_refused(asked.database));
-        }
+        // An operator gets in where nobody else does.
+        let no_place = if is_console { None } else { self.has_no_place(key) };
+        let refused = is_console && asked.replication.is_some();
+        let refusal = refused.then(|| errors::replication_refused(asked.database.clone())).or(no_place);
         let wanted = self.images.intern(&asked.parameters);
         let client = &mut self.clients[key];
         client.user = asked.user;
@@ -146,7 +145,12 @@ impl<I: Io> Worker<I> {
         if let Some(login) = &mut client.login {
             login.is_console = is_console;
         }
-        self.find_account(io, key);
+        self.tell_attempt(io, key);
+        match refusal {
+            Some(report) => self.refuse_and_close(io, key, report),
+            None if is_console && self.is_own_operator(key) => self.console_logged_in(io, key),
+            None => self.find_account(io, key),
+        }
     }
 
     /// Tells a client that asks for a later minor version, or for options we don't know, what it gets.
@@ -293,9 +297,16 @@ impl<I: Io> Worker<I> {
         // A password that Python told serves every server; the client's proof against it only one with the same salt.
         let known = client.login.as_ref().and_then(|l| l.server_secret.clone());
         let replication = client.replication;
+        if self.disabled.contains(&database) {
+            return self.refuse_login(io, key, errors::database_disabled(database), "disabled".into());
+        }
         let Some(id) = self.find_pool(&database, &user, replication.is_some()) else {
             return self.refuse_login(io, key, errors::unknown_database(database), "unknown database".into());
         };
+        let limit = self.pools[id.0 as usize].settings.max_db_client_connections;
+        if let Some(report) = self.count_in(key, limit) {
+            return self.refuse_and_close(io, key, report);
+        }
         let mut out = Vec::new();
         write::authentication_ok(&mut out);
         self.send_to_client(io, key, &out);
@@ -309,7 +320,7 @@ impl<I: Io> Worker<I> {
         {
             pool.learn_secret(secret);
         }
-        self.log_connection(io, key, "client_connected");
+        self.tell_login(io, key, "client_connected");
         let client = &mut self.clients[key];
         client.pool = Some(id);
         client.usage = usage;
@@ -373,25 +384,16 @@ impl<I: Io> Worker<I> {
         let pid = self.virtual_pid(key);
         let client = &mut self.clients[key];
         client.virtual_pid = pid;
-        let is_long = client.login.take().is_some_and(|l| l.minor >= 2);
+        let login = client.login.take();
+        let is_long = login.as_ref().is_some_and(|l| l.minor >= 2);
         client.cancel = CancelSecret::new(random, is_long);
         write::backend_key_data(out, pid, client.cancel.bytes());
+        let message = &*self.tables.config.arrivals.login_notice;
+        if !message.is_empty() && login.is_some_and(|l| !l.is_console) {
+            write::notice(out, &write::Fields { severity: "NOTICE", sqlstate: "00000", message, ..Default::default() });
+        }
         write::ready_for_query(out, IDLE);
         self.send_to_client(io, key, out);
-    }
-
-    pub(crate) fn log_connection(&self, io: &mut I, key: ClientKey, name: &'static str) {
-        if self.tables.config.log.connections {
-            let client = &self.clients[key];
-            let fields = vec![
-                ("client", Field::Number(client.id)),
-                ("user", client.user.clone().into()),
-                ("database", client.database.clone().into()),
-                ("address", address(&client.peer).0.into()),
-                ("tls", client.tls.as_ref().map_or("", |t| &*t.description).into()),
-            ];
-            self.log(io, Level::Info, name, fields);
-        }
     }
 
     /// Pools that are kept filled before any client has come; one worker sees to them.

@@ -12,7 +12,7 @@ use crate::login::address;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
-use crate::session::server::{Apart, Server, ServerState};
+use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
 
@@ -25,8 +25,7 @@ impl<I: Io> Worker<I> {
             }
             Command::Pause(database) => {
                 self.set_paused(io, database.as_deref(), true);
-                self.pending.push((id, command));
-                self.command_progress(io);
+                self.answer_later(io, id, command);
             }
             Command::Resume(database) => {
                 self.set_paused(io, database.as_deref(), false);
@@ -53,8 +52,7 @@ impl<I: Io> Worker<I> {
             }
             Command::Drain => {
                 self.is_draining = true;
-                self.pending.push((id, command));
-                self.command_progress(io);
+                self.answer_later(io, id, command);
             }
             Command::Cut => {
                 self.is_draining = true;
@@ -62,14 +60,34 @@ impl<I: Io> Worker<I> {
                 for key in all {
                     self.refuse_and_close(io, key, errors::draining());
                 }
-                self.pending.push((id, command));
-                self.command_progress(io);
+                self.answer_later(io, id, command);
             }
+            Command::Close => {
+                self.is_closed = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Shed => {
+                self.shed(io);
+                io.reply(id, Reply::Done);
+            }
+            Command::Disable(database) | Command::Enable(database) => {
+                self.disabled.retain(|name| *name != *database);
+                if matches!(command, Command::Disable(_)) {
+                    self.disabled.push(database.clone());
+                }
+                io.reply(id, Reply::Done);
+            }
+            Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
                 let snapshot = self.snapshot();
                 io.reply(id, Reply::Snapshot(Box::new(snapshot)));
             }
         }
+    }
+
+    fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
+        self.pending.push((id, command));
+        self.command_progress(io);
     }
 
     /// Answers commands whose end has come, and lets go of clients while draining.
@@ -88,8 +106,9 @@ impl<I: Io> Worker<I> {
                     return false;
                 }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::WaitClose(database) => !self.is_closing(database.as_deref()),
                 Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
-                Command::Drain => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
+                Command::Drain | Command::Close => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
                 _ => true,
             };
             if is_done {
@@ -131,6 +150,22 @@ impl<I: Io> Worker<I> {
             let is_counted = !pool.is_replication && s.apart.is_none();
             database.is_none_or(|d| *pool.database == *d) && is_counted
         })
+    }
+
+    /// Whether a server is left that shall be closed once it is released.
+    fn is_closing(&self, database: Option<&str>) -> bool {
+        let of = |s: &Server| database.is_none_or(|d| *self.pools[s.pool.0 as usize].database == *d);
+        self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
+    }
+
+    fn shed(&mut self, io: &mut I) {
+        let is_waiting = |c: &Client| {
+            matches!(c.state, ClientState::Waiting | ClientState::Greeting) && c.server.is_none() && c.pool.is_some()
+        };
+        let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| is_waiting(c)).map(|(key, _)| key).collect();
+        for key in waiting {
+            self.refuse_and_close(io, key, errors::draining());
+        }
     }
 
     /// Whether a pool of `database` that is made now has to wait.
@@ -182,7 +217,25 @@ impl<I: Io> Worker<I> {
         let marked: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
         for key in marked {
             self.servers[key].is_close_needed = true;
+            let server = &self.servers[key];
+            let is_between = server.is_clean() && !server.is_segment_open && self.is_closed_fast(key);
+            if let Some(client) = server.client.filter(|_| is_between) {
+                self.close_fast(io, client);
+            }
         }
+    }
+
+    /// Whether a server that shall be closed does not wait for its session's end: `server_fast_close`.
+    pub(crate) fn is_closed_fast(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let is_of_session = server.usage.is_some_and(|usage| usage.mode == PoolMode::Session);
+        server.is_close_needed && is_of_session && self.pools[server.pool.0 as usize].settings.server_fast_close
+    }
+
+    /// Ends a session whose server shall be closed.
+    pub(crate) fn close_fast(&mut self, io: &mut I, client: ClientKey) {
+        let database = self.clients[client].database.clone();
+        self.refuse_and_close(io, client, errors::database_removed(database));
     }
 
     /// Takes over a new configuration: what changed for a pool holds from its next decision on.
@@ -254,6 +307,7 @@ impl<I: Io> Worker<I> {
             servers: self.servers.iter().map(|(_, s)| self.server_row(s)).collect(),
             pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
             paused,
+            disabled: self.disabled.clone(),
         }
     }
 

@@ -317,6 +317,7 @@ fn already_exists(name: &str) -> Report {
         message: format!("prepared statement \"{name}\" already exists"),
         detail: None,
         hint: None,
+        pgbouncer: None,
     }
 }
 

@@ -18,8 +18,12 @@ pub enum Question {
     Console {
         /// Who asks: authenticated, one of `console.admins` or `console.viewers`.
         user: Arc<str>,
+        /// It is a process of the user that forebay runs as, and may do everything.
+        is_own: bool,
         /// The statement's text.
         text: Arc<str>,
+        /// What of its answer is wanted.
+        step: ConsoleStep,
     },
     /// A salted password (PBKDF2), derived by the driver's side thread so that no loop pays for it.
     SaltPassword {
@@ -30,6 +34,17 @@ pub enum Question {
         /// 1 to 100,000.
         iterations: u32,
     },
+}
+
+/// What of a console statement's answer is wanted.
+#[derive(Clone, Debug)]
+pub enum ConsoleStep {
+    /// All of it, values as text.
+    Query,
+    /// RowDescription or NoData, with these formats of columns; nothing is run.
+    Describe(Arc<[i16]>),
+    /// All but RowDescription, values in these formats.
+    Execute(Arc<[i16]>),
 }
 
 /// What came back.

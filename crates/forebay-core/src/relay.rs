@@ -245,7 +245,10 @@ impl<I: Io> Worker<I> {
                 return match self.checkout(io, key) {
                     Checkout::Leased => Alone::GoOn,
                     Checkout::Queued => Alone::Stop,
-                    Checkout::Refused(report) => self.refuse_request(io, key, frame, &report),
+                    Checkout::Refused(report) => {
+                        let report = self.worded(*report);
+                        self.refuse_request(io, key, frame, &report)
+                    }
                 };
             }
             other => {

@@ -119,5 +119,6 @@ pub(crate) fn unreadable(value: &[u8]) -> Report {
         message: format!("invalid value for parameter \"replication\": \"{}\"", String::from_utf8_lossy(value)),
         detail: None,
         hint: Some("Valid values are: \"false\", 0, \"true\", 1, \"database\".".into()),
+        pgbouncer: None,
     }
 }

@@ -85,15 +85,18 @@ impl<I: Io> Worker<I> {
     }
 
     pub(crate) fn take_permit(&mut self, io: &mut I, id: PoolId) -> bool {
+        let now = self.now;
         let pool = self.pool(id);
-        if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(pool.settings.pool_size) {
+        let size = pool.size_max(now);
+        if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(size) {
+            self.arm_reserve(id);
             return false;
         }
         let (user, database) = (pool.user.clone(), pool.database.clone());
         let of_user = self.user_limit(id);
         let pool = self.pool(id);
-        let (shared, size, of_database) =
-            (pool.shared.clone(), pool.settings.pool_size, pool.settings.max_db_connections);
+        let (shared, of_database) = (pool.shared.clone(), pool.settings.max_db_connections);
+        let is_of_reserve = pool.settings.pool_size != 0 && shared.permits.is_full(pool.settings.pool_size);
         let size = if planted(Bug::LimitPerWorker) { size * u32::from(self.shared.workers) } else { size };
         if !shared.permits.try_take(size) {
             return false;
@@ -109,7 +112,24 @@ impl<I: Io> Worker<I> {
             self.evict_within(io, id, &Scope::User(user));
             return false;
         }
+        if is_of_reserve {
+            let fields = vec![("pool", self.pool(id).label().into())];
+            self.log(io, Level::Info, "reserve_taken", fields);
+        }
         true
+    }
+
+    /// Sees that the pool is looked at when its oldest waiter may have a server of the reserve.
+    fn arm_reserve(&mut self, id: PoolId) {
+        let now = self.now;
+        let pool = self.pool(id);
+        let due = pool.reserve_due().filter(|due| *due > now);
+        if let Some(due) = due
+            && pool.reserve_armed.is_none_or(|armed| armed <= now || armed > due)
+        {
+            pool.reserve_armed = Some(due);
+            self.arm_pool(id, due);
+        }
     }
 
     /// `max_user_connections` of a pool's user.
@@ -217,7 +237,7 @@ impl<I: Io> Worker<I> {
 
     /// Takes a server, whose connection is gone or going, out of its pool.
     pub(crate) fn forget_server(&mut self, io: &mut I, key: ServerKey, reason: &str) {
-        let Some(server) = self.servers.remove(key) else { return };
+        let Some(mut server) = self.servers.remove(key) else { return };
         match server.apart {
             Some(Apart::Listener) => return self.listener_gone(io, key, &server, reason),
             Some(Apart::Reader) => return self.reading_is_lost(server.reading),
@@ -228,7 +248,7 @@ impl<I: Io> Worker<I> {
         pool.servers -= 1;
         pool.leased -= u32::from(server.is_leased);
         pool.resetting -= u32::from(server.is_being_reset);
-        self.reading_is_lost(server.reading);
+        self.reading_is_lost(server.reading.take());
         let pool = self.pool(id);
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
@@ -242,10 +262,8 @@ impl<I: Io> Worker<I> {
         }
         pool.stats.stats.closed.add(1);
         pool.measure_servers();
-        let label = pool.label();
         self.publish(id);
-        let fields = vec![("pool", label.into()), ("server", server.id.into()), ("reason", reason.into())];
-        self.log(io, Level::Debug, "server_closed", fields);
+        self.tell_server_closed(io, &server, reason);
         self.give_permit_back(io, id);
     }
 }

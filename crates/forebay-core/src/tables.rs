@@ -230,6 +230,7 @@ fn override_by(pool: &mut PoolSettings, user: &UserConfig) {
     }
     set(&mut pool.pool_mode, user.pool_mode);
     set(&mut pool.pool_size, user.pool_size);
+    set(&mut pool.reserve_pool_size, user.reserve_pool_size);
     set(&mut pool.query_timeout, user.query_timeout);
     set(&mut pool.query_wait_timeout, user.query_wait_timeout);
     set(&mut pool.transaction_timeout, user.transaction_timeout);

@@ -131,6 +131,10 @@ pub struct Worker<I: Io> {
     pub(crate) secrets: FxHashMap<PoolName, (Option<Credential>, Instant)>,
     pub(crate) last_id: u64,
     pub(crate) is_draining: bool,
+    /// Takes no new clients; those that are there stay.
+    pub(crate) is_closed: bool,
+    /// Databases that take no new clients until ENABLE.
+    pub(crate) disabled: Vec<Arc<str>>,
     /// Commands that are answered when what they wait for has come.
     pub(crate) pending: Vec<(CommandId, Command)>,
     /// Databases that wait for RESUME; `None`: all.
@@ -172,6 +176,8 @@ impl<I: Io> Worker<I> {
             secrets: FxHashMap::default(),
             last_id: 0,
             is_draining: false,
+            is_closed: false,
+            disabled: Vec::new(),
             pending: Vec::new(),
             paused: Vec::new(),
             next_sweep: Instant(0),

@@ -2,7 +2,7 @@
 
 use forebay_core::command::Reply;
 use forebay_core::event::{Event, Field};
-use forebay_core::question::Question;
+use forebay_core::question::{ConsoleStep, Question};
 use forebay_runtime::Batch;
 use pyo3::prelude::*;
 
@@ -12,9 +12,12 @@ pub(crate) struct PyBatch {
     events: Vec<EventTuple>,
     events_dropped: u64,
     secrets: Vec<(u16, u64, String, String)>,
-    consoles: Vec<(u16, u64, String, String)>,
+    consoles: Vec<ConsoleTuple>,
     replies: Vec<(u64, &'static str, Option<String>)>,
 }
+
+/// Worker, question, user, whether it is our own operator, text, step, formats.
+type ConsoleTuple = (u16, u64, String, bool, String, &'static str, Vec<i16>);
 
 type EventTuple = (u8, &'static str, Option<&'static str>, u16, Vec<(&'static str, Value)>);
 
@@ -33,8 +36,13 @@ impl From<Batch> for PyBatch {
                 Question::Secret { database, user } => {
                     secrets.push((worker.0, id.0, database.to_string(), user.to_string()));
                 }
-                Question::Console { user, text } => {
-                    consoles.push((worker.0, id.0, user.to_string(), text.to_string()));
+                Question::Console { user, is_own, text, step } => {
+                    let (step, formats) = match &step {
+                        ConsoleStep::Query => ("query", Vec::new()),
+                        ConsoleStep::Describe(formats) => ("describe", formats.to_vec()),
+                        ConsoleStep::Execute(formats) => ("execute", formats.to_vec()),
+                    };
+                    consoles.push((worker.0, id.0, user.to_string(), is_own, text.to_string(), step, formats));
                 }
                 // Answered by the runtime's side thread; it never comes this far.
                 Question::SaltPassword { .. } => {}

@@ -35,9 +35,10 @@ pub(crate) struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    fn start(py: Python<'_>, config: &[u8]) -> PyResult<PyEngine> {
+    #[pyo3(signature = (config, inherited = Vec::new()))]
+    fn start(py: Python<'_>, config: &[u8], inherited: Vec<i32>) -> PyResult<PyEngine> {
         let config = read_config(config)?;
-        let engine = py.detach(|| Engine::start(config)).map_err(|error| start_error(&error))?;
+        let engine = py.detach(|| Engine::start_on(config, &inherited)).map_err(|error| start_error(&error))?;
         Ok(PyEngine {
             outbox: engine.outbox().clone(),
             stats: engine.stats().to_vec(),
@@ -167,6 +168,11 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("pause", argument) => database(argument).map(Command::Pause),
         ("resume", argument) => database(argument).map(Command::Resume),
         ("reconnect", argument) => database(argument).map(Command::Reconnect),
+        ("wait_close", argument) => database(argument).map(Command::WaitClose),
+        ("disable", Some(Argument::Name(name))) => Ok(Command::Disable(name.into())),
+        ("enable", Some(Argument::Name(name))) => Ok(Command::Enable(name.into())),
+        ("close", None) => Ok(Command::Close),
+        ("shed", None) => Ok(Command::Shed),
         ("kill", Some(Argument::Name(name))) => Ok(Command::Kill(name.into())),
         ("kill_client", Some(Argument::Number(id))) => Ok(Command::KillClient(id)),
         ("drain", None) => Ok(Command::Drain),

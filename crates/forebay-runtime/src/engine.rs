@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,6 +111,11 @@ pub struct Engine {
 impl Engine {
     /// Binds every address, loads every file, then starts the threads. All or nothing.
     pub fn start(config: EngineConfig) -> Result<Engine, StartError> {
+        Engine::start_on(config, &[])
+    }
+
+    /// The same on sockets that a service manager has bound, in place of those that the configuration names.
+    pub fn start_on(config: EngineConfig, inherited: &[RawFd]) -> Result<Engine, StartError> {
         crate::open_files::raise_limit();
         if !config.engine.core_dumps {
             crate::dumpable::hide_memory();
@@ -122,8 +128,14 @@ impl Engine {
         let tables = Tables::build(config, None, &mut crate::random::fill).map_err(StartError::Config)?;
         let tables = Arc::new(tables);
         let config = &tables.config;
-        let bound = Listeners::bind(&config.listen, workers, !is_uring).map_err(StartError::Listen)?;
+        let bound = if inherited.is_empty() {
+            Listeners::bind(&config.listen, &config.tcp, workers, !is_uring)
+        } else {
+            Listeners::adopt(inherited, &config.tcp, workers, !is_uring)
+        }
+        .map_err(StartError::Listen)?;
         let hub = Hub::start(workers, tls, config.auth.ask_timeout).map_err(StartError::System)?;
+        hub.set_tcp(config.tcp);
         let hub = Arc::new(hub);
         let metrics = match &config.metrics {
             None => None,
@@ -208,11 +220,12 @@ impl Engine {
             return Err(ReloadError::NeedsRestart(names));
         }
         let tls = Contexts::load(&config).map_err(ReloadError::Tls)?;
-        let ask_timeout = config.auth.ask_timeout;
+        let (ask_timeout, tcp) = (config.auth.ask_timeout, config.tcp);
         let next = Tables::build(config, Some(&tables), &mut crate::random::fill).map_err(ReloadError::Config)?;
         let next = Arc::new(next);
         self.hub.set_tls(tls);
         self.hub.set_ask_timeout_us(ask_timeout);
+        self.hub.set_tcp(tcp);
         self.command(None, &Command::Reload(next.clone()));
         *tables = next;
         Ok(())
@@ -221,7 +234,7 @@ impl Engine {
     /// Sends an order to one worker, or to all: then each of them replies with the same id.
     pub fn command(&self, worker: Option<WorkerId>, command: &Command) -> CommandId {
         let id = CommandId(self.commands.fetch_add(1, Ordering::Relaxed));
-        if matches!(command, Command::Drain)
+        if matches!(command, Command::Drain | Command::Close)
             && let Some(metrics) = &self.metrics
         {
             metrics.set_draining();
@@ -328,7 +341,9 @@ fn needs_restart(before: &EngineConfig, after: &EngineConfig) -> Vec<&'static st
         ("listen.port", l.port != m.port),
         ("listen.unix", l.unix != m.unix),
         ("listen.unix_mode", l.unix_mode != m.unix_mode),
+        ("listen.unix_group", l.unix_group != m.unix_group),
         ("listen.backlog", l.backlog != m.backlog),
+        ("listen.reuse_port", l.reuse_port != m.reuse_port),
         ("engine.workers", e.workers != f.workers),
         ("engine.io", e.io != f.io),
         ("engine.buffers", e.buffers != f.buffers),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::command::{Command, CommandId};
+use forebay_core::config::TcpOptions;
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
 use forebay_core::io::Peer;
 use forebay_core::question::Answer;
@@ -43,6 +44,7 @@ pub(crate) struct Hub {
     pub(crate) resolver: Resolver,
     pub(crate) deriver: Deriver,
     tls: Mutex<Arc<Contexts>>,
+    tcp: Mutex<TcpOptions>,
     ask_timeout_us: AtomicU64,
 }
 
@@ -66,6 +68,7 @@ impl Hub {
             resolver,
             deriver,
             tls: Mutex::new(Arc::new(tls)),
+            tcp: Mutex::default(),
             ask_timeout_us: AtomicU64::new(ask_timeout_us),
         })
     }
@@ -84,6 +87,15 @@ impl Hub {
     /// Puts other certificates in force, for handshakes that begin from here on.
     pub(crate) fn set_tls(&self, contexts: Contexts) {
         *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(contexts);
+    }
+
+    /// How connections that begin now are kept.
+    pub(crate) fn tcp(&self) -> TcpOptions {
+        *self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_tcp(&self, options: TcpOptions) {
+        *self.tcp.lock().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
     pub(crate) fn ask_timeout_us(&self) -> u64 {

@@ -7,19 +7,17 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use forebay_core::config::Listen;
+use forebay_core::config::{Listen, TcpOptions};
 
 use crate::socket::{self, SockAddr};
-
-/// How long the kernel keeps a client to itself that says nothing, in seconds. Whoever connects speaks first, so a
-/// client is accepted together with what it says: one wake-up less for each.
-const SILENT_S: libc::c_int = 1;
 
 /// One listening socket, of one worker.
 pub(crate) struct Listener {
     pub(crate) fd: OwnedFd,
     /// It is the only one of its address: its clients are handed round.
     pub(crate) is_for_all_workers: bool,
+    /// Clients come from other hosts, or could.
+    pub(crate) is_tcp: bool,
 }
 
 /// All listening sockets of an engine.
@@ -42,8 +40,38 @@ pub struct ListenError {
 }
 
 impl Listeners {
+    /// Takes over sockets that a service manager has bound; the first worker accepts for all.
+    pub(crate) fn adopt(
+        fds: &[RawFd],
+        tcp: &TcpOptions,
+        workers: u16,
+        nonblocking: bool,
+    ) -> Result<Listeners, ListenError> {
+        let mut by_worker: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for number in fds {
+            let failed = |cause| ListenError { address: format!("descriptor {number}"), cause };
+            let fd = socket::adopt(*number, nonblocking).map_err(failed)?;
+            if !socket::is_listening(*number).map_err(failed)? {
+                return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a socket that listens")));
+            }
+            let address = socket::bound_address(*number).map_err(failed)?;
+            if address.is_some() {
+                socket::tune_listener(*number, tcp).map_err(failed)?;
+            }
+            addresses.push(address.map_or_else(|| format!("unix (descriptor {number})"), |a| a.to_string()));
+            by_worker[0].push(Listener { fd, is_for_all_workers: true, is_tcp: address.is_some() });
+        }
+        Ok(Listeners { by_worker, addresses, unix: None })
+    }
+
     /// Binds everything that `listen` names, for `workers` workers. `nonblocking` as the driver needs it.
-    pub(crate) fn bind(listen: &Listen, workers: u16, nonblocking: bool) -> Result<Listeners, ListenError> {
+    pub(crate) fn bind(
+        listen: &Listen,
+        tcp: &TcpOptions,
+        workers: u16,
+        nonblocking: bool,
+    ) -> Result<Listeners, ListenError> {
         let mut by_worker: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         let mut port = listen.port;
@@ -51,11 +79,12 @@ impl Listeners {
             let failed = |cause| ListenError { address: format!("{text}:{port}"), cause };
             let ip: IpAddr =
                 text.parse().map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "not an IP address")))?;
-            let address = reserve(SocketAddr::new(ip, port)).map_err(failed)?;
+            let wanted = SocketAddr::new(ip, port);
+            let address = if listen.reuse_port && port != 0 { wanted } else { reserve(wanted).map_err(failed)? };
             for listeners in &mut by_worker {
-                let fd = bind_tcp(address, listen.backlog, nonblocking)
+                let fd = bind_tcp(address, tcp, listen.backlog, nonblocking)
                     .map_err(|cause| ListenError { address: address.to_string(), cause })?;
-                listeners.push(Listener { fd, is_for_all_workers: false });
+                listeners.push(Listener { fd, is_for_all_workers: false, is_tcp: true });
             }
             // All addresses share the port that the system chose for the first.
             port = address.port();
@@ -67,7 +96,7 @@ impl Listeners {
                 let path = Path::new(folder).join(format!(".s.PGSQL.{port}"));
                 let failed = |cause| ListenError { address: path.display().to_string(), cause };
                 let (fd, file) = bind_unix(&path, listen, nonblocking).map_err(failed)?;
-                by_worker[0].push(Listener { fd, is_for_all_workers: true });
+                by_worker[0].push(Listener { fd, is_for_all_workers: true, is_tcp: false });
                 addresses.push(path.display().to_string());
                 Some(file)
             }
@@ -96,14 +125,13 @@ fn prepare(fd: RawFd, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn bind_tcp(address: SocketAddr, backlog: u32, nonblocking: bool) -> io::Result<OwnedFd> {
+fn bind_tcp(address: SocketAddr, tcp: &TcpOptions, backlog: u32, nonblocking: bool) -> io::Result<OwnedFd> {
     let at = SockAddr::tcp(address);
     let fd = socket::stream(at.family(), nonblocking)?;
     prepare(fd.as_raw_fd(), address)?;
     socket::set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     // What is accepted inherits these, which saves six calls for each client.
-    socket::tune_tcp(fd.as_raw_fd())?;
-    socket::set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, SILENT_S)?;
+    socket::tune_listener(fd.as_raw_fd(), tcp)?;
     socket::bind(fd.as_raw_fd(), &at)?;
     socket::listen(fd.as_raw_fd(), backlog)?;
     Ok(fd)
@@ -138,6 +166,9 @@ fn bind_unix(path: &Path, listen: &Listen, nonblocking: bool) -> io::Result<(Own
     socket::bind(fd.as_raw_fd(), &address)?;
     let metadata = fs::symlink_metadata(path)?;
     let file = UnixFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
+    if let Some(group) = listen.unix_group {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(listen.unix_mode))?;
     socket::listen(fd.as_raw_fd(), listen.backlog)?;
     Ok((fd, file))

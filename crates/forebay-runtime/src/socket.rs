@@ -5,17 +5,12 @@ use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use forebay_core::config::TcpOptions;
 use forebay_core::io::Peer;
 
-/// Idle seconds after which the kernel asks a peer whether it is there.
-const KEEPALIVE_IDLE_S: libc::c_int = 60;
-/// Seconds between such questions.
-const KEEPALIVE_INTERVAL_S: libc::c_int = 10;
-/// Unanswered questions after which the peer is gone.
-const KEEPALIVE_COUNT: libc::c_int = 6;
-/// Milliseconds that written bytes may stay unacknowledged. The kernel applies it to a peer with a closed
-/// window too, so that it must be longer than any reader may pause: shorter values kill `psql | less`.
-const USER_TIMEOUT_MS: libc::c_int = 900_000;
+/// Seconds that the kernel keeps a client to itself that says nothing. Whoever connects speaks first, so a client is
+/// accepted together with what it says: one wake-up less for each.
+const DEFER_ACCEPT_S: libc::c_int = 1;
 
 /// A socket address as the kernel takes it.
 #[derive(Clone, Copy)]
@@ -120,14 +115,65 @@ pub(crate) fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value
     check(result)
 }
 
-/// No Nagle, keepalive, a limit on unacknowledged bytes. A listener hands these on to what it accepts.
-pub(crate) fn tune_tcp(fd: RawFd) -> io::Result<()> {
+/// No Nagle, and what `options` say. A listener hands these on to what it accepts.
+pub(crate) fn tune_tcp(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
+    let rounded = |us: u64, unit: u64| libc::c_int::try_from(us.div_ceil(unit)).unwrap_or(libc::c_int::MAX);
+    let count = |n: u32| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S)?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_COUNT)?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, libc::c_int::from(options.keepalive))?;
+    let times = [
+        (libc::TCP_KEEPIDLE, rounded(options.keepalive_idle, 1_000_000)),
+        (libc::TCP_KEEPINTVL, rounded(options.keepalive_interval, 1_000_000)),
+        (libc::TCP_KEEPCNT, count(options.keepalive_count)),
+        (libc::TCP_USER_TIMEOUT, rounded(options.user_timeout, 1000)),
+    ];
+    for (name, value) in times {
+        if value > 0 {
+            set_option(fd, libc::IPPROTO_TCP, name, value)?;
+        }
+    }
+    if options.socket_buffer > 0 {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, count(options.socket_buffer))?;
+        set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, count(options.socket_buffer))?;
+    }
+    Ok(())
+}
+
+/// The same for a listener.
+pub(crate) fn tune_listener(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
+    tune_tcp(fd, options)?;
+    let seconds = if options.defer_accept { DEFER_ACCEPT_S } else { 0 };
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// The address that a socket is bound to: `Ok(None)` for a Unix socket.
+pub(crate) fn bound_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
+    Ok(name(fd, libc::getsockname)?.ip().map(|(ip, port)| SocketAddr::new(ip, port)))
+}
+
+/// Whether the socket is one that listens.
+pub(crate) fn is_listening(fd: RawFd) -> io::Result<bool> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers live over the call; `len` says how much may be written.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut value).cast(), &raw mut len)
+    })?;
+    Ok(value != 0)
+}
+
+/// A descriptor of somebody else's making is ours from here on: blocking as the driver needs it, closed on exec.
+pub(crate) fn adopt(fd: RawFd, nonblocking: bool) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    check(flags)?;
+    let wanted = if nonblocking { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) })?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the caller hands it over, and it is open, as the calls above have shown.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 pub(crate) fn bind(fd: RawFd, address: &SockAddr) -> io::Result<()> {
@@ -210,4 +256,76 @@ pub(crate) fn close(fd: RawFd) {
 
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+        let mut value: libc::c_int = 0;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: both pointers live over the call; `len` says how much may be written.
+        let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
+        check(result).expect("an option that exists");
+        value
+    }
+
+    /// A half-open client is found by these, and a firewall that forgets silent connections is kept awake by them.
+    #[test]
+    fn what_is_accepted_has_the_options_of_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let options = TcpOptions {
+            keepalive: true,
+            keepalive_idle: 33_000_000,
+            keepalive_interval: 4_500_000,
+            keepalive_count: 3,
+            user_timeout: 12_345_000,
+            socket_buffer: 0,
+            defer_accept: false,
+        };
+        tune_listener(listener.as_raw_fd(), &options).expect("options that the system takes");
+        let _client = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+        let (accepted, _) = listener.accept().expect("a client");
+        let fd = accepted.as_raw_fd();
+        assert_eq!(option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        let names = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT];
+        assert_eq!(names.map(|name| option(fd, libc::IPPROTO_TCP, name)), [33, 5, 3, 12_345]);
+    }
+
+    /// 0 leaves what the system has.
+    #[test]
+    fn what_is_not_said_is_the_systems() {
+        let plain = stream(libc::AF_INET, false).expect("a socket");
+        let tuned = stream(libc::AF_INET, false).expect("a socket");
+        let options = TcpOptions {
+            keepalive: false,
+            keepalive_idle: 0,
+            keepalive_interval: 0,
+            keepalive_count: 0,
+            user_timeout: 0,
+            socket_buffer: 0,
+            defer_accept: false,
+        };
+        tune_tcp(tuned.as_raw_fd(), &options).expect("options that the system takes");
+        for name in [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT] {
+            let of = |fd: &OwnedFd| option(fd.as_raw_fd(), libc::IPPROTO_TCP, name);
+            assert_eq!(of(&tuned), of(&plain));
+        }
+        assert_eq!(option(tuned.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 0);
+    }
+
+    /// The system doubles what it is told, for its own bookkeeping.
+    #[test]
+    fn buffers_are_as_large_as_they_shall_be() {
+        let socket = stream(libc::AF_INET, false).expect("a socket");
+        let options = TcpOptions { socket_buffer: 50_000, ..TcpOptions::default() };
+        tune_tcp(socket.as_raw_fd(), &options).expect("options that the system takes");
+        for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+            assert_eq!(option(socket.as_raw_fd(), libc::SOL_SOCKET, name), 100_000);
+        }
+    }
 }

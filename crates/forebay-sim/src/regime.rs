@@ -105,7 +105,14 @@ impl Regimes {
                     past.extend(self.editions[before].offers[target].map(|offer| (now, offer.pool_size)));
                 }
             }
-            Command::KillClient(_) | Command::Reconnect(_) | Command::Snapshot => {}
+            Command::KillClient(_)
+            | Command::Reconnect(_)
+            | Command::Close
+            | Command::Shed
+            | Command::Disable(_)
+            | Command::Enable(_)
+            | Command::WaitClose(_)
+            | Command::Snapshot => {}
         }
     }
 

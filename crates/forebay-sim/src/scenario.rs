@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use forebay_core::auth::Credential;
 use forebay_core::config::{
-    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits, Listen,
-    LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TlsMode, UserConfig,
+    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
+    Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TcpOptions, TlsMode,
+    UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -264,10 +265,14 @@ impl Scenario {
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,
+                reserve_pool_size: 0,
+                reserve_pool_timeout: 0,
                 min_pool_size,
                 max_db_connections: target.max_db_connections,
+                max_db_client_connections: 0,
                 max_replication_connections: 2,
                 query_wait_timeout: wait,
+                query_wait_notify: 0,
                 server_lifetime: if rng.one_in(3) { rng.between(50, 2000) * 1000 } else { 0 },
                 server_idle_timeout: if rng.one_in(3) { rng.between(20, 500) * 1000 } else { 0 },
                 server_connect_timeout: if loses { SECOND } else { 15 * SECOND },
@@ -275,6 +280,8 @@ impl Scenario {
                 server_opening_max: rng.between(1, 3) as u32,
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
+                server_round_robin: false,
+                server_fast_close: false,
                 server_reset_query: "DISCARD ALL".into(),
                 level: tracking.level,
                 on_pin: tracking.on_pin,
@@ -395,6 +402,23 @@ fn ask_for_secrets(config: &mut EngineConfig, cache_for: u64) {
     config.limits.login_timeout = 2 * SECOND;
 }
 
+fn user(name: &str, secret: &str) -> UserConfig {
+    UserConfig {
+        name: name.into(),
+        secret: Some(SecretText(Arc::from(secret))),
+        pool_mode: None,
+        pool_size: None,
+        reserve_pool_size: None,
+        query_timeout: None,
+        query_wait_timeout: None,
+        transaction_timeout: None,
+        idle_transaction_timeout: None,
+        client_idle_timeout: None,
+        max_user_connections: None,
+        max_user_client_connections: None,
+    }
+}
+
 pub(crate) fn engine_config(
     workers: usize,
     databases: Vec<DatabaseConfig>,
@@ -403,27 +427,9 @@ pub(crate) fn engine_config(
     buffers: usize,
     buffer_size: usize,
 ) -> EngineConfig {
-    let user = |name: &str| UserConfig {
-        name: name.into(),
-        secret: Some(SecretText(Arc::from(secret))),
-        pool_mode: None,
-        pool_size: None,
-        query_timeout: None,
-        query_wait_timeout: None,
-        transaction_timeout: None,
-        idle_transaction_timeout: None,
-        client_idle_timeout: None,
-        max_user_connections: None,
-    };
     EngineConfig {
-        listen: Listen {
-            addresses: vec!["10.0.1.1".into()],
-            port: 6432,
-            unix: None,
-            unix_mode: 0,
-            backlog: 16,
-            tls: None,
-        },
+        listen: Listen { addresses: vec!["10.0.1.1".into()], port: 6432, backlog: 16, ..Listen::default() },
+        tcp: TcpOptions::default(),
         engine: EngineSettings {
             workers: workers as u16,
             io: IoDriver::Auto,
@@ -431,6 +437,7 @@ pub(crate) fn engine_config(
             buffer_size: buffer_size as u32,
             core_dumps: true,
         },
+        arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 1000,
             message_bytes_max: 1 << 20,
@@ -454,11 +461,12 @@ pub(crate) fn engine_config(
         },
         databases,
         fallback_database: None,
-        users: vec![user("app"), user("web")],
+        users: vec![user("app", secret), user("web", secret)],
         server_tls: vec![ServerTls { mode: TlsMode::Disable, ca: None, certificate: None, key: None }],
-        console: Console { admins: vec!["ops".into()], viewers: vec![] },
+        console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
-        log: LogSettings { level: 0, connections: true, min_duration: 0 },
+        log: LogSettings { connections: true, disconnections: true, ..LogSettings::default() },
+        speaks_pgbouncer: false,
     }
 }
 

@@ -45,6 +45,18 @@ pub struct Report {
     pub detail: Option<String>,
     /// The next step; ends with the code in parentheses.
     pub hint: Option<String>,
+    /// The message in PgBouncer's words, where it has some.
+    pub pgbouncer: Option<String>,
+}
+
+impl Report {
+    /// The same, as programs that know PgBouncer look for it.
+    pub fn in_pgbouncers_words(mut self) -> Report {
+        if let Some(words) = self.pgbouncer.take() {
+            self.message = words;
+        }
+        self
+    }
 }
 
 impl fmt::Display for Report {

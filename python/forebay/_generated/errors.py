@@ -20,7 +20,7 @@ class FindingRow:
 class ForebayError(Exception):
     """An error with a stable code; the text is the message.
 
-    severity: ERROR if a session lives on, FATAL if it is closed.
+    severity: ERROR if a session lives on, FATAL if it is closed. pgbouncer: the message in PgBouncer's words, if any.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class ForebayError(Exception):
         message: str,
         detail: str | None,
         hint: str,
+        pgbouncer: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -40,6 +41,7 @@ class ForebayError(Exception):
         self.message = message
         self.detail = detail
         self.hint = hint
+        self.pgbouncer = pgbouncer
 
 
 class SessionError(ForebayError):
@@ -99,6 +101,7 @@ def checkout_timeout(*, pool: object, waited: object, leased: object, size: obje
         message=f"no server became free in pool \"{pool}\" within {waited}",
         detail=f"{leased} of {size} servers in use, {waiting} requests waiting; {holders}.",
         hint="Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
+        pgbouncer="query_wait_timeout",
     )
 
 
@@ -111,6 +114,7 @@ def servers_pinned(*, pinned: object, size: object, pool: object, reasons: objec
         message=f"{pinned} of {size} servers of pool \"{pool}\" are pinned ({reasons})",
         detail=f"No server became free within {waited}; {waiting} requests waiting.",
         hint="SHOW PINS on the console tells what ends each of them; set pin_idle_limit, or raise pool_size. (FB202)",
+        pgbouncer="query_wait_timeout",
     )
 
 
@@ -123,6 +127,7 @@ def checkout_queue_full(*, pool: object, waiting: object, leased: object, size: 
         message=f"too many requests wait for a server in pool \"{pool}\"",
         detail=f"{waiting} requests waiting, as many as waiters_max allows; {leased} of {size} servers in use.",
         hint="Send fewer requests at once, raise pool_size, or raise limits.waiters_max. (FB203)",
+        pgbouncer="query_wait_timeout",
     )
 
 
@@ -135,6 +140,7 @@ def too_many_clients(*, clients: object, limit: object) -> LimitError:
         message=f"too many clients: {clients} of {limit} are connected",
         detail=None,
         hint="Close idle connections, set client_idle_timeout, or raise limits.max_client_conn. (FB204)",
+        pgbouncer="no more connections allowed (max_client_conn)",
     )
 
 
@@ -198,6 +204,32 @@ def notifications_overflow(*, bytes: object) -> LimitError:
     )
 
 
+def too_many_clients_of_database(*, database: object, limit: object) -> LimitError:
+    """FB211, SQLSTATE 53300."""
+    return LimitError(
+        code="FB211",
+        sqlstate="53300",
+        severity="FATAL",
+        message=f"database \"{database}\" has as many clients as it may have: {limit}",
+        detail=None,
+        hint="Close connections that are not needed, or raise max_db_client_connections. (FB211)",
+        pgbouncer="client connections exceeded (max_db_client_connections)",
+    )
+
+
+def too_many_clients_of_user(*, user: object, limit: object) -> LimitError:
+    """FB212, SQLSTATE 53300."""
+    return LimitError(
+        code="FB212",
+        sqlstate="53300",
+        severity="FATAL",
+        message=f"user \"{user}\" has as many clients as it may have: {limit}",
+        detail=None,
+        hint="Close connections that are not needed, or raise max_user_client_connections. (FB212)",
+        pgbouncer="client connections exceeded (max_user_client_connections)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(
@@ -231,6 +263,7 @@ def transaction_in_statement_mode(*, pool: object) -> PoolingError:
         message=f"transaction blocks are not supported: pool \"{pool}\" is in statement mode",
         detail=None,
         hint="Set pool_mode = \"transaction\" for this database or user. (FB303)",
+        pgbouncer="transaction blocks not allowed in statement pooling mode",
     )
 
 
@@ -255,6 +288,7 @@ def server_lost(*, endpoint: object, cause: object) -> ServerError:
         message="the connection to the server was lost; the transaction was not committed",
         detail=f"Server {endpoint}: {cause}.",
         hint="Run the transaction again. (FB401)",
+        pgbouncer="server conn crashed?",
     )
 
 
@@ -267,6 +301,7 @@ def server_lost_in_commit(*, endpoint: object, cause: object) -> ServerError:
         message="the connection to the server was lost while a commit was under way; its outcome is unknown",
         detail=f"Server {endpoint}: {cause}.",
         hint="Look for the transaction's effects before running it again. (FB402)",
+        pgbouncer="server conn crashed?",
     )
 
 
@@ -279,6 +314,7 @@ def server_lost_while_pinned(*, lost: object, endpoint: object, cause: object) -
         message=f"the connection to the server was lost, and with it what it held for this session: {lost}",
         detail=f"Server {endpoint}: {cause}.",
         hint="Connect again and make it anew. (FB405)",
+        pgbouncer="server conn crashed?",
     )
 
 
@@ -315,6 +351,7 @@ def no_endpoint(*, database: object, endpoint: object, cause: object, retry_in: 
         message=f"no server of database \"{database}\" can be reached",
         detail=f"Endpoint {endpoint}: {cause}; next try in {retry_in}.",
         hint="Check that the server runs and that this host may connect to it; SHOW POOLS tells its state. (FB410)",
+        pgbouncer=f"server login has been failing, cached error: {cause} (server_login_retry)",
     )
 
 
@@ -327,6 +364,7 @@ def server_login_failed(*, user: object, database: object, endpoint: object, rep
         message=f"the server refused the login of user \"{user}\" to database \"{database}\"",
         detail=f"Server {endpoint} said: {reply}",
         hint="Check the user's secret, the database's name on the server, its pg_hba.conf and its max_connections. (FB411)",
+        pgbouncer=f"server login failed: {reply}",
     )
 
 
@@ -411,6 +449,7 @@ def unsupported_startup_option(*, option: object) -> ProtocolError:
         message=f"unsupported startup option \"{option}\"",
         detail=None,
         hint="In options, only -c name=value and --name=value are supported. (FB504)",
+        pgbouncer=f"unsupported startup parameter in options: {option}",
     )
 
 
@@ -423,6 +462,7 @@ def unknown_parameter(*, parameter: object) -> ProtocolError:
         message=f"unsupported startup parameter \"{parameter}\"",
         detail=None,
         hint="Remove it from the connection string; set it in the session or on the role instead. (FB505)",
+        pgbouncer=f"unsupported startup parameter: {parameter}",
     )
 
 
@@ -459,6 +499,7 @@ def login_failed(*, user: object) -> LoginError:
         message=f"password authentication failed for user \"{user}\"",
         detail=None,
         hint="Check the user's name and password; users come from [users] or a secret source. (FB601)",
+        pgbouncer="password authentication failed",
     )
 
 
@@ -471,6 +512,7 @@ def unknown_database(*, database: object) -> LoginError:
         message=f"database \"{database}\" does not exist",
         detail=None,
         hint="Databases are those of [databases]; a database named \"*\" serves every other name. (FB602)",
+        pgbouncer=f"no such database: {database}",
     )
 
 
@@ -507,6 +549,7 @@ def login_timeout(*, limit: object) -> LoginError:
         message=f"the login was not completed within {limit}",
         detail=None,
         hint="Check the network between client and forebay, or raise limits.client_login_timeout. (FB605)",
+        pgbouncer="client_login_timeout",
     )
 
 
@@ -543,6 +586,7 @@ def client_idle_timeout(*, limit: object) -> TimeLimitError:
         message=f"the connection was idle for longer than client_idle_timeout ({limit})",
         detail=None,
         hint="Connect again; let the application's pool close idle connections sooner. (FB701)",
+        pgbouncer="client_idle_timeout",
     )
 
 
@@ -555,6 +599,7 @@ def idle_transaction_timeout(*, limit: object) -> TimeLimitError:
         message=f"the transaction was idle for longer than idle_transaction_timeout ({limit})",
         detail=None,
         hint="Commit or roll back before other work; or raise idle_transaction_timeout. (FB702)",
+        pgbouncer="idle transaction timeout",
     )
 
 
@@ -567,6 +612,7 @@ def transaction_timeout(*, limit: object) -> TimeLimitError:
         message=f"the transaction took longer than transaction_timeout ({limit})",
         detail=None,
         hint="Make the transaction shorter, or raise transaction_timeout. (FB703)",
+        pgbouncer="transaction timeout",
     )
 
 
@@ -579,6 +625,7 @@ def query_timeout(*, limit: object) -> TimeLimitError:
         message=f"the request was cancelled: it took longer than query_timeout ({limit})",
         detail=None,
         hint="Make the query faster, or raise query_timeout. (FB704)",
+        pgbouncer="query timeout",
     )
 
 
@@ -615,6 +662,7 @@ def draining() -> OperatorError:
         message="forebay is shutting down",
         detail=None,
         hint="Connect again; another forebay may answer. (FB802)",
+        pgbouncer="pooler is shutting down",
     )
 
 
@@ -627,18 +675,31 @@ def database_removed(*, database: object) -> OperatorError:
         message=f"database \"{database}\" was removed from the configuration, or leads elsewhere since a reload",
         detail=None,
         hint="Connect again. (FB803)",
+        pgbouncer="database configuration changed",
     )
 
 
-def console_only_simple() -> ConsoleError:
+def database_disabled(*, database: object) -> OperatorError:
+    """FB804, SQLSTATE 57P03."""
+    return OperatorError(
+        code="FB804",
+        sqlstate="57P03",
+        severity="FATAL",
+        message=f"database \"{database}\" is disabled",
+        detail=None,
+        hint="An operator has run DISABLE on the console; ENABLE lets clients in again. (FB804)",
+    )
+
+
+def console_only_statements() -> ConsoleError:
     """FB901, SQLSTATE 0A000."""
     return ConsoleError(
         code="FB901",
         sqlstate="0A000",
         severity="ERROR",
-        message="the console supports simple queries only",
+        message="the console takes statements only",
         detail=None,
-        hint="Use psql, or have the driver send queries without parameters (psycopg: cursor.execute on a ClientCursor). (FB901)",
+        hint="Send a query, by the simple or the extended protocol. (FB901)",
     )
 
 
@@ -651,6 +712,7 @@ def console_denied(*, user: object, command: object) -> ConsoleError:
         message=f"user \"{user}\" may not run {command}",
         detail=None,
         hint="console.admins may run every command, console.viewers SHOW. (FB902)",
+        pgbouncer="admin access needed",
     )
 
 
@@ -663,6 +725,7 @@ def console_unknown(*, command: object) -> ConsoleError:
         message=f"unknown console command \"{command}\"",
         detail=None,
         hint="Run SHOW HELP for the list of commands. (FB903)",
+        pgbouncer=f"invalid command '{command}', use SHOW HELP;",
     )
 
 
@@ -687,6 +750,7 @@ def console_refused(*, command: object, cause: object) -> ConsoleError:
         message=f"{command} was refused: {cause}",
         detail=None,
         hint="Put right what it says and try again; SHOW HELP tells what each command does. (FB905)",
+        pgbouncer=f"{cause}",
     )
 
 
@@ -735,6 +799,54 @@ def console_no_client() -> ConsoleError:
         message="invalid client pointer supplied",
         detail=None,
         hint="Give the id or the ptr that SHOW CLIENTS prints. (FB909)",
+    )
+
+
+def console_parameters() -> ConsoleError:
+    """FB910, SQLSTATE 0A000."""
+    return ConsoleError(
+        code="FB910",
+        sqlstate="0A000",
+        severity="ERROR",
+        message="statements of the console have no parameters",
+        detail=None,
+        hint="Write the values into the statement's text. (FB910)",
+    )
+
+
+def console_names_full(*, limit: object) -> ConsoleError:
+    """FB911, SQLSTATE 54000."""
+    return ConsoleError(
+        code="FB911",
+        sqlstate="54000",
+        severity="ERROR",
+        message=f"a session of the console holds {limit} named statements or portals at most",
+        detail=None,
+        hint="Close some, or use the unnamed one. (FB911)",
+    )
+
+
+def console_no_statement(*, name: object) -> ConsoleError:
+    """FB912, SQLSTATE 26000."""
+    return ConsoleError(
+        code="FB912",
+        sqlstate="26000",
+        severity="ERROR",
+        message=f"prepared statement \"{name}\" does not exist on the console",
+        detail=None,
+        hint="Prepare it in this session first. (FB912)",
+    )
+
+
+def console_no_portal(*, name: object) -> ConsoleError:
+    """FB913, SQLSTATE 34000."""
+    return ConsoleError(
+        code="FB913",
+        sqlstate="34000",
+        severity="ERROR",
+        message=f"portal \"{name}\" does not exist on the console",
+        detail=None,
+        hint="Bind and execute in one go: portals of the console end at the next Sync. (FB913)",
     )
 
 
@@ -809,4 +921,5 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),
     "bad_user_line": FindingRow("FBC075", "error", "{cause}", "each line is \"user\" \"secret\""),
+    "unknown_group": FindingRow("FBC077", "error", "there is no group \"{name}\" on this system", None),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from forebay.admin.snapshot import Snapshot
-from forebay.config.resolve import SettingLine
 from forebay.config.resolved import EngineConfig
+from forebay.config.setting_line import SettingLine
 from forebay.observe.stats import Totals, WorkerCounters
 
 
@@ -20,13 +21,23 @@ class Refused(Exception):
         self.because = because
 
 
+class Shutdown(Enum):
+    """How SHUTDOWN stops: at once; as transactions end; once clients, or servers, are done."""
+
+    NOW = "now"
+    DRAIN = "drain"
+    CLIENTS = "clients"
+    SERVERS = "servers"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is running."""
+    """What is running. is_pgbouncer: it stands in for PgBouncer, and answers as that does."""
 
     version: str
     driver: str
     workers: int
+    is_pgbouncer: bool = False
 
 
 class Backend(Protocol):
@@ -41,7 +52,7 @@ class Backend(Protocol):
         """The configuration in force, as the engine got it."""
 
     def settings(self) -> Sequence[SettingLine]:
-        """The settings in force."""
+        """The settings in force, by the names of the file that they came from."""
 
     def totals(self) -> dict[str, Totals]:
         """Totals since the start, by database."""
@@ -70,8 +81,24 @@ class Backend(Protocol):
     async def reconnect(self, database: str | None) -> None:
         """Raises Refused."""
 
+    async def disable(self, database: str) -> None:
+        """Lets no new client in to a database."""
+
+    async def enable(self, database: str) -> None:
+        """Undoes it."""
+
+    async def wait_close(self, database: str | None) -> None:
+        """Returns once no server is left that RECONNECT has marked. Raises Refused."""
+
+    async def set_setting(self, name: str, value: str) -> None:
+        """Changes a setting until the configuration says otherwise. Raises Refused."""
+
     async def reload(self) -> Sequence[str]:
         """Returns what changed, a line each. Raises Refused with the findings."""
 
-    def shutdown(self, *, drain: bool) -> None:
+    def shutdown(self, how: Shutdown) -> None:
         """Begins to stop, after the console's answer is on its way."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a stop was asked for."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from forebay._generated.errors import (
     ForebayError,
@@ -14,25 +16,35 @@ from forebay._generated.errors import (
     console_unknown,
     internal,
 )
-from forebay.admin.answer import Answer, Notice, encode_empty, encode_error
+from forebay._generated.show import COLUMNS
+from forebay.admin.answer import Column, encode_description, encode_empty, encode_error
 from forebay.admin.backend import Backend, Refused
+from forebay.admin.command.set import IGNORED
 from forebay.admin.registration import Command, Role
 from forebay.admin.registry import COMMANDS
 from forebay.admin.statement import Statement, Unreadable, parse
 from forebay.observe.log import event
 
-# Parameters that drivers set at the beginning of a session; PgBouncer's console takes and ignores them too.
-_SET_IGNORED: Final = frozenset(
-    (
-        "application_name",
-        "client_encoding",
-        "datestyle",
-        "default_transaction_isolation",
-        "extra_float_digits",
-        "standard_conforming_strings",
-        "timezone",
-    )
-)
+# What PgBouncer says of them when they fail.
+_FAILED: Final = {"reload": "RELOAD failed, see logs for additional details", "set": "SET failed"}
+
+Step = Literal["query", "describe", "execute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A statement of a console session, and what of its answer is wanted.
+
+    is_own: it comes from the user that forebay runs as, who may do everything.
+    step: all of the answer as text; its columns only, and nothing is run; all but the columns.
+    formats: of columns, as Bind gives them.
+    """
+
+    user: str
+    text: str
+    is_own: bool = False
+    step: Step = "query"
+    formats: Sequence[int] = ()
 
 
 class Console:
@@ -41,43 +53,65 @@ class Console:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def answer(self, user: str, text: str) -> bytes:
+    async def answer(self, asked: Asked) -> bytes:
         """Encoded messages up to, not with, ReadyForQuery. Never raises: an exception becomes an ErrorResponse."""
         try:
-            return await self._run(user, text)
+            return await self._run(asked)
         except ForebayError as error:
-            return encode_error(error)
+            return encode_error(error, in_pgbouncers_words=self._backend.identity.is_pgbouncer)
         except Exception as error:
-            event(logging.ERROR, "console_failed", code="FB999", user=user, error=f"{type(error).__name__}: {error}")
+            words = f"{type(error).__name__}: {error}"
+            event(logging.ERROR, "console_failed", code="FB999", user=asked.user, error=words)
             return encode_error(internal(cause=type(error).__name__))
 
-    async def _run(self, user: str, text: str) -> bytes:
+    async def _run(self, asked: Asked) -> bytes:
         try:
-            statement = parse(text)
+            statement = parse(asked.text)
         except Unreadable as problem:
             raise console_syntax(cause=problem) from None
         if statement is None:
-            return encode_empty()
-        if statement.command == "set":
-            return _set(statement).encode()
-        command, arguments = find(statement)
-        if command.role is Role.ADMIN and self.role_of(user) is not Role.ADMIN:
-            raise console_denied(user=user, command=command.name.upper())
-        event(logging.DEBUG, "console", user=user, command=command.name)
+            return encode_description(None, ()) if asked.step == "describe" else encode_empty()
+        command, arguments = find(statement, asked.text if self._backend.identity.is_pgbouncer else None)
+        if (
+            command.role_for(self._backend) is Role.ADMIN
+            and self.role_of(asked) is not Role.ADMIN
+            and not _is_ignored(command, arguments)
+        ):
+            raise console_denied(user=asked.user, command=command.name.upper())
+        if asked.step == "describe":
+            return encode_description(columns_of(command), asked.formats)
+        event(logging.DEBUG, "console", user=asked.user, command=command.name)
         try:
-            return (await command.handler(self._backend, arguments)).encode()
+            answer = await command.handler(self._backend, arguments)
         except Refused as refused:
-            raise console_refused(command=command.name.upper(), cause=refused.because) from None
+            raise self._refused(command, refused) from None
         except TimeoutError:
             raise console_unavailable(cause="a worker did not reply in time") from None
+        return answer.encode(asked.formats, is_described=asked.step == "execute")
 
-    def role_of(self, user: str) -> Role:
-        """The role that the configuration in force gives `user`. The engine lets in nobody without one."""
-        return Role.ADMIN if user in self._backend.config.console.admins else Role.VIEWER
+    def role_of(self, asked: Asked) -> Role:
+        """The role that the configuration in force gives who asks. The engine lets in nobody without one."""
+        is_admin = asked.is_own or asked.user in self._backend.config.console.admins
+        return Role.ADMIN if is_admin else Role.VIEWER
+
+    def _refused(self, command: Command, refused: Refused) -> ForebayError:
+        error = console_refused(command=command.name.upper(), cause=refused.because)
+        # PgBouncer tells of these no more than that they failed; the detail says why.
+        if words := _FAILED.get(command.name):
+            error.pgbouncer, error.detail = words, refused.because
+        return error
 
 
-def find(statement: Statement) -> tuple[Command, tuple[str, ...]]:
-    """The command that a statement names, and its arguments. Raises ForebayError."""
+def columns_of(command: Command) -> Sequence[Column] | None:
+    """The columns that a command answers with, or None where it answers without rows."""
+    return COLUMNS.get(command.name.removeprefix("show ")) or None
+
+
+def find(statement: Statement, spelled: str | None = None) -> tuple[Command, tuple[str, ...]]:
+    """The command that a statement names, and its arguments. Raises ForebayError.
+
+    spelled: what to call a statement that names none.
+    """
     name, arguments = statement.command, statement.arguments
     if name == "show":
         name = f"show {arguments[0].lower()}" if arguments else "show help"
@@ -85,14 +119,12 @@ def find(statement: Statement) -> tuple[Command, tuple[str, ...]]:
     command = COMMANDS.get(name)
     if command is None:
         said = (statement.spelled or statement.command, *name.split()[1:])
-        raise console_unknown(command=" ".join(said).upper())
+        raise console_unknown(command=spelled or " ".join(said).upper())
     if len(arguments) > command.arguments_max:
         raise console_syntax(cause=f'{name.upper()} does not take "{arguments[command.arguments_max]}"')
     return command, arguments
 
 
-def _set(statement: Statement) -> Answer:
-    name = statement.arguments[0].lower() if statement.arguments else ""
-    if name in _SET_IGNORED:
-        return Answer("SET", notices=[Notice("SET ignored")])
-    raise console_refused(command="SET", cause="change the configuration file, then run RELOAD")
+def _is_ignored(command: Command, arguments: tuple[str, ...]) -> bool:
+    """Whether it is a SET that does nothing, which drivers send for everybody."""
+    return command.name == "set" and bool(arguments) and arguments[0].lower() in IGNORED

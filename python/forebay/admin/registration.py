@@ -9,7 +9,7 @@ from enum import Enum
 from forebay._generated.errors import console_no_database
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table, Value
-from forebay.admin.backend import Backend
+from forebay.admin.backend import Backend, Refused
 
 
 class Role(Enum):
@@ -27,7 +27,7 @@ class Command:
     """One command of the console.
 
     name: in lower case; `show pools` for a table.
-    role: the least role that may run it.
+    role: the least role that may run it; stand_in_role: the same where PgBouncer is stood in for, if it is another.
     arguments_max: words that may follow; more is an error.
     """
 
@@ -35,28 +35,48 @@ class Command:
     role: Role
     handler: Handler
     arguments_max: int = 0
+    stand_in_role: Role | None = None
+
+    def role_for(self, backend: Backend) -> Role:
+        """The least role that may run it with this service."""
+        return (self.stand_in_role if backend.identity.is_pgbouncer else None) or self.role
 
 
-def show(name: str, rows: Callable[[Backend], Awaitable[list[tuple[Value, ...]]]], *, role: Role) -> Command:
+def show(
+    name: str,
+    rows: Callable[[Backend], Awaitable[list[tuple[Value, ...]]]],
+    *,
+    role: Role,
+    stand_in_role: Role | None = None,
+) -> Command:
     """A SHOW command: its columns are those of spec/show.toml."""
 
     async def handler(backend: Backend, _: tuple[str, ...]) -> Answer:
         return Answer("SHOW", Table(COLUMNS[name], await rows(backend)))
 
-    return Command(f"show {name}", role, handler)
+    return Command(f"show {name}", role, handler, stand_in_role=stand_in_role)
 
 
-def known_database(backend: Backend, arguments: tuple[str, ...]) -> str | None:
-    """The database that the command names, or None for all.
+def known_database(backend: Backend, arguments: tuple[str, ...], verb: str) -> str | None:
+    """The database that the command names, or None for all. verb: what the command does with it.
 
-    Raises ForebayError for one that is neither configured nor served by the fallback, and for the console's own.
+    Raises ForebayError for one that is neither configured nor served by the fallback, and Refused for the console's.
     """
     if not arguments:
         return None
     name = arguments[0]
-    is_served = name in database_names(backend) or backend.config.fallback_database is not None
-    if name in ("forebay", "pgbouncer") or not is_served:
+    if name in ("forebay", "pgbouncer"):
+        raise Refused(f"cannot {verb} admin db: {name}")
+    if name not in database_names(backend) and backend.config.fallback_database is None:
         raise console_no_database(database=name)
+    return name
+
+
+def required_database(backend: Backend, arguments: tuple[str, ...], verb: str) -> str:
+    """The same for a command that is about one database. Raises Refused where none is named."""
+    name = known_database(backend, arguments, verb)
+    if name is None:
+        raise Refused("a database is required")
     return name
 
 

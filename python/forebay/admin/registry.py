@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from forebay.admin.command import kill, kill_client, pause, reconnect, reload, resume, shutdown
+from forebay.admin.command import (
+    disable,
+    enable,
+    kill,
+    kill_client,
+    pause,
+    reconnect,
+    reload,
+    resume,
+    shutdown,
+    suspend,
+    wait_close,
+)
+from forebay.admin.command import set as setting
 from forebay.admin.registration import Command
 from forebay.admin.show import (
     clients,
     config,
     databases,
+    fds,
     lists,
+    mem,
+    nothing,
     pins,
     pools,
     servers,
+    sockets,
     state,
     stats,
     totals,
@@ -42,6 +59,16 @@ COMMANDS: Final[dict[str, Command]] = {
         users.COMMAND,
         version.COMMAND,
         workers.COMMAND,
+        sockets.SOCKETS,
+        sockets.ACTIVE_SOCKETS,
+        mem.COMMAND,
+        fds.COMMAND,
+        *nothing.COMMANDS,
+        disable.COMMAND,
+        enable.COMMAND,
+        wait_close.COMMAND,
+        suspend.COMMAND,
+        setting.COMMAND,
         kill.COMMAND,
         kill_client.COMMAND,
         pause.COMMAND,

@@ -121,6 +121,7 @@ class Snapshot(msgspec.Struct):
     servers: list[Server] = []
     pools: list[Pool] = []
     paused: list[str] = []
+    disabled: list[str] = []
 
 
 def decode(text: str | bytes) -> Snapshot:
@@ -133,14 +134,17 @@ def merge(parts: Iterable[Snapshot]) -> Snapshot:
     whole = Snapshot()
     pools: dict[tuple[str, str, bool], Pool] = {}
     paused: set[str] = set()
+    disabled: set[str] = set()
     for part in parts:
         whole.clients.extend(part.clients)
         whole.servers.extend(part.servers)
         paused.update(part.paused)
+        disabled.update(part.disabled)
         for pool in part.pools:
             key = (pool.database, pool.user, pool.is_replication)
             if (known := pools.setdefault(key, pool)) is not pool:
                 known.add(pool)
     whole.pools = [pools[key] for key in sorted(pools)]
     whole.paused = sorted(paused)
+    whole.disabled = sorted(disabled)
     return whole

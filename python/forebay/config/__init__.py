@@ -7,9 +7,10 @@ and all of them together (`rules`), and resolves them (`resolve`). Every fault i
 from forebay.config.diff import diff
 from forebay.config.finding import Finding, render
 from forebay.config.load import Loaded, check, load, load_text
-from forebay.config.resolve import AuthQuery, Config, SettingLine
+from forebay.config.resolve import AuthQuery, Config
 from forebay.config.sample import init, sample
 from forebay.config.secret import Secret
+from forebay.config.setting_line import SettingLine
 
 __all__ = [
     "AuthQuery",

@@ -11,6 +11,7 @@ from forebay._generated.settings import SECTIONS, SETTINGS, Setting
 from forebay.config import measures
 from forebay.config.environment import NAMED_SECTIONS, Override
 from forebay.config.finding import Report, closest
+from forebay.config.importers.process import Process
 from forebay.config.kinds import KINDS, Reading, Value
 from forebay.config.secret import Secret, SecretReader
 from forebay.config.source import Place
@@ -58,6 +59,7 @@ class Draft:
     settings: by (section, name).
     whole: the place of findings about what is missing.
     faulty: settings that were given but could not be used, as section.name or section.entity.name.
+    process: what `forebay-pgbouncer` itself acts on; None for everything else.
     """
 
     whole: Place
@@ -66,6 +68,7 @@ class Draft:
     databases: dict[str, Entity] = field(default_factory=dict)
     users: dict[str, Entity] = field(default_factory=dict)
     faulty: set[str] = field(default_factory=set)
+    process: Process | None = None
 
     def value(self, section: str, name: str) -> Value | None:
         """The value of a setting that was given, or its default."""

@@ -13,6 +13,7 @@ from forebay.config.draft import Draft, DraftReader
 from forebay.config.environment import overrides, substitute
 from forebay.config.finding import Finding, Report
 from forebay.config.importers import pgbouncer
+from forebay.config.importers.process import DropIn
 from forebay.config.resolve import Config, resolve
 from forebay.config.rules import RULES
 from forebay.config.secret import SecretReader
@@ -28,9 +29,10 @@ class Loaded:
     findings: tuple[Finding, ...]
 
 
-def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in: DropIn | None = None) -> Loaded:
     """Reads forebay.toml, or pgbouncer.ini by its suffix `.ini`.
 
+    drop_in: the file is an ini, whatever its suffix, and is read for `forebay-pgbouncer`.
     environ: where `${NAME}`, { env = … } and FOREBAY_* are looked up; os.environ by default.
     Secrets are fetched: files are read and commands run. Nothing is raised for a faulty configuration.
     """
@@ -40,13 +42,15 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Loade
     if source is None:
         return Loaded(None, report.findings)
     folder = Path(path).absolute().parent
-    if Path(path).suffix == ".ini":
-        root = pgbouncer.translate(tree.read(source, _engine.parse_ini, report), folder, report)
+    process = None
+    if drop_in is not None or Path(path).suffix == ".ini":
+        ini = tree.read(source, _engine.parse_ini, report)
+        root, process = pgbouncer.translate(ini, folder, report, drop_in)
     else:
         root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
-    return _from_tree(root, source, folder, environ, report)
+    return _from_tree(root, Draft(source.whole(), folder, process=process), environ, report)
 
 
 def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -57,7 +61,7 @@ def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str]
     root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
-    return _from_tree(root, source, Path(folder).absolute(), environ, report)
+    return _from_tree(root, Draft(source.whole(), Path(folder).absolute()), environ, report)
 
 
 def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list[Finding]:
@@ -65,9 +69,8 @@ def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list
     return list(load(path, environ=environ).findings)
 
 
-def _from_tree(root: tree.Node, source: Source, folder: Path, environ: Mapping[str, str], report: Report) -> Loaded:
-    draft = Draft(source.whole(), folder)
-    reader = DraftReader(draft, SecretReader(folder, environ, report), report)
+def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], report: Report) -> Loaded:
+    reader = DraftReader(draft, SecretReader(draft.base, environ, report), report)
     reader.tree(root)
     reader.overrides(overrides(environ, report))
     for rule in RULES:

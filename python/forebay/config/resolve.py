@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -9,9 +11,11 @@ from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import resolved
 from forebay.config.draft import Draft, Entity
 from forebay.config.secret import Secret
+from forebay.config.setting_line import SettingLine
 
 _LEVELS = ("debug", "info", "warn", "error")
 FALLBACK = "*"
+LogFormat = Literal["text", "json", "pgbouncer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +29,6 @@ class AuthQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingLine:
-    """A setting for SHOW CONFIG: values as they would be written, secrets masked."""
-
-    key: str
-    value: str
-    default: str
-    is_changeable: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration.
 
@@ -44,7 +38,7 @@ class Config:
     """
 
     engine: resolved.EngineConfig
-    log_format: Literal["text", "json"]
+    log_format: LogFormat
     auth_query: AuthQuery | None
     secret_source: str | None
     draft: Draft
@@ -60,20 +54,32 @@ def resolve(draft: Draft) -> Config:
     databases = [_database(draft, one, contexts) for one in draft.databases.values()]
     engine = resolved.EngineConfig(
         listen=_listen(draft),
+        tcp=resolved.TcpOptions(**_section(draft, "tcp")),
         engine=resolved.EngineSettings(**_section(draft, "engine")),
+        arrivals=_arrivals(draft),
         limits=resolved.Limits(**_section(draft, "limits")),
         auth=_auth(draft),
         databases=tuple(one for one in databases if one.name != FALLBACK),
         fallback_database=next((one for one in databases if one.name == FALLBACK), None),
         users=tuple(_user(one) for one in draft.users.values()),
         server_tls=tuple(contexts),
-        console=resolved.Console(**_section(draft, "console")),
+        # As PgBouncer: who runs it needs no password over its Unix socket.
+        console=resolved.Console(**_section(draft, "console"), own_uid=os.getuid() if draft.process else None),
         metrics=_metrics(draft),
         log=_log(draft),
+        speaks_pgbouncer=draft.process is not None,
     )
-    log_format = cast(Literal["text", "json"], draft.value("log", "format"))
+    log_format = cast(LogFormat, draft.value("log", "format"))
     source = draft.value("auth", "secret_source")
     return Config(engine, log_format, _auth_query(draft), source_path(draft) if source else None, draft)
+
+
+def group_number(name: str) -> int | None:
+    """The number of a group of this system, by its name or its number; None where there is none."""
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 def source_path(draft: Draft) -> str:
@@ -110,7 +116,14 @@ def _listen(draft: Draft) -> resolved.Listen:
     is_on = tls["certificate"] and tls["key"] and tls["mode"] != "disable"
     tls["ca"] = tls["ca"] or None
     values["unix"] = values["unix"] or None
+    values["unix_group"] = group_number(str(values["unix_group"])) if values["unix_group"] else None
     return resolved.Listen(**values, tls=resolved.ListenTls(**cast(Any, tls)) if is_on else None)
+
+
+def _arrivals(draft: Draft) -> resolved.Arrivals:
+    values = _section(draft, "arrivals")
+    ignored = tuple(name.lower() for name in values.pop("ignored_parameters"))
+    return resolved.Arrivals(ignored_parameters=ignored, **values)
 
 
 def _auth(draft: Draft) -> resolved.AuthSettings:
@@ -153,7 +166,8 @@ def _metrics(draft: Draft) -> resolved.Metrics | None:
 
 def _log(draft: Draft) -> resolved.LogSettings:
     values = _section(draft, "log")
-    return resolved.LogSettings(_LEVELS.index(values["level"]), values["connections"], values["min_duration"])
+    names = [name for name in resolved.LogSettings.__struct_fields__ if name != "level"]
+    return resolved.LogSettings(_LEVELS.index(values["level"]), *(values[name] for name in names))
 
 
 def _auth_query(draft: Draft) -> AuthQuery | None:

@@ -28,8 +28,30 @@ class Listen(msgspec.Struct, frozen=True):
     port: int
     unix: str | None
     unix_mode: int
+    unix_group: int | None
     backlog: int
+    reuse_port: bool
     tls: ListenTls | None
+
+
+class TcpOptions(msgspec.Struct, frozen=True):
+    """How TCP connections are kept."""
+
+    keepalive: bool
+    keepalive_idle: int
+    keepalive_interval: int
+    keepalive_count: int
+    user_timeout: int
+    socket_buffer: int
+    defer_accept: bool
+
+
+class Arrivals(msgspec.Struct, frozen=True):
+    """What becomes of what clients ask for at their login."""
+
+    ignored_parameters: tuple[str, ...]
+    is_name_with_address: bool
+    login_notice: str
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -74,10 +96,14 @@ class PoolSettings(msgspec.Struct, frozen=True):
 
     pool_mode: str
     pool_size: int
+    reserve_pool_size: int
+    reserve_pool_timeout: int
     min_pool_size: int
     max_db_connections: int
+    max_db_client_connections: int
     max_replication_connections: int
     query_wait_timeout: int
+    query_wait_notify: int
     server_lifetime: int
     server_idle_timeout: int
     server_connect_timeout: int
@@ -86,6 +112,8 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_local_socket: bool
     server_check_delay: int
     server_check_query: str
+    server_round_robin: bool
+    server_fast_close: bool
     server_reset_query: str
     level: str
     on_pin: str
@@ -118,12 +146,14 @@ class UserConfig(msgspec.Struct, frozen=True):
     secret: Secret | None
     pool_mode: str | None
     pool_size: int | None
+    reserve_pool_size: int | None
     query_timeout: int | None
     query_wait_timeout: int | None
     transaction_timeout: int | None
     idle_transaction_timeout: int | None
     client_idle_timeout: int | None
     max_user_connections: int | None
+    max_user_client_connections: int | None
 
 
 class ServerTls(msgspec.Struct, frozen=True):
@@ -140,6 +170,7 @@ class Console(msgspec.Struct, frozen=True):
 
     admins: tuple[str, ...]
     viewers: tuple[str, ...]
+    own_uid: int | None = None
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -153,6 +184,10 @@ class LogSettings(msgspec.Struct, frozen=True):
 
     level: int
     connections: bool
+    disconnections: bool
+    attempts: bool
+    servers: bool
+    refusals: bool
     min_duration: int
 
 
@@ -160,7 +195,9 @@ class EngineConfig(msgspec.Struct, frozen=True):
     """All that the engine needs to know."""
 
     listen: Listen
+    tcp: TcpOptions
     engine: EngineSettings
+    arrivals: Arrivals
     limits: Limits
     auth: AuthSettings
     databases: tuple[DatabaseConfig, ...]
@@ -170,6 +207,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     console: Console
     metrics: Metrics | None
     log: LogSettings
+    speaks_pgbouncer: bool
 
     def to_json(self) -> bytes:
         """The JSON that crosses to the engine, secrets included: never log it."""

@@ -10,7 +10,7 @@ from typing import Final
 from forebay._generated.settings import SETTINGS
 from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
-from forebay.config.resolve import FALLBACK, forced_secret, pool_value, source_path
+from forebay.config.resolve import FALLBACK, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
 
 _CHECKING = ("verify-ca", "verify-full")
@@ -20,6 +20,13 @@ def somewhere_to_listen(draft: Draft, report: Report) -> None:
     """Nobody can connect to a forebay that does not listen."""
     if not draft.value("listen", "address") and not draft.value("listen", "unix"):
         report.add("nowhere_to_listen", draft.place("listen", "address"))
+
+
+def the_sockets_group_exists(draft: Draft, report: Report) -> None:
+    """A socket that its users can't open is found at the check."""
+    name = draft.value("listen", "unix_group")
+    if name and group_number(str(name)) is None:
+        report.add("unknown_group", draft.place("listen", "unix_group"), name=name)
 
 
 def doors_are_guarded(draft: Draft, report: Report) -> None:
@@ -217,6 +224,7 @@ def limits_hold_a_buffer(draft: Draft, report: Report) -> None:
 
 RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     somewhere_to_listen,
+    the_sockets_group_exists,
     doors_are_guarded,
     listener_has_its_files,
     servers_have_their_files,

@@ -9,10 +9,11 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import Identity, Refused
+from forebay.admin.backend import Identity, Refused, Shutdown
 from forebay.admin.snapshot import Snapshot, decode, merge
-from forebay.config.resolve import SettingLine
+from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import EngineConfig
+from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
 from forebay.observe import stats
@@ -34,25 +35,31 @@ class RunningBackend:
         *,
         configuration: Callable[[], Configuration],
         reload: Callable[[], Awaitable[Sequence[str]]],
-        shutdown: Callable[[bool], None],
+        set_setting: Callable[[str, str], Awaitable[None]],
+        shutdown: Callable[[Shutdown], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._configuration = configuration
         self._reload = reload
+        self._set_setting = set_setting
         self._shutdown = shutdown
+        self._is_stopping = is_stopping
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
     @property
     def identity(self) -> Identity:
-        return Identity(__version__, self._engine.driver, self._engine.workers)
+        is_pgbouncer = self._configuration().process is not None
+        return Identity(__version__, self._engine.driver, self._engine.workers, is_pgbouncer)
 
     @property
     def config(self) -> EngineConfig:
         return self._configuration().config.engine
 
     def settings(self) -> Sequence[SettingLine]:
-        return self._configuration().config.settings()
+        configuration = self._configuration()
+        return configuration.config.settings() if configuration.process is None else ini_settings(configuration.process)
 
     def totals(self) -> dict[str, Totals]:
         return stats.by_database(stats.decode(self._engine.stats()))
@@ -63,8 +70,23 @@ class RunningBackend:
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())
 
+    def period(self) -> dict[str, int]:
+        """The averages over all databases, for a line of the log."""
+        whole = sum(self.averages().values(), Totals())
+        # Times are means of each database's transactions and queries; over all of them the busiest counts for most.
+        return {
+            "xacts": whole.xact_count, "queries": whole.query_count, "received": whole.received, "sent": whole.sent,
+            "xact_us": self._mean("xact_time", "xact_count"), "query_us": self._mean("query_time", "query_count"),
+            "wait_us": whole.wait_time,
+        }  # fmt: skip
+
+    def _mean(self, time: str, count: str) -> int:
+        figures = [(getattr(one, time), getattr(one, count)) for one in self.averages().values()]
+        of_all = sum(count for _, count in figures)
+        return sum(time * count for time, count in figures) // of_all if of_all else 0
+
     def end_period(self) -> None:
-        """Takes the sample that averages are made of; called once every stats.PERIOD_S."""
+        """Takes the sample that averages are made of; called once a period."""
         self._averages.sample(self.totals(), now_s=time.monotonic())
 
     async def snapshot(self) -> Snapshot:
@@ -92,11 +114,30 @@ class RunningBackend:
     async def kill_client(self, client: int) -> None:
         require_done(await self._order("kill_client", client))
 
+    async def disable(self, database: str) -> None:
+        require_done(await self._order("disable", database))
+
+    async def enable(self, database: str) -> None:
+        require_done(await self._order("enable", database))
+
+    async def wait_close(self, database: str | None) -> None:
+        try:
+            require_done(await self._order("wait_close", database))
+        except TimeoutError:
+            raise Refused(f"servers to be closed are still in use after {ORDER_S:g} s") from None
+
+    async def set_setting(self, name: str, value: str) -> None:
+        await self._set_setting(name, value)
+
     async def reload(self) -> Sequence[str]:
         return await self._reload()
 
-    def shutdown(self, *, drain: bool) -> None:
-        self._shutdown(drain)
+    def shutdown(self, how: Shutdown) -> None:
+        self._shutdown(how)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping()
 
     async def _served(self) -> list[str]:
         """Databases of the configuration, and those that the fallback serves."""

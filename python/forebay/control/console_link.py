@@ -58,7 +58,6 @@ def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
         hint = "Check that forebay runs, and host, port and user of --dsn or of the configuration."
         raise Failure(f"can't reach the console: {first_line(error)}", hint=hint, exit=Exit.CANNOT_REACH) from None
     try:
-        # The console takes simple queries, which is what psycopg sends where there are no parameters.
         rows: list[Row] = connection.execute(statement).fetchall()
     except psycopg.Error as error:
         hint = error.diag.message_hint

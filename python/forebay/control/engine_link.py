@@ -14,6 +14,7 @@ from typing import Final
 from forebay._engine import Engine
 from forebay._generated.errors import internal
 from forebay.admin.answer import encode_error
+from forebay.admin.console import Asked
 from forebay.control.secrets import LookupFailed
 from forebay.observe.log import ENGINE_LEVELS, event, log_event
 
@@ -21,7 +22,7 @@ from forebay.observe.log import ENGINE_LEVELS, event, log_event
 QUESTIONS_MAX: Final = 1024
 
 FindSecret = Callable[[str, str], Awaitable[str | None]]
-AnswerConsole = Callable[[str, str], Awaitable[bytes]]
+AnswerConsole = Callable[[Asked], Awaitable[bytes]]
 
 
 @dataclass(slots=True)
@@ -83,8 +84,9 @@ class EngineLink:
             event(logging.WARNING, "events_dropped", count=batch.events_dropped)
         for worker, question, database, user in batch.secrets:
             self._begin(worker, question, self._secret(worker, question, database, user))
-        for worker, question, user, text in batch.consoles:
-            self._begin(worker, question, self._console(worker, question, user, text))
+        for worker, question, user, is_own, text, step, formats in batch.consoles:
+            asked = Asked(user, text, is_own, step, formats)
+            self._begin(worker, question, self._console(worker, question, asked))
         for command, kind, payload in batch.replies:
             self._settle(command, kind, payload)
 
@@ -112,9 +114,9 @@ class EngineLink:
             event(logging.ERROR, "secret_failed", code="FB999", error=type(error).__name__)
             self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
 
-    async def _console(self, worker: int, question: int, user: str, text: str) -> None:
+    async def _console(self, worker: int, question: int, asked: Asked) -> None:
         try:
-            answer = await self._answer_console(user, text)
+            answer = await self._answer_console(asked)
         except Exception as error:
             event(logging.ERROR, "console_failed", code="FB999", error=type(error).__name__)
             answer = encode_error(internal(cause=type(error).__name__))

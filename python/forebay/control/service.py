@@ -4,11 +4,10 @@
 |----------|---------------------------------------------|--------------------------------------------------|
 | starting | the configuration is read, nothing listens  | the engine runs -> serving; a failure ends it    |
 | serving  | clients are served                          | a stop is asked for -> draining, or stopping     |
-| draining | no new clients; transactions may end        | none left, the deadline, or a second signal      |
+| draining | no new clients; those that are there may end| none left, the deadline, or a second signal      |
 | stopping | the engine closes what is left              | its threads have ended                           |
 
-Signals: TERM drains with `limits.drain_timeout`; INT drains for `FAST_DRAIN_S`, a second one stops at once; QUIT stops
-at once; HUP reloads; USR1 reopens the log.
+What signals do is a matter of `manners`.
 """
 
 from __future__ import annotations
@@ -16,28 +15,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import Final, NoReturn
 
 from forebay import __version__
 from forebay._engine import Engine, EngineError
-from forebay.admin.backend import Refused
+from forebay.admin.backend import Refused, Shutdown
 from forebay.admin.console import Console
 from forebay.config.diff import diff
 from forebay.config.finding import Finding
-from forebay.control import systemd
+from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
 from forebay.control.engine_link import EngineLink
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import build_lookup
-from forebay.control.source import Configuration, ConfigurationRefused, ConfigurationSource, keep_until_restart
+from forebay.control.manners import Manners, Stop
+from forebay.control.source import (
+    Configuration,
+    ConfigurationRefused,
+    ConfigurationSource,
+    SettableSource,
+    keep_until_restart,
+)
 from forebay.failure import Failure
-from forebay.observe.log import Log, event
-from forebay.observe.stats import PERIOD_S
+from forebay.observe.log import Log, event, log_event
+from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
 
 FAST_DRAIN_S: Final = 2.0
 # How long cancels may take to reach their servers when a drain is cut.
@@ -51,21 +55,19 @@ STALLED_S: Final = 2.0
 LAST_WORDS_S: Final = 0.1
 
 
-class Stop(Enum):
-    """How to stop; a later request may only be quicker."""
-
-    DRAIN = 1
-    FAST = 2
-    NOW = 3
-
-
 class Service:
     """Runs the engine on the current loop until it is asked to stop."""
 
     def __init__(
-        self, source: ConfigurationSource, *, load: Sequence[str] = (), watch: Callable[[], None] | None = None
+        self,
+        source: ConfigurationSource,
+        *,
+        load: Sequence[str] = (),
+        watch: Callable[[], None] | None = None,
+        manners: Manners | None = None,
     ) -> None:
         self._source = source
+        self._manners = manners or Manners()
         self._load = load
         self._watch = watch
         self._log = Log()
@@ -83,7 +85,7 @@ class Service:
         self._configuration = await asyncio.to_thread(self._source.load)
         self._configure_log(self._configuration)
         self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
-        self._engine = await asyncio.to_thread(start_engine, self._configuration)
+        self._engine = await asyncio.to_thread(start_engine, self._configuration, self._manners.inherited)
         try:
             self._connect()
             self._announce()
@@ -101,15 +103,31 @@ class Service:
             self._asked = how
             self._asked_again.set()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._asked is not None
+
     async def reload(self) -> Sequence[str]:
         """Applies the configuration as it is now, whole or not at all; returns what differs from what ran.
 
         Raises Refused, after logging why.
         """
+        return await self._read_with(self._source.load)
+
+    async def set(self, name: str, value: str) -> None:
+        """Changes one setting until the configuration says otherwise. Raises Refused, after logging why."""
+        if not isinstance(self._source, SettableSource):
+            raise Refused("change the configuration file, then run RELOAD")
+        source = self._source
+        await self._read_with(lambda: source.load_with(name, value))
+        source.keep(name, value)
+
+    async def _read_with(self, load: Callable[[], Configuration]) -> Sequence[str]:
         async with self._reloading:
             systemd.reloading()
             try:
-                return await self._apply(await asyncio.to_thread(self._source.load))
+                return await self._apply(await asyncio.to_thread(load))
             except ConfigurationRefused as refused:
                 log_findings(refused.findings)
                 self._refuse_reload(str(refused))
@@ -151,7 +169,9 @@ class Service:
             self._engine,
             configuration=lambda: self._configuration,
             reload=self.reload,
+            set_setting=self.set,
             shutdown=self._shutdown_by_console,
+            is_stopping=lambda: self.is_stopping,
         )
         self._link = EngineLink(
             self._engine,
@@ -160,11 +180,10 @@ class Service:
         )
         self._backend.link = self._link
         loop = asyncio.get_running_loop()
-        for number, how in ((signal.SIGTERM, Stop.DRAIN), (signal.SIGINT, Stop.FAST), (signal.SIGQUIT, Stop.NOW)):
-            loop.add_signal_handler(number, self.ask_stop, how)
-        loop.add_signal_handler(signal.SIGHUP, self._spawn, self._reload_by_signal)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_log)
-        self._spawn(lambda: every(PERIOD_S, self._backend.end_period))
+        self._signals = self._manners.signals(self)
+        for number, act in self._signals.items():
+            loop.add_signal_handler(number, act)
+        self._spawn(self._take_samples)
         if (watch := self._watch) is not None:
             self._spawn(lambda: every(WATCH_S, watch))
         self._spawn(lambda: every(SUPPRESSED_REPORT_S, self._log.report_suppressed))
@@ -176,6 +195,7 @@ class Service:
             logging.INFO,
             "start",
             version=__version__,
+            pgbouncer=PGBOUNCER_VERSION if self._configuration.process else None,
             driver=self._engine.driver,
             driver_because=self._engine.driver_reason,
             workers=self._engine.workers,
@@ -195,11 +215,16 @@ class Service:
         systemd.stopping()
         started = time.monotonic()
         event(logging.INFO, "stopping", how=self._asked.name.lower() if self._asked else None)
-        drained = asyncio.ensure_future(self._link.order("drain"))
+        way = self._asked or Stop.NOW
+        drained = asyncio.ensure_future(self._leave(way))
         while self._asked is not Stop.NOW and not drained.done():
+            if self._asked is not way and way.waits_without_limit:
+                drained.cancel()
+                way = self._asked or Stop.NOW
+                drained = asyncio.ensure_future(self._leave(way))
             self._asked_again.clear()
             hurried = asyncio.ensure_future(self._asked_again.wait())
-            limit_s = FAST_DRAIN_S if self._asked is Stop.FAST else self._configuration.drain_timeout_s
+            limit_s = self._limit_s()
             left_s = None if limit_s is None else max(0.0, started + limit_s - time.monotonic())
             await asyncio.wait({drained, hurried}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             is_hurried = hurried.done()
@@ -208,9 +233,23 @@ class Service:
                 break
         seconds = round(time.monotonic() - started, 3)
         event(logging.INFO, "drained" if drained.done() else "drain_cut", seconds=seconds)
-        if not drained.done():
+        if not drained.done() or way.waits_without_limit:
             await self._cut()
         drained.cancel()
+
+    def _limit_s(self) -> float | None:
+        """How long the way out that was asked for may take; None: as long as it takes."""
+        if self._asked is None or self._asked.waits_without_limit:
+            return None
+        return FAST_DRAIN_S if self._asked is Stop.FAST else self._configuration.drain_timeout_s
+
+    async def _leave(self, how: Stop) -> None:
+        if how is Stop.CLIENTS:
+            await leaving.clients_left(self._link)
+        elif how is Stop.SERVERS:
+            await leaving.servers_free(self._link)
+        else:
+            await self._link.order("drain")
 
     async def _cut(self) -> None:
         """Tells those that are left to go, and cancels what runs for them."""
@@ -227,7 +266,7 @@ class Service:
         await self._lookup.close()
         self._runner.close()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+        for number in self._signals:
             loop.remove_signal_handler(number)
         self._log.report_suppressed()
         event(logging.INFO, "stop")
@@ -236,15 +275,39 @@ class Service:
         # By way of the attribute, which a reload replaces.
         return await self._lookup.secrets.find(database, user)
 
-    async def _reload_by_signal(self) -> None:
-        with contextlib.suppress(Refused):
-            await self.reload()
+    def begin_reload(self) -> None:
+        """Reloads; what comes of it is in the log."""
+        self._spawn(lambda: self._without_answer(self.reload))
 
-    def _shutdown_by_console(self, drain: bool) -> None:
-        how = Stop.DRAIN if drain else Stop.NOW
-        asyncio.get_running_loop().call_later(LAST_WORDS_S, self.ask_stop, how)
+    def begin_pause(self) -> None:
+        """Holds new requests, as PAUSE of the console does."""
+        self._spawn(lambda: self._without_answer(lambda: self._backend.pause(None)))
 
-    def _reopen_log(self) -> None:
+    def begin_resume(self) -> None:
+        """Undoes it."""
+        self._spawn(lambda: self._without_answer(lambda: self._backend.resume(None)))
+
+    async def _without_answer(self, act: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await act()
+        except Refused as refused:
+            event(logging.WARNING, "signal_refused", because=refused.because)
+
+    def _shutdown_by_console(self, how: Shutdown) -> None:
+        stop = {Shutdown.NOW: Stop.NOW, Shutdown.DRAIN: Stop.DRAIN, Shutdown.CLIENTS: Stop.CLIENTS,
+                Shutdown.SERVERS: Stop.SERVERS}[how]  # fmt: skip
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self.ask_stop, stop)
+
+    async def _take_samples(self) -> None:
+        """Ends a period of averages whenever one has passed, and logs it where that is asked for."""
+        while True:
+            await asyncio.sleep(self._configuration.stats_period_s)
+            self._backend.end_period()
+            if self._configuration.logs_stats:
+                log_event(logging.INFO, "stats", None, self._backend.period())
+
+    def reopen_log(self) -> None:
+        """Opens the log's files anew."""
         try:
             self._log.reopen()
             event(logging.INFO, "log_reopened")
@@ -252,11 +315,12 @@ class Service:
             event(logging.ERROR, "log_not_reopened", because=str(error))
 
     def _configure_log(self, configuration: Configuration) -> None:
-        config, path = configuration.config, configuration.log_file
+        config, sinks = configuration.config, self._manners.sinks(configuration)
         try:
-            self._log.configure(level=config.engine.log.level, form=config.log_format, path=path)
+            self._log.configure(level=config.engine.log.level, form=config.log_format, sinks=sinks)
         except OSError as error:
             hint = "Make its folder, let forebay's user write there, or change log.file."
+            path = error.filename or configuration.log_file
             raise Failure(f"the log can't be written to {path}: {error.strerror or error}", hint=hint) from None
 
     def _spawn(self, begin: Callable[[], Coroutine[object, object, None]]) -> None:
@@ -265,10 +329,10 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
 
-def start_engine(configuration: Configuration) -> Engine:
+def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engine:
     """Starts the engine. Raises Failure with a hint where the cause is a common one."""
     try:
-        return Engine(configuration.config.engine.to_json())
+        return Engine(configuration.config.engine.to_json(), list(inherited))
     except EngineError as error:
         message, kind = error.args
         hints = {

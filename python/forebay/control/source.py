@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from forebay._generated.settings import SETTINGS
 from forebay.config.finding import Finding
+from forebay.config.importers.process import Process
 from forebay.config.load import Loaded, load, load_text
 from forebay.config.resolve import Config, resolve
+from forebay.observe.stats import PERIOD_S
 
 
 class ConfigurationRefused(Exception):
@@ -36,6 +38,21 @@ class Configuration:
         return self.config.draft.base / str(written) if written else None
 
     @property
+    def process(self) -> Process | None:
+        """What `forebay-pgbouncer` itself acts on; None for everything else."""
+        return self.config.draft.process
+
+    @property
+    def stats_period_s(self) -> float:
+        """What averages are taken over."""
+        return max(0.1, self.process.number("stats_period")) if self.process else PERIOD_S
+
+    @property
+    def logs_stats(self) -> bool:
+        """Whether a line tells of each period."""
+        return self.process is not None and self.process.is_on("log_stats")
+
+    @property
     def drain_timeout_s(self) -> float | None:
         """How long a drain may take; None: as long as it takes."""
         us = self.config.engine.limits.drain_timeout
@@ -54,6 +71,17 @@ class ConfigurationSource(Protocol):
         """Reads everything anew, secrets of files and commands included; may block. Raises ConfigurationRefused."""
 
 
+@runtime_checkable
+class SettableSource(Protocol):
+    """A source of which single settings can be changed without changing what it reads."""
+
+    def load_with(self, name: str, value: str) -> Configuration:
+        """Reads everything anew, but this setting. Raises ConfigurationRefused, and Refused for what can't be set."""
+
+    def keep(self, name: str, value: str) -> None:
+        """From here on the setting is part of what `load` gives, until what it reads has one of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """forebay.toml, or pgbouncer.ini by its suffix. environment: where variables are looked up."""
@@ -62,7 +90,7 @@ class FileSource:
     environment: Mapping[str, str]
 
     def load(self) -> Configuration:
-        return _usable(load(self.path, environ=self.environment))
+        return usable(load(self.path, environ=self.environment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +101,7 @@ class TextSource:
     folder: Path
 
     def load(self) -> Configuration:
-        return _usable(load_text(self.text, folder=self.folder))
+        return usable(load_text(self.text, folder=self.folder))
 
 
 def keep_until_restart(running: Config, read: Config) -> Config:
@@ -84,7 +112,8 @@ def keep_until_restart(running: Config, read: Config) -> Config:
     return resolve(replace(read.draft, settings=settings))
 
 
-def _usable(loaded: Loaded) -> Configuration:
+def usable(loaded: Loaded) -> Configuration:
+    """What was loaded. Raises ConfigurationRefused where it can't be used."""
     if loaded.config is None:
         raise ConfigurationRefused(loaded.findings)
     return Configuration(loaded.config, loaded.findings)

@@ -9,11 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import SysLogHandler
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
+
+from forebay.observe.pgbouncer_log import Lines, PgBouncerFormatter
 
 Field = str | int | float | bool | None
 
@@ -111,38 +116,56 @@ class _Repeats:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class Syslog:
+    """The system's log. facility: one of logging.handlers.SysLogHandler.facility_names."""
+
+    ident: str
+    facility: str
+    address: str = "/dev/log"
+
+
+# Standard error, a file, or the system's log.
+Sink = Literal["stderr"] | Path | Syslog
+
+
 class Log:
-    """Where the log goes: standard error, or a file that can be reopened after it was rotated."""
+    """Where the log goes: one or several of standard error, files that can be reopened after a rotation, and syslog."""
 
     def __init__(self) -> None:
-        self._handler: logging.StreamHandler[TextIO] | None = None
-        self._path: Path | None = None
+        self._handlers: dict[Sink, logging.Handler] = {}
         self._limit = RepeatLimit()
 
-    def configure(self, *, level: int, form: str, path: Path | None = None) -> None:
+    def configure(self, *, level: int, form: str, sinks: Sequence[Sink] = ("stderr",)) -> None:
         """Applies settings; called at the start and after each reload.
 
-        level: an index into ENGINE_LEVELS. form: text or json. Raises OSError when the file can't be opened, and then
-        changes nothing.
+        level: an index into ENGINE_LEVELS. form: text, json or pgbouncer. Raises OSError when a file can't be opened,
+        and then changes nothing.
         """
-        handler = self._handler
-        if handler is None or path != self._path:
-            handler = logging.StreamHandler(sys.stderr) if path is None else logging.StreamHandler(_opened(path))
-            handler.addFilter(self._limit)
-        handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+        fresh = {sink: _handler(sink) for sink in sinks if sink not in self._handlers}
+        kept = {sink: self._handlers[sink] for sink in sinks if sink in self._handlers}
+        for sink, handler in (*kept.items(), *fresh.items()):
+            handler.filters.clear()
+            if form == "pgbouncer":
+                handler.addFilter(Lines())
+            handler.addFilter(_once_a_record(self._limit))
+            handler.setFormatter(_formatter(form, is_bare=isinstance(sink, Syslog)))
         _LOGGER.setLevel(ENGINE_LEVELS[level])
         _LOGGER.propagate = False
-        if handler is not self._handler:
-            self._replace(handler)
-        self._path = path
+        for handler in fresh.values():
+            _LOGGER.addHandler(handler)
+        gone = [sink for sink in self._handlers if sink not in kept]
+        for sink in gone:
+            self._drop(sink)
+        self._handlers |= fresh
 
     def reopen(self) -> None:
-        """Opens the file anew under its path, for logrotate. Raises OSError and then goes on with the old file."""
-        if self._path is None or self._handler is None:
-            return
-        before = self._handler.setStream(_opened(self._path))
-        if before is not None:
-            before.close()
+        """Opens files anew under their paths, for logrotate. Raises OSError and then goes on with the old ones."""
+        for sink, handler in self._handlers.items():
+            if isinstance(sink, Path) and isinstance(handler, logging.StreamHandler):
+                before = handler.setStream(_opened(sink))
+                if before is not None:
+                    before.close()
 
     def report_suppressed(self) -> None:
         """Logs what was held back; the service calls it now and then, so that no count is lost in silence."""
@@ -150,18 +173,54 @@ class Log:
             event(logging.INFO, "log_suppressed", of=name, suppressed=count)
 
     def close(self) -> None:
-        """Lets go of the file; lines that come later are lost."""
-        self._replace(None)
+        """Lets go of files; lines that come later are lost."""
+        for sink in list(self._handlers):
+            self._drop(sink)
 
-    def _replace(self, handler: logging.StreamHandler[TextIO] | None) -> None:
-        if handler is not None:
-            _LOGGER.addHandler(handler)
-        if self._handler is not None:
-            _LOGGER.removeHandler(self._handler)
-            if self._path is not None:
-                with contextlib.suppress(OSError):
-                    self._handler.stream.close()
-        self._handler = handler
+    def _drop(self, sink: Sink) -> None:
+        handler = self._handlers.pop(sink)
+        _LOGGER.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            if isinstance(sink, Path) and isinstance(handler, logging.StreamHandler):
+                handler.stream.close()
+            handler.close()
+
+
+class _SyslogHandler(SysLogHandler):
+    """Nobody listens, or no more: lines are lost, as by syslog(3)."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is that of logging)
+        pass
+
+
+def _handler(sink: Sink) -> logging.Handler:
+    if isinstance(sink, Path):
+        return logging.StreamHandler(_opened(sink))
+    if isinstance(sink, Syslog):
+        handler = _SyslogHandler(address=sink.address, facility=SysLogHandler.facility_names[sink.facility])
+        handler.ident = f"{sink.ident}[{os.getpid()}]: "
+        handler.append_nul = False
+        return handler
+    return logging.StreamHandler(sys.stderr)
+
+
+def _formatter(form: str, *, is_bare: bool) -> logging.Formatter:
+    if form == "pgbouncer":
+        return PgBouncerFormatter(is_bare=is_bare)
+    return JsonFormatter() if form == "json" else TextFormatter()
+
+
+def _once_a_record(limit: RepeatLimit) -> Callable[[logging.LogRecord], bool]:
+    """Counts a record once, however many handlers print it."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        known: bool | None = getattr(record, "passes", None)
+        if known is None:
+            known = limit.filter(record)
+            record.passes = known
+        return known
+
+    return passes
 
 
 def _opened(path: Path) -> TextIO:

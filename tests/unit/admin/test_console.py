@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
+from typing import Any
 
 import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
-from forebay.admin.console import Console
+from forebay.admin.answer import Answer, Table
+from forebay.admin.backend import Identity, Shutdown
+from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
 from forebay.admin.snapshot import Snapshot, decode
+from forebay.config import SettingLine
 from forebay.observe.stats import Totals, WorkerCounters
 
 from tests.unit.admin.world import FakeBackend, Reply, client, engine_config, pool, read, server
 
+# What PgBouncer keeps and forebay does without, and what is answered by a notice: tables without rows.
+EMPTY = ("help", "peers", "peer_pools", "dns_hosts", "dns_zones")
 
-def ask(text: str, backend: FakeBackend | None = None, *, user: str = "ops") -> Reply:
+
+def ask(text: str, backend: FakeBackend | None = None, *, user: str = "ops", **more: Any) -> Reply:
     """What the console says to `user`."""
-    return read(asyncio.run(Console(backend or FakeBackend()).answer(user, text)))
+    return read(asyncio.run(Console(backend or FakeBackend()).answer(Asked(user, text, **more))))
+
+
+def stand_in(**held: Any) -> FakeBackend:
+    """A service that stands in for PgBouncer."""
+    return FakeBackend(identity=Identity("0.1.0", "io_uring", 2, is_pgbouncer=True), **held)
 
 
 def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
@@ -32,10 +45,14 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
     )
     for name, columns in COLUMNS.items():
         reply = ask(f"SHOW {name}", backend)
+        if name == "fds":
+            assert reply.error is not None
+            assert "not handed over" in reply.error["M"]
+            continue
         assert reply.error is None, (name, reply.error)
         assert reply.tag == "SHOW"
         assert [column for column, _ in reply.columns] == [column for column, _ in columns], name
-        assert name == "help" or reply.rows, name
+        assert bool(reply.rows) is (name not in EMPTY), name
 
 
 def test_every_row_of_spec_has_a_command_and_every_command_a_row() -> None:
@@ -94,7 +111,7 @@ def test_pools_are_shown_with_seconds_and_microseconds_of_the_longest_wait() -> 
     assert (record["maxwait"], record["maxwait_us"], record["pool_mode"]) == ("1", "500000", "transaction")
 
 
-@pytest.mark.parametrize("text", ["SELECT 1", "SHOW NOTHING", "DISABLE shop", "help"])
+@pytest.mark.parametrize("text", ["SELECT 1", "SHOW NOTHING", "DESTROY shop", "help"])
 def test_an_unknown_command_is_told_as_it_was_typed(text: str) -> None:
     """A health check that sends SELECT 1 must not look for a SHOW in its code."""
     error = ask(text).error
@@ -151,7 +168,8 @@ def test_a_viewer_may_look_and_not_touch() -> None:
 def test_commands_reach_the_service_with_their_database() -> None:
     """PAUSE of the wrong database is an outage."""
     backend = FakeBackend()
-    for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "KILL_CLIENT 0x4a3"):
+    for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "KILL_CLIENT 0x4a3",
+                 "DISABLE shop", "ENABLE shop", "WAIT_CLOSE", "SET Verbose = 'a b'", "SET x TO 1"):  # fmt: skip
         assert ask(text, backend).error is None, text
     assert backend.orders == [
         ("pause", "shop"),
@@ -160,6 +178,11 @@ def test_commands_reach_the_service_with_their_database() -> None:
         ("kill", "shop"),
         ("reload",),
         ("kill_client", 0x4A3),
+        ("disable", "shop"),
+        ("enable", "shop"),
+        ("wait_close", None),
+        ("set", "verbose", "a b"),
+        ("set", "x", "1"),
     ]
 
 
@@ -168,17 +191,23 @@ def test_commands_reach_the_service_with_their_database() -> None:
     [("SHUTDOWN", False), ("SHUTDOWN WAIT_FOR_CLIENTS", True), ("shutdown wait_for_servers", True)],
 )
 def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
-    """Deploy scripts rely on the difference."""
+    """Deploy scripts rely on the difference; those of PgBouncer on what each word means there."""
     backend = FakeBackend()
     assert ask(text, backend).tag == "SHUTDOWN"
-    assert backend.orders == [("shutdown", drain)]
+    assert backend.orders == [("shutdown", Shutdown.DRAIN if drain else Shutdown.NOW)]
+    backend = stand_in()
+    assert ask(text, backend).tag == "SHUTDOWN"
+    word = text.upper().partition("WAIT_FOR_")[2]
+    assert backend.orders == [("shutdown", Shutdown[word or "NOW"])]
 
 
 @pytest.mark.parametrize(
     ("text", "sqlstate"),
     [
         ("PAUSE nowhere", "3D000"),
-        ("PAUSE forebay", "3D000"),
+        ("PAUSE forebay", "55000"),
+        ("DISABLE", "55000"),
+        ("SUSPEND", "55000"),
         ("PAUSE shop blog", "42601"),
         ("SHOW TEA", "42601"),
         ("BREW", "42601"),
@@ -186,7 +215,8 @@ def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
         ("KILL_CLIENT one", "22023"),
         ("SHUTDOWN LATER", "42601"),
         ("SHOW POOLS; SHOW STATS", "42601"),
-        ("SET pool_size = 3", "55000"),
+        ("SET pool_size", "42601"),
+        ("SET pool_size 3", "42601"),
     ],
 )
 def test_a_wrong_command_gets_an_error_with_code_and_hint(text: str, sqlstate: str) -> None:
@@ -240,3 +270,104 @@ def test_all_databases_paused_is_the_state_paused() -> None:
     """Scripts wait for it after PAUSE."""
     assert ["paused", "yes"] in ask("SHOW STATE", FakeBackend(held=Snapshot(paused=["blog", "shop"]))).rows
     assert ["paused", "no"] in ask("SHOW STATE", FakeBackend(held=Snapshot(paused=["blog"]))).rows
+
+
+def test_a_statement_is_described_before_it_is_run() -> None:
+    """Drivers of the extended protocol read columns from Describe, and must not set anything off by it."""
+    backend = FakeBackend(held=Snapshot(pools=[pool()]))
+    described = ask("SHOW POOLS", backend, step="describe", formats=[1])
+    assert described.kinds == "T"
+    assert [column for column, _ in described.columns] == [column for column, _ in COLUMNS["pools"]]
+    run = ask("SHOW POOLS", backend, step="execute")
+    assert run.kinds == "DC"
+    assert ask("PAUSE shop", backend, step="describe").kinds == "n"
+    assert ask("PAUSE shop", backend, step="describe", user="eve").kinds == "E"
+    assert backend.orders == []
+
+
+def test_values_are_sent_in_the_formats_that_were_bound() -> None:
+    """asyncpg and pgx ask for all of them in binary."""
+    table = Table(
+        (("a", "int4"), ("b", "int8"), ("c", "text"), ("d", "numeric")), [(1, 2, "x", "-12345.678"), (None,) * 4]
+    )
+    encoded = Answer("SHOW", table).encode([1], is_described=True)
+    digits = struct.pack("!hhHh3h", 3, 1, 0x4000, 3, 1, 2345, 6780)
+    fields = [struct.pack("!i", 1), struct.pack("!q", 2), b"x", digits]
+    row = struct.pack("!h", 4) + b"".join(struct.pack("!i", len(field)) + field for field in fields)
+    assert row in encoded
+    assert struct.pack("!h", 4) + struct.pack("!i", -1) * 4 in encoded
+    mixed = Answer("SHOW", table).encode([0, 1, 0, 0])
+    assert struct.pack("!i", 1) + b"1" + struct.pack("!i", 8) in mixed
+    wrong = ask("SHOW VERSION", step="execute", formats=[1, 1])
+    assert wrong.error is not None
+    assert wrong.error["C"] == "42601"
+
+
+def test_who_runs_it_may_do_everything_over_its_own_socket() -> None:
+    """The user `pgbouncer` is in no list; the engine has seen whose process it is."""
+    backend = stand_in()
+    denied = ask("PAUSE shop", backend, user="pgbouncer")
+    assert denied.error is not None
+    assert denied.error["M"] == "admin access needed"
+    assert ask("PAUSE shop", backend, user="pgbouncer", is_own=True).tag == "PAUSE"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "held"),
+    [
+        ("FLUSH Pools", "invalid command 'FLUSH Pools', use SHOW HELP;", {}),
+        ("PAUSE nowhere", "no such database: nowhere", {}),
+        ("PAUSE pgbouncer", "cannot pause admin db: pgbouncer", {}),
+        ("PAUSE", "already suspended/paused", {"held": Snapshot(paused=["*"])}),
+        ("RESUME", "pooler is not paused/suspended", {}),
+        ("RESUME shop", "database shop is not paused", {}),
+        ("RESUME", "pooler is shutting down", {"is_stopping": True}),
+        ("DISABLE", "a database is required", {}),
+        ("KILL_CLIENT 12", "client not found", {"refuses": "no such client"}),
+        ("KILL_CLIENT x", "invalid client pointer supplied", {}),
+        ("RELOAD", "RELOAD failed, see logs for additional details", {"refuses": "line 3"}),
+        ("SET verbose = x", "SET failed", {"refuses": "not a number"}),
+    ],
+)
+def test_the_stand_in_speaks_in_pgbouncers_words(text: str, words: str, held: dict[str, Any]) -> None:
+    """Scripts look for them."""
+    reply = ask(text, stand_in(**held))
+    assert reply.error is not None
+    assert (reply.error["S"], reply.error["M"]) == ("ERROR", words)
+
+
+def test_a_setting_without_effect_is_shown_with_what_replaces_it() -> None:
+    """SHOW CONFIG would promise what is not done otherwise."""
+
+    class Ini(FakeBackend):
+        def settings(self) -> list[SettingLine]:
+            return [SettingLine("pkt_buf", "4096", "4096", False, "buffers are shared")]
+
+    assert ask("SHOW CONFIG", Ini()).rows == [["pkt_buf", "4096", "4096", "no", "buffers are shared"]]
+
+
+def test_a_stats_user_may_see_the_stand_ins_settings() -> None:
+    """The exporter logs in as one; a forebay.toml may hold commands for secrets."""
+    assert ask("SHOW CONFIG", stand_in(), user="eve").error is None
+    assert ask("SHOW CONFIG", FakeBackend(), user="eve").error is not None
+
+
+def test_the_stand_in_shows_a_socket_as_folder_and_number() -> None:
+    assert [(row["host"], row["port"]) for row in ask("SHOW DATABASES", stand_in()).records()] == [
+        ("10.0.0.5", "5432"),
+        ("/run/pg", "5433"),
+    ]
+
+
+def test_the_stand_in_tells_both_versions() -> None:
+    """Tools compare the number behind the name."""
+    assert ask("SHOW VERSION", stand_in()).rows == [["PgBouncer 1.25.2 (forebay 0.1.0, io_uring)"]]
+
+
+def test_a_disabled_database_is_shown_as_such() -> None:
+    """And one that PAUSE of everything holds, as paused."""
+    held = Snapshot(paused=["*"], disabled=["blog"])
+    shown = [
+        (row["name"], row["paused"], row["disabled"]) for row in ask("SHOW DATABASES", FakeBackend(held=held)).records()
+    ]
+    assert shown == [("shop", "1", "0"), ("blog", "1", "1")]

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import Identity, Refused
+from forebay.admin.backend import Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
@@ -73,6 +73,7 @@ class FakeBackend:
     averaged: dict[str, Totals] = field(default_factory=dict)
     working: list[WorkerCounters] = field(default_factory=list)
     refuses: str | None = None
+    is_stopping: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)
     identity: Identity = field(default_factory=lambda: Identity("0.1.0", "io_uring", 2))
 
@@ -106,12 +107,24 @@ class FakeBackend:
     async def reconnect(self, database: str | None) -> None:
         self._order("reconnect", database)
 
+    async def disable(self, database: str) -> None:
+        self._order("disable", database)
+
+    async def enable(self, database: str) -> None:
+        self._order("enable", database)
+
+    async def wait_close(self, database: str | None) -> None:
+        self._order("wait_close", database)
+
+    async def set_setting(self, name: str, value: str) -> None:
+        self._order("set", name, value)
+
     async def reload(self) -> Sequence[str]:
         self._order("reload")
         return ["listen.port: 1 -> 2"]
 
-    def shutdown(self, *, drain: bool) -> None:
-        self._order("shutdown", drain)
+    def shutdown(self, how: Shutdown) -> None:
+        self._order("shutdown", how)
 
     def _order(self, *order: object) -> None:
         if self.refuses is not None:

@@ -90,7 +90,7 @@ def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded
     users(tmp_path, '"app" "pw"\n')
     text = (
         "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
-        "[pgbouncer]\nauth_file = userlist.txt\nreserve_pool_size = 5\nlisten_prot = 1\nquery_timeout = 5s\n"
+        "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
         "auth_type = hba\n"
     )
     found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_defaults_are_those_of_the_specification(usable: Usable, minimal: str) -> None:
     engine = usable(minimal).engine
-    assert engine.listen == resolved.Listen(("127.0.0.1",), 6432, None, 0o777, 1024, None)
+    assert engine.listen == resolved.Listen(("127.0.0.1",), 6432, None, 0o777, None, 1024, False, None)
+    assert engine.tcp == resolved.TcpOptions(True, 60_000_000, 10_000_000, 6, 900_000_000, 0, True)
+    assert engine.arrivals == resolved.Arrivals((), False, "")
     assert engine.engine == resolved.EngineSettings(0, "auto", 1024, 16_384, core_dumps=False)
     assert engine.limits.login_timeout == 15_000_000
     assert engine.auth == resolved.AuthSettings("scram-sha-256", False, 60_000_000, 5_000_000, 5_000_000)
@@ -104,7 +106,8 @@ def test_a_text_without_a_file_is_read_too() -> None:
     assert loaded.config is not None
 
 
-RUST = (ROOT / "crates/forebay-core/src/config.rs").read_text() if (ROOT / "crates").exists() else ""
+CONFIG = ROOT / "crates/forebay-core/src/config"
+RUST = "".join(path.read_text() for path in (CONFIG.with_suffix(".rs"), *sorted(CONFIG.glob("*.rs"))) if path.exists())
 
 
 @pytest.mark.skipif(not RUST, reason="the engine's sources are not here")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forebay.admin.console import Asked
 from forebay.control import engine_link
 from forebay.control.engine_link import EngineLink
 from forebay.control.secrets import LookupFailed
@@ -73,10 +74,10 @@ async def find(database: str, user: str) -> str | None:
     return {"app": "secret", "odd": "malformed"}.get(user)
 
 
-async def console(user: str, text: str) -> bytes:
-    if text == "BREAK":
+async def console(asked: Asked) -> bytes:
+    if asked.text == "BREAK":
         raise RuntimeError("secret")
-    return f"{user}: {text}".encode()
+    return f"{asked.user}: {asked.text} {asked.step} {asked.formats}".encode()
 
 
 def run(act: Callable[[FakeEngine, EngineLink], Awaitable[None]]) -> FakeEngine:
@@ -110,7 +111,9 @@ def test_every_question_gets_exactly_one_answer() -> None:
         users = ("app", "nobody", "unlucky", "odd", "buggy")
         engine.put(secrets=[(1, number, "shop", user) for number, user in enumerate(users)])
         await answered(engine, 5)
-        engine.put(consoles=[(0, 7, "ops", "SHOW POOLS"), (0, 8, "ops", "BREAK")])
+        engine.put(
+            consoles=[(0, 7, "ops", False, "SHOW POOLS", "execute", [1]), (0, 8, "ops", False, "BREAK", "query", [])]
+        )
         await answered(engine, 7)
 
     by_question = {answer[2]: answer for answer in run(act).answers}
@@ -119,7 +122,7 @@ def test_every_question_gets_exactly_one_answer() -> None:
     assert by_question[2] == ("failed", 1, 2, "the vault is down")
     assert by_question[3] == ("failed", 1, 3, "the SCRAM verifier is malformed")
     assert by_question[4] == ("failed", 1, 4, "internal error: RuntimeError")
-    assert by_question[7] == ("console", 0, 7, b"ops: SHOW POOLS")
+    assert by_question[7] == ("console", 0, 7, b"ops: SHOW POOLS execute [1]")
     assert by_question[8][3].startswith(b"E")
     assert b"secret" not in by_question[8][3]
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from forebay.observe.log import JsonFormatter, Log, RepeatLimit, TextFormatter, event
 
 INFO = 1
-
-
-@pytest.fixture
-def log() -> Iterator[Log]:
-    """A log that leaves nothing behind in the process-wide logging."""
-    log = Log()
-    yield log
-    log.close()
 
 
 def record(name: str, level: int = logging.WARNING, at: float = 0.0, **fields: object) -> logging.LogRecord:
@@ -72,7 +63,7 @@ def test_what_was_held_back_is_reported_once() -> None:
 def test_a_reopened_log_goes_to_the_new_file(log: Log, tmp_path: Path) -> None:
     """logrotate moves the file away and sends SIGUSR1."""
     path = tmp_path / "forebay.log"
-    log.configure(level=INFO, form="text", path=path)
+    log.configure(level=INFO, form="text", sinks=[path])
     event(logging.INFO, "before")
     path.rename(tmp_path / "forebay.log.1")
     log.reopen()
@@ -85,9 +76,9 @@ def test_a_reopened_log_goes_to_the_new_file(log: Log, tmp_path: Path) -> None:
 def test_a_log_file_that_cant_be_opened_changes_nothing(log: Log, tmp_path: Path) -> None:
     """A reload with a wrong path must not silence the log."""
     path = tmp_path / "forebay.log"
-    log.configure(level=INFO, form="text", path=path)
+    log.configure(level=INFO, form="text", sinks=[path])
     with pytest.raises(OSError, match="No such file"):
-        log.configure(level=INFO, form="text", path=tmp_path / "no" / "folder" / "x.log")
+        log.configure(level=INFO, form="text", sinks=[tmp_path / "no" / "folder" / "x.log"])
     event(logging.INFO, "still_here")
     assert "event=still_here" in path.read_text()
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
 use crate::config::{
-    AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits, Listen,
-    LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, UserConfig,
+    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
+    Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, TcpOptions, UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -216,8 +216,19 @@ const SECOND: u64 = 1_000_000;
 /// One database `app` with a pool of `pool_size`, one user `app` with the password `secret`.
 pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> EngineConfig {
     EngineConfig {
-        listen: Listen { addresses: vec![], port: 6432, unix: None, unix_mode: 0, backlog: 16, tls: None },
+        listen: Listen {
+            addresses: vec![],
+            port: 6432,
+            unix: None,
+            unix_mode: 0,
+            unix_group: None,
+            backlog: 16,
+            reuse_port: false,
+            tls: None,
+        },
+        tcp: TcpOptions::default(),
         engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10, core_dumps: false },
+        arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 100,
             message_bytes_max: 1 << 20,
@@ -243,9 +254,10 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         fallback_database: None,
         users: vec![user("app"), user("ops")],
         server_tls: vec![],
-        console: Console { admins: vec!["ops".into()], viewers: vec![] },
+        console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
-        log: LogSettings { level: 1, connections: false, min_duration: 0 },
+        log: LogSettings { level: 1, ..LogSettings::default() },
+        speaks_pgbouncer: false,
     }
 }
 
@@ -260,10 +272,14 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         pool: PoolSettings {
             pool_mode,
             pool_size,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: 0,
             min_pool_size: 0,
             max_db_connections: 0,
+            max_db_client_connections: 0,
             max_replication_connections: 2,
             query_wait_timeout: 120 * SECOND,
+            query_wait_notify: 0,
             server_lifetime: 3600 * SECOND,
             server_idle_timeout: 600 * SECOND,
             server_connect_timeout: 15 * SECOND,
@@ -271,6 +287,8 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             server_opening_max: 4,
             server_check_delay: 30 * SECOND,
             server_check_query: "".into(),
+            server_round_robin: false,
+            server_fast_close: false,
             server_reset_query: "DISCARD ALL".into(),
             level: Level::Fast,
             on_pin: OnPin::Allow,
@@ -293,11 +311,13 @@ fn user(name: &str) -> UserConfig {
         secret: Some(SecretText("secret".into())),
         pool_mode: None,
         pool_size: None,
+        reserve_pool_size: None,
         query_timeout: None,
         query_wait_timeout: None,
         transaction_timeout: None,
         idle_transaction_timeout: None,
         client_idle_timeout: None,
         max_user_connections: None,
+        max_user_client_connections: None,
     }
 }

@@ -4,6 +4,7 @@
 //! about the health of its endpoints, and a sick endpoint closes nothing that works.
 
 pub mod backoff;
+pub mod census;
 pub mod shared;
 
 use std::collections::VecDeque;
@@ -94,6 +95,8 @@ pub struct Pool {
     pub cleared_until: Instant,
     /// The client for which that is, which does not count as one.
     pub cleared_by: u64,
+    /// When the reserve is looked at next, if that is set.
+    pub reserve_armed: Option<Instant>,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
     /// When a server that others could use was last compared with the waiters of other workers.
@@ -132,6 +135,7 @@ impl Pool {
             target,
             settings,
             shared,
+            reserve_armed: None,
             idle: VecDeque::new(),
             waiters: VecDeque::new(),
             servers: 0,
@@ -179,10 +183,27 @@ impl Pool {
         self.greetings.insert(Rc::as_ptr(&wanted), Greeting { wanted, reported, bytes: bytes.into() });
     }
 
+    /// How many servers there may be: with the reserve, once somebody has waited long enough for it.
+    pub fn size_max(&self, now: Instant) -> u32 {
+        let size = self.settings.pool_size;
+        let is_reserve_due = self.reserve_due().is_some_and(|due| due <= now);
+        if is_reserve_due && size != 0 { size.saturating_add(self.settings.reserve_pool_size) } else { size }
+    }
+
+    /// When the oldest waiter may have a server of the reserve, if there is one.
+    pub fn reserve_due(&self) -> Option<Instant> {
+        let waiter = self.waiters.front().filter(|_| self.settings.reserve_pool_size > 0)?;
+        Some(Instant(waiter.since.0.saturating_add(self.settings.reserve_pool_timeout)))
+    }
+
     /// Whether there are more servers than a changed configuration allows.
     pub fn is_over_limit(&self) -> bool {
         let is_over = |permits: &Permits, limit: u32| limit != 0 && permits.used() > limit;
-        is_over(&self.shared.permits, self.settings.pool_size)
+        // What the reserve has given stays for as long as somebody waits.
+        let has_waiters = || !self.waiters.is_empty() || self.shared.has_waiters();
+        let reserve =
+            if self.settings.reserve_pool_size > 0 && has_waiters() { self.settings.reserve_pool_size } else { 0 };
+        is_over(&self.shared.permits, self.settings.pool_size.saturating_add(reserve))
             || is_over(&self.shared.of_database, self.settings.max_db_connections)
     }
 

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
 use crate::misses::Misses;
+use crate::pool::census::Census;
 use crate::statements::Registry;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
@@ -225,6 +226,11 @@ impl PoolShared {
         self.others(but).find(|(_, flags)| flags.has_idle.load(SeqCst)).map(|(worker, _)| worker)
     }
 
+    /// Whether somebody waits, whoever's client it is.
+    pub fn has_waiters(&self) -> bool {
+        self.workers.iter().any(|flags| flags.oldest.load(SeqCst) != NOBODY)
+    }
+
     /// The other worker whose waiter waits longest, and since when.
     pub fn worker_with_oldest_waiter(&self, but: WorkerId) -> Option<(WorkerId, Instant)> {
         let waiting = self.others(but).map(|(worker, flags)| (worker, flags.oldest.load(SeqCst)));
@@ -271,6 +277,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Clients, over all workers.
     pub clients: Permits,
+    /// The same by database and user.
+    pub census: Census,
     /// Cancel requests that named nobody.
     pub misses: Misses,
     pools: Mutex<SharedPools>,
@@ -304,6 +312,7 @@ impl Shared {
             workers,
             registry: Arc::new(registry),
             clients: Permits::default(),
+            census: Census::default(),
             misses: Misses::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),

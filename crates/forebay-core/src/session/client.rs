@@ -25,6 +25,7 @@ use forebay_sql::shape::Shape;
 use crate::auth::ServerSecret;
 use crate::auth::client::ClientLogin;
 use crate::config::{PoolMode, Usage};
+use crate::console::ConsoleSession;
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
 use crate::listen::Listens;
@@ -122,6 +123,10 @@ pub struct Rare {
     pub resetting: Resetting,
     /// Its wait is over, and the other workers have been asked who holds the servers: when.
     pub asked_who_holds_at: Option<Instant>,
+    /// It has been told that it waits, of the wait that began then.
+    pub told_of_wait_since: Option<Instant>,
+    /// Its session with the console.
+    pub console: Option<Box<ConsoleSession>>,
 }
 
 /// A client's session.
@@ -199,6 +204,8 @@ pub struct Client {
     pub cancel: CancelSecret,
     /// It came when there were too many, and holds no permit.
     pub is_uncounted: bool,
+    /// It counts among the clients of its database and its user.
+    pub is_in_census: bool,
     /// How it uses servers: as its pool was configured at its login.
     pub usage: Usage,
     /// It speaks the replication protocol, with a server of its own.
@@ -245,6 +252,7 @@ impl Client {
             failed_hand_overs: 0,
             is_gone: false,
             is_uncounted: false,
+            is_in_census: false,
             usage: Usage { mode: PoolMode::Transaction, is_sharing: false },
             replication: None,
             rare: None,

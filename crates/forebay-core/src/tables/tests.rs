@@ -9,11 +9,11 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
     json!({
         "name": name, "dbname": name, "endpoints": endpoints, "forced_user": null, "forced_secret": null, "tls": 0,
         "pool": {
-            "pool_mode": "transaction", "pool_size": 20, "min_pool_size": 0, "max_db_connections": 0,
+            "pool_mode": "transaction", "pool_size": 20, "reserve_pool_size": 0, "reserve_pool_timeout": 0, "min_pool_size": 0, "max_db_connections": 0, "max_db_client_connections": 0,
             "max_replication_connections": 0,
-            "query_wait_timeout": 1, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
+            "query_wait_timeout": 1, "query_wait_notify": 0, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
             "server_backoff_max": 5, "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
-            "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
+            "server_round_robin": false, "server_fast_close": false, "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
             "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,
             "catalogue_refresh": 14,
@@ -24,7 +24,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
 
 fn user(name: &str, secret: Value) -> Value {
     json!({
-        "name": name, "secret": secret, "pool_mode": null, "pool_size": null, "query_timeout": null,
+        "name": name, "secret": secret, "pool_mode": null, "pool_size": null, "reserve_pool_size": null, "query_timeout": null,
         "query_wait_timeout": null, "transaction_timeout": null, "idle_transaction_timeout": null,
         "client_idle_timeout": null, "max_user_connections": null,
     })
@@ -33,9 +33,14 @@ fn user(name: &str, secret: Value) -> Value {
 fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
     json!({
         "listen": {
-            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "tls": null,
+            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "tls": null,
+        },
+        "tcp": {
+            "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0,
+            "socket_buffer": 0, "defer_accept": false,
         },
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
+        "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
             "clients_max": 10, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1,
             "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "drain_timeout": 1,
@@ -46,7 +51,9 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         },
         "databases": databases, "fallback_database": null, "users": users, "server_tls": [],
         "console": { "admins": ["ops"], "viewers": ["eye"] }, "metrics": null,
-        "log": { "level": 1, "connections": false, "min_duration": 0 },
+        "log": { "level": 1, "connections": false, "disconnections": false, "attempts": false, "servers": false, "refusals": false,
+         "min_duration": 0 },
+        "speaks_pgbouncer": false,
     })
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_core::config::TcpOptions;
 use forebay_core::ids::ConnId;
 use forebay_core::io::{ClosedBy, Endpoint};
 
@@ -144,7 +145,7 @@ impl<B: Backend> Driver<B> {
             };
             connecting.tries += 1;
             let (tries, is_last) = (connecting.tries, connecting.left.is_empty());
-            match open(&address, B::NONBLOCKING) {
+            match open(&address, &self.hub.tcp(), B::NONBLOCKING) {
                 Err(error) => connecting.error = Some(error.to_string()),
                 Ok(fd) => {
                     connecting.current = Some(address);
@@ -195,10 +196,10 @@ fn with_port(addresses: &[IpAddr], port: u16) -> VecDeque<SockAddr> {
     addresses.iter().map(|ip| SockAddr::tcp(SocketAddr::new(*ip, port))).collect()
 }
 
-fn open(address: &SockAddr, nonblocking: bool) -> io::Result<i32> {
+fn open(address: &SockAddr, tcp: &TcpOptions, nonblocking: bool) -> io::Result<i32> {
     let fd = socket::stream(address.family(), nonblocking)?;
     if address.family() != libc::AF_UNIX {
-        socket::tune_tcp(fd.as_raw_fd())?;
+        socket::tune_tcp(fd.as_raw_fd(), tcp)?;
     }
     Ok(fd.into_raw_fd())
 }

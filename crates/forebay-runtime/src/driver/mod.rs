@@ -123,7 +123,8 @@ pub(crate) struct Driver<B: Backend> {
     unsealed: Vec<u32>,
     /// Connections for which TLS was asked in this turn.
     held: Vec<ConnId>,
-    listeners: Vec<Listener>,
+    /// By their index; `None`: closed.
+    listeners: Vec<Option<Listener>>,
     /// The worker that the next client of a Unix socket goes to.
     next_worker: u16,
     is_stopping: bool,
@@ -165,7 +166,7 @@ impl<B: Backend> Driver<B> {
             asked: FxHashSet::default(),
             unsealed: Vec::new(),
             held: Vec::new(),
-            listeners,
+            listeners: listeners.into_iter().map(Some).collect(),
             next_worker: 0,
             is_stopping: false,
             most_conns: 0,

@@ -18,6 +18,7 @@ use super::table::Flags;
 use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, TRIM_AFTER, TRIM_CONNS, Timer, memory};
 use crate::hub::Mail;
 use crate::inputs::Inputs;
+use crate::listen::Listener;
 use crate::socket;
 
 /// Longest wait: /livez wants to see every worker move.
@@ -32,7 +33,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 impl<B: Backend> Driver<B> {
     /// Runs until the engine stops.
     pub(crate) fn run<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
-        for (i, listener) in self.listeners.iter().enumerate() {
+        for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l))) {
             self.back.accept(i as u16, listener.fd.as_raw_fd());
         }
         while !self.is_stopping {
@@ -278,7 +279,7 @@ impl<B: Backend> Driver<B> {
         // A peer without a name has gone already.
         let Ok(peer) = socket::peer(fd.as_raw_fd()) else { return };
         let workers = self.hub.mailboxes.len() as u16;
-        let is_shared = self.listeners.get(usize::from(listener)).is_some_and(|l| l.is_for_all_workers);
+        let is_shared = self.listener(listener).is_some_and(|l| l.is_for_all_workers);
         let handover = Handover { fd, tls: None };
         if is_shared && workers > 1 {
             let worker = WorkerId(self.next_worker);
@@ -294,6 +295,10 @@ impl<B: Backend> Driver<B> {
     fn welcome<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, handover: Handover, peer: Peer) {
         let id = self.adopt(handover);
         self.guard(inputs, Some(id), |inputs, io| inputs.accepted(io, id, peer));
+    }
+
+    fn listener(&self, index: u16) -> Option<&Listener> {
+        self.listeners.get(usize::from(index)).and_then(Option::as_ref)
     }
 
     fn on_accept_failed(&mut self, listener: u16, errno: i32) {
@@ -325,8 +330,8 @@ impl<B: Backend> Driver<B> {
                     memory::trim();
                 }
                 Timer::Accept(listener) => {
-                    if let Some(listening) = self.listeners.get(usize::from(listener)) {
-                        self.back.accept(listener, listening.fd.as_raw_fd());
+                    if let Some(fd) = self.listener(listener).map(|l| l.fd.as_raw_fd()) {
+                        self.back.accept(listener, fd);
                     }
                 }
             }
@@ -379,8 +384,12 @@ impl<B: Backend> Driver<B> {
                 }
                 Mail::Client(handover, peer) => self.welcome(inputs, handover, peer),
                 Mail::Command(id, command) => {
-                    if matches!(command, Command::Drain | Command::Cut) {
-                        self.stop_accepting();
+                    match command {
+                        Command::Drain | Command::Cut => self.stop_accepting(|_| true),
+                        // An operator who is on this host still gets in.
+                        Command::Close => self.stop_accepting(|listener| listener.is_tcp),
+                        Command::Reload(_) => self.tune_listeners(),
+                        _ => {}
                     }
                     self.guard(inputs, None, |inputs, io| inputs.command(io, id, command));
                 }
@@ -392,16 +401,26 @@ impl<B: Backend> Driver<B> {
         self.mail = mail;
     }
 
-    fn stop_accepting(&mut self) {
-        for (i, listener) in self.listeners.iter().enumerate() {
-            self.back.refuse(i as u16, listener.fd.as_raw_fd());
+    fn stop_accepting(&mut self, is_meant: impl Fn(&Listener) -> bool) {
+        for (i, slot) in self.listeners.iter_mut().enumerate() {
+            if let Some(listener) = slot.take_if(|listener| is_meant(listener)) {
+                self.back.refuse(i as u16, listener.fd.as_raw_fd());
+            }
         }
-        self.listeners.clear();
+    }
+
+    /// What is accepted from here on inherits the options in force.
+    fn tune_listeners(&self) {
+        let options = self.hub.tcp();
+        for listener in self.listeners.iter().flatten().filter(|listener| listener.is_tcp) {
+            // An option that the system refuses leaves connections as they were before.
+            let _ = crate::socket::tune_listener(listener.fd.as_raw_fd(), &options);
+        }
     }
 
     /// Closes everything and gives the kernel the time to let go of our memory.
     fn wind_up<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
-        self.stop_accepting();
+        self.stop_accepting(|_| true);
         for id in std::mem::take(&mut self.asked) {
             let answer = Answer::Failed("the engine stops".into());
             self.guard(inputs, None, |inputs, io| inputs.answer(io, id, answer));

@@ -258,6 +258,11 @@ fn name(command: &Command) -> &'static str {
         Command::Reconnect(_) => "RECONNECT",
         Command::Drain => "a drain",
         Command::Cut => "the end of a drain",
+        Command::Close => "a stop for new clients",
+        Command::Shed => "a stop for those that wait",
+        Command::Disable(_) => "DISABLE",
+        Command::Enable(_) => "ENABLE",
+        Command::WaitClose(_) => "WAIT_CLOSE",
         Command::Snapshot => "SHOW",
     }
 }

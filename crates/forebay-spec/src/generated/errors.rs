@@ -19,6 +19,9 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "pinned", code: "FB208", sqlstate: "01000" },
     ErrorRow { id: "too_many_replication_connections", code: "FB209", sqlstate: "53300" },
     ErrorRow { id: "notifications_overflow", code: "FB210", sqlstate: "53400" },
+    ErrorRow { id: "too_many_clients_of_database", code: "FB211", sqlstate: "53300" },
+    ErrorRow { id: "too_many_clients_of_user", code: "FB212", sqlstate: "53300" },
+    ErrorRow { id: "waiting", code: "FB213", sqlstate: "00000" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
@@ -55,7 +58,8 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "killed_by_admin", code: "FB801", sqlstate: "57P01" },
     ErrorRow { id: "draining", code: "FB802", sqlstate: "57P01" },
     ErrorRow { id: "database_removed", code: "FB803", sqlstate: "57P01" },
-    ErrorRow { id: "console_only_simple", code: "FB901", sqlstate: "0A000" },
+    ErrorRow { id: "database_disabled", code: "FB804", sqlstate: "57P03" },
+    ErrorRow { id: "console_only_statements", code: "FB901", sqlstate: "0A000" },
     ErrorRow { id: "console_denied", code: "FB902", sqlstate: "42501" },
     ErrorRow { id: "console_unknown", code: "FB903", sqlstate: "42601" },
     ErrorRow { id: "console_unavailable", code: "FB904", sqlstate: "57P03" },
@@ -64,6 +68,10 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "console_syntax", code: "FB907", sqlstate: "42601" },
     ErrorRow { id: "console_no_database", code: "FB908", sqlstate: "3D000" },
     ErrorRow { id: "console_no_client", code: "FB909", sqlstate: "22023" },
+    ErrorRow { id: "console_parameters", code: "FB910", sqlstate: "0A000" },
+    ErrorRow { id: "console_names_full", code: "FB911", sqlstate: "54000" },
+    ErrorRow { id: "console_no_statement", code: "FB912", sqlstate: "26000" },
+    ErrorRow { id: "console_no_portal", code: "FB913", sqlstate: "34000" },
     ErrorRow { id: "internal", code: "FB999", sqlstate: "XX000" },
 ];
 
@@ -80,6 +88,7 @@ pub fn sequence_moved(call: impl Display) -> Report {
             "Use INSERT … RETURNING, or draw and ask in one transaction; sequence_affinity = \"pin\" holds a server \
              once somebody has asked. (FB101)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -102,6 +111,7 @@ pub fn checkout_timeout(
         hint: Some(String::from(
             "Run SHOW CLIENTS on the console; set transaction_timeout, or raise pool_size. (FB201)",
         )),
+        pgbouncer: Some(String::from("query_wait_timeout")),
     }
 }
 
@@ -124,6 +134,7 @@ pub fn servers_pinned(
         hint: Some(String::from(
             "SHOW PINS on the console tells what ends each of them; set pin_idle_limit, or raise pool_size. (FB202)",
         )),
+        pgbouncer: Some(String::from("query_wait_timeout")),
     }
 }
 
@@ -144,6 +155,7 @@ pub fn checkout_queue_full(
             "{waiting} requests waiting, as many as waiters_max allows; {leased} of {size} servers in use."
         )),
         hint: Some(String::from("Send fewer requests at once, raise pool_size, or raise limits.waiters_max. (FB203)")),
+        pgbouncer: Some(String::from("query_wait_timeout")),
     }
 }
 
@@ -159,6 +171,7 @@ pub fn too_many_clients(clients: impl Display, limit: impl Display) -> Report {
         hint: Some(String::from(
             "Close idle connections, set client_idle_timeout, or raise limits.max_client_conn. (FB204)",
         )),
+        pgbouncer: Some(String::from("no more connections allowed (max_client_conn)")),
     }
 }
 
@@ -172,6 +185,7 @@ pub fn too_many_files() -> Report {
         message: String::from("no file descriptor is left for another connection"),
         detail: None,
         hint: Some(String::from("Raise the limit on open files (ulimit -n) of the forebay process. (FB205)")),
+        pgbouncer: None,
     }
 }
 
@@ -187,6 +201,7 @@ pub fn too_many_statements(count: impl Display) -> Report {
         hint: Some(String::from(
             "Close statements that are no longer used, or raise limits.client_statements_max. (FB206)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -200,6 +215,7 @@ pub fn pin_idle_limit(limit: impl Display, reasons: impl Display) -> Report {
         message: format!("the connection held its server and was idle for longer than pin_idle_limit ({limit})"),
         detail: Some(format!("What held it: {reasons}.")),
         hint: Some(String::from("Release it before a pause (SHOW PINS tells how), or raise pin_idle_limit. (FB207)")),
+        pgbouncer: None,
     }
 }
 
@@ -215,6 +231,7 @@ pub fn pinned(reason: impl Display, ends: impl Display) -> Report {
         hint: Some(String::from(
             "Release it soon, for others wait for servers; on_pin = \"allow\" sends no notice. (FB208)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -230,6 +247,7 @@ pub fn too_many_replication_connections(database: impl Display, limit: impl Disp
         hint: Some(String::from(
             "End one that is not needed (SHOW CLIENTS), or raise max_replication_connections. (FB209)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -246,6 +264,51 @@ pub fn notifications_overflow(bytes: impl Display) -> Report {
             "Listen on a session that reads what it is sent and stays in no transaction, or raise \
              limits.notification_bytes_max. (FB210)",
         )),
+        pgbouncer: None,
+    }
+}
+
+/// FB211, SQLSTATE 53300: database "{database}" has as many clients as it may have: {limit}.
+#[cold]
+pub fn too_many_clients_of_database(database: impl Display, limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB211",
+        sqlstate: "53300",
+        message: format!("database \"{database}\" has as many clients as it may have: {limit}"),
+        detail: None,
+        hint: Some(String::from("Close connections that are not needed, or raise max_db_client_connections. (FB211)")),
+        pgbouncer: Some(String::from("client connections exceeded (max_db_client_connections)")),
+    }
+}
+
+/// FB212, SQLSTATE 53300: user "{user}" has as many clients as it may have: {limit}.
+#[cold]
+pub fn too_many_clients_of_user(user: impl Display, limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB212",
+        sqlstate: "53300",
+        message: format!("user \"{user}\" has as many clients as it may have: {limit}"),
+        detail: None,
+        hint: Some(String::from(
+            "Close connections that are not needed, or raise max_user_client_connections. (FB212)",
+        )),
+        pgbouncer: Some(String::from("client connections exceeded (max_user_client_connections)")),
+    }
+}
+
+/// FB213, SQLSTATE 00000: no server of database "{database}" has become free within {waited}; the request waits.
+#[cold]
+pub fn waiting(database: impl Display, waited: impl Display) -> Report {
+    Report {
+        severity: Severity::Notice,
+        code: "FB213",
+        sqlstate: "00000",
+        message: format!("no server of database \"{database}\" has become free within {waited}; the request waits"),
+        detail: None,
+        hint: Some(String::from("SHOW POOLS on the console tells how many wait, and for how long. (FB213)")),
+        pgbouncer: Some(String::from("No server connection available in postgres backend, client being queued")),
     }
 }
 
@@ -259,6 +322,7 @@ pub fn pin_refused(cause: impl Display) -> Report {
         message: format!("{cause} would pin a server, and this pool refuses pins"),
         detail: None,
         hint: Some(String::from("Set on_pin = \"allow\", or pool_mode = \"session\", for this database. (FB301)")),
+        pgbouncer: None,
     }
 }
 
@@ -274,6 +338,7 @@ pub fn replication_refused(database: impl Display) -> Report {
         hint: Some(String::from(
             "Raise max_replication_connections of the database, or connect to the server itself. (FB302)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -287,6 +352,7 @@ pub fn transaction_in_statement_mode(pool: impl Display) -> Report {
         message: format!("transaction blocks are not supported: pool \"{pool}\" is in statement mode"),
         detail: None,
         hint: Some(String::from("Set pool_mode = \"transaction\" for this database or user. (FB303)")),
+        pgbouncer: Some(String::from("transaction blocks not allowed in statement pooling mode")),
     }
 }
 
@@ -300,6 +366,7 @@ pub fn listens_elsewhere() -> Report {
         message: String::from("UNLISTEN and pg_listening_channels can't be run at this point of a pipeline"),
         detail: None,
         hint: Some(String::from("Send Sync before it, or before the BEGIN of its transaction. (FB305)")),
+        pgbouncer: None,
     }
 }
 
@@ -313,6 +380,7 @@ pub fn server_lost(endpoint: impl Display, cause: impl Display) -> Report {
         message: String::from("the connection to the server was lost; the transaction was not committed"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Run the transaction again. (FB401)")),
+        pgbouncer: Some(String::from("server conn crashed?")),
     }
 }
 
@@ -328,6 +396,7 @@ pub fn server_lost_in_commit(endpoint: impl Display, cause: impl Display) -> Rep
         ),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Look for the transaction's effects before running it again. (FB402)")),
+        pgbouncer: Some(String::from("server conn crashed?")),
     }
 }
 
@@ -341,6 +410,7 @@ pub fn server_lost_while_pinned(lost: impl Display, endpoint: impl Display, caus
         message: format!("the connection to the server was lost, and with it what it held for this session: {lost}"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Connect again and make it anew. (FB405)")),
+        pgbouncer: Some(String::from("server conn crashed?")),
     }
 }
 
@@ -356,6 +426,7 @@ pub fn listener_lost(endpoint: impl Display, cause: impl Display) -> Report {
         ),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Connect again, LISTEN again, and look for what may have changed meanwhile. (FB408)")),
+        pgbouncer: None,
     }
 }
 
@@ -369,6 +440,7 @@ pub fn session_unsettled(act: impl Display, endpoint: impl Display, cause: impl 
         message: format!("the session's settings could not be {act}"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Connect again; what the session had set is lost. (FB406)")),
+        pgbouncer: None,
     }
 }
 
@@ -389,6 +461,7 @@ pub fn no_endpoint(
         hint: Some(String::from(
             "Check that the server runs and that this host may connect to it; SHOW POOLS tells its state. (FB410)",
         )),
+        pgbouncer: Some(format!("server login has been failing, cached error: {cause} (server_login_retry)")),
     }
 }
 
@@ -410,6 +483,7 @@ pub fn server_login_failed(
             "Check the user's secret, the database's name on the server, its pg_hba.conf and its max_connections. \
              (FB411)",
         )),
+        pgbouncer: Some(format!("server login failed: {reply}")),
     }
 }
 
@@ -425,6 +499,7 @@ pub fn server_parameter_refused(endpoint: impl Display, reply: impl Display) -> 
         hint: Some(String::from(
             "Correct the parameters in the connection string or those set in the session. (FB412)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -445,6 +520,7 @@ pub fn server_secret_missing(
         hint: Some(String::from(
             "Give the user's plain password or its SCRAM secret from the server in [users]. (FB413)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -458,6 +534,7 @@ pub fn server_protocol_violation(endpoint: impl Display, cause: impl Display) ->
         message: String::from("the server sent a message that does not belong here; its connection was closed"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Run the transaction again; please report this with the server's version. (FB414)")),
+        pgbouncer: None,
     }
 }
 
@@ -471,6 +548,7 @@ pub fn message_too_large(size: impl Display, limit: impl Display) -> Report {
         message: format!("a message of {size} bytes exceeds the limit of {limit} bytes"),
         detail: None,
         hint: Some(String::from("Send the data in smaller parts, or raise limits.max_packet_size. (FB501)")),
+        pgbouncer: None,
     }
 }
 
@@ -486,6 +564,7 @@ pub fn malformed_message(cause: impl Display) -> Report {
         hint: Some(String::from(
             "The client does not speak the PostgreSQL protocol as documented; check its driver's version. (FB502)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -499,6 +578,7 @@ pub fn unsupported_protocol(version: impl Display) -> Report {
         message: format!("unsupported protocol version {version}; forebay speaks 3.0 and 3.2"),
         detail: None,
         hint: Some(String::from("Use a driver that speaks protocol 3.0 or later (PostgreSQL 7.4 and newer). (FB503)")),
+        pgbouncer: None,
     }
 }
 
@@ -512,6 +592,7 @@ pub fn unsupported_startup_option(option: impl Display) -> Report {
         message: format!("unsupported startup option \"{option}\""),
         detail: None,
         hint: Some(String::from("In options, only -c name=value and --name=value are supported. (FB504)")),
+        pgbouncer: Some(format!("unsupported startup parameter in options: {option}")),
     }
 }
 
@@ -527,6 +608,7 @@ pub fn unknown_parameter(parameter: impl Display) -> Report {
         hint: Some(String::from(
             "Remove it from the connection string; set it in the session or on the role instead. (FB505)",
         )),
+        pgbouncer: Some(format!("unsupported startup parameter: {parameter}")),
     }
 }
 
@@ -542,6 +624,7 @@ pub fn unexpected_message(kind: impl Display, state: impl Display) -> Report {
         hint: Some(String::from(
             "The client does not follow the PostgreSQL protocol; check its driver's version. (FB506)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -557,6 +640,7 @@ pub fn plaintext_after_tls_request() -> Report {
         hint: Some(String::from(
             "This is a faulty client, or someone between it and forebay who injects bytes. (FB507)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -572,6 +656,7 @@ pub fn login_failed(user: impl Display) -> Report {
         hint: Some(String::from(
             "Check the user's name and password; users come from [users] or a secret source. (FB601)",
         )),
+        pgbouncer: Some(String::from("password authentication failed")),
     }
 }
 
@@ -587,6 +672,7 @@ pub fn unknown_database(database: impl Display) -> Report {
         hint: Some(String::from(
             "Databases are those of [databases]; a database named \"*\" serves every other name. (FB602)",
         )),
+        pgbouncer: Some(format!("no such database: {database}")),
     }
 }
 
@@ -600,6 +686,7 @@ pub fn secret_unavailable(user: impl Display, cause: impl Display) -> Report {
         message: format!("the secret of user \"{user}\" could not be looked up"),
         detail: Some(format!("{cause}.")),
         hint: Some(String::from("Try again; if it lasts, the log tells which secret source did not answer. (FB603)")),
+        pgbouncer: None,
     }
 }
 
@@ -613,6 +700,7 @@ pub fn tls_required() -> Report {
         message: String::from("connections without encryption are not accepted"),
         detail: None,
         hint: Some(String::from("Connect with sslmode=require, or better verify-full. (FB604)")),
+        pgbouncer: None,
     }
 }
 
@@ -628,6 +716,7 @@ pub fn login_timeout(limit: impl Display) -> Report {
         hint: Some(String::from(
             "Check the network between client and forebay, or raise limits.client_login_timeout. (FB605)",
         )),
+        pgbouncer: Some(String::from("client_login_timeout")),
     }
 }
 
@@ -641,6 +730,7 @@ pub fn user_missing() -> Report {
         message: String::from("no user name was given in the startup message"),
         detail: None,
         hint: Some(String::from("Name a user in the connection string. (FB606)")),
+        pgbouncer: None,
     }
 }
 
@@ -657,6 +747,7 @@ pub fn client_certificate_required() -> Report {
             "Give the client a certificate that listen.tls.ca signed (sslcert, sslkey), with verify-full one for \
              this user. (FB607)",
         )),
+        pgbouncer: None,
     }
 }
 
@@ -670,6 +761,7 @@ pub fn client_idle_timeout(limit: impl Display) -> Report {
         message: format!("the connection was idle for longer than client_idle_timeout ({limit})"),
         detail: None,
         hint: Some(String::from("Connect again; let the application's pool close idle connections sooner. (FB701)")),
+        pgbouncer: Some(String::from("client_idle_timeout")),
     }
 }
 
@@ -683,6 +775,7 @@ pub fn idle_transaction_timeout(limit: impl Display) -> Report {
         message: format!("the transaction was idle for longer than idle_transaction_timeout ({limit})"),
         detail: None,
         hint: Some(String::from("Commit or roll back before other work; or raise idle_transaction_timeout. (FB702)")),
+        pgbouncer: Some(String::from("idle transaction timeout")),
     }
 }
 
@@ -696,6 +789,7 @@ pub fn transaction_timeout(limit: impl Display) -> Report {
         message: format!("the transaction took longer than transaction_timeout ({limit})"),
         detail: None,
         hint: Some(String::from("Make the transaction shorter, or raise transaction_timeout. (FB703)")),
+        pgbouncer: Some(String::from("transaction timeout")),
     }
 }
 
@@ -709,6 +803,7 @@ pub fn query_timeout(limit: impl Display) -> Report {
         message: format!("the request was cancelled: it took longer than query_timeout ({limit})"),
         detail: None,
         hint: Some(String::from("Make the query faster, or raise query_timeout. (FB704)")),
+        pgbouncer: Some(String::from("query timeout")),
     }
 }
 
@@ -722,6 +817,7 @@ pub fn cancelled_while_waiting() -> Report {
         message: String::from("the request was cancelled by its user while it waited for a server"),
         detail: None,
         hint: Some(String::from("No part of it was run. (FB705)")),
+        pgbouncer: None,
     }
 }
 
@@ -735,6 +831,7 @@ pub fn killed_by_admin() -> Report {
         message: String::from("the connection was closed by an administrator"),
         detail: None,
         hint: Some(String::from("Connect again. (FB801)")),
+        pgbouncer: None,
     }
 }
 
@@ -748,6 +845,7 @@ pub fn draining() -> Report {
         message: String::from("forebay is shutting down"),
         detail: None,
         hint: Some(String::from("Connect again; another forebay may answer. (FB802)")),
+        pgbouncer: Some(String::from("pooler is shutting down")),
     }
 }
 
@@ -763,22 +861,35 @@ pub fn database_removed(database: impl Display) -> Report {
         ),
         detail: None,
         hint: Some(String::from("Connect again. (FB803)")),
+        pgbouncer: Some(String::from("database configuration changed")),
     }
 }
 
-/// FB901, SQLSTATE 0A000: the console supports simple queries only.
+/// FB804, SQLSTATE 57P03: database "{database}" is disabled.
 #[cold]
-pub fn console_only_simple() -> Report {
+pub fn database_disabled(database: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB804",
+        sqlstate: "57P03",
+        message: format!("database \"{database}\" is disabled"),
+        detail: None,
+        hint: Some(String::from("An operator has run DISABLE on the console; ENABLE lets clients in again. (FB804)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB901, SQLSTATE 0A000: the console takes statements only.
+#[cold]
+pub fn console_only_statements() -> Report {
     Report {
         severity: Severity::Error,
         code: "FB901",
         sqlstate: "0A000",
-        message: String::from("the console supports simple queries only"),
+        message: String::from("the console takes statements only"),
         detail: None,
-        hint: Some(String::from(
-            "Use psql, or have the driver send queries without parameters (psycopg: cursor.execute on a \
-             ClientCursor). (FB901)",
-        )),
+        hint: Some(String::from("Send a query, by the simple or the extended protocol. (FB901)")),
+        pgbouncer: None,
     }
 }
 
@@ -792,6 +903,7 @@ pub fn console_denied(user: impl Display, command: impl Display) -> Report {
         message: format!("user \"{user}\" may not run {command}"),
         detail: None,
         hint: Some(String::from("console.admins may run every command, console.viewers SHOW. (FB902)")),
+        pgbouncer: Some(String::from("admin access needed")),
     }
 }
 
@@ -805,6 +917,7 @@ pub fn console_unknown(command: impl Display) -> Report {
         message: format!("unknown console command \"{command}\""),
         detail: None,
         hint: Some(String::from("Run SHOW HELP for the list of commands. (FB903)")),
+        pgbouncer: Some(format!("invalid command '{command}', use SHOW HELP;")),
     }
 }
 
@@ -818,6 +931,7 @@ pub fn console_unavailable(cause: impl Display) -> Report {
         message: format!("the console did not answer: {cause}"),
         detail: None,
         hint: Some(String::from("Traffic is not affected; try again, and look at the log. (FB904)")),
+        pgbouncer: None,
     }
 }
 
@@ -833,6 +947,7 @@ pub fn console_refused(command: impl Display, cause: impl Display) -> Report {
         hint: Some(String::from(
             "Put right what it says and try again; SHOW HELP tells what each command does. (FB905)",
         )),
+        pgbouncer: Some(format!("{cause}")),
     }
 }
 
@@ -846,6 +961,7 @@ pub fn console_login_denied(user: impl Display) -> Report {
         message: format!("user \"{user}\" may not use the console"),
         detail: None,
         hint: Some(String::from("Name the user in console.admins or console.viewers. (FB906)")),
+        pgbouncer: None,
     }
 }
 
@@ -859,6 +975,7 @@ pub fn console_syntax(cause: impl Display) -> Report {
         message: format!("the console can't read this: {cause}"),
         detail: None,
         hint: Some(String::from("One statement at a time; SHOW HELP tells what each command takes. (FB907)")),
+        pgbouncer: None,
     }
 }
 
@@ -872,6 +989,7 @@ pub fn console_no_database(database: impl Display) -> Report {
         message: format!("no such database: {database}"),
         detail: None,
         hint: Some(String::from("SHOW DATABASES lists those that can be named here. (FB908)")),
+        pgbouncer: None,
     }
 }
 
@@ -885,6 +1003,63 @@ pub fn console_no_client() -> Report {
         message: String::from("invalid client pointer supplied"),
         detail: None,
         hint: Some(String::from("Give the id or the ptr that SHOW CLIENTS prints. (FB909)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB910, SQLSTATE 0A000: statements of the console have no parameters.
+#[cold]
+pub fn console_parameters() -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB910",
+        sqlstate: "0A000",
+        message: String::from("statements of the console have no parameters"),
+        detail: None,
+        hint: Some(String::from("Write the values into the statement's text. (FB910)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB911, SQLSTATE 54000: a session of the console holds {limit} named statements or portals at most.
+#[cold]
+pub fn console_names_full(limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB911",
+        sqlstate: "54000",
+        message: format!("a session of the console holds {limit} named statements or portals at most"),
+        detail: None,
+        hint: Some(String::from("Close some, or use the unnamed one. (FB911)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB912, SQLSTATE 26000: prepared statement "{name}" does not exist on the console.
+#[cold]
+pub fn console_no_statement(name: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB912",
+        sqlstate: "26000",
+        message: format!("prepared statement \"{name}\" does not exist on the console"),
+        detail: None,
+        hint: Some(String::from("Prepare it in this session first. (FB912)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB913, SQLSTATE 34000: portal "{name}" does not exist on the console.
+#[cold]
+pub fn console_no_portal(name: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB913",
+        sqlstate: "34000",
+        message: format!("portal \"{name}\" does not exist on the console"),
+        detail: None,
+        hint: Some(String::from("Bind and execute in one go: portals of the console end at the next Sync. (FB913)")),
+        pgbouncer: None,
     }
 }
 
@@ -898,5 +1073,6 @@ pub fn internal(cause: impl Display) -> Report {
         message: format!("internal error: {cause}"),
         detail: None,
         hint: Some(String::from("Please report this with the log lines around it. (FB999)")),
+        pgbouncer: None,
     }
 }

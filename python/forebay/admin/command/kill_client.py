@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forebay._generated.errors import console_no_client
 from forebay.admin.answer import Answer
-from forebay.admin.backend import Backend
+from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role
 
 
@@ -14,7 +14,10 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
         client = int(arguments[0], 0)
     except (IndexError, ValueError):
         raise console_no_client() from None
-    await backend.kill_client(client)
+    try:
+        await backend.kill_client(client)
+    except Refused:
+        raise Refused("client not found") from None
     return Answer("KILL_CLIENT")
 
 

@@ -9,7 +9,7 @@ from forebay.admin.registration import Command, Role, known_database
 
 async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     """Answers when it is carried out."""
-    await backend.reconnect(known_database(backend, arguments))
+    await backend.reconnect(known_database(backend, arguments, "reconnect"))
     return Answer("RECONNECT")
 
 

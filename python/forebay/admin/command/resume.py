@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from forebay.admin.answer import Answer
-from forebay.admin.backend import Backend
+from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role, known_database
 
 
 async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     """Answers when it is carried out."""
-    await backend.resume(known_database(backend, arguments))
+    database = known_database(backend, arguments, "resume")
+    if backend.identity.is_pgbouncer:
+        await _refuse(backend, database)
+    await backend.resume(database)
     return Answer("RESUME")
+
+
+async def _refuse(backend: Backend, database: str | None) -> None:
+    """Raises Refused where PgBouncer has nothing to resume."""
+    if backend.is_stopping:
+        raise Refused("pooler is shutting down")
+    paused = (await backend.snapshot()).paused
+    if database is None and not paused:
+        raise Refused("pooler is not paused/suspended")
+    if database is not None and database not in paused:
+        raise Refused(f"database {database} is not paused")
 
 
 COMMAND = Command("resume", Role.ADMIN, handler, arguments_max=1)

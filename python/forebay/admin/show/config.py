@@ -10,9 +10,10 @@ from forebay.admin.registration import Role, show
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each setting, by key. Admins only: paths of keys and commands for secrets stand here."""
     return [
-        (row.key, row.value, row.default, "yes" if row.is_changeable else "no")
+        (row.key, row.value, row.default, "yes" if row.is_changeable else "no", row.instead)
         for row in sorted(backend.settings(), key=lambda row: row.key)
     ]
 
 
-COMMAND = show("config", rows, role=Role.ADMIN)
+# In a pgbouncer.ini no command for a secret can stand, and exporters read it as one of stats_users.
+COMMAND = show("config", rows, role=Role.ADMIN, stand_in_role=Role.VIEWER)

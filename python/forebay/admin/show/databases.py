@@ -22,7 +22,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
         servers[pool.database] += 0 if pool.is_replication else pool.servers
     clients = Counter(client.database for client in snapshot.clients)
     return [
-        _row(database, servers[database.name], clients[database.name], database.name in snapshot.paused)
+        _row(database, servers[database.name], clients[database.name], snapshot, backend.identity.is_pgbouncer)
         for database in listed(backend, snapshot)
     ]
 
@@ -37,8 +37,14 @@ def listed(backend: Backend, snapshot: Snapshot) -> list[DatabaseConfig]:
     return databases
 
 
-def _row(database: DatabaseConfig, servers: int, clients: int, is_paused: bool) -> tuple[Value, ...]:
+def _row(
+    database: DatabaseConfig, servers: int, clients: int, snapshot: Snapshot, is_pgbouncer: bool
+) -> tuple[Value, ...]:
     host, port = split_endpoint(database.endpoints[0])
+    if is_pgbouncer and port is None:
+        # There a socket is its folder and its number.
+        folder, _, number = host.rpartition("/.s.PGSQL.")
+        host, port = folder, int(number)
     pool = database.pool
     return (
         database.name,
@@ -48,16 +54,16 @@ def _row(database: DatabaseConfig, servers: int, clients: int, is_paused: bool) 
         database.forced_user,
         pool.pool_size,
         pool.min_pool_size,
-        0,
+        pool.reserve_pool_size,
         pool.server_lifetime // 1_000_000,
         pool.pool_mode,
         None,
         pool.max_db_connections,
         servers,
-        0,
+        pool.max_db_client_connections,
         clients,
-        int(is_paused),
-        0,
+        int(bool({database.name, "*"} & set(snapshot.paused))),
+        int(database.name in snapshot.disabled),
     )
 
 

@@ -18,11 +18,11 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
         (
             user.name,
             str(user.pool_size or ""),
-            "",
+            str(user.reserve_pool_size or ""),
             user.pool_mode,
             user.max_user_connections or 0,
             servers[user.name],
-            0,
+            user.max_user_client_connections or 0,
             clients[user.name],
         )
         for user in backend.config.users

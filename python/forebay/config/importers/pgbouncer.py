@@ -6,40 +6,47 @@ The result is a tree as a forebay.toml would give, whose places are the ini's, s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from forebay import _engine
-from forebay._generated.settings import SETTINGS, UNTRANSLATED, Setting
+from forebay._generated.pgbouncer import ALIAS, KNOWN
+from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import measures, tree
 from forebay.config.finding import Report, closest
+from forebay.config.importers.process import TRUTH, DropIn, Process, read_process
 from forebay.config.secret import exposure
-from forebay.config.source import Place
+from forebay.config.source import Place, outside
 from forebay.config.text_file import read_source
 from forebay.config.tree import Entry, Node
 
 INCLUDE_DEPTH_MAX = 10
 
-# PgBouncer's default where ours is another one.
-DEFAULTS: Final[dict[str, str]] = {
-    "listen_addr": "",
-    "unix_socket_dir": "/tmp",  # noqa: S108  (PgBouncer's default)
-    "listen_backlog": "128",
-    "pool_mode": "session",
-    "max_client_conn": "100",
-    "max_packet_size": "2147483647",
-    "auth_type": "md5",
-    "client_login_timeout": "60",
-    "client_tls_sslmode": "disable",
-}
-
-# What PgBouncer asks with where auth_user is set and auth_query is not.
-AUTH_QUERY_DEFAULT = (
-    "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "
-    "FROM pg_authid WHERE rolname=$1 AND rolcanlogin"
+# Settings of which PgBouncer's default is taken where it is not ours.
+DEFAULTS: Final = (
+    "listen_addr",
+    "unix_socket_dir",
+    "listen_backlog",
+    "pool_mode",
+    "max_client_conn",
+    "max_packet_size",
+    "auth_type",
+    "client_login_timeout",
+    "client_tls_sslmode",
+    "query_wait_notify",
 )
+# Those for `forebay-pgbouncer`, whose log is read by programs that know PgBouncer's.
+_LOG_DEFAULTS: Final = ("log_pooler_errors",)
+# What it logs besides, and how.
+_LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"))
+
+# Limits of [pgbouncer] that hold for each user.
+_USER_LIMITS: Final = ("max_user_connections", "max_user_client_connections")
+_MILLISECONDS: Final = ("tcp_user_timeout",)
+# 0 is "at once" there, and out of range here.
+_LEAST: Final = {"server_login_retry": "10ms"}
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
@@ -52,9 +59,12 @@ _DATABASE_KEYS = {
     "password": "secret",
     "pool_size": "pool_size",
     "min_pool_size": "min_pool_size",
+    "reserve_pool": "reserve_pool_size",
+    "reserve_pool_size": "reserve_pool_size",
     "pool_mode": "pool_mode",
     "query_wait_timeout": "query_wait_timeout",
     "max_db_connections": "max_db_connections",
+    "max_db_client_connections": "max_db_client_connections",
     "server_lifetime": "server_lifetime",
 }
 _DATABASE_UNTRANSLATED = {
@@ -66,39 +76,47 @@ _DATABASE_UNTRANSLATED = {
     "connect_query": "not supported by this version",
     "datestyle": "parameters of servers are those of their clients",
     "load_balance_hosts": "endpoints are tried in turn",
-    "max_db_client_connections": "not supported by this version",
-    "reserve_pool": "not supported by this version; raise pool_size",
-    "reserve_pool_size": "not supported by this version; raise pool_size",
     "timezone": "parameters of servers are those of their clients",
 }
 _USER_KEYS = (
     "pool_size",
+    "reserve_pool_size",
     "pool_mode",
     "max_user_connections",
+    "max_user_client_connections",
     "query_timeout",
     "query_wait_timeout",
     "idle_transaction_timeout",
     "transaction_timeout",
     "client_idle_timeout",
 )
-_USER_UNTRANSLATED = {
-    "reserve_pool_size": "not supported by this version; raise pool_size",
-    "max_user_client_connections": "not supported by this version",
-}
+_ONLY_DROP_IN: Final = "`forebay-pgbouncer` does what PgBouncer does with it; `forebay run` does not"
 _SECTIONS = ("pgbouncer", "databases", "users", "peers")
 _GLOBAL: Final[dict[str, Setting]] = {
     one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in ("databases", "users")
 }
 
 
-def translate(root: Node, folder: Path, report: Report) -> Node:
-    """The tree of a forebay.toml for the tree of an ini.
+def translate(root: Node, folder: Path, report: Report, drop_in: DropIn | None = None) -> tuple[Node, Process | None]:
+    """The tree of a forebay.toml for the tree of an ini, and what of the ini is about the process.
 
-    folder: where %include and auth_file start from.
+    folder: where %include and auth_file start from. drop_in: it is read for `forebay-pgbouncer`.
     """
     ini = _Ini()
     _gather(root, folder, ini, report, depth=0)
-    return _Translation(ini, root.place, folder, report).tree()
+    ini.settings = {ALIAS.get(name, name): entry for name, entry in ini.settings.items()}
+    process = None
+    if drop_in is not None:
+        of_file = frozenset(ini.settings)
+        ini.settings = {**_set(drop_in.overrides), **ini.settings, **_set(drop_in.now)}
+        process = read_process(ini.settings, of_file, folder, report)
+    return _Translation(ini, root.place, folder, report, process, drop_in).tree(), process
+
+
+def _set(given: Mapping[str, str]) -> dict[str, Entry]:
+    """What SET of the console gave, as entries that stand in no file."""
+    place = outside("SET")
+    return {name: Entry(name, place, tree.text(value, place)) for name, value in given.items()}
 
 
 @dataclass(slots=True)
@@ -115,7 +133,7 @@ def _gather(root: Node, folder: Path, ini: _Ini, report: Report, *, depth: int) 
         if section.key == "%include":
             _include(section, folder, ini, report, depth)
         elif section.key == "peers":
-            reason = UNTRANSLATED["peer_id"]
+            reason = str(KNOWN["peer_id"].instead)
             report.add("not_translated", section.place, name="[peers]", reason=reason)
         elif section.key not in _SECTIONS:
             known = ", ".join(_SECTIONS)
@@ -142,31 +160,57 @@ def _include(entry: Entry, folder: Path, ini: _Ini, report: Report, depth: int) 
 class _Translation:
     """One translation under way."""
 
-    def __init__(self, ini: _Ini, whole: Place, folder: Path, report: Report) -> None:
+    def __init__(
+        self, ini: _Ini, whole: Place, folder: Path, report: Report, process: Process | None, drop_in: DropIn | None
+    ) -> None:
         self._ini = ini
         self._whole = whole
         self._folder = folder
         self._report = report
+        self._process = process
+        self._verbose = drop_in.verbose if drop_in else 0
 
     def tree(self) -> Node:
         """The tree of a forebay.toml."""
         sections: dict[str, list[Entry]] = {one.section: [] for one in _GLOBAL.values()}
-        for name, default in DEFAULTS.items():
+        for name in (*DEFAULTS, *(_LOG_DEFAULTS if self._process else ())):
             if name not in self._ini.settings:
-                self._place(sections, name, tree.text(default, self._whole))
+                self._place(sections, name, tree.text(KNOWN[name].default, self._whole))
         if "auth_user" in self._ini.settings and "auth_query" not in self._ini.settings:
-            self._place(sections, "auth_query", tree.text(AUTH_QUERY_DEFAULT, self._whole))
+            self._place(sections, "auth_query", tree.text(KNOWN["auth_query"].default, self._whole))
         for name, entry in self._ini.settings.items():
             if name in _GLOBAL:
                 self._place(sections, name, entry.value)
-            elif name not in ("auth_file", "max_user_connections"):
-                self._untranslated(entry, "pgbouncer", UNTRANSLATED, [*_GLOBAL, *UNTRANSLATED])
+            elif name not in ("auth_file", *_USER_LIMITS):
+                self._without_counterpart(entry)
+        if self._process is not None:
+            self._behave_as_pgbouncer(sections)
         sections["databases"] = [self._database(entry) for entry in self._ini.databases.values()]
         sections["users"] = list(self._users())
         return tree.table(
             self._whole,
             *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
         )
+
+    def _without_counterpart(self, entry: Entry) -> None:
+        """A setting of the process is nothing to speak of where the process sees to it."""
+        known = KNOWN.get(ALIAS.get(entry.key, entry.key))
+        if known is None:
+            meant = closest(entry.key, KNOWN)
+            self._report.add("unknown_ini_setting", entry.place, meant=meant, name=entry.key, section="pgbouncer")
+        elif known.instead is not None:
+            self._report.add("not_translated", entry.place, name=entry.key, reason=known.instead)
+        elif self._process is None:
+            self._report.add("not_translated", entry.place, name=entry.key, reason=_ONLY_DROP_IN)
+
+    def _behave_as_pgbouncer(self, sections: dict[str, list[Entry]]) -> None:
+        """What `forebay-pgbouncer` sets by itself: its log, and no listener that PgBouncer would not have."""
+        fixed = [("log", name, value) for name, value in _LOG_FIXED]
+        if self._verbose or (self._process and self._process.text("verbose") not in ("", "0")):
+            fixed.append(("log", "level", "debug"))
+        for section, name, value in (*fixed, ("metrics", "address", "")):
+            entries = sections.setdefault(section, [])
+            entries.append(Entry(name, self._whole, tree.text(value, self._whole)))
 
     def _place(self, sections: dict[str, list[Entry]], name: str, value: Node) -> None:
         """Adds a setting of [pgbouncer] to its section here."""
@@ -181,6 +225,9 @@ class _Translation:
         written = _WORDS.get((name, written.lower()), written)
         if setting.kind == "duration":
             return self._duration(name, value)
+        if setting.kind == "bool" and written.lower() not in TRUTH:
+            self._report.add("bad_ini_value", value.place, name=name, text=written, wanted="0 or 1")
+            return None
         if setting.kind == "size" and re.fullmatch(r"\d{1,12}", written, re.ASCII):
             written = f"{written}B"
         if setting.kind == "path" and written.startswith("@"):
@@ -191,10 +238,17 @@ class _Translation:
 
     def _duration(self, name: str, value: Node) -> Node | None:
         """PgBouncer writes seconds, with decimals."""
-        us = measures.duration_us(f"{value.value}s") if re.fullmatch(r"[\d.]+", str(value.value), re.ASCII) else None
+        unit, wanted = ("ms", "a number of milliseconds") if name in _MILLISECONDS else ("s", "a number of seconds")
+        us = (
+            measures.duration_us(f"{value.value}{unit}")
+            if re.fullmatch(r"[\d.]+", str(value.value), re.ASCII)
+            else None
+        )
         if us is None:
-            self._report.add("bad_ini_value", value.place, name=name, text=value.value, wanted="a number of seconds")
+            self._report.add("bad_ini_value", value.place, name=name, text=value.value, wanted=wanted)
             return None
+        if us == 0 and name in _LEAST:
+            return tree.text(_LEAST[name], value.place)
         if us == 0 and name == "server_lifetime":
             reason = "a server is used more than once; the default is taken"
             self._report.add("not_translated", value.place, name="server_lifetime = 0", reason=reason)
@@ -227,7 +281,7 @@ class _Translation:
         """host and port, each a list, as endpoints; without a host the server is behind a Unix socket."""
         host, port = database.get("host"), database.get("port")
         socket_dir = self._ini.settings.get("unix_socket_dir")
-        folder = str(socket_dir.value.value) if socket_dir else DEFAULTS["unix_socket_dir"]
+        folder = str(socket_dir.value.value) if socket_dir else KNOWN["unix_socket_dir"].default
         hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
         number = str(port.value) if port else "5432"
         shown = host.place if host else place
@@ -247,18 +301,16 @@ class _Translation:
 
     def _users(self) -> Iterator[Entry]:
         listed = {entry.key: entry for entry in self._auth_file()}
-        limit = self._ini.settings.get("max_user_connections")
+        limits = {name: entry for name in _USER_LIMITS if (entry := self._ini.settings.get(name)) is not None}
         for name in dict.fromkeys((*listed, *self._ini.users)):
             section, secret = self._ini.users.get(name), listed.get(name)
             place = section.place if section else listed[name].place
             out = [Entry("secret", place, secret.value)] if secret and secret.value.value else []
             given = {entry.key: entry for entry in section.value.entries} if section else {}
-            if limit is not None:
-                given.setdefault("max_user_connections", limit)
+            given = {**limits, **given}
             for entry in given.values():
                 if entry.key not in _USER_KEYS:
-                    known = [*_USER_KEYS, *_USER_UNTRANSLATED]
-                    self._untranslated(entry, "users", _USER_UNTRANSLATED, known)
+                    self._untranslated(entry, "users", {}, list(_USER_KEYS))
                 elif (value := self._own_value(entry.key, entry)) is not None:
                     out.append(Entry(entry.key, entry.place, value))
             yield Entry(name, place, tree.table(place, *out))

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use forebay_core::command::{Command, CommandId};
-use forebay_core::config::Listen;
+use forebay_core::config::{Listen, TcpOptions};
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, ClosedBy, Endpoint, Io, Peer, Slice, TlsInfo};
 use forebay_core::question::Answer;
@@ -112,10 +112,12 @@ fn relay<B: Backend>(listen: SocketAddr, server: Endpoint) {
         port: listen.port(),
         unix: None,
         unix_mode: 0,
+        unix_group: None,
         backlog: 4096,
+        reuse_port: false,
         tls: None,
     };
-    let mut bound = Listeners::bind(&listen, 1, B::NONBLOCKING).expect("the port is free");
+    let mut bound = Listeners::bind(&listen, &TcpOptions::default(), 1, B::NONBLOCKING).expect("the port is free");
     let hub = Arc::new(Hub::start(1, Contexts::default(), 0).expect("threads"));
     let listeners = bound.by_worker.remove(0);
     let mut driver = Driver::<B>::open(hub, WorkerId(0), listeners, 1024, 16 * 1024).expect("a driver");

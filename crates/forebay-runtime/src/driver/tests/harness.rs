@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forebay_core::command::{Command, CommandId};
-use forebay_core::config::Listen;
+use forebay_core::config::{Listen, TcpOptions};
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, ClosedBy, Endpoint, Io, Peer, Slice, TlsInfo, TlsRole};
 use forebay_core::question::Answer;
@@ -280,10 +280,13 @@ impl<B: Backend + 'static> World<B> {
             port: 0,
             unix: Some(folder.display().to_string()),
             unix_mode: 0o600,
+            unix_group: None,
             backlog: 1024,
+            reuse_port: false,
             tls: None,
         };
-        let bound = Listeners::bind(&listen, setup.workers, B::NONBLOCKING).expect("a free port");
+        let bound =
+            Listeners::bind(&listen, &TcpOptions::default(), setup.workers, B::NONBLOCKING).expect("a free port");
         let hub = Arc::new(Hub::start(setup.workers, setup.tls, 1_000_000).expect("threads"));
         let (sender, seen) = channel();
         let mut orders = Vec::new();

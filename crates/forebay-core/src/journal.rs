@@ -1,0 +1,129 @@
+//! What the log hears of clients and servers that come and go; `[log]` says which of it.
+
+use std::sync::Arc;
+
+use forebay_spec::Report;
+
+use crate::event::{Field, Level};
+use crate::io::Io;
+use crate::login::address;
+use crate::pool::PoolId;
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::server::{Server, ServerKey};
+use crate::worker::Worker;
+
+/// Codes of errors that quote what a client has written into its startup message, where a secret may have got by mistake: the
+/// client is told, and the log is not.
+const QUOTING: [&str; 2] = ["FB504", "FB505"];
+
+/// Why a connection that only brought a cancel request is closed.
+pub(crate) const CANCEL_REQUEST: &str = "cancel request";
+
+type Fields = Vec<(&'static str, Field)>;
+
+impl<I: Io> Worker<I> {
+    /// A client has said who it wants to be.
+    pub(crate) fn tell_attempt(&self, io: &mut I, key: ClientKey) {
+        let settings = &self.tables.config.log;
+        if settings.attempts && settings.connections {
+            let client = &self.clients[key];
+            self.log(io, Level::Info, "login_attempt", with_tls(client));
+        }
+    }
+
+    /// A client is logged in: to a database, or to the console.
+    pub(crate) fn tell_login(&self, io: &mut I, key: ClientKey, name: &'static str) {
+        if self.tables.config.log.connections {
+            let client = &self.clients[key];
+            self.log(io, Level::Info, name, with_tls(client));
+        }
+    }
+
+    /// A report in the words that this engine speaks.
+    pub(crate) fn worded(&self, report: Report) -> Report {
+        if self.tables.config.speaks_pgbouncer { report.in_pgbouncers_words() } else { report }
+    }
+
+    /// What the log calls a report by, as the reason of a client's end.
+    pub(crate) fn refusal_in_log<'a>(&self, report: &'a Report) -> &'a str {
+        let is_in_words = self.tables.config.speaks_pgbouncer && !QUOTING.contains(&report.code);
+        if is_in_words { &report.message } else { report.code }
+    }
+
+    /// A client is turned away, or its session is ended by us.
+    pub(crate) fn tell_refusal(&self, io: &mut I, key: ClientKey, report: &Report) {
+        let is_quoting = QUOTING.contains(&report.code);
+        let reason = if is_quoting { "something that it asks for at its start" } else { &report.message };
+        let mut fields = who(&self.clients[key]);
+        fields.push(("reason", reason.into()));
+        let level = if self.tables.config.log.refusals { Level::Warn } else { Level::Debug };
+        self.log_code(io, level, "client_refused", Some(report.code), fields);
+    }
+
+    /// A client is gone. `reason`: a code, where it was told why.
+    pub(crate) fn tell_leave(&self, io: &mut I, client: &Client, reason: &str) {
+        let settings = &self.tables.config.log;
+        let was_in = client.pool.is_some() || client.state == ClientState::Console;
+        let is_told = was_in || settings.attempts && reason != CANCEL_REQUEST;
+        if settings.disconnections && is_told {
+            let mut fields = who(client);
+            fields.push(("reason", reason.into()));
+            fields.push(("age_s", (self.now.micros_since(client.connected_at) / 1_000_000).into()));
+            self.log(io, Level::Info, "client_disconnected", fields);
+        } else {
+            let fields = vec![("client", Field::Number(client.id)), ("reason", reason.into())];
+            self.log(io, Level::Debug, "client_closed", fields);
+        }
+    }
+
+    /// A server is logged in.
+    pub(crate) fn tell_server_opened(&self, io: &mut I, key: ServerKey) {
+        let server = &self.servers[key];
+        let mut fields = self.which(server);
+        fields.push(("tls", server.tls.as_ref().map_or("", |t| &*t.description).into()));
+        let settings = &self.tables.config.log;
+        self.log(io, level(settings.servers && settings.connections), "server_opened", fields);
+    }
+
+    /// A server is gone, and out of its pool.
+    pub(crate) fn tell_server_closed(&self, io: &mut I, server: &Server, reason: &str) {
+        let mut fields = self.which(server);
+        fields.push(("reason", reason.into()));
+        fields.push(("age_s", (self.now.micros_since(server.opened_at) / 1_000_000).into()));
+        let settings = &self.tables.config.log;
+        self.log(io, level(settings.servers && settings.disconnections), "server_closed", fields);
+    }
+
+    fn which(&self, server: &Server) -> Fields {
+        let PoolId(index) = server.pool;
+        let pool = &self.pools[index as usize];
+        let endpoint = pool.target.config.endpoints.get(server.endpoint as usize);
+        vec![
+            ("pool", pool.label().into()),
+            ("server", server.id.into()),
+            ("endpoint", endpoint.map_or_else(|| Arc::from("?"), Arc::clone).into()),
+        ]
+    }
+}
+
+fn level(is_wanted: bool) -> Level {
+    if is_wanted { Level::Info } else { Level::Debug }
+}
+
+fn who(client: &Client) -> Fields {
+    let (address, port) = address(&client.peer);
+    vec![
+        ("client", Field::Number(client.id)),
+        ("user", client.user.clone().into()),
+        ("database", client.database.clone().into()),
+        ("address", address.into()),
+        ("port", u64::from(port).into()),
+    ]
+}
+
+fn with_tls(client: &Client) -> Fields {
+    let mut fields = who(client);
+    fields.push(("tls", client.tls.as_ref().map_or("", |t| &*t.description).into()));
+    fields.push(("replication", crate::replication::kind(Some(client)).into()));
+    fields
+}

@@ -1,0 +1,129 @@
+"""From the command line to a running service, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from forebay._engine import Engine
+from forebay.config import render
+from forebay.config.importers.process import Process
+from forebay.control.service import Service
+from forebay.control.source import Configuration, ConfigurationRefused
+from forebay.dropin.manners import PgBouncerManners
+from forebay.dropin.options import Options, Told, WrongUse, read
+from forebay.dropin.process import (
+    Background,
+    become,
+    inherited_sockets,
+    pid_file,
+    refuse_live_pid,
+    refuse_live_socket,
+)
+from forebay.dropin.source import IniSource
+from forebay.failure import Failure, sentence_for
+
+NO_REBOOT = (
+    "Set so_reuseport = 1 in both, and give the successor its own unix_socket_dir, pidfile and logfile; start it, then "
+    "send SIGTERM to the process that runs."
+)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit status: 0, or 1 for wrong use, a failed start and a stop cut short."""
+    try:
+        options = read(argv)
+    except Told as told:
+        sys.stdout.write(str(told))
+        return 0
+    except WrongUse as wrong:
+        sys.stderr.write(f"{wrong}\n")
+        return 1
+    try:
+        return _start(options)
+    except Failure as failure:
+        sys.stderr.write(f"{sentence_for(failure)}\n")
+        return 1
+
+
+def _start(options: Options) -> int:
+    if options.is_reboot:
+        raise Failure("online restart (-R, --reboot) is not supported by this version", hint=NO_REBOOT)
+    source = IniSource(options.config.absolute(), environment=os.environ, verbose=options.verbose)
+    configuration = _load(source)
+    process = configuration.process
+    if process is None:
+        raise TypeError("an ini read for the drop-in says what the process does")
+    _load_ahead(configuration)
+    become(options.user or process.text("user") or None)
+    inherited = inherited_sockets()
+    if not inherited:
+        listen = configuration.config.engine.listen
+        refuse_live_socket(listen.unix or "", listen.port)
+    path = process.path("pidfile")
+    if path is not None:
+        refuse_live_pid(path)
+    if not options.is_daemon:
+        return _serve(source, path, PgBouncerManners(writes_stderr=not options.is_quiet, inherited=inherited), None)
+    _refuse_silence(process, configuration)
+    background = Background()
+    try:
+        return _serve(source, path, PgBouncerManners(writes_stderr=False, inherited=inherited), background)
+    except Failure as failure:
+        background.failed(sentence_for(failure))
+        return 1
+
+
+def _load(source: IniSource) -> Configuration:
+    try:
+        return source.load()
+    except ConfigurationRefused as refused:
+        raise Failure(
+            f"the configuration can't be used\n{render(refused.findings).rstrip()}",
+            hint="`forebay check` prints the same findings.",
+        ) from None
+
+
+def _load_ahead(configuration: Configuration) -> None:
+    """What Python loads when it is first needed: the user that this process becomes need not be able to read it."""
+    needed = ["concurrent.futures.thread", "encodings.idna", "logging.handlers"]
+    if configuration.config.auth_query is not None:
+        needed.append("forebay.control.auth_query")
+    for name in needed:
+        # What is missing is told by who needs it.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _refuse_silence(process: Process, configuration: Configuration) -> None:
+    """A process in the background that nobody can find, or hear, is lost."""
+    if process.path("pidfile") is None:
+        raise Failure("-d needs a PID file", hint="Set pidfile.")
+    if configuration.log_file is None and not process.is_on("syslog"):
+        raise Failure("-d needs a log", hint="Set logfile, or syslog = 1.")
+
+
+def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, background: Background | None) -> int:
+    async def started(_: Engine) -> None:
+        if background is not None:
+            background.started()
+
+    def watch() -> None:
+        if source.have_users_changed():
+            service.begin_reload()
+
+    async def serve() -> None:
+        await service.run(started=started)
+
+    service = Service(source, manners=manners, watch=watch)
+    with pid_file(path):
+        try:
+            asyncio.run(serve())
+        except ConfigurationRefused as refused:
+            raise Failure(f"the configuration can't be used\n{render(refused.findings).rstrip()}") from None
+    return 1 if manners.is_hurried else 0

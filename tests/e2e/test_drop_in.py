@@ -1,0 +1,348 @@
+"""`forebay-pgbouncer` as those run it who ran PgBouncer: command line, files, signals, log."""
+
+from __future__ import annotations
+
+import grp
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.harness import account, drop_in
+from tests.harness.deadline import until
+from tests.harness.drop_in import Make
+from tests.harness.postgres import Postgres
+from tests.harness.wire import query
+
+
+@pytest.fixture
+def make(server: Postgres) -> Iterator[Make]:
+    with drop_in.maker(server) as make:
+        yield make
+
+
+def alive(pid: int) -> bool:
+    """Whether a process that is not our child is there."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_what_happens_is_logged_in_pgbouncers_lines(make: Make) -> None:
+    """Alerts, pgBadger and people read them."""
+    running = make(stats_period="0.3", databases={"gone": "port=1"})
+    running.start("-q")
+    with running.target.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    running.says("closing because: client close request (age=0s)")
+    with pytest.raises(psycopg.OperationalError, match="no such database: nowhere"):
+        running.target.at(dbname="nowhere").connect()
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        running.target.at(user="unknown").connect()
+    running.says("closing because: no such user (age=0s)")
+    log = running.log()
+    assert re.search(
+        r"C-0x[0-9a-f]+: app/app@127\.0\.0\.1:\d+ login attempt: db=app user=app tls=no replication=no\n", log
+    )
+    assert re.search(r"S-0x[0-9a-f]+: app/app@127\.0\.0\.1:\d+ new connection to server\n", log)
+    assert re.search(r"WARNING C-0x[0-9a-f]+: nowhere/app@[\d.]+:\d+ pooler error: no such database: nowhere\n", log)
+    assert "closing because: no such database: nowhere (age=0s)\n" in log
+    running.says("stats: ")
+    assert re.search(
+        r"LOG stats: \d+ xacts/s, \d+ queries/s, in \d+ B/s, out \d+ B/s, xact \d+ us, query", running.log()
+    )
+    assert "LOG process up: PgBouncer 1.25.2 (forebay " in log
+    assert (running.folder / "stderr").read_text() == "", "-q"
+
+
+def test_lines_that_are_not_wanted_are_left_out(make: Make) -> None:
+    running = make(
+        log_connections="0", log_disconnections="0", log_pooler_errors="0", log_stats="0", stats_period="0.2"
+    )
+    running.start()
+    with running.target.wire() as wire:
+        assert wire.value("select 1") == "1"
+    with pytest.raises(psycopg.OperationalError):
+        running.target.at(dbname="nowhere").connect()
+    until(lambda: running.console("show stats")[0]["total_xact_count"] == "1", within_s=5, what="it is counted")
+    for text in ("login attempt", "closing because", "pooler error", "stats:", "new connection"):
+        assert text not in running.log()
+    assert "process up" in (running.folder / "stderr").read_text(), "standard error, where it is not quiet"
+
+
+def test_it_goes_to_the_background_once_it_serves(make: Make) -> None:
+    """A script that starts it and connects must find it."""
+    running = make()
+    done = running.run("-d")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    pid = int((running.folder / "pgbouncer.pid").read_text())
+    try:
+        assert os.getsid(pid) != os.getsid(0)
+        with running.target.connect() as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        again = running.run("-d")
+        assert again.returncode == 1
+        assert "unix socket is in use, cannot continue" in again.stderr
+        running.write(unix_socket_dir="")
+        again = running.run("-d")
+        assert again.returncode == 1
+        assert f"process {pid} runs" in again.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: not alive(pid), within_s=15, what="it ends")
+    assert not (running.folder / "pgbouncer.pid").exists()
+
+
+def test_a_start_in_the_background_that_fails_is_told(make: Make) -> None:
+    """Else nobody would look before the first client complains."""
+    running = make()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", running.port))
+        taken.listen()
+        done = running.run("-d")
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{running.port}" in done.stderr
+    assert not (running.folder / "pgbouncer.pid").exists()
+
+
+@pytest.mark.parametrize(("lacking", "words"), [("pidfile", "-d needs a PID file"), ("logfile", "-d needs a log")])
+def test_the_background_needs_a_pid_file_and_a_log(make: Make, lacking: str, words: str) -> None:
+    done = make(**{lacking: ""}).run("-d")
+    assert (done.returncode, words in done.stderr) == (1, True)
+
+
+def test_a_stale_pid_file_is_replaced(make: Make) -> None:
+    """After a crash it must start again without a hand."""
+    running = make()
+    path = running.folder / "pgbouncer.pid"
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    path.write_text(f"{gone.pid}\n")
+    running.start()
+    assert running.process is not None
+    assert path.read_text() == f"{running.process.pid}\n"
+
+
+@pytest.mark.skipif(not account.is_root(), reason="only root is refused for being root")
+def test_root_is_refused_and_may_become_another(make: Make) -> None:
+    running = make()
+    command = [part for part in running.command() if part not in ("-u", account.UNPRIVILEGED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=running.environment())
+    assert done.returncode == 1
+    assert "does not run as root" in done.stderr
+    running.start()
+    assert running.process is not None
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert f"Uid:\t{running.path.stat().st_uid}\t" in status
+
+
+def test_term_waits_for_clients_and_takes_no_new_ones(make: Make) -> None:
+    """A rolling restart: those that are connected stay as long as they want."""
+    running = make()
+    running.start()
+    with running.target.wire() as idle:
+        assert idle.value("select 1") == "1"
+        running.send_signal(signal.SIGTERM)
+        running.says("stopping")
+        until(lambda: refused(running.port), within_s=5, what="the port is closed")
+        assert idle.value("select 2") == "2", "it is served as before"
+        assert running.process is not None
+        assert running.process.poll() is None
+        console = running.target.at(host=str(running.folder), user="ops", dbname="pgbouncer")
+        with console.wire() as operator:
+            assert operator.rows("show clients")
+        with pytest.raises(psycopg.OperationalError, match="pooler is shutting down"):
+            running.target.at(host=str(running.folder)).connect()
+        running.send_signal(signal.SIGUSR2)
+        running.says("got SIGUSR2 while shutting down, ignoring")
+    assert running.ended() == 0
+    assert not (running.folder / "pgbouncer.pid").exists()
+
+
+def refused(port: int) -> bool:
+    """Whether nobody listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_int_waits_for_servers_only(make: Make) -> None:
+    """Transactions end; who is idle does not hold it up, and who asks for a server is sent away."""
+    running = make()
+    running.start()
+    with running.target.wire() as busy, running.target.wire() as idle, running.target.wire() as late:
+        for wire in (idle, late, busy):
+            assert wire.value("select 1") == "1"
+        busy.ask(query("begin"))
+        running.send_signal(signal.SIGINT)
+        running.says("stopping")
+        until(lambda: refused(running.port), within_s=5, what="the port is closed")
+        late.send(query("select 2"))
+        assert [frame.fields["M"] for frame in late.rest() if frame.tag == "E"] == ["pooler is shutting down"]
+        assert busy.value("select 3") == "3"
+        assert running.process is not None
+        assert running.process.poll() is None
+        busy.ask(query("commit"))
+        assert running.ended() == 0
+        assert [frame.fields["C"] for frame in idle.rest() if frame.tag == "E"] == ["57P01"]
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(make: Make, first: signal.Signals) -> None:
+    running = make()
+    running.start()
+    with running.target.wire() as busy:
+        busy.ask(query("begin"))
+        running.send_signal(first)
+        running.says("stopping")
+        running.send_signal(first)
+        assert running.ended(within_s=5) == 1
+
+
+def test_quit_ends_it_at_once_in_order(make: Make) -> None:
+    running = make()
+    running.start()
+    with running.target.wire() as busy:
+        busy.ask(query("begin"))
+        running.send_signal(signal.SIGQUIT)
+        assert running.ended(within_s=5) == 0
+
+
+def test_usr1_pauses_and_usr2_resumes(make: Make) -> None:
+    running = make()
+    running.start()
+    running.send_signal(signal.SIGUSR1)
+    until(lambda: {"key": "paused", "value": "yes"} in running.console("show state"), within_s=5, what="it is paused")
+    got: list[Any] = []
+
+    def ask() -> None:
+        with running.target.connect() as connection:
+            got.append(connection.execute("select 1").fetchone())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: any(row["cl_waiting"] == "1" for row in running.console("show pools")), within_s=5, what="it waits")
+    assert got == []
+    running.send_signal(signal.SIGUSR2)
+    asking.join(10)
+    assert got == [(1,)]
+
+
+def test_hup_reloads_and_opens_the_log_anew(make: Make) -> None:
+    """logrotate sends it, and so does whoever changed the file."""
+    running = make()
+    running.start()
+    running.log_path.rename(running.folder / "rotated")
+    running.databases["second"] = ""
+    running.write(default_pool_size="3")
+    running.send_signal(signal.SIGHUP)
+    running.says("reload changes=")
+    with running.target.at(dbname="second").connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert {row["name"]: row["pool_size"] for row in running.console("show databases")}["app"] == "3"
+    running.write(default_pool_size="many")
+    running.send_signal(signal.SIGHUP)
+    running.says("reload refused")
+    assert {row["name"]: row["pool_size"] for row in running.console("show databases")}["app"] == "3"
+
+
+def test_a_successor_shares_the_port_and_takes_over(make: Make) -> None:
+    """PgBouncer's way of an online restart: so_reuseport, a successor, SIGTERM; no client is refused."""
+    old, new = make(so_reuseport="1"), make(so_reuseport="1")
+    old.start()
+    new.port = old.port
+    new.write()
+    new.start()
+    with old.target.at(host=str(old.folder)).wire() as kept:
+        assert kept.value("select 1") == "1"
+        for running in (old, new):
+            running.log_path.write_text("")
+        old.send_signal(signal.SIGTERM)
+        old.says("stopping")
+        for _ in range(40):
+            with new.target.wire() as wire:
+                assert wire.value("select 1") == "1"
+        assert kept.value("select 2") == "2"
+    new.says("login attempt")
+
+
+def test_systemd_passes_sockets_and_is_told(make: Make) -> None:
+    """Type=notify with a .socket unit: clients wait in the backlog while it starts."""
+    running = make(listen_addr="127.0.0.9", pidfile="")
+    with socket.socket() as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        manager.bind(str(running.folder / "notify"))
+        account.give(running.folder / "notify")
+        manager.settimeout(10)
+        port = listener.getsockname()[1]
+        early = socket.create_connection(("127.0.0.1", port))
+
+        def pass_on() -> None:
+            os.dup2(listener.fileno(), 3)
+            os.environ["LISTEN_PID"] = str(os.getpid())
+
+        # The environment of the child is made before; the process id is known in it only.
+        program = f"import os; os.environ['LISTEN_PID'] = str(os.getpid()); {drop_in.PROGRAM}"
+        command = [program if part == drop_in.PROGRAM else part for part in running.command()]
+        running.command = lambda *_: command  # type: ignore[method-assign]
+        environment = {"LISTEN_FDS": "1", "NOTIFY_SOCKET": str(running.folder / "notify")}
+        running.start(environment=environment, preexec_fn=pass_on, pass_fds=(3,))
+        assert manager.recv(4096).startswith(b"READY=1\nSTATUS=serving on 127.0.0.1:")
+        early.close()
+        running.port = port
+        with running.target.connect() as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        running.send_signal(signal.SIGHUP)
+        assert manager.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(4096).startswith(b"READY=1")
+        running.send_signal(signal.SIGTERM)
+        assert manager.recv(4096).startswith(b"STOPPING=1")
+        assert running.ended() == 0
+
+
+def test_what_has_no_effect_is_said_at_the_start_and_nothing_else_is(make: Make) -> None:
+    running = make(pkt_buf="8192", disable_pqexec="1")
+    running.start()
+    said = re.findall(r"config finding code=(\w+) at=\S+ message=\"(\w+)\" has no counterpart", running.log())
+    assert said == [("FBC070", "pkt_buf"), ("FBC070", "disable_pqexec")]
+
+
+def test_the_unix_socket_has_the_mode_and_the_group_that_are_set(make: Make) -> None:
+    """Who may connect without a network is a matter of file permissions."""
+    options = account.process_options()
+    group = grp.getgrgid(options.get("group", os.getgid()))
+    running = make(unix_socket_mode="0750", unix_socket_group=group.gr_name)
+    running.start()
+    status = (running.folder / f".s.PGSQL.{running.port}").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o750, group.gr_gid)
+
+
+def test_a_changed_user_list_is_read_by_itself(make: Make) -> None:
+    """Who adds a user to it expects no more to be needed; the ini is not read half edited for that."""
+    running = make(auth_type="scram-sha-256")
+    running.start()
+    users = running.folder / "userlist.txt"
+    late = running.target.at(user="late", password="pw")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        late.connect()
+    users.write_text(users.read_text() + '"late" "pw"\n')
+    running.says("reload changes=1")
+    with pytest.raises(psycopg.OperationalError, match="no such database"):
+        late.at(dbname="none").connect()
+    running.path.write_text(running.path.read_text() + "half = edited\n")
+    users.write_text(users.read_text() + '"later" "pw"\n')
+    running.send_signal(signal.SIGHUP)
+    running.says("reload refused")
+    assert running.log().count("reload refused") == 1, "only by the signal"
