@@ -47,6 +47,13 @@ def test_startup_parameters_that_shall_be_ignored_are(start: Start, server: Post
         assert wire.value("show search_path") == "b"
 
 
+def test_options_can_be_ignored_as_a_whole(start: Start, server: Postgres, variant: Variant) -> None:
+    """Some drivers send what PostgreSQL's own programs understand, and no pooler."""
+    forebay = start(configuration(server, variant, arrivals={"ignore_startup_parameters": ["options"]}))
+    with forebay.target.wire(options="-F -c search_path=b") as wire:
+        assert wire.value("show search_path") != "b"
+
+
 def test_a_name_can_carry_the_clients_address(start: Start, server: Postgres, variant: Variant) -> None:
     """In pg_stat_activity all connections come from the pooler."""
     forebay = start(configuration(server, variant, arrivals={"application_name_add_host": True}))

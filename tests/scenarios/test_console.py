@@ -284,6 +284,19 @@ def test_a_drain_lets_transactions_end(
         forebay.process = None
 
 
+@pytest.mark.variants("uring-1", "epoll-1")
+def test_a_drain_lets_thousands_go_at_once(start: Start, server: Postgres, variant: Variant) -> None:
+    """They are all of one worker here, whose stack has room for as many calls within calls as any thread's."""
+    forebay = start(configuration(server, variant, limits={"max_client_conn": 6000}))
+    with contextlib.ExitStack() as held:
+        wires = [held.enter_context(forebay.target.wire()) for _ in range(6000)]
+        forebay.send_signal(signal.SIGTERM)
+        assert {code for wire in wires for code in codes(wire.rest())} == {"57P01"}
+    assert forebay.process is not None
+    assert forebay.process.wait(timeout=10) == 0
+    forebay.process = None
+
+
 def test_a_drain_waits_for_no_further_request(start: Start, server: Postgres, variant: Variant) -> None:
     """A client that sends request after request is never idle: it is let go when the one under way is answered."""
     forebay = start(configuration(server, variant))

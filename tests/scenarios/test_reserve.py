@@ -18,8 +18,8 @@ def servers(forebay: Forebay) -> int:
 
 
 def test_the_reserve_serves_who_has_waited_long_enough(start: Start, server: Postgres, variant: Variant) -> None:
-    """A burst is served by a few servers more; when nobody waits any more they are given up."""
-    pool = {"pool_size": 1, "reserve_pool_size": 1, "reserve_pool_timeout": "300ms"}
+    """A burst is served by a few servers more, and the next one too, until they have been idle for long."""
+    pool = {"pool_size": 1, "reserve_pool_size": 1, "reserve_pool_timeout": "300ms", "server_idle_timeout": "3s"}
     forebay = start(configuration(server, variant, databases={"app": pool}))
     with forebay.target.wire() as first, forebay.target.wire() as second, forebay.target.wire() as third:
         for wire in (first, second, third):
@@ -36,8 +36,11 @@ def test_the_reserve_serves_who_has_waited_long_enough(start: Start, server: Pos
         assert servers(forebay) == 2
         second.ask(query("commit"))
         third.ready()
-        until(lambda: servers(forebay) == 1, within_s=5, what="the reserve is given up")
+        second.ask(query("begin"))
+        assert servers(forebay) == 2
+        second.ask(query("commit"))
         first.ask(query("commit"))
+        until(lambda: servers(forebay) == 0, within_s=10, what="idle servers are closed")
     shown = next(row for row in forebay.console("show databases") if row["name"] == "app")
     assert shown["reserve_pool_size"] == "1"
     assert len(forebay.events("reserve_taken")) == 1

@@ -34,6 +34,7 @@ impl Asked {
         for (name, value) in startup.parameters.iter() {
             match name {
                 b"user" | b"database" => {}
+                b"options" if arrivals.ignored_parameters.iter().any(|name| &**name == "options") => {}
                 b"replication" => {
                     asked_replication = replication(value).map_err(|_| Box::new(unreadable(value)))?;
                 }

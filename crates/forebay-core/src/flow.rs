@@ -68,7 +68,8 @@ impl<I: Io> Worker<I> {
         let limits = &self.tables.config.limits;
         let Some(client) = self.clients.get_mut(key) else { return };
         let server_unsent = client.server.and_then(|s| self.servers.get(s)).map_or(0, |s| s.unsent);
-        let is_blocked = !matches!(client.state, ClientState::Idle | ClientState::Active) || !client.may_go_on();
+        let is_taken = matches!(client.state, ClientState::Idle | ClientState::Active | ClientState::Console);
+        let is_blocked = !is_taken || !client.may_go_on();
         let is_deaf = client.unsent > limits.relay_bytes_max as usize && client.server.is_none();
         let is_too_much = server_unsent > limits.relay_bytes_max as usize
             || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);

@@ -95,10 +95,11 @@ impl<I: Io> Worker<I> {
         if self.pending.is_empty() {
             return;
         }
+        // Taken first: each client that is let go calls this again, and thousands would be as many calls deep.
+        let mut pending = std::mem::take(&mut self.pending);
         if self.is_draining {
             self.let_idle_clients_go(io);
         }
-        let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|(id, command)| {
             let is_done = match command {
                 Command::Pause(database) if !self.paused.iter().any(|p| p.is_none() || p == database) => {

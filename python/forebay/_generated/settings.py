@@ -786,7 +786,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="reserve_pool_size",
         field="reserve_pool_size",
-        doc="Servers beyond pool_size that a pool may have while a request waits that has waited for reserve_pool_timeout.",
+        doc="Servers beyond pool_size that a pool may open once a request has waited for reserve_pool_timeout. They stay until server_idle_timeout.",
     ),
     Setting(
         section="server_defaults",

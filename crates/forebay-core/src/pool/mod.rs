@@ -199,11 +199,10 @@ impl Pool {
     /// Whether there are more servers than a changed configuration allows.
     pub fn is_over_limit(&self) -> bool {
         let is_over = |permits: &Permits, limit: u32| limit != 0 && permits.used() > limit;
-        // What the reserve has given stays for as long as somebody waits.
-        let has_waiters = || !self.waiters.is_empty() || self.shared.has_waiters();
-        let reserve =
-            if self.settings.reserve_pool_size > 0 && has_waiters() { self.settings.reserve_pool_size } else { 0 };
-        is_over(&self.shared.permits, self.settings.pool_size.saturating_add(reserve))
+        // What the reserve has given stays until it has been idle for long.
+        let size = self.settings.pool_size;
+        let with_reserve = if size == 0 { 0 } else { size.saturating_add(self.settings.reserve_pool_size) };
+        is_over(&self.shared.permits, with_reserve)
             || is_over(&self.shared.of_database, self.settings.max_db_connections)
     }
 

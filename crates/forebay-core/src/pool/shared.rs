@@ -226,11 +226,6 @@ impl PoolShared {
         self.others(but).find(|(_, flags)| flags.has_idle.load(SeqCst)).map(|(worker, _)| worker)
     }
 
-    /// Whether somebody waits, whoever's client it is.
-    pub fn has_waiters(&self) -> bool {
-        self.workers.iter().any(|flags| flags.oldest.load(SeqCst) != NOBODY)
-    }
-
     /// The other worker whose waiter waits longest, and since when.
     pub fn worker_with_oldest_waiter(&self, but: WorkerId) -> Option<(WorkerId, Instant)> {
         let waiting = self.others(but).map(|(worker, flags)| (worker, flags.oldest.load(SeqCst)));
