@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import re
@@ -258,7 +259,7 @@ def test_hup_reloads_and_opens_the_log_anew(make: Make) -> None:
 
 
 def test_a_successor_shares_the_port_and_takes_over(make: Make) -> None:
-    """PgBouncer's way of an online restart: so_reuseport, a successor, SIGTERM; no client is refused."""
+    """PgBouncer's way of an online restart: so_reuseport, a successor, SIGTERM; who connects after it is served."""
     old, new = make(so_reuseport="1"), make(so_reuseport="1")
     old.start()
     new.port = old.port
@@ -270,11 +271,28 @@ def test_a_successor_shares_the_port_and_takes_over(make: Make) -> None:
             running.log_path.write_text("")
         old.send_signal(signal.SIGTERM)
         old.says("stopping")
+        assert old.process is not None
+        pid = old.process.pid
+        until(lambda: not listening_sockets(pid), within_s=5, what="the old one's port is closed")
+        assert listening_sockets(new.process.pid if new.process else 0)
         for _ in range(40):
             with new.target.wire() as wire:
                 assert wire.value("select 1") == "1"
         assert kept.value("select 2") == "2"
     new.says("login attempt")
+
+
+def listening_sockets(pid: int) -> set[str]:
+    """The inodes of the TCP sockets that a process listens at."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # 0A is LISTEN; the tenth column is the inode.
+    listening = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A"}
+    held = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        # One that was closed since.
+        with contextlib.suppress(FileNotFoundError):
+            held.add(str(fd.readlink()))
+    return listening & held
 
 
 def test_systemd_passes_sockets_and_is_told(make: Make) -> None:

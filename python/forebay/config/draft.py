@@ -60,6 +60,7 @@ class Draft:
     whole: the place of findings about what is missing.
     faulty: settings that were given but could not be used, as section.name or section.entity.name.
     process: what `forebay-pgbouncer` itself acts on; None for everything else.
+    bound: addresses of sockets that a service manager has bound, in place of those that were given; None: it has none.
     """
 
     whole: Place
@@ -69,6 +70,7 @@ class Draft:
     users: dict[str, Entity] = field(default_factory=dict)
     faulty: set[str] = field(default_factory=set)
     process: Process | None = None
+    bound: tuple[str, ...] | None = None
 
     def value(self, section: str, name: str) -> Value | None:
         """The value of a setting that was given, or its default."""

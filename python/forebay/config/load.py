@@ -50,7 +50,8 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
         root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
-    return _from_tree(root, Draft(source.whole(), folder, process=process), environ, report)
+    bound = drop_in.bound if drop_in is not None else None
+    return _from_tree(root, Draft(source.whole(), folder, process=process, bound=bound), environ, report)
 
 
 def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:

@@ -18,7 +18,7 @@ _CHECKING = ("verify-ca", "verify-full")
 
 def somewhere_to_listen(draft: Draft, report: Report) -> None:
     """Nobody can connect to a forebay that does not listen."""
-    if not draft.value("listen", "address") and not draft.value("listen", "unix"):
+    if draft.bound is None and not draft.value("listen", "address") and not draft.value("listen", "unix"):
         report.add("nowhere_to_listen", draft.place("listen", "address"))
 
 
@@ -32,7 +32,7 @@ def the_sockets_group_exists(draft: Draft, report: Report) -> None:
 def doors_are_guarded(draft: Draft, report: Report) -> None:
     """Who listens to a network must ask for a proof that may be shown to a network."""
     method = draft.value("auth", "type")
-    addresses = draft.value("listen", "address")
+    addresses = draft.value("listen", "address") if draft.bound is None else draft.bound
     open_ones = [one for one in addresses if not _is_loopback(one)] if isinstance(addresses, tuple) else []
     if not open_ones:
         return

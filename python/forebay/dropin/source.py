@@ -15,13 +15,17 @@ from forebay.control.source import Configuration, usable
 class IniSource:
     """Implements ConfigurationSource and SettableSource.
 
+    bound: addresses of sockets that a service manager has bound, in place of those that the file names.
     A setting that SET gave holds until a RELOAD finds it in the file. `conffile` names the file of the next load.
     """
 
-    def __init__(self, path: Path, *, environment: Mapping[str, str], verbose: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, environment: Mapping[str, str], verbose: int = 0, bound: tuple[str, ...] | None = None
+    ) -> None:
         self._path = path
         self._environment = environment
         self._verbose = verbose
+        self._bound = bound
         self._given: dict[str, str] = {}
         self._users: Path | None = None
         self._seen: tuple[int | None, int | None] = (None, None)
@@ -59,7 +63,7 @@ class IniSource:
         # What was set before stands in for the file until that is read for its own sake.
         self._seen = self._look()
         drop_in = DropIn(overrides=self._given if not now else {}, now={**self._given, **now} if now else {},
-                         verbose=self._verbose)  # fmt: skip
+                         verbose=self._verbose, bound=self._bound)  # fmt: skip
         read = usable(load(self._path, environ=self._environment, drop_in=drop_in))
         users = read.process.path("auth_file") if read.process else None
         if users != self._users:

@@ -19,11 +19,15 @@ from forebay.dropin.manners import PgBouncerManners
 from forebay.dropin.options import Options, Told, WrongUse, read
 from forebay.dropin.process import (
     Background,
+    HeldSignals,
+    addresses_of,
     become,
+    fill_standard_fds,
     inherited_sockets,
     pid_file,
     refuse_live_pid,
     refuse_live_socket,
+    tell,
 )
 from forebay.dropin.source import IniSource
 from forebay.failure import Failure, sentence_for
@@ -36,32 +40,39 @@ NO_REBOOT = (
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit status: 0, or 1 for wrong use, a failed start and a stop cut short."""
+    fill_standard_fds()
     try:
         options = read(argv)
     except Told as told:
-        sys.stdout.write(str(told))
+        if sys.stdout is not None:
+            sys.stdout.write(str(told))
         return 0
     except WrongUse as wrong:
-        sys.stderr.write(f"{wrong}\n")
+        tell(str(wrong))
         return 1
     try:
         return _start(options)
     except Failure as failure:
-        sys.stderr.write(f"{sentence_for(failure)}\n")
+        tell(sentence_for(failure))
         return 1
 
 
 def _start(options: Options) -> int:
     if options.is_reboot:
         raise Failure("online restart (-R, --reboot) is not supported by this version", hint=NO_REBOOT)
-    source = IniSource(options.config.absolute(), environment=os.environ, verbose=options.verbose)
+    inherited = inherited_sockets()
+    source = IniSource(
+        options.config.absolute(),
+        environment=os.environ,
+        verbose=options.verbose,
+        bound=addresses_of(inherited) if inherited else None,
+    )
     configuration = _load(source)
     process = configuration.process
     if process is None:
         raise TypeError("an ini read for the drop-in says what the process does")
     _load_ahead(configuration)
     become(options.user or process.text("user") or None)
-    inherited = inherited_sockets()
     if not inherited:
         listen = configuration.config.engine.listen
         refuse_live_socket(listen.unix or "", listen.port)
@@ -110,6 +121,7 @@ def _refuse_silence(process: Process, configuration: Configuration) -> None:
 
 def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, background: Background | None) -> int:
     async def started(_: Engine) -> None:
+        held.release()
         if background is not None:
             background.started()
 
@@ -118,10 +130,14 @@ def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, back
             service.begin_reload()
 
     async def serve() -> None:
-        await service.run(started=started)
+        try:
+            await service.run(started=started)
+        finally:
+            held.hold()
 
+    held = HeldSignals()
     service = Service(source, manners=manners, watch=watch)
-    with pid_file(path):
+    with held.all_along(), pid_file(path):
         try:
             asyncio.run(serve())
         except ConfigurationRefused as refused:

@@ -42,6 +42,8 @@ _REASONS: Final = {
     "the endpoint changed": "database configuration changed",
     "the database was removed": "database configuration changed",
 }
+# What ends a line, moves a terminal's cursor or colours it: C0, DEL and C1.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNREACHED: Final = re.compile(r"connect to .*", re.DOTALL)
 _REPLICATION: Final = {"none": "no", "physical": "yes", "logical": "database"}
 # Refusals of which the line of the client's end tells why.
@@ -96,7 +98,7 @@ class PgBouncerFormatter(logging.Formatter):
         text = make(fields) if make else _plain(name, fields)
         suppressed = fields.get("suppressed")
         text = f"{text} ({suppressed} like it were held back)" if suppressed and make else text
-        return f"{_whose(fields)}{_one_line(text)}"
+        return _one_line(f"{_whose(fields)}{text}")
 
 
 def _whose(fields: Fields) -> str:
@@ -180,5 +182,8 @@ def _plain(name: str, fields: Fields) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A line's end within a field must not begin a line that looks like one of ours."""
-    return text.replace("\r", " ").replace("\n", " ")
+    """A line's end within a field must not begin a line that looks like one of ours.
+
+    Names come from clients that have proved nothing yet.
+    """
+    return _CONTROL.sub(" ", text)

@@ -99,9 +99,14 @@ def test_what_pgbouncer_has_no_line_for_is_its_name_and_fields() -> None:
 
 
 def test_a_line_end_in_a_name_makes_no_line() -> None:
-    """Whoever names a database may not forge the log."""
-    text = line("client_refused", logging.WARNING, **{**CLIENT, "reason": "no such database: a\n2026 LOG forged"})
-    assert "\n" not in text
+    """Whoever names a database may not forge the log, nor write to the terminal of who reads it."""
+    control = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+    for name in ("reason", "database", "user"):
+        text = line("client_refused", logging.WARNING, **{"reason": "no", **CLIENT, name: f"a{control}2026 LOG forged"})
+        assert f"a{' ' * len(control)}2026 LOG forged" in text
+        assert text.isprintable()
+    text = line("server_closed", **{**SERVER, "pool": "shop\n/app\r"}, reason="lifetime", age_s=0)
+    assert "S-0x7: shop /app @10.0.0.5:5432 closing because: server lifetime over" in text
 
 
 def test_what_another_line_tells_is_left_out() -> None:

@@ -24,11 +24,13 @@ class DropIn:
 
     overrides: what the console's SET gave, by PgBouncer's names, where the file gives nothing.
     now: what it gives at this moment, whatever stands in the file. verbose: how often -v was given.
+    bound: addresses of sockets that a service manager has bound, in place of those of the file.
     """
 
     overrides: Mapping[str, str] = field(default_factory=dict)
     now: Mapping[str, str] = field(default_factory=dict)
     verbose: int = 0
+    bound: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
