@@ -83,8 +83,14 @@ impl<I: Io> Worker<I> {
         self.clients[key].rare.get_or_insert_default().console.get_or_insert_default()
     }
 
-    /// Deals with the bytes kept of a console session, unless Python is at work for it.
+    /// Deals with the bytes kept of a console session, and stops reading where too many wait for Python.
     pub(crate) fn console_goes_on(&mut self, io: &mut I, key: ClientKey) {
+        self.take_console_messages(io, key);
+        self.balance_client(io, key);
+    }
+
+    /// Those that are there whole, unless Python is at work for one.
+    fn take_console_messages(&mut self, io: &mut I, key: ClientKey) {
         loop {
             let Some(client) = self.clients.get_mut(key) else { return };
             if client.is_held {

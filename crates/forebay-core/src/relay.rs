@@ -58,10 +58,7 @@ impl<I: Io> Worker<I> {
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.state {
             ClientState::Startup | ClientState::Login => self.login_goes_on(io, key),
-            ClientState::Console => {
-                self.console_goes_on(io, key);
-                self.balance_client(io, key);
-            }
+            ClientState::Console => self.console_goes_on(io, key),
             ClientState::Idle | ClientState::Active if client.may_go_on() && !client.carry.is_empty() => {
                 let kept = std::mem::take(&mut client.carry);
                 let taken = self.pump(io, key, None, &kept);

@@ -18,7 +18,7 @@ from forebay.config.resolve import Config, resolve
 from forebay.config.rules import RULES
 from forebay.config.secret import SecretReader
 from forebay.config.source import Source
-from forebay.config.text_file import read_source
+from forebay.config.text_file import Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
     """
     environ = os.environ if environ is None else environ
     report = Report()
-    source = read_source(Path(path), str(path), report)
+    files = drop_in.files if drop_in is not None else Files()
+    source = files.source(Path(path), str(path), report)
     if source is None:
         return Loaded(None, report.findings)
     folder = Path(path).absolute().parent

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forebay.config.finding import Report
 from forebay.config.source import Place, Source, outside
 
 CONFIG_BYTES_MAX = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """The text of a file. changed_at: when the file was last changed (ns), looked up before it was read."""
+
+    source: Source
+    changed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of one load of a configuration.
+
+    before: texts that are taken as they are, whatever their files hold by now. used: all that the load made use of.
+    """
+
+    before: Mapping[Path, FileText] = field(default_factory=dict)
+    used: dict[Path, FileText] = field(default_factory=dict)
+
+    def source(
+        self, path: Path, shown: str, report: Report, *, named_at: Place | None = None, holds_secrets: bool = False
+    ) -> Source | None:
+        """The text of a file, or None after a report; as `read_source`."""
+        text = self.before.get(path)
+        if text is None:
+            at = changed_at(path)
+            source = read_source(path, shown, report, named_at=named_at, holds_secrets=holds_secrets)
+            if source is None:
+                return None
+            text = FileText(source, at)
+        self.used[path] = text
+        return text.source
+
+
+def changed_at(path: Path) -> int | None:
+    """When a file was last changed (ns); None where that can't be told."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def read_source(

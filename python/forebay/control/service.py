@@ -87,6 +87,7 @@ class Service:
         self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
         self._engine = await asyncio.to_thread(start_engine, self._configuration, self._manners.inherited)
         try:
+            self._configuration.accepted()
             self._connect()
             self._announce()
             await started(self._engine)
@@ -121,7 +122,6 @@ class Service:
             raise Refused("change the configuration file, then run RELOAD")
         source = self._source
         await self._read_with(lambda: source.load_with(name, value))
-        source.keep(name, value)
 
     async def _read_with(self, load: Callable[[], Configuration]) -> Sequence[str]:
         async with self._reloading:
@@ -150,6 +150,7 @@ class Service:
             await lookup.close()
             raise
         self._configuration = replace(after, config=config)
+        after.accepted()
         self._lookup, lookup = lookup, self._lookup
         await lookup.close()
         log_findings(after.warnings)
@@ -278,6 +279,10 @@ class Service:
     def begin_reload(self) -> None:
         """Reloads; what comes of it is in the log."""
         self._spawn(lambda: self._without_answer(self.reload))
+
+    def begin_read(self, load: Callable[[], Configuration]) -> None:
+        """Applies what `load` gives, as a reload does with the whole configuration."""
+        self._spawn(lambda: self._without_answer(lambda: self._read_with(load)))
 
     def begin_pause(self) -> None:
         """Holds new requests, as PAUSE of the console does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -24,12 +24,20 @@ class ConfigurationRefused(Exception):
         self.findings = tuple(findings)
 
 
+def _nothing() -> None:
+    """For a source that has nothing to remember."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration without errors. warnings: findings that are no reason to refuse it."""
+    """A configuration without errors. warnings: findings that are no reason to refuse it.
+
+    accepted: tells its source that it is in force; the source remembers nothing of a configuration before that.
+    """
 
     config: Config
     warnings: Sequence[Finding]
+    accepted: Callable[[], None] = field(default=_nothing, compare=False, repr=False)
 
     @property
     def log_file(self) -> Path | None:
@@ -76,10 +84,11 @@ class SettableSource(Protocol):
     """A source of which single settings can be changed without changing what it reads."""
 
     def load_with(self, name: str, value: str) -> Configuration:
-        """Reads everything anew, but this setting. Raises ConfigurationRefused, and Refused for what can't be set."""
+        """What was last accepted, but for this setting; nothing else is read again.
 
-    def keep(self, name: str, value: str) -> None:
-        """From here on the setting is part of what `load` gives, until what it reads has one of its own."""
+        Once accepted, the setting is part of what `load` gives, until what that reads has one of its own.
+        Raises ConfigurationRefused, and Refused for what can't be set.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,10 @@ def keep_until_restart(running: Config, read: Config) -> Config:
     live = {(setting.section, setting.name) for setting in SETTINGS if setting.is_live}
     settings = {key: given for key, given in read.draft.settings.items() if key in live}
     settings |= {key: given for key, given in running.draft.settings.items() if key not in live}
-    return resolve(replace(read.draft, settings=settings))
+    process = read.draft.process
+    if process is not None and running.draft.process is not None:
+        process = running.draft.process.until_restart(process)
+    return resolve(replace(read.draft, settings=settings, process=process))
 
 
 def usable(loaded: Loaded) -> Configuration:

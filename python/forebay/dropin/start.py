@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,8 +127,8 @@ def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, back
             background.started()
 
     def watch() -> None:
-        if source.have_users_changed():
-            service.begin_reload()
+        if source.have_users_changed(now_s=time.monotonic()):
+            service.begin_read(source.load_users)
 
     async def serve() -> None:
         try:

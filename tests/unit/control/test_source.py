@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from forebay.config import Config, diff
+from forebay.config.importers.process import ini_settings
 from forebay.control.source import TextSource, keep_until_restart
+from forebay.dropin.source import IniSource
 
 
 def config(tmp_path: Path, text: str) -> Config:
@@ -41,3 +43,20 @@ def test_a_change_that_waits_is_told_until_it_is_taken_back(tmp_path: Path) -> N
     assert diff(kept, read) == ("listen.port: 7000 -> 7001 (takes effect at the next start)",)
     assert diff(kept, running) == ()
     assert keep_until_restart(kept, running).engine == running.engine
+
+
+def test_show_config_of_an_ini_tells_what_runs(tmp_path: Path) -> None:
+    """Of settings that only a start reads: as they were, also where they were not given; of others the new ones."""
+
+    def read(lines: str) -> Config:
+        path = tmp_path / "pgbouncer.ini"
+        path.write_text(f"[databases]\nshop = host=10.0.0.5\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{lines}")
+        return IniSource(path, environment={}).load().config
+
+    running = read("listen_port = 7000\npidfile = a.pid\nquery_timeout = 5\n")
+    kept = keep_until_restart(running, read("listen_port = 7001\nlisten_backlog = 9\nquery_timeout = 6\n"))
+    assert kept.draft.process is not None
+    shown = {line.key: line.value for line in ini_settings(kept.draft.process)}
+    assert [shown[name] for name in ("listen_port", "pidfile", "listen_backlog", "query_timeout")] == [
+        "7000", "a.pid", "128", "6"
+    ]  # fmt: skip

@@ -19,7 +19,7 @@ from forebay.config.finding import Report, closest
 from forebay.config.importers.process import TRUTH, DropIn, Process, read_process
 from forebay.config.secret import exposure
 from forebay.config.source import Place, outside
-from forebay.config.text_file import read_source
+from forebay.config.text_file import Files
 from forebay.config.tree import Entry, Node
 
 INCLUDE_DEPTH_MAX = 10
@@ -102,7 +102,7 @@ def translate(root: Node, folder: Path, report: Report, drop_in: DropIn | None =
 
     folder: where %include and auth_file start from. drop_in: it is read for `forebay-pgbouncer`.
     """
-    ini = _Ini()
+    ini = _Ini(drop_in.files if drop_in is not None else Files())
     _gather(root, folder, ini, report, depth=0)
     ini.settings = {ALIAS.get(name, name): entry for name, entry in ini.settings.items()}
     process = None
@@ -123,6 +123,7 @@ def _set(given: Mapping[str, str]) -> dict[str, Entry]:
 class _Ini:
     """The sections of all files, in the order of their lines; later lines count."""
 
+    files: Files
     settings: dict[str, Entry] = field(default_factory=dict)
     databases: dict[str, Entry] = field(default_factory=dict)
     users: dict[str, Entry] = field(default_factory=dict)
@@ -152,7 +153,7 @@ def _include(entry: Entry, folder: Path, ini: _Ini, report: Report, depth: int) 
     if depth >= INCLUDE_DEPTH_MAX:
         report.add("include_depth", entry.value.place, path=written, limit=INCLUDE_DEPTH_MAX)
         return
-    source = read_source(folder / written, str(folder / written), report, named_at=entry.value.place)
+    source = ini.files.source(folder / written, str(folder / written), report, named_at=entry.value.place)
     if source is not None:
         _gather(tree.read(source, _engine.parse_ini, report), folder, ini, report, depth=depth + 1)
 
@@ -321,10 +322,12 @@ class _Translation:
         if setting is None or not setting.value.value:
             return ()
         path = self._folder / str(setting.value.value)
-        source = read_source(path, str(path), self._report, named_at=setting.value.place, holds_secrets=True)
+        files = self._ini.files
+        source = files.source(path, str(path), self._report, named_at=setting.value.place, holds_secrets=True)
         if source is None:
             return ()
-        if mode := exposure(path):
+        # Of a text from an earlier load it was said then; its file may be gone.
+        if path not in files.before and (mode := exposure(path)):
             self._report.add("exposed_userlist", setting.value.place, path=path, mode=mode)
         users = tree.read(source, _engine.parse_userlist, self._report).entries
         return tuple(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from forebay._generated.pgbouncer import KNOWN, Known
 from forebay.config.finding import Report
 from forebay.config.setting_line import SettingLine
+from forebay.config.text_file import Files
 from forebay.config.tree import Entry
 
 FACILITIES: Final = ("auth", "authpriv", "daemon", "user", *(f"local{number}" for number in range(8)))
@@ -25,12 +26,14 @@ class DropIn:
     overrides: what the console's SET gave, by PgBouncer's names, where the file gives nothing.
     now: what it gives at this moment, whatever stands in the file. verbose: how often -v was given.
     bound: addresses of sockets that a service manager has bound, in place of those of the file.
+    files: where the texts of the ini and of what it names come from.
     """
 
     overrides: Mapping[str, str] = field(default_factory=dict)
     now: Mapping[str, str] = field(default_factory=dict)
     verbose: int = 0
     bound: tuple[str, ...] | None = None
+    files: Files = field(default_factory=Files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,20 @@ class Process:
         written = self.text(name)
         return self.folder / written if written else None
 
+    def until_restart(self, read: Process) -> Process:
+        """What a reload puts in force: `read`, but settings that only a start reads as they have run since then."""
+        taken = {name: value for name, value in read.given.items() if _is_live(name)}
+        kept = {name: value for name, value in self.given.items() if not _is_live(name)}
+        return replace(read, given={**taken, **kept})
+
     def shown(self, name: str) -> str:
         """A setting for SHOW CONFIG; the password in LDAP's options is not shown."""
         return _BIND_PASSWORD.sub(r"\1*****", self.text(name))
+
+
+def _is_live(name: str) -> bool:
+    known = KNOWN.get(name)
+    return known is None or known.is_live
 
 
 def ini_settings(process: Process) -> tuple[SettingLine, ...]:
