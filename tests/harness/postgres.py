@@ -247,11 +247,15 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to the postmaster and all its children, as a crash of the machine would."""
         assert self._process is not None, "it has not been started"
-        for pid in (self.pid, *self.children()):
+        # Stopped first, so that none is born after the count; and none may hold its memory when it starts again.
+        os.kill(self.pid, signal.SIGSTOP)
+        pids = (self.pid, *self.children())
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(timeout=30)
         self._process = None
+        until(lambda: not any(map(_is_alive, pids)), within_s=30, what="its processes have ended")
 
     def children(self) -> list[int]:
         """Process ids of its back ends and helpers."""
@@ -289,3 +293,11 @@ def running(major: int, authority: Authority, **settings: str) -> Iterator[Postg
         finally:
             # Nothing of it is needed again.
             server.stop(signal.SIGQUIT)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process still has its memory: it is there, and more than an exit status that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
