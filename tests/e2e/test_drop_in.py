@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import re
@@ -24,6 +23,7 @@ from tests.harness import account, drop_in
 from tests.harness.deadline import until
 from tests.harness.drop_in import Make
 from tests.harness.postgres import Postgres
+from tests.harness.processes import is_alive, listening_sockets
 from tests.harness.wire import query
 
 
@@ -31,15 +31,6 @@ from tests.harness.wire import query
 def make(server: Postgres) -> Iterator[Make]:
     with drop_in.maker(server) as make:
         yield make
-
-
-def alive(pid: int) -> bool:
-    """Whether a process that is not our child is there."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_what_happens_is_logged_in_pgbouncers_lines(make: Make) -> None:
@@ -103,7 +94,7 @@ def test_it_goes_to_the_background_once_it_serves(make: Make) -> None:
         assert f"process {pid} runs" in again.stderr
     finally:
         os.kill(pid, signal.SIGTERM)
-    until(lambda: not alive(pid), within_s=15, what="it ends")
+    until(lambda: not is_alive(pid), within_s=15, what="it ends")
     assert not (running.folder / "pgbouncer.pid").exists()
 
 
@@ -281,19 +272,6 @@ def test_a_successor_shares_the_port_and_takes_over(make: Make) -> None:
                 assert wire.value("select 1") == "1"
         assert kept.value("select 2") == "2"
     new.says("login attempt")
-
-
-def listening_sockets(pid: int) -> set[str]:
-    """The inodes of the TCP sockets that a process listens at."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    # 0A is LISTEN; the tenth column is the inode.
-    listening = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A"}
-    held = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        # One that was closed since.
-        with contextlib.suppress(FileNotFoundError):
-            held.add(str(fd.readlink()))
-    return listening & held
 
 
 def test_systemd_passes_sockets_and_is_told(make: Make) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.command import forebay, server_process, state_folder, up
 from tests.harness.deadline import until
 from tests.harness.postgres import Postgres
+from tests.harness.processes import listening_sockets
 
 
 @pytest.fixture
@@ -58,14 +59,7 @@ def test_the_embedded_server_listens_on_no_network_address(state: Path) -> None:
     with up(state):
         server = server_process(state)
         assert server is not None
-        inodes = set()
-        for descriptor in Path(f"/proc/{server}/fd").iterdir():
-            target = str(descriptor.readlink())
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-        for table in ("tcp", "tcp6"):
-            rows = [line.split() for line in Path(f"/proc/{server}/net/{table}").read_text().splitlines()[1:]]
-            assert not [row for row in rows if row[9] in inodes and row[3] == "0A"]
+        assert not listening_sockets(server)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root switches users")

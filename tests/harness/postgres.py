@@ -27,6 +27,7 @@ import psycopg
 from tests.harness import account
 from tests.harness.certificates import Authority
 from tests.harness.deadline import until
+from tests.harness.processes import is_alive
 from tests.harness.target import Target
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -255,7 +256,7 @@ class Postgres:
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(timeout=30)
         self._process = None
-        until(lambda: not any(map(_is_alive, pids)), within_s=30, what="its processes have ended")
+        until(lambda: not any(map(is_alive, pids)), within_s=30, what="its processes have ended")
 
     def children(self) -> list[int]:
         """Process ids of its back ends and helpers."""
@@ -293,11 +294,3 @@ def running(major: int, authority: Authority, **settings: str) -> Iterator[Postg
         finally:
             # Nothing of it is needed again.
             server.stop(signal.SIGQUIT)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process still has its memory: it is there, and more than an exit status that nobody has asked for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -56,8 +56,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Why a client can't stay, told once it has said what it came for: a cancel request and the console are served all the same, and an
-    /// error in place of the answer to SSLRequest is shown by no driver.
+    /// Why a client can't stay, told once it has said what it came for: a cancel request and the console are served all
+    /// the same, and an error in place of the answer to SSLRequest is shown by no driver.
     pub(crate) fn has_no_place(&mut self, key: ClientKey) -> Option<Report> {
         if self.is_draining || self.is_closed {
             return Some(errors::draining());
