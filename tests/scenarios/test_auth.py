@@ -229,8 +229,8 @@ def test_a_secret_source_finds_users_and_may_hang(
     forebay = start(looked_up(server, variant, secret_source=str(source), ask_timeout="2s"))
     assert known("scram_user", forebay.target) == "scram_user"
     with forebay.target.at(user="hangs").dial() as hanging:
-        hanging.send(startup(user="hangs", database="app"))
         began = time.monotonic()
+        hanging.send(startup(user="hangs", database="app"))
         assert known("scram_user", forebay.target) == "scram_user"
         assert time.monotonic() - began < 2
         assert [frame.fields["C"] for frame in hanging.rest() if frame.tag == "E"] == ["28000"]
