@@ -87,7 +87,8 @@ class Pooler:
             self.values["pgbouncer"], needed = programs.pgbouncer(pg.work)
             self.environment.update(needed)
         if spec.get("conf"):
-            self._render(spec["templates"], {"tls" if is_encrypted else "notls", auth})
+            log = "logged" if spec.get("logged") else "quiet"
+            self._render(spec["templates"], {"tls" if is_encrypted else "notls", auth, log})
         self._start(spec, self.dir / "log")
 
     def _template_values(self, spec: Spec, pg: Postgres, bin_folder: Path, auth: str) -> dict[str, object]:
@@ -115,7 +116,7 @@ class Pooler:
         for template in sorted(templates.iterdir()):
             lines = []
             for line in template.read_text().splitlines():
-                found = re.match(r"@(tls|notls|scram|trust)\s?(.*)", line)
+                found = re.match(r"@(tls|notls|scram|trust|quiet|logged)\s?(.*)", line)
                 if not found:
                     lines.append(self._fill(line))
                 elif found[1] in modes:

@@ -57,8 +57,8 @@ class EngineError(Exception):
 class Batch:
     """What came out of the engine since the last `Engine.take`."""
 
-    # level 0 to 3, name, code, worker, fields in the order to print
-    events: list[tuple[int, str, str | None, int, list[tuple[str, str | int]]]]
+    # seconds since 1970, level 0 to 3, name, code, worker, fields in the order to print
+    events: list[tuple[float, int, str, str | None, int, list[tuple[str, str | int]]]]
     events_dropped: int
     # worker, question, database, user
     secrets: list[tuple[int, int, str, str]]
@@ -82,7 +82,10 @@ class Engine:
         """Puts another configuration in force as a whole, or changes nothing. Raises EngineError. May take a while."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while something waits in the outbox."""
+        """A descriptor that is readable while something waits in the outbox that is to be taken at once."""
+
+    def log_fileno(self) -> int:
+        """A descriptor that is readable while events of the levels 0 and 1 wait: they may wait for more of them."""
 
     def take(self) -> Batch:
         """Empties the outbox. Never blocks."""

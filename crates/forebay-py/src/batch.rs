@@ -1,5 +1,7 @@
 //! What waits in the outbox, as plain tuples.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use forebay_core::command::Reply;
 use forebay_core::event::{Event, Field};
 use forebay_core::question::{ConsoleStep, Question};
@@ -19,7 +21,8 @@ pub(crate) struct PyBatch {
 /// Worker, question, user, whether it is our own operator, text, step, formats.
 type ConsoleTuple = (u16, u64, String, bool, String, &'static str, Vec<i16>);
 
-type EventTuple = (u8, &'static str, Option<&'static str>, u16, Vec<(&'static str, Value)>);
+/// Seconds since 1970, level, name, code, worker, fields.
+type EventTuple = (f64, u8, &'static str, Option<&'static str>, u16, Vec<(&'static str, Value)>);
 
 /// A field's value.
 #[derive(Clone, IntoPyObject, IntoPyObjectRef)]
@@ -58,7 +61,7 @@ impl From<Batch> for PyBatch {
     }
 }
 
-fn event(event: Event) -> EventTuple {
+fn event((at, event): (SystemTime, Event)) -> EventTuple {
     let fields = event.fields.into_iter().map(|(name, field)| {
         let value = match field {
             Field::Text(text) => Value::Text(text.to_string()),
@@ -66,7 +69,8 @@ fn event(event: Event) -> EventTuple {
         };
         (name, value)
     });
-    (event.level as u8, event.name, event.code, event.worker.0, fields.collect())
+    let at = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    (at, event.level as u8, event.name, event.code, event.worker.0, fields.collect())
 }
 
 fn named(id: u64, reply: Reply) -> (u64, &'static str, Option<String>) {

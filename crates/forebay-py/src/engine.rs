@@ -63,6 +63,10 @@ impl PyEngine {
         self.outbox.fd()
     }
 
+    fn log_fileno(&self) -> i32 {
+        self.outbox.log_fd()
+    }
+
     fn take(&self, py: Python<'_>) -> PyBatch {
         py.detach(|| PyBatch::from(self.outbox.take()))
     }

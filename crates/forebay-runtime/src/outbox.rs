@@ -1,4 +1,5 @@
-//! What the engine hands to Python: events, questions, replies. One descriptor tells that something is there.
+//! What the engine hands to Python: events, questions, replies. One descriptor tells that somebody waits for an answer
+//! or has to be told of trouble at once; another one that there are lines for the log, which can be fetched many at a time.
 //!
 //! Events are dropped, and counted, when nobody fetches them; questions and replies never are: each has a
 //! client or a caller that waits, and both are bounded by those.
@@ -7,9 +8,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use forebay_core::command::{CommandId, Reply};
-use forebay_core::event::Event;
+use forebay_core::event::{Event, Level};
 use forebay_core::ids::{QuestionId, WorkerId};
 use forebay_core::question::Question;
 
@@ -21,8 +23,8 @@ pub const EVENTS_MAX: usize = 8192;
 /// All that came since the last [`Outbox::take`].
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Events, oldest first.
-    pub events: Vec<Event>,
+    /// Events, oldest first, and when they happened by the wall clock.
+    pub events: Vec<(SystemTime, Event)>,
     /// Events that were dropped since the last batch because [`EVENTS_MAX`] were waiting.
     pub events_dropped: u64,
     /// Questions to be answered with `Engine::answer`.
@@ -36,11 +38,12 @@ pub struct Batch {
 pub struct Outbox {
     waiting: Mutex<Waiting>,
     bell: Bell,
+    log_bell: Bell,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    events: VecDeque<Event>,
+    events: VecDeque<(SystemTime, Event)>,
     dropped: u64,
     questions: Vec<(WorkerId, QuestionId, Question)>,
     replies: Vec<(WorkerId, CommandId, Reply)>,
@@ -48,17 +51,23 @@ struct Waiting {
 
 impl Outbox {
     pub(crate) fn new() -> io::Result<Outbox> {
-        Ok(Outbox { waiting: Mutex::default(), bell: Bell::new()? })
+        Ok(Outbox { waiting: Mutex::default(), bell: Bell::new()?, log_bell: Bell::new()? })
     }
 
-    /// Readable when something waits; level-triggered until [`Outbox::take`].
+    /// Readable when something waits that is to be taken at once; level-triggered until [`Outbox::take`].
     pub fn fd(&self) -> RawFd {
         self.bell.fd()
+    }
+
+    /// Readable when events of the levels debug and info wait, the same way.
+    pub fn log_fd(&self) -> RawFd {
+        self.log_bell.fd()
     }
 
     /// All that waits. Never blocks for longer than a list takes to be swapped.
     pub fn take(&self) -> Batch {
         self.bell.hush();
+        self.log_bell.hush();
         let waiting = std::mem::take(&mut *self.lock());
         Batch {
             events: waiting.events.into(),
@@ -70,14 +79,15 @@ impl Outbox {
 
     /// Keeps an event for the log. False: it was dropped.
     pub(crate) fn event(&self, event: Event) -> bool {
+        let bell = if event.level >= Level::Warn { &self.bell } else { &self.log_bell };
         let mut waiting = self.lock();
         if waiting.events.len() >= EVENTS_MAX {
             waiting.dropped += 1;
             return false;
         }
-        waiting.events.push_back(event);
+        waiting.events.push_back((SystemTime::now(), event));
         drop(waiting);
-        self.bell.ring();
+        bell.ring();
         true
     }
 
@@ -98,8 +108,6 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use forebay_core::event::Level;
-
     use super::*;
 
     fn event() -> Event {

@@ -84,7 +84,7 @@ fn wait_for_failures(engine: &Engine, count: usize) {
         let mut poll = libc::pollfd { fd: engine.outbox().fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         unsafe { libc::poll(&raw mut poll, 1, 1000) };
-        seen += engine.outbox().take().events.iter().filter(|e| e.name == "accept_backoff").count();
+        seen += engine.outbox().take().events.iter().filter(|(_, e)| e.name == "accept_backoff").count();
         assert!(Instant::now() < deadline, "only {seen} events");
     }
 }

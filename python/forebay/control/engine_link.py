@@ -16,7 +16,10 @@ from forebay._generated.errors import internal
 from forebay.admin.answer import encode_error
 from forebay.admin.console import Asked
 from forebay.control.secrets import LookupFailed
-from forebay.observe.log import ENGINE_LEVELS, event, log_event
+from forebay.observe.log import event, log_engine_events
+
+# How long lines of the log wait for more of them: a loop that wakes for each costs more than to write it.
+LOG_DELAY_S: Final = 0.02
 
 # Questions under way at once; each holds a client that waits, so more would only wait longer.
 QUESTIONS_MAX: Final = 1024
@@ -52,10 +55,15 @@ class EngineLink:
         self._answering: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self.drain)
+        self._loop.add_reader(engine.log_fileno(), self._drain_soon)
+        self._drains_at: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Leaves the loop, after a last look at the outbox. Orders under way are cancelled."""
         self._loop.remove_reader(self._engine.fileno())
+        self._loop.remove_reader(self._engine.log_fileno())
+        if self._drains_at:
+            self._drains_at.cancel()
         self.drain()
         for pending in self._pending.values():
             pending.future.cancel()
@@ -78,8 +86,8 @@ class EngineLink:
     def drain(self) -> None:
         """Takes all that waits in the outbox."""
         batch = self._engine.take()
-        for level, name, code, worker, fields in batch.events:
-            log_event(ENGINE_LEVELS[level], name, code, {"worker": worker, **dict(fields)})
+        if batch.events:
+            log_engine_events(batch.events)
         if batch.events_dropped:
             event(logging.WARNING, "events_dropped", count=batch.events_dropped)
         for worker, question, database, user in batch.secrets:
@@ -89,6 +97,14 @@ class EngineLink:
             self._begin(worker, question, self._console(worker, question, asked))
         for command, kind, payload in batch.replies:
             self._settle(command, kind, payload)
+
+    def _drain_soon(self) -> None:
+        self._loop.remove_reader(self._engine.log_fileno())
+        self._drains_at = self._loop.call_later(LOG_DELAY_S, self._drain_now)
+
+    def _drain_now(self) -> None:
+        self._loop.add_reader(self._engine.log_fileno(), self._drain_soon)
+        self.drain()
 
     def _begin(self, worker: int, question: int, answering: Awaitable[None]) -> None:
         if len(self._answering) >= QUESTIONS_MAX:

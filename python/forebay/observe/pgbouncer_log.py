@@ -83,15 +83,14 @@ class PgBouncerFormatter(logging.Formatter):
     def __init__(self, *, is_bare: bool = False) -> None:
         super().__init__()
         self._is_bare = is_bare
+        self._clock = _Clock()
 
     def format(self, record: logging.LogRecord) -> str:
         level = LEVELS.get(record.levelno, "LOG")
         said = self._text(record.getMessage(), getattr(record, "fields", {}))
         if self._is_bare:
             return said
-        then = datetime.fromtimestamp(record.created).astimezone()
-        zone = then.strftime("%Z")
-        return f"{then:%Y-%m-%d %H:%M:%S}.{then.microsecond // 1000:03} {zone} [{os.getpid()}] {level} {said}"
+        return f"{self._clock.at(record.created)} [{os.getpid()}] {level} {said}"
 
     def _text(self, name: str, fields: Fields) -> str:
         make = _TEXTS.get(name)
@@ -99,6 +98,24 @@ class PgBouncerFormatter(logging.Formatter):
         suppressed = fields.get("suppressed")
         text = f"{text} ({suppressed} like it were held back)" if suppressed and make else text
         return _one_line(f"{_whose(fields)}{text}")
+
+
+class _Clock:
+    """Writes local times, and the second that many lines share once."""
+
+    __slots__ = ("_second", "_texts")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._texts = ("", "")
+
+    def at(self, seconds: float) -> str:
+        milliseconds = int(seconds * 1000)
+        second = milliseconds // 1000
+        if second != self._second:
+            then = datetime.fromtimestamp(second).astimezone()
+            self._second, self._texts = second, (then.strftime("%Y-%m-%d %H:%M:%S."), then.strftime(" %Z"))
+        return f"{self._texts[0]}{milliseconds % 1000:03}{self._texts[1]}"
 
 
 def _whose(fields: Fields) -> str:

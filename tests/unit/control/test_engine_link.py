@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from forebay.admin.console import Asked
 from forebay.control import engine_link
 from forebay.control.engine_link import EngineLink
 from forebay.control.secrets import LookupFailed
+from forebay.observe.log import Log
 
 
 class FakeEngine:
@@ -23,21 +25,34 @@ class FakeEngine:
         self.loop = asyncio.get_running_loop()
         self.answered = asyncio.Event()
         self.reading, self.writing = os.pipe()
+        self.log_reading, self.log_writing = os.pipe()
         os.set_blocking(self.reading, False)
+        os.set_blocking(self.log_reading, False)
         self.answers: list[tuple[Any, ...]] = []
         self.orders: list[tuple[Any, ...]] = []
+        self.takes = 0
         self._waiting: dict[str, list[Any]] = {}
 
     def put(self, **what: list[Any]) -> None:
         self._waiting.update(what)
         os.write(self.writing, b"!")
 
+    def tell(self, name: str) -> None:
+        """A line for the log."""
+        self._waiting.setdefault("events", []).append((0.0, 1, name, None, 0, []))
+        os.write(self.log_writing, b"!")
+
     def fileno(self) -> int:
         return self.reading
 
+    def log_fileno(self) -> int:
+        return self.log_reading
+
     def take(self) -> SimpleNamespace:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.reading, 64)
+        self.takes += 1
+        for bell in (self.reading, self.log_reading):
+            with contextlib.suppress(BlockingIOError):
+                os.read(bell, 64)
         waiting, self._waiting = self._waiting, {}
         empty: dict[str, Any] = {"events": [], "events_dropped": 0, "secrets": [], "consoles": [], "replies": []}
         return SimpleNamespace(**{**empty, **waiting})
@@ -62,8 +77,8 @@ class FakeEngine:
         self.loop.call_soon_threadsafe(self.answered.set)
 
     def close(self) -> None:
-        os.close(self.reading)
-        os.close(self.writing)
+        for end in (self.reading, self.writing, self.log_reading, self.log_writing):
+            os.close(end)
 
 
 async def find(database: str, user: str) -> str | None:
@@ -153,3 +168,23 @@ def test_questions_beyond_the_limit_are_answered_at_once(monkeypatch: pytest.Mon
 
     answers = {answer[2]: answer[0] for answer in run(act).answers}
     assert answers == {1: "secret", 2: "failed"}
+
+
+def test_lines_of_the_log_are_taken_many_at_a_time(log: Log, tmp_path: Path) -> None:
+    """A loop that wakes for each client that comes or goes takes more of a core than the clients themselves."""
+    path = tmp_path / "forebay.log"
+    log.configure(level=1, form="text", sinks=[path])
+
+    async def act(engine: FakeEngine, _: EngineLink) -> None:
+        for round_ in range(2):
+            for number in range(10):
+                engine.tell(f"told_{round_}_{number}")
+                await asyncio.sleep(0)
+            while f"told_{round_}_9" not in path.read_text():  # noqa: ASYNC110  (a file has no event)
+                await asyncio.sleep(0.001)
+        engine.tell("last")
+
+    engine = run(act)
+    names = [line.split("event=")[1].split()[0] for line in path.read_text().splitlines()]
+    assert names == [f"told_{round_}_{number}" for round_ in range(2) for number in range(10)] + ["last"]
+    assert engine.takes <= 6, "each round's lines, and what was left at the end"

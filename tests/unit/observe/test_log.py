@@ -8,7 +8,8 @@ import logging
 from pathlib import Path
 
 import pytest
-from forebay.observe.log import JsonFormatter, Log, RepeatLimit, TextFormatter, event
+from forebay.observe.formats import JsonFormatter, TextFormatter
+from forebay.observe.log import EngineEvent, Log, RepeatLimit, event, log_engine_events
 
 INFO = 1
 
@@ -92,3 +93,54 @@ def test_the_level_holds_back_what_is_below_it(log: Log, capsys: pytest.CaptureF
     event(logging.INFO, "loud")
     assert "quiet" not in stream.getvalue()
     assert "loud" in stream.getvalue()
+
+
+def told(name: str, level: int = 1, at: float = 1.5, **fields: str | int) -> EngineEvent:
+    return (at, level, name, None, 3, list(fields.items()))
+
+
+@pytest.mark.parametrize("form", ["text", "json", "pgbouncer"])
+def test_a_line_of_the_engine_reads_like_any_other(form: str, log: Log, tmp_path: Path) -> None:
+    """They go a shorter way, as there may be thousands a second."""
+    short, long = tmp_path / "short", tmp_path / "long"
+    fields: dict[str, str | int] = {"client": 7, "user": "a b", "address": "::1", "port": 9, "reason": "terminate"}
+    log.configure(level=INFO, form=form, sinks=[short])
+    log_engine_events([told("client_disconnected", at=1.5, **fields), told("noise", 0), told("x_y", 2, at=61.0009)])
+    log.configure(level=INFO, form=form, sinks=[long])
+    for name, level, at, more in (
+        ("client_disconnected", logging.INFO, 1.5, fields),
+        ("x_y", logging.WARNING, 61.0009, {}),
+    ):
+        logging.getLogger("forebay").handle(record(name, level, at, worker=3, **more))
+    assert short.read_text() == long.read_text()
+    assert short.read_text().count("\n") == 2
+
+
+def test_engine_lines_are_limited_and_reach_handlers_of_others(log: Log, tmp_path: Path) -> None:
+    """A user's own handler of the logger `forebay` sees what the log does."""
+    seen: list[str] = []
+
+    class Seeing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(
+                f"{record.levelname} {record.getMessage()} {logging.Formatter('%(asctime)s').format(record)[:4]}"
+            )
+
+    path = tmp_path / "forebay.log"
+    log.configure(level=INFO, form="text", sinks=[path])
+    handler = Seeing(logging.WARNING)
+    logging.getLogger("forebay").addHandler(handler)
+    try:
+        log_engine_events([told("sick", 2) for _ in range(30)] + [told("fine")])
+    finally:
+        logging.getLogger("forebay").removeHandler(handler)
+    assert path.read_text().count("event=sick") == 10
+    assert path.read_text().count("event=fine") == 1
+    assert seen == ["WARNING sick 1970"] * 30
+
+
+def test_a_log_that_cant_be_written_stops_nothing(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk is told to standard error, and the pooler goes on."""
+    log.configure(level=INFO, form="text", sinks=[Path("/dev/full")])
+    log_engine_events([told("lost")])
+    assert "No space left on device" in capsys.readouterr().err

@@ -186,7 +186,7 @@ fn a_panic_costs_one_connection<B: Backend + 'static>() {
     }
     exchange(&mut bystander, b"after");
     let events = world.hub.outbox.take().events;
-    assert_eq!(events.iter().filter(|e| e.name == "panic").count(), 100);
+    assert_eq!(events.iter().filter(|(_, e)| e.name == "panic").count(), 100);
 }
 
 super::over_both!(
