@@ -84,7 +84,7 @@ impl Forwarding<'_> {
         let names = self.client.statements.as_ref();
         match names.map_or(Lookup::Unknown, |names| names.find(named.name.as_bytes(), self.server.segment)) {
             Lookup::Unconfirmed => Err(Stop::Hold),
-            Lookup::Known(needs) if before.is_some_and(|before| Arc::ptr_eq(before, &needs)) => Ok(None),
+            Lookup::Known(needs) if before.is_some_and(|before| before.is(&needs)) => Ok(None),
             Lookup::Known(needs) => {
                 let (text, moved) = (named.with(needs.name()), named.moved(needs.name()));
                 let replaced = Content { text: &text, ..content };

@@ -132,8 +132,8 @@ impl ServerStatements {
 
     /// A Parse is on its way in `segment`.
     pub fn parse_sent(&mut self, statement: &Arc<Statement>, segment: u32) {
-        self.outdated.retain(|s| !Arc::ptr_eq(s, statement));
-        self.misread.retain(|(s, _)| !Arc::ptr_eq(s, statement));
+        self.outdated.retain(|s| !s.is(statement));
+        self.misread.retain(|(s, _)| !s.is(statement));
         if statement.is_shared() {
             self.change(statement, true, segment);
         } else {
@@ -189,16 +189,16 @@ impl ServerStatements {
     /// Whether that was noted in another segment than `segment`: within one it would be read no better once more.
     #[inline]
     pub fn is_misread(&self, statement: &Arc<Statement>, segment: u32) -> bool {
-        self.misread.iter().any(|(s, noted)| Arc::ptr_eq(s, statement) && *noted != segment)
+        self.misread.iter().any(|(s, noted)| s.is(statement) && *noted != segment)
     }
 
     /// Whether [`Self::note_outdated`] was told of it.
     pub fn is_outdated(&self, statement: &Arc<Statement>) -> bool {
-        self.outdated.iter().any(|s| Arc::ptr_eq(s, statement))
+        self.outdated.iter().any(|s| s.is(statement))
     }
 
     fn is_unnamed(&self, statement: &Arc<Statement>) -> bool {
-        self.unnamed.as_ref().is_some_and(|s| Arc::ptr_eq(s, statement))
+        self.unnamed.as_ref().is_some_and(|s| s.is(statement))
     }
 
     /// A Parse was skipped, or a Close was answered: it is not there. Before an unnamed one there may be another.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use forebay_sql::shape::Shape;
 use rustc_hash::FxHashMap;
 
-use super::{Statement, StatementKey};
+use super::prepared::{Prepared, StatementKey};
 
 /// Statements of all workers: gives equal content one name. Its lock is taken when a worker meets a text
 /// it does not hold, never for one it knows.
@@ -17,7 +17,7 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct RegistryTable {
-    by_key: FxHashMap<StatementKey, Weak<Statement>>,
+    by_key: FxHashMap<StatementKey, Weak<Prepared>>,
     last_id: u64,
     sweep_at: usize,
 }
@@ -56,7 +56,7 @@ impl Registry {
         [&self.prefix, id.to_string().as_bytes()].concat().into()
     }
 
-    pub(super) fn find_or_add(&self, key: StatementKey, shape: Arc<Shape>) -> Arc<Statement> {
+    pub(super) fn find_or_add(&self, key: StatementKey, shape: Arc<Shape>) -> Arc<Prepared> {
         let mut table = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(statement) = table.by_key.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -67,7 +67,7 @@ impl Registry {
         }
         table.last_id += 1;
         let name = self.name(table.last_id);
-        let statement = Arc::new(Statement::new(key.clone(), table.last_id, name, shape));
+        let statement = Arc::new(Prepared::new(key.clone(), table.last_id, name, shape));
         table.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
