@@ -144,8 +144,9 @@ class Catalogue:
     """What a database's own objects may do, made from the rows of `QUERY`, column by column as text.
 
     judge, judge_type: names of traces, as in crates/forebay-sql/src/traces.rs, that a text or a value of the type with
-    that number may leave; why: what of the database makes it so. settings_named: custom settings that bodies of
-    functions name. reads_sequences: whether currval or lastval is asked for anywhere.
+    that number may leave; why: what of the database makes it so; route: whether a replica may be asked, and why or why
+    not, completing "it …", outside of a transaction block. settings_named: custom settings that bodies of functions
+    name. reads_sequences: whether currval or lastval is asked for anywhere.
     """
 
     QUERY: ClassVar[str]
@@ -153,6 +154,7 @@ class Catalogue:
 
     def __new__(cls, rows: list[list[str | None]]) -> Catalogue: ...
     def judge(self, text: str) -> list[str]: ...
+    def route(self, text: str) -> tuple[bool, str]: ...
     def why(self, text: str) -> list[str]: ...
     def judge_type(self, oid: int) -> list[str]: ...
     @property

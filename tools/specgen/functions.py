@@ -12,7 +12,7 @@ from specgen.tables import fields, read, refuse_duplicates, require
 TRACES = frozenset(
     {
         *("ANY_SETTING", "LOCAL_SETTING", "LOCK", "LISTEN", "SEQUENCE", "READS_SEQUENCE", "SEED", "LIBRARY", "SCHEMA"),
-        *("WRITES", "NOTIFY", "OPAQUE"),
+        *("WRITES", "NOTIFY", "OPAQUE", "PRIMARY"),
     }
 )
 

@@ -2,6 +2,7 @@
 
 use forebay_sql::catalogue::{Builder, Catalogue};
 use forebay_sql::lexer::Backslash;
+use forebay_sql::route::route;
 use forebay_sql::shorten;
 use pyo3::prelude::*;
 
@@ -32,6 +33,13 @@ impl PyCatalogue {
     /// Names of the traces that a text may leave.
     fn judge(&self, text: &str) -> Vec<&'static str> {
         self.0.judge(&shorten::parse(text.as_bytes(), Backslash::Plain)).names().collect()
+    }
+
+    /// Whether a replica may be asked, and why or why not.
+    fn route(&self, text: &str) -> (bool, &'static str) {
+        let shape = shorten::parse(text.as_bytes(), Backslash::Plain);
+        let reason = route(&shape, self.0.judge(&shape));
+        (reason.allows_replica(), reason.text())
     }
 
     /// What makes it so, but for the text itself.

@@ -1,7 +1,9 @@
 //! What a text does, for people.
 
+use forebay_sql::catalogue::Catalogue;
 use forebay_sql::grammar::TEXT_BYTES_MAX;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
+use forebay_sql::route::route;
 use forebay_sql::shape::{Shape, StatementShape};
 use forebay_sql::shorten::{self, LONG_BYTES_MAX};
 use pyo3::prelude::*;
@@ -16,8 +18,11 @@ pub(crate) fn classify(py: Python<'_>, text: &str) -> String {
 fn described(shape: &Shape) -> Value {
     let (operators, functions): (Vec<_>, Vec<_>) = shape.functions.iter().partition(|name| is_operator(name));
     let foreign = shape.foreign_names();
+    // Of a database nothing is known: its own objects may do anything.
+    let reason = route(shape, Catalogue::builtin().judge(shape));
     json!({
         "is_parsed": shape.is_parsed,
+        "route": { "to": if reason.allows_replica() { "replica" } else { "primary" }, "because": reason.text() },
         "bytes_max": { "text": LONG_BYTES_MAX, "shortened": TEXT_BYTES_MAX },
         "statements": shape.statements.iter().map(statement).collect::<Vec<_>>(),
         "functions": functions,

@@ -36,8 +36,37 @@ pub(crate) fn relation(name: &str, writes: bool) -> Option<(Traces, &'static str
     match name {
         // Its rule for UPDATE calls set_config.
         "pg_settings" if writes => Some((Traces::ANY_SETTING, "an update of it sets settings of the session")),
-        _ => is_listed(RELATIONS, name).then_some((Traces::NONE, "")),
+        _ if !is_listed(RELATIONS, name) => None,
+        _ if is_of_server(name) => Some((Traces::PRIMARY, "each server has its own rows of it")),
+        _ => Some((Traces::NONE, "")),
     }
+}
+
+/// Whether a system view tells of the server that is asked, not of the database that all of a cluster have.
+fn is_of_server(name: &str) -> bool {
+    const OTHERS: [&str; 18] = [
+        "pg_aios",
+        "pg_available_extension_versions",
+        "pg_available_extensions",
+        "pg_backend_memory_contexts",
+        "pg_config",
+        "pg_cursors",
+        "pg_file_settings",
+        "pg_hba_file_rules",
+        "pg_ident_file_mappings",
+        "pg_locks",
+        "pg_prepared_statements",
+        "pg_prepared_xacts",
+        "pg_replication_origin_status",
+        "pg_replication_slots",
+        "pg_settings",
+        "pg_shmem_allocations",
+        "pg_shmem_allocations_numa",
+        "pg_wait_events",
+    ];
+    // pg_stats and the like hold what ANALYZE found, which is the same on all.
+    let is_analysed = name.starts_with("pg_stats") || name.starts_with("pg_statistic");
+    !is_analysed && (name.starts_with("pg_stat") || OTHERS.contains(&name))
 }
 
 /// Whether it is a word that stands before a parenthesis without being called.
@@ -94,7 +123,7 @@ mod tests {
         assert_eq!(of("lower"), Some(Traces::NONE));
         assert_eq!(of("<->"), Some(Traces::NONE));
         assert_eq!(of("pg_try_advisory_lock"), Some(Traces::LOCK));
-        assert_eq!(of("pg_advisory_xact_lock"), Some(Traces::NONE));
+        assert_eq!(of("pg_advisory_xact_lock"), Some(Traces::PRIMARY));
         assert_eq!(of("query_to_xml"), Some(Traces::OPAQUE));
         assert_eq!(of("dblink"), None);
         assert_eq!(relation("pg_class", true).map(|(traces, _)| traces), Some(Traces::NONE));

@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pg_raw_parse::Node;
 
 use crate::lexer::{Backslash, Kind, Lexer};
-use crate::shape::{Shape, StatementShape, Verb};
+use crate::shape::{Modes, Shape, StatementShape, Verb};
 use crate::traces::Traces;
 
 /// Longer texts may do anything: parsing them would hold up a worker for milliseconds.
@@ -83,7 +83,13 @@ fn shape_of(text: &str) -> Option<Shape> {
 
 /// A shape that may do anything.
 pub(crate) fn unknown() -> Shape {
-    let statement = StatementShape { verb: Verb::Other, traces: Traces::OPAQUE, settings: Box::default(), name: None };
+    let statement = StatementShape {
+        verb: Verb::Other,
+        traces: Traces::OPAQUE,
+        settings: Box::default(),
+        name: None,
+        modes: Modes::default(),
+    };
     Shape { statements: Box::new([statement]), traces: Traces::OPAQUE, ..Shape::default() }
 }
 

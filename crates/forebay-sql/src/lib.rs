@@ -9,6 +9,7 @@
 //! | [`fingerprint`] | a text without the literals that its shape does not depend on |
 //! | [`grammar`] | the shape of a text, by PostgreSQL's own grammar |
 //! | [`custom`] | names of custom settings in code that a text carries |
+//! | [`route`] | whether a text is for the primary, or may go to a replica |
 //! | [`shorten`] | a long text without what repeats in it |
 //! | [`shape`] | what a text does, statement by statement |
 //! | [`traces`] | what a statement may leave behind in its session |
@@ -33,6 +34,7 @@ mod pattern;
 #[cfg(test)]
 mod properties;
 mod recent;
+pub mod route;
 pub mod shape;
 pub mod shorten;
 pub mod traces;

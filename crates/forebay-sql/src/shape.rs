@@ -118,6 +118,15 @@ impl Verb {
     }
 }
 
+/// What BEGIN, START TRANSACTION and SET TRANSACTION say of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// READ ONLY, or READ WRITE; None: neither is said.
+    pub read_only: Option<bool>,
+    /// ISOLATION LEVEL SERIALIZABLE, which a replica refuses.
+    pub is_serializable: bool,
+}
+
 /// One statement of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatementShape {
@@ -130,6 +139,8 @@ pub struct StatementShape {
     /// The name that PREPARE, EXECUTE, DEALLOCATE, LISTEN, UNLISTEN, NOTIFY, DECLARE, CLOSE, FETCH or a change of
     /// databases is about, folded as PostgreSQL folds it.
     pub name: Option<Box<str>>,
+    /// Of the transaction that it begins, or sets.
+    pub modes: Modes,
 }
 
 /// What a text does.

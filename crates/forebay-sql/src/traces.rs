@@ -46,8 +46,10 @@ impl Traces {
     pub const NOTIFY: Traces = Traces(1 << 15);
     /// Anything: what is run can't be told from the text and the catalogue.
     pub const OPAQUE: Traces = Traces(1 << 16);
+    /// Nothing is left, but a replica would refuse it, or answer otherwise than the primary does.
+    pub const PRIMARY: Traces = Traces(1 << 17);
 
-    const NAMES: [(Traces, &'static str); 17] = [
+    const NAMES: [(Traces, &'static str); 18] = [
         (Traces::SETTING, "setting"),
         (Traces::ANY_SETTING, "any setting"),
         (Traces::LOCAL_SETTING, "local setting"),
@@ -65,6 +67,7 @@ impl Traces {
         (Traces::WRITES, "writes"),
         (Traces::NOTIFY, "notify"),
         (Traces::OPAQUE, "opaque"),
+        (Traces::PRIMARY, "for the primary"),
     ];
 
     /// Whether all of `other` are in it.
@@ -99,7 +102,7 @@ impl Traces {
 
     /// The set of these bits; bits that mean nothing are dropped.
     pub const fn of_bits(bits: u32) -> Traces {
-        Traces(bits & ((1 << 17) - 1))
+        Traces(bits & ((1 << 18) - 1))
     }
 
     /// The names of what is in it.

@@ -40,6 +40,7 @@ MEANING: dict[str, tuple[str, str]] = {
     "writes": ("writes data", "it needs a primary; triggers and defaults of the tables run"),
     "notify": ("notifies listeners", "nothing is left in the session"),
     "opaque": ("may do anything", "what it did is read back from the server afterwards"),
+    "for the primary": ("asks for what a replica refuses or answers otherwise", "it needs a primary"),
 }
 
 
@@ -48,7 +49,7 @@ MEANING: dict[str, tuple[str, str]] = {
 @click.option("--server", metavar="DSN", help="The database in which it runs: its catalogue is read.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 def command(sql: str, server: str | None, as_json: bool) -> int:
-    """Say what SQL leaves behind in its session.
+    """Say what SQL leaves behind in its session, and whether a replica may run it.
 
     SQL is one text of any number of statements; - reads it from standard input. Without --server it tells what the
     text alone tells, and for which names a database must be asked. With it, what the database's functions, triggers,
@@ -67,7 +68,12 @@ def command(sql: str, server: str | None, as_json: bool) -> int:
 
 def _found(catalogue: _engine.Catalogue, text: str) -> dict[str, Any]:
     """What a text may leave behind in a database, and what of the database makes it so."""
-    return {"traces": catalogue.judge(text), "because": catalogue.why(text)}
+    to_replica, because = catalogue.route(text)
+    return {
+        "traces": catalogue.judge(text),
+        "because": catalogue.why(text),
+        "route": {"to": "replica" if to_replica else "primary", "because": because},
+    }
 
 
 def _lines(shape: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
@@ -90,7 +96,7 @@ def _lines(shape: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
     lines.append(f"needs the catalogue for: {asked or 'nothing'}")
     if asked:
         lines.append("Without it that counts as what may do anything; --server DSN reads it, as forebay does.")
-    return lines
+    return [*lines, _route(shape["route"])]
 
 
 def _database(shape: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -102,7 +108,12 @@ def _database(shape: dict[str, Any], found: dict[str, Any]) -> list[str]:
             lines.append(f"   {MEANING[trace][0]}: {MEANING[trace][1]}")
     if len(lines) == 1:
         lines = ["in this database it does nothing else"]
-    return [*lines, *(f"because of {reason}" for reason in found["because"])]
+    return [*lines, *(f"because of {reason}" for reason in found["because"]), _route(found["route"])]
+
+
+def _route(route: dict[str, str]) -> str:
+    """Which server may run it, outside of a transaction block."""
+    return f"may run on {'a replica' if route['to'] == 'replica' else 'the primary only'}: it {route['because']}"
 
 
 def _statement(number: int, statement: dict[str, Any]) -> list[str]:

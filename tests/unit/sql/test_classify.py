@@ -38,6 +38,7 @@ def test_a_setting_is_told_with_its_name_and_why_it_matters(capsys: pytest.Captu
         "   sets app.tenant: it lasts beyond the transaction: the client finds it again on any server, "
         "others never see it\n"
         "needs the catalogue for: nothing\n"
+        "may run on the primary only: it belongs to its session\n"
     )
 
 
@@ -55,6 +56,7 @@ def test_each_statement_is_told_and_the_names_in_the_text(capsys: pytest.Capture
         "types: job_id",
         "needs the catalogue for: functions take; relations jobs; types job_id",
         "Without it that counts as what may do anything; --server DSN reads it, as forebay does.",
+        "may run on the primary only: it belongs to its session",
     ]
 
 
@@ -66,6 +68,21 @@ def test_json_holds_what_the_text_says(capsys: pytest.CaptureFixture[str]) -> No
     assert answer["statements"] == [{"verb": "SELECT", "name": None, "traces": ["setting"], "settings": ["a.b"]}]
     assert (answer["version"], answer["is_parsed"], answer["maybe_functions"]) == (1, True, ["c"])
     assert answer["needs_catalogue"]["relations"] == ["t"]
+    assert answer["route"] == {"to": "primary", "because": "may do anything: what it runs can't be told"}
+
+
+@pytest.mark.parametrize(
+    ("text", "route"),
+    [
+        ("select count(*) from pg_class", "a replica: it only reads"),
+        ("begin read only", "a replica: it begins a read-only transaction"),
+        ("select 1 for update", "the primary only: it asks for what a replica refuses or answers otherwise"),
+        ("delete from pg_class", "the primary only: it writes"),
+    ],
+)
+def test_where_a_text_may_run_is_said(capsys: pytest.CaptureFixture[str], text: str, route: str) -> None:
+    """Whoever adds replicas asks this of each statement."""
+    assert run(capsys, text)[1].splitlines()[-1] == f"may run on {route}"
 
 
 @pytest.mark.parametrize("text", ["selec 1", "select 'a", "select " + "1," * 40_000 + "1"])
@@ -90,7 +107,8 @@ def test_a_dash_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("sys.stdin", io.StringIO("begin;\ncommit;\n-- done\n"))
     assert run(capsys, "-") == (Exit.OK, "\n".join([
         "1. BEGIN", "   leaves nothing behind by itself", "2. COMMIT", "   leaves nothing behind by itself",
-        "needs the catalogue for: nothing", "",
+        "needs the catalogue for: nothing",
+            "may run on the primary only: it begins a transaction that may write", "",
     ]))  # fmt: skip
 
 

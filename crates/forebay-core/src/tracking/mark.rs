@@ -29,6 +29,9 @@ const NOTED: Traces = super::PINNING
     .with(Traces::READS_SEQUENCE)
     .with(Traces::NOTIFY);
 
+/// What is gone with the transaction.
+const NOT_LEFT: Traces = Traces::WRITES.with(Traces::NOTIFY).with(Traces::PRIMARY);
+
 /// While any of these is fresh, a Parse may mean something else than it would for other clients.
 const PRIVATE: Traces = Traces::SETTING
     .with(Traces::ANY_SETTING)
@@ -123,7 +126,7 @@ impl Forwarding<'_> {
             self.client.causes.note(shape, traces, !left.fresh.has_any(super::PINNING));
         }
         let had_sequences = left.fresh.has(Traces::SEQUENCE);
-        left.fresh |= traces.without(Traces::WRITES).without(Traces::NOTIFY);
+        left.fresh |= traces.without(NOT_LEFT);
         shape.settings().for_each(|name| left.name(name));
         if traces.has(Traces::ANY_SETTING) && !only_resets_all(shape) {
             left.set_unnamed();

@@ -172,6 +172,9 @@ impl<'b> Body<'b> {
             "begin" => *place = Place { has_begun: true, ..Place::default() },
             "case" if !begins && !self.follows(at, &["end"]) => place.expressions += 1,
             "end" => place.expressions = place.expressions.saturating_sub(1),
+            "update" | "share" if self.follows(at, &["for", "key"]) => {
+                found.leave(Traces::PRIMARY, || String::from("its body locks rows"));
+            }
             "execute" => {
                 self.settings_in_texts(found);
                 found.leave(Traces::OPAQUE, || String::from("its body runs SQL that it makes up"));
@@ -254,8 +257,9 @@ impl<'b> Body<'b> {
     /// A statement that begins with `word`.
     fn statement(&self, at: usize, word: &str, found: &mut Found) {
         let traces = match word {
-            "select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge" | "truncate" | "lock"
-            | "show" | "return" => return,
+            "select" | "with" | "values" | "table" | "insert" | "update" | "delete" | "merge" | "truncate" | "show"
+            | "return" => return,
+            "lock" => Traces::PRIMARY,
             "set" if self.is_word(at + 1, &["local", "transaction", "constraints"]) => Traces::LOCAL_SETTING,
             "set" | "reset" if self.is_word(at + 1, &["session"]) => {
                 self.setting_after(at, found);

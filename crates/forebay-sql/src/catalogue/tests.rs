@@ -192,11 +192,10 @@ fn bodies_in_plpgsql_that_leave_nothing_are_clean() {
         "begin return query select case when a then comment else load end from (values (true, 1, 2)) v (a, comment, load); end",
         "begin return (with recursive w(n) as (select 1 union all select n + 1 from w) select plain() from w); end",
         "#variable_conflict use_column\ndeclare x int; y text; begin get diagnostics x = row_count; assert x = 1; end",
-        "begin perform 1 from orders for update; perform plain(); end",
         "begin case x when 1 then return 2; else raise notice 'execute'; end case; end",
         "begin x := cast('1' as varchar(3)) || \"quoted\" || u.name; return x in (1, 2) and not exists (select 1); end",
         "begin return current_setting('app.x', true); end",
-        "begin lock table orders in share mode; while x < 3 loop x := x + 1; end loop; end",
+        "begin while x < 3 loop x := x + 1; end loop; end",
     ] {
         assert_eq!(body("plpgsql", clean), Traces::NONE, "{clean}");
     }
@@ -219,7 +218,12 @@ fn bodies_in_plpgsql_tell_what_they_leave() {
         ("begin set local work_mem = '1MB'; end", Traces::LOCAL_SETTING),
         ("begin SET SESSION AUTHORIZATION x; end", Traces::ANY_SETTING | Traces::AUTHORIZATION),
         ("begin perform pg_try_advisory_lock(1); end", Traces::LOCK),
-        ("begin perform pg_advisory_xact_lock(1); end", Traces::NONE),
+        ("begin perform pg_advisory_xact_lock(1); end", Traces::PRIMARY),
+        ("begin perform 1 from orders for update; perform plain(); end", Traces::PRIMARY),
+        ("begin perform 1 from orders for no key update skip locked; end", Traces::PRIMARY),
+        ("begin select a into x from orders for key share; end", Traces::PRIMARY),
+        ("begin lock table orders in share mode; end", Traces::PRIMARY),
+        ("begin if pg_is_in_recovery() then return 1; end if; end", Traces::PRIMARY),
         ("begin listen x; end", Traces::LISTEN),
         ("begin notify x; end", Traces::NOTIFY),
         ("begin load 'x'; end", Traces::LIBRARY),

@@ -82,7 +82,7 @@ pub(super) fn set_config<'t>(arguments: &'t NodeList, walk: &mut Walk<'t>) {
 }
 
 /// A constant, under any number of casts to text or bool.
-fn literal(mut node: Node<'_>) -> Option<ConstValue<'_>> {
+pub(super) fn literal(mut node: Node<'_>) -> Option<ConstValue<'_>> {
     loop {
         match node {
             Node::A_Const(constant) => return value(constant),

@@ -1,13 +1,14 @@
 //! Which statement it is, and what its kind leaves behind.
 
 use pg_raw_parse::Node;
+use pg_raw_parse::const_val::ConstValue;
 use pg_raw_parse::list::CastNodeList;
 use pg_raw_parse::nodes::{CopyStmt, DeclareCursorStmt, DefElem, SelectStmt, TransactionStmt, VacuumStmt};
 use pg_raw_parse::raw::{CURSOR_OPT_HOLD, DiscardMode, ObjectType, TransactionStmtKind};
 
 use super::walk::Walk;
 use super::{schema, setting};
-use crate::shape::{StatementShape, Verb};
+use crate::shape::{Modes, StatementShape, Verb};
 use crate::traces::Traces;
 
 /// A verb, and the name that the statement is about.
@@ -23,7 +24,29 @@ pub(super) fn statement<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> StatementSha
         traces: walk.traces,
         settings: std::mem::take(&mut walk.settings).into_iter().collect(),
         name: name.map(Box::from),
+        modes: modes(node),
     }
+}
+
+/// What a statement says of the transaction that it begins, or sets.
+fn modes(node: Node<'_>) -> Modes {
+    let options = match node {
+        Node::TransactionStmt(transaction) => transaction.options(),
+        Node::VariableSetStmt(set) if set.name() == Some("TRANSACTION") => set.args(),
+        _ => return Modes::default(),
+    };
+    let mut modes = Modes::default();
+    for option in options {
+        let Node::DefElem(option) = option else { continue };
+        match (option.defname(), setting::literal(option.arg())) {
+            (Some("transaction_read_only"), Some(ConstValue::Integer(value))) => modes.read_only = Some(value != 0),
+            (Some("transaction_isolation"), Some(ConstValue::String(level))) => {
+                modes.is_serializable = level == "serializable";
+            }
+            _ => {}
+        }
+    }
+    modes
 }
 
 fn read<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Read<'t> {
@@ -198,6 +221,10 @@ fn selected<'t>(select: &'t SelectStmt, walk: &mut Walk<'t>) -> Verb {
 fn copied<'t>(copy: &'t CopyStmt, walk: &mut Walk<'t>) {
     walk.relation(copy.relation());
     walk.node(copy.where_clause());
+    if copy.filename().is_some() {
+        // A file or a program of the server's host.
+        walk.traces |= Traces::PRIMARY;
+    }
     if copy.is_from {
         walk.traces |= Traces::WRITES;
     } else if !matches!(copy.query(), Node::None) {

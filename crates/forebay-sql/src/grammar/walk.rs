@@ -112,8 +112,10 @@ impl<'t> Walk<'t> {
             Node::UpdateStmt(update) => self.write(node, update.relation(), update.with_clause(), scope),
             Node::DeleteStmt(delete) => self.write(node, delete.relation(), delete.with_clause(), scope),
             Node::MergeStmt(merge) => self.write(node, merge.relation(), merge.with_clause(), scope),
-            // Read with the statement that they belong to; the names that FOR UPDATE OF lists are those of FROM.
-            Node::WithClause(_) | Node::IntoClause(_) | Node::LockingClause(_) => {}
+            // Read with the statement that they belong to.
+            Node::WithClause(_) | Node::IntoClause(_) => {}
+            // FOR UPDATE and the like; the names that it lists are those of FROM.
+            Node::LockingClause(_) => self.traces |= Traces::PRIMARY,
             Node::FuncCall(call) => {
                 self.call(call);
                 self.children(node, scope);
