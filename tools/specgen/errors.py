@@ -19,7 +19,7 @@ class FindingRow:
     """What `forebay check` may say, with {placeholders}; hint_ini: in place of the hint for a pgbouncer.ini."""
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "info"]
     message: str
     hint: str | None
     hint_ini: str | None = None
@@ -152,7 +152,8 @@ def page(table: ErrorTable) -> str:
             if row.code.startswith(family.prefix):
                 out.append(section(row))
     out.append(
-        "\n## FBC: what `forebay check` finds\n\nforebay does not start with an error; warnings do not stop it.\n"
+        "\n## FBC: what `forebay check` finds\n\n"
+        "forebay does not start with an error; warnings do not stop it. An info is no fault.\n"
     )
     out.extend(section(row) for row in table.findings)
     return "".join(out)

@@ -26,6 +26,7 @@ class Known:
     default: as PgBouncer prints it.
     process: what `forebay-pgbouncer` itself does with it; kind: what it accepts.
     instead: why it has no effect, and what replaces it. Where both are None, a setting of forebay's own means the same.
+    differs: what is different here, though it works.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Known:
     kind: Literal["bool", "count", "seconds", "text"] | None
     process: str | None
     instead: str | None
+    differs: str | None
 
 
 '''
@@ -49,6 +51,7 @@ class Row:
     kind: str | None
     process: str | None
     instead: str | None
+    differs: str | None
     forebay: str | None
 
 
@@ -67,19 +70,20 @@ def load(path: Path, configuration: SettingTable) -> Table:
     own = {
         one.pgbouncer: f"{one.section}.{one.name}"
         for one in configuration.settings
-        if one.pgbouncer and one.section != "databases"
+        if one.pgbouncer and one.section not in ("databases", "users")
     }
     rows = []
     for name, given in document["setting"].items():
         where = f"{path.name}, {name}"
-        row = fields(where, given, required=("default",), optional=("reload", "type", "process", "instead"))
+        row = fields(where, given, required=("default",), optional=("reload", "type", "process", "instead", "differs"))
         require(where, re.fullmatch(r"[a-z0-9_]+", name), "name is snake_case")
         require(where, row["reload"] in (None, "restart"), "reload is restart, or left out")
         ways = [name in own, row["process"] is not None, row["instead"] is not None]
         require(where, sum(ways) == 1, "one of: named in settings.toml, process, instead")
         require(where, (row["type"] in TYPES) == ways[1], f"process settings have a type of {', '.join(TYPES)}")
         is_live = row["reload"] is None
-        rows.append(Row(name, row["default"], is_live, row["type"], row["process"], row["instead"], own.get(name)))
+        ways_out = (row["process"], row["instead"], row["differs"])
+        rows.append(Row(name, row["default"], is_live, row["type"], *ways_out, own.get(name)))
     known = {row.name for row in rows}
     require(path.name, set(own) <= known, f"settings.toml names what is not listed: {sorted(set(own) - known)}")
     require(path.name, set(document["alias"].values()) <= known, "an alias of nothing")
@@ -90,7 +94,7 @@ def python(table: Table) -> str:
     """python/forebay/_generated/pgbouncer.py."""
     out = [HEAD, "KNOWN: Final[dict[str, Known]] = {\n"]
     for row in table.rows:
-        values = (row.name, row.default, row.is_live, row.kind, row.process, row.instead)
+        values = (row.name, row.default, row.is_live, row.kind, row.process, row.instead, row.differs)
         out.append(f"    {literal(row.name)}: Known(\n")
         out.extend(f"        {literal(value)},\n" for value in values)
         out.append("    ),\n")
@@ -112,7 +116,8 @@ def page(table: Table) -> str:
     ]
     for row in sorted(table.rows, key=lambda row: row.name):
         if row.forebay:
-            meaning = f"works; in `forebay.toml` it is `{row.forebay}`"
+            other = f"; different: {row.differs}" if row.differs else ""
+            meaning = f"works; in `forebay.toml` it is `{row.forebay}`{other}"
         elif row.process:
             meaning = f"works: {row.process}"
         else:

@@ -120,7 +120,7 @@ def finding_row(file: str, row: dict[str, Any]) -> FindingRow:
     where = f"{file}, {row['id']}"
     require(where, re.fullmatch(r"[a-z][a-z0-9_]*", row["id"]), "id is snake_case")
     require(where, re.fullmatch(r"FBC\d{3}", row["code"]), "code is FBC and three digits")
-    require(where, row["severity"] in ("error", "warning"), "severity is error or warning")
+    require(where, row["severity"] in ("error", "warning", "info"), "severity is error, warning or info")
     require_sentences(where, row)
     return FindingRow(**row)
 

@@ -11,7 +11,7 @@ class FindingRow:
     """What `forebay check` may say, with {placeholders}; hint_ini: in place of the hint for a pgbouncer.ini."""
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "info"]
     message: str
     hint: str | None
     hint_ini: str | None = None
@@ -917,6 +917,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "fallback_dbname": FindingRow("FBC069", "error", "dbname of \"*\" can't be set: it is the name that clients ask for", "remove the line, or give the database a name of its own"),
     "leaky_level": FindingRow("FBC071", "warning", "level = \"fast\" may leak state that functions set unseen from one client of \"{name}\" to another", "use level = \"safe\", unless every client may see every other's session"),
     "not_translated": FindingRow("FBC070", "warning", "\"{name}\" has no counterpart: {reason}", None),
+    "only_drop_in": FindingRow("FBC100", "info", "{name} is for `forebay-pgbouncer`, which does with it what PgBouncer does; `forebay run` does not", None),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),
     "bad_ini_value": FindingRow("FBC073", "error", "{name}: \"{text}\" is not {wanted}", None),
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),

@@ -1455,6 +1455,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Read the reason, and remove the line if it holds for you.",
         example=None,
     ),
+    "FBC100": Page(
+        code="FBC100",
+        name="only_drop_in",
+        severity="info",
+        sqlstate=None,
+        message="{name} is for `forebay-pgbouncer`, which does with it what PgBouncer does; `forebay run` does not",
+        detail=None,
+        hint=None,
+        why="pgbouncer.ini has a setting about the process (its user, its PID file, syslog). `forebay-pgbouncer` acts on it. `forebay run` leaves that to what starts it.",
+        fix="Start with `forebay-pgbouncer`, or let systemd, a container or a script do it.",
+        example=None,
+    ),
     "FBC072": Page(
         code="FBC072",
         name="unknown_ini_setting",

@@ -13,6 +13,7 @@ class Known:
     default: as PgBouncer prints it.
     process: what `forebay-pgbouncer` itself does with it; kind: what it accepts.
     instead: why it has no effect, and what replaces it. Where both are None, a setting of forebay's own means the same.
+    differs: what is different here, though it works.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Known:
     kind: Literal["bool", "count", "seconds", "text"] | None
     process: str | None
     instead: str | None
+    differs: str | None
 
 
 KNOWN: Final[dict[str, Known]] = {
@@ -28,6 +30,7 @@ KNOWN: Final[dict[str, Known]] = {
         "listen_addr",
         "",
         False,
+        None,
         None,
         None,
         None,
@@ -39,11 +42,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "unix_socket_dir": Known(
         "unix_socket_dir",
         "/tmp",
         False,
+        None,
         None,
         None,
         None,
@@ -55,11 +60,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "unix_socket_group": Known(
         "unix_socket_group",
         "",
         False,
+        None,
         None,
         None,
         None,
@@ -71,6 +78,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "so_reuseport": Known(
         "so_reuseport",
@@ -79,6 +87,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "one process serves all cores by itself; limits, PAUSE and SHOW are of one process",
     ),
     "peer_id": Known(
         "peer_id",
@@ -87,11 +96,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "several processes with one address are not needed: forebay runs a worker a core",
+        None,
     ),
     "tcp_defer_accept": Known(
         "tcp_defer_accept",
         "1",
         True,
+        None,
         None,
         None,
         None,
@@ -103,11 +114,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "tcp_keepalive": Known(
         "tcp_keepalive",
         "1",
         True,
+        None,
         None,
         None,
         None,
@@ -119,11 +132,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "tcp_keepidle": Known(
         "tcp_keepidle",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -135,11 +150,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "tcp_user_timeout": Known(
         "tcp_user_timeout",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -151,6 +168,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "buffers are shared by all connections; forebay.toml has engine.buffer_size",
+        None,
     ),
     "sbuf_loopcnt": Known(
         "sbuf_loopcnt",
@@ -159,11 +177,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "turns between connections are forebay's choice; forebay.toml has limits.relay_bytes_max",
+        None,
     ),
     "max_packet_size": Known(
         "max_packet_size",
         "2147483647",
         True,
+        None,
         None,
         None,
         None,
@@ -175,6 +195,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "`forebay run` writes lines of its own form there; log.format = \"pgbouncer\" writes PgBouncer's",
     ),
     "pidfile": Known(
         "pidfile",
@@ -182,6 +203,7 @@ KNOWN: Final[dict[str, Known]] = {
         False,
         "text",
         "written at the start, removed at the end; a stale one is removed, a live one refuses the start",
+        None,
         None,
     ),
     "user": Known(
@@ -191,6 +213,7 @@ KNOWN: Final[dict[str, Known]] = {
         "text",
         "the Unix user to become, when started as root",
         None,
+        None,
     ),
     "syslog": Known(
         "syslog",
@@ -198,6 +221,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         "bool",
         "the log goes to syslog as well",
+        None,
         None,
     ),
     "syslog_ident": Known(
@@ -207,6 +231,7 @@ KNOWN: Final[dict[str, Known]] = {
         "text",
         "the name before lines in syslog",
         None,
+        None,
     ),
     "syslog_facility": Known(
         "syslog_facility",
@@ -214,6 +239,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         "text",
         "auth, authpriv, daemon, user, or local0 to local7",
+        None,
         None,
     ),
     "verbose": Known(
@@ -223,11 +249,13 @@ KNOWN: Final[dict[str, Known]] = {
         "count",
         "1 or more: decisions are logged too, as by -v",
         None,
+        None,
     ),
     "log_connections": Known(
         "log_connections",
         "1",
         True,
+        None,
         None,
         None,
         None,
@@ -239,11 +267,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "log_pooler_errors": Known(
         "log_pooler_errors",
         "1",
         True,
+        None,
         None,
         None,
         None,
@@ -255,6 +285,7 @@ KNOWN: Final[dict[str, Known]] = {
         "bool",
         "a line of averages once in stats_period",
         None,
+        None,
     ),
     "stats_period": Known(
         "stats_period",
@@ -262,6 +293,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         "seconds",
         "what averages are taken over, and how often they are logged",
+        None,
         None,
     ),
     "conffile": Known(
@@ -271,6 +303,7 @@ KNOWN: Final[dict[str, Known]] = {
         "text",
         "the file that the next RELOAD reads",
         None,
+        None,
     ),
     "job_name": Known(
         "job_name",
@@ -279,11 +312,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "this is for Windows services",
+        None,
     ),
     "admin_users": Known(
         "admin_users",
         "",
         True,
+        None,
         None,
         None,
         None,
@@ -295,6 +330,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "suspend_timeout": Known(
         "suspend_timeout",
@@ -303,6 +339,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "SUSPEND is not supported by this version; PAUSE waits for transactions",
+        None,
     ),
     "resolv_conf": Known(
         "resolv_conf",
@@ -311,6 +348,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the system's resolver is used",
+        None,
     ),
     "dns_max_ttl": Known(
         "dns_max_ttl",
@@ -319,6 +357,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "names are looked up at each connect",
+        None,
     ),
     "dns_nxdomain_ttl": Known(
         "dns_nxdomain_ttl",
@@ -327,6 +366,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "names are looked up at each connect",
+        None,
     ),
     "dns_zone_check_period": Known(
         "dns_zone_check_period",
@@ -335,11 +375,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "names are looked up at each connect",
+        None,
     ),
     "pool_mode": Known(
         "pool_mode",
         "session",
         True,
+        None,
         None,
         None,
         None,
@@ -351,11 +393,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "default_pool_size": Known(
         "default_pool_size",
         "20",
         True,
+        None,
         None,
         None,
         None,
@@ -367,11 +411,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "reserve_pool_size": Known(
         "reserve_pool_size",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -383,11 +429,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "max_db_connections": Known(
         "max_db_connections",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -399,11 +447,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "max_user_connections": Known(
         "max_user_connections",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -415,11 +465,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_round_robin": Known(
         "server_round_robin",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -431,6 +483,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "track_extra_parameters": Known(
         "track_extra_parameters",
@@ -439,6 +492,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "all parameters that the server reports are followed, and those that clients set",
+        None,
     ),
     "ignore_startup_parameters": Known(
         "ignore_startup_parameters",
@@ -447,6 +501,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "parameters that are not named are applied, not refused",
     ),
     "disable_pqexec": Known(
         "disable_pqexec",
@@ -455,11 +510,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "simple queries can't be refused",
+        None,
     ),
     "application_name_add_host": Known(
         "application_name_add_host",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -471,6 +528,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_reset_query": Known(
         "server_reset_query",
@@ -479,6 +537,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "it is run in session mode alone; in the other modes a server is reset by what was done with it",
     ),
     "server_reset_query_always": Known(
         "server_reset_query_always",
@@ -487,11 +546,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "in transaction mode a server is reset by what was done with it; level = \"strict\" of forebay.toml resets it at every change of client",
+        None,
     ),
     "server_check_query": Known(
         "server_check_query",
         "<empty>",
         True,
+        None,
         None,
         None,
         None,
@@ -503,11 +564,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_fast_close": Known(
         "server_fast_close",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -519,11 +582,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_idle_timeout": Known(
         "server_idle_timeout",
         "600",
         True,
+        None,
         None,
         None,
         None,
@@ -535,6 +600,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_login_retry": Known(
         "server_login_retry",
@@ -543,6 +609,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "it is the longest pause between tries; the first ones are short",
     ),
     "autodb_idle_timeout": Known(
         "autodb_idle_timeout",
@@ -551,6 +618,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "databases of \"*\" are kept",
+        None,
     ),
     "pool_idle_timeout": Known(
         "pool_idle_timeout",
@@ -559,11 +627,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "empty pools cost nothing",
+        None,
     ),
     "client_login_timeout": Known(
         "client_login_timeout",
         "60",
         True,
+        None,
         None,
         None,
         None,
@@ -575,6 +645,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "query_timeout": Known(
         "query_timeout",
@@ -583,6 +654,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "the request is cancelled and its session lives on",
     ),
     "query_wait_timeout": Known(
         "query_wait_timeout",
@@ -591,11 +663,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        "the request fails and its session lives on",
     ),
     "query_wait_notify": Known(
         "query_wait_notify",
         "5",
         True,
+        None,
         None,
         None,
         None,
@@ -607,11 +681,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "a cancel never waits in a queue",
+        None,
     ),
     "idle_transaction_timeout": Known(
         "idle_transaction_timeout",
         "0",
         True,
+        None,
         None,
         None,
         None,
@@ -623,6 +699,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "auth_type": Known(
         "auth_type",
@@ -631,13 +708,15 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "auth_file": Known(
         "auth_file",
         "",
         True,
-        "text",
-        "users and their secrets; read at the start, at each reload, and within a second when it has changed",
+        None,
+        None,
+        None,
         None,
     ),
     "auth_hba_file": Known(
@@ -647,6 +726,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "rules by address are not supported by this version",
+        None,
     ),
     "auth_ident_file": Known(
         "auth_ident_file",
@@ -655,11 +735,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "ident maps are not supported by this version",
+        None,
     ),
     "auth_user": Known(
         "auth_user",
         "",
         True,
+        None,
         None,
         None,
         None,
@@ -671,11 +753,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "auth_query": Known(
         "auth_query",
         "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin",
         True,
+        None,
         None,
         None,
         None,
@@ -687,6 +771,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "LDAP is not supported by this version",
+        None,
     ),
     "scram_iterations": Known(
         "scram_iterations",
@@ -695,11 +780,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "4096, as PostgreSQL uses",
+        None,
     ),
     "client_tls_sslmode": Known(
         "client_tls_sslmode",
         "disable",
         True,
+        None,
         None,
         None,
         None,
@@ -711,11 +798,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "client_tls_cert_file": Known(
         "client_tls_cert_file",
         "",
         True,
+        None,
         None,
         None,
         None,
@@ -727,6 +816,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "client_tls_protocols": Known(
         "client_tls_protocols",
@@ -735,6 +825,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "TLS 1.2 and 1.3 are offered",
+        None,
     ),
     "client_tls_ciphers": Known(
         "client_tls_ciphers",
@@ -743,6 +834,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
     "client_tls13_ciphers": Known(
         "client_tls13_ciphers",
@@ -751,6 +843,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
     "client_tls_dheparams": Known(
         "client_tls_dheparams",
@@ -759,6 +852,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
     "client_tls_ecdhcurve": Known(
         "client_tls_ecdhcurve",
@@ -767,11 +861,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
     "server_tls_sslmode": Known(
         "server_tls_sslmode",
         "prefer",
         True,
+        None,
         None,
         None,
         None,
@@ -783,11 +879,13 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_tls_cert_file": Known(
         "server_tls_cert_file",
         "",
         True,
+        None,
         None,
         None,
         None,
@@ -799,6 +897,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
+        None,
     ),
     "server_tls_protocols": Known(
         "server_tls_protocols",
@@ -807,6 +906,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "TLS 1.2 and 1.3 are offered",
+        None,
     ),
     "server_tls_ciphers": Known(
         "server_tls_ciphers",
@@ -815,6 +915,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
     "server_tls13_ciphers": Known(
         "server_tls13_ciphers",
@@ -823,6 +924,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         "the TLS library's safe set is used",
+        None,
     ),
 }
 

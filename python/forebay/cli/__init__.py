@@ -19,6 +19,7 @@ from forebay.failure import Exit, Failure, sentence_for
 VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
     "classify": "forebay.cli.classify",
+    "convert": "forebay.cli.convert",
     "explain": "forebay.cli.explain",
     "init": "forebay.cli.init",
     "pins": "forebay.cli.pins",

@@ -135,6 +135,15 @@ class DraftReader:
             entity = known.setdefault(name, Entity(name, one.node.place))
             self._setting(one.section, entity, one.name, entry)
 
+    def userlist(self, users: Iterable[Entry]) -> None:
+        """Reads the users of `auth.file`; what [users.NAME] gives a user counts before it."""
+        for user in users:
+            known = self._draft.users.get(user.key)
+            if known is None:
+                self._entity("users", user)
+            elif "secret" not in known.settings and f"users.{user.key}.secret" not in self._draft.faulty:
+                self._settings("users", known, user.value.entries)
+
     def _entity(self, section: str, entry: Entry) -> None:
         kind = section.removesuffix("s")
         if entry.value.kind != "table":

@@ -19,6 +19,7 @@ from forebay.config.rules import RULES
 from forebay.config.secret import SecretReader
 from forebay.config.source import Source
 from forebay.config.text_file import Files
+from forebay.config.userlist import read_userlist
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
     bound = drop_in.bound if drop_in is not None else None
-    return _from_tree(root, Draft(source.whole(), folder, process=process, bound=bound), environ, report)
+    return _from_tree(root, Draft(source.whole(), folder, process=process, bound=bound), environ, files, report)
 
 
 def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -63,7 +64,7 @@ def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str]
     root = substitute(tree.read(source, _engine.parse_toml, report), environ, report)
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
-    return _from_tree(root, Draft(source.whole(), Path(folder).absolute()), environ, report)
+    return _from_tree(root, Draft(source.whole(), Path(folder).absolute()), environ, Files(), report)
 
 
 def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list[Finding]:
@@ -71,10 +72,12 @@ def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list
     return list(load(path, environ=environ).findings)
 
 
-def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], report: Report) -> Loaded:
+def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
     reader = DraftReader(draft, SecretReader(draft.base, environ, report), report)
     reader.tree(root)
     reader.overrides(overrides(environ, report))
+    if userlist := draft.value("auth", "file"):
+        reader.userlist(read_userlist(Path(str(userlist)), draft.place("auth", "file"), files, report))
     for rule in RULES:
         rule(draft, report)
     return Loaded(None if report.has_errors else resolve(draft), report.findings)

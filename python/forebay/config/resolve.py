@@ -15,6 +15,8 @@ from forebay.config.setting_line import SettingLine
 
 _LEVELS = ("debug", "info", "warn", "error")
 FALLBACK = "*"
+# Of [limits], and of a user where it has its own.
+USER_LIMITS = ("max_user_connections", "max_user_client_connections")
 LogFormat = Literal["text", "json", "pgbouncer"]
 
 
@@ -57,11 +59,11 @@ def resolve(draft: Draft) -> Config:
         tcp=resolved.TcpOptions(**_section(draft, "tcp")),
         engine=resolved.EngineSettings(**_section(draft, "engine")),
         arrivals=_arrivals(draft),
-        limits=resolved.Limits(**_section(draft, "limits")),
+        limits=_limits(draft),
         auth=_auth(draft),
         databases=tuple(one for one in databases if one.name != FALLBACK),
         fallback_database=next((one for one in databases if one.name == FALLBACK), None),
-        users=tuple(_user(one) for one in draft.users.values()),
+        users=tuple(_user(draft, one) for one in draft.users.values()),
         server_tls=tuple(contexts),
         # As PgBouncer: who runs it needs no password over its Unix socket.
         console=resolved.Console(**_section(draft, "console"), own_uid=os.getuid() if draft.process else None),
@@ -153,9 +155,16 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
     )
 
 
-def _user(entity: Entity) -> resolved.UserConfig:
+def _limits(draft: Draft) -> resolved.Limits:
+    values = {name: value for name, value in _section(draft, "limits").items() if name not in USER_LIMITS}
+    return resolved.Limits(**values)
+
+
+def _user(draft: Draft, entity: Entity) -> resolved.UserConfig:
     names = [name for name in resolved.UserConfig.__struct_fields__ if name != "name"]
     given = {name: entity.settings[name].value if name in entity.settings else None for name in names}
+    for name in USER_LIMITS:
+        given[name] = given[name] if name in entity.settings else cast(int, draft.value("limits", name)) or None
     return resolved.UserConfig(name=entity.name, **cast(Any, given))
 
 

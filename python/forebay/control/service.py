@@ -351,7 +351,7 @@ def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engi
 def log_findings(findings: Sequence[Finding]) -> None:
     """A line for each; the text of the configuration is not in it."""
     for finding in findings:
-        level = logging.ERROR if finding.is_error else logging.WARNING
+        level = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}[finding.severity]
         event(level, "config_finding", code=finding.code, at=finding.where,
               message=finding.message, hint=finding.hint)  # fmt: skip
 

@@ -117,7 +117,8 @@ class IniSource:
         self, read: Configuration, path: Path, next_path: Path, given: Mapping[str, str], files: Files
     ) -> Configuration:
         """The configuration, which puts what the source is to remember of it in place once it is accepted."""
-        users = read.process.path("auth_file") if read.process else None
+        written = read.config.draft.value("auth", "file")
+        users = Path(str(written)) if written else None
         in_force = _InForce(path, next_path, given, files.used, users)
 
         def accepted() -> None:

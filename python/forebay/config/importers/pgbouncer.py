@@ -17,7 +17,6 @@ from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import measures, tree
 from forebay.config.finding import Report, closest
 from forebay.config.importers.process import TRUTH, DropIn, Process, read_process
-from forebay.config.secret import exposure
 from forebay.config.source import Place, outside
 from forebay.config.text_file import Files
 from forebay.config.tree import Entry, Node
@@ -42,8 +41,6 @@ _LOG_DEFAULTS: Final = ("log_pooler_errors",)
 # What it logs besides, and how.
 _LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"))
 
-# Limits of [pgbouncer] that hold for each user.
-_USER_LIMITS: Final = ("max_user_connections", "max_user_client_connections")
 _MILLISECONDS: Final = ("tcp_user_timeout",)
 # 0 is "at once" there, and out of range here.
 _LEAST: Final = {"server_login_retry": "10ms"}
@@ -90,7 +87,6 @@ _USER_KEYS = (
     "transaction_timeout",
     "client_idle_timeout",
 )
-_ONLY_DROP_IN: Final = "`forebay-pgbouncer` does what PgBouncer does with it; `forebay run` does not"
 _SECTIONS = ("pgbouncer", "databases", "users", "peers")
 _GLOBAL: Final[dict[str, Setting]] = {
     one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in ("databases", "users")
@@ -100,7 +96,7 @@ _GLOBAL: Final[dict[str, Setting]] = {
 def translate(root: Node, folder: Path, report: Report, drop_in: DropIn | None = None) -> tuple[Node, Process | None]:
     """The tree of a forebay.toml for the tree of an ini, and what of the ini is about the process.
 
-    folder: where %include and auth_file start from. drop_in: it is read for `forebay-pgbouncer`.
+    folder: where %include starts from. drop_in: it is read for `forebay-pgbouncer`.
     """
     ini = _Ini(drop_in.files if drop_in is not None else Files())
     _gather(root, folder, ini, report, depth=0)
@@ -110,7 +106,7 @@ def translate(root: Node, folder: Path, report: Report, drop_in: DropIn | None =
         of_file = frozenset(ini.settings)
         ini.settings = {**_set(drop_in.overrides), **ini.settings, **_set(drop_in.now)}
         process = read_process(ini.settings, of_file, folder, report)
-    return _Translation(ini, root.place, folder, report, process, drop_in).tree(), process
+    return _Translation(ini, root.place, report, process, drop_in).tree(), process
 
 
 def _set(given: Mapping[str, str]) -> dict[str, Entry]:
@@ -162,11 +158,10 @@ class _Translation:
     """One translation under way."""
 
     def __init__(
-        self, ini: _Ini, whole: Place, folder: Path, report: Report, process: Process | None, drop_in: DropIn | None
+        self, ini: _Ini, whole: Place, report: Report, process: Process | None, drop_in: DropIn | None
     ) -> None:
         self._ini = ini
         self._whole = whole
-        self._folder = folder
         self._report = report
         self._process = process
         self._verbose = drop_in.verbose if drop_in else 0
@@ -182,7 +177,7 @@ class _Translation:
         for name, entry in self._ini.settings.items():
             if name in _GLOBAL:
                 self._place(sections, name, entry.value)
-            elif name not in ("auth_file", *_USER_LIMITS):
+            else:
                 self._without_counterpart(entry)
         if self._process is not None:
             self._behave_as_pgbouncer(sections)
@@ -202,7 +197,7 @@ class _Translation:
         elif known.instead is not None:
             self._report.add("not_translated", entry.place, name=entry.key, reason=known.instead)
         elif self._process is None:
-            self._report.add("not_translated", entry.place, name=entry.key, reason=_ONLY_DROP_IN)
+            self._report.add("only_drop_in", entry.place, name=entry.key)
 
     def _behave_as_pgbouncer(self, sections: dict[str, list[Entry]]) -> None:
         """What `forebay-pgbouncer` sets by itself: its log, and no listener that PgBouncer would not have."""
@@ -301,39 +296,14 @@ class _Translation:
         return self._value(setting, entry.key, entry.value)
 
     def _users(self) -> Iterator[Entry]:
-        listed = {entry.key: entry for entry in self._auth_file()}
-        limits = {name: entry for name in _USER_LIMITS if (entry := self._ini.settings.get(name)) is not None}
-        for name in dict.fromkeys((*listed, *self._ini.users)):
-            section, secret = self._ini.users.get(name), listed.get(name)
-            place = section.place if section else listed[name].place
-            out = [Entry("secret", place, secret.value)] if secret and secret.value.value else []
-            given = {entry.key: entry for entry in section.value.entries} if section else {}
-            given = {**limits, **given}
-            for entry in given.values():
+        for name, section in self._ini.users.items():
+            out = []
+            for entry in section.value.entries:
                 if entry.key not in _USER_KEYS:
                     self._untranslated(entry, "users", {}, list(_USER_KEYS))
                 elif (value := self._own_value(entry.key, entry)) is not None:
                     out.append(Entry(entry.key, entry.place, value))
-            yield Entry(name, place, tree.table(place, *out))
-
-    def _auth_file(self) -> tuple[Entry, ...]:
-        """The users of auth_file. Its secrets stand where they belong, so they are no finding."""
-        setting = self._ini.settings.get("auth_file")
-        if setting is None or not setting.value.value:
-            return ()
-        path = self._folder / str(setting.value.value)
-        files = self._ini.files
-        source = files.source(path, str(path), self._report, named_at=setting.value.place, holds_secrets=True)
-        if source is None:
-            return ()
-        # Of a text from an earlier load it was said then; its file may be gone.
-        if path not in files.before and (mode := exposure(path)):
-            self._report.add("exposed_userlist", setting.value.place, path=path, mode=mode)
-        users = tree.read(source, _engine.parse_userlist, self._report).entries
-        return tuple(
-            Entry(one.key, one.place, tree.text(str(one.value.value), one.value.place, is_outside=True))
-            for one in users
-        )
+            yield Entry(name, section.place, tree.table(section.place, *out))
 
 
 def _bracketed(host: str) -> str:
