@@ -3,41 +3,91 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
-from forebay.config import check as findings_of
-from forebay.config import render
+from forebay.config import Config, Finding, render
+from forebay.config.advice import advise
+from forebay.config.advice.facts import Facts
+from forebay.config.finding import in_order
+from forebay.config.load import load
 from forebay.failure import Exit
 
 
 @click.command("check")
 @click.argument("config", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
-def command(config: str, as_json: bool) -> int:
+@click.option("--ask", is_flag=True, help="Ask the servers how many connections they accept; needs psycopg.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="max_connections of the servers that are not asked.",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that run with this configuration, on all machines.",
+)
+def command(config: str, as_json: bool, ask: bool, max_connections: int | None, instances: int) -> int:
     """Check a configuration (forebay.toml or pgbouncer.ini).
 
-    Prints every finding with line and column. The exit status is 1 when there is an error, 0 otherwise; warnings alone
-    do not fail.
+    Prints every finding with line and column: errors, warnings of what works and is a mistake all the same, and infos.
+    Pools are compared with what servers accept when --ask or --max-connections tells that. The exit status is 1 when
+    there is an error, 3 when --ask met a server that can't be asked, 0 otherwise; warnings alone do not fail.
     """
-    findings = findings_of(config)
-    has_errors = any(finding.is_error for finding in findings)
+    loaded = load(config)
+    findings = list(loaded.findings)
+    facts = Facts(instances, max_connections, _descriptors())
+    if ask and loaded.config is not None:
+        facts = _asked(loaded.config, facts)
+    if loaded.draft is not None:
+        findings += advise(loaded.draft, facts)
+    findings = in_order(findings)
+    _print(config, findings, as_json=as_json)
+    if any(finding.is_error for finding in findings):
+        return Exit.FINDINGS
+    return Exit.CANNOT_REACH if facts.failures else Exit.OK
+
+
+def _asked(config: Config, facts: Facts) -> Facts:
+    """What is known, with what the servers say."""
+    from forebay.control.server_facts import ask
+
+    asked = ask(config)
+    return replace(facts, servers=asked.servers, failures=asked.failures)
+
+
+def _descriptors() -> int | None:
+    """Open files that this process may have; the engine raises the soft limit to the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _print(config: str, findings: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
-        rows = [
-            {name: getattr(finding, name) for name in ("code", "severity", "path", "line", "column", "message", "hint")}
-            for finding in findings
-        ]
+        names = ("code", "severity", "path", "line", "column", "message", "hint")
+        rows = [{name: getattr(finding, name) for name in names} for finding in findings]
+        has_errors = any(finding.is_error for finding in findings)
         click.echo(json.dumps({"version": 1, "ok": not has_errors, "findings": rows}, indent=2))
-    else:
-        click.echo(render(findings), nl=False)
-        click.echo(_summary(config, errors=sum(one.is_error for one in findings), findings=len(findings)))
-    return Exit.FINDINGS if has_errors else Exit.OK
+        return
+    click.echo(render(findings), nl=False)
+    click.echo(_summary(config, findings))
 
 
-def _summary(config: str, *, errors: int, findings: int) -> str:
+def _summary(config: str, findings: Sequence[Finding]) -> str:
     if not findings:
         return f"{config}: no findings"
-    return f"{config}: {_counted(errors, 'error')}, {_counted(findings - errors, 'warning')}"
+    counts = {kind: sum(one.severity == kind for one in findings) for kind in ("error", "warning", "info")}
+    return f"{config}: " + ", ".join(
+        _counted(count, kind) for kind, count in counts.items() if count or kind in ("error", "warning")
+    )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -64,6 +64,10 @@ def convert(path: Path, *, target: Path | None, inline_secrets: bool = False) ->
     source = files.source(path, str(path), report)
     if loaded.config is None or source is None:
         return Converted(None, loaded.findings)
+    if not loaded.config.draft.databases:
+        # A warning for an ini, which may wait for its first database; a forebay.toml needs one.
+        report.add("no_databases", source.whole())
+        return Converted(None, report.findings)
     ini = tree.read(source, _engine.parse_ini, report)
     root, _ = pgbouncer.translate(ini, path.absolute().parent, report)
     without_effect = [one for one in loaded.findings if one.code in _WITHOUT_EFFECT]

@@ -75,12 +75,17 @@ class Report:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All of them, by file and line, each once."""
-        return tuple(sorted(dict.fromkeys(self._findings), key=lambda one: (one.path, one.line, one.column)))
+        return tuple(in_order(self._findings))
 
     @property
     def has_errors(self) -> bool:
         """Whether forebay would not start."""
         return any(one.is_error for one in self._findings)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """By file and line, each once."""
+    return sorted(dict.fromkeys(findings), key=lambda one: (one.path, one.line, one.column))
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from forebay import _engine
 from forebay.config import tree
+from forebay.config.advice import advise
+from forebay.config.advice.facts import Facts
 from forebay.config.draft import Draft, DraftReader
 from forebay.config.environment import overrides, substitute
-from forebay.config.finding import Finding, Report
+from forebay.config.finding import Finding, Report, in_order
 from forebay.config.importers import pgbouncer
 from forebay.config.importers.process import DropIn
 from forebay.config.resolve import Config, resolve
@@ -21,13 +24,16 @@ from forebay.config.source import Source
 from forebay.config.text_file import Files
 from forebay.config.userlist import read_userlist
 
+NO_FACTS: Final = Facts()
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """config: None where a finding is an error."""
+    """config: None where a finding is an error. draft: None where nothing could be read."""
 
     config: Config | None
     findings: tuple[Finding, ...]
+    draft: Draft | None = None
 
 
 def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in: DropIn | None = None) -> Loaded:
@@ -67,9 +73,11 @@ def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str]
     return _from_tree(root, Draft(source.whole(), Path(folder).absolute()), environ, Files(), report)
 
 
-def check(path: str | Path, *, environ: Mapping[str, str] | None = None) -> list[Finding]:
-    """Every finding of a configuration; empty where there is nothing to say."""
-    return list(load(path, environ=environ).findings)
+def check(path: str | Path, *, environ: Mapping[str, str] | None = None, facts: Facts = NO_FACTS) -> list[Finding]:
+    """Every finding of a configuration, advice included, by file and line; empty where there is nothing to say."""
+    loaded = load(path, environ=environ)
+    advice = advise(loaded.draft, facts) if loaded.draft is not None else ()
+    return in_order((*loaded.findings, *advice))
 
 
 def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
@@ -80,4 +88,4 @@ def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files:
         reader.userlist(read_userlist(Path(str(userlist)), draft.place("auth", "file"), files, report))
     for rule in RULES:
         rule(draft, report)
-    return Loaded(None if report.has_errors else resolve(draft), report.findings)
+    return Loaded(None if report.has_errors else resolve(draft), report.findings, draft)

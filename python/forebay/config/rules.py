@@ -109,7 +109,8 @@ def files_can_be_read(draft: Draft, report: Report) -> None:
 def databases_lead_somewhere(draft: Draft, report: Report) -> None:
     """A database needs endpoints; the fallback's name on the server is the asked one."""
     if not draft.databases:
-        report.add("no_databases", draft.whole)
+        is_ini = draft.whole.source.is_ini or draft.process is not None
+        report.add("no_databases_yet" if is_ini else "no_databases", draft.whole)
     for database in draft.databases.values():
         given = database.settings.get("endpoints")
         if (given is None or not given.value) and f"databases.{database.name}.endpoints" not in draft.faulty:

@@ -1,0 +1,204 @@
+"""Sizes: pools against what servers accept, against each other's limits, and against open files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from forebay.config.advice.facts import (
+    Facts,
+    endpoints_of,
+    given_values,
+    is_fallback,
+    is_given,
+    listed,
+    shown,
+    spoken,
+    value_and_place,
+)
+from forebay.config.draft import Draft, Entity
+from forebay.config.finding import Report
+from forebay.config.resolve import pool_value
+from forebay.config.source import Place
+
+# Servers of one PostgreSQL that are a mistake whatever it accepts.
+MANY_SERVERS = 1000
+# Open files beside those of clients.
+DESCRIPTORS_BESIDE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The servers that one user may have in one database."""
+
+    database: str
+    user: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.database}/{self.user} {self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What databases may want of one server. are_users_known: no more users may come."""
+
+    pools: tuple[Pool, ...]
+    servers: int
+    are_users_known: bool
+
+
+def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
+    """A server that is full refuses everybody."""
+    leading: dict[str, list[Entity]] = defaultdict(list)
+    written: dict[str, str] = {}
+    for database in draft.databases.values():
+        for endpoint in endpoints_of(database):
+            leading[_alike(endpoint)].append(database)
+            written.setdefault(_alike(endpoint), endpoint)
+    for alike, databases in leading.items():
+        endpoint = written[alike]
+        demand = _demand(draft, databases)
+        server = facts.server(endpoint)
+        servers = demand.servers * facts.instances
+        place, name = _where(draft, databases)
+        words = _in_words(demand, facts)
+        if server is not None and servers > (room := server.connections_max - server.reserved):
+            arithmetic = f"max_connections {server.connections_max} less {server.reserved} reserved is {room}"
+            report.add(
+                "pools_above_server", place, servers=servers, endpoint=endpoint, room=room, pools=words,
+                arithmetic=arithmetic,
+            )  # fmt: skip
+        elif server is None and servers >= MANY_SERVERS and len(demand.pools) > 1:
+            report.add("pools_multiply", place, servers=servers, endpoint=endpoint, pools=words, name=name)
+
+
+def of_servers_that_said_nothing(draft: Draft, facts: Facts, report: Report) -> None:
+    """What could not be asked may not be reached by pools either."""
+    for endpoint, cause in facts.failures.items():
+        database = next((one for one in draft.databases.values() if endpoint in endpoints_of(one)), None)
+        place = database.settings["endpoints"].place if database else draft.whole
+        report.add("could_not_ask", place, endpoint=endpoint, cause=cause)
+
+
+def _alike(endpoint: str) -> str:
+    """Two names of one server."""
+    return endpoint.replace("localhost:", "127.0.0.1:", 1) if endpoint.startswith("localhost:") else endpoint
+
+
+def _demand(draft: Draft, databases: list[Entity]) -> Demand:
+    pools = [pool for database in databases for pool in _pools(draft, database)]
+    of_databases, of_users = 0, 0
+    for database in databases:
+        wanted = sum(pool.size for pool in pools if pool.database == database.name)
+        limit = int(pool_value(draft, database, "max_db_connections"))
+        of_databases += min(wanted, limit) if limit else wanted
+    for user in {pool.user for pool in pools}:
+        wanted = sum(pool.size for pool in pools if pool.user == user)
+        limit = _user_limit(draft, user)
+        of_users += min(wanted, limit) if limit else wanted
+    looked_up = bool(draft.value("auth", "query") or draft.value("auth", "secret_source"))
+    is_capped = all(
+        pool_value(draft, one, "max_db_connections") or "user" in one.settings for one in databases
+    ) and not any(is_fallback(one) for one in databases)
+    return Demand(tuple(pools), min(of_databases, of_users), is_capped or not looked_up)
+
+
+def _pools(draft: Draft, database: Entity) -> Iterator[Pool]:
+    """One for the forced user, or one for each user that is known; where none is, for one that will come."""
+    forced = database.settings.get("user")
+    lookup = draft.value("auth", "user")
+    users = [str(forced.value)] if forced else [name for name in draft.users if name != lookup] or ["(a user)"]
+    for name in users:
+        user = draft.users.get(name)
+        own = user.settings if user else {}
+        sizes = [
+            int(own[one].value) if one in own else int(pool_value(draft, database, one))  # type: ignore[arg-type]
+            for one in ("pool_size", "reserve_pool_size")
+        ]
+        yield Pool(database.name, name, sum(sizes))
+
+
+def _user_limit(draft: Draft, user: str) -> int:
+    known = draft.users.get(user)
+    if known is None:
+        return 0
+    own = known.settings.get("max_user_connections")
+    value = own.value if own else draft.value("limits", "max_user_connections")
+    return value if isinstance(value, int) else 0
+
+
+def _where(draft: Draft, databases: list[Entity]) -> tuple[Place, str]:
+    """The line to change, and its name: the size of the largest pool."""
+    largest = max(databases, key=lambda one: int(pool_value(draft, one, "pool_size")))
+    place = value_and_place(draft, largest, "pool_size")[1]
+    return place, "pool_size" if "pool_size" in largest.settings else shown(draft, "server_defaults", "pool_size")
+
+
+def _in_words(demand: Demand, facts: Facts) -> str:
+    """The largest pools, and what else is counted."""
+    ordered = sorted(demand.pools, key=lambda pool: -pool.size)
+    sizes, users, databases = ({getattr(pool, of) for pool in ordered} for of in ("size", "user", "database"))
+    is_grid = len(sizes) == 1 and len(ordered) == len(users) * len(databases) > 1
+    words = listed(str(pool) for pool in ordered)
+    if is_grid:
+        words = f"{ordered[0].size} for each of {len(users)} users in each of {len(databases)} databases"
+    if facts.instances > 1:
+        words += f", in each of {facts.instances} instances"
+    return words if demand.are_users_known else f"{words}; more for each further user"
+
+
+def can_be_reached(draft: Draft, facts: Facts, report: Report) -> None:
+    """A size that another limit forbids is no size."""
+    for user in draft.users.values():
+        own = _user_limit(draft, user.name)
+        size = user.settings.get("pool_size")
+        if own and size is not None and isinstance(size.value, int) and size.value > own:
+            report.add("pool_above_user_limit", size.place, size=size.value, name=user.name, limit=own)
+    limit = draft.value("limits", "max_user_connections")
+    pool = draft.value("server_defaults", "pool_size")
+    if limit and isinstance(limit, int) and isinstance(pool, int) and pool > limit:
+        place = draft.place("limits", "max_user_connections")
+        report.add("pool_above_user_limit", place, size=pool, name="every user", limit=limit)
+
+
+def have_a_reserve_in_time(draft: Draft, facts: Facts, report: Report) -> None:
+    """A reserve helps those who wait: not at once, and before they give up."""
+    sizes = [int(size) for _, size, _ in given_values(draft, "reserve_pool_size")]
+    if not any(sizes):
+        if is_given(draft, "server_defaults", "reserve_pool_timeout"):
+            report.add("reserve_without_size", draft.place("server_defaults", "reserve_pool_timeout"))
+        return
+    for database in draft.databases.values():
+        size, place = value_and_place(draft, database, "reserve_pool_size")
+        timeout, timeout_place = value_and_place(draft, database, "reserve_pool_timeout")
+        wait, wait_place = value_and_place(draft, database, "query_wait_timeout")
+        if size and not timeout:
+            report.add("reserve_at_once", place, size=size)
+        elif size and wait and timeout >= wait:
+            near = timeout_place if timeout_place != database.place else wait_place
+            report.add("reserve_too_late", near, timeout=spoken(timeout), wait=spoken(wait))
+
+
+def fit_the_descriptors(draft: Draft, facts: Facts, report: Report) -> None:
+    """Each client is an open file."""
+    clients = draft.value("limits", "max_client_conn")
+    if facts.descriptors is None or not isinstance(clients, int):
+        return
+    needed = clients + DESCRIPTORS_BESIDE
+    if needed > facts.descriptors:
+        place = draft.place("limits", "max_client_conn")
+        report.add("clients_above_descriptors", place, clients=clients, needed=needed, limit=facts.descriptors)
+
+
+def of_looked_up_users(draft: Draft, facts: Facts, report: Report) -> None:
+    """A limit of users does not reach those who are looked up."""
+    query = next((name for name in ("query", "secret_source") if draft.value("auth", name)), None)
+    for name in ("max_user_connections", "max_user_client_connections"):
+        if query and draft.value("limits", name):
+            known = "auth_file and [users]" if draft.whole.source.is_ini else "auth.file and [users]"
+            report.add(
+                "limit_not_for_looked_up", draft.place("limits", name), name=shown(draft, "limits", name),
+                known=known, query=shown(draft, "auth", query),
+            )  # fmt: skip

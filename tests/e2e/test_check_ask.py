@@ -1,0 +1,77 @@
+"""`forebay check --ask`: what servers accept is learned from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.command import forebay
+from tests.harness.postgres import PASSWORD, Postgres, free_port
+
+INI = """\
+[databases]
+app = host=127.0.0.1 port={port} {more}
+other = host=localhost port={port} dbname=app pool_size=1
+* = host={socket} port={port}
+[pgbouncer]
+auth_file = userlist.txt
+pool_mode = transaction
+default_pool_size = {size}
+server_idle_timeout = 7200
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path, server: Postgres) -> Any:
+    def write(*, size: int = 20, more: str = "", port: int = server.port) -> Path:
+        (tmp_path / "userlist.txt").write_text(f'"app" "{PASSWORD.format("app")}"\n')
+        (tmp_path / "userlist.txt").chmod(0o600)
+        text = INI.format(port=port, socket=server.folder, size=size, more=more)
+        (tmp_path / "pgbouncer.ini").write_text(text)
+        return tmp_path / "pgbouncer.ini"
+
+    return write
+
+
+def test_the_server_tells_what_it_accepts(server: Postgres, written: Any) -> None:
+    """Nobody knows max_connections by heart, and it is the number that all pools must fit."""
+    with server.target.connect(user="postgres") as admin:
+        names = ("max_connections", "superuser_reserved_connections", "reserved_connections")
+        most, *reserved = (int(admin.execute(f"show {name}").fetchone()[0]) for name in names)  # type: ignore[index, arg-type]
+        room = most - sum(reserved)
+    done = forebay("check", "--ask", "--json", "--instances", "3", str(written(size=room // 3)))
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["ok"]) == (0, True), done.stderr
+    (finding,) = [one for one in document["findings"] if one["code"] == "FBC101"]
+    assert finding["line"] == 8
+    servers = 3 * (room // 3 + 1)
+    assert finding["message"].startswith(f"up to {servers} servers may be opened at 127.0.0.1:{server.port}, which has")
+    assert f"max_connections {most} less {sum(reserved)} reserved is {room}" in finding["hint"]
+    done = forebay("check", "--ask", str(written(size=room // 3)))
+    assert "FBC101" not in done.stdout
+
+
+def test_a_server_that_ends_idle_sessions_first_is_told(server: Postgres, written: Any) -> None:
+    with server.target.connect(user="postgres", autocommit=True) as admin:
+        admin.execute("alter role app set idle_session_timeout = '1h'")
+        try:
+            done = forebay("check", "--ask", str(written()))
+        finally:
+            admin.execute("alter role app reset idle_session_timeout")
+    assert "server_idle_timeout 2h is longer than idle_session_timeout 1h of 127.0.0.1" in done.stdout, done.stdout
+
+
+def test_a_server_that_cannot_be_asked_is_told(server: Postgres, written: Any) -> None:
+    """Exit status 3: a script that checks before a start should know."""
+    port = free_port()
+    done = forebay("check", "--ask", str(written(more="user=nobody_here password=wrong")))
+    assert done.returncode == 3
+    assert f"127.0.0.1:{server.port} could not be asked: " in done.stdout
+    assert 'role "nobody_here" does not exist' in done.stdout
+    assert "wrong" not in done.stdout
+    done = forebay("check", "--ask", str(written(port=port)))
+    assert done.returncode == 3
+    assert "Connection refused" in done.stdout
