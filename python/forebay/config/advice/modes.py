@@ -29,7 +29,7 @@ def session_mode(draft: Draft, facts: Facts, report: Report) -> None:
         size = int(pool_value(draft, database, "pool_size"))
         if mode == "session" and clients >= CROWDED * size * users:
             wait = int(pool_value(draft, database, "query_wait_timeout"))
-            waiting = f": they wait for {spoken(wait)}, then fail" if wait else ""
+            waiting = f", and fail after {spoken(wait)}" if wait else ""
             is_said = mode_place != database.place
             place = mode_place if is_said else draft.place("limits", "max_client_conn")
             report.add("session_mode_waits", place, clients=clients, size=size, waiting=waiting)
