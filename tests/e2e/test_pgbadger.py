@@ -1,8 +1,8 @@
 """A whole log, read as pgBadger reads PgBouncer's: by its own forms of lines, written anew.
 
 pgBadger 12 takes a line apart by time, zone, [process], level and text; the text of a connection by `X-0xID:
-database/user@host:port`; it counts `login attempt: db=… user=…` at level LOG, all of WARNING, ERROR and FATAL, and reads
-averages from `stats: … xacts/s, … queries/s, in … B/s, out … B/s, xact … us, query … us, wait … us`.
+database/user@host:port`; it counts `login attempt: db=… user=…` at level LOG, all of WARNING, ERROR and FATAL, and
+reads averages from `stats: … xacts/s, … queries/s, in … B/s, out … B/s, xact … us, query … us, wait … us`.
 """
 
 from __future__ import annotations

@@ -61,12 +61,14 @@ class Table:
 
     rows: tuple[Row, ...]
     alias: dict[str, str]
+    databases: dict[str, str]
+    refused_auth_types: tuple[str, ...]
 
 
 def load(path: Path, configuration: SettingTable) -> Table:
     """Reads pgbouncer.toml beside the settings that it refers to."""
     document = read(path)
-    require(path.name, set(document) == {"setting", "alias"}, "an unknown table")
+    require(path.name, set(document) == {"setting", "alias", "database", "auth_type"}, "an unknown table")
     own = {
         one.pgbouncer: f"{one.section}.{one.name}"
         for one in configuration.settings
@@ -87,7 +89,9 @@ def load(path: Path, configuration: SettingTable) -> Table:
     known = {row.name for row in rows}
     require(path.name, set(own) <= known, f"settings.toml names what is not listed: {sorted(set(own) - known)}")
     require(path.name, set(document["alias"].values()) <= known, "an alias of nothing")
-    return Table(tuple(rows), document["alias"])
+    (choices,) = (one.choices for one in configuration.settings if (one.section, one.name) == ("auth", "type"))
+    refused = [one for one in document["auth_type"]["values"] if {"plain": "password"}.get(one, one) not in choices]
+    return Table(tuple(rows), document["alias"], document["database"], tuple(refused))
 
 
 def python(table: Table) -> str:
@@ -100,6 +104,9 @@ def python(table: Table) -> str:
         out.append("    ),\n")
     out.append("}\n\nALIAS: Final[dict[str, str]] = {\n")
     out.extend(f"    {literal(name)}: {literal(of)},\n" for name, of in table.alias.items())
+    out.append("}\n\n# Settings of a line in [databases] without effect, and why.\n")
+    out.append("DATABASE_INSTEAD: Final[dict[str, str]] = {\n")
+    out.extend(f"    {literal(name)}: {literal(why)},\n" for name, why in table.databases.items())
     out.append("}\n")
     return "".join(out)
 
@@ -127,4 +134,26 @@ def page(table: Table) -> str:
         out.append(f"| `{row.name}` | {default.replace('|', chr(92) + '|')} | {meaning}.{note} |\n")
     out.append("\nAlso known as: ")
     out.append(", ".join(f"`{name}` (`{of}`)" for name, of in table.alias.items()) + ".\n")
+    out.extend(without_effect(table))
     return "".join(out)
+
+
+def without_effect(table: Table) -> list[str]:
+    """The part of the page that lists what does not work, by the reason."""
+    out = [
+        "\n## Without effect\n\n",
+        "What of a `pgbouncer.ini` does nothing, or is refused, in one list.\n\n",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.instead:
+            reasons.setdefault(row.instead, []).append(f"`{row.name}`")
+    out.extend(f"- {', '.join(sorted(names))}: {reason}.\n" for reason, names in reasons.items())
+    reasons = {}
+    for name, reason in table.databases.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    out.extend(f"- In `[databases]` {', '.join(names)}: {reason}.\n" for reason, names in reasons.items())
+    if table.refused_auth_types:
+        types = ", ".join(f"`{one}`" for one in table.refused_auth_types)
+        out.append(f"- `auth_type` {types}: refused at the start; not supported by this version.\n")
+    return out

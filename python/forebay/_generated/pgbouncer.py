@@ -931,3 +931,16 @@ KNOWN: Final[dict[str, Known]] = {
 ALIAS: Final[dict[str, str]] = {
     "service_name": "job_name",
 }
+
+# Settings of a line in [databases] without effect, and why.
+DATABASE_INSTEAD: Final[dict[str, str]] = {
+    "auth_dbname": "auth.dbname holds for all databases",
+    "auth_query": "auth.query holds for all databases",
+    "auth_user": "auth.user holds for all databases",
+    "application_name": "parameters of servers are those of their clients",
+    "client_encoding": "parameters of servers are those of their clients",
+    "connect_query": "not supported by this version",
+    "datestyle": "parameters of servers are those of their clients",
+    "load_balance_hosts": "endpoints are tried in turn",
+    "timezone": "parameters of servers are those of their clients",
+}

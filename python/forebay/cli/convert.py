@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -47,8 +47,9 @@ def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
         if made.secrets:
             click.echo(f"not written: {_listed(made.secrets)}; -o FILE writes them, each with its password", err=True)
         return
-    _write({output.parent / name: text for name, text in made.secrets.items()} | {output: made.text})
-    click.echo(f"wrote {_listed([output, *made.secrets])}")
+    texts = {output: made.text} | {output.parent / name: text for name, text in made.secrets.items()}
+    _write(texts)
+    click.echo(f"wrote {_listed(texts)}")
     if made.without_effect:
         count = made.without_effect
         click.echo(f"{count} {'line has' if count == 1 else 'lines have'} no effect: see the end of {output}")
@@ -74,5 +75,5 @@ def _write(texts: Mapping[Path, str]) -> None:
         raise Failure(f"{error.filename or path} can't be written: {error.strerror}") from None
 
 
-def _listed(names: Mapping[str, str] | list[Path | str]) -> str:
+def _listed(names: Iterable[Path | str]) -> str:
     return ", ".join(str(name) for name in names)

@@ -236,7 +236,8 @@ class _Writing:
             raise NotTheSame("a setting reads back as another value")
 
 
-_ORDER: Final = {setting.name: number for number, setting in enumerate(SETTINGS)}
+# Of two settings of one name the first counts: sections are written one by one.
+_ORDER: Final = {setting.name: number for number, setting in reversed(list(enumerate(SETTINGS)))}
 
 
 def _in_order(table: Node) -> list[Entry]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from forebay import _engine
-from forebay._generated.pgbouncer import ALIAS, KNOWN
+from forebay._generated.pgbouncer import ALIAS, DATABASE_INSTEAD, KNOWN
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import measures, tree
 from forebay.config.finding import Report, closest
@@ -63,17 +63,6 @@ _DATABASE_KEYS = {
     "max_db_connections": "max_db_connections",
     "max_db_client_connections": "max_db_client_connections",
     "server_lifetime": "server_lifetime",
-}
-_DATABASE_UNTRANSLATED = {
-    "auth_dbname": "auth.dbname holds for all databases",
-    "auth_query": "auth.query holds for all databases",
-    "auth_user": "auth.user holds for all databases",
-    "application_name": "parameters of servers are those of their clients",
-    "client_encoding": "parameters of servers are those of their clients",
-    "connect_query": "not supported by this version",
-    "datestyle": "parameters of servers are those of their clients",
-    "load_balance_hosts": "endpoints are tried in turn",
-    "timezone": "parameters of servers are those of their clients",
 }
 _USER_KEYS = (
     "pool_size",
@@ -269,8 +258,8 @@ class _Translation:
                 if value is not None:
                     out.append(Entry(_DATABASE_KEYS[name], entry.place, value))
             elif name not in ("host", "port"):
-                known = [*_DATABASE_KEYS, *_DATABASE_UNTRANSLATED, "host", "port"]
-                self._untranslated(entry, "databases", _DATABASE_UNTRANSLATED, known)
+                known = [*_DATABASE_KEYS, *DATABASE_INSTEAD, "host", "port"]
+                self._untranslated(entry, "databases", DATABASE_INSTEAD, known)
         return Entry(database.key, place, tree.table(place, *out))
 
     def _endpoints(self, database: Node, place: Place) -> Node:
