@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,10 +133,13 @@ def started(world: World) -> Iterator[dict[str, Started]]:
 def start(name: str, folder: Path, world: World) -> Started:
     port = free_port()
     ini = startable(name, folder, world, port)
-    is_refused = any(finding.is_error for finding in findings_of(ini))
+    return launched(ini, port, is_refused=any(finding.is_error for finding in findings_of(ini)))
+
+
+def launched(ini: Path, port: int, *, is_refused: bool) -> Started:
     become = ["-u", account.UNPRIVILEGED] if account.is_root() else []
     environment = {**os.environ, "FOREBAY_ENGINE_IO": "epoll", "FOREBAY_ENGINE_WORKERS": "1"}
-    with (folder / "stderr").open("wb") as file:
+    with (ini.parent / "stderr").open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", drop_in.PROGRAM, *become, str(ini)], stdin=subprocess.DEVNULL, stdout=file,
             stderr=file, cwd="/", start_new_session=True, env=environment,
@@ -173,3 +177,26 @@ def connected(running: Started, parameters: str) -> psycopg.Connection[tuple[obj
         return psycopg.connect(parameters, autocommit=True)
     except psycopg.OperationalError as error:
         raise AssertionError(f"{error}\n{running.said()}") from None
+
+
+def test_a_file_without_a_database_waits_for_its_first(server: Postgres) -> None:
+    """PgBouncer's packages start with such a file; the database comes with a reload."""
+    port = free_port()
+    text = f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = userlist.txt\n"
+    with drop_in.folder() as folder:
+        text += f"unix_socket_dir = {folder}\n[databases]\n"
+        real_inis.written(folder / "userlist.txt", '"app" ""\n')
+        real_inis.written(folder / "pgbouncer.ini", text)
+        running = launched(folder / "pgbouncer.ini", port, is_refused=False)
+        try:
+            parameters = make_conninfo(host="127.0.0.1", port=port, user="app", dbname="app", connect_timeout=5)
+            with pytest.raises(AssertionError, match="no such database: app"):
+                connected(running, parameters)
+            real_inis.written(folder / "pgbouncer.ini", f"{text}app = host=127.0.0.1 port={server.port}\n")
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda: "databases.app: added" in running.said(), within_s=START_S, what="it is there")
+            with connected(running, parameters) as connection:
+                assert connection.execute("select 1").fetchone() == (1,)
+        finally:
+            running.process.kill()
+            running.process.wait()

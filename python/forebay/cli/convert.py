@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from forebay.config import render
-from forebay.config.convert import NotTheSame, convert
+from forebay.config.convert import NoIni, NotTheSame, convert
 from forebay.failure import Failure
 
 
@@ -36,6 +36,8 @@ def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
     """
     try:
         made = convert(config, target=output, inline_secrets=inline_secrets)
+    except NoIni:
+        raise Failure(f"{config} is no pgbouncer.ini", hint="A forebay.toml needs no conversion.") from None
     except NotTheSame as fault:
         hint = "This is a fault of forebay's: please report it, with the ini. `forebay run` takes the ini as it is."
         raise Failure(f"the forebay.toml would not do what {config} does: {fault}", hint=hint) from None

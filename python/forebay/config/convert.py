@@ -34,6 +34,10 @@ _WITHOUT_EFFECT: Final = ("FBC070", "FBC100")
 _STAND_IN: Final = "FOREBAY_CONVERTED_{}"
 
 
+class NoIni(Exception):
+    """The file is a configuration that can be used, and no pgbouncer.ini."""
+
+
 class NotTheSame(Exception):
     """The text that was written does not give the configuration that the ini gives: a fault of forebay's."""
 
@@ -57,13 +61,15 @@ def convert(path: Path, *, target: Path | None, inline_secrets: bool = False) ->
 
     target: the file that the text is to stand in; None: it may stand anywhere, so that its paths are absolute.
     inline_secrets: passwords of databases and those of auth_file stand in the text.
-    Raises NotTheSame where the text would not do what the ini does.
+    Raises NoIni for what is none, and NotTheSame where the text would not do what the ini does.
     """
     report, files = Report(), Files()
     loaded = load(path, environ={})
     source = files.source(path, str(path), report)
     if loaded.config is None or source is None:
         return Converted(None, loaded.findings)
+    if not source.is_ini:
+        raise NoIni(str(path))
     if not loaded.config.draft.databases:
         # A warning for an ini, which may wait for its first database; a forebay.toml needs one.
         report.add("no_databases", source.whole())

@@ -37,9 +37,9 @@ class Loaded:
 
 
 def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in: DropIn | None = None) -> Loaded:
-    """Reads forebay.toml, or pgbouncer.ini by its suffix `.ini`.
+    """Reads forebay.toml, or pgbouncer.ini, known by its suffix `.ini` or its section [pgbouncer].
 
-    drop_in: the file is an ini, whatever its suffix, and is read for `forebay-pgbouncer`.
+    drop_in: the file is an ini, whatever it looks like, and is read for `forebay-pgbouncer`.
     environ: where `${NAME}`, { env = … } and FOREBAY_* are looked up; os.environ by default.
     Secrets are fetched: files are read and commands run. Nothing is raised for a faulty configuration.
     """
@@ -51,7 +51,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
         return Loaded(None, report.findings)
     folder = Path(path).absolute().parent
     process = None
-    if drop_in is not None or Path(path).suffix == ".ini":
+    if drop_in is not None or source.is_ini:
         ini = tree.read(source, _engine.parse_ini, report)
         root, process = pgbouncer.translate(ini, folder, report, drop_in)
     else:

@@ -14,6 +14,7 @@ _SECRET_VALUE = re.compile(
 # In such a table, the values that say where the secret is are shown.
 _TABLE_VALUE = re.compile(r"(\w+\s*=\s*)" + _QUOTED + r"|[^\s,}]+)", re.DOTALL)
 _SHOWN_KEYS = ("env", "file", "command", "timeout")
+_OF_PGBOUNCER = re.compile(r"^[ \t]*\[pgbouncer\]", re.MULTILINE)
 # user:password@ of a URL.
 _CREDENTIALS = re.compile(r"(://)([^@\s\"']*)(?=@)")
 
@@ -24,6 +25,7 @@ class Source:
 
     path: as the user wrote it; findings begin with it.
     holds_secrets: no line of it is ever shown (user lists).
+    is_ini: it is a pgbouncer.ini; hints speak of its settings.
     """
 
     path: str
@@ -31,19 +33,19 @@ class Source:
     holds_secrets: bool = False
     _lines: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
+    is_ini: bool = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "_lines", tuple(without_secrets(self.text).split("\n")))
+        # Packages and scripts name the file as they like; no forebay.toml has that section.
+        is_ini = self.path.endswith(".ini") or _OF_PGBOUNCER.search(self.text) is not None
+        object.__setattr__(self, "is_ini", is_ini)
 
     def line(self, number: int) -> str | None:
         """Line `number`, from 1, with secrets starred out; None where there is none to show."""
         if self.holds_secrets:
             return None
         return self._lines[number - 1].rstrip("\r") if 0 < number <= len(self._lines) else None
-
-    @property
-    def is_ini(self) -> bool:
-        """Whether it is a pgbouncer.ini: hints speak of its settings."""
-        return self.path.endswith(".ini")
 
     def whole(self) -> Place:
         """The place of what concerns the whole text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,13 @@ def test_a_toml_is_told_in_its_own_names(tmp_path: Path) -> None:
     findings = check(tmp_path / "forebay.toml", environ={"APP": "pw"})
     assert [(one.code, one.line) for one in findings] == [("FBC104", 2), ("FBC117", 5)]
     assert "is no limit: servers keep" in findings[1].message
+
+
+def test_many_users_and_databases_are_counted_in_time(checked: Check) -> None:
+    """A check that takes minutes is not run before each deployment."""
+    users = "".join(f'"user{number}" "pw"\n' for number in range(1000)) + '"app" "pw"\n'
+    databases = "".join(f"db{number} = host=10.0.0.5 pool_size={number % 9 + 1}\n" for number in range(200))
+    before = time.process_time()
+    (finding,) = checked(f"[databases]\n{databases}", users=users)
+    assert time.process_time() - before < 20
+    assert "shop/app 20, shop/user0 20, shop/user1 20, shop/user2 20 and 201197 more" in finding.message

@@ -145,6 +145,16 @@ def test_an_ini_with_an_error_is_told_where(tmp_path: Path) -> None:
     assert not (tmp_path / "forebay.toml").exists()
 
 
+def test_an_ini_is_known_by_its_section_too(ini: Path, tmp_path: Path) -> None:
+    """Packages name it as they like."""
+    config = ini.rename(tmp_path / "bouncer.cfg")
+    assert run("check", config)[0] == 0
+    assert run("convert", config, "-o", tmp_path / "forebay.toml")[0] == 0
+    assert_same(config, tmp_path / "forebay.toml")
+    status, said = run("convert", tmp_path / "forebay.toml")
+    assert (status, "is no pgbouncer.ini" in said) == (1, True)
+
+
 ONE_LINE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 WORD = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 SECONDS = st.one_of(st.integers(1, 600).map(str), st.just("1.5"))
@@ -195,7 +205,7 @@ USER_LISTS = st.dictionaries(ONE_LINE, ONE_LINE, max_size=3).map(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=inis(), users=USER_LISTS, is_inline=st.booleans(), is_beside=st.booleans())
 def test_any_ini_converts_to_the_same(text: str, users: str, is_inline: bool, is_beside: bool) -> None:
     """What people have in their files is more than we think of."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from forebay.config.advice.facts import (
+    LISTED_MAX,
     Facts,
     endpoints_of,
     given_values,
     is_fallback,
     is_given,
-    listed,
     shown,
     spoken,
     value_and_place,
@@ -42,10 +43,15 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What databases may want of one server. are_users_known: no more users may come."""
+    """What databases may want of one server. largest: some of the pools; grid: size, users, databases of equal ones.
 
-    pools: tuple[Pool, ...]
+    are_users_known: no more users may come.
+    """
+
     servers: int
+    pools: int
+    largest: tuple[Pool, ...]
+    grid: tuple[int, int, int] | None
     are_users_known: bool
 
 
@@ -70,7 +76,7 @@ def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
                 "pools_above_server", place, servers=servers, endpoint=endpoint, room=room, pools=words,
                 arithmetic=arithmetic,
             )  # fmt: skip
-        elif server is None and servers >= MANY_SERVERS and len(demand.pools) > 1:
+        elif server is None and servers >= MANY_SERVERS and demand.pools > 1:
             report.add("pools_multiply", place, servers=servers, endpoint=endpoint, pools=words, name=name)
 
 
@@ -88,21 +94,34 @@ def _alike(endpoint: str) -> str:
 
 
 def _demand(draft: Draft, databases: list[Entity]) -> Demand:
-    pools = [pool for database in databases for pool in _pools(draft, database)]
-    of_databases, of_users = 0, 0
-    for database in databases:
-        wanted = sum(pool.size for pool in pools if pool.database == database.name)
-        limit = int(pool_value(draft, database, "max_db_connections"))
-        of_databases += min(wanted, limit) if limit else wanted
-    for user in {pool.user for pool in pools}:
-        wanted = sum(pool.size for pool in pools if pool.user == user)
-        limit = _user_limit(draft, user)
-        of_users += min(wanted, limit) if limit else wanted
+    """Users and databases may be thousands each: nothing is kept of a pool but sums."""
+    of_databases: Counter[str] = Counter()
+    of_users: Counter[str] = Counter()
+    sizes: set[int] = set()
+    count = 0
+
+    def counted() -> Iterator[Pool]:
+        nonlocal count
+        for database in databases:
+            for pool in _pools(draft, database):
+                count += 1
+                of_databases[pool.database] += pool.size
+                of_users[pool.user] += pool.size
+                sizes.add(pool.size)
+                yield pool
+
+    largest = heapq.nlargest(LISTED_MAX + 1, counted(), key=lambda pool: pool.size)
+    limits = {one.name: int(pool_value(draft, one, "max_db_connections")) for one in databases}
+    servers = min(
+        sum(min(wanted, limits[name] or wanted) for name, wanted in of_databases.items()),
+        sum(min(wanted, _user_limit(draft, name) or wanted) for name, wanted in of_users.items()),
+    )
     looked_up = bool(draft.value("auth", "query") or draft.value("auth", "secret_source"))
-    is_capped = all(
-        pool_value(draft, one, "max_db_connections") or "user" in one.settings for one in databases
-    ) and not any(is_fallback(one) for one in databases)
-    return Demand(tuple(pools), min(of_databases, of_users), is_capped or not looked_up)
+    is_capped = all(limits[one.name] or "user" in one.settings for one in databases)
+    is_open = any(is_fallback(one) for one in databases) or not is_capped
+    is_grid = len(sizes) == 1 and count == len(of_users) * len(of_databases) > 1
+    grid = (largest[0].size, len(of_users), len(of_databases)) if is_grid else None
+    return Demand(servers, count, tuple(largest), grid, not (looked_up and is_open))
 
 
 def _pools(draft: Draft, database: Entity) -> Iterator[Pool]:
@@ -138,12 +157,12 @@ def _where(draft: Draft, databases: list[Entity]) -> tuple[Place, str]:
 
 def _in_words(demand: Demand, facts: Facts) -> str:
     """The largest pools, and what else is counted."""
-    ordered = sorted(demand.pools, key=lambda pool: -pool.size)
-    sizes, users, databases = ({getattr(pool, of) for pool in ordered} for of in ("size", "user", "database"))
-    is_grid = len(sizes) == 1 and len(ordered) == len(users) * len(databases) > 1
-    words = listed(str(pool) for pool in ordered)
-    if is_grid:
-        words = f"{ordered[0].size} for each of {len(users)} users in each of {len(databases)} databases"
+    words = ", ".join(str(pool) for pool in demand.largest[:LISTED_MAX])
+    if demand.grid is not None:
+        size, users, databases = demand.grid
+        words = f"{size} for each of {users} users in each of {databases} databases"
+    elif demand.pools > LISTED_MAX:
+        words += f" and {demand.pools - LISTED_MAX} more"
     if facts.instances > 1:
         words += f", in each of {facts.instances} instances"
     return words if demand.are_users_known else f"{words}; more for each further user"
