@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from forebay.config import render
-from forebay.config.convert import NoIni, NotTheSame, convert
+from forebay.config.convert import NoIni, NotTheSame, convert, secrets_folder
 from forebay.failure import Failure
 
 
@@ -32,7 +32,7 @@ def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
 
     Comments tell what has another name, what is different and what has no effect. auth_file is referred to. Passwords
     that stand in [databases] go to files beside the output, in FILE's name with .secrets. What is written is read back
-    first, and compared. The exit status is 1 for an ini with an error.
+    first, and compared. Root gives the files to the owner of CONFIG. The exit status is 1 for an ini with an error.
     """
     try:
         made = convert(config, target=output, inline_secrets=inline_secrets)
@@ -50,7 +50,7 @@ def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
             click.echo(f"not written: {_listed(made.secrets)}; -o FILE writes them, each with its password", err=True)
         return
     texts = {output: made.text} | {output.parent / name: text for name, text in made.secrets.items()}
-    _write(texts)
+    _write(texts, secrets=output.parent / secrets_folder(output), owner=config.stat())
     click.echo(f"wrote {_listed(texts)}")
     if made.without_effect:
         count = made.without_effect
@@ -58,23 +58,33 @@ def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
     click.echo(f"next: forebay check {output}, then forebay run {output}")
 
 
-def _write(texts: Mapping[Path, str]) -> None:
-    """Writes files that only their owner may read, all or none."""
+def _write(texts: Mapping[Path, str], *, secrets: Path, owner: os.stat_result) -> None:
+    """Writes files that only their owner may read, all or none.
+
+    secrets: a folder that is made for some of them. owner: whose they are to be, for root may give them away.
+    """
     for path in texts:
         if path.exists():
             raise Failure(f"{path} exists already, and is left as it is", hint="Name another one with -o.")
     written: list[Path] = []
     try:
         for path, text in texts.items():
-            if not path.parent.exists():
-                path.parent.mkdir(mode=0o700)
+            if path.parent == secrets and not secrets.exists():
+                secrets.mkdir(mode=0o700)
+                _give(secrets, owner)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 written.append(path)
                 file.write(text)
+            _give(path, owner)
     except OSError as error:
         for path in written:
             path.unlink()
         raise Failure(f"{error.filename or path} can't be written: {error.strerror}") from None
+
+
+def _give(path: Path, owner: os.stat_result) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _listed(names: Iterable[Path | str]) -> str:

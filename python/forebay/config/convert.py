@@ -84,6 +84,11 @@ def convert(path: Path, *, target: Path | None, inline_secrets: bool = False) ->
     return Converted(text, loaded.findings, secrets, len(without_effect))
 
 
+def secrets_folder(target: Path | None) -> str:
+    """The folder beside the target for secrets that the ini itself holds."""
+    return f"{target.stem if target else 'forebay'}.secrets"
+
+
 def same(one: Config, other: Config) -> bool:
     """Whether two configurations do the same; where things were written does not matter."""
     return (
@@ -134,11 +139,11 @@ class _Writing:
 
     def _section(self, section: str, table: Node, secret_text: SecretText) -> str:
         if section not in NAMED_SECTIONS:
-            lines = [line for entry in _in_order(table) for line in self._line(section, None, entry, secret_text)]
+            lines = self._lines(section, None, table, secret_text)
             return f"[{toml_text.key(section)}]\n{table_text(lines)}" if lines else ""
         parts = []
         for named in self._named(section, table):
-            lines = [line for one in _in_order(named.value) for line in self._line(section, named, one, secret_text)]
+            lines = self._lines(section, named, named.value, secret_text)
             above = "".join(f"{line}\n" for line in _comments_above(named))
             parts.append(f"{above}[{section}.{toml_text.key(named.key)}]\n{table_text(lines)}")
         return "\n".join(parts)
@@ -155,6 +160,9 @@ class _Writing:
             if secret is not None and isinstance(secret.value, Secret):
                 entries = (Entry("secret", self.root.place, tree.text(secret.value.text, self.root.place)), *entries)
             yield Entry(name, given[name].place if name in given else self.root.place, tree.table(user.place, *entries))
+
+    def _lines(self, section: str, named: Entry | None, table: Node, secret_text: SecretText) -> list[Line]:
+        return [line for one in _in_order(section, table) for line in self._line(section, named, one, secret_text)]
 
     def _line(self, section: str, named: Entry | None, entry: Entry, secret_text: SecretText) -> Iterator[Line]:
         # A database and a user have settings of their own and those of [server_defaults].
@@ -207,7 +215,7 @@ class _Writing:
 
     def keeper(self, secrets: dict[str, str]) -> SecretText:
         """Writes secrets into files of their own, which are added to `secrets`, or as they are where that is asked."""
-        folder = f"{self.target.stem if self.target else 'forebay'}.secrets"
+        folder = secrets_folder(self.target)
 
         def kept(owner: str, secret: str) -> str:
             # Text that begins so is read as the name of a file.
@@ -242,14 +250,15 @@ class _Writing:
             raise NotTheSame("a setting reads back as another value")
 
 
-# Of two settings of one name the first counts: sections are written one by one.
-_ORDER: Final = {setting.name: number for number, setting in reversed(list(enumerate(SETTINGS)))}
+_ORDER: Final = {(setting.section, setting.name): number for number, setting in enumerate(SETTINGS)}
 
 
-def _in_order(table: Node) -> list[Entry]:
+def _in_order(section: str, table: Node) -> list[Entry]:
     """The settings of a table as the reference has them; of several of a name the last one counts."""
-    entries = {entry.key: entry for entry in table.entries}.values()
-    return sorted(entries, key=lambda entry: _ORDER.get(entry.key, len(_ORDER)))
+    entries = {entry.key: entry for entry in table.entries}
+    own = {name: _ORDER.get((section, name), len(_ORDER)) for name in entries}
+    shared = {name: _ORDER.get(("server_defaults", name), len(_ORDER)) for name in entries}
+    return sorted(entries.values(), key=lambda entry: (own[entry.key], shared[entry.key]))
 
 
 def _all(node: Node) -> Iterator[Entry]:

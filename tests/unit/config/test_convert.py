@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import tomllib
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_nothing_that_exists_is_written_over(ini: Path, tmp_path: Path) -> None:
     assert (status, "exists already" in said) == (1, True)
     assert target.read_text() == "mine"
     assert not (tmp_path / "forebay.secrets").exists()
+
+
+def test_the_files_belong_to_whom_the_ini_belongs(ini: Path, tmp_path: Path) -> None:
+    """Root converts, and a user without rights runs the pooler."""
+    if os.geteuid() == 0:
+        os.chown(ini, 65534, 65534)
+    assert run("convert", ini, "-o", tmp_path / "forebay.toml")[0] == 0
+    made = [tmp_path / "forebay.toml", tmp_path / "forebay.secrets", *(tmp_path / "forebay.secrets").iterdir()]
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(ini.stat().st_uid, ini.stat().st_gid)}
+
+
+def test_a_folder_that_is_not_there_is_told(ini: Path, tmp_path: Path) -> None:
+    """And nothing is left of what was begun."""
+    status, said = run("convert", ini, "-o", tmp_path / "gone" / "forebay.toml")
+    assert (status, "gone/forebay.toml can't be written: No such file or directory" in said) == (1, True)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_an_ini_with_an_error_is_told_where(tmp_path: Path) -> None:
