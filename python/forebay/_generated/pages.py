@@ -1875,4 +1875,16 @@ PAGES: Final[dict[str, Page]] = {
         fix="Add one, and reload.",
         example=None,
     ),
+    "FBC130": Page(
+        code="FBC130",
+        name="pools_above_connection_limit",
+        severity="warning",
+        sqlstate=None,
+        message="up to {servers} servers may be opened {of} at {endpoint}; its CONNECTION LIMIT is {limit}",
+        detail=None,
+        hint="lower the pools, or {statement} CONNECTION LIMIT {servers}",
+        why="A role or a database may have a limit of its own in PostgreSQL, below max_connections. The pools may grow beyond it; further logins are then refused there (53300). A superuser's are not.",
+        fix="Lower pool_size, set max_user_connections for the user or max_db_connections for the database, or raise the limit in PostgreSQL.",
+        example="ALTER ROLE app CONNECTION LIMIT 40;",
+    ),
 }

@@ -17,6 +17,8 @@ _QUESTION: Final = (
     "SELECT name, setting::bigint FROM pg_settings WHERE name IN ('max_connections',"
     " 'superuser_reserved_connections', 'reserved_connections', 'idle_session_timeout')"
 )
+_ROLE_LIMITS: Final = "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper"
+_DATABASE_LIMITS: Final = "SELECT datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0"
 # What is asked where only "*" leads to a server.
 _MAINTENANCE: Final = "postgres"
 
@@ -47,7 +49,10 @@ def ask(config: Config) -> Asked:
             asked.failures[endpoint] = f'{first_line(error)} (user "{user}")'
             continue
         try:
-            found = dict(connection.execute(_QUESTION).fetchall())
+            found, roles, databases = (
+                dict(connection.execute(question).fetchall())
+                for question in (_QUESTION, _ROLE_LIMITS, _DATABASE_LIMITS)
+            )
         except psycopg.Error as error:
             asked.failures[endpoint] = first_line(error)
             continue
@@ -56,7 +61,7 @@ def ask(config: Config) -> Asked:
         reserved = found.get("superuser_reserved_connections", 0) + found.get("reserved_connections", 0)
         # PostgreSQL has milliseconds.
         idle = found.get("idle_session_timeout", 0) * 1000
-        asked.servers[endpoint] = ServerFacts(found["max_connections"], reserved, idle)
+        asked.servers[endpoint] = ServerFacts(found["max_connections"], reserved, idle, roles, databases)
     return asked
 
 

@@ -128,6 +128,19 @@ def test_pools_are_compared_with_what_the_server_accepts(checked: Check) -> None
     assert [one.code for one in checked(lines, Facts(connections_max=50))] == ["FBC101", "FBC101"], "by an option"
 
 
+def test_limits_of_roles_and_databases_are_told(checked: Check) -> None:
+    """Hosted databases give a role twenty connections of a server's hundreds."""
+    facts = Facts(2, servers={"10.0.0.5:5432": ServerFacts(500, 3, 0, {"app": 39, "web": 1}, {"store": 30, "x": 0})})
+    findings = checked("default_pool_size = 20\n", facts)
+    assert [(one.code, one.line) for one in findings] == [("FBC130", INI.count("\n") + 1)] * 2
+    assert [one.message for one in findings] == [
+        'up to 40 servers may be opened as user "app" at 10.0.0.5:5432; its CONNECTION LIMIT is 39',
+        'up to 40 servers may be opened in database "store" at 10.0.0.5:5432; its CONNECTION LIMIT is 30',
+    ]
+    assert "ALTER ROLE app CONNECTION LIMIT 40" in str(findings[0].hint)
+    assert not checked("default_pool_size = 15\n", facts)
+
+
 def test_pools_that_multiply_are_told_without_a_server(checked: Check) -> None:
     users = "".join(f'"user{number}" "pw"\n' for number in range(14)) + '"app" "pw"\n'
     databases = "".join(f"db{number} = host=10.0.0.5\n" for number in range(7))

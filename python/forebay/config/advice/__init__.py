@@ -17,6 +17,7 @@ from forebay.config.finding import Finding, Report
 
 ADVICE: Final[tuple[Callable[[Draft, Facts, Report], None], ...]] = (
     pools.fit_the_server,
+    pools.fit_connection_limits,
     pools.of_servers_that_said_nothing,
     pools.can_be_reached,
     pools.have_a_reserve_in_time,

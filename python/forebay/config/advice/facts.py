@@ -18,11 +18,17 @@ LISTED_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server said of itself. reserved: connections that are not for everybody; idle_limit: µs, 0: none."""
+    """What a server said of itself.
+
+    reserved: connections that are not for everybody. idle_limit: µs, 0: none. role_limits, database_limits: those
+    that have one (CONNECTION LIMIT), superusers left out.
+    """
 
     connections_max: int
     reserved: int = RESERVED_DEFAULT
     idle_limit: int = 0
+    role_limits: Mapping[str, int] = field(default_factory=dict)
+    database_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from forebay.config.advice.facts import (
@@ -45,10 +45,12 @@ class Pool:
 class Demand:
     """What databases may want of one server. largest: some of the pools; grid: size, users, databases of equal ones.
 
-    are_users_known: no more users may come.
+    are_users_known: no more users may come. of_users, of_databases: by their names at the server, limits applied.
     """
 
     servers: int
+    of_users: Mapping[str, int]
+    of_databases: Mapping[str, int]
     pools: int
     largest: tuple[Pool, ...]
     grid: tuple[int, int, int] | None
@@ -57,14 +59,7 @@ class Demand:
 
 def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
     """A server that is full refuses everybody."""
-    leading: dict[str, list[Entity]] = defaultdict(list)
-    written: dict[str, str] = {}
-    for database in draft.databases.values():
-        for endpoint in endpoints_of(database):
-            leading[_alike(endpoint)].append(database)
-            written.setdefault(_alike(endpoint), endpoint)
-    for alike, databases in leading.items():
-        endpoint = written[alike]
+    for endpoint, databases in _by_server(draft):
         demand = _demand(draft, databases)
         server = facts.server(endpoint)
         servers = demand.servers * facts.instances
@@ -78,6 +73,40 @@ def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
             )  # fmt: skip
         elif server is None and servers >= MANY_SERVERS and demand.pools > 1:
             report.add("pools_multiply", place, servers=servers, endpoint=endpoint, pools=words, name=name)
+
+
+def fit_connection_limits(draft: Draft, facts: Facts, report: Report) -> None:
+    """Roles and databases may have limits of their own at the server."""
+    for endpoint, databases in _by_server(draft):
+        server = facts.servers.get(endpoint)
+        if server is None:
+            continue
+        demand, place = _demand(draft, databases), _where(draft, databases)[0]
+        kinds = (
+            ("role", 'as user "{}"', server.role_limits, demand.of_users),
+            ("database", 'in database "{}"', server.database_limits, demand.of_databases),
+        )
+        for kind, of, limits, wanted in kinds:
+            for name, limit in limits.items():
+                servers = wanted.get(name, 0) * facts.instances
+                if servers > limit:
+                    report.add(
+                        "pools_above_connection_limit", place, servers=servers, of=of.format(name), endpoint=endpoint,
+                        limit=limit, statement=f"ALTER {kind.upper()} {name}",
+                    )  # fmt: skip
+
+
+def _by_server(draft: Draft) -> Iterator[tuple[str, list[Entity]]]:
+    """Each server, by an endpoint as it was written, with the databases that lead there."""
+    leading: dict[str, list[Entity]] = defaultdict(list)
+    written: dict[str, str] = {}
+    for database in draft.databases.values():
+        for alike in dict.fromkeys(map(_alike, endpoints_of(database))):
+            leading[alike].append(database)
+        for endpoint in endpoints_of(database):
+            written.setdefault(_alike(endpoint), endpoint)
+    for alike, databases in leading.items():
+        yield written[alike], databases
 
 
 def of_servers_that_said_nothing(draft: Draft, facts: Facts, report: Report) -> None:
@@ -112,16 +141,18 @@ def _demand(draft: Draft, databases: list[Entity]) -> Demand:
 
     largest = heapq.nlargest(LISTED_MAX + 1, counted(), key=lambda pool: pool.size)
     limits = {one.name: int(pool_value(draft, one, "max_db_connections")) for one in databases}
-    servers = min(
-        sum(min(wanted, limits[name] or wanted) for name, wanted in of_databases.items()),
-        sum(min(wanted, _user_limit(draft, name) or wanted) for name, wanted in of_users.items()),
-    )
+    users = {name: min(wanted, _user_limit(draft, name) or wanted) for name, wanted in of_users.items()}
+    named: Counter[str] = Counter()
+    for database in databases:
+        dbname, wanted = database.settings.get("dbname"), of_databases[database.name]
+        named[str(dbname.value) if dbname else database.name] += min(wanted, limits[database.name] or wanted)
+    servers = min(sum(named.values()), sum(users.values()))
     looked_up = bool(draft.value("auth", "query") or draft.value("auth", "secret_source"))
     is_capped = all(limits[one.name] or "user" in one.settings for one in databases)
     is_open = any(is_fallback(one) for one in databases) or not is_capped
     is_grid = len(sizes) == 1 and count == len(of_users) * len(of_databases) > 1
     grid = (largest[0].size, len(of_users), len(of_databases)) if is_grid else None
-    return Demand(servers, count, tuple(largest), grid, not (looked_up and is_open))
+    return Demand(servers, users, named, count, tuple(largest), grid, not (looked_up and is_open))
 
 
 def _pools(draft: Draft, database: Entity) -> Iterator[Pool]:
