@@ -42,7 +42,10 @@ def checked(tmp_path: Path) -> Check:
 def test_what_is_right_is_not_warned_of(checked: Check) -> None:
     """A false alarm teaches people not to read."""
     roomy = Facts(1, 100, 20_000, {"10.0.0.5:5432": ServerFacts(100, 3, 3_600_000_000)})
-    lines = "reserve_pool_size = 5\nquery_wait_timeout = 30\nmax_client_conn = 5000\nclient_idle_timeout = 600\n"
+    lines = (
+        "reserve_pool_size = 5\nquery_wait_timeout = 30\nmax_client_conn = 5000\nclient_idle_timeout = 600\n"
+        "ignore_startup_parameters = schema\n"
+    )
     findings = checked(lines, roomy)
     assert not findings, render(findings)
 
@@ -51,7 +54,9 @@ CASES = {
     "statement mode": ("pool_mode = statement", "FBC105", "refuses BEGIN"),
     "a reset that is not run": ("server_reset_query = DISCARD ALL", "FBC107", "no pool here is in session mode"),
     "no limit to waiting": ("query_wait_timeout = 0", "FBC111", "waits for ever"),
-    "a parameter that is applied": ("ignore_startup_parameters = extra_float_digits", "FBC110", "extra_float_digits:"),
+    "a parameter that is applied": (
+        "ignore_startup_parameters = extra_float_digits, schema", "FBC110", "extra_float_digits: ignoring it is no",
+    ),
     "unshared statements": ("max_prepared_statements = 0", "FBC115", "in transaction mode: statements that drivers"),
     "old logins": ("server_lifetime = 604800", "FBC117", "server_lifetime is 7d"),
     "no reserve": ("reserve_pool_timeout = 3", "FBC120", "no pool has a reserve"),
@@ -61,7 +66,7 @@ CASES = {
     "servers without TLS": ("server_tls_sslmode = disable", "FBC124", "travel to 10.0.0.5:5432 as they are"),
     "no keepalive": ("tcp_keepalive = 0", "FBC104", "kept for 10m, and TCP keepalive is off"),
     "a late keepalive": ("tcp_keepidle = 3600", "FBC104", "the first TCP keepalive comes after 1h"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("line", "code", "words"), CASES.values(), ids=CASES)
