@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from forebay._generated.pgbouncer import KNOWN
 from forebay._generated.settings import SETTINGS
 from forebay.cli import root
-from forebay.config import load, render
+from forebay.config import check, load, render
+from forebay.config.advice.facts import Facts
 from forebay.config.convert import convert, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -237,3 +238,6 @@ def test_any_ini_converts_to_the_same(text: str, users: str, is_inline: bool, is
             (target.parent / name).chmod(0o600)
         target.write_text(made.text, encoding="utf-8")
         assert_same(ini, target)
+        for path in (ini, target):
+            for finding in check(path, environ={}, facts=Facts(2, 100, 500)):
+                assert "{" not in f"{finding.message}{finding.hint}".replace("{ ", ""), "a placeholder"
