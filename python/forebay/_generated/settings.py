@@ -681,7 +681,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="auth_file",
         field="file",
-        doc="File of users and their secrets in PgBouncer's form, a line \"user\" \"secret\" each. What [users.NAME] gives a user counts before it.",
+        doc="File of users and their secrets in PgBouncer's form, a line \"user\" \"secret\" each. What [users.NAME] gives a user counts before it. Read at the start and at each reload; by `forebay-pgbouncer` within a second of a change as well.",
     ),
     Setting(
         section="auth",
