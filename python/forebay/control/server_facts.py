@@ -19,6 +19,8 @@ _QUESTION: Final = (
 )
 _ROLE_LIMITS: Final = "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper"
 _DATABASE_LIMITS: Final = "SELECT datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0"
+# One that was copied has another start; one that is reached by two addresses has the same.
+_IDENTITY: Final = "SELECT 'identity', extract(epoch FROM pg_postmaster_start_time())::text || current_setting('port')"
 # What is asked where only "*" leads to a server.
 _MAINTENANCE: Final = "postgres"
 
@@ -49,9 +51,9 @@ def ask(config: Config) -> Asked:
             asked.failures[endpoint] = f'{first_line(error)} (user "{user}")'
             continue
         try:
-            found, roles, databases = (
+            found, roles, databases, itself = (
                 dict(connection.execute(question).fetchall())
-                for question in (_QUESTION, _ROLE_LIMITS, _DATABASE_LIMITS)
+                for question in (_QUESTION, _ROLE_LIMITS, _DATABASE_LIMITS, _IDENTITY)
             )
         except psycopg.Error as error:
             asked.failures[endpoint] = first_line(error)
@@ -61,7 +63,9 @@ def ask(config: Config) -> Asked:
         reserved = found.get("superuser_reserved_connections", 0) + found.get("reserved_connections", 0)
         # PostgreSQL has milliseconds.
         idle = found.get("idle_session_timeout", 0) * 1000
-        asked.servers[endpoint] = ServerFacts(found["max_connections"], reserved, idle, roles, databases)
+        asked.servers[endpoint] = ServerFacts(
+            found["max_connections"], reserved, idle, roles, databases, itself["identity"]
+        )
     return asked
 
 

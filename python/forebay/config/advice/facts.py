@@ -21,7 +21,7 @@ class ServerFacts:
     """What a server said of itself.
 
     reserved: connections that are not for everybody. idle_limit: µs, 0: none. role_limits, database_limits: those
-    that have one (CONNECTION LIMIT), superusers left out.
+    that have one (CONNECTION LIMIT), superusers left out. identity: the same by whatever address it is reached.
     """
 
     connections_max: int
@@ -29,6 +29,7 @@ class ServerFacts:
     idle_limit: int = 0
     role_limits: Mapping[str, int] = field(default_factory=dict)
     database_limits: Mapping[str, int] = field(default_factory=dict)
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

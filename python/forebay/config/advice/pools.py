@@ -59,7 +59,7 @@ class Demand:
 
 def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
     """A server that is full refuses everybody."""
-    for endpoint, databases in _by_server(draft):
+    for endpoint, databases in _by_server(draft, facts):
         demand = _demand(draft, databases)
         server = facts.server(endpoint)
         servers = demand.servers * facts.instances
@@ -77,7 +77,7 @@ def fit_the_server(draft: Draft, facts: Facts, report: Report) -> None:
 
 def fit_connection_limits(draft: Draft, facts: Facts, report: Report) -> None:
     """Roles and databases may have limits of their own at the server."""
-    for endpoint, databases in _by_server(draft):
+    for endpoint, databases in _by_server(draft, facts):
         server = facts.servers.get(endpoint)
         if server is None:
             continue
@@ -96,17 +96,21 @@ def fit_connection_limits(draft: Draft, facts: Facts, report: Report) -> None:
                     )  # fmt: skip
 
 
-def _by_server(draft: Draft) -> Iterator[tuple[str, list[Entity]]]:
+def _by_server(draft: Draft, facts: Facts) -> Iterator[tuple[str, list[Entity]]]:
     """Each server, by an endpoint as it was written, with the databases that lead there."""
-    leading: dict[str, list[Entity]] = defaultdict(list)
+
+    def known(endpoint: str) -> str:
+        server = facts.servers.get(endpoint)
+        return (server.identity if server else None) or _alike(endpoint)
+
+    leading: dict[str, dict[str, Entity]] = defaultdict(dict)
     written: dict[str, str] = {}
     for database in draft.databases.values():
-        for alike in dict.fromkeys(map(_alike, endpoints_of(database))):
-            leading[alike].append(database)
         for endpoint in endpoints_of(database):
-            written.setdefault(_alike(endpoint), endpoint)
-    for alike, databases in leading.items():
-        yield written[alike], databases
+            leading[known(endpoint)][database.name] = database
+            written.setdefault(known(endpoint), endpoint)
+    for identity, databases in leading.items():
+        yield written[identity], list(databases.values())
 
 
 def of_servers_that_said_nothing(draft: Draft, facts: Facts, report: Report) -> None:
