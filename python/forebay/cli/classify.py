@@ -49,12 +49,12 @@ MEANING: dict[str, tuple[str, str]] = {
 @click.option("--server", metavar="DSN", help="The database in which it runs: its catalogue is read.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 def command(sql: str, server: str | None, as_json: bool) -> int:
-    """Say what SQL leaves behind in its session, and whether a replica may run it.
+    """Say what SQL leaves behind in its session.
 
-    SQL is one text of any number of statements; - reads it from standard input. Without --server it tells what the
-    text alone tells, and for which names a database must be asked. With it, what the database's functions, triggers,
-    views and the like make of it, by the catalogue that forebay itself reads. The exit status is 1 when PostgreSQL's
-    grammar refuses the text, 3 when the database can't be reached, 0 otherwise.
+    It is said too whether a replica may run it. SQL is one text of any number of statements; - reads it from standard
+    input. Without --server it tells what the text alone tells, and for which names a database must be asked. With it,
+    what the database's functions, triggers, views and the like make of it, by the catalogue that forebay itself reads.
+    The exit status is 1 when PostgreSQL's grammar refuses the text, 3 when the database can't be reached, 0 otherwise.
     """
     text = sys.stdin.read() if sql == "-" else sql
     shape = json.loads(_engine.classify(text))
