@@ -7,6 +7,7 @@ __all__ = [
     "Catalogue",
     "Engine",
     "EngineError",
+    "check_pattern",
     "classify",
     "parse_ini",
     "parse_toml",
@@ -26,6 +27,12 @@ def parse_ini(text: str) -> str:
 
 def parse_userlist(text: str) -> str:
     """userlist.txt as the same."""
+
+def check_pattern(text: str, *, needs_group: bool = False) -> str | None:
+    """Why a text is no regular expression that access rules and ident maps may hold; None: it is one.
+
+    needs_group: it must have a group, which \\1 of an ident map stands for.
+    """
 
 def scram_verifier(password: str, *, salt: bytes, iterations: int = 4096) -> str:
     """The SCRAM-SHA-256 verifier, as pg_authid.rolpassword holds it. Releases the interpreter lock.
@@ -62,6 +69,8 @@ class Batch:
     events_dropped: int
     # worker, question, database, user
     secrets: list[tuple[int, int, str, str]]
+    # worker, question, ldap or pam, number of the directory or service, database, user, password, address
+    verdicts: list[tuple[int, int, Literal["ldap", "pam"], int, str, str, str, str]]
     # worker, question, user, whether it is the user that forebay runs as, text, what of its answer is wanted, formats
     # of columns
     consoles: list[tuple[int, int, str, bool, str, Literal["query", "describe", "execute"], list[int]]]
@@ -103,6 +112,9 @@ class Engine:
 
         Raises ValueError for a malformed secret, and then the question is still open.
         """
+
+    def answer_verdict(self, worker: int, question: int, is_right: bool) -> None:
+        """Answers whether a password is right."""
 
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         """Answers with encoded messages, without ReadyForQuery."""

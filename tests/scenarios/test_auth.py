@@ -17,7 +17,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import PASSWORD, Postgres
 from tests.harness.target import Target
-from tests.harness.wire import startup
+from tests.harness.wire import message, startup, text
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -295,3 +295,48 @@ def test_no_secret_is_in_the_log(start: Start, server: Postgres, variant: Varian
     assert not [user for user in SERVER_USERS if PASSWORD.format(user) in text]
     assert "a wrong guess" not in text
     assert "SCRAM-SHA-256$" not in text
+
+
+def test_a_database_has_a_lookup_of_its_own(start: Start, server: Postgres, variant: Variant) -> None:
+    """Its users are looked up where it says; a user whose limits alone are known is one of them."""
+    sections = looked_up(server, variant)
+    own = {"auth_user": "lookup", "auth_query": QUERY, "auth_dbname": "accounts"}
+    plain = sections['databases."app"']
+    sections |= {'databases."app"': {**plain, **own}, "databases.wide": plain}
+    sections["databases.accounts"] = {"endpoints": [f"127.0.0.1:{server.port}"], "dbname": "elsewhere"}
+    sections["users.md5_user"] = {"pool_mode": "session"}
+    forebay = start({**sections, "auth": {"type": "md5"}})
+    assert known("scram_user", forebay.target) == "scram_user"
+    assert known("md5_user", forebay.target) == "md5_user"
+    for user in ("scram_user", "nobody_at_all"):
+        wide = forebay.target.at(user=user, dbname="wide", password=PASSWORD.format(user))
+        assert "password authentication failed" in refusal(wide)[1]
+    operator = forebay.target.at(user="ops", dbname="forebay", password=PASSWORD.format("ops"))
+    with operator.connect(autocommit=True) as console:
+        console.execute("disable accounts")
+    told = refusal(forebay.target.at(user="other", password=PASSWORD.format("other")))
+    assert 'authentication database "accounts" is disabled' in told[1]
+
+
+def test_iterations_of_derived_verifiers_are_a_setting(start: Start, server: Postgres, variant: Variant) -> None:
+    """Known and unknown users are shown the same number, so that it tells nobody who exists."""
+    forebay = start(configuration(server, variant, auth={"type": "scram-sha-256", "scram_iterations": 777}))
+    first = b"n,,n=,r=rOprNGfwEbeRWgbNEkqO"
+    for user in ("app", "nobody_at_all"):
+        with forebay.target.dial() as wire:
+            wire.send(startup(user=user, database="app"))
+            wire.read()
+            wire.send(message("p", text("SCRAM-SHA-256"), len(first).to_bytes(4), first))
+            assert wire.read().body.endswith(b",i=777")
+    assert known("app", forebay.target) == "app"
+
+
+@pytest.mark.parametrize("method", ["password", "scram-sha-256"])
+def test_a_password_may_be_as_long_as_a_token(method: str, start: Start, server: Postgres, variant: Variant) -> None:
+    """Tokens in place of passwords run to many kilobytes."""
+    token = "t" * 65_530
+    section = {"users.app": {"secret": {"env": "TOKEN"}}}
+    sections = configuration(server, variant, auth={"type": method}, **section)
+    forebay = start(sections, environment={"TOKEN": token})
+    assert lets_in(forebay.target.at(password=token))
+    assert not lets_in(forebay.target.at(password=token[:-1]))

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+mod access;
 mod listen;
 
+pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
 pub use listen::{Arrivals, Listen, ListenTls, TcpOptions};
 
 /// All that the engine needs to know.
@@ -127,7 +129,7 @@ pub struct Limits {
 pub struct AuthSettings {
     /// The method asked of clients.
     pub method: AuthMethod,
-    /// Unknown users are asked of Python (auth_query or a secret source).
+    /// Unknown users of every database are asked of Python (auth_query or a secret source).
     pub ask_unknown: bool,
     /// How long an answered secret is kept.
     pub cache_for: u64,
@@ -135,6 +137,9 @@ pub struct AuthSettings {
     pub cache_negative_for: u64,
     /// Deadline of a question.
     pub ask_timeout: u64,
+    /// Rules by address, and maps of names.
+    #[serde(default)]
+    pub access: Access,
 }
 
 /// The method asked of clients.
@@ -150,6 +155,18 @@ pub enum AuthMethod {
     /// SCRAM-SHA-256, with -PLUS offered over TLS.
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
+    /// No proof; whoever comes is the forced user of the database.
+    Any,
+    /// A client certificate whose common name is the user's, or is mapped to it.
+    Cert,
+    /// The Unix user of the client's process, over a Unix socket.
+    Peer,
+    /// The plain password, which a directory judges.
+    Ldap,
+    /// The plain password, which the system judges.
+    Pam,
+    /// None will do.
+    Reject,
 }
 
 /// A database that clients may ask for.
@@ -168,6 +185,9 @@ pub struct DatabaseConfig {
     pub forced_secret: Option<SecretText>,
     /// Index into [`EngineConfig::server_tls`].
     pub tls: u32,
+    /// Where secrets of its users are looked up.
+    #[serde(default)]
+    pub lookup: SecretLookup,
     /// Resolved settings of its pools.
     pub pool: PoolSettings,
 }

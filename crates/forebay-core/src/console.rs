@@ -238,7 +238,7 @@ impl<I: Io> Worker<I> {
                     self.console_ready(io, key, &[]);
                 }
             }
-            Answer::Secret(_) | Answer::SaltedPassword(_) => {}
+            Answer::Secret(_) | Answer::SaltedPassword(_) | Answer::Verdict(_) | Answer::OsUser(_) => {}
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct TlsInfo {
     pub certificate_hash: Arc<[u8]>,
     /// The common name in the peer's certificate, which a known authority has signed; `None`: it showed none.
     pub peer_name: Option<Arc<str>>,
+    /// The peer showed a certificate that a known authority has signed.
+    pub is_certified: bool,
     /// As OpenSSL names it, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`, for SHOW CLIENTS.
     pub description: Arc<str>,
 }

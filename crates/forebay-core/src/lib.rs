@@ -28,6 +28,7 @@ mod frame;
 pub mod fuzz_entry;
 mod hand_over;
 mod holders;
+mod identify;
 pub mod ids;
 pub mod io;
 mod journal;

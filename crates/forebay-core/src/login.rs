@@ -2,27 +2,23 @@
 
 use std::sync::Arc;
 
-use forebay_pgwire::frame;
 use forebay_pgwire::startup::{FirstPacket, Startup, StartupError, first_packet};
 use forebay_pgwire::write;
-use forebay_spec::{Report, errors};
+use forebay_spec::errors;
 
 use crate::asked::Asked;
 use crate::auth::Credential;
-use crate::auth::client::{Account, ClientLogin, Proof, Step};
+use crate::auth::client::Proof;
 use crate::config::TlsMode;
-use crate::event::{Field, Level};
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
 use crate::journal::CANCEL_REQUEST;
 use crate::parameters::Image;
 use crate::planted::{self, Bug, planted};
 use crate::pool::{Greeting, Pool, PoolId};
-use crate::question::{Answer, Question};
 use crate::session::IDLE;
 use crate::session::client::{CancelSecret, ClientKey, ClientState};
 use crate::stats::{LabelledPool, PoolStats};
-use crate::time::Instant;
-use crate::worker::{Asker, Worker};
+use crate::worker::Worker;
 
 /// Names that lead to the console, unless a database of that name is configured.
 const CONSOLE_NAMES: [&str; 2] = ["forebay", "pgbouncer"];
@@ -125,10 +121,6 @@ impl<I: Io> Worker<I> {
             Ok(asked) => asked,
             Err(report) => return self.refuse_and_close(io, key, *report),
         };
-        let has_name = |tls: &TlsInfo| tls.peer_name.as_deref() == Some(&*asked.user);
-        if mode == Some(TlsMode::VerifyFull) && self.clients[key].tls.as_deref().is_some_and(|tls| !has_name(tls)) {
-            return self.refuse_and_close(io, key, errors::client_certificate_required());
-        }
         let is_console = CONSOLE_NAMES.contains(&&*asked.database)
             && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
         // An operator gets in where nobody else does.
@@ -149,7 +141,7 @@ impl<I: Io> Worker<I> {
         match refusal {
             Some(report) => self.refuse_and_close(io, key, report),
             None if is_console && self.is_own_operator(key) => self.console_logged_in(io, key),
-            None => self.find_account(io, key),
+            None => self.identify(io, key),
         }
     }
 
@@ -167,127 +159,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Looks up the secret: in the tables, among those told before, or by asking Python.
-    fn find_account(&mut self, io: &mut I, key: ClientKey) {
-        let tables = self.tables.clone();
-        let user = self.clients[key].user.clone();
-        if let Some(known) = tables.user(&user) {
-            return self.begin_proof(io, key, Account::from(Some(known)));
-        }
-        if !tables.config.auth.ask_unknown {
-            return self.begin_proof(io, key, Account::Unknown);
-        }
-        let name = (self.clients[key].database.clone(), user);
-        if let Some((credential, until)) = self.secrets.get(&name)
-            && *until > self.now
-        {
-            let credential = credential.clone();
-            return self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
-        }
-        self.clients[key].enter(ClientState::Secret, self.now);
-        let (database, user) = name;
-        self.ask(io, Asker::Client(key), Question::Secret { database, user });
-    }
-
-    fn begin_proof(&mut self, io: &mut I, key: ClientKey, account: Account<'_>) {
-        let client = &self.clients[key];
-        let method = self.tables.config.auth.method;
-        let server_secret = if let Account::Secret(credential) = &account { credential.server_secret() } else { None };
-        let (login, step) =
-            ClientLogin::begin(method, &client.user, account, client.tls.as_deref(), &self.tables.mock, &mut |b| {
-                io.fill_random(b);
-            });
-        let client = &mut self.clients[key];
-        client.enter(ClientState::Login, self.now);
-        if let Some(state) = &mut client.login {
-            state.proof = Some(login);
-            state.server_secret = server_secret;
-        }
-        self.proof_step(io, key, step);
-    }
-
-    fn proof_message(&mut self, io: &mut I, key: ClientKey, data: &[u8]) -> usize {
-        let head = match frame::head(data, frame::AUTH_BYTES_MAX) {
-            Ok(Some(head)) => head,
-            Ok(None) => return 0,
-            Err(error) => {
-                self.stats.protocol_errors.add(1);
-                self.refuse_and_close(io, key, errors::malformed_message(error));
-                return 0;
-            }
-        };
-        let Some(body) = data.get(frame::HEAD_BYTES..head.bytes as usize) else { return 0 };
-        let Some(proof) = self.clients[key].login.as_mut().and_then(|l| l.proof.as_mut()) else { return 0 };
-        let step = proof.message(head.tag, body);
-        if planted(Bug::ProofLogged) {
-            self.log(io, Level::Debug, "proof", vec![("message", String::from_utf8_lossy(body).into_owned().into())]);
-        }
-        self.proof_step(io, key, step);
-        head.bytes as usize
-    }
-
-    fn proof_step(&mut self, io: &mut I, key: ClientKey, step: Step) {
-        match step {
-            Step::Send(bytes) => self.send_to_client(io, key, &bytes),
-            Step::AskSaltedPassword { password, salt, iterations } => {
-                self.clients[key].enter(ClientState::Secret, self.now);
-                self.ask(io, Asker::Client(key), Question::SaltPassword { password, salt, iterations });
-            }
-            Step::Done { reply, proof } => {
-                if !reply.is_empty() {
-                    self.send_to_client(io, key, &reply);
-                }
-                self.logged_in(io, key, &proof);
-            }
-            Step::Refused(refusal) => self.refuse_login(io, key, refusal.report, refusal.reason.into()),
-        }
-    }
-
-    /// Tells a client, and the log, why it is not let in.
-    fn refuse_login(&mut self, io: &mut I, key: ClientKey, report: Report, reason: Field) {
-        self.stats.logins_refused.add(1);
-        let client = &self.clients[key];
-        let fields = vec![
-            ("client", Field::Number(client.id)),
-            ("user", client.user.clone().into()),
-            ("database", client.database.clone().into()),
-            ("reason", reason),
-        ];
-        self.log_code(io, Level::Warn, "login_refused", Some(report.code), fields);
-        self.refuse_and_close(io, key, report);
-    }
-
-    /// Python, or the side thread, has answered.
-    pub(crate) fn client_answered(&mut self, io: &mut I, key: ClientKey, answer: Answer) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        match (client.state, answer) {
-            (ClientState::Secret, Answer::Secret(credential)) => {
-                let auth = &self.tables.config.auth;
-                let kept = if credential.is_some() { auth.cache_for } else { auth.cache_negative_for };
-                let until = Instant(self.now.0.saturating_add(kept));
-                let name = (client.database.clone(), client.user.clone());
-                self.secrets.insert(name, (credential.clone(), until));
-                self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
-            }
-            (ClientState::Secret, Answer::SaltedPassword(salted)) => {
-                client.enter(ClientState::Login, self.now);
-                let Some(proof) = client.login.as_mut().and_then(|l| l.proof.as_mut()) else { return };
-                let step = proof.salted(&salted);
-                self.proof_step(io, key, step);
-            }
-            (ClientState::Secret, Answer::Failed(cause)) => {
-                let report = errors::secret_unavailable(client.user.clone(), cause.clone());
-                self.refuse_login(io, key, report, cause.into());
-            }
-            (ClientState::Console, answer) => self.console_answered(io, key, answer),
-            _ => {}
-        }
-        if self.clients.get(key).is_some() {
-            self.ready.push_back(key);
-        }
-    }
-
-    fn logged_in(&mut self, io: &mut I, key: ClientKey, proof: &Proof) {
+    pub(crate) fn logged_in(&mut self, io: &mut I, key: ClientKey, proof: &Proof) {
         let is_console = self.clients[key].login.as_ref().is_some_and(|l| l.is_console);
         if is_console {
             return self.console_logged_in(io, key);

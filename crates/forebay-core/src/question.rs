@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Secret;
+use crate::config::AuthMethod;
 
 /// What core wants to know.
 #[derive(Clone, Debug)]
@@ -13,6 +14,26 @@ pub enum Question {
         database: Arc<str>,
         /// The user the client claims to be.
         user: Arc<str>,
+    },
+    /// Whether a password is right, judged by a directory or by the system.
+    Verdict {
+        /// `Ldap` or `Pam`.
+        method: AuthMethod,
+        /// Which of the directories or services of the configuration.
+        service: u32,
+        /// The database the client asked for.
+        database: Arc<str>,
+        /// The user the client claims to be.
+        user: Arc<str>,
+        /// What it gave; not empty.
+        password: Secret,
+        /// Where it comes from.
+        address: Arc<str>,
+    },
+    /// The name of a user of this system, looked up by the driver's side thread: that may take a directory's time.
+    OsUser {
+        /// The user's number.
+        uid: u32,
     },
     /// A statement of a console session, answered by Python as encoded messages up to, not with, ReadyForQuery.
     Console {
@@ -52,6 +73,10 @@ pub enum ConsoleStep {
 pub enum Answer {
     /// A user's secret; `None`: no such user, or one that may not log in.
     Secret(Option<crate::auth::Credential>),
+    /// Whether the password is right.
+    Verdict(bool),
+    /// The user's name; `None`: there is no such user.
+    OsUser(Option<Arc<str>>),
     /// Encoded backend messages for the console session, without the final ReadyForQuery.
     Console(Arc<[u8]>),
     /// The salted password, 32 bytes.

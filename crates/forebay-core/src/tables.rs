@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::auth::{Credential, ITERATIONS_DEFAULT, MockSecret, Random};
+use crate::auth::access::{Arrival, Demand, Maps, Rules};
+use crate::auth::{Credential, MockSecret, Random};
 use crate::config::{DatabaseConfig, EngineConfig, PoolSettings, SecretText, UserConfig};
 use crate::io::Endpoint;
 
@@ -21,6 +22,8 @@ pub struct Tables {
     databases: FxHashMap<Arc<str>, Database>,
     fallback_database: Option<Database>,
     users: FxHashMap<Arc<str>, User>,
+    rules: Option<Rules>,
+    maps: Maps,
 }
 
 /// A database, ready to be used.
@@ -88,21 +91,43 @@ impl Tables {
             .map(|config| prepare_database(config, "databases.*", true))
             .transpose()?;
         let mut users = FxHashMap::default();
+        let iterations = config.auth.access.iterations();
+        let before_alike = before.filter(|before| before.config.auth.access.iterations() == iterations);
         for user in &config.users {
             let path = format!("users.{}", user.name);
-            let ready = prepare_user(user, &path, before, random)?;
+            let ready = prepare_user(user, &path, before_alike, iterations, random)?;
             if users.insert(user.name.clone(), ready).is_some() {
                 return Err(ConfigError { path, message: String::from("the name is used twice") });
             }
         }
         let mock = before.map_or_else(|| MockSecret::new(random), |before| before.mock.clone());
-        let mock = disguise(&mock, &users);
-        Ok(Tables { config, mock, databases, fallback_database, users })
+        let mock = disguise(&mock, &users, iterations);
+        let access = &config.auth.access;
+        let faulty = |what: &str, (index, message): (usize, String)| ConfigError {
+            path: format!("auth.access.{what}[{index}]"),
+            message,
+        };
+        let rules = access.rules.as_deref().map(Rules::build).transpose().map_err(|e| faulty("rules", e))?;
+        let maps = Maps::build(&access.maps).map_err(|e| faulty("maps", e))?;
+        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps })
     }
 
     /// The database that clients ask for by `name`, or `*`.
     pub fn database(&self, name: &str) -> Option<&Database> {
         self.databases.get(name).or(self.fallback_database.as_ref())
+    }
+
+    /// What is asked of a client; `None`: no rule fits it, and it is turned away.
+    pub fn demand(&self, arrival: Arrival<'_>) -> Option<Demand> {
+        match &self.rules {
+            Some(rules) => rules.decide(arrival).cloned(),
+            None => Some(Demand::of_method(self.config.auth.method)),
+        }
+    }
+
+    /// Which user of the system, or of a certificate, may log in as whom.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
     }
 
     /// The user of that name.
@@ -185,6 +210,7 @@ fn prepare_user(
     config: &UserConfig,
     path: &str,
     before: Option<&Tables>,
+    iterations: u32,
     random: Random<'_>,
 ) -> Result<User, ConfigError> {
     let credential = match &config.secret {
@@ -192,7 +218,7 @@ fn prepare_user(
         Some(secret) => match credential_of(before, &config.name, secret) {
             Some(credential) => Some(credential),
             None => Some(
-                Credential::prepare(&secret.0, random)
+                Credential::prepare(&secret.0, iterations, random)
                     .map_err(|error| ConfigError { path: format!("{path}.secret"), message: error.to_string() })?,
             ),
         },
@@ -207,7 +233,7 @@ fn credential_of(before: Option<&Tables>, name: &str, secret: &SecretText) -> Op
 }
 
 /// Makes unknown users look like most of the known ones.
-fn disguise(mock: &MockSecret, users: &FxHashMap<Arc<str>, User>) -> MockSecret {
+fn disguise(mock: &MockSecret, users: &FxHashMap<Arc<str>, User>, derived: u32) -> MockSecret {
     let mut count_by_iterations = FxHashMap::<u32, usize>::default();
     let mut verifiers = 0;
     for user in users.values() {
@@ -216,12 +242,12 @@ fn disguise(mock: &MockSecret, users: &FxHashMap<Arc<str>, User>) -> MockSecret 
                 verifiers += 1;
                 *count_by_iterations.entry(verifier.iterations).or_default() += 1;
             }
-            Some(Credential::Plain { .. }) => *count_by_iterations.entry(ITERATIONS_DEFAULT).or_default() += 1,
+            Some(Credential::Plain { .. }) => *count_by_iterations.entry(derived).or_default() += 1,
             Some(Credential::Md5(_)) | None => {}
         }
     }
     let most = count_by_iterations.into_iter().max_by_key(|&(iterations, count)| (count, iterations));
-    mock.disguised(most.map_or(ITERATIONS_DEFAULT, |(iterations, _)| iterations), verifiers * 2 > users.len())
+    mock.disguised(most.map_or(derived, |(iterations, _)| iterations), verifiers * 2 > users.len())
 }
 
 fn override_by(pool: &mut PoolSettings, user: &UserConfig) {

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_core::command::Reply;
+use forebay_core::config::AuthMethod;
 use forebay_core::event::{Event, Field};
 use forebay_core::question::{ConsoleStep, Question};
 use forebay_runtime::Batch;
@@ -14,12 +15,16 @@ pub(crate) struct PyBatch {
     events: Vec<EventTuple>,
     events_dropped: u64,
     secrets: Vec<(u16, u64, String, String)>,
+    verdicts: Vec<VerdictTuple>,
     consoles: Vec<ConsoleTuple>,
     replies: Vec<(u64, &'static str, Option<String>)>,
 }
 
 /// Worker, question, user, whether it is our own operator, text, step, formats.
 type ConsoleTuple = (u16, u64, String, bool, String, &'static str, Vec<i16>);
+
+/// Worker, question, method, service, database, user, password, address.
+type VerdictTuple = (u16, u64, &'static str, u32, String, String, String, String);
 
 /// Seconds since 1970, level, name, code, worker, fields.
 type EventTuple = (f64, u8, &'static str, Option<&'static str>, u16, Vec<(&'static str, Value)>);
@@ -33,11 +38,17 @@ enum Value {
 
 impl From<Batch> for PyBatch {
     fn from(batch: Batch) -> PyBatch {
-        let (mut secrets, mut consoles) = (Vec::new(), Vec::new());
+        let (mut secrets, mut verdicts, mut consoles) = (Vec::new(), Vec::new(), Vec::new());
         for (worker, id, question) in batch.questions {
             match question {
                 Question::Secret { database, user } => {
                     secrets.push((worker.0, id.0, database.to_string(), user.to_string()));
+                }
+                Question::Verdict { method, service, database, user, password, address } => {
+                    let method = if method == AuthMethod::Ldap { "ldap" } else { "pam" };
+                    let texts = (database.to_string(), user.to_string(), password.expose().to_owned());
+                    let address = address.to_string();
+                    verdicts.push((worker.0, id.0, method, service, texts.0, texts.1, texts.2, address));
                 }
                 Question::Console { user, is_own, text, step } => {
                     let (step, formats) = match &step {
@@ -47,14 +58,15 @@ impl From<Batch> for PyBatch {
                     };
                     consoles.push((worker.0, id.0, user.to_string(), is_own, text.to_string(), step, formats));
                 }
-                // Answered by the runtime's side thread; it never comes this far.
-                Question::SaltPassword { .. } => {}
+                // Answered by the runtime's side threads; they never come this far.
+                Question::SaltPassword { .. } | Question::OsUser { .. } => {}
             }
         }
         PyBatch {
             events: batch.events.into_iter().map(event).collect(),
             events_dropped: batch.events_dropped,
             secrets,
+            verdicts,
             consoles,
             replies: batch.replies.into_iter().map(|(_, id, reply)| named(id.0, reply)).collect(),
         }

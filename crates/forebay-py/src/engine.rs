@@ -1,5 +1,6 @@
 //! The engine for Python: start, reload, orders, answers, counters, stop.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use forebay_core::auth::Credential;
@@ -30,6 +31,8 @@ pub(crate) struct PyEngine {
     driver: &'static str,
     driver_reason: Option<String>,
     workers: u16,
+    // Of verifiers that are derived from what Python tells.
+    scram_iterations: AtomicU32,
 }
 
 #[pymethods]
@@ -38,6 +41,7 @@ impl PyEngine {
     #[pyo3(signature = (config, inherited = Vec::new()))]
     fn start(py: Python<'_>, config: &[u8], inherited: Vec<i32>) -> PyResult<PyEngine> {
         let config = read_config(config)?;
+        let scram_iterations = AtomicU32::new(config.auth.access.iterations());
         let engine = py.detach(|| Engine::start_on(config, &inherited)).map_err(|error| start_error(&error))?;
         Ok(PyEngine {
             outbox: engine.outbox().clone(),
@@ -47,14 +51,20 @@ impl PyEngine {
             driver: engine.driver().name,
             driver_reason: engine.driver().reason.clone(),
             workers: engine.workers(),
+            scram_iterations,
             engine: RwLock::new(Some(engine)),
         })
     }
 
     fn reload(&self, py: Python<'_>, config: &[u8]) -> PyResult<()> {
         let config = read_config(config)?;
+        let iterations = config.auth.access.iterations();
         py.detach(|| match &*self.read() {
-            Some(engine) => engine.reload(config).map_err(|error| reload_error(&error)),
+            Some(engine) => {
+                engine.reload(config).map_err(|error| reload_error(&error))?;
+                self.scram_iterations.store(iterations, Ordering::Relaxed);
+                Ok(())
+            }
             None => Err(stopped()),
         })
     }
@@ -82,11 +92,16 @@ impl PyEngine {
 
     #[pyo3(signature = (worker, question, secret))]
     fn answer_secret(&self, py: Python<'_>, worker: u16, question: u64, secret: Option<&str>) -> PyResult<()> {
+        let iterations = self.scram_iterations.load(Ordering::Relaxed);
         let credential = py
-            .detach(|| secret.map(|text| Credential::prepare(text, &mut fill_random)).transpose())
+            .detach(|| secret.map(|text| Credential::prepare(text, iterations, &mut fill_random)).transpose())
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.answer(py, worker, question, Answer::Secret(credential));
         Ok(())
+    }
+
+    fn answer_verdict(&self, py: Python<'_>, worker: u16, question: u64, is_right: bool) {
+        self.answer(py, worker, question, Answer::Verdict(is_right));
     }
 
     fn answer_console(&self, py: Python<'_>, worker: u16, question: u64, messages: &[u8]) {

@@ -35,6 +35,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(text::parse_toml, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_ini, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_userlist, module)?)?;
+    module.add_function(wrap_pyfunction!(text::check_pattern, module)?)?;
     module.add_function(wrap_pyfunction!(classify::classify, module)?)?;
     module.add_function(wrap_pyfunction!(text::scram_verifier, module)?)
 }

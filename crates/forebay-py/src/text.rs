@@ -1,5 +1,6 @@
 //! Configuration texts to JSON, and passwords to verifiers.
 
+use forebay_core::auth::access::Pattern;
 use forebay_core::auth::scram::ScramVerifier;
 use forebay_core::auth::{ITERATIONS_MAX, SALT_BYTES_MAX, Secret};
 use pyo3::exceptions::PyValueError;
@@ -21,6 +22,19 @@ pub(crate) fn parse_ini(text: &str) -> String {
 #[pyfunction]
 pub(crate) fn parse_userlist(text: &str) -> String {
     forebay_config::userlist_to_json(text)
+}
+
+/// Why a text is no regular expression that rules and maps may hold; `None`: it is one.
+#[pyfunction]
+#[pyo3(signature = (text, *, needs_group = false))]
+pub(crate) fn check_pattern(text: &str, needs_group: bool) -> Option<String> {
+    match Pattern::new(text) {
+        Ok(pattern) if needs_group && !pattern.has_group() => {
+            Some(String::from("it has no group, which \\1 stands for"))
+        }
+        Ok(_) => None,
+        Err(cause) => Some(cause),
+    }
 }
 
 /// The SCRAM-SHA-256 verifier of a password, as PostgreSQL stores it.

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::derive::Deriver;
 use crate::driver::Handover;
 use crate::mailbox::Mailbox;
+use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
 use crate::resolve::{Found, Resolver};
 use crate::tls::context::Contexts;
@@ -43,6 +44,7 @@ pub(crate) struct Hub {
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) resolver: Resolver,
     pub(crate) deriver: Deriver,
+    pub(crate) os_users: OsUsers,
     tls: Mutex<Arc<Contexts>>,
     tcp: Mutex<TcpOptions>,
     ask_timeout_us: AtomicU64,
@@ -60,6 +62,10 @@ impl Hub {
         let deriver = Deriver::start(move |worker: WorkerId, id, answer| {
             post[usize::from(worker.0)].post(Mail::Answer(id, answer));
         })?;
+        let post = mailboxes.clone();
+        let os_users = OsUsers::start(move |worker: WorkerId, id, answer| {
+            post[usize::from(worker.0)].post(Mail::Answer(id, answer));
+        })?;
         Ok(Hub {
             clock: Clock::start(),
             mailboxes,
@@ -67,6 +73,7 @@ impl Hub {
             stats: (0..workers).map(|_| Arc::default()).collect(),
             resolver,
             deriver,
+            os_users,
             tls: Mutex::new(Arc::new(tls)),
             tcp: Mutex::default(),
             ask_timeout_us: AtomicU64::new(ask_timeout_us),

@@ -17,6 +17,7 @@ mod local_socket;
 mod mailbox;
 mod metrics;
 mod open_files;
+mod os_user;
 mod outbox;
 mod random;
 mod resolve;

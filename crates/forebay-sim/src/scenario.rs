@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use forebay_core::auth::Credential;
 use forebay_core::config::{
-    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
-    Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TcpOptions, TlsMode,
-    UserConfig,
+    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level,
+    Limits, Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup, SecretText, SequenceAffinity, ServerTls,
+    TcpOptions, TlsMode, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -262,6 +262,7 @@ impl Scenario {
             forced_secret: forced_user.is_some().then(|| SecretText(Arc::from(PASSWORD))),
             forced_user,
             tls: 0,
+            lookup: SecretLookup::default(),
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,
@@ -458,6 +459,7 @@ pub(crate) fn engine_config(
             cache_for: 60 * SECOND,
             cache_negative_for: 5 * SECOND,
             ask_timeout: 5 * SECOND,
+            access: Access::default(),
         },
         databases,
         fallback_database: None,

@@ -577,6 +577,134 @@ def client_certificate_required() -> LoginError:
     )
 
 
+def no_access_rule(*, address: object, user: object, database: object, encryption: object) -> LoginError:
+    """FB608, SQLSTATE 28000."""
+    return LoginError(
+        code="FB608",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"no rule admits host \"{address}\", user \"{user}\", database \"{database}\" over {encryption}",
+        detail=None,
+        hint="Add a line for it to auth.hba_file, then reload. (FB608)",
+        pgbouncer="no authentication method is found",
+    )
+
+
+def rejected_by_rule(*, address: object, user: object, database: object) -> LoginError:
+    """FB609, SQLSTATE 28000."""
+    return LoginError(
+        code="FB609",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"a rule rejects host \"{address}\", user \"{user}\", database \"{database}\"",
+        detail=None,
+        hint="The log line login_refused names the line of auth.hba_file. (FB609)",
+        pgbouncer="login rejected",
+    )
+
+
+def certificate_failed(*, user: object) -> LoginError:
+    """FB610, SQLSTATE 28000."""
+    return LoginError(
+        code="FB610",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"certificate authentication failed for user \"{user}\"",
+        detail=None,
+        hint="Connect over TLS with a certificate (sslcert, sslkey) that listen.tls.ca signed and whose common name is the user's. (FB610)",
+        pgbouncer="certificate authentication failed",
+    )
+
+
+def peer_failed(*, user: object) -> LoginError:
+    """FB611, SQLSTATE 28000."""
+    return LoginError(
+        code="FB611",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"peer authentication failed for user \"{user}\"",
+        detail=None,
+        hint="Run the client as the Unix user of that name, or map it in auth.ident_file. (FB611)",
+        pgbouncer="unix socket login rejected",
+    )
+
+
+def forced_user_missing(*, database: object) -> LoginError:
+    """FB612, SQLSTATE 28000."""
+    return LoginError(
+        code="FB612",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"database \"{database}\" has no forced user, which auth.type = \"any\" needs",
+        detail=None,
+        hint="Set databases.NAME.user. (FB612)",
+        pgbouncer="bouncer config error",
+    )
+
+
+def ldap_failed(*, user: object) -> LoginError:
+    """FB613, SQLSTATE 28000."""
+    return LoginError(
+        code="FB613",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"LDAP authentication failed for user \"{user}\"",
+        detail=None,
+        hint="Check the user's name and password in the directory. (FB613)",
+        pgbouncer="LDAP authentication failed",
+    )
+
+
+def pam_failed(*, user: object) -> LoginError:
+    """FB614, SQLSTATE 28000."""
+    return LoginError(
+        code="FB614",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"PAM authentication failed for user \"{user}\"",
+        detail=None,
+        hint="Check the user's name and password on this system. (FB614)",
+        pgbouncer="PAM authentication failed",
+    )
+
+
+def verdict_unavailable(*, user: object, cause: object) -> LoginError:
+    """FB615, SQLSTATE 28000."""
+    return LoginError(
+        code="FB615",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"the password of user \"{user}\" could not be checked",
+        detail=f"{cause}.",
+        hint="Try again; if it lasts, the log tells who did not answer. (FB615)",
+    )
+
+
+def trust_failed(*, user: object) -> LoginError:
+    """FB616, SQLSTATE 28000."""
+    return LoginError(
+        code="FB616",
+        sqlstate="28000",
+        severity="FATAL",
+        message=f"there is no user \"{user}\"",
+        detail=None,
+        hint="Users come from [users] or a secret source. (FB616)",
+        pgbouncer="\"trust\" authentication failed",
+    )
+
+
+def auth_database_disabled(*, database: object) -> LoginError:
+    """FB617, SQLSTATE 57P03."""
+    return LoginError(
+        code="FB617",
+        sqlstate="57P03",
+        severity="FATAL",
+        message=f"authentication database \"{database}\" is disabled",
+        detail=None,
+        hint="An operator has run DISABLE on the console; ENABLE lets secrets be looked up in it again. (FB617)",
+    )
+
+
 def client_idle_timeout(*, limit: object) -> TimeLimitError:
     """FB701, SQLSTATE 57P05."""
     return TimeLimitError(
@@ -896,8 +1024,8 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "tls_without_authority": FindingRow("FBC043", "error", "{name} = \"{mode}\" needs an authority to check against", "set {missing}"),
     "exposed_key": FindingRow("FBC044", "error", "the private key \"{path}\" may be read by others (mode {mode})", "chmod 600 it; 640 is accepted for a file of root's"),
     "min_above_size": FindingRow("FBC050", "error", "min_pool_size {least} is above pool_size {size}", "lower min_pool_size, or raise pool_size"),
-    "open_trust": FindingRow("FBC051", "error", "auth.type = \"trust\" lets everyone in who reaches {address}", "listen on 127.0.0.1 or a Unix socket only, or set auth.type = \"scram-sha-256\""),
-    "open_password": FindingRow("FBC052", "warning", "auth.type = \"password\" without required TLS shows passwords to the network on {address}", "set listen.tls.mode = \"require\", or auth.type = \"scram-sha-256\""),
+    "open_trust": FindingRow("FBC051", "error", "auth.type = \"{method}\" lets everyone in who reaches {address}", "listen on 127.0.0.1 or a Unix socket only, or set auth.type = \"scram-sha-256\""),
+    "open_password": FindingRow("FBC052", "warning", "auth.type = \"{method}\" without required TLS shows passwords to the network on {address}", "set listen.tls.mode = \"require\", or auth.type = \"scram-sha-256\""),
     "no_databases": FindingRow("FBC053", "error", "no database is configured", "add [databases.NAME] with endpoints = [\"host:port\"]", "add a line to [databases]: shop = host=10.0.0.5"),
     "no_endpoints": FindingRow("FBC054", "error", "database \"{name}\" has no endpoints", "add endpoints = [\"host:port\"]"),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
@@ -953,4 +1081,13 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),
     "bad_user_line": FindingRow("FBC075", "error", "{cause}", "each line is \"user\" \"secret\""),
     "unknown_group": FindingRow("FBC077", "error", "there is no group \"{name}\" on this system", None),
+    "bad_access_line": FindingRow("FBC080", "error", "{cause}", None),
+    "masked_address": FindingRow("FBC081", "warning", "{address} has bits that its mask {mask} leaves out; the rule is about the whole network", None),
+    "hba_without_file": FindingRow("FBC082", "error", "auth.type = \"hba\" needs auth.hba_file", None),
+    "no_access_rules": FindingRow("FBC083", "warning", "\"{path}\" holds no rule, so nobody can log in", None),
+    "unused_access_file": FindingRow("FBC084", "warning", "auth.{name} has no effect without auth.type = \"hba\"", "set auth.type = \"hba\", or remove it"),
+    "ldap_without_options": FindingRow("FBC085", "error", "auth.type = \"ldap\" needs auth.ldap_options", None),
+    "bad_ldap_options": FindingRow("FBC086", "error", "auth.ldap_options: {cause}", None),
+    "any_without_user": FindingRow("FBC087", "warning", "nobody can log in to database \"{name}\": auth.type = \"any\" needs a forced user", "set user and its secret"),
+    "cert_without_authority": FindingRow("FBC088", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
 }

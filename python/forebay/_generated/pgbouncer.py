@@ -725,7 +725,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "rules by address are not supported by this version",
+        None,
         None,
     ),
     "auth_ident_file": Known(
@@ -734,7 +734,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "ident maps are not supported by this version",
+        None,
         None,
     ),
     "auth_user": Known(
@@ -770,7 +770,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "LDAP is not supported by this version",
+        None,
         None,
     ),
     "scram_iterations": Known(
@@ -779,7 +779,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "4096, as PostgreSQL uses",
+        None,
         None,
     ),
     "client_tls_sslmode": Known(

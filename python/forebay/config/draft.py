@@ -9,12 +9,13 @@ from typing import Final
 
 from forebay._generated.settings import SECTIONS, SETTINGS, Setting
 from forebay.config import measures
+from forebay.config.access.shapes import AccessRules
 from forebay.config.environment import NAMED_SECTIONS, Override
 from forebay.config.finding import Report, closest
 from forebay.config.importers.process import Process
 from forebay.config.kinds import KINDS, Reading, Value
 from forebay.config.secret import Secret, SecretReader
-from forebay.config.source import Place
+from forebay.config.source import Place, without_secrets
 from forebay.config.tree import Entry, Node
 
 BY_KEY: Final[Mapping[tuple[str, str], Setting]] = {(one.section, one.name): one for one in SETTINGS}
@@ -61,6 +62,7 @@ class Draft:
     faulty: settings that were given but could not be used, as section.name or section.entity.name.
     process: what `forebay-pgbouncer` itself acts on; None for everything else.
     bound: addresses of sockets that a service manager has bound, in place of those that were given; None: it has none.
+    access: what the files that settings of [auth] name say.
     """
 
     whole: Place
@@ -71,6 +73,7 @@ class Draft:
     faulty: set[str] = field(default_factory=set)
     process: Process | None = None
     bound: tuple[str, ...] | None = None
+    access: AccessRules = field(default_factory=AccessRules)
 
     def value(self, section: str, name: str) -> Value | None:
         """The value of a setting that was given, or its default."""
@@ -224,11 +227,12 @@ def _is_group(section: str, name: str) -> bool:
 
 
 def _written(node: Node) -> str:
+    """As it was written; a password among the options of a directory is not shown."""
     if node.kind == "array":
         return f"[{', '.join(_written(item) for item in node.items)}]"
     if node.kind == "boolean":
         return "true" if node.value else "false"
-    return str(node.value)
+    return without_secrets(str(node.value))
 
 
 def _shown(node: Node) -> str:

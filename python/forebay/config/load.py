@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from forebay import _engine
 from forebay.config import tree
+from forebay.config.access.load import read_access
 from forebay.config.advice import advise
 from forebay.config.advice.facts import Facts
 from forebay.config.draft import Draft, DraftReader
@@ -59,7 +60,8 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
     if report.has_errors and not root.entries:
         return Loaded(None, report.findings)
     bound = drop_in.bound if drop_in is not None else None
-    return _from_tree(root, Draft(source.whole(), folder, process=process, bound=bound), environ, files, report)
+    draft = Draft(source.whole(), folder, process=process, bound=bound)
+    return _from_tree(root, draft, environ, files, report)
 
 
 def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -86,6 +88,7 @@ def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files:
     reader.overrides(overrides(environ, report))
     if userlist := draft.value("auth", "file"):
         reader.userlist(read_userlist(Path(str(userlist)), draft.place("auth", "file"), files, report))
+    draft = replace(draft, access=read_access(draft, files, report))
     for rule in RULES:
         rule(draft, report)
     return Loaded(None if report.has_errors else resolve(draft), report.findings, draft)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import grp
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import resolved
+from forebay.config.access.shapes import AccessRules
 from forebay.config.draft import Draft, Entity
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
@@ -22,11 +24,14 @@ LogFormat = Literal["text", "json", "pgbouncer"]
 
 @dataclass(frozen=True, slots=True)
 class AuthQuery:
-    """A lookup of secrets by query. dbname: one of `EngineConfig.databases`; None: the one the client asks for."""
+    """A lookup of secrets by query. dbname: one of `EngineConfig.databases`; None: the one the client asks for.
+
+    secret: None where whoever asks has none and needs none.
+    """
 
     query: str
     user: str
-    secret: Secret
+    secret: Secret | None
     dbname: str | None
 
 
@@ -35,6 +40,8 @@ class Config:
     """A whole configuration.
 
     engine: what crosses to the engine.
+    auth_query: for databases that are not in auth_queries.
+    access: who judges passwords, by the numbers that the engine knows. ldap_ca: None for the system's authorities.
     secret_source: an absolute path that ends with .py, or a module's name; None: no such source.
     draft: what was given, for `diff`.
     """
@@ -42,8 +49,11 @@ class Config:
     engine: resolved.EngineConfig
     log_format: LogFormat
     auth_query: AuthQuery | None
+    auth_queries: Mapping[str, AuthQuery]
     secret_source: str | None
     draft: Draft
+    access: AccessRules
+    ldap_ca: str | None
 
     def settings(self) -> tuple[SettingLine, ...]:
         """The settings that hold for all databases, for SHOW CONFIG."""
@@ -73,7 +83,17 @@ def resolve(draft: Draft) -> Config:
     )
     log_format = cast(LogFormat, draft.value("log", "format"))
     source = draft.value("auth", "secret_source")
-    return Config(engine, log_format, _auth_query(draft), source_path(draft) if source else None, draft)
+    authority = draft.value("auth", "ldap_ca")
+    return Config(
+        engine,
+        log_format,
+        auth_query(draft, None),
+        {one.name: query for one in draft.databases.values() if (query := _own_query(draft, one)) is not None},
+        source_path(draft) if source else None,
+        draft,
+        draft.access,
+        str(authority) if authority else None,
+    )
 
 
 def group_number(name: str) -> int | None:
@@ -130,9 +150,11 @@ def _arrivals(draft: Draft) -> resolved.Arrivals:
 
 def _auth(draft: Draft) -> resolved.AuthSettings:
     values = _section(draft, "auth")
-    asks = bool(values.pop("query") or values.pop("secret_source"))
+    asks = bool(values["secret_source"]) or auth_query(draft, None) is not None
     kept = {name: values[name] for name in ("cache_for", "cache_negative_for", "ask_timeout")}
-    return resolved.AuthSettings(method=values["method"], ask_unknown=asks, **kept)
+    # With rules nobody is let in by the method.
+    method = "reject" if values["method"] == "hba" else values["method"]
+    return resolved.AuthSettings(method=method, ask_unknown=asks, access=draft.access.engine, **kept)
 
 
 def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) -> resolved.DatabaseConfig:
@@ -151,6 +173,7 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         forced_user=str(given["user"].value) if "user" in given else None,
         forced_secret=forced_secret(draft, entity),
         tls=contexts.index(context),
+        lookup=_lookup(draft, entity),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
     )
 
@@ -179,13 +202,29 @@ def _log(draft: Draft) -> resolved.LogSettings:
     return resolved.LogSettings(_LEVELS.index(values["level"]), *(values[name] for name in names))
 
 
-def _auth_query(draft: Draft) -> AuthQuery | None:
-    query, user = draft.value("auth", "query"), str(draft.value("auth", "user"))
-    if not query:
+def auth_query(draft: Draft, database: Entity | None) -> AuthQuery | None:
+    """The lookup for clients of a database, or that of all databases; None: nobody is asked."""
+
+    def value(name: str) -> str:
+        own = database.settings.get(f"auth_{name}") if database else None
+        return str((own.value if own else draft.value("auth", name)) or "")
+
+    query, user, dbname = value("query"), value("user"), value("dbname")
+    if not query or not user:
         return None
-    secret = draft.users[user].settings["secret"].value
-    dbname = draft.value("auth", "dbname")
-    return AuthQuery(str(query), user, cast(Secret, secret), str(dbname) if dbname else None)
+    known = draft.users.get(user)
+    secret = known.settings.get("secret") if known else None
+    return AuthQuery(query, user, cast(Secret, secret.value) if secret else None, dbname or None)
+
+
+def _own_query(draft: Draft, database: Entity) -> AuthQuery | None:
+    has_own = any(f"auth_{name}" in database.settings for name in ("query", "user", "dbname"))
+    return auth_query(draft, database) if has_own else None
+
+
+def _lookup(draft: Draft, database: Entity) -> resolved.SecretLookup:
+    query = auth_query(draft, database)
+    return resolved.SecretLookup(query is not None, query.dbname if query else None)
 
 
 def _line(draft: Draft, setting: Setting) -> SettingLine:

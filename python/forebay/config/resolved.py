@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.config.access.shapes import Access
 from forebay.config.secret import Secret
 
 
@@ -89,6 +90,7 @@ class AuthSettings(msgspec.Struct, frozen=True):
     cache_for: int
     cache_negative_for: int
     ask_timeout: int
+    access: Access
 
 
 class PoolSettings(msgspec.Struct, frozen=True):
@@ -127,6 +129,13 @@ class PoolSettings(msgspec.Struct, frozen=True):
     client_idle_timeout: int
 
 
+class SecretLookup(msgspec.Struct, frozen=True):
+    """Where secrets of a database's users are looked up. dbname: where that is another database."""
+
+    is_asked: bool
+    dbname: str | None
+
+
 class DatabaseConfig(msgspec.Struct, frozen=True):
     """A database that clients may ask for."""
 
@@ -136,6 +145,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     forced_user: str | None
     forced_secret: Secret | None
     tls: int
+    lookup: SecretLookup
     pool: PoolSettings
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from forebay._generated.settings import SETTINGS
 from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
-from forebay.config.resolve import FALLBACK, forced_secret, group_number, pool_value, source_path
+from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
 
 _CHECKING = ("verify-ca", "verify-full")
@@ -40,10 +40,10 @@ def doors_are_guarded(draft: Draft, report: Report) -> None:
         (one for one in (draft.place("auth", "type"), draft.place("listen", "address")) if one != draft.whole),
         draft.whole,
     )
-    if method == "trust":
-        report.add("open_trust", place, address=open_ones[0])
-    elif method == "password" and draft.value("listen", "tls.mode") not in ("require", *_CHECKING):
-        report.add("open_password", place, address=open_ones[0])
+    if method in ("trust", "any"):
+        report.add("open_trust", place, method=method, address=open_ones[0])
+    elif method in ("password", "ldap", "pam") and draft.value("listen", "tls.mode") not in ("require", *_CHECKING):
+        report.add("open_password", place, method=method, address=open_ones[0])
 
 
 def listener_has_its_files(draft: Draft, report: Report) -> None:
@@ -163,10 +163,10 @@ def forced_users_can_log_in(draft: Draft, report: Report) -> None:
 
 def somebody_can_log_in(draft: Draft, report: Report) -> None:
     """A pooler that nobody can log in to is a mistake found late."""
-    looked_up = draft.value("auth", "query") or draft.value("auth", "secret_source")
-    if not draft.users and not looked_up:
+    looked_up = _is_looked_up(draft)
+    if not draft.users and not looked_up and not _is_judged_elsewhere(draft):
         report.add("nobody_can_log_in", draft.whole)
-    if draft.value("auth", "type") == "trust":
+    if draft.value("auth", "type") in ("trust", "cert", "hba") or _is_judged_elsewhere(draft):
         return
     for user in draft.users.values():
         if "secret" not in user.settings and f"users.{user.name}.secret" not in draft.faulty and not looked_up:
@@ -175,23 +175,61 @@ def somebody_can_log_in(draft: Draft, report: Report) -> None:
 
 def lookups_are_complete(draft: Draft, report: Report) -> None:
     """A query for secrets needs someone to run it."""
-    query, source = draft.value("auth", "query"), draft.value("auth", "secret_source")
-    if query and source:
+    source = draft.value("auth", "secret_source")
+    if draft.value("auth", "query") and source:
         report.add("two_queries", draft.place("auth", "query"))
-    dbname = draft.value("auth", "dbname")
-    if dbname and dbname not in draft.databases and FALLBACK not in draft.databases:
-        report.add("unknown_auth_database", draft.place("auth", "dbname"), name=dbname)
-    user = draft.users.get(str(draft.value("auth", "user")))
-    if query and (user is None or not _has_secret(draft, user)):
-        report.add("query_without_user", draft.place("auth", "query"))
+    named = [draft.settings.get(("auth", "dbname"))]
+    named += [database.settings.get("auth_dbname") for database in draft.databases.values()]
+    for given in named:
+        if given and given.value and given.value not in draft.databases and FALLBACK not in draft.databases:
+            report.add("unknown_auth_database", given.place, name=given.value)
+    _lookups_have_users(draft, report)
     if source and source_path(draft).endswith(".py") and not Path(source_path(draft)).is_file():
         place, path = draft.place("auth", "secret_source"), source_path(draft)
         report.add("missing_file", place, name="auth.secret_source", path=path, cause="no such file")
 
 
+def _lookups_have_users(draft: Draft, report: Report) -> None:
+    """Who runs a query must be able to log in; in an ini without a secret, as servers may trust it."""
+    query = draft.value("auth", "query")
+    asked = [(draft.value("auth", "user"), draft.place("auth", "query"))] if query else []
+    for database in draft.databases.values():
+        own = next((database.settings[name] for name in ("auth_user", "auth_query") if name in database.settings), None)
+        if own is not None:
+            found = auth_query(draft, database)
+            asked.append((found.user if found else None, own.place))
+    if query and not draft.value("auth", "user") and len(asked) > 1:
+        del asked[0]
+    for user, place in asked:
+        known = draft.users.get(str(user))
+        is_trusted = bool(user) and place.source.is_ini
+        if not is_trusted and (known is None or not _has_secret(draft, known)):
+            report.add("query_without_user", place)
+
+
+def forced_users_stand_for_anybody(draft: Draft, report: Report) -> None:
+    """With auth.type = "any" a client is nobody but the forced user."""
+    if draft.value("auth", "type") != "any":
+        return
+    for database in draft.databases.values():
+        if "user" not in database.settings:
+            report.add("any_without_user", database.place, name=database.name)
+
+
+def certificates_can_be_shown(draft: Draft, report: Report) -> None:
+    """Who is to show a certificate needs TLS, and an authority that it is checked against."""
+    rules = draft.access.engine.rules or ()
+    asked = draft.value("auth", "type") == "cert" or any(
+        rule.method == "cert" or rule.certificate != "none" for rule in rules
+    )
+    missing = next((name for name in ("certificate", "key", "ca") if not draft.value("listen", f"tls.{name}")), None)
+    if asked and missing:
+        report.add("cert_without_authority", draft.place("auth", "type"), missing=missing)
+
+
 def console_users_are_known(draft: Draft, report: Report) -> None:
     """An operator who can't log in finds out at the worst time."""
-    if draft.value("auth", "query") or draft.value("auth", "secret_source"):
+    if _is_looked_up(draft) or _is_judged_elsewhere(draft):
         return
     for name in ("admins", "viewers"):
         users = draft.value("console", name)
@@ -236,6 +274,8 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     forced_users_can_log_in,
     somebody_can_log_in,
     lookups_are_complete,
+    forced_users_stand_for_anybody,
+    certificates_can_be_shown,
     console_users_are_known,
     ports_differ,
     limits_hold_a_buffer,
@@ -244,6 +284,18 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
+
+
+def _is_looked_up(draft: Draft) -> bool:
+    """Whether users need not be in the configuration."""
+    has_query = draft.value("auth", "query") or any("auth_user" in one.settings for one in draft.databases.values())
+    return bool(has_query or draft.value("auth", "secret_source"))
+
+
+def _is_judged_elsewhere(draft: Draft) -> bool:
+    """Whether someone who is not in the configuration may be let in: by a directory, by PAM, or as a forced user."""
+    rules = draft.access.engine.rules or ()
+    return draft.value("auth", "type") in ("ldap", "pam", "any") or any(one.method in ("ldap", "pam") for one in rules)
 
 
 def _has_secret(draft: Draft, user: Entity) -> bool:

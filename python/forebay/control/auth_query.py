@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from forebay.config.draft import CONSOLE_NAMES
 from forebay.config.resolve import AuthQuery as Settings
 from forebay.config.resolved import EngineConfig
 from forebay.control.secrets import LookupFailed
@@ -23,24 +25,34 @@ CONNECTIONS_MAX: Final = 64
 class AuthQuery:
     """Asks with the settings and the resolved configuration of one reload; the next makes another."""
 
-    def __init__(self, settings: Settings, engine: EngineConfig, *, timeout_s: float) -> None:
+    def __init__(
+        self, settings: Settings | None, own: Mapping[str, Settings], engine: EngineConfig, *, timeout_s: float
+    ) -> None:
+        """own: of databases that have some of their own, by name; settings: of all others."""
         self._settings = settings
+        self._own = own
         self._engine = engine
         self._timeout_s = timeout_s
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[tuple[str, str], _Line] = {}
 
     async def secret(self, database: str, user: str) -> str | None:
         """The secret that the query returns for the user; None for no row or a null secret.
 
         Raises LookupFailed when the database can't be reached, takes too long or answers something else.
         """
-        name = self._settings.dbname or database
-        if name not in self._lines and len(self._lines) >= CONNECTIONS_MAX:
-            raise LookupFailed(f"{CONNECTIONS_MAX} databases are connected already; set auth.dbname")
-        line = self._lines.setdefault(name, _Line(self._parameters(name)))
+        settings = self._own.get(database, self._settings)
+        name = settings.dbname or database if settings else database
+        if settings is None or not self._is_known(name):
+            return None
+        key = (name, settings.user)
+        if key not in self._lines:
+            if len(self._lines) >= CONNECTIONS_MAX:
+                raise LookupFailed(f"{CONNECTIONS_MAX} databases are connected already; set auth.dbname")
+            self._lines[key] = _Line(self._parameters(name, settings))
+        line = self._lines[key]
         try:
             async with asyncio.timeout(self._timeout_s):
-                row = await line.ask(self._settings.query, user)
+                row = await line.ask(settings.query, user)
         except TimeoutError:
             raise LookupFailed(f"no answer within {self._timeout_s:g} s") from None
         except psycopg.Error as error:
@@ -59,7 +71,12 @@ class AuthQuery:
         for line in lines.values():
             await line.close()
 
-    def _parameters(self, name: str) -> dict[str, Any]:
+    def _is_known(self, name: str) -> bool:
+        """Whether there is such a database. The console is none: its users are asked where `dbname` says."""
+        is_listed = any(each.name == name for each in self._engine.databases)
+        return is_listed or (self._engine.fallback_database is not None and name not in CONSOLE_NAMES)
+
+    def _parameters(self, name: str, settings: Settings) -> dict[str, Any]:
         database = next((each for each in self._engine.databases if each.name == name), None)
         dbname = name if database is None else database.dbname
         database = database or self._engine.fallback_database
@@ -71,8 +88,8 @@ class AuthQuery:
             "host": host,
             "port": port,
             "dbname": dbname,
-            "user": self._settings.user,
-            "password": self._settings.secret.text,
+            "user": settings.user,
+            "password": settings.secret.text if settings.secret else None,
             "sslmode": tls.mode,
             "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
             "sslcert": tls.certificate,

@@ -16,6 +16,7 @@ from forebay._generated.errors import internal
 from forebay.admin.answer import encode_error
 from forebay.admin.console import Asked
 from forebay.control.secrets import LookupFailed
+from forebay.control.verdicts import Claim
 from forebay.observe.log import event, log_engine_events
 
 # How long lines of the log wait for more of them: a loop that wakes for each costs more than to write it.
@@ -25,6 +26,7 @@ LOG_DELAY_S: Final = 0.02
 QUESTIONS_MAX: Final = 1024
 
 FindSecret = Callable[[str, str], Awaitable[str | None]]
+Judge = Callable[[Claim], Awaitable[bool]]
 AnswerConsole = Callable[[Asked], Awaitable[bytes]]
 
 
@@ -47,12 +49,15 @@ class _Pending:
 class EngineLink:
     """Connects a running engine to the loop under which it is made."""
 
-    def __init__(self, engine: Engine, *, find_secret: FindSecret, answer_console: AnswerConsole) -> None:
+    def __init__(self, engine: Engine, *, find_secret: FindSecret, judge: Judge, answer_console: AnswerConsole) -> None:
         self._engine = engine
         self._find_secret = find_secret
+        self._judge = judge
         self._answer_console = answer_console
         self._pending: dict[int, _Pending] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        # Apart, so that a directory that hangs takes no place from other questions.
+        self._judging: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self.drain)
         self._loop.add_reader(engine.log_fileno(), self._drain_soon)
@@ -67,7 +72,7 @@ class EngineLink:
         self.drain()
         for pending in self._pending.values():
             pending.future.cancel()
-        for task in self._answering:
+        for task in (*self._answering, *self._judging):
             task.cancel()
 
     async def order(self, kind: str, argument: str | int | None = None) -> Outcome:
@@ -91,10 +96,13 @@ class EngineLink:
         if batch.events_dropped:
             event(logging.WARNING, "events_dropped", count=batch.events_dropped)
         for worker, question, database, user in batch.secrets:
-            self._begin(worker, question, self._secret(worker, question, database, user))
+            self._begin(self._answering, worker, question, self._secret(worker, question, database, user))
+        for worker, question, method, service, database, user, password, address in batch.verdicts:
+            claim = Claim(method, service, database, user, password, address)
+            self._begin(self._judging, worker, question, self._verdict(worker, question, claim))
         for worker, question, user, is_own, text, step, formats in batch.consoles:
             asked = Asked(user, text, is_own, step, formats)
-            self._begin(worker, question, self._console(worker, question, asked))
+            self._begin(self._answering, worker, question, self._console(worker, question, asked))
         for command, kind, payload in batch.replies:
             self._settle(command, kind, payload)
 
@@ -106,14 +114,16 @@ class EngineLink:
         self._loop.add_reader(self._engine.log_fileno(), self._drain_soon)
         self.drain()
 
-    def _begin(self, worker: int, question: int, answering: Awaitable[None]) -> None:
-        if len(self._answering) >= QUESTIONS_MAX:
+    def _begin(
+        self, under_way: set[asyncio.Task[None]], worker: int, question: int, answering: Awaitable[None]
+    ) -> None:
+        if len(under_way) >= QUESTIONS_MAX:
             self._engine.answer_failed(worker, question, f"{QUESTIONS_MAX} questions are under way already")
             asyncio.ensure_future(answering).cancel()
             return
         task = asyncio.ensure_future(answering)
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
 
     async def _secret(self, worker: int, question: int, database: str, user: str) -> None:
         try:
@@ -128,6 +138,18 @@ class EngineLink:
             self._engine.answer_failed(worker, question, str(error))
         except Exception as error:
             event(logging.ERROR, "secret_failed", code="FB999", error=type(error).__name__)
+            self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
+
+    async def _verdict(self, worker: int, question: int, claim: Claim) -> None:
+        try:
+            self._engine.answer_verdict(worker, question, await self._judge(claim))
+        except LookupFailed as failed:
+            event(
+                logging.WARNING, f"{claim.method}_failed", user=claim.user, database=claim.database, because=str(failed)
+            )
+            self._engine.answer_failed(worker, question, str(failed))
+        except Exception as error:
+            event(logging.ERROR, "verdict_failed", code="FB999", error=type(error).__name__)
             self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
 
     async def _console(self, worker: int, question: int, asked: Asked) -> None:

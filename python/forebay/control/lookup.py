@@ -1,4 +1,4 @@
-"""Builds the sources of secrets that a configuration names."""
+"""Builds what a configuration names to look secrets up, and to judge passwords."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from forebay.control.hooks import HookRunner, load_hooks
 from forebay.control.secrets import Secrets
 from forebay.control.source import Configuration
+from forebay.control.verdicts import Verdicts
 from forebay.failure import Failure
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 class Lookup:
     """The sources in force. A reload makes another and closes this one."""
 
-    def __init__(self, secrets: Secrets, query: AuthQuery | None) -> None:
+    def __init__(self, secrets: Secrets, query: AuthQuery | None, verdicts: Verdicts) -> None:
         self.secrets = secrets
+        self.verdicts = verdicts
         self._query = query
 
     async def close(self) -> None:
@@ -37,15 +39,17 @@ def build_lookup(configuration: Configuration, runner: HookRunner, load: Sequenc
     hooks = load_hooks([*load, *([named] if named else [])])
     query = _query(configuration)
     secrets = Secrets(runner=runner, hooks=hooks, query=query, ask_timeout_s=configuration.ask_timeout_s)
-    return Lookup(secrets, query)
+    config = configuration.config
+    verdicts = Verdicts(config.access, authorities=config.ldap_ca, timeout_s=configuration.ask_timeout_s)
+    return Lookup(secrets, query, verdicts)
 
 
 def _query(configuration: Configuration) -> AuthQuery | None:
-    settings = configuration.config.auth_query
-    if settings is None:
+    config = configuration.config
+    if config.auth_query is None and not config.auth_queries:
         return None
     if importlib.util.find_spec("psycopg") is None:
         raise Failure("auth.query needs the driver psycopg", hint="Run pip install 'forebay[auth-query]'.")
     from forebay.control.auth_query import AuthQuery
 
-    return AuthQuery(settings, configuration.config.engine, timeout_s=configuration.ask_timeout_s)
+    return AuthQuery(config.auth_query, config.auth_queries, config.engine, timeout_s=configuration.ask_timeout_s)

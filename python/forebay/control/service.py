@@ -39,6 +39,7 @@ from forebay.control.source import (
     SettableSource,
     keep_until_restart,
 )
+from forebay.control.verdicts import Claim
 from forebay.failure import Failure
 from forebay.observe.log import Log, event, log_event
 from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
@@ -177,6 +178,7 @@ class Service:
         self._link = EngineLink(
             self._engine,
             find_secret=self._find_secret,
+            judge=self._judge,
             answer_console=Console(self._backend).answer,
         )
         self._backend.link = self._link
@@ -275,6 +277,9 @@ class Service:
     async def _find_secret(self, database: str, user: str) -> str | None:
         # By way of the attribute, which a reload replaces.
         return await self._lookup.secrets.find(database, user)
+
+    async def _judge(self, claim: Claim) -> bool:
+        return await self._lookup.verdicts.is_right(claim)
 
     def begin_reload(self) -> None:
         """Reloads; what comes of it is in the log."""

@@ -104,7 +104,7 @@ def _load(source: IniSource) -> Configuration:
 def _load_ahead(configuration: Configuration) -> None:
     """What Python loads when it is first needed: the user that this process becomes need not be able to read it."""
     needed = ["concurrent.futures.thread", "encodings.idna", "logging.handlers"]
-    if configuration.config.auth_query is not None:
+    if configuration.config.auth_query is not None or configuration.config.auth_queries:
         needed.append("forebay.control.auth_query")
     for name in needed:
         # What is missing is told by who needs it.

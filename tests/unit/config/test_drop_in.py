@@ -33,7 +33,9 @@ OTHER: dict[str, str] = {
     "client_login_timeout": "6", "client_idle_timeout": "95", "query_timeout": "94", "query_wait_timeout": "93",
     "idle_transaction_timeout": "92", "transaction_timeout": "91", "auth_type": "scram-sha-256",
     "auth_file": "others.txt", "auth_user": "app", "auth_dbname": "a",
-    "auth_query": "select usename, passwd from f($1)", "client_tls_sslmode": "require",
+    "auth_hba_file": "other.conf", "auth_ident_file": "ident.conf", "scram_iterations": "5000",
+    "auth_ldap_options": "ldapserver=a ldapprefix=x", "auth_query": "select usename, passwd from f($1)",
+    "client_tls_sslmode": "require",
     "client_tls_ca_file": "ca.pem", "client_tls_cert_file": "other.pem", "client_tls_key_file": "other.key",
     "server_tls_sslmode": "require", "server_tls_ca_file": "ca.pem", "server_tls_cert_file": "other.pem",
     "server_tls_key_file": "other.key", "reserve_pool_size": "5", "reserve_pool_timeout": "2",
@@ -46,6 +48,9 @@ _SERVER_TLS = "server_tls_cert_file = own.pem\nserver_tls_key_file = own.key\n"
 BESIDE = {
     "auth_dbname": "auth_user = app\n",
     "auth_query": "auth_user = app\n",
+    "auth_hba_file": "auth_type = hba\nauth_hba_file = hba.conf\n",
+    "auth_ident_file": "auth_type = hba\nauth_hba_file = hba.conf\n",
+    "auth_ldap_options": "auth_type = ldap\nauth_ldap_options = ldapserver=b ldapprefix=x\n",
     **{name: _TLS for name in KNOWN if name.startswith("client_tls_")},
     **dict.fromkeys(("server_tls_cert_file", "server_tls_key_file"), _SERVER_TLS),
 }
@@ -57,6 +62,9 @@ def read(tmp_path: Path) -> Read:
     for name in ("ca.pem", "own.pem", "own.key", "other.pem", "other.key"):
         (tmp_path / name).write_text("-")
         (tmp_path / name).chmod(0o600)
+    (tmp_path / "hba.conf").write_text("local all all trust\n")
+    (tmp_path / "other.conf").write_text("host all all 127.0.0.1/32 md5\n")
+    (tmp_path / "ident.conf").write_text("m root app\n")
     for name, text in (("userlist.txt", '"app" "pw"\n'), ("others.txt", '"app" "other"\n')):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
@@ -78,7 +86,7 @@ def in_force(loaded: Loaded) -> tuple[Any, ...]:
     process = config.draft.process
     assert process is not None
     own = {name: process.text(name) for name, known in KNOWN.items() if known.process}
-    return config.engine.to_json(), config.auth_query, config.draft.value("log", "file"), own
+    return config.engine.to_json(), config.auth_query, config.access, config.draft.value("log", "file"), own
 
 
 def said(loaded: Loaded) -> list[str]:

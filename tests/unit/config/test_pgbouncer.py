@@ -86,12 +86,26 @@ def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]
     assert (config.auth_query.user, "FROM pg_authid" in config.auth_query.query) == ("app", True)
 
 
+def test_a_database_has_lookups_of_its_own(ini: Callable[[str], Config]) -> None:
+    """Users of one database are kept in another place than those of the next."""
+    config = ini(
+        "[databases]\na = host=a\nb = host=b auth_user=ann auth_dbname=a auth_query='select 1, $1'\nc = host=c\n"
+        "[pgbouncer]\nauth_file = userlist.txt\n"
+    )
+    assert config.auth_query is None
+    (query,) = config.auth_queries.values()
+    assert (query.user, query.query, query.dbname, query.secret) == ("ann", "select 1, $1", "a", None)
+    asked = {one.name: (one.lookup.is_asked, one.lookup.dbname) for one in config.engine.databases}
+    assert asked == {"a": (False, None), "b": (True, "a"), "c": (False, None)}
+    assert not config.engine.auth.ask_unknown
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (
         "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
         "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
-        "auth_type = hba\n"
+        "auth_type = gss\n"
     )
     found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]
     assert found == [

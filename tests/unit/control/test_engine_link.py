@@ -15,6 +15,7 @@ from forebay.admin.console import Asked
 from forebay.control import engine_link
 from forebay.control.engine_link import EngineLink
 from forebay.control.secrets import LookupFailed
+from forebay.control.verdicts import Claim
 from forebay.observe.log import Log
 
 
@@ -54,7 +55,9 @@ class FakeEngine:
             with contextlib.suppress(BlockingIOError):
                 os.read(bell, 64)
         waiting, self._waiting = self._waiting, {}
-        empty: dict[str, Any] = {"events": [], "events_dropped": 0, "secrets": [], "consoles": [], "replies": []}
+        empty: dict[str, Any] = {
+            "events": [], "events_dropped": 0, "secrets": [], "verdicts": [], "consoles": [], "replies": [],
+        }  # fmt: skip
         return SimpleNamespace(**{**empty, **waiting})
 
     def command(self, kind: str, argument: str | int | None) -> tuple[int, int]:
@@ -65,6 +68,9 @@ class FakeEngine:
         if secret == "malformed":
             raise ValueError("the SCRAM verifier is malformed")
         self._answer("secret", worker, question, secret)
+
+    def answer_verdict(self, worker: int, question: int, is_right: bool) -> None:
+        self._answer("verdict", worker, question, is_right)
 
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         self._answer("console", worker, question, messages)
@@ -89,6 +95,14 @@ async def find(database: str, user: str) -> str | None:
     return {"app": "secret", "odd": "malformed"}.get(user)
 
 
+async def judge(claim: Claim) -> bool:
+    if claim.user == "unlucky":
+        raise LookupFailed("the directory is down")
+    if claim.user == "buggy":
+        raise RuntimeError(f"password={claim.password}")
+    return (claim.method, claim.service, claim.database, claim.address) == ("ldap", 2, "shop", "10.0.0.1")
+
+
 async def console(asked: Asked) -> bytes:
     if asked.text == "BREAK":
         raise RuntimeError("secret")
@@ -100,7 +114,7 @@ def run(act: Callable[[FakeEngine, EngineLink], Awaitable[None]]) -> FakeEngine:
 
     async def world() -> FakeEngine:
         engine = FakeEngine()
-        link = EngineLink(engine, find_secret=find, answer_console=console)  # type: ignore[arg-type]
+        link = EngineLink(engine, find_secret=find, judge=judge, answer_console=console)  # type: ignore[arg-type]
         try:
             async with asyncio.timeout(10):
                 await act(engine, link)
@@ -130,6 +144,11 @@ def test_every_question_gets_exactly_one_answer() -> None:
             consoles=[(0, 7, "ops", False, "SHOW POOLS", "execute", [1]), (0, 8, "ops", False, "BREAK", "query", [])]
         )
         await answered(engine, 7)
+        claims = ("app", "unlucky", "buggy")
+        engine.put(
+            verdicts=[(0, 10 + n, "ldap", 2, "shop", user, "hunter2", "10.0.0.1") for n, user in enumerate(claims)]
+        )
+        await answered(engine, 10)
 
     by_question = {answer[2]: answer for answer in run(act).answers}
     assert by_question[0] == ("secret", 1, 0, "secret")
@@ -140,6 +159,10 @@ def test_every_question_gets_exactly_one_answer() -> None:
     assert by_question[7] == ("console", 0, 7, b"ops: SHOW POOLS execute [1]")
     assert by_question[8][3].startswith(b"E")
     assert b"secret" not in by_question[8][3]
+    assert by_question[10] == ("verdict", 0, 10, True)
+    assert by_question[11] == ("failed", 0, 11, "the directory is down")
+    assert by_question[12] == ("failed", 0, 12, "internal error: RuntimeError")
+    assert "hunter2" not in repr(Claim("ldap", 0, "shop", "app", "hunter2", "10.0.0.1"))
 
 
 def test_an_order_is_settled_when_every_worker_replied() -> None:

@@ -44,6 +44,8 @@ def test_a_toml_sample_has_no_findings(given: Block, tmp_path: Path) -> None:
     environ = {}
     for name in re.findall(r'"([\w/.-]+\.(?:secret|key|crt|py)|[\w-]+/password)"', text):
         make(tmp_path / name)
+    for name in re.findall(r'"([\w/.-]+\.conf)"', text):
+        (tmp_path / name).write_text("local all all peer\n")
     for variable in re.findall(r'env = "(\w+)"', text):
         environ[variable] = A_SECRET
     make(tmp_path / "rest.secret")

@@ -3,6 +3,8 @@
 //! | state | message | next |
 //! |---|---|---|
 //! | Password | PasswordMessage | Checking, Finished |
+//! | Foreign | PasswordMessage | Judging, Finished |
+//! | Judging | none: `judged` goes on | Finished |
 //! | Md5 | PasswordMessage | Finished |
 //! | Checking, Deriving | none: `salted` goes on | Finished, SaslInitial |
 //! | SaslInitial | SASLInitialResponse | SaslFirst (it was empty), SaslFinal |
@@ -61,6 +63,11 @@ pub enum Step {
         /// 1 to 100,000.
         iterations: u32,
     },
+    /// Have the password judged by whom the method names, and give the verdict to [`ClientLogin::judged`].
+    AskVerdict {
+        /// As the client sent it.
+        password: Secret,
+    },
     /// The client is who it claims to be.
     Done {
         /// To send before AuthenticationOk; may be empty.
@@ -78,6 +85,7 @@ impl fmt::Debug for Step {
         match self {
             Step::Send(bytes) => write!(f, "Send({} bytes)", bytes.len()),
             Step::AskSaltedPassword { iterations, .. } => write!(f, "AskSaltedPassword({iterations} iterations)"),
+            Step::AskVerdict { .. } => f.write_str("AskVerdict"),
             Step::Done { proof, .. } => write!(f, "Done({proof:?})"),
             Step::Refused(refusal) => write!(f, "Refused({refusal:?})"),
         }
@@ -134,6 +142,12 @@ enum State {
         expected: SecretKey,
         doomed: Option<&'static str>,
     },
+    /// Somebody else judges passwords.
+    Foreign(AuthMethod),
+    Judging {
+        method: AuthMethod,
+        password: Secret,
+    },
     Checking {
         password: Secret,
         verifier: ScramVerifier,
@@ -152,6 +166,9 @@ const NO_SECRET: &str = "the user has no secret";
 const NOT_FOR_SCRAM: &str = "the stored secret is an MD5 hash, which SCRAM can't use";
 const TOO_COSTLY: &str = "the stored SCRAM verifier has more than 100,000 iterations";
 const WRONG: &str = "wrong password";
+const EMPTY: &str = "empty password";
+const JUDGED: &str = "whom auth.type names has refused the password";
+const NOT_HERE: &str = "the method asks for no message";
 
 impl ClientLogin {
     /// Begins a login. `tls`: of this connection, if it is encrypted.
@@ -169,10 +186,18 @@ impl ClientLogin {
             _ => None,
         };
         let step = match (method, credential) {
-            (AuthMethod::Trust, _) => match account {
-                Account::Unknown => login.refuse(UNKNOWN),
+            (AuthMethod::Trust | AuthMethod::Cert | AuthMethod::Peer, _) => match (account, method) {
+                (Account::Unknown, AuthMethod::Trust) => refused(errors::trust_failed(user), UNKNOWN),
+                (Account::Unknown, AuthMethod::Cert) => refused(errors::certificate_failed(user), UNKNOWN),
+                (Account::Unknown, _) => refused(errors::peer_failed(user), UNKNOWN),
                 _ => Step::Done { reply: Vec::new(), proof: Proof::Nothing },
             },
+            (AuthMethod::Any, _) => Step::Done { reply: Vec::new(), proof: Proof::Nothing },
+            (AuthMethod::Reject, _) => login.refuse(NOT_HERE),
+            (AuthMethod::Ldap | AuthMethod::Pam, _) => {
+                login.state = State::Foreign(method);
+                Step::Send(encoded(write::authentication_cleartext))
+            }
             (AuthMethod::Password, _) => {
                 login.state = State::Password { credential: credential.cloned(), mock: mock.verifier(user) };
                 Step::Send(encoded(write::authentication_cleartext))
@@ -196,11 +221,12 @@ impl ClientLogin {
         }
         match state {
             State::Password { credential, mock } => self.password_came(credential, mock, body),
+            State::Foreign(method) => self.foreign_password_came(method, body),
             State::Md5 { expected, doomed } => self.md5_came(&expected, doomed, body),
             State::SaslInitial(verifying) => self.sasl_initial_came(verifying, body),
             State::SaslFirst(verifying) => self.sasl_first_came(verifying, body),
             State::SaslFinal(verifying) => self.sasl_final_came(&verifying, body),
-            State::Checking { .. } | State::Deriving(..) | State::Finished => unexpected(tag),
+            State::Checking { .. } | State::Judging { .. } | State::Deriving(..) | State::Finished => unexpected(tag),
         }
     }
 
@@ -220,6 +246,17 @@ impl ClientLogin {
                 self.offer_scram(verifying)
             }
             _ => refused(errors::internal("a salted password came unasked"), "salted password unasked"),
+        }
+    }
+
+    /// The verdict that [`Step::AskVerdict`] asked for is there.
+    pub fn judged(&mut self, is_right: bool) -> Step {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Judging { password, .. } if is_right => {
+                Step::Done { reply: Vec::new(), proof: Proof::Password(password, None) }
+            }
+            State::Judging { method, .. } => self.refuse_by(method, JUDGED),
+            _ => refused(errors::internal("a verdict came unasked"), "verdict unasked"),
         }
     }
 
@@ -310,6 +347,22 @@ impl ClientLogin {
         ask
     }
 
+    fn foreign_password_came(&mut self, method: AuthMethod, body: &[u8]) -> Step {
+        let given = match frontend::password(body) {
+            Ok(given) => given,
+            Err(error) => return undecodable(&error),
+        };
+        match std::str::from_utf8(given).map(Secret::new) {
+            // A directory takes an empty password for somebody who does not want to be named, and lets it in.
+            Ok(_) if given.is_empty() => self.refuse_by(method, EMPTY),
+            Ok(password) => {
+                self.state = State::Judging { method, password: password.clone() };
+                Step::AskVerdict { password }
+            }
+            Err(_) => self.refuse_by(method, WRONG),
+        }
+    }
+
     fn md5_came(&mut self, expected: &SecretKey, doomed: Option<&'static str>, body: &[u8]) -> Step {
         let given = match frontend::password(body) {
             Ok(given) => given,
@@ -368,6 +421,15 @@ impl ClientLogin {
             Fault::Malformed(cause) => malformed(cause),
             Fault::Rejected(reason) => self.refuse(reason),
         }
+    }
+
+    fn refuse_by(&self, method: AuthMethod, reason: &'static str) -> Step {
+        let report = match method {
+            AuthMethod::Ldap => errors::ldap_failed(&self.user),
+            AuthMethod::Pam => errors::pam_failed(&self.user),
+            _ => errors::login_failed(&self.user),
+        };
+        refused(report, reason)
     }
 
     fn refuse(&self, reason: &'static str) -> Step {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::scram::ScramVerifier;
 use super::secret::{Secret, SecretKey};
-use super::{ITERATIONS_DEFAULT, Random, SALT_BYTES, ServerSecret};
+use super::{Random, SALT_BYTES, ServerSecret};
 
 /// What a user's login is checked against.
 #[derive(Clone, Debug)]
@@ -75,12 +75,12 @@ impl Credential {
     }
 
     /// Reads a secret text and derives what logins need. Costs a PBKDF2 for a plain password: never on a loop.
-    pub fn prepare(text: &str, random: Random<'_>) -> Result<Credential, CredentialError> {
+    pub fn prepare(text: &str, iterations: u32, random: Random<'_>) -> Result<Credential, CredentialError> {
         let mut credential = Credential::parse(text)?;
         if let Credential::Plain { password, verifier } = &mut credential {
             let mut salt = [0; SALT_BYTES];
             random(&mut salt);
-            *verifier = Some(ScramVerifier::derive(password, &salt, ITERATIONS_DEFAULT));
+            *verifier = Some(ScramVerifier::derive(password, &salt, iterations));
         }
         Ok(credential)
     }
@@ -126,10 +126,11 @@ mod tests {
     /// Were it not prepared, every SCRAM login would wait for a PBKDF2.
     #[test]
     fn a_prepared_password_has_its_verifier_beside_it() {
-        let credential = Credential::prepare("secret", &mut |out| out.fill(9)).expect("a password is well formed");
+        let credential =
+            Credential::prepare("secret", 4_096, &mut |out| out.fill(9)).expect("a password is well formed");
         let Credential::Plain { verifier: Some(verifier), .. } = credential else {
             panic!("no verifier was derived");
         };
-        assert_eq!((verifier.iterations, &*verifier.salt), (ITERATIONS_DEFAULT, &[9; SALT_BYTES][..]));
+        assert_eq!((verifier.iterations, &*verifier.salt), (4_096, &[9; SALT_BYTES][..]));
     }
 }

@@ -4,6 +4,7 @@
 //! states that the table in its module lists. No call here computes PBKDF2, but for [`scram::salt_password`] and
 //! those that say so: where a login needs one, it asks, and the driver's side thread answers.
 
+pub mod access;
 pub mod client;
 pub mod credential;
 pub mod mock;

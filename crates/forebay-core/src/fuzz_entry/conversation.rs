@@ -234,6 +234,8 @@ impl Play {
                 (_, 0) => Answer::Failed("nobody answered".into()),
                 (Question::Secret { .. }, _) => Answer::Secret(None),
                 (Question::SaltPassword { .. }, _) => Answer::SaltedPassword([choices.byte(); 32]),
+                (Question::Verdict { .. }, _) => Answer::Verdict(false),
+                (Question::OsUser { .. }, _) => Answer::OsUser(None),
                 (Question::Console { .. }, _) => Answer::Console(Arc::from(&b"C\0\0\0\x09SHOW\0"[..])),
             };
             return self.worker.answer(&mut self.io, id, answer);

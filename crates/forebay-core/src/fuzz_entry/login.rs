@@ -23,7 +23,7 @@ const MESSAGES_MAX: usize = 6;
 /// A client that does not know the password is never let in, whatever it sends, but by `trust`.
 pub fn client_login(data: &[u8]) {
     let mut choices = Choices(data);
-    let method = [AuthMethod::ScramSha256, AuthMethod::Password, AuthMethod::Md5][choices.below(3)];
+    let method = [AuthMethod::ScramSha256, AuthMethod::Password, AuthMethod::Md5, AuthMethod::Ldap][choices.below(4)];
     let verifier = ScramVerifier::derive(&Secret::new(PASSWORD), &[5; SALT_BYTES], ITERATIONS);
     let known = match choices.below(3) {
         0 => Credential::Scram(verifier),
@@ -42,6 +42,7 @@ pub fn client_login(data: &[u8]) {
             Step::AskSaltedPassword { password, salt, iterations } => {
                 login.salted(&salt_password(&password, &salt, iterations))
             }
+            Step::AskVerdict { .. } => login.judged(false),
             Step::Send(sent) => {
                 let (tag, body) = client_message(&mut choices, &sent);
                 login.message(tag, &body)
@@ -142,7 +143,7 @@ fn encrypted(choices: &mut Choices<'_>) -> Option<TlsInfo> {
         1 => Arc::from([7; 32]),
         _ => Arc::from([]),
     };
-    Some(TlsInfo { certificate_hash, description: "TLSv1.3".into(), peer_name: None })
+    Some(TlsInfo { certificate_hash, description: "TLSv1.3".into(), ..TlsInfo::default() })
 }
 
 /// The same bytes in each run.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
 use crate::config::{
-    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
-    Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, TcpOptions, UserConfig,
+    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level,
+    Limits, Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup, SecretText, SequenceAffinity, TcpOptions,
+    UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -249,6 +250,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             cache_for: 60 * SECOND,
             cache_negative_for: 5 * SECOND,
             ask_timeout: 5 * SECOND,
+            access: Access::default(),
         },
         databases: vec![database(pool_mode, pool_size)],
         fallback_database: None,
@@ -269,6 +271,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         forced_user: None,
         forced_secret: None,
         tls: 0,
+        lookup: SecretLookup::default(),
         pool: PoolSettings {
             pool_mode,
             pool_size,

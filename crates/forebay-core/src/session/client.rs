@@ -23,6 +23,7 @@ use forebay_spec::Report;
 use forebay_sql::shape::Shape;
 
 use crate::auth::ServerSecret;
+use crate::auth::access::Demand;
 use crate::auth::client::ClientLogin;
 use crate::config::{PoolMode, Usage};
 use crate::console::ConsoleSession;
@@ -110,6 +111,8 @@ pub struct Login {
     pub is_negotiated: bool,
     /// The session is for the console.
     pub is_console: bool,
+    /// What is asked of it, by the rule that fits it.
+    pub demand: Option<Demand>,
     /// What the secret that the login is checked against is worth towards servers by itself.
     pub server_secret: Option<ServerSecret>,
 }

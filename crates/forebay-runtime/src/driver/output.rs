@@ -111,7 +111,9 @@ impl<B: Backend> Io for Driver<B> {
         let timeout = match &question {
             Question::SaltPassword { .. } => DERIVE_TIMEOUT,
             Question::Console { .. } => CONSOLE_TIMEOUT,
-            Question::Secret { .. } => Duration::from_micros(self.hub.ask_timeout_us()),
+            Question::Secret { .. } | Question::Verdict { .. } | Question::OsUser { .. } => {
+                Duration::from_micros(self.hub.ask_timeout_us())
+            }
         };
         self.asked.insert(id);
         if !timeout.is_zero() {
@@ -121,6 +123,7 @@ impl<B: Backend> Io for Driver<B> {
             Question::SaltPassword { password, salt, iterations } => {
                 self.hub.deriver.ask(Derivation { worker: self.id, id, password, salt, iterations });
             }
+            Question::OsUser { uid } => self.hub.os_users.ask(self.id, id, uid),
             other => self.hub.outbox.question(self.id, id, other),
         }
     }

@@ -280,7 +280,7 @@ impl Session {
         };
         let peer = state.peer_certificates().and_then(|certificates| certificates.first());
         let peer_name = peer.and_then(|certificate| common_name(certificate)).map(Arc::from);
-        TlsInfo { certificate_hash, description: describe(state).into(), peer_name }
+        TlsInfo { certificate_hash, description: describe(state).into(), is_certified: peer.is_some(), peer_name }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The configuration of the workers: one database in transaction mode, and nothing else that would send anything.
 
 use forebay_core::config::{
-    AuthMethod, DatabaseConfig, EngineConfig, Level, OnPin, PoolMode, PoolSettings, SequenceAffinity,
+    AuthMethod, DatabaseConfig, EngineConfig, Level, OnPin, PoolMode, PoolSettings, SecretLookup, SequenceAffinity,
 };
 
 use super::Plan;
@@ -27,6 +27,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         forced_user: None,
         forced_secret: None,
         tls: 0,
+        lookup: SecretLookup::default(),
         pool: pool(plan),
     };
     let mut config = engine_config(plan.workers, vec![database], AuthMethod::Trust, PASSWORD, BUFFERS, BUFFER_SIZE);

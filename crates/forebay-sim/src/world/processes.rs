@@ -141,6 +141,7 @@ impl World {
                 self.start_session(p, version, params);
             }
             Step::Refused(refusal) => self.checks.fail(format!("a server refused the pooler: {}", refusal.reason)),
+            Step::AskVerdict { .. } => self.checks.fail("a server asks nobody else".into()),
             Step::AskSaltedPassword { .. } => self.checks.fail("a salted password was asked for twice".into()),
         }
     }

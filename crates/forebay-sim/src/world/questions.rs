@@ -15,6 +15,8 @@ impl World {
         let after = if self.rng.one_in(10) { self.draw(500_000) } else { self.draw(3_000) };
         match question {
             Question::Secret { database, user } => self.ask_secret(w, id, database, user, after),
+            Question::Verdict { .. } => self.schedule(after, Event::Answered(w, id, Answer::Verdict(false))),
+            Question::OsUser { .. } => self.schedule(after, Event::Answered(w, id, Answer::OsUser(None))),
             Question::Console { .. } => {
                 self.schedule(after, Event::Answered(w, id, Answer::Failed("no console here".into())));
             }

@@ -50,6 +50,16 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "login_timeout", code: "FB605", sqlstate: "08006" },
     ErrorRow { id: "user_missing", code: "FB606", sqlstate: "28000" },
     ErrorRow { id: "client_certificate_required", code: "FB607", sqlstate: "28000" },
+    ErrorRow { id: "no_access_rule", code: "FB608", sqlstate: "28000" },
+    ErrorRow { id: "rejected_by_rule", code: "FB609", sqlstate: "28000" },
+    ErrorRow { id: "certificate_failed", code: "FB610", sqlstate: "28000" },
+    ErrorRow { id: "peer_failed", code: "FB611", sqlstate: "28000" },
+    ErrorRow { id: "forced_user_missing", code: "FB612", sqlstate: "28000" },
+    ErrorRow { id: "ldap_failed", code: "FB613", sqlstate: "28000" },
+    ErrorRow { id: "pam_failed", code: "FB614", sqlstate: "28000" },
+    ErrorRow { id: "verdict_unavailable", code: "FB615", sqlstate: "28000" },
+    ErrorRow { id: "trust_failed", code: "FB616", sqlstate: "28000" },
+    ErrorRow { id: "auth_database_disabled", code: "FB617", sqlstate: "57P03" },
     ErrorRow { id: "client_idle_timeout", code: "FB701", sqlstate: "57P05" },
     ErrorRow { id: "idle_transaction_timeout", code: "FB702", sqlstate: "25P03" },
     ErrorRow { id: "transaction_timeout", code: "FB703", sqlstate: "25P04" },
@@ -746,6 +756,158 @@ pub fn client_certificate_required() -> Report {
         hint: Some(String::from(
             "Give the client a certificate that listen.tls.ca signed (sslcert, sslkey), with verify-full one for \
              this user. (FB607)",
+        )),
+        pgbouncer: None,
+    }
+}
+
+/// FB608, SQLSTATE 28000: no rule admits host "{address}", user "{user}", database "{database}" over {encryption}.
+#[cold]
+pub fn no_access_rule(
+    address: impl Display,
+    user: impl Display,
+    database: impl Display,
+    encryption: impl Display,
+) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB608",
+        sqlstate: "28000",
+        message: format!(
+            "no rule admits host \"{address}\", user \"{user}\", database \"{database}\" over {encryption}"
+        ),
+        detail: None,
+        hint: Some(String::from("Add a line for it to auth.hba_file, then reload. (FB608)")),
+        pgbouncer: Some(String::from("no authentication method is found")),
+    }
+}
+
+/// FB609, SQLSTATE 28000: a rule rejects host "{address}", user "{user}", database "{database}".
+#[cold]
+pub fn rejected_by_rule(address: impl Display, user: impl Display, database: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB609",
+        sqlstate: "28000",
+        message: format!("a rule rejects host \"{address}\", user \"{user}\", database \"{database}\""),
+        detail: None,
+        hint: Some(String::from("The log line login_refused names the line of auth.hba_file. (FB609)")),
+        pgbouncer: Some(String::from("login rejected")),
+    }
+}
+
+/// FB610, SQLSTATE 28000: certificate authentication failed for user "{user}".
+#[cold]
+pub fn certificate_failed(user: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB610",
+        sqlstate: "28000",
+        message: format!("certificate authentication failed for user \"{user}\""),
+        detail: None,
+        hint: Some(String::from(
+            "Connect over TLS with a certificate (sslcert, sslkey) that listen.tls.ca signed and whose common name \
+             is the user's. (FB610)",
+        )),
+        pgbouncer: Some(String::from("certificate authentication failed")),
+    }
+}
+
+/// FB611, SQLSTATE 28000: peer authentication failed for user "{user}".
+#[cold]
+pub fn peer_failed(user: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB611",
+        sqlstate: "28000",
+        message: format!("peer authentication failed for user \"{user}\""),
+        detail: None,
+        hint: Some(String::from("Run the client as the Unix user of that name, or map it in auth.ident_file. (FB611)")),
+        pgbouncer: Some(String::from("unix socket login rejected")),
+    }
+}
+
+/// FB612, SQLSTATE 28000: database "{database}" has no forced user, which auth.type = "any" needs.
+#[cold]
+pub fn forced_user_missing(database: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB612",
+        sqlstate: "28000",
+        message: format!("database \"{database}\" has no forced user, which auth.type = \"any\" needs"),
+        detail: None,
+        hint: Some(String::from("Set databases.NAME.user. (FB612)")),
+        pgbouncer: Some(String::from("bouncer config error")),
+    }
+}
+
+/// FB613, SQLSTATE 28000: LDAP authentication failed for user "{user}".
+#[cold]
+pub fn ldap_failed(user: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB613",
+        sqlstate: "28000",
+        message: format!("LDAP authentication failed for user \"{user}\""),
+        detail: None,
+        hint: Some(String::from("Check the user's name and password in the directory. (FB613)")),
+        pgbouncer: Some(String::from("LDAP authentication failed")),
+    }
+}
+
+/// FB614, SQLSTATE 28000: PAM authentication failed for user "{user}".
+#[cold]
+pub fn pam_failed(user: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB614",
+        sqlstate: "28000",
+        message: format!("PAM authentication failed for user \"{user}\""),
+        detail: None,
+        hint: Some(String::from("Check the user's name and password on this system. (FB614)")),
+        pgbouncer: Some(String::from("PAM authentication failed")),
+    }
+}
+
+/// FB615, SQLSTATE 28000: the password of user "{user}" could not be checked.
+#[cold]
+pub fn verdict_unavailable(user: impl Display, cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB615",
+        sqlstate: "28000",
+        message: format!("the password of user \"{user}\" could not be checked"),
+        detail: Some(format!("{cause}.")),
+        hint: Some(String::from("Try again; if it lasts, the log tells who did not answer. (FB615)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB616, SQLSTATE 28000: there is no user "{user}".
+#[cold]
+pub fn trust_failed(user: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB616",
+        sqlstate: "28000",
+        message: format!("there is no user \"{user}\""),
+        detail: None,
+        hint: Some(String::from("Users come from [users] or a secret source. (FB616)")),
+        pgbouncer: Some(String::from("\"trust\" authentication failed")),
+    }
+}
+
+/// FB617, SQLSTATE 57P03: authentication database "{database}" is disabled.
+#[cold]
+pub fn auth_database_disabled(database: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB617",
+        sqlstate: "57P03",
+        message: format!("authentication database \"{database}\" is disabled"),
+        detail: None,
+        hint: Some(String::from(
+            "An operator has run DISABLE on the console; ENABLE lets secrets be looked up in it again. (FB617)",
         )),
         pgbouncer: None,
     }

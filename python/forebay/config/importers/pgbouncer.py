@@ -63,6 +63,9 @@ _DATABASE_KEYS = {
     "max_db_connections": "max_db_connections",
     "max_db_client_connections": "max_db_client_connections",
     "server_lifetime": "server_lifetime",
+    "auth_user": "auth_user",
+    "auth_query": "auth_query",
+    "auth_dbname": "auth_dbname",
 }
 _USER_KEYS = (
     "pool_size",
@@ -161,7 +164,8 @@ class _Translation:
         for name in (*DEFAULTS, *(_LOG_DEFAULTS if self._process else ())):
             if name not in self._ini.settings:
                 self._place(sections, name, tree.text(KNOWN[name].default, self._whole))
-        if "auth_user" in self._ini.settings and "auth_query" not in self._ini.settings:
+        asks = [one for one in self._ini.databases.values() if one.value.get("auth_user")]
+        if ("auth_user" in self._ini.settings or asks) and "auth_query" not in self._ini.settings:
             self._place(sections, "auth_query", tree.text(KNOWN["auth_query"].default, self._whole))
         for name, entry in self._ini.settings.items():
             if name in _GLOBAL:
@@ -193,6 +197,7 @@ class _Translation:
         fixed = [("log", name, value) for name, value in _LOG_FIXED]
         if self._verbose or (self._process and self._process.text("verbose") not in ("", "0")):
             fixed.append(("log", "level", "debug"))
+        fixed.append(("auth", "pam_service", "pgbouncer"))
         for section, name, value in (*fixed, ("metrics", "address", "")):
             entries = sections.setdefault(section, [])
             entries.append(Entry(name, self._whole, tree.text(value, self._whole)))

@@ -159,7 +159,8 @@ fn another_certificate_on_the_way_is_found() {
     let bound = login.run();
     assert_in(&bound, "the same certificate");
     assert!(bound.messages[1].body.starts_with(b"SCRAM-SHA-256-PLUS\0"));
-    login.back_tls = Some(TlsInfo { certificate_hash: Arc::from([8; 32]), description: "".into(), peer_name: None });
+    login.back_tls =
+        Some(TlsInfo { certificate_hash: Arc::from([8; 32]), description: "".into(), ..TlsInfo::default() });
     assert_refused(&login.run(), "another certificate");
 }
 
@@ -183,7 +184,7 @@ fn a_downgrade_of_the_mechanism_is_found_by_either_side() {
 #[test]
 fn a_certificate_without_a_hash_is_not_bound_to() {
     let mut login = Login::new(AuthMethod::ScramSha256, Some(prepared("s3cret")), plain("s3cret"));
-    let unbound = TlsInfo { certificate_hash: Arc::from([]), description: "".into(), peer_name: None };
+    let unbound = TlsInfo { certificate_hash: Arc::from([]), description: "".into(), ..TlsInfo::default() };
     (login.front_tls, login.back_tls) = (Some(unbound.clone()), Some(unbound));
     let ended = login.run();
     assert_in(&ended, "unbound");

@@ -30,7 +30,7 @@ fn mock() -> MockSecret {
 }
 
 fn tls() -> TlsInfo {
-    TlsInfo { certificate_hash: Arc::from([7; 32]), description: "TLSv1.3".into(), peer_name: None }
+    TlsInfo { certificate_hash: Arc::from([7; 32]), description: "TLSv1.3".into(), ..TlsInfo::default() }
 }
 
 fn verifier(password: &str) -> ScramVerifier {
@@ -126,6 +126,7 @@ impl Login {
                     step = front.salted(&salt_password(&password, &salt, iterations));
                     continue;
                 }
+                Step::AskVerdict { .. } => panic!("nobody else judges here"),
                 Step::Refused(refusal) => {
                     ended.refusal = Some(*refusal);
                     return ended;

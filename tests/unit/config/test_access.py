@@ -1,0 +1,68 @@
+"""What is said of a configuration that lets people in by rules, certificates, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forebay._engine import check_pattern
+from forebay.config import load_text
+from forebay.config.access.records import records
+from forebay.config.finding import Report
+from forebay.config.source import Source
+from hypothesis import given
+from hypothesis import strategies as st
+
+DATABASE = '[databases.shop]\nendpoints = ["10.0.0.5:5432"]\n[users.app]\nsecret = { env = "APP" }\n'
+
+
+def codes(folder: Path, auth: str, more: str = "") -> set[str]:
+    """Codes of what is found."""
+    text = f"{DATABASE}[auth]\n{auth}\n{more}"
+    return {one.code for one in load_text(text, folder=folder, environ={"APP": "x"}).findings}
+
+
+def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
+    """At the check, not at the first login."""
+    (tmp_path / "hba").write_text("local all all trust\nhost all all 10.1.0.0/8 md5\nhostssl all all all cert\n")
+    (tmp_path / "empty").write_text("# nothing\n")
+    (tmp_path / "circle").write_text("include circle\n")
+    rules = 'type = "hba"\nhba_file = '
+    assert codes(tmp_path, f'{rules}"hba"') == {"FBC081", "FBC088"}
+    assert codes(tmp_path, f'{rules}"empty"') == {"FBC083"}
+    assert "FBC074" in codes(tmp_path, f'{rules}"circle"')
+    assert codes(tmp_path, 'type = "hba"') == {"FBC082"}
+    assert codes(tmp_path, 'hba_file = "hba"') == {"FBC084"}
+    assert codes(tmp_path, 'type = "ldap"') == {"FBC085"}
+    assert codes(tmp_path, 'type = "ldap"\nldap_options = "ldapserver=a"') == {"FBC086"}
+    assert codes(tmp_path, 'type = "any"') == {"FBC087"}
+    assert codes(tmp_path, 'type = "cert"') == {"FBC088"}
+    for method in ("trust", "any"):
+        assert "FBC051" in codes(tmp_path, f'type = "{method}"', '[listen]\naddress = "0.0.0.0"\n')
+    for method in ("ldap", "pam", "password"):
+        assert "FBC052" in codes(tmp_path, f'type = "{method}"', '[listen]\naddress = "0.0.0.0"\n')
+
+
+def test_the_password_of_a_directory_is_shown_nowhere(tmp_path: Path) -> None:
+    """Findings quote the line they are about."""
+    options = "ldap_options = 'ldapserver=a ldapbasedn=x ldapbindpasswd=\"hunter2, too\" ldapsecret=1'"
+    text = f'{DATABASE}[auth]\ntype = "ldap"\n{options}\n'
+    findings = load_text(text, folder=tmp_path, environ={"APP": "x"}).findings
+    assert [one.code for one in findings] == ["FBC086"]
+    assert "hunter2" not in str([(one.message, one.excerpt) for one in findings])
+
+
+@given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))
+def test_any_text_is_read_without_a_failure(text: str) -> None:
+    """Each token's place is inside the text."""
+    source = Source("hba", text)
+    for record in records(source, Report()):
+        for token in (token for field in record.fields for token in field):
+            covered = text.encode()[token.place.start : token.place.end].decode()
+            assert covered
+            assert token.place.line == text.encode()[: token.place.start].decode().count("\n") + 1
+
+
+def test_expressions_are_checked() -> None:
+    assert check_pattern("^a$") is None
+    assert check_pattern("(") is not None
+    assert check_pattern("^a$", needs_group=True) is not None
