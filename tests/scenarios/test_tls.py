@@ -232,3 +232,68 @@ def test_without_tls_the_server_refuses(start: Start, server: Postgres, variant:
     """The test's own check: hostssl means hostssl."""
     with pytest.raises(AssertionError):
         uses_tls(start(behind(server, variant, mode="disable"), environment={"TLS_USER": PASSWORD.format("tls_user")}))
+
+
+def negotiated(forebay: Forebay, context: ssl.SSLContext) -> tuple[str, ...]:
+    """Version and suite of a client's connection; empty: none came about."""
+    try:
+        with forebay.target.dial() as wire:
+            wire.send(SSL_REQUEST)
+            assert wire.take(1) == b"S"
+            wire.start_tls(context)
+            found = wire.socket.cipher()  # type: ignore[attr-defined]
+            return (found[1], found[0])
+    except (ssl.SSLError, ConnectionError):
+        return ()
+
+
+def speaking(version: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client of one version that trusts anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def test_versions_suites_and_groups_towards_clients_are_settings(
+    start: Start, server: Postgres, variant: Variant, tls: Tls
+) -> None:
+    """Taken over by a reload; a list of which nothing is left refuses it, and what was offered stays."""
+    old, new = speaking(ssl.TLSVersion.TLSv1_2), speaking(ssl.TLSVersion.TLSv1_3)
+    forebay = start(listening(server, variant, tls[0], **{"tls.protocols": "tlsv1.3"}))
+    assert (negotiated(forebay, old), negotiated(forebay, new)[0]) == ((), "TLSv1.3")
+    small = {"tls.ciphers": "ECDHE-ECDSA-AES128-GCM-SHA256:AES256-SHA", "tls.suites": "TLS_CHACHA20_POLY1305_SHA256"}
+    sections = listening(server, variant, tls[0], **small, **{"tls.curve": "secp384r1"})
+    assert forebay.reload(sections)["event"] == "reload"
+    wanted = (("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256"), ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"))
+    assert (negotiated(forebay, old), negotiated(forebay, new)) == wanted
+    other_curve = speaking(ssl.TLSVersion.TLSv1_2)
+    other_curve.set_ecdh_curve("prime256v1")
+    assert negotiated(forebay, other_curve) == ()
+    other_suite = speaking(ssl.TLSVersion.TLSv1_2)
+    other_suite.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+    assert negotiated(forebay, other_suite) == ()
+    for nothing in ({"tls.ciphers": "AES256-SHA", "tls.protocols": "tlsv1.2"}, {"tls.suites": "TLS_NONE"}):
+        refused_by = forebay.reload(listening(server, variant, tls[0], **nothing))
+        assert refused_by["event"] == "reload_refused"
+        assert (negotiated(forebay, old), negotiated(forebay, new)) == wanted
+    assert any("AES256-SHA" in str(one["message"]) for one in forebay.events("config_finding"))
+
+
+def test_versions_and_suites_towards_servers_are_a_database_s_own(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Two servers of different age behind one forebay."""
+    databases = {
+        "app": {"tls.protocols": "tlsv1.2", "tls.ciphers": "ECDHE+AESGCM:!AES256"},
+        "wide": {"tls.suites": "TLS_AES_128_GCM_SHA256"},
+        "old": {"tls.protocols": "tlsv1.0"},
+    }
+    forebay = start(configuration(server, variant, databases=databases, server_defaults={"tls.mode": "require"}))
+    for name in databases:
+        with forebay.target.at(dbname=name).connect() as connection:
+            connection.execute("select 1")
+    found = {row["database"]: row["tls"] for row in forebay.console("show servers")}
+    assert found["app"] == "TLSv1.2/ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert found["wide"] == "TLSv1.3/TLS_AES_128_GCM_SHA256"
+    assert str(found["old"]).startswith("TLSv1.3/"), "nothing older is there, and this is stronger"

@@ -9,9 +9,11 @@ use serde::Deserialize;
 
 mod access;
 mod listen;
+mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
 pub use listen::{Arrivals, Listen, ListenTls, TcpOptions};
+pub use tls::{ServerTls, TlsMode, TlsOffers};
 
 /// All that the engine needs to know.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,24 +47,6 @@ pub struct EngineConfig {
     pub log: LogSettings,
     /// Clients and the log are told in PgBouncer's words, where it has some.
     pub speaks_pgbouncer: bool,
-}
-
-/// libpq's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TlsMode {
-    /// Never.
-    Disable,
-    /// Plain first; TLS if the peer insists.
-    Allow,
-    /// TLS if the peer can.
-    Prefer,
-    /// TLS, unverified.
-    Require,
-    /// TLS, certificate of a known authority.
-    VerifyCa,
-    /// TLS, and the name matches.
-    VerifyFull,
 }
 
 /// Threads and driver.
@@ -404,20 +388,6 @@ impl std::fmt::Debug for SecretText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretText(…)")
     }
-}
-
-/// TLS towards servers. The runtime loads the files.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerTls {
-    /// How much of it.
-    pub mode: TlsMode,
-    /// CA file; `None`: the system's roots for verify-full, no check for less.
-    pub ca: Option<String>,
-    /// Our certificate.
-    pub certificate: Option<String>,
-    /// Its key.
-    pub key: Option<String>,
 }
 
 /// The console.

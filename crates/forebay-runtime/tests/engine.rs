@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use forebay_core::command::{Command, Reply};
-use forebay_core::config::{EngineConfig, IoDriver, ListenTls, TlsMode};
+use forebay_core::config::{EngineConfig, IoDriver, ListenTls, TlsMode, TlsOffers};
 use forebay_core::ids::WorkerId;
 use forebay_runtime::{Engine, ReloadError, StartError};
 
@@ -39,7 +39,7 @@ impl Folder {
         std::fs::write(self.path("crt.pem"), made.cert.pem()).expect("written");
         std::fs::write(self.path("key.pem"), made.signing_key.serialize_pem()).expect("written");
         let (certificate, key) = (self.path("crt.pem"), self.path("key.pem"));
-        ListenTls { certificate, key, ca: None, mode: TlsMode::Prefer }
+        ListenTls { certificate, key, ca: None, mode: TlsMode::Prefer, offers: TlsOffers::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use forebay_core::auth::Credential;
 use forebay_core::config::{
     Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level,
     Limits, Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup, SecretText, SequenceAffinity, ServerTls,
-    TcpOptions, TlsMode, UserConfig,
+    TcpOptions, TlsMode, TlsOffers, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -464,7 +464,13 @@ pub(crate) fn engine_config(
         databases,
         fallback_database: None,
         users: vec![user("app", secret), user("web", secret)],
-        server_tls: vec![ServerTls { mode: TlsMode::Disable, ca: None, certificate: None, key: None }],
+        server_tls: vec![ServerTls {
+            mode: TlsMode::Disable,
+            ca: None,
+            certificate: None,
+            key: None,
+            offers: TlsOffers::default(),
+        }],
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { connections: true, disconnections: true, ..LogSettings::default() },

@@ -1090,4 +1090,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_ldap_options": FindingRow("FBC086", "error", "auth.ldap_options: {cause}", None),
     "any_without_user": FindingRow("FBC087", "warning", "nobody can log in to database \"{name}\": auth.type = \"any\" needs a forced user", "set user and its secret"),
     "cert_without_authority": FindingRow("FBC088", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
+    "tls_not_offered": FindingRow("FBC089", "warning", "{name}: \"{word}\" is not offered", None),
+    "tls_nothing_left": FindingRow("FBC090", "error", "{name}: {cause}", None),
 }

@@ -824,7 +824,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "TLS 1.2 and 1.3 are offered",
+        None,
         None,
     ),
     "client_tls_ciphers": Known(
@@ -833,7 +833,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        None,
         None,
     ),
     "client_tls13_ciphers": Known(
@@ -842,7 +842,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        None,
         None,
     ),
     "client_tls_dheparams": Known(
@@ -851,7 +851,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        "the key exchange is by elliptic curves alone",
         None,
     ),
     "client_tls_ecdhcurve": Known(
@@ -860,7 +860,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        None,
         None,
     ),
     "server_tls_sslmode": Known(
@@ -905,7 +905,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "TLS 1.2 and 1.3 are offered",
+        None,
         None,
     ),
     "server_tls_ciphers": Known(
@@ -914,7 +914,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        None,
         None,
     ),
     "server_tls13_ciphers": Known(
@@ -923,7 +923,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "the TLS library's safe set is used",
+        None,
         None,
     ),
 }

@@ -14,6 +14,7 @@ from forebay.config.access.shapes import AccessRules
 from forebay.config.draft import Draft, Entity
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
+from forebay.config.tls_offers import offers, wanted_of
 
 _LEVELS = ("debug", "info", "warn", "error")
 FALLBACK = "*"
@@ -137,9 +138,10 @@ def _listen(draft: Draft) -> resolved.Listen:
     tls = {name: draft.value("listen", f"tls.{name}") for name in ("certificate", "key", "ca", "mode")}
     is_on = tls["certificate"] and tls["key"] and tls["mode"] != "disable"
     tls["ca"] = tls["ca"] or None
+    offered, _ = offers(wanted_of(lambda name: draft.value("listen", f"tls.{name}")))
     values["unix"] = values["unix"] or None
     values["unix_group"] = group_number(str(values["unix_group"])) if values["unix_group"] else None
-    return resolved.Listen(**values, tls=resolved.ListenTls(**cast(Any, tls)) if is_on else None)
+    return resolved.Listen(**values, tls=resolved.ListenTls(**cast(Any, tls), offers=offered) if is_on else None)
 
 
 def _arrivals(draft: Draft) -> resolved.Arrivals:
@@ -161,7 +163,8 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
     def tls(name: str) -> Any:
         return pool_value(draft, entity, f"tls.{name}") or None
 
-    context = resolved.ServerTls(tls("mode"), tls("ca"), tls("certificate"), tls("key"))
+    offered, _ = offers(wanted_of(lambda name: tls(name) if name != "curve" else None))
+    context = resolved.ServerTls(tls("mode"), tls("ca"), tls("certificate"), tls("key"), offered)
     if context not in contexts:
         contexts.append(context)
     given = entity.settings

@@ -13,6 +13,14 @@ from forebay.config.access.shapes import Access
 from forebay.config.secret import Secret
 
 
+class TlsOffers(msgspec.Struct, frozen=True):
+    """What is offered to a peer; an empty list is the library's own."""
+
+    versions: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
 class ListenTls(msgspec.Struct, frozen=True):
     """TLS towards clients."""
 
@@ -20,6 +28,7 @@ class ListenTls(msgspec.Struct, frozen=True):
     key: str
     ca: str | None
     mode: str
+    offers: TlsOffers = TlsOffers()
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -173,6 +182,7 @@ class ServerTls(msgspec.Struct, frozen=True):
     ca: str | None
     certificate: str | None
     key: str | None
+    offers: TlsOffers = TlsOffers()
 
 
 class Console(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
 from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
+from forebay.config.tls_offers import NothingLeft, offers, wanted_of
 
 _CHECKING = ("verify-ca", "verify-full")
 
@@ -80,6 +81,32 @@ def servers_have_their_files(draft: Draft, report: Report) -> None:
             report.add("certificate_without_key", place, given=given, missing=missing)
         if mode == "verify-ca" and not authority:
             report.add("tls_without_authority", place, name="tls.mode", mode=mode, missing="tls.ca")
+
+
+def tls_has_something_to_offer(draft: Draft, report: Report) -> None:
+    """What a list names and is not there is said; a list of which nothing is left is refused."""
+    for section in ("listen", "server_defaults"):
+        own = {name: given for (of, name), given in draft.settings.items() if of == section}
+        _look_at_offers(Entity(section, draft.whole, own), lambda name, of=section: draft.value(of, name), report)  # type: ignore[misc]
+    for database in draft.databases.values():
+        shown = Entity(f"databases.{database.name}", database.place, database.settings)
+        _look_at_offers(shown, lambda name, one=database: pool_value(draft, one, name), report)  # type: ignore[misc]
+
+
+def _look_at_offers(scope: Entity, value: Callable[[str], object], report: Report) -> None:
+    def value_of(name: str) -> object:
+        return value(f"tls.{name}") if name != "curve" or scope.name == "listen" else None
+
+    try:
+        _, passed_over = offers(wanted_of(value_of))
+    except NothingLeft as nothing:
+        given = scope.settings.get(f"tls.{nothing.setting}")
+        place = given.place if given else scope.place
+        report.add("tls_nothing_left", place, name=f"{scope.name}.tls.{nothing.setting}", cause=nothing)
+        return
+    for name, word in passed_over:
+        if given := scope.settings.get(f"tls.{name}"):
+            report.add("tls_not_offered", given.place, name=f"{scope.name}.tls.{name}", word=word)
 
 
 def files_can_be_read(draft: Draft, report: Report) -> None:
@@ -267,6 +294,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     doors_are_guarded,
     listener_has_its_files,
     servers_have_their_files,
+    tls_has_something_to_offer,
     files_can_be_read,
     databases_lead_somewhere,
     pools_fit,

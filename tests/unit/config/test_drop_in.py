@@ -37,6 +37,9 @@ OTHER: dict[str, str] = {
     "auth_ldap_options": "ldapserver=a ldapprefix=x", "auth_query": "select usename, passwd from f($1)",
     "client_tls_sslmode": "require",
     "client_tls_ca_file": "ca.pem", "client_tls_cert_file": "other.pem", "client_tls_key_file": "other.key",
+    "client_tls_protocols": "tlsv1.3", "client_tls_ciphers": "ECDHE+CHACHA20", "client_tls_ecdhcurve": "prime256v1",
+    "client_tls13_ciphers": "TLS_AES_128_GCM_SHA256", "server_tls_protocols": "tlsv1.2",
+    "server_tls_ciphers": "ECDHE-RSA-AES128-GCM-SHA256", "server_tls13_ciphers": "TLS_AES_128_GCM_SHA256",
     "server_tls_sslmode": "require", "server_tls_ca_file": "ca.pem", "server_tls_cert_file": "other.pem",
     "server_tls_key_file": "other.key", "reserve_pool_size": "5", "reserve_pool_timeout": "2",
     "server_round_robin": "1", "server_fast_close": "1", "ignore_startup_parameters": "extra_float_digits",
@@ -51,7 +54,7 @@ BESIDE = {
     "auth_hba_file": "auth_type = hba\nauth_hba_file = hba.conf\n",
     "auth_ident_file": "auth_type = hba\nauth_hba_file = hba.conf\n",
     "auth_ldap_options": "auth_type = ldap\nauth_ldap_options = ldapserver=b ldapprefix=x\n",
-    **{name: _TLS for name in KNOWN if name.startswith("client_tls_")},
+    **{name: _TLS for name in KNOWN if name.startswith("client_tls")},
     **dict.fromkeys(("server_tls_cert_file", "server_tls_key_file"), _SERVER_TLS),
 }
 

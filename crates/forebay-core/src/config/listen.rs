@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::TlsMode;
+use super::{TlsMode, TlsOffers};
 
 /// Where clients connect.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -76,6 +76,9 @@ pub struct ListenTls {
     pub ca: Option<String>,
     /// prefer, require, verify-ca, verify-full (client certificate required by the last two).
     pub mode: TlsMode,
+    /// What is offered.
+    #[serde(default)]
+    pub offers: TlsOffers,
 }
 
 /// What becomes of what clients ask for at their login.

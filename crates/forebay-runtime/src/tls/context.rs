@@ -15,6 +15,7 @@ use rustls::{
 };
 
 use super::certificate::end_point_hash;
+use super::offers::provider;
 
 /// What both sides say they speak (PostgreSQL 17 and newer; required with direct TLS).
 pub(super) const ALPN: &[u8] = b"postgresql";
@@ -61,29 +62,30 @@ pub(crate) struct Contexts {
 
 impl Contexts {
     pub(crate) fn load(config: &EngineConfig) -> Result<Contexts, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let listen = config.listen.tls.as_ref().filter(|tls| tls.mode != TlsMode::Disable);
-        let accepting = listen.map(|tls| load_accepting(tls, &provider)).transpose()?;
+        let accepting = listen.map(load_accepting).transpose()?;
         let connecting = config
             .server_tls
             .iter()
             .enumerate()
             .map(|(i, tls)| match tls.mode {
                 TlsMode::Disable => Ok(None),
-                _ => load_connecting(tls, &format!("server_tls[{i}]"), &provider).map(|c| Some(Arc::new(c))),
+                _ => load_connecting(tls, &format!("server_tls[{i}]")).map(|c| Some(Arc::new(c))),
             })
             .collect::<Result<_, _>>()?;
         Ok(Contexts { accepting, connecting })
     }
 }
 
-fn load_accepting(tls: &ListenTls, provider: &Arc<CryptoProvider>) -> Result<Accepting, TlsError> {
+fn load_accepting(tls: &ListenTls) -> Result<Accepting, TlsError> {
     let error = |name: &str, path: &str, cause: String| TlsError::new("listen.tls", name, path, cause);
+    let (provider, versions) = provider(&tls.offers).map_err(|c| error("ciphers", "", c))?;
+    let provider = &provider;
     let chain = read_certificates(&tls.certificate).map_err(|c| error("certificate", &tls.certificate, c))?;
     let key = read_key(&tls.key).map_err(|c| error("key", &tls.key, c))?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| error("certificate", &tls.certificate, e.to_string()))?;
+        .with_protocol_versions(&versions)
+        .map_err(|e| error("protocols", "", e.to_string()))?;
     let builder = match &tls.ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
@@ -105,18 +107,20 @@ fn load_accepting(tls: &ListenTls, provider: &Arc<CryptoProvider>) -> Result<Acc
     Ok(Accepting { config: Arc::new(config), certificate_hash })
 }
 
-fn load_connecting(tls: &ServerTls, setting: &str, provider: &Arc<CryptoProvider>) -> Result<ClientConfig, TlsError> {
+fn load_connecting(tls: &ServerTls, setting: &str) -> Result<ClientConfig, TlsError> {
     let error = |name: &str, path: &Option<String>, cause: String| {
         TlsError::new(setting, name, path.as_deref().unwrap_or_default(), cause)
     };
+    let (provider, versions) = provider(&tls.offers).map_err(|c| error("ciphers", &None, c))?;
+    let provider = &provider;
     let ca = match &tls.ca {
         None => None,
         Some(path) => Some(read_certificates(path).map_err(|c| error("ca", &tls.ca, c))?),
     };
     let verifier = verifier(tls.mode, ca, provider).map_err(|c| error("ca", &tls.ca, c))?;
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| error("ca", &tls.ca, e.to_string()))?
+        .with_protocol_versions(&versions)
+        .map_err(|e| error("protocols", &None, e.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match (&tls.certificate, &tls.key) {

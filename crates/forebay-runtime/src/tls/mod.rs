@@ -3,4 +3,5 @@
 
 pub(crate) mod certificate;
 pub(crate) mod context;
+mod offers;
 pub(crate) mod session;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use forebay_core::config::{EngineConfig, ServerTls, TlsMode};
+use forebay_core::config::{EngineConfig, ServerTls, TlsMode, TlsOffers};
 use forebay_core::io::{ClosedBy, Io, TlsRole};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -45,6 +45,7 @@ impl Files {
             key: self.path("key.pem"),
             ca: None,
             mode: TlsMode::Prefer,
+            offers: TlsOffers::default(),
         });
         config.server_tls = modes
             .iter()
@@ -53,6 +54,7 @@ impl Files {
                 ca: has_ca.then(|| self.path("crt.pem")),
                 certificate: None,
                 key: None,
+                offers: TlsOffers::default(),
             })
             .collect();
         Contexts::load(&config).expect("the files are good")
