@@ -56,7 +56,8 @@ def test_rules_maps_and_texts_are_pgbouncers(make: Make) -> None:
     place(made, "ident.conf", f"m {getpass.getuser()} other\n")
     made.start()
     assert told(made.target.at(user="scram_user", password=PASSWORD.format("scram_user"))) == "scram_user"
-    assert told(made.target.at(user="scram_user", password="wrong")) == "password authentication failed"
+    assert told(made.target.at(user="scram_user", password="wrong")) == "SASL authentication failed"
+    assert told(made.target.at(user="other", dbname="more", password="wrong")) == "password authentication failed"
     assert told(made.target.at(user="watcher")) == "login rejected"
     assert told(made.target.at(user="other")) == "no authentication method is found"
     assert told(made.target.at(user="other", dbname="forced")) == "certificate authentication failed"

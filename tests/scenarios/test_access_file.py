@@ -178,4 +178,4 @@ def test_a_file_is_found_to_be_wrong_with_line_and_column(tmp_path: Path) -> Non
     rules = [read_rule(one, (), judges, report) for one in records(Source("pg_hba.conf", text), report)]
     assert [rule is None for rule in rules] == [False, True]
     (finding,) = report.findings
-    assert (finding.code, finding.where) == ("FBC080", "pg_hba.conf:3:18")
+    assert (finding.code, finding.where) == ("FBC150", "pg_hba.conf:3:18")

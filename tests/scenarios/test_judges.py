@@ -77,7 +77,7 @@ def test_a_directory_judges_passwords_in_every_way_of_asking(
         wire.send(startup(user="app", database="simple"))
         assert wire.read().tag == "R"
         wire.send(message("p", b"\0"))
-        assert [frame.fields["C"] for frame in wire.rest()] == ["28000"], "an empty password is nobody's"
+        assert [frame.fields["C"] for frame in wire.rest()] == ["28P01"], "an empty password is nobody's"
     text = forebay.log_path.read_text()
     assert PASSWORD not in text
     assert "may search" not in text

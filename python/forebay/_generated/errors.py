@@ -705,6 +705,18 @@ def auth_database_disabled(*, database: object) -> LoginError:
     )
 
 
+def empty_password() -> LoginError:
+    """FB618, SQLSTATE 28P01."""
+    return LoginError(
+        code="FB618",
+        sqlstate="28P01",
+        severity="FATAL",
+        message="empty password returned by client",
+        detail=None,
+        hint="Give the client its password. (FB618)",
+    )
+
+
 def client_idle_timeout(*, limit: object) -> TimeLimitError:
     """FB701, SQLSTATE 57P05."""
     return TimeLimitError(
@@ -891,6 +903,7 @@ def console_login_denied(*, user: object) -> ConsoleError:
         message=f"user \"{user}\" may not use the console",
         detail=None,
         hint="Name the user in console.admins or console.viewers. (FB906)",
+        pgbouncer="not allowed",
     )
 
 
@@ -1081,15 +1094,15 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "include_depth": FindingRow("FBC074", "error", "\"{path}\" is included more than {limit} deep", "a file that includes itself never ends"),
     "bad_user_line": FindingRow("FBC075", "error", "{cause}", "each line is \"user\" \"secret\""),
     "unknown_group": FindingRow("FBC077", "error", "there is no group \"{name}\" on this system", None),
-    "bad_access_line": FindingRow("FBC080", "error", "{cause}", None),
-    "masked_address": FindingRow("FBC081", "warning", "{address} has bits that its mask {mask} leaves out; the rule is about the whole network", None),
-    "hba_without_file": FindingRow("FBC082", "error", "auth.type = \"hba\" needs auth.hba_file", None),
-    "no_access_rules": FindingRow("FBC083", "warning", "\"{path}\" holds no rule, so nobody can log in", None),
-    "unused_access_file": FindingRow("FBC084", "warning", "auth.{name} has no effect without auth.type = \"hba\"", "set auth.type = \"hba\", or remove it"),
-    "ldap_without_options": FindingRow("FBC085", "error", "auth.type = \"ldap\" needs auth.ldap_options", None),
-    "bad_ldap_options": FindingRow("FBC086", "error", "auth.ldap_options: {cause}", None),
-    "any_without_user": FindingRow("FBC087", "warning", "nobody can log in to database \"{name}\": auth.type = \"any\" needs a forced user", "set user and its secret"),
-    "cert_without_authority": FindingRow("FBC088", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
-    "tls_not_offered": FindingRow("FBC089", "warning", "{name}: \"{word}\" is not offered", None),
-    "tls_nothing_left": FindingRow("FBC090", "error", "{name}: {cause}", None),
+    "bad_access_line": FindingRow("FBC150", "error", "{cause}", None),
+    "masked_address": FindingRow("FBC151", "warning", "{address} has bits that its mask {mask} leaves out; the rule is about the whole network", None),
+    "hba_without_file": FindingRow("FBC152", "error", "auth.type = \"hba\" needs auth.hba_file", None),
+    "no_access_rules": FindingRow("FBC153", "warning", "\"{path}\" holds no rule, so nobody can log in", None),
+    "unused_access_file": FindingRow("FBC154", "warning", "auth.{name} has no effect without auth.type = \"hba\"", "set auth.type = \"hba\", or remove it"),
+    "ldap_without_options": FindingRow("FBC155", "error", "auth.type = \"ldap\" needs auth.ldap_options", None),
+    "bad_ldap_options": FindingRow("FBC156", "error", "auth.ldap_options: {cause}", None),
+    "any_without_user": FindingRow("FBC157", "warning", "nobody can log in to database \"{name}\": auth.type = \"any\" needs a forced user", "set user and its secret"),
+    "cert_without_authority": FindingRow("FBC158", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
+    "tls_not_offered": FindingRow("FBC159", "warning", "{name}: \"{word}\" is not offered", None),
+    "tls_nothing_left": FindingRow("FBC160", "error", "{name}: {cause}", None),
 }

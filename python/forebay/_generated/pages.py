@@ -651,6 +651,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="ENABLE on the console.",
         example=None,
     ),
+    "FB618": Page(
+        code="FB618",
+        name="empty_password",
+        severity="FATAL",
+        sqlstate="28P01",
+        message="empty password returned by client",
+        detail=None,
+        hint="Give the client its password.",
+        why="The client was asked for a password and gave an empty one, which is nobody's.",
+        fix="Set the password in the connection string, in PGPASSWORD or in a passfile.",
+        example=None,
+    ),
     "FB701": Page(
         code="FB701",
         name="client_idle_timeout",
@@ -2007,8 +2019,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Correct the name; `getent group` lists the groups.",
         example=None,
     ),
-    "FBC080": Page(
-        code="FBC080",
+    "FBC150": Page(
+        code="FBC150",
         name="bad_access_line",
         severity="error",
         sqlstate=None,
@@ -2019,8 +2031,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Correct the line. forebay's rules have PostgreSQL's format, without what only a server can know: members of roles (+role, samerole), names of hosts, samehost and samenet, GSSAPI.",
         example="hostssl all all 10.0.0.0/8 scram-sha-256",
     ),
-    "FBC081": Page(
-        code="FBC081",
+    "FBC151": Page(
+        code="FBC151",
         name="masked_address",
         severity="warning",
         sqlstate=None,
@@ -2031,8 +2043,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Write the network's address, or the mask of a single host: /32, or /128 for IPv6.",
         example=None,
     ),
-    "FBC082": Page(
-        code="FBC082",
+    "FBC152": Page(
+        code="FBC152",
         name="hba_without_file",
         severity="error",
         sqlstate=None,
@@ -2043,8 +2055,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set auth.hba_file to the path of a file with rules.",
         example=None,
     ),
-    "FBC083": Page(
-        code="FBC083",
+    "FBC153": Page(
+        code="FBC153",
         name="no_access_rules",
         severity="warning",
         sqlstate=None,
@@ -2055,8 +2067,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Write a line for each kind of client that may log in.",
         example=None,
     ),
-    "FBC084": Page(
-        code="FBC084",
+    "FBC154": Page(
+        code="FBC154",
         name="unused_access_file",
         severity="warning",
         sqlstate=None,
@@ -2067,8 +2079,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set auth.type to hba, or remove the file's setting.",
         example=None,
     ),
-    "FBC085": Page(
-        code="FBC085",
+    "FBC155": Page(
+        code="FBC155",
         name="ldap_without_options",
         severity="error",
         sqlstate=None,
@@ -2079,8 +2091,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set auth.ldap_options.",
         example="[auth]\ntype = \"ldap\"\nldap_options = 'ldapserver=ldap.example.org ldapprefix=\"uid=\" ldapsuffix=\",ou=people,dc=example,dc=org\"'",
     ),
-    "FBC086": Page(
-        code="FBC086",
+    "FBC156": Page(
+        code="FBC156",
         name="bad_ldap_options",
         severity="error",
         sqlstate=None,
@@ -2091,8 +2103,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Correct them as the message says.",
         example=None,
     ),
-    "FBC087": Page(
-        code="FBC087",
+    "FBC157": Page(
+        code="FBC157",
         name="any_without_user",
         severity="warning",
         sqlstate=None,
@@ -2103,8 +2115,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set databases.NAME.user, or choose another auth.type.",
         example=None,
     ),
-    "FBC088": Page(
-        code="FBC088",
+    "FBC158": Page(
+        code="FBC158",
         name="cert_without_authority",
         severity="warning",
         sqlstate=None,
@@ -2115,8 +2127,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set listen.tls.certificate, listen.tls.key and listen.tls.ca; listen.tls.mode = \"require\" asks for certificates without demanding them of everybody.",
         example=None,
     ),
-    "FBC089": Page(
-        code="FBC089",
+    "FBC159": Page(
+        code="FBC159",
         name="tls_not_offered",
         severity="warning",
         sqlstate=None,
@@ -2127,8 +2139,8 @@ PAGES: Final[dict[str, Page]] = {
         fix="Remove the name; or leave the setting out, which offers all that there is.",
         example=None,
     ),
-    "FBC090": Page(
-        code="FBC090",
+    "FBC160": Page(
+        code="FBC160",
         name="tls_nothing_left",
         severity="error",
         sqlstate=None,

@@ -92,8 +92,16 @@ def secrets_folder(target: Path | None) -> str:
 def same(one: Config, other: Config) -> bool:
     """Whether two configurations do the same; where things were written does not matter."""
     return (
-        (one.engine, one.log_format, one.auth_query, one.secret_source)
-        == (other.engine, other.log_format, other.auth_query, other.secret_source)
+        (one.engine, one.log_format, one.auth_query, one.auth_queries, one.secret_source, one.access, one.ldap_ca)
+        == (
+            other.engine,
+            other.log_format,
+            other.auth_query,
+            other.auth_queries,
+            other.secret_source,
+            other.access,
+            other.ldap_ca,
+        )
     ) and one.draft.value("log", "file") == other.draft.value("log", "file")
 
 

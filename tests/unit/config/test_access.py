@@ -27,15 +27,15 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("# nothing\n")
     (tmp_path / "circle").write_text("include circle\n")
     rules = 'type = "hba"\nhba_file = '
-    assert codes(tmp_path, f'{rules}"hba"') == {"FBC081", "FBC088"}
-    assert codes(tmp_path, f'{rules}"empty"') == {"FBC083"}
+    assert codes(tmp_path, f'{rules}"hba"') == {"FBC151", "FBC158"}
+    assert codes(tmp_path, f'{rules}"empty"') == {"FBC153"}
     assert "FBC074" in codes(tmp_path, f'{rules}"circle"')
-    assert codes(tmp_path, 'type = "hba"') == {"FBC082"}
-    assert codes(tmp_path, 'hba_file = "hba"') == {"FBC084"}
-    assert codes(tmp_path, 'type = "ldap"') == {"FBC085"}
-    assert codes(tmp_path, 'type = "ldap"\nldap_options = "ldapserver=a"') == {"FBC086"}
-    assert codes(tmp_path, 'type = "any"') == {"FBC087"}
-    assert codes(tmp_path, 'type = "cert"') == {"FBC088"}
+    assert codes(tmp_path, 'type = "hba"') == {"FBC152"}
+    assert codes(tmp_path, 'hba_file = "hba"') == {"FBC154"}
+    assert codes(tmp_path, 'type = "ldap"') == {"FBC155"}
+    assert codes(tmp_path, 'type = "ldap"\nldap_options = "ldapserver=a"') == {"FBC156"}
+    assert codes(tmp_path, 'type = "any"') == {"FBC157"}
+    assert codes(tmp_path, 'type = "cert"') == {"FBC158"}
     for method in ("trust", "any"):
         assert "FBC051" in codes(tmp_path, f'type = "{method}"', '[listen]\naddress = "0.0.0.0"\n')
     for method in ("ldap", "pam", "password"):
@@ -47,7 +47,7 @@ def test_the_password_of_a_directory_is_shown_nowhere(tmp_path: Path) -> None:
     options = "ldap_options = 'ldapserver=a ldapbasedn=x ldapbindpasswd=\"hunter2, too\" ldapsecret=1'"
     text = f'{DATABASE}[auth]\ntype = "ldap"\n{options}\n'
     findings = load_text(text, folder=tmp_path, environ={"APP": "x"}).findings
-    assert [one.code for one in findings] == ["FBC086"]
+    assert [one.code for one in findings] == ["FBC156"]
     assert "hunter2" not in str([(one.message, one.excerpt) for one in findings])
 
 

@@ -91,4 +91,4 @@ def test_what_is_passed_over_is_said_at_its_place(tmp_path: Path) -> None:
         'tls.protocols = "tlsv1.2"\n[users.app]\nsecret = { env = "APP" }\n'
     )
     findings = load_text(text, folder=tmp_path, environ={"APP": "x"}).findings
-    assert [(one.code, one.line) for one in findings] == [("FBC089", 2), ("FBC089", 4), ("FBC090", 7)]
+    assert [(one.code, one.line) for one in findings] == [("FBC159", 2), ("FBC159", 4), ("FBC160", 7)]

@@ -219,6 +219,11 @@ impl ClientLogin {
         if body.len() > MESSAGE_BYTES_MAX {
             return malformed("login message of more than 65,535 bytes");
         }
+        let is_password = matches!(state, State::Password { .. } | State::Md5 { .. } | State::Foreign(_));
+        if is_password && body == b"\0" {
+            // A directory would take it for somebody who does not want to be named, and let it in.
+            return refused(errors::empty_password(), EMPTY);
+        }
         match state {
             State::Password { credential, mock } => self.password_came(credential, mock, body),
             State::Foreign(method) => self.foreign_password_came(method, body),
@@ -353,7 +358,6 @@ impl ClientLogin {
             Err(error) => return undecodable(&error),
         };
         match std::str::from_utf8(given).map(Secret::new) {
-            // A directory takes an empty password for somebody who does not want to be named, and lets it in.
             Ok(_) if given.is_empty() => self.refuse_by(method, EMPTY),
             Ok(password) => {
                 self.state = State::Judging { method, password: password.clone() };
@@ -419,7 +423,10 @@ impl ClientLogin {
     fn fault(&self, fault: Fault) -> Step {
         match fault {
             Fault::Malformed(cause) => malformed(cause),
-            Fault::Rejected(reason) => self.refuse(reason),
+            Fault::Rejected(reason) => {
+                let words = Some(String::from("SASL authentication failed"));
+                refused(Report { pgbouncer: words, ..errors::login_failed(&self.user) }, reason)
+            }
         }
     }
 

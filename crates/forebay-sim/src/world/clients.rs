@@ -16,7 +16,8 @@ const LOGIN_TIMEOUT: &str = "(FB605)";
 const SEQUENCE_MOVED: &str = "(FB101)";
 const PIN_IDLE: &str = "(FB207)";
 const PIN_REFUSED: &str = "(FB301)";
-const WRONG_PASSWORD: &str = "(FB601)";
+/// What an unknown user is told where a proof is asked, and where none is.
+const NOT_LET_IN: [&str; 2] = ["(FB601)", "(FB616)"];
 
 impl World {
     /// A client goes on with its program.
@@ -228,7 +229,7 @@ impl World {
         is_doubtful
             && (words.contains(SECRET_UNAVAILABLE)
                 || words.contains(LOGIN_TIMEOUT)
-                || (words.contains(WRONG_PASSWORD) && self.was_denied(&who.database, &who.user)))
+                || (NOT_LET_IN.iter().any(|code| words.contains(code)) && self.was_denied(&who.database, &who.user)))
     }
 
     /// Whether the database of a client is, or may just have been, away.

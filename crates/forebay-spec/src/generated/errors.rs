@@ -60,6 +60,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "verdict_unavailable", code: "FB615", sqlstate: "28000" },
     ErrorRow { id: "trust_failed", code: "FB616", sqlstate: "28000" },
     ErrorRow { id: "auth_database_disabled", code: "FB617", sqlstate: "57P03" },
+    ErrorRow { id: "empty_password", code: "FB618", sqlstate: "28P01" },
     ErrorRow { id: "client_idle_timeout", code: "FB701", sqlstate: "57P05" },
     ErrorRow { id: "idle_transaction_timeout", code: "FB702", sqlstate: "25P03" },
     ErrorRow { id: "transaction_timeout", code: "FB703", sqlstate: "25P04" },
@@ -913,6 +914,20 @@ pub fn auth_database_disabled(database: impl Display) -> Report {
     }
 }
 
+/// FB618, SQLSTATE 28P01: empty password returned by client.
+#[cold]
+pub fn empty_password() -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB618",
+        sqlstate: "28P01",
+        message: String::from("empty password returned by client"),
+        detail: None,
+        hint: Some(String::from("Give the client its password. (FB618)")),
+        pgbouncer: None,
+    }
+}
+
 /// FB701, SQLSTATE 57P05: the connection was idle for longer than client_idle_timeout ({limit}).
 #[cold]
 pub fn client_idle_timeout(limit: impl Display) -> Report {
@@ -1123,7 +1138,7 @@ pub fn console_login_denied(user: impl Display) -> Report {
         message: format!("user \"{user}\" may not use the console"),
         detail: None,
         hint: Some(String::from("Name the user in console.admins or console.viewers. (FB906)")),
-        pgbouncer: None,
+        pgbouncer: Some(String::from("not allowed")),
     }
 }
 
