@@ -120,7 +120,7 @@ impl<I: Io> Worker<I> {
         if self.servers[key].cancels > 0 {
             return;
         }
-        let Some(endpoint) = self.endpoint(key) else { return };
+        let endpoint = self.endpoint(key);
         self.stats.cancels_forwarded.add(1);
         let conn = io.connect(&endpoint);
         let cancel = self.cancels.insert(Cancel { server: key, conn });

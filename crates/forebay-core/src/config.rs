@@ -206,6 +206,8 @@ pub struct PoolSettings {
     pub server_backoff_max: u64,
     /// Openings under way at once per pool and worker.
     pub server_opening_max: u32,
+    /// Which of several endpoints the next server is opened at.
+    pub load_balance_hosts: LoadBalanceHosts,
     /// A server on this host is reached through its Unix socket, where it has one.
     pub server_local_socket: bool,
     /// Idle time after which a server is checked before use.
@@ -297,6 +299,16 @@ impl PoolSettings {
         let is_sharing = self.pool_mode != PoolMode::Session && self.max_prepared_statements > 0;
         Usage { mode: self.pool_mode, is_sharing }
     }
+}
+
+/// Which of several endpoints the next server is opened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalanceHosts {
+    /// Each in its turn.
+    RoundRobin,
+    /// The one in use, until it fails.
+    Disable,
 }
 
 /// When a server goes back to its pool.

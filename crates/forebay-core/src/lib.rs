@@ -46,6 +46,7 @@ pub mod planted;
 pub mod pool;
 mod query;
 pub mod question;
+mod reach;
 mod relay;
 mod renamed;
 mod replication;

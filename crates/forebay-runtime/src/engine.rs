@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -102,7 +101,8 @@ pub struct Engine {
     metrics: Option<MetricsServer>,
     /// The configuration in force, for the next reload; held over a reload, so that two do not mix.
     tables: Mutex<Arc<Tables>>,
-    commands: AtomicU64,
+    /// How many orders were given; held while one is sent, so that all workers get all of them in one sequence.
+    commands: Mutex<u64>,
     threads: Vec<JoinHandle<()>>,
     // Dropped after the threads have ended: see `stop`.
     unix: Option<UnixFile>,
@@ -147,7 +147,7 @@ impl Engine {
             listeners: bound.addresses,
             metrics,
             tables: Mutex::new(tables.clone()),
-            commands: AtomicU64::new(0),
+            commands: Mutex::new(0),
             threads: Vec::new(),
             unix: bound.unix,
         };
@@ -233,7 +233,9 @@ impl Engine {
 
     /// Sends an order to one worker, or to all: then each of them replies with the same id.
     pub fn command(&self, worker: Option<WorkerId>, command: &Command) -> CommandId {
-        let id = CommandId(self.commands.fetch_add(1, Ordering::Relaxed));
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = CommandId(*commands);
+        *commands += 1;
         if matches!(command, Command::Drain | Command::Close)
             && let Some(metrics) = &self.metrics
         {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use forebay_core::auth::Credential;
 use forebay_core::config::{
     Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
-    Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls, TcpOptions, TlsMode,
-    UserConfig,
+    Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls,
+    TcpOptions, TlsMode, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -278,6 +278,7 @@ impl Scenario {
                 server_connect_timeout: if loses { SECOND } else { 15 * SECOND },
                 server_backoff_max: SECOND,
                 server_opening_max: rng.between(1, 3) as u32,
+                load_balance_hosts: LoadBalanceHosts::RoundRobin,
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
                 server_round_robin: false,

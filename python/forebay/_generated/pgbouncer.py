@@ -941,6 +941,5 @@ DATABASE_INSTEAD: Final[dict[str, str]] = {
     "client_encoding": "parameters of servers are those of their clients",
     "connect_query": "not supported by this version",
     "datestyle": "parameters of servers are those of their clients",
-    "load_balance_hosts": "endpoints are tried in turn",
     "timezone": "parameters of servers are those of their clients",
 }

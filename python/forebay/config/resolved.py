@@ -109,6 +109,7 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_connect_timeout: int
     server_backoff_max: int
     server_opening_max: int
+    load_balance_hosts: str
     server_local_socket: bool
     server_check_delay: int
     server_check_query: str

@@ -86,6 +86,27 @@ def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]
     assert (config.auth_query.user, "FROM pg_authid" in config.auth_query.query) == ("app", True)
 
 
+@pytest.mark.parametrize(
+    ("line", "endpoints"),
+    [
+        ("host=a,b port=5433", ("a:5433", "b:5433")),
+        ("host=a,b,/run/pg port=1,2,3", ("a:1", "b:2", "/run/pg/.s.PGSQL.3")),
+        ("host=a,b port=,2", ("a:5432", "b:2")),
+    ],
+)
+def test_hosts_and_ports_may_be_lists(line: str, endpoints: tuple[str, ...], ini: Callable[[str], Config]) -> None:
+    text = f"[databases]\na = {line} load_balance_hosts=disable\n[pgbouncer]\nauth_file = userlist.txt\n"
+    (database,) = ini(text).engine.databases
+    assert (database.endpoints, database.pool.load_balance_hosts) == (endpoints, "disable")
+
+
+@pytest.mark.parametrize("line", ["host=a,b port=1,2,3", "host=a load_balance_hosts=random"])
+def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loaded], tmp_path: Path) -> None:
+    users(tmp_path, '"app" "pw"\n')
+    loaded = load(f"[databases]\na = {line}\n[pgbouncer]\nauth_file = userlist.txt\n", name="p.ini")
+    assert [one.is_error for one in loaded.findings] == [True]
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (

@@ -12,7 +12,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "pool_mode": "transaction", "pool_size": 20, "reserve_pool_size": 0, "reserve_pool_timeout": 0, "min_pool_size": 0, "max_db_connections": 0, "max_db_client_connections": 0,
             "max_replication_connections": 0,
             "query_wait_timeout": 1, "query_wait_notify": 0, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
-            "server_backoff_max": 5, "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
+            "server_backoff_max": 5, "load_balance_hosts": "round-robin", "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
             "server_round_robin": false, "server_fast_close": false, "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
             "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,

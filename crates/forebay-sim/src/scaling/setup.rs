@@ -1,7 +1,7 @@
 //! The configuration of the workers: one database in transaction mode, and nothing else that would send anything.
 
 use forebay_core::config::{
-    AuthMethod, DatabaseConfig, EngineConfig, Level, OnPin, PoolMode, PoolSettings, SequenceAffinity,
+    AuthMethod, DatabaseConfig, EngineConfig, Level, LoadBalanceHosts, OnPin, PoolMode, PoolSettings, SequenceAffinity,
 };
 
 use super::Plan;
@@ -55,6 +55,7 @@ fn pool(plan: &Plan) -> PoolSettings {
         server_connect_timeout: 15_000_000,
         server_backoff_max: 1_000_000,
         server_opening_max: 4,
+        load_balance_hosts: LoadBalanceHosts::RoundRobin,
         server_local_socket: false,
         server_check_delay: 0,
         server_check_query: "".into(),
