@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 mod listen;
 
-pub use listen::{Arrivals, Listen, ListenTls, TcpOptions};
+pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
 
 /// All that the engine needs to know.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +19,8 @@ pub struct EngineConfig {
     pub listen: Listen,
     /// How TCP connections of either side are kept.
     pub tcp: TcpOptions,
+    /// How long the addresses of names hold.
+    pub dns: DnsOptions,
     /// Threads and driver; read at start only.
     pub engine: EngineSettings,
     /// What becomes of what clients ask for at their login.

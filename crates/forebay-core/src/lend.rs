@@ -1,6 +1,7 @@
 //! Servers that move between workers: the connection itself changes hands, with what is known of it by value.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::checkout::LEND_AFTER;
@@ -9,6 +10,7 @@ use crate::ids::WorkerId;
 use crate::io::{Io, TlsInfo};
 use crate::parameters::Image;
 use crate::pool::endpoints::Place;
+use crate::reach::READDRESSED;
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::ServerStatements;
 use crate::time::Instant;
@@ -22,6 +24,7 @@ pub struct LentServer {
     pool: PoolName,
     id: u64,
     place: Arc<Place>,
+    address: Option<IpAddr>,
     generation: u64,
     is_local: bool,
     statements: ServerStatements,
@@ -120,6 +123,7 @@ impl<I: Io> Worker<I> {
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
         let mut server = Server::new(conn, lent.id, id, lent.place, set, self.now);
         server.generation = lent.generation;
+        server.address = lent.address;
         server.is_local = lent.is_local;
         server.is_set_known = lent.is_set_known;
         server.usage = lent.usage;
@@ -157,6 +161,7 @@ impl<I: Io> Worker<I> {
             () if pool.is_removed => Some("the database was removed"),
             () if pool.shared.is_closing(server.generation) => Some("reconnect"),
             () if pool.endpoints.at(&server.place).is_none() => Some("the endpoint changed"),
+            () if self.is_readdressed(server) => Some(READDRESSED),
             () => None,
         }
     }
@@ -180,6 +185,7 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         pool,
         id: server.id,
         place: server.place,
+        address: server.address,
         generation: server.generation,
         is_local: server.is_local,
         set: values(&server.set),

@@ -240,7 +240,13 @@ impl<I: Io> Worker<I> {
     }
 
     /// Has servers closed that are of no use any more: now, or when they come free.
-    fn mark_for_closing(&mut self, io: &mut I, id: PoolId, reason: &str, is_meant: impl Fn(&Server, &Pool) -> bool) {
+    pub(crate) fn mark_for_closing(
+        &mut self,
+        io: &mut I,
+        id: PoolId,
+        reason: &str,
+        is_meant: impl Fn(&Server, &Pool) -> bool,
+    ) {
         let pool = &self.pools[id.0 as usize];
         let meant = self.servers.iter().filter(|(_, s)| s.pool == id && is_meant(s, pool));
         for key in meant.map(|(key, _)| key).collect::<Vec<_>>() {
@@ -383,6 +389,9 @@ impl<I: Io> Worker<I> {
         let pool = &self.pools[server.pool.0 as usize];
         let (address, port) = match &server.place.endpoint {
             Endpoint::Tcp { port, .. } if server.is_local => (String::from("unix"), *port),
+            Endpoint::Tcp { port, .. } if server.address.is_some() => {
+                (server.address.map(|address| address.to_string()).unwrap_or_default(), *port)
+            }
             Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port } => (host.to_string(), *port),
             Endpoint::Unix(path) => (path.to_string(), 0),
         };

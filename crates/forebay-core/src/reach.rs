@@ -1,14 +1,17 @@
 //! Endpoints that do not let us in, and how we get in elsewhere or again: what failed openings mean for the health of a host,
 //! and for those who wait.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_spec::errors;
 
 use crate::checkout::seconds;
 use crate::event::Level;
-use crate::io::Io;
-use crate::pool::PoolId;
+use crate::io::{Endpoint, Io};
+use crate::pool::endpoints::Place;
+use crate::pool::{Pool, PoolId};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::time::Instant;
 use crate::worker::{Message, Worker};
@@ -17,6 +20,9 @@ use crate::worker::{Message, Worker};
 const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 /// How long it may then take over the login.
 const LETS_IN_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why a server is closed whose host is elsewhere now.
+pub(crate) const READDRESSED: &str = "the host's address changed";
 
 const LATE: &str = "it did not answer within server_connect_timeout";
 
@@ -147,6 +153,34 @@ impl<I: Io> Worker<I> {
         self.open_failed(io, key, cause);
     }
 
+    /// A host has other addresses: servers at those that it has no longer are closed when they come free.
+    pub(crate) fn close_readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
+        self.addresses.insert(host.clone(), addresses.clone());
+        let fields = vec![("host", host.clone().into()), ("addresses", words(addresses).into())];
+        if self.id.0 == 0 {
+            self.log(io, Level::Info, "host_readdressed", fields);
+        }
+        for index in 0..self.pools.len() {
+            let id = PoolId(index as u32);
+            let of_host = |place: &Place| matches!(&place.endpoint, Endpoint::Tcp { host: of, .. } if of == host);
+            if !self.pools[index].endpoints.iter().any(|endpoint| of_host(&endpoint.place)) {
+                continue;
+            }
+            let is_gone = |server: &Server, _: &Pool| {
+                of_host(&server.place) && server.address.is_some_and(|address| !addresses.contains(&address))
+            };
+            self.mark_for_closing(io, id, READDRESSED, is_gone);
+            self.supply(io, id);
+        }
+    }
+
+    /// Whether a server is at an address that its host has no longer.
+    pub(crate) fn is_readdressed(&self, server: &Server) -> bool {
+        let Endpoint::Tcp { host, .. } = &server.place.endpoint else { return false };
+        let Some((addresses, at)) = self.addresses.get(host).zip(server.address) else { return false };
+        !addresses.contains(&at)
+    }
+
     /// When to look at a server that is opening.
     pub(crate) fn opening_deadline(&self, server: &Server) -> Instant {
         let pool = &self.pools[server.pool.0 as usize];
@@ -158,4 +192,8 @@ impl<I: Io> Worker<I> {
         let patience = if server.state == ServerState::Connecting { CONNECTS_WITHIN } else { LETS_IN_WITHIN };
         limit.min(server.opened_at + patience)
     }
+}
+
+fn words(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
 }

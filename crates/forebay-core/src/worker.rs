@@ -17,6 +17,7 @@
 //! at a time.
 
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -147,6 +148,8 @@ pub struct Worker<I: Io> {
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
+    /// The addresses of names that have changed since the start.
+    pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -189,6 +192,7 @@ impl<I: Io> Worker<I> {
             next_sweep: Instant(0),
             nobody: "".into(),
             listening: Listening::default(),
+            addresses: FxHashMap::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -325,6 +329,12 @@ impl<I: Io> Worker<I> {
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
         }
+        self.run_ready(io);
+    }
+
+    /// A host's name has other addresses than before.
+    pub fn readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
+        self.close_readdressed(io, host, addresses);
         self.run_ready(io);
     }
 

@@ -24,6 +24,7 @@ use crate::hub::{Hub, Mail};
 use crate::listen::{ListenError, Listener, Listeners, UnixFile};
 use crate::metrics::MetricsServer;
 use crate::outbox::Outbox;
+use crate::resolve::Host;
 use crate::tls::context::{Contexts, TlsError};
 
 /// Most workers of an engine.
@@ -136,6 +137,7 @@ impl Engine {
         .map_err(StartError::Listen)?;
         let hub = Hub::start(workers, tls, config.auth.ask_timeout).map_err(StartError::System)?;
         hub.set_tcp(config.tcp);
+        hub.resolver.set_options(config.dns);
         let hub = Arc::new(hub);
         let metrics = match &config.metrics {
             None => None,
@@ -201,6 +203,11 @@ impl Engine {
         self.hub.mailboxes.len() as u16
     }
 
+    /// The names of servers, how many are looked up at the moment, and how many wait for that.
+    pub fn hosts(&self) -> (Vec<Host>, usize, usize) {
+        self.hub.resolver.hosts()
+    }
+
     /// What each worker counts.
     pub fn stats(&self) -> &[Arc<WorkerStats>] {
         &self.hub.stats
@@ -220,12 +227,13 @@ impl Engine {
             return Err(ReloadError::NeedsRestart(names));
         }
         let tls = Contexts::load(&config).map_err(ReloadError::Tls)?;
-        let (ask_timeout, tcp) = (config.auth.ask_timeout, config.tcp);
+        let (ask_timeout, tcp, dns) = (config.auth.ask_timeout, config.tcp, config.dns);
         let next = Tables::build(config, Some(&tables), &mut crate::random::fill).map_err(ReloadError::Config)?;
         let next = Arc::new(next);
         self.hub.set_tls(tls);
         self.hub.set_ask_timeout_us(ask_timeout);
         self.hub.set_tcp(tcp);
+        self.hub.resolver.set_options(dns);
         self.command(None, &Command::Reload(next.clone()));
         *tables = next;
         Ok(())

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use forebay_core::auth::Credential;
 use forebay_core::config::{
-    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
-    Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, ServerTls,
-    TcpOptions, TlsMode, UserConfig,
+    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings, IoDriver,
+    Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity,
+    ServerTls, TcpOptions, TlsMode, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -431,6 +431,7 @@ pub(crate) fn engine_config(
     EngineConfig {
         listen: Listen { addresses: vec!["10.0.1.1".into()], port: 6432, backlog: 16, ..Listen::default() },
         tcp: TcpOptions::default(),
+        dns: DnsOptions::default(),
         engine: EngineSettings {
             workers: workers as u16,
             io: IoDriver::Auto,

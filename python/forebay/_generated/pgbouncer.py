@@ -356,7 +356,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        None,
         None,
     ),
     "dns_nxdomain_ttl": Known(
@@ -365,7 +365,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        None,
         None,
     ),
     "dns_zone_check_period": Known(
@@ -374,7 +374,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        "zones are not polled: each name in use is looked up again after dns_max_ttl",
         None,
     ),
     "pool_mode": Known(

@@ -57,6 +57,7 @@ def resolve(draft: Draft) -> Config:
     engine = resolved.EngineConfig(
         listen=_listen(draft),
         tcp=resolved.TcpOptions(**_section(draft, "tcp")),
+        dns=resolved.DnsOptions(**_section(draft, "dns")),
         engine=resolved.EngineSettings(**_section(draft, "engine")),
         arrivals=_arrivals(draft),
         limits=_limits(draft),

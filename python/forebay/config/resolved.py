@@ -46,6 +46,13 @@ class TcpOptions(msgspec.Struct, frozen=True):
     defer_accept: bool
 
 
+class DnsOptions(msgspec.Struct, frozen=True):
+    """How long addresses of names hold."""
+
+    max_ttl: int
+    nxdomain_ttl: int
+
+
 class Arrivals(msgspec.Struct, frozen=True):
     """What becomes of what clients ask for at their login."""
 
@@ -197,6 +204,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     listen: Listen
     tcp: TcpOptions
+    dns: DnsOptions
     engine: EngineSettings
     arrivals: Arrivals
     limits: Limits

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
 use crate::config::{
-    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level, Limits,
-    Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity, TcpOptions,
-    UserConfig,
+    Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings, IoDriver,
+    Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretText, SequenceAffinity,
+    TcpOptions, UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -170,6 +170,10 @@ impl Io for MemoryIo {
         self.open(true)
     }
 
+    fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn has_local_socket(&self, _port: u16) -> bool {
         false
     }
@@ -245,6 +249,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             tls: None,
         },
         tcp: TcpOptions::default(),
+        dns: DnsOptions::default(),
         engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10, core_dumps: false },
         arrivals: Arrivals::default(),
         limits: Limits {

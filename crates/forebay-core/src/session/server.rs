@@ -15,6 +15,7 @@
 //! | Detaching | it is on its way to another worker |
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -168,6 +169,8 @@ pub struct Server {
     pub id: u64,
     /// Where it is.
     pub place: Arc<Place>,
+    /// The address that it was reached at; `None`: it has none.
+    pub address: Option<IpAddr>,
     /// How many orders to close what was there had reached the worker that opened it.
     pub generation: u64,
     /// It is reached through the Unix socket beside that endpoint.
@@ -221,6 +224,7 @@ impl Server {
             id,
             pool,
             place,
+            address: None,
             generation: 0,
             is_local: false,
             state: ServerState::Connecting,

@@ -35,6 +35,7 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "listen": {
             "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "tls": null,
         },
+        "dns": { "max_ttl": 15000000, "nxdomain_ttl": 15000000 },
         "tcp": {
             "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0,
             "socket_buffer": 0, "defer_accept": false,

@@ -44,7 +44,7 @@ _LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"
 
 _MILLISECONDS: Final = ("tcp_user_timeout",)
 # 0 is "at once" there, and out of range here.
-_LEAST: Final = {"server_login_retry": "10ms"}
+_LEAST: Final = {"server_login_retry": "10ms", "dns_max_ttl": "1s"}
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
