@@ -99,6 +99,10 @@ pub enum IoDriver {
 pub struct Limits {
     /// Clients over all workers.
     pub clients_max: u32,
+    /// Servers of a user of whom nothing else is said; 0: no limit.
+    pub max_user_connections: u32,
+    /// Clients of such a user; 0: no limit.
+    pub max_user_client_connections: u32,
     /// Largest message accepted from either side.
     pub message_bytes_max: u32,
     /// Unwritten bytes towards one peer above which reading from the other side stops.
@@ -170,6 +174,9 @@ pub struct DatabaseConfig {
     pub forced_secret: Option<SecretText>,
     /// Index into [`EngineConfig::server_tls`].
     pub tls: u32,
+    /// What its servers are opened with: names and values of parameters.
+    #[serde(default)]
+    pub parameters: Vec<(Arc<str>, Arc<str>)>,
     /// Resolved settings of its pools.
     pub pool: PoolSettings,
 }
@@ -383,9 +390,9 @@ pub struct UserConfig {
     pub idle_transaction_timeout: Option<u64>,
     /// What it overrides.
     pub client_idle_timeout: Option<u64>,
-    /// Servers of this user over all databases; 0 or absent: no limit.
+    /// Servers of this user over all databases; 0: no limit; absent: that of all.
     pub max_user_connections: Option<u32>,
-    /// Clients of this user over all databases; 0 or absent: no limit.
+    /// Clients of this user over all databases; 0: no limit; absent: that of all.
     pub max_user_client_connections: Option<u32>,
 }
 

@@ -153,13 +153,16 @@ impl<I: Io> Worker<I> {
         let mut out = Vec::new();
         let client = self.servers[key].client.and_then(|c| self.clients.get(c));
         let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
+        let is_own = |name: &str| client.is_some_and(|c| c.replication.is_some() && c.wanted.get(name).is_some());
+        let of_database = place.parameters.iter().filter(|(name, _)| !is_own(name));
+        let of_database = of_database.map(|(name, value)| (&**name, &**value));
         let own = own
             .into_iter()
             .flat_map(|(kind, wanted)| std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value))));
         write::startup(
             &mut out,
             (3, minor),
-            [("user", &*pool.user), ("database", &*place.dbname)].into_iter().chain(own),
+            [("user", &*pool.user), ("database", &*place.dbname)].into_iter().chain(of_database).chain(own),
         );
         let server = &mut self.servers[key];
         server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None }));

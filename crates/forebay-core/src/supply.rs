@@ -147,7 +147,8 @@ impl<I: Io> Worker<I> {
     /// `max_user_connections` of a pool's user.
     pub(crate) fn user_limit(&self, id: PoolId) -> u32 {
         let user = self.tables.user(&self.pools[id.0 as usize].user);
-        user.and_then(|u| u.config.max_user_connections).unwrap_or(0)
+        let of_all = self.tables.config.limits.max_user_connections;
+        user.and_then(|u| u.config.max_user_connections).unwrap_or(of_all)
     }
 
     /// At `strict` idle servers may be for none of those who wait: the longest idle one makes room for another.

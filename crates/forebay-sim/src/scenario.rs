@@ -262,6 +262,7 @@ impl Scenario {
             forced_secret: forced_user.is_some().then(|| SecretText(Arc::from(PASSWORD))),
             forced_user,
             tls: 0,
+            parameters: Vec::new(),
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,
@@ -442,6 +443,8 @@ pub(crate) fn engine_config(
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 1000,
+            max_user_connections: 0,
+            max_user_client_connections: 0,
             message_bytes_max: 1 << 20,
             relay_bytes_max: 16 << 10,
             wait_bytes_max: 16 << 10,

@@ -937,9 +937,5 @@ DATABASE_INSTEAD: Final[dict[str, str]] = {
     "auth_dbname": "auth.dbname holds for all databases",
     "auth_query": "auth.query holds for all databases",
     "auth_user": "auth.user holds for all databases",
-    "application_name": "parameters of servers are those of their clients",
-    "client_encoding": "parameters of servers are those of their clients",
     "connect_query": "not supported by this version",
-    "datestyle": "parameters of servers are those of their clients",
-    "timezone": "parameters of servers are those of their clients",
 }

@@ -75,6 +75,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Limits on clients and messages."""
 
     clients_max: int
+    max_user_connections: int
+    max_user_client_connections: int
     message_bytes_max: int
     relay_bytes_max: int
     wait_bytes_max: int
@@ -144,6 +146,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     forced_user: str | None
     forced_secret: Secret | None
     tls: int
+    parameters: tuple[tuple[str, str], ...]
     pool: PoolSettings
 
 

@@ -254,6 +254,8 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 100,
+            max_user_connections: 0,
+            max_user_client_connections: 0,
             message_bytes_max: 1 << 20,
             relay_bytes_max: 256 << 10,
             wait_bytes_max: 64 << 10,
@@ -292,6 +294,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         forced_user: None,
         forced_secret: None,
         tls: 0,
+        parameters: Vec::new(),
         pool: PoolSettings {
             pool_mode,
             pool_size,

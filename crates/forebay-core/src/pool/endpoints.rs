@@ -26,18 +26,22 @@ pub struct Place {
     pub dbname: Arc<str>,
     /// How it is encrypted: an index into [`crate::config::EngineConfig::server_tls`].
     pub tls: u32,
+    /// Parameters that its servers are opened with.
+    pub parameters: Arc<[(Arc<str>, Arc<str>)]>,
 }
 
 impl Place {
     /// Those of `database`, for clients that ask for `asked`.
     pub fn all(database: &Database, asked: &str) -> Vec<Arc<Place>> {
         let dbname: Arc<str> = database.dbname(asked).into();
+        let parameters: Arc<[_]> = database.config.parameters.as_slice().into();
         let named = database.config.endpoints.iter().zip(&*database.endpoints);
         let place = |(name, endpoint): (&Arc<str>, &Endpoint)| Place {
             name: name.clone(),
             endpoint: endpoint.clone(),
             dbname: dbname.clone(),
             tls: database.config.tls,
+            parameters: parameters.clone(),
         };
         named.map(|named| Arc::new(place(named))).collect()
     }
@@ -215,7 +219,7 @@ mod tests {
     fn endpoints(names: &[&str]) -> Endpoints {
         let place = |name: &&str| {
             let endpoint = Endpoint::Tcp { host: (*name).into(), port: 5432 };
-            Arc::new(Place { name: (*name).into(), endpoint, dbname: "app".into(), tls: 0 })
+            Arc::new(Place { name: (*name).into(), endpoint, dbname: "app".into(), tls: 0, parameters: Arc::default() })
         };
         Endpoints::new(names.iter().map(place).collect(), &Healths::default(), &Healths::default(), Arc::default())
     }

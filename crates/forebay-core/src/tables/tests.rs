@@ -43,7 +43,7 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
-            "clients_max": 10, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1,
+            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1,
             "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "drain_timeout": 1,
         },
         "auth": {
