@@ -177,6 +177,9 @@ pub struct DatabaseConfig {
     /// What its servers are opened with: names and values of parameters.
     #[serde(default)]
     pub parameters: Vec<(Arc<str>, Arc<str>)>,
+    /// Run on each of its servers before clients use it; empty: nothing is.
+    #[serde(default)]
+    pub connect_query: Arc<str>,
     /// Resolved settings of its pools.
     pub pool: PoolSettings,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pgwire::backend::{BackendKeyData, ErrorFields, ParameterStatus, tag};
+use forebay_pgwire::backend::{BackendKeyData, ErrorFields, ParameterStatus, TransactionStatus, tag};
 use forebay_pgwire::frame;
 use forebay_pgwire::write;
 use forebay_spec::{Report, errors};
@@ -31,8 +31,10 @@ const LOGIN_BYTES_MAX: u32 = 65_540;
 /// What is needed only while we log in to a server.
 pub struct ServerHandshake {
     proof: ServerLogin,
-    reported: BTreeMap<Arc<str>, Arc<str>>,
+    pub(crate) reported: BTreeMap<Arc<str>, Arc<str>>,
     minor: u16,
+    /// What was reported before the database's `connect_query` was sent.
+    pub(crate) before_query: Option<BTreeMap<Arc<str>, Arc<str>>>,
     /// Which server it says it is, once that has been asked.
     pub(crate) told: Option<Told>,
 }
@@ -154,8 +156,10 @@ impl<I: Io> Worker<I> {
         let client = self.servers[key].client.and_then(|c| self.clients.get(c));
         let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
         let is_own = |name: &str| client.is_some_and(|c| c.replication.is_some() && c.wanted.get(name).is_some());
-        let of_database = place.parameters.iter().filter(|(name, _)| !is_own(name));
-        let of_database = of_database.map(|(name, value)| (&**name, &**value));
+        let learnt = pool.endpoints.iter().find(|e| e.place == *place).map_or(&[][..], |e| &e.learnt);
+        let is_learnt = |name: &str| learnt.iter().any(|(learnt, _)| learnt.eq_ignore_ascii_case(name));
+        let of_database = place.parameters.iter().filter(|(name, _)| !is_learnt(name)).chain(learnt);
+        let of_database = of_database.filter(|(name, _)| !is_own(name)).map(|(name, value)| (&**name, &**value));
         let own = own
             .into_iter()
             .flat_map(|(kind, wanted)| std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value))));
@@ -165,7 +169,8 @@ impl<I: Io> Worker<I> {
             [("user", &*pool.user), ("database", &*place.dbname)].into_iter().chain(of_database).chain(own),
         );
         let server = &mut self.servers[key];
-        server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None }));
+        server.login =
+            Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None, before_query: None }));
         server.enter(ServerState::Login, self.now);
         self.send_to_server(io, key, &out);
     }
@@ -213,6 +218,7 @@ impl<I: Io> Worker<I> {
     fn handshake_message(&mut self, io: &mut I, key: ServerKey, kind: u8, body: &[u8]) {
         let server = &mut self.servers[key];
         let Some(login) = &mut server.login else { return };
+        let is_queried = login.before_query.is_some();
         match kind {
             tag::AUTHENTICATION => {
                 let step = login.proof.message(body);
@@ -235,6 +241,7 @@ impl<I: Io> Worker<I> {
             tag::NEGOTIATE_PROTOCOL_VERSION | tag::NOTICE_RESPONSE => {}
             // It does not tell which server it is: that is the answer, and ReadyForQuery follows.
             tag::ERROR_RESPONSE if login.told.is_some() => {}
+            tag::ERROR_RESPONSE if is_queried => self.connect_query_refused(io, key, body),
             tag::ERROR_RESPONSE => match ErrorFields::decode(body) {
                 Ok(fields) => {
                     let (sqlstate, message) = words(fields);
@@ -245,8 +252,16 @@ impl<I: Io> Worker<I> {
             tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if login.told.is_some() => {
                 self.identity_message(key, kind, body);
             }
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE if is_queried => {}
             tag::READY_FOR_QUERY if login.told.is_some() => self.identity_told(io, key),
+            tag::READY_FOR_QUERY if is_queried => {
+                let status = TransactionStatus::decode(body).unwrap_or(TransactionStatus::Failed);
+                if !self.connect_query_done(io, key, status) {
+                    self.server_logged_in(io, key);
+                }
+            }
             tag::READY_FOR_QUERY if self.ask_identity(io, key) => {}
+            tag::READY_FOR_QUERY if self.begin_connect_query(io, key) => {}
             tag::READY_FOR_QUERY => self.server_logged_in(io, key),
             _ => self.open_failed(io, key, "it sent a message that does not belong to a login"),
         }

@@ -15,6 +15,7 @@ mod columns;
 pub mod command;
 pub mod config;
 pub mod connect;
+mod connect_query;
 pub mod console;
 mod deadline;
 mod deallocate;

@@ -198,7 +198,9 @@ impl<I: Io> Worker<I> {
             }
             (_, true) => return self.local_failed(io, key, "another server answers there"),
         }
-        self.server_logged_in(io, key);
+        if !self.begin_connect_query(io, key) {
+            self.server_logged_in(io, key);
+        }
     }
 
     /// Servers of the pool that were reached over TCP leave one after the other.

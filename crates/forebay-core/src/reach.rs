@@ -189,6 +189,10 @@ impl<I: Io> Worker<I> {
         if pool.endpoints.is_single() || index.and_then(|index| pool.endpoints.another(index, self.now)).is_none() {
             return limit;
         }
+        if server.login.as_ref().is_some_and(|login| login.before_query.is_some()) {
+            // It has let us in.
+            return limit;
+        }
         let patience = if server.state == ServerState::Connecting { CONNECTS_WITHIN } else { LETS_IN_WITHIN };
         limit.min(server.opened_at + patience)
     }

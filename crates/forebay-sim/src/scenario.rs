@@ -263,6 +263,7 @@ impl Scenario {
             forced_user,
             tls: 0,
             parameters: Vec::new(),
+            connect_query: "".into(),
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,

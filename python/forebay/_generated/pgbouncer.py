@@ -937,5 +937,4 @@ DATABASE_INSTEAD: Final[dict[str, str]] = {
     "auth_dbname": "auth.dbname holds for all databases",
     "auth_query": "auth.query holds for all databases",
     "auth_user": "auth.user holds for all databases",
-    "connect_query": "not supported by this version",
 }

@@ -156,6 +156,7 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         forced_user=str(given["user"].value) if "user" in given else None,
         forced_secret=forced_secret(draft, entity),
         tls=contexts.index(context),
+        connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
         parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
     )

@@ -147,6 +147,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     forced_secret: Secret | None
     tls: int
     parameters: tuple[tuple[str, str], ...]
+    connect_query: str
     pool: PoolSettings
 
 

@@ -295,6 +295,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         forced_secret: None,
         tls: 0,
         parameters: Vec::new(),
+        connect_query: "".into(),
         pool: PoolSettings {
             pool_mode,
             pool_size,

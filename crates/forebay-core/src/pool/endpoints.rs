@@ -28,6 +28,8 @@ pub struct Place {
     pub tls: u32,
     /// Parameters that its servers are opened with.
     pub parameters: Arc<[(Arc<str>, Arc<str>)]>,
+    /// What is run on them before clients use them.
+    pub connect_query: Arc<str>,
 }
 
 impl Place {
@@ -42,6 +44,7 @@ impl Place {
             dbname: dbname.clone(),
             tls: database.config.tls,
             parameters: parameters.clone(),
+            connect_query: database.config.connect_query.clone(),
         };
         named.map(|named| Arc::new(place(named))).collect()
     }
@@ -62,6 +65,8 @@ pub struct PoolEndpoint {
     pub is_protocol_3_0: bool,
     /// With sslmode `allow`: a plain login was refused, TLS is tried.
     pub is_tls_asked_for: bool,
+    /// Reported parameters that `connect_query` sets: servers are opened with them, so that RESET returns to them.
+    pub learnt: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl PoolEndpoint {
@@ -101,6 +106,7 @@ impl Endpoints {
             local: LocalSocket::default(),
             is_protocol_3_0: false,
             is_tls_asked_for: false,
+            learnt: Vec::new(),
         };
         Endpoints { all: places.into_iter().map(known).collect(), turn }
     }
@@ -219,7 +225,14 @@ mod tests {
     fn endpoints(names: &[&str]) -> Endpoints {
         let place = |name: &&str| {
             let endpoint = Endpoint::Tcp { host: (*name).into(), port: 5432 };
-            Arc::new(Place { name: (*name).into(), endpoint, dbname: "app".into(), tls: 0, parameters: Arc::default() })
+            Arc::new(Place {
+                name: (*name).into(),
+                endpoint,
+                dbname: "app".into(),
+                tls: 0,
+                parameters: Arc::default(),
+                connect_query: "".into(),
+            })
         };
         Endpoints::new(names.iter().map(place).collect(), &Healths::default(), &Healths::default(), Arc::default())
     }

@@ -169,6 +169,8 @@ pub struct Server {
     pub id: u64,
     /// Where it is.
     pub place: Arc<Place>,
+    /// A client may have taken away what its `connect_query` has set.
+    pub is_connect_query_undone: bool,
     /// The address that it was reached at; `None`: it has none.
     pub address: Option<IpAddr>,
     /// How many orders to close what was there had reached the worker that opened it.
@@ -224,6 +226,7 @@ impl Server {
             id,
             pool,
             place,
+            is_connect_query_undone: false,
             address: None,
             generation: 0,
             is_local: false,

@@ -28,6 +28,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         forced_secret: None,
         tls: 0,
         parameters: Vec::new(),
+        connect_query: "".into(),
         pool: pool(plan),
     };
     let mut config = engine_config(plan.workers, vec![database], AuthMethod::Trust, PASSWORD, BUFFERS, BUFFER_SIZE);

@@ -65,7 +65,7 @@ _DATABASE_KEYS = {
     "max_db_client_connections": "max_db_client_connections",
     "server_lifetime": "server_lifetime",
     "load_balance_hosts": "load_balance_hosts",
-    **{name: name for name in ("client_encoding", "datestyle", "timezone", "application_name")},
+    **{name: name for name in ("client_encoding", "datestyle", "timezone", "application_name", "connect_query")},
 }
 _USER_KEYS = (
     "pool_size",
