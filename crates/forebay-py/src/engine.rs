@@ -101,8 +101,8 @@ impl PyEngine {
         py.detach(|| counters::to_json(&self.stats))
     }
 
-    /// Name, seconds until it is looked up again, addresses; how many are looked up, and how many wait for that.
-    fn hosts(&self, py: Python<'_>) -> (Vec<(String, u64, Vec<String>)>, usize, usize) {
+    /// Names of servers; how many are looked up, and how many wait for that.
+    fn hosts(&self, py: Python<'_>) -> (Vec<HostRow>, usize, usize) {
         py.detach(|| match &*self.read() {
             Some(engine) => {
                 let (hosts, under_way, waiting) = engine.hosts();
@@ -169,6 +169,9 @@ impl PyEngine {
         });
     }
 }
+
+/// Name, seconds until it is looked up again, addresses.
+type HostRow = (String, u64, Vec<String>);
 
 /// What a command is about.
 #[derive(FromPyObject)]
