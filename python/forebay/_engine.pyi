@@ -125,6 +125,9 @@ class Engine:
     def stats(self) -> str:
         """Counters as JSON: a list of pools, summed over workers (forebay.observe.stats.PoolCounters)."""
 
+    def hosts(self) -> tuple[list[tuple[str, int, list[str]]], int, int]:
+        """Names of servers: seconds until each is looked up again, addresses. And how many lookups run, and wait."""
+
     def worker_stats(self) -> str:
         """Counters as JSON: a list of workers in their order (forebay.observe.stats.WorkerCounters)."""
 

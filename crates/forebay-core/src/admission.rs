@@ -33,7 +33,8 @@ impl<I: Io> Worker<I> {
     pub(crate) fn count_in(&mut self, key: ClientKey, database_limit: u32) -> Option<Report> {
         let client = &mut self.clients[key];
         let (database, user) = (&client.database, &client.user);
-        let user_limit = self.tables.user(user).and_then(|u| u.config.max_user_client_connections).unwrap_or(0);
+        let of_all = self.tables.config.limits.max_user_client_connections;
+        let user_limit = self.tables.user(user).and_then(|u| u.config.max_user_client_connections).unwrap_or(of_all);
         if !self.shared.census.try_count(Of::Database, database, database_limit) {
             return Some(errors::too_many_clients_of_database(database, database_limit));
         }

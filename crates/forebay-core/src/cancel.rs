@@ -11,7 +11,7 @@ use forebay_spec::errors;
 use crate::config::TlsMode;
 use crate::event::Level;
 use crate::ids::{ConnId, WorkerId};
-use crate::io::{Close, Io, Slice};
+use crate::io::{Close, Endpoint, Io, Slice};
 use crate::misses::{Source, Verdict};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
@@ -120,7 +120,11 @@ impl<I: Io> Worker<I> {
         if self.servers[key].cancels > 0 {
             return;
         }
-        let Some(endpoint) = self.endpoint(key) else { return };
+        // Another address of the same name may be another server.
+        let endpoint = match (self.endpoint(key), self.servers[key].address) {
+            (Endpoint::Tcp { port, .. }, Some(address)) => Endpoint::Tcp { host: address.to_string().into(), port },
+            (endpoint, _) => endpoint,
+        };
         self.stats.cancels_forwarded.add(1);
         let conn = io.connect(&endpoint);
         let cancel = self.cancels.insert(Cancel { server: key, conn });

@@ -44,6 +44,7 @@ enum AlarmOf {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolId),
+    Orders,
 }
 
 /// The earliest alarm is the greatest: the heap gives that first.
@@ -118,6 +119,11 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
     }
 
+    /// Sees that orders which are not answered yet are looked at again.
+    pub(crate) fn arm_orders(&mut self, at: Instant) {
+        self.alarms.push(Alarm { at, of: AlarmOf::Orders });
+    }
+
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
         let is_more_to_do = !self.deferred.is_empty();
@@ -133,6 +139,7 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                Some(AlarmOf::Orders) => self.command_progress(io),
                 None => return,
             }
         }
@@ -193,9 +200,9 @@ impl<I: Io> Worker<I> {
         let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
         let Some(pool) = client.pool.map(|id| &self.pools[id.0 as usize]) else { return limit };
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
-        match pool.backoff.sickness() {
-            Some((since, _)) if !patience.is_zero() && pool.servers == pool.opening => {
-                limit.min(client.since.max(since) + patience)
+        match pool.endpoints.sickness() {
+            Some((_, sick)) if !patience.is_zero() && pool.servers == pool.opening => {
+                limit.min(client.since.max(sick.since) + patience)
             }
             // It may fall sick while the client waits: look again.
             _ if !patience.is_zero() => limit.min(self.now.max(client.since) + patience),
@@ -334,7 +341,7 @@ impl<I: Io> Worker<I> {
                 self.close_conn(io, conn, Close::Now);
                 self.server_lost(io, key, "it did not answer in time");
             }
-            _ => self.open_failed(io, key, "it did not answer within server_connect_timeout"),
+            _ => self.opening_is_late(io, key),
         }
     }
 
@@ -353,9 +360,10 @@ impl<I: Io> Worker<I> {
             }
             self.measure_pool(id);
             self.supply(io, id);
+            self.try_sick_endpoints(io, id);
         }
         self.sweep_listeners(io);
-        let is_sick = |p: &&crate::pool::Pool| p.backoff.sickness().is_some() && p.servers == p.opening;
+        let is_sick = |p: &&crate::pool::Pool| p.endpoints.sickness().is_some() && p.servers == p.opening;
         self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
         self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);
         self.command_progress(io);

@@ -143,6 +143,8 @@ pub trait Io {
     fn resume_read(&mut self, conn: ConnId);
     /// Begins a connection: `connected` or `closed` follows. TCP_NODELAY and keepalive are the driver's duty.
     fn connect(&mut self, endpoint: &Endpoint) -> ConnId;
+    /// The address at the other end of a connection that is there; `None`: it has none.
+    fn remote_address(&mut self, conn: ConnId) -> Option<IpAddr>;
     /// Whether a server at that port of this host has a Unix socket in one of the usual folders: a look at the files.
     fn has_local_socket(&self, port: u16) -> bool;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already

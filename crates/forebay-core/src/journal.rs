@@ -1,7 +1,5 @@
 //! What the log hears of clients and servers that come and go; `[log]` says which of it.
 
-use std::sync::Arc;
-
 use forebay_spec::Report;
 
 use crate::event::{Field, Level};
@@ -97,11 +95,10 @@ impl<I: Io> Worker<I> {
     fn which(&self, server: &Server) -> Fields {
         let PoolId(index) = server.pool;
         let pool = &self.pools[index as usize];
-        let endpoint = pool.target.config.endpoints.get(server.endpoint as usize);
         vec![
             ("pool", pool.label().into()),
             ("server", server.id.into()),
-            ("endpoint", endpoint.map_or_else(|| Arc::from("?"), Arc::clone).into()),
+            ("endpoint", server.place.name.clone().into()),
         ]
     }
 }

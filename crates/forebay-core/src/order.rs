@@ -1,6 +1,7 @@
 //! Commands from Python: reload, pause, resume, kill, reconnect, drain, snapshot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_spec::errors;
 
@@ -10,11 +11,17 @@ use crate::event::Level;
 use crate::io::{Endpoint, Io};
 use crate::login::address;
 use crate::planted::{Bug, planted};
-use crate::pool::PoolId;
+use crate::pool::endpoints::{Endpoints, Place};
+use crate::pool::{Pool, PoolId};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
+
+/// Whoever orders PAUSE or WAIT_CLOSE waits for its end no longer than this.
+const WAITED_FOR: Duration = Duration::from_secs(30);
+/// When to look again for a server that is on its way between workers.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(10);
 
 impl<I: Io> Worker<I> {
     pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
@@ -86,7 +93,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
-        self.pending.push((id, command));
+        self.pending.push((id, command, self.now));
         self.command_progress(io);
     }
 
@@ -100,7 +107,7 @@ impl<I: Io> Worker<I> {
         if self.is_draining {
             self.let_idle_clients_go(io);
         }
-        pending.retain(|(id, command)| {
+        pending.retain(|(id, command, since)| {
             let is_done = match command {
                 Command::Pause(database) if !self.paused.iter().any(|p| p.is_none() || p == database) => {
                     io.reply(*id, Reply::Refused("RESUME came before all servers were free".into()));
@@ -115,8 +122,17 @@ impl<I: Io> Worker<I> {
             if is_done {
                 io.reply(*id, Reply::Done);
             }
+            let is_limited = matches!(command, Command::Pause(_) | Command::WaitClose(_));
+            if !is_done && is_limited && self.now.since(*since) >= WAITED_FOR {
+                io.reply(*id, Reply::Refused("servers are still in use".into()));
+                return false;
+            }
             !is_done
         });
+        if !pending.is_empty() && self.pools.iter().any(|pool| pool.shared.under_way() > 0) {
+            // Its arrival is another worker's, and told to nobody.
+            self.arm_orders(self.now + ARRIVES_WITHIN);
+        }
         self.pending.append(&mut pending);
     }
 
@@ -145,18 +161,24 @@ impl<I: Io> Worker<I> {
     }
 
     fn is_in_use(&self, database: Option<&str>) -> bool {
-        self.servers.iter().any(|(_, s)| {
-            let pool = &self.pools[s.pool.0 as usize];
-            // A replication connection lasts for as long as its client wants, and a listener as its clients do.
-            let is_counted = !pool.is_replication && s.apart.is_none();
-            database.is_none_or(|d| *pool.database == *d) && is_counted
-        })
+        self.is_under_way(database)
+            || self.servers.iter().any(|(_, s)| {
+                let pool = &self.pools[s.pool.0 as usize];
+                // A replication connection lasts for as long as its client wants, and a listener as its clients do.
+                let is_counted = !pool.is_replication && s.apart.is_none();
+                database.is_none_or(|d| *pool.database == *d) && is_counted
+            })
+    }
+
+    /// Whether a server is on its way between workers, so that neither of them has it.
+    fn is_under_way(&self, database: Option<&str>) -> bool {
+        self.pools_of(database).iter().any(|id| self.pools[id.0 as usize].shared.under_way() > 0)
     }
 
     /// Whether a server is left that shall be closed once it is released.
     fn is_closing(&self, database: Option<&str>) -> bool {
         let of = |s: &Server| database.is_none_or(|d| *self.pools[s.pool.0 as usize].database == *d);
-        self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
+        self.is_under_way(database) || self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
     }
 
     fn shed(&mut self, io: &mut I) {
@@ -208,16 +230,32 @@ impl<I: Io> Worker<I> {
     }
 
     fn reconnect(&mut self, io: &mut I, database: Option<&str>) {
+        self.generation += 1;
+        self.shared.close_before(database, self.generation);
         for id in self.pools_of(database) {
-            self.mark_for_closing(io, id, "reconnect");
+            // A worker to which the order came first may have lent us a server that it has opened since.
+            let generation = self.generation;
+            self.mark_for_closing(io, id, "reconnect", |server, _| server.generation < generation);
         }
     }
 
-    fn mark_for_closing(&mut self, io: &mut I, id: PoolId, reason: &str) {
-        self.close_idle(io, id, reason);
-        let marked: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
-        for key in marked {
-            self.servers[key].is_close_needed = true;
+    /// Has servers closed that are of no use any more: now, or when they come free.
+    pub(crate) fn mark_for_closing(
+        &mut self,
+        io: &mut I,
+        id: PoolId,
+        reason: &str,
+        is_meant: impl Fn(&Server, &Pool) -> bool,
+    ) {
+        let pool = &self.pools[id.0 as usize];
+        let meant = self.servers.iter().filter(|(_, s)| s.pool == id && is_meant(s, pool));
+        for key in meant.map(|(key, _)| key).collect::<Vec<_>>() {
+            let Some(server) = self.servers.get_mut(key) else { continue };
+            if server.state == ServerState::Idle || server.apart.is_some_and(|apart| apart != Apart::Listener) {
+                self.retire(io, key, reason);
+                continue;
+            }
+            server.is_close_needed = true;
             let server = &self.servers[key];
             let is_between = server.is_clean() && !server.is_segment_open && self.is_closed_fast(key);
             if let Some(client) = server.client.filter(|_| is_between) {
@@ -253,9 +291,8 @@ impl<I: Io> Worker<I> {
             };
             let pool = self.pool(id);
             pool.is_removed = false;
-            let is_moved = *pool.target.endpoints != *target.endpoints
-                || pool.target.config.dbname != target.config.dbname
-                || pool.target.config.tls != target.config.tls;
+            let places = Place::all(target, &database);
+            let is_moved = !pool.endpoints.iter().map(|endpoint| &endpoint.place).eq(&places);
             let forced = target.forced_credential.as_ref();
             let own = tables.user(&user).and_then(|u| u.credential.as_ref());
             if let Some(secret) = forced.or(own).and_then(crate::auth::Credential::server_secret) {
@@ -266,19 +303,30 @@ impl<I: Io> Worker<I> {
                 pool.settings = if pool.is_replication { settings.for_replication() } else { settings };
             }
             if is_moved {
-                pool.backoff.succeeded();
-                pool.local_sockets.clear();
-                pool.forget_greetings();
-                // What is known is known of the place that it was.
-                let place = pool.target.config.endpoints.first().cloned().unwrap_or_default();
-                let dbname: Arc<str> = pool.target.dbname(&database).into();
-                let knowledge = self.shared.knowledge(&place, &dbname);
-                self.pool(id).move_to(knowledge);
-                self.mark_for_closing(io, id, "the endpoint changed");
+                self.move_pool(io, id, places);
             }
             self.supply(io, id);
         }
         self.log(io, Level::Debug, "reloaded", Vec::new());
+    }
+
+    /// A pool has other endpoints. Servers at those that it has kept go on.
+    fn move_pool(&mut self, io: &mut I, id: PoolId, places: Vec<Arc<Place>>) {
+        let hosts = self.shared.clone();
+        let pool = self.pool(id);
+        let endpoints = Endpoints::new(places, &hosts.hosts, &pool.shared.here, pool.shared.turn.clone());
+        let before = std::mem::replace(&mut pool.endpoints, endpoints);
+        let first = before.get(0).place.clone();
+        pool.endpoints.keep(before);
+        let place = pool.endpoints.get(0).place.clone();
+        if pool.endpoints.at(&first).is_none() {
+            pool.forget_greetings();
+            // What is known is known of the place that it was.
+            let knowledge = self.shared.knowledge(&place.name, &place.dbname);
+            self.pool(id).move_to(knowledge);
+        }
+        let is_gone = |server: &Server, pool: &Pool| pool.endpoints.at(&server.place).is_none();
+        self.mark_for_closing(io, id, "the endpoint changed", is_gone);
     }
 
     fn remove_pool(&mut self, io: &mut I, id: PoolId) {
@@ -339,11 +387,13 @@ impl<I: Io> Worker<I> {
 
     fn server_row(&self, server: &Server) -> ServerRow {
         let pool = &self.pools[server.pool.0 as usize];
-        let (address, port) = match pool.target.endpoints.get(server.endpoint as usize) {
-            Some(Endpoint::Tcp { port, .. }) if server.is_local => (String::from("unix"), *port),
-            Some(Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port }) => (host.to_string(), *port),
-            Some(Endpoint::Unix(path)) => (path.to_string(), 0),
-            None => (String::new(), 0),
+        let (address, port) = match &server.place.endpoint {
+            Endpoint::Tcp { port, .. } if server.is_local => (String::from("unix"), *port),
+            Endpoint::Tcp { port, .. } if server.address.is_some() => {
+                (server.address.map(|address| address.to_string()).unwrap_or_default(), *port)
+            }
+            Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port } => (host.to_string(), *port),
+            Endpoint::Unix(path) => (path.to_string(), 0),
         };
         ServerRow {
             id: server.id,
@@ -386,7 +436,7 @@ impl<I: Io> Worker<I> {
             sv_login: of("login"),
             maxwait_us: oldest.unwrap_or(0),
             pool_mode: if pool.is_replication { "replication" } else { mode_name(pool.settings.pool_mode) },
-            sick: pool.backoff.sickness().map(|(_, cause)| cause.to_string()),
+            sick: pool.endpoints.sickness().map(|(_, sick)| sick.cause.to_string()),
         }
     }
 }

@@ -9,13 +9,15 @@
 //! | checkin | [`crate::checkout`]: the server to the oldest waiter, or back among the idle |
 //!
 //! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`]
-//! (clients), [`crate::connect`] (servers), [`crate::hand_over`] (from one client of a server to the next),
+//! (clients), [`crate::connect`] (servers), [`crate::reach`] (endpoints that let nobody in), [`crate::hand_over`] (from
+//! one client of a server to the next),
 //! [`crate::tracking`] (what statements leave in a session),
 //! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
 //! at a time.
 
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -75,6 +77,8 @@ pub enum Message<H> {
         /// When it came.
         at: Instant,
     },
+    /// An endpoint lets us in again.
+    EndpointWell(Arc<str>),
     /// Of listening.
     Listen(Box<Told>),
     /// A database is needed without sessions.
@@ -136,12 +140,16 @@ pub struct Worker<I: Io> {
     /// Databases that take no new clients until ENABLE.
     pub(crate) disabled: Vec<Arc<str>>,
     /// Commands that are answered when what they wait for has come.
-    pub(crate) pending: Vec<(CommandId, Command)>,
+    pub(crate) pending: Vec<(CommandId, Command, Instant)>,
+    /// How many orders to close the servers that are there have come: the same over all workers.
+    pub(crate) generation: u64,
     /// Databases that wait for RESUME; `None`: all.
     pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
+    /// The addresses of names that have changed since the start.
+    pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -179,10 +187,12 @@ impl<I: Io> Worker<I> {
             is_closed: false,
             disabled: Vec::new(),
             pending: Vec::new(),
+            generation: 0,
             paused: Vec::new(),
             next_sweep: Instant(0),
             nobody: "".into(),
             listening: Listening::default(),
+            addresses: FxHashMap::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -314,10 +324,17 @@ impl<I: Io> Worker<I> {
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
             Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
+            Message::EndpointWell(name) => self.endpoint_well(&name),
             Message::Cancel { pid, key, source, at } => self.cancel_asked(io, pid, &key, source, at),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
         }
+        self.run_ready(io);
+    }
+
+    /// A host's name has other addresses than before.
+    pub fn readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
+        self.close_readdressed(io, host, addresses);
         self.run_ready(io);
     }
 

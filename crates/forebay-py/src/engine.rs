@@ -9,7 +9,7 @@ use forebay_core::config::EngineConfig;
 use forebay_core::ids::{QuestionId, WorkerId};
 use forebay_core::question::Answer;
 use forebay_core::stats::WorkerStats;
-use forebay_runtime::{Engine, Outbox, ReloadError, StartError, fill_random};
+use forebay_runtime::{Engine, Host, Outbox, ReloadError, StartError, fill_random};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -116,6 +116,21 @@ impl PyEngine {
         py.detach(|| counters::to_json(&self.stats))
     }
 
+    /// Names of servers; how many are looked up, and how many wait for that.
+    fn hosts(&self, py: Python<'_>) -> (Vec<HostRow>, usize, usize) {
+        py.detach(|| match &*self.read() {
+            Some(engine) => {
+                let (hosts, under_way, waiting) = engine.hosts();
+                let words = |host: Host| {
+                    let addresses = host.addresses.iter().map(ToString::to_string).collect();
+                    (host.name.to_string(), host.ttl.as_secs(), addresses)
+                };
+                (hosts.into_iter().map(words).collect(), under_way, waiting)
+            }
+            None => (Vec::new(), 0, 0),
+        })
+    }
+
     fn worker_stats(&self, py: Python<'_>) -> String {
         py.detach(|| counters::workers_to_json(&self.stats))
     }
@@ -169,6 +184,9 @@ impl PyEngine {
         });
     }
 }
+
+/// Name, seconds until it is looked up again, addresses.
+type HostRow = (String, u64, Vec<String>);
 
 /// What a command is about.
 #[derive(FromPyObject)]

@@ -313,6 +313,10 @@ impl Io for SimIo {
     }
 
     /// What is there shows when it is tried.
+    fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn has_local_socket(&self, _port: u16) -> bool {
         true
     }

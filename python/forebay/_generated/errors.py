@@ -1086,7 +1086,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "several_processes": FindingRow("FBC125", "info", "{name}: one process of forebay uses all cores; each further one has pools, limits, PAUSE and SHOW of its own", "start one; `forebay check --instances N` counts the pools of N"),
     "could_not_ask": FindingRow("FBC126", "warning", "{endpoint} could not be asked: {cause}", None),
     "idle_clients_cut": FindingRow("FBC127", "info", "client_idle_timeout {limit}: connections that applications keep in their own pools are cut while they are idle", "use more than their pools' idle limit, or 0: an idle client costs about 500 bytes"),
-    "limit_not_for_looked_up": FindingRow("FBC128", "warning", "{name} holds for users of {known}, not for those that {query} finds", "limit their databases with max_db_connections", "limit their databases with max_db_connections"),
     "no_databases_yet": FindingRow("FBC129", "warning", "no database is configured: every client is refused", "add a line to [databases]: shop = host=10.0.0.5", "add a line to [databases]: shop = host=10.0.0.5"),
     "pools_above_connection_limit": FindingRow("FBC130", "warning", "up to {servers} servers may be opened {of} at {endpoint}; its CONNECTION LIMIT is {limit}", "lower the pools, or {statement} CONNECTION LIMIT {servers}"),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),

@@ -1923,18 +1923,6 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set it above the longest idle time of the applications' pools.",
         example=None,
     ),
-    "FBC128": Page(
-        code="FBC128",
-        name="limit_not_for_looked_up",
-        severity="warning",
-        sqlstate=None,
-        message="{name} holds for users of {known}, not for those that {query} finds",
-        detail=None,
-        hint="limit their databases with max_db_connections",
-        why="Users that are looked up are not known beforehand, and limits of users hold for those that are.",
-        fix="Set max_db_connections for the databases that they use.",
-        example=None,
-    ),
     "FBC129": Page(
         code="FBC129",
         name="no_databases_yet",

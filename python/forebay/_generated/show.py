@@ -344,7 +344,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("SHOW ACTIVE_SOCKETS", "The same for those that are in use."),
     ("SHOW PEERS", "Other processes that cancel requests are passed to: none, as one process serves all cores."),
     ("SHOW PEER_POOLS", "Connections to them: none."),
-    ("SHOW DNS_HOSTS", "Names that are kept: none, as they are looked up at each connect."),
+    ("SHOW DNS_HOSTS", "Names of servers that are kept: seconds until each is looked up again, and its last good addresses."),
     ("SHOW DNS_ZONES", "Zones that are polled: none."),
     ("SHOW MEM", "Memory set aside: the receive buffers of all workers; how many are in use is not counted."),
     ("SHOW FDS", "Refused: it hands sockets over to another PgBouncer, which this version does not do."),

@@ -40,6 +40,15 @@ class Identity:
     is_pgbouncer: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Names of servers: (name, seconds until it is looked up again, addresses). under_way, waiting: lookups."""
+
+    rows: Sequence[tuple[str, int, Sequence[str]]]
+    under_way: int
+    waiting: int
+
+
 class Backend(Protocol):
     """The running service. Databases are named as clients name them; None means all of them."""
 
@@ -59,6 +68,9 @@ class Backend(Protocol):
 
     def averages(self) -> dict[str, Totals]:
         """Averages over the last period, by database."""
+
+    def hosts(self) -> Hosts:
+        """The names of servers that are kept."""
 
     def workers(self) -> Sequence[WorkerCounters]:
         """Totals since the start, by worker."""

@@ -6,7 +6,7 @@ import grp
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import resolved
@@ -21,6 +21,10 @@ FALLBACK = "*"
 # Of [limits], and of a user where it has its own.
 USER_LIMITS = ("max_user_connections", "max_user_client_connections")
 LogFormat = Literal["text", "json", "pgbouncer"]
+
+
+# Parameters that a database's servers are opened with.
+_PARAMETERS: Final = ("client_encoding", "datestyle", "timezone", "application_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,10 @@ def resolve(draft: Draft) -> Config:
     engine = resolved.EngineConfig(
         listen=_listen(draft),
         tcp=resolved.TcpOptions(**_section(draft, "tcp")),
+        dns=resolved.DnsOptions(**_section(draft, "dns")),
         engine=resolved.EngineSettings(**_section(draft, "engine")),
         arrivals=_arrivals(draft),
-        limits=_limits(draft),
+        limits=resolved.Limits(**_section(draft, "limits")),
         auth=_auth(draft),
         databases=tuple(one for one in databases if one.name != FALLBACK),
         fallback_database=next((one for one in databases if one.name == FALLBACK), None),
@@ -177,13 +182,10 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         forced_secret=forced_secret(draft, entity),
         tls=contexts.index(context),
         lookup=_lookup(draft, entity),
+        connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
+        parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
     )
-
-
-def _limits(draft: Draft) -> resolved.Limits:
-    values = {name: value for name, value in _section(draft, "limits").items() if name not in USER_LIMITS}
-    return resolved.Limits(**values)
 
 
 def _user(draft: Draft, entity: Entity) -> resolved.UserConfig:

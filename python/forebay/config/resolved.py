@@ -56,6 +56,13 @@ class TcpOptions(msgspec.Struct, frozen=True):
     defer_accept: bool
 
 
+class DnsOptions(msgspec.Struct, frozen=True):
+    """How long addresses of names hold."""
+
+    max_ttl: int
+    nxdomain_ttl: int
+
+
 class Arrivals(msgspec.Struct, frozen=True):
     """What becomes of what clients ask for at their login."""
 
@@ -78,6 +85,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Limits on clients and messages."""
 
     clients_max: int
+    max_user_connections: int
+    max_user_client_connections: int
     message_bytes_max: int
     relay_bytes_max: int
     wait_bytes_max: int
@@ -120,6 +129,7 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_connect_timeout: int
     server_backoff_max: int
     server_opening_max: int
+    load_balance_hosts: str
     server_local_socket: bool
     server_check_delay: int
     server_check_query: str
@@ -155,6 +165,8 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     forced_secret: Secret | None
     tls: int
     lookup: SecretLookup
+    parameters: tuple[tuple[str, str], ...]
+    connect_query: str
     pool: PoolSettings
 
 
@@ -216,6 +228,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     listen: Listen
     tcp: TcpOptions
+    dns: DnsOptions
     engine: EngineSettings
     arrivals: Arrivals
     limits: Limits

@@ -9,7 +9,7 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import Identity, Refused, Shutdown
+from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import EngineConfig
@@ -66,6 +66,10 @@ class RunningBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self._averages.of(self.totals(), now_s=time.monotonic())
+
+    def hosts(self) -> Hosts:
+        rows, under_way, waiting = self._engine.hosts()
+        return Hosts(rows, under_way, waiting)
 
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())

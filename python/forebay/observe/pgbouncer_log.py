@@ -36,6 +36,7 @@ _REASONS: Final = {
     "pooler is shutting down": "server shutting down",
     "closed by the server": "server conn crashed?",
     "it did not answer within server_connect_timeout": "connect timeout",
+    "it did not answer, and another endpoint does": "connect timeout",
     "lifetime": "server lifetime over",
     "not needed any more": "server idle timeout",
     "room for another pool": "evicted",

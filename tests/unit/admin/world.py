@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import Identity, Refused, Shutdown
+from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
@@ -72,6 +72,7 @@ class FakeBackend:
     counted: dict[str, Totals] = field(default_factory=dict)
     averaged: dict[str, Totals] = field(default_factory=dict)
     working: list[WorkerCounters] = field(default_factory=list)
+    names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refuses: str | None = None
     is_stopping: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)
@@ -85,6 +86,9 @@ class FakeBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self.averaged
+
+    def hosts(self) -> Hosts:
+        return self.names
 
     def workers(self) -> Sequence[WorkerCounters]:
         return self.working

@@ -100,17 +100,38 @@ def test_a_database_has_lookups_of_its_own(ini: Callable[[str], Config]) -> None
     assert not config.engine.auth.ask_unknown
 
 
+@pytest.mark.parametrize(
+    ("line", "endpoints"),
+    [
+        ("host=a,b port=5433", ("a:5433", "b:5433")),
+        ("host=a,b,/run/pg port=1,2,3", ("a:1", "b:2", "/run/pg/.s.PGSQL.3")),
+        ("host=a,b port=,2", ("a:5432", "b:2")),
+    ],
+)
+def test_hosts_and_ports_may_be_lists(line: str, endpoints: tuple[str, ...], ini: Callable[[str], Config]) -> None:
+    text = f"[databases]\na = {line} load_balance_hosts=disable\n[pgbouncer]\nauth_file = userlist.txt\n"
+    (database,) = ini(text).engine.databases
+    assert (database.endpoints, database.pool.load_balance_hosts) == (endpoints, "disable")
+
+
+@pytest.mark.parametrize("line", ["host=a,b port=1,2,3", "host=a load_balance_hosts=random"])
+def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loaded], tmp_path: Path) -> None:
+    users(tmp_path, '"app" "pw"\n')
+    loaded = load(f"[databases]\na = {line}\n[pgbouncer]\nauth_file = userlist.txt\n", name="p.ini")
+    assert [one.is_error for one in loaded.findings] == [True]
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (
-        "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
+        "[databases]\na = host=a auth_query='select 1' hots=b\n[peers]\n1 = host=x\n"
         "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
         "auth_type = gss\n"
     )
     found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]
     assert found == [
         ("FBC070", 2, 12),
-        ("FBC072", 2, 37),
+        ("FBC072", 2, 34),
         ("FBC070", 3, 2),
         ("FBC070", 7, 1),
         ("FBC072", 8, 1),

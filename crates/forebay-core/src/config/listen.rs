@@ -1,4 +1,5 @@
-//! The part of the configuration that is about clients' connections: where they come in, and as what.
+//! The part of the configuration that is about connections: where clients' come in, and as what; how they are kept, and
+//! how hosts are found.
 
 use std::sync::Arc;
 
@@ -91,4 +92,20 @@ pub struct Arrivals {
     pub is_name_with_address: bool,
     /// A notice for each client that is logged in; empty: none.
     pub login_notice: Arc<str>,
+}
+
+/// How long the addresses of names hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsOptions {
+    /// Age at which a name is looked up again.
+    pub max_ttl: u64,
+    /// How long a name that was not found is not looked up again.
+    pub nxdomain_ttl: u64,
+}
+
+impl Default for DnsOptions {
+    fn default() -> DnsOptions {
+        DnsOptions { max_ttl: 15_000_000, nxdomain_ttl: 15_000_000 }
+    }
 }

@@ -1,12 +1,13 @@
 //! What core asks for: each call notes it and returns.
 
+use std::net::IpAddr;
 use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
 use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
-use forebay_core::io::{Close, Endpoint, Io, Slice, TlsRole};
+use forebay_core::io::{Close, Endpoint, Io, Peer, Slice, TlsRole};
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
 use forebay_core::worker::Message;
@@ -77,6 +78,13 @@ impl<B: Backend> Io for Driver<B> {
 
     fn connect(&mut self, endpoint: &Endpoint) -> ConnId {
         self.begin_connect(endpoint)
+    }
+
+    fn remote_address(&mut self, id: ConnId) -> Option<IpAddr> {
+        match crate::socket::peer(self.table.open(id)?.fd) {
+            Ok(Peer::Tcp(address, _)) => Some(address),
+            Ok(Peer::Unix(_)) | Err(_) => None,
+        }
     }
 
     fn has_local_socket(&self, port: u16) -> bool {

@@ -395,6 +395,9 @@ impl<B: Backend> Driver<B> {
                 }
                 Mail::Answer(id, answer) => self.on_answer(inputs, id, answer),
                 Mail::Resolved(id, found) => self.resolved(id, found),
+                Mail::Readdressed(host, addresses) => {
+                    self.guard(inputs, None, |inputs, io| inputs.readdressed(io, &host, &addresses));
+                }
                 Mail::Stop => self.is_stopping = true,
             }
         }

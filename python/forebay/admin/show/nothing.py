@@ -15,5 +15,5 @@ async def rows(_backend: Backend) -> list[tuple[Value, ...]]:
 
 
 COMMANDS: Final[tuple[Command, ...]] = tuple(
-    show(name, rows, role=Role.VIEWER) for name in ("peers", "peer_pools", "dns_hosts", "dns_zones")
+    show(name, rows, role=Role.VIEWER) for name in ("peers", "peer_pools", "dns_zones")
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
+from forebay.admin.show.databases import balance, listed
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
@@ -14,6 +15,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     check, as in PgBouncer.
     """
     snapshot = await backend.snapshot()
+    balances = {database.name: balance(database) for database in listed(backend, snapshot)}
     return [
         (
             pool.database,
@@ -32,7 +34,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             pool.maxwait_us // 1_000_000,
             pool.maxwait_us % 1_000_000,
             pool.pool_mode,
-            None,
+            balances.get(pool.database),
             pool.sick,
         )
         for pool in snapshot.pools

@@ -5,6 +5,7 @@ The result is a tree as a forebay.toml would give, whose places are the ini's, s
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ _LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"
 
 _MILLISECONDS: Final = ("tcp_user_timeout",)
 # 0 is "at once" there, and out of range here.
-_LEAST: Final = {"server_login_retry": "10ms"}
+_LEAST: Final = {"server_login_retry": "10ms", "dns_max_ttl": "1s"}
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
@@ -66,6 +67,8 @@ _DATABASE_KEYS = {
     "auth_user": "auth_user",
     "auth_query": "auth_query",
     "auth_dbname": "auth_dbname",
+    "load_balance_hosts": "load_balance_hosts",
+    **{name: name for name in ("client_encoding", "datestyle", "timezone", "application_name", "connect_query")},
 }
 _USER_KEYS = (
     "pool_size",
@@ -268,16 +271,22 @@ class _Translation:
         return Entry(database.key, place, tree.table(place, *out))
 
     def _endpoints(self, database: Node, place: Place) -> Node:
-        """host and port, each a list, as endpoints; without a host the server is behind a Unix socket."""
+        """host and port as endpoints; without a host the server is behind a Unix socket.
+
+        Either may be a list; a port alone is that of every host, as in libpq.
+        """
         host, port = database.get("host"), database.get("port")
         socket_dir = self._ini.settings.get("unix_socket_dir")
         folder = str(socket_dir.value.value) if socket_dir else KNOWN["unix_socket_dir"].default
         hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
-        number = str(port.value) if port else "5432"
+        numbers = [part.strip() or "5432" for part in str(port.value).split(",")] if port else ["5432"]
         shown = host.place if host else place
+        if port and len(numbers) not in (1, len(hosts)):
+            wanted = "one port for all hosts, or one for each"
+            self._report.add("bad_ini_value", port.place, name="port", text=port.value, wanted=wanted)
         texts = (
             f"{one.rstrip('/')}/.s.PGSQL.{number}" if one.startswith("/") else f"{_bracketed(one)}:{number}"
-            for one in hosts
+            for one, number in zip(hosts, itertools.cycle(numbers), strict=False)
         )
         return Node("array", shown, items=tuple(Node("string", shown, one) for one in texts))
 
