@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub paused: Vec<Arc<str>>,
     /// Databases disabled.
     pub disabled: Vec<Arc<str>>,
+    /// What is on its way to the peers that are this worker's.
+    pub peers: Vec<PeerRow>,
 }
 
 /// A client, as SHOW CLIENTS prints it.
@@ -82,7 +84,7 @@ pub struct ClientRow {
     pub database: Arc<str>,
     /// As the client last set it.
     pub application_name: Arc<str>,
-    /// active, waiting, idle, login.
+    /// active, waiting, idle, login, waiting_cancel_req, active_cancel_req.
     pub state: &'static str,
     /// Address, or `unix`.
     pub address: String,
@@ -151,6 +153,21 @@ pub struct ServerRow {
     pub channels: u32,
 }
 
+/// What is on its way to a peer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PeerRow {
+    /// Its number.
+    pub peer_id: u16,
+    /// Cancel requests that were passed on, and whose end has not come.
+    pub cl_active_cancel_req: u32,
+    /// Cancel requests that wait for a connection.
+    pub cl_waiting_cancel_req: u32,
+    /// Connections over which one was sent.
+    pub sv_active_cancel: u32,
+    /// Connections that are being opened.
+    pub sv_login: u32,
+}
+
 /// A worker's part of a pool.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PoolRow {
@@ -162,9 +179,15 @@ pub struct PoolRow {
     pub cl_active: u32,
     /// Clients waiting for a server.
     pub cl_waiting: u32,
+    /// Cancel requests that were sent on, and whose end has not come.
+    pub cl_active_cancel_req: u32,
+    /// Cancel requests that a connection is being opened for.
+    pub cl_waiting_cancel_req: u32,
     /// Servers in use.
     pub sv_active: u32,
-    /// Servers with a cancel under way to them.
+    /// Connections over which a cancel was sent, and that have not ended.
+    pub sv_active_cancel: u32,
+    /// Servers that wait for the end of a cancel before they serve anybody else.
     pub sv_being_canceled: u32,
     /// Servers idle and clean.
     pub sv_idle: u32,

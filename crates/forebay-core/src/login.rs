@@ -9,9 +9,9 @@ use forebay_spec::errors;
 use crate::asked::Asked;
 use crate::auth::Credential;
 use crate::auth::client::Proof;
+use crate::cancel_key;
 use crate::config::TlsMode;
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
-use crate::journal::CANCEL_REQUEST;
 use crate::parameters::Image;
 use crate::planted::{self, Bug, planted};
 use crate::pool::{Greeting, Pool, PoolId};
@@ -79,7 +79,7 @@ impl<I: Io> Worker<I> {
             }
             FirstPacket::Cancel { pid, key: secret } => {
                 self.cancel_came(io, key, pid, secret);
-                self.drop_client(io, key, CANCEL_REQUEST);
+                return data.len();
             }
             FirstPacket::Startup(startup) => self.startup(io, key, startup),
         }
@@ -258,6 +258,9 @@ impl<I: Io> Worker<I> {
         client.virtual_pid = pid;
         let login = client.login.take();
         let is_long = login.as_ref().is_some_and(|l| l.minor >= 2);
+        if self.tables.config.peers.own > 0 {
+            cancel_key::give_all_hops(&mut random);
+        }
         client.cancel = CancelSecret::new(random, is_long);
         write::backend_key_data(out, pid, client.cancel.bytes());
         let message = &*self.tables.config.arrivals.login_notice;

@@ -130,7 +130,7 @@ impl<I: Io> Worker<I> {
                 let is_between = |s: &Server| s.is_clean() && !s.is_segment_open;
                 is_holding && c.has_sent_all() && c.server.is_some_and(|s| is_between(&self.servers[s]))
             }
-            ClientState::Waiting | ClientState::Console => false,
+            ClientState::Waiting | ClientState::Console | ClientState::Cancelling => false,
             _ => true,
         };
         let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
@@ -309,6 +309,7 @@ impl<I: Io> Worker<I> {
             pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
             paused,
             disabled: self.disabled.clone(),
+            peers: self.peer_rows(),
         }
     }
 
@@ -373,12 +374,19 @@ impl<I: Io> Worker<I> {
         let clients = self.clients.iter().filter(|(_, c)| c.pool == Some(id)).count() as u32;
         let oldest = pool.waiters.front().map(|w| self.now.micros_since(w.since));
         let waiting = pool.waiters.len() as u32;
+        let cancellers = |is_sent| {
+            let all = self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent == is_sent);
+            all.map(|(_, c)| c.cancellers.len() as u32).sum()
+        };
         PoolRow {
             database: pool.database.clone(),
             user: pool.user.clone(),
             cl_active: clients.saturating_sub(waiting),
             cl_waiting: waiting,
+            cl_active_cancel_req: cancellers(true),
+            cl_waiting_cancel_req: cancellers(false),
             sv_active: of("active"),
+            sv_active_cancel: self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent).count() as u32,
             sv_being_canceled: of("being_canceled"),
             sv_idle: of("idle"),
             sv_used: of("used"),
@@ -397,6 +405,10 @@ impl Client {
             ClientState::Active => "active",
             ClientState::Waiting | ClientState::Greeting => "waiting",
             ClientState::Idle | ClientState::Console => "idle",
+            ClientState::Cancelling if self.rare.as_ref().is_some_and(|rare| rare.is_cancel_sent) => {
+                "active_cancel_req"
+            }
+            ClientState::Cancelling => "waiting_cancel_req",
             _ => "login",
         }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::auth::Credential;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Request, Stage};
 use crate::clearing::Clearing;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
@@ -30,8 +30,8 @@ use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
-use crate::misses::Source;
 use crate::parameters::Images;
+use crate::peers::{Passed, Peering};
 use crate::planted::{Bug, planted};
 pub use crate::pool::shared::Shared;
 use crate::pool::{Pool, PoolId};
@@ -64,17 +64,10 @@ pub enum Message<H> {
     WhoHolds(PoolName),
     /// A permit came free, and the receiver has waiters.
     PermitFree(PoolName),
-    /// A CancelRequest for a client of the receiver.
-    Cancel {
-        /// As the client was told.
-        pid: u32,
-        /// As the client was told.
-        key: Box<[u8]>,
-        /// Where it came from.
-        source: Source,
-        /// When it came.
-        at: Instant,
-    },
+    /// A CancelRequest for a client of the receiver, or for a peer that is the receiver's.
+    Cancel(Box<Request>),
+    /// A CancelRequest that came to the receiver has come so far.
+    CancelIsAt(ClientKey, Stage),
     /// Of listening.
     Listen(Box<Told>),
     /// A database is needed without sessions.
@@ -88,6 +81,7 @@ pub(crate) enum Owner {
     Client(ClientKey),
     Server(ServerKey),
     Cancel(Key<Cancel>),
+    Passed(Key<Passed>),
 }
 
 /// Who waits for an answer.
@@ -108,6 +102,9 @@ pub struct Worker<I: Io> {
     pub(crate) clients: Slab<Client>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<Cancel>,
+    pub(crate) peering: Peering,
+    /// Clients by the process id that they were told, where that has a peer in it.
+    pub(crate) by_pid: FxHashMap<u32, Vec<ClientKey>>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) pool_ids: FxHashMap<PoolName, PoolId>,
     /// Pools of replication connections.
@@ -159,6 +156,8 @@ impl<I: Io> Worker<I> {
             clients: Slab::default(),
             servers: Slab::default(),
             cancels: Slab::default(),
+            peering: Peering::default(),
+            by_pid: FxHashMap::default(),
             pools: Vec::new(),
             pool_ids: FxHashMap::default(),
             replication_ids: FxHashMap::default(),
@@ -232,7 +231,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_received(io, key, buf, data),
             Owner::Server(key) => self.server_received(io, key, buf, data),
             Owner::Cancel(key) => self.cancel_received(io, key, data),
-            Owner::Nobody => {}
+            Owner::Passed(_) | Owner::Nobody => {}
         }
         io.release(buf);
         if planted(Bug::BufferReleasedTwice) {
@@ -246,7 +245,7 @@ impl<I: Io> Worker<I> {
         match self.owner(conn) {
             Owner::Client(key) => self.client_sent(io, key, bytes),
             Owner::Server(key) => self.server_sent(io, key, bytes),
-            Owner::Cancel(_) | Owner::Nobody => {}
+            Owner::Cancel(_) | Owner::Passed(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -256,6 +255,7 @@ impl<I: Io> Worker<I> {
         match self.owner(conn) {
             Owner::Server(key) => self.server_connected(io, key),
             Owner::Cancel(key) => self.cancel_connected(io, key),
+            Owner::Passed(key) => self.passed_connected(io, key),
             Owner::Client(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
@@ -269,6 +269,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_closed(io, key, by),
             Owner::Server(key) => self.server_closed(io, key, by),
             Owner::Cancel(key) => self.cancel_closed(io, key),
+            Owner::Passed(key) => self.passed_closed(io, key, &by),
             Owner::Nobody => {}
         }
         self.run_ready(io);
@@ -280,7 +281,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_tls_ready(io, key, info),
             Owner::Server(key) => self.server_tls_ready(io, key, info),
             Owner::Cancel(key) => self.cancel_tls_ready(io, key),
-            Owner::Nobody => {}
+            Owner::Passed(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -314,7 +315,8 @@ impl<I: Io> Worker<I> {
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
             Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
-            Message::Cancel { pid, key, source, at } => self.cancel_asked(io, pid, &key, source, at),
+            Message::Cancel(request) => self.cancel_asked(io, *request),
+            Message::CancelIsAt(key, stage) => self.cancel_is_at(io, key, stage),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
         }

@@ -1105,4 +1105,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "cert_without_authority": FindingRow("FBC158", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
     "tls_not_offered": FindingRow("FBC159", "warning", "{name}: \"{word}\" is not offered", None),
     "tls_nothing_left": FindingRow("FBC160", "error", "{name}: {cause}", None),
+    "peer_without_endpoint": FindingRow("FBC080", "error", "peer {name} has no endpoint", "add endpoint = \"host:port\" (pgbouncer.ini: host, and port)"),
+    "peers_without_number": FindingRow("FBC081", "warning", "[peers] has no effect: peer_id is not set", "give each of the peers its own peer_id"),
 }

@@ -95,7 +95,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "several processes with one address are not needed: forebay runs a worker a core",
+        None,
         None,
     ),
     "tcp_defer_accept": Known(
@@ -680,7 +680,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "a cancel never waits in a queue",
+        None,
         None,
     ),
     "idle_transaction_timeout": Known(

@@ -73,7 +73,10 @@ class Pool(msgspec.Struct):
     user: str
     cl_active: int
     cl_waiting: int
+    cl_active_cancel_req: int
+    cl_waiting_cancel_req: int
     sv_active: int
+    sv_active_cancel: int
     sv_being_canceled: int
     sv_idle: int
     sv_used: int
@@ -105,13 +108,26 @@ class Pool(msgspec.Struct):
 _SUMMED = (
     "cl_active",
     "cl_waiting",
+    "cl_active_cancel_req",
+    "cl_waiting_cancel_req",
     "sv_active",
+    "sv_active_cancel",
     "sv_being_canceled",
     "sv_idle",
     "sv_used",
     "sv_tested",
     "sv_login",
 )
+
+
+class PeerPool(msgspec.Struct, frozen=True):
+    """What is on its way to a peer, which belongs to one worker."""
+
+    peer_id: int
+    cl_active_cancel_req: int
+    cl_waiting_cancel_req: int
+    sv_active_cancel: int
+    sv_login: int
 
 
 class Snapshot(msgspec.Struct):
@@ -122,6 +138,7 @@ class Snapshot(msgspec.Struct):
     pools: list[Pool] = []
     paused: list[str] = []
     disabled: list[str] = []
+    peers: list[PeerPool] = []
 
 
 def decode(text: str | bytes) -> Snapshot:
@@ -140,11 +157,13 @@ def merge(parts: Iterable[Snapshot]) -> Snapshot:
         whole.servers.extend(part.servers)
         paused.update(part.paused)
         disabled.update(part.disabled)
+        whole.peers.extend(part.peers)
         for pool in part.pools:
             key = (pool.database, pool.user, pool.is_replication)
             if (known := pools.setdefault(key, pool)) is not pool:
                 known.add(pool)
     whole.pools = [pools[key] for key in sorted(pools)]
+    whole.peers.sort(key=lambda peer: peer.peer_id)
     whole.paused = sorted(paused)
     whole.disabled = sorted(disabled)
     return whole

@@ -34,6 +34,7 @@ _FOUND = {
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*", re.ASCII)
 _SOCKET_NAME = ".s.PGSQL."
 PORT_DEFAULT = 5432
+PEER_PORT_DEFAULT = 6432
 UNIX_PATH_BYTES_MAX = 107
 
 
@@ -157,6 +158,12 @@ def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
     return None if None in endpoints else tuple(dict.fromkeys(one for one in endpoints if one))
 
 
+def read_peer(reading: Reading) -> str | None:
+    """`host:port`, `[v6]:port` or the path of a Unix socket, of a pooler."""
+    written = read_string(reading)
+    return written and _endpoint(reading, reading.node, written, PEER_PORT_DEFAULT)
+
+
 def read_socket(reading: Reading) -> str | None:
     """`address:port`, or empty; with port 0 the system chooses one."""
     written = read_string(reading)
@@ -182,6 +189,7 @@ KINDS: Final[dict[str, Callable[[Reading], Value | None]]] = {
     "addresses": read_addresses,
     "endpoints": read_endpoints,
     "socket": read_socket,
+    "peer": read_peer,
     "names": read_names,
 }
 
@@ -237,7 +245,11 @@ def _endpoint(reading: Reading, node: Node, written: str, port_default: int | No
     """The completed endpoint, or None after a report."""
     cause = None
     if written.startswith("/"):
-        path = written if Path(written).name.startswith(_SOCKET_NAME) else f"{written}/{_SOCKET_NAME}{PORT_DEFAULT}"
+        path = (
+            written
+            if Path(written).name.startswith(_SOCKET_NAME)
+            else f"{written}/{_SOCKET_NAME}{port_default or PORT_DEFAULT}"
+        )
         if len(path.encode()) <= UNIX_PATH_BYTES_MAX:
             return path
         cause = f"a socket's path has {UNIX_PATH_BYTES_MAX} bytes at most"

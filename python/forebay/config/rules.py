@@ -267,6 +267,15 @@ def console_users_are_known(draft: Draft, report: Report) -> None:
                 report.add("unknown_admin", place, name=shown, user=user)
 
 
+def peers_lead_somewhere(draft: Draft, report: Report) -> None:
+    """A peer needs an endpoint, and its clients' keys a number to tell them from ours."""
+    for peer in draft.peers.values():
+        if "endpoint" not in peer.settings and f"peers.{peer.name}.endpoint" not in draft.faulty:
+            report.add("peer_without_endpoint", peer.place, name=peer.name)
+    if draft.peers and not draft.value("listen", "peer_id"):
+        report.add("peers_without_number", next(iter(draft.peers.values())).place)
+
+
 def ports_differ(draft: Draft, report: Report) -> None:
     """Two listeners can't share an address."""
     host, _, port = str(draft.value("metrics", "address") or "").rpartition(":")
@@ -305,6 +314,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     forced_users_stand_for_anybody,
     certificates_can_be_shown,
     console_users_are_known,
+    peers_lead_somewhere,
     ports_differ,
     limits_hold_a_buffer,
 )

@@ -237,6 +237,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             wait_bytes_max: 64 << 10,
             waiters_max: 1000,
             cancel_misses_max: 100,
+            cancel_wait_timeout: 10_000_000,
             client_channels_max: 100,
             notification_bytes_max: 65_536,
             client_statements_max: 100,
@@ -259,6 +260,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { level: 1, ..LogSettings::default() },
+        peers: crate::config::Peers::default(),
         speaks_pgbouncer: false,
     }
 }

@@ -15,6 +15,7 @@ from forebay import _engine
 from forebay._generated.pgbouncer import ALIAS, DATABASE_INSTEAD, KNOWN
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import measures, tree
+from forebay.config.environment import NAMED_SECTIONS
 from forebay.config.finding import Report, closest
 from forebay.config.importers.process import TRUTH, DropIn, Process, read_process
 from forebay.config.source import Place, outside
@@ -79,9 +80,10 @@ _USER_KEYS = (
     "transaction_timeout",
     "client_idle_timeout",
 )
+_PEER_KEYS: Final = ("host", "port", "pool_size")
 _SECTIONS = ("pgbouncer", "databases", "users", "peers")
 _GLOBAL: Final[dict[str, Setting]] = {
-    one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in ("databases", "users")
+    one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in NAMED_SECTIONS
 }
 
 
@@ -115,21 +117,24 @@ class _Ini:
     settings: dict[str, Entry] = field(default_factory=dict)
     databases: dict[str, Entry] = field(default_factory=dict)
     users: dict[str, Entry] = field(default_factory=dict)
+    peers: dict[str, Entry] = field(default_factory=dict)
+
+    def section(self, name: str) -> dict[str, Entry]:
+        """One of _SECTIONS."""
+        of = {"pgbouncer": self.settings, "databases": self.databases, "users": self.users, "peers": self.peers}
+        return of[name]
 
 
 def _gather(root: Node, folder: Path, ini: _Ini, report: Report, *, depth: int) -> None:
     for section in root.entries:
         if section.key == "%include":
             _include(section, folder, ini, report, depth)
-        elif section.key == "peers":
-            reason = str(KNOWN["peer_id"].instead)
-            report.add("not_translated", section.place, name="[peers]", reason=reason)
         elif section.key not in _SECTIONS:
             known = ", ".join(_SECTIONS)
             meant = closest(section.key, _SECTIONS)
             report.add("unknown_section", section.place, meant=meant, name=section.key, known=known)
         else:
-            into = {"pgbouncer": ini.settings, "databases": ini.databases, "users": ini.users}[section.key]
+            into = ini.section(section.key)
             for entry in section.value.entries:
                 if entry.key in into:
                     report.add("set_twice", entry.place, name=entry.key)
@@ -176,6 +181,7 @@ class _Translation:
             self._behave_as_pgbouncer(sections)
         sections["databases"] = [self._database(entry) for entry in self._ini.databases.values()]
         sections["users"] = list(self._users())
+        sections["peers"] = [self._peer(entry) for entry in self._ini.peers.values()]
         return tree.table(
             self._whole,
             *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
@@ -267,6 +273,22 @@ class _Translation:
                 self._untranslated(entry, "databases", DATABASE_INSTEAD, known)
         return Entry(database.key, place, tree.table(place, *out))
 
+    def _peer(self, peer: Entry) -> Entry:
+        """A process behind the same address; its pool is as large as others where it does not say."""
+        place, given = peer.place, {entry.key: entry for entry in peer.value.entries}
+        out = []
+        for name, entry in given.items():
+            if name not in _PEER_KEYS:
+                self._untranslated(entry, "peers", {}, list(_PEER_KEYS))
+        if "host" in given:
+            host = given["host"].value
+            port = str(given["port"].value.value) if "port" in given else "6432"
+            out.append(Entry("endpoint", host.place, tree.text(_endpoint(str(host.value), port), host.place)))
+        size = given.get("pool_size") or self._ini.settings.get("default_pool_size")
+        if size is not None:
+            out.append(Entry("pool_size", size.value.place, tree.text(str(size.value.value), size.value.place)))
+        return Entry(peer.key, place, tree.table(place, *out))
+
     def _endpoints(self, database: Node, place: Place) -> Node:
         """host and port, each a list, as endpoints; without a host the server is behind a Unix socket."""
         host, port = database.get("host"), database.get("port")
@@ -275,11 +297,7 @@ class _Translation:
         hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
         number = str(port.value) if port else "5432"
         shown = host.place if host else place
-        texts = (
-            f"{one.rstrip('/')}/.s.PGSQL.{number}" if one.startswith("/") else f"{_bracketed(one)}:{number}"
-            for one in hosts
-        )
-        return Node("array", shown, items=tuple(Node("string", shown, one) for one in texts))
+        return Node("array", shown, items=tuple(Node("string", shown, _endpoint(one, number)) for one in hosts))
 
     def _own_value(self, name: str, entry: Entry) -> Node | None:
         """A value of a database or a user."""
@@ -298,6 +316,11 @@ class _Translation:
                 elif (value := self._own_value(entry.key, entry)) is not None:
                     out.append(Entry(entry.key, entry.place, value))
             yield Entry(name, section.place, tree.table(section.place, *out))
+
+
+def _endpoint(host: str, port: str) -> str:
+    """A host, or the folder of a Unix socket, with its port."""
+    return f"{host.rstrip('/')}/.s.PGSQL.{port}" if host.startswith("/") else f"{_bracketed(host)}:{port}"
 
 
 def _bracketed(host: str) -> str:
