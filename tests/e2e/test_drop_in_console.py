@@ -105,10 +105,9 @@ def test_every_setting_is_shown_in_the_order_of_its_name(make: Make) -> None:
     shown = running.console("show config")
     keys = [str(row["key"]) for row in shown]
     assert (keys, len(keys)) == (sorted(keys), 100)
-    assert list(shown[0])[:4] == ["key", "value", "default", "changeable"]
+    assert list(shown[0]) == ["key", "value", "default", "changeable"], "exporters count them"
     row = setting(running, "pkt_buf")
     assert (row["value"], row["default"], row["changeable"]) == ("8192", "4096", "no")
-    assert "buffers" in str(row["instead"])
 
 
 def test_whose_process_it_is_needs_no_password_over_the_unix_socket(make: Make, server: Postgres) -> None:

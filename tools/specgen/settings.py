@@ -26,6 +26,7 @@ TYPES = {
     "socket": "host:port",
     "peer": "host:port",
     "names": "list of names",
+    "networks": "address, network, or list of them",
 }
 SCOPES = ("global", "database", "user")
 REQUIRED = ("section", "name", "type", "reload", "doc")

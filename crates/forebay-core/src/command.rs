@@ -39,8 +39,15 @@ pub enum Command {
     Enable(Arc<str>),
     /// `Done` once no server that `Reconnect` has marked is left (of one database, or all).
     WaitClose(Option<Arc<str>>),
+    /// Write what was read, and read nothing more but of the console; `Done` once all is written. [`Command::Resume`] of
+    /// all databases ends it.
+    Suspend,
+    /// End connections that have not taken what was sent to them.
+    DropUnflushed,
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
+    /// The same, with what the system knows the connections by: a call for each.
+    Sockets,
 }
 
 /// A worker's answer.
@@ -67,10 +74,23 @@ pub struct Snapshot {
     pub pools: Vec<PoolRow>,
     /// Databases paused; `*`: all.
     pub paused: Vec<Arc<str>>,
+    /// SUSPEND holds.
+    pub is_suspended: bool,
     /// Databases disabled.
     pub disabled: Vec<Arc<str>>,
     /// What is on its way to the peers that are this worker's.
     pub peers: Vec<PeerRow>,
+}
+
+/// Our own end of a connection.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SocketRow {
+    /// The number of its descriptor.
+    pub descriptor: i32,
+    /// Address, or `unix`.
+    pub address: String,
+    /// Port, or 0.
+    pub port: u16,
 }
 
 /// A client, as SHOW CLIENTS prints it.
@@ -94,6 +114,8 @@ pub struct ClientRow {
     pub age_us: u64,
     /// Age of the request under way, or of the last one.
     pub request_us: u64,
+    /// Our own end of it, where that was asked for.
+    pub socket: Option<SocketRow>,
     /// Time it has waited for a server, if it waits.
     pub wait_us: u64,
     /// The server it holds: [`ServerRow::id`].
@@ -131,6 +153,8 @@ pub struct ServerRow {
     pub address: String,
     /// Port, or 0.
     pub port: u16,
+    /// Our own end of it, where that was asked for.
+    pub socket: Option<SocketRow>,
     /// Age of the connection.
     pub age_us: u64,
     /// Time since it was last handed out.

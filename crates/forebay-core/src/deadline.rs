@@ -142,6 +142,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
         let is_more_to_do = !self.deferred.is_empty();
+        if self.is_suspended && !is_more_to_do {
+            return io.wake_at(self.now + crate::suspend::LOOK);
+        }
         io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep) });
     }
 

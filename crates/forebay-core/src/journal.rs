@@ -16,6 +16,9 @@ use crate::worker::Worker;
 /// client is told, and the log is not.
 const QUOTING: [&str; 2] = ["FB504", "FB505"];
 
+/// What the log says instead.
+const QUOTED: &str = "something that it asks for at its start";
+
 /// Why a connection that only brought a cancel request is closed.
 pub(crate) const CANCEL_REQUEST: &str = "cancel request";
 
@@ -46,14 +49,16 @@ impl<I: Io> Worker<I> {
 
     /// What the log calls a report by, as the reason of a client's end.
     pub(crate) fn refusal_in_log<'a>(&self, report: &'a Report) -> &'a str {
-        let is_in_words = self.tables.config.speaks_pgbouncer && !QUOTING.contains(&report.code);
-        if is_in_words { &report.message } else { report.code }
+        match is_quoting(report) {
+            true if report.code.is_empty() => QUOTED,
+            false if self.tables.config.speaks_pgbouncer => &report.message,
+            _ => report.code,
+        }
     }
 
     /// A client is turned away, or its session is ended by us.
     pub(crate) fn tell_refusal(&self, io: &mut I, key: ClientKey, report: &Report) {
-        let is_quoting = QUOTING.contains(&report.code);
-        let reason = if is_quoting { "something that it asks for at its start" } else { &report.message };
+        let reason = if is_quoting(report) { QUOTED } else { &report.message };
         let mut fields = who(&self.clients[key]);
         fields.push(("reason", reason.into()));
         let level = if self.tables.config.log.refusals { Level::Warn } else { Level::Debug };
@@ -81,6 +86,10 @@ impl<I: Io> Worker<I> {
         let server = &self.servers[key];
         let mut fields = self.which(server);
         fields.push(("tls", server.tls.as_ref().map_or("", |t| &*t.description).into()));
+        if let Some((ip, port)) = io.socket(server.conn).and_then(|socket| socket.local) {
+            let from = if ip.is_ipv6() { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+            fields.push(("from", from.into()));
+        }
         let settings = &self.tables.config.log;
         self.log(io, level(settings.servers && settings.connections), "server_opened", fields);
     }
@@ -104,6 +113,11 @@ impl<I: Io> Worker<I> {
             ("endpoint", endpoint.map_or_else(|| Arc::from("?"), Arc::clone).into()),
         ]
     }
+}
+
+/// Whether a report quotes what a client asks for at its start. PostgreSQL's own words, which have no code of ours, do.
+fn is_quoting(report: &Report) -> bool {
+    report.code.is_empty() || QUOTING.contains(&report.code)
 }
 
 fn level(is_wanted: bool) -> Level {

@@ -175,8 +175,9 @@ impl<I: Io> Worker<I> {
         server.enter(ServerState::Cleaning, self.now);
         if server.is_paused {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, key);
         }
+        let server = &mut self.servers[key];
         // As PostgreSQL, which reads Terminate in its turn: what stands before it is run.
         let is_running = !server.is_finishing && server.expect.iter().any(Expect::is_running);
         if server.is_copying {

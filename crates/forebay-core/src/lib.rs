@@ -47,6 +47,7 @@ pub mod parameters;
 pub mod peers;
 pub mod planted;
 pub mod pool;
+pub mod proxied;
 mod query;
 pub mod question;
 mod relay;
@@ -61,6 +62,7 @@ pub mod slab;
 pub mod statements;
 pub mod stats;
 mod supply;
+mod suspend;
 pub mod tables;
 pub mod time;
 #[cfg(test)]

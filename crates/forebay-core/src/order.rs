@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use forebay_spec::errors;
 
-use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot};
+use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot, SocketRow};
 use crate::config::PoolMode;
 use crate::event::Level;
-use crate::io::{Endpoint, Io};
+use crate::ids::ConnId;
+use crate::io::{Endpoint, Io, Socket};
 use crate::login::address;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
@@ -15,6 +16,9 @@ use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
+
+/// Our own end of a connection, or nothing where it is not asked for.
+type SocketOf<'a> = &'a dyn Fn(ConnId) -> Option<SocketRow>;
 
 impl<I: Io> Worker<I> {
     pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
@@ -28,6 +32,9 @@ impl<I: Io> Worker<I> {
                 self.answer_later(io, id, command);
             }
             Command::Resume(database) => {
+                if database.is_none() {
+                    self.unsuspend(io);
+                }
                 self.set_paused(io, database.as_deref(), false);
                 self.command_progress(io);
                 io.reply(id, Reply::Done);
@@ -50,26 +57,12 @@ impl<I: Io> Worker<I> {
                 self.reconnect(io, database.as_deref());
                 io.reply(id, Reply::Done);
             }
-            Command::Drain => {
-                self.is_draining = true;
+            Command::Suspend => {
+                self.suspend(io);
                 self.answer_later(io, id, command);
             }
-            Command::Cut => {
-                self.is_draining = true;
-                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
-                for key in all {
-                    self.refuse_and_close(io, key, errors::draining());
-                }
-                self.answer_later(io, id, command);
-            }
-            Command::Close => {
-                self.is_closed = true;
-                self.answer_later(io, id, command);
-            }
-            Command::Shed => {
-                self.shed(io);
-                io.reply(id, Reply::Done);
-            }
+            Command::DropUnflushed => self.drop_unflushed(io, id),
+            Command::Drain | Command::Cut | Command::Close | Command::Shed => self.ordered_to_end(io, id, command),
             Command::Disable(database) | Command::Enable(database) => {
                 self.disabled.retain(|name| *name != *database);
                 if matches!(command, Command::Disable(_)) {
@@ -79,9 +72,43 @@ impl<I: Io> Worker<I> {
             }
             Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
-                let snapshot = self.snapshot();
+                let snapshot = self.snapshot(&|_| None);
                 io.reply(id, Reply::Snapshot(Box::new(snapshot)));
             }
+            Command::Sockets => {
+                let snapshot = self.snapshot(&|conn| io.socket(conn).map(socket_row));
+                io.reply(id, Reply::Snapshot(Box::new(snapshot)));
+            }
+        }
+    }
+
+    /// Commands by which clients leave.
+    fn ordered_to_end(&mut self, io: &mut I, id: CommandId, command: Command) {
+        match &command {
+            Command::Drain => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Cut => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
+                for key in all {
+                    self.refuse_and_close(io, key, errors::draining());
+                }
+                self.answer_later(io, id, command);
+            }
+            Command::Close => {
+                self.unsuspend(io);
+                self.is_closed = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Shed => {
+                self.shed(io);
+                io.reply(id, Reply::Done);
+            }
+            _ => unreachable!("the other commands are dealt with where this is called"),
         }
     }
 
@@ -107,6 +134,11 @@ impl<I: Io> Worker<I> {
                     return false;
                 }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Suspend if !self.is_suspended => {
+                    io.reply(*id, Reply::Refused("RESUME came before all was written".into()));
+                    return false;
+                }
+                Command::Suspend => self.is_flushed(),
                 Command::WaitClose(database) => !self.is_closing(database.as_deref()),
                 Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
                 Command::Drain | Command::Close => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
@@ -297,23 +329,24 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self, socket: SocketOf<'_>) -> Snapshot {
         for index in 0..self.pools.len() {
             let _ = self.oldest_waiter(PoolId(index as u32));
         }
         let paused = self.paused.iter().map(|d| d.clone().unwrap_or_else(|| "*".into())).collect();
         Snapshot {
             worker: self.id.0,
-            clients: self.clients.iter().map(|(_, c)| self.client_row(c)).collect(),
-            servers: self.servers.iter().map(|(_, s)| self.server_row(s)).collect(),
+            clients: self.clients.iter().map(|(_, c)| self.client_row(c, socket)).collect(),
+            servers: self.servers.iter().map(|(_, s)| self.server_row(s, socket)).collect(),
             pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
             paused,
+            is_suspended: self.is_suspended,
             disabled: self.disabled.clone(),
             peers: self.peer_rows(),
         }
     }
 
-    fn client_row(&self, client: &Client) -> ClientRow {
+    fn client_row(&self, client: &Client, socket: SocketOf<'_>) -> ClientRow {
         let (address, port) = address(&client.peer);
         let key = || format!("{:?}", client.cancel.bytes());
         ClientRow {
@@ -324,6 +357,7 @@ impl<I: Io> Worker<I> {
             state: client.state_name(),
             address: if planted(Bug::CancelKeyShown) { key() } else { address },
             port,
+            socket: socket(client.conn),
             age_us: self.now.micros_since(client.connected_at),
             request_us: self.now.micros_since(client.request_at),
             wait_us: if client.state == ClientState::Waiting { self.now.micros_since(client.since) } else { 0 },
@@ -338,7 +372,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn server_row(&self, server: &Server) -> ServerRow {
+    fn server_row(&self, server: &Server, socket: SocketOf<'_>) -> ServerRow {
         let pool = &self.pools[server.pool.0 as usize];
         let (address, port) = match pool.target.endpoints.get(server.endpoint as usize) {
             Some(Endpoint::Tcp { port, .. }) if server.is_local => (String::from("unix"), *port),
@@ -354,6 +388,7 @@ impl<I: Io> Worker<I> {
             state: server.state_name(),
             address,
             port,
+            socket: socket(server.conn),
             age_us: self.now.micros_since(server.opened_at),
             request_us: self.now.micros_since(server.since),
             client: server.client.and_then(|key| self.clients.get(key)).map(|c| c.id),
@@ -426,6 +461,11 @@ impl Server {
             _ => "login",
         }
     }
+}
+
+fn socket_row(socket: Socket) -> SocketRow {
+    let (address, port) = socket.local.map_or_else(|| (String::from("unix"), 0), |(ip, port)| (ip.to_string(), port));
+    SocketRow { descriptor: socket.descriptor, address, port }
 }
 
 /// A mode as SHOW prints it.

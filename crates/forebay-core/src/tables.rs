@@ -12,6 +12,7 @@ use crate::auth::{Credential, MockSecret, Random};
 use crate::config::{DatabaseConfig, EngineConfig, Peers, PoolSettings, SecretText, UserConfig};
 use crate::io::{Endpoint, Peer};
 use crate::misses::Source;
+use crate::proxied::Network;
 
 /// As many misses of cancel keys as of so many others are a peer's.
 const SOURCES_OF_A_PEER: u32 = 16;
@@ -29,6 +30,7 @@ pub struct Tables {
     rules: Option<Rules>,
     maps: Maps,
     peers: FxHashMap<u16, PeerTarget>,
+    proxies: Vec<Network>,
 }
 
 /// A database, ready to be used.
@@ -115,6 +117,7 @@ impl Tables {
             }
         }
         let peers = prepare_peers(&config.peers)?;
+        let proxies = prepare_proxies(&config.listen.proxy_from)?;
         let mock = before.map_or_else(|| MockSecret::new(random), |before| before.mock.clone());
         let mock = disguise(&mock, &users, iterations);
         let access = &config.auth.access;
@@ -124,7 +127,7 @@ impl Tables {
         };
         let rules = access.rules.as_deref().map(Rules::build).transpose().map_err(|e| faulty("rules", e))?;
         let maps = Maps::build(&access.maps).map_err(|e| faulty("maps", e))?;
-        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps, peers })
+        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps, peers, proxies })
     }
 
     /// The database that clients ask for by `name`, or `*`.
@@ -153,6 +156,11 @@ impl Tables {
     /// The peer of that number.
     pub fn peer(&self, id: u16) -> Option<&PeerTarget> {
         self.peers.get(&id)
+    }
+
+    /// Networks whose connections begin with a header of the PROXY protocol.
+    pub fn proxies(&self) -> &[Network] {
+        &self.proxies
     }
 
     /// How many sources a source may stand for: a peer passes on what came to it from others.
@@ -255,6 +263,14 @@ fn prepare_peers(peers: &Peers) -> Result<FxHashMap<u16, PeerTarget>, ConfigErro
         }
     }
     Ok(ready)
+}
+
+fn prepare_proxies(networks: &[Arc<str>]) -> Result<Vec<Network>, ConfigError> {
+    let ready = networks.iter().enumerate().map(|(index, text)| {
+        let message = format!("\"{text}\" is not of the form address/length");
+        Network::parse(text).ok_or_else(|| ConfigError { path: format!("listen.proxy_from[{index}]"), message })
+    });
+    ready.collect()
 }
 
 fn prepare_user(

@@ -128,6 +128,10 @@ pub struct Worker<I: Io> {
     pub(crate) secrets: FxHashMap<PoolName, (Option<Credential>, Instant)>,
     pub(crate) last_id: u64,
     pub(crate) is_draining: bool,
+    /// Nothing is read but of the console, until RESUME.
+    pub(crate) is_suspended: bool,
+    /// Since when, if it is so.
+    pub(crate) suspended_at: Instant,
     /// Takes no new clients; those that are there stay.
     pub(crate) is_closed: bool,
     /// Databases that take no new clients until ENABLE.
@@ -175,6 +179,8 @@ impl<I: Io> Worker<I> {
             secrets: FxHashMap::default(),
             last_id: 0,
             is_draining: false,
+            is_suspended: false,
+            suspended_at: Instant(0),
             is_closed: false,
             disabled: Vec::new(),
             pending: Vec::new(),
@@ -192,9 +198,13 @@ impl<I: Io> Worker<I> {
         self.now = now;
         self.stats.turns.add(1);
         self.stats.last_turn_us.set(now.0);
-        self.fire_alarms(io);
-        if now >= self.next_sweep {
-            self.sweep(io);
+        if self.is_suspended {
+            self.command_progress(io);
+        } else {
+            self.fire_alarms(io);
+            if now >= self.next_sweep {
+                self.sweep(io);
+            }
         }
         if !self.deferred.is_empty() {
             self.end_deferral();

@@ -197,6 +197,9 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("drain", None) => Ok(Command::Drain),
         ("cut", None) => Ok(Command::Cut),
         ("snapshot", None) => Ok(Command::Snapshot),
+        ("sockets", None) => Ok(Command::Sockets),
+        ("suspend", None) => Ok(Command::Suspend),
+        ("drop_unflushed", None) => Ok(Command::DropUnflushed),
         _ => Err(PyValueError::new_err(format!("\"{kind}\" is no command, or its argument is of another type"))),
     }
 }

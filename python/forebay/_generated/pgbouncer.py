@@ -336,9 +336,9 @@ KNOWN: Final[dict[str, Known]] = {
         "suspend_timeout",
         "10",
         True,
+        "seconds",
+        "how long SUSPEND waits for connections to take what was sent to them; those that do not are closed",
         None,
-        None,
-        "SUSPEND is not supported by this version; PAUSE waits for transactions",
         None,
     ),
     "resolv_conf": Known(

@@ -10,6 +10,14 @@ from collections.abc import Iterable
 import msgspec
 
 
+class Socket(msgspec.Struct, frozen=True):
+    """Our own end of a connection: descriptor, address or `unix`, port."""
+
+    descriptor: int
+    address: str
+    port: int
+
+
 class Client(msgspec.Struct, frozen=True):
     """A client; `id` is unique over workers and time.
 
@@ -17,6 +25,7 @@ class Client(msgspec.Struct, frozen=True):
     pin: why it holds its server between transactions, by the names of spec/pins.toml; empty: it does not.
     pinned_us: since when. pin_verb: the kind of statement that brought it about.
     channels: how many it listens to through its pool's listener.
+    socket: where that was asked for.
     """
 
     id: int
@@ -37,6 +46,7 @@ class Client(msgspec.Struct, frozen=True):
     pinned_us: int = 0
     pin_verb: str = ""
     channels: int = 0
+    socket: Socket | None = None
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -44,7 +54,7 @@ class Server(msgspec.Struct, frozen=True):
 
     replication: none, physical, logical.
     dirt: what the session that it served last may have left on it. channels: how many it listens to, if it is a
-    pool's listener.
+    pool's listener. socket: where that was asked for.
     """
 
     id: int
@@ -64,6 +74,7 @@ class Server(msgspec.Struct, frozen=True):
     replication: str = "none"
     dirt: tuple[str, ...] = ()
     channels: int = 0
+    socket: Socket | None = None
 
 
 class Pool(msgspec.Struct):
@@ -139,6 +150,7 @@ class Snapshot(msgspec.Struct):
     paused: list[str] = []
     disabled: list[str] = []
     peers: list[PeerPool] = []
+    is_suspended: bool = False
 
 
 def decode(text: str | bytes) -> Snapshot:
@@ -158,6 +170,7 @@ def merge(parts: Iterable[Snapshot]) -> Snapshot:
         paused.update(part.paused)
         disabled.update(part.disabled)
         whole.peers.extend(part.peers)
+        whole.is_suspended |= part.is_suspended
         for pool in part.pools:
             key = (pool.database, pool.user, pool.is_replication)
             if (known := pools.setdefault(key, pool)) is not pool:

@@ -149,6 +149,22 @@ def read_addresses(reading: Reading) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(addresses))
 
 
+def read_networks(reading: Reading) -> tuple[str, ...] | None:
+    """Networks as `address/length`, each once; an address is a network of its own."""
+    texts = _texts(reading)
+    if texts is None:
+        return None
+    networks: list[str] = []
+    for written, node in texts:
+        try:
+            networks.append(str(ipaddress.ip_network(written)))
+        except ValueError as error:
+            cause = "bits behind its length are set" if "host bits" in str(error) else "it can't be read"
+            reading.report.add("bad_network", node.place, name=reading.name, text=written, cause=cause)
+            return None
+    return tuple(dict.fromkeys(networks))
+
+
 def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
     """`host:port`, `[v6]:port` or the path of a Unix socket, completed by what was left out."""
     texts = _texts(reading)
@@ -191,6 +207,7 @@ KINDS: Final[dict[str, Callable[[Reading], Value | None]]] = {
     "socket": read_socket,
     "peer": read_peer,
     "names": read_names,
+    "networks": read_networks,
 }
 
 

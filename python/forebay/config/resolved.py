@@ -41,6 +41,7 @@ class Listen(msgspec.Struct, frozen=True):
     unix_group: int | None
     backlog: int
     reuse_port: bool
+    proxy_from: tuple[str, ...]
     tls: ListenTls | None
 
 

@@ -47,6 +47,14 @@ def doors_are_guarded(draft: Draft, report: Report) -> None:
         report.add("open_password", place, method=method, address=open_ones[0])
 
 
+def nobody_chooses_his_address(draft: Draft, report: Report) -> None:
+    """Whose PROXY header is believed says where clients come from."""
+    networks = draft.value("listen", "proxy_from")
+    for network in networks if isinstance(networks, tuple) else ():
+        if network.endswith("/0"):
+            report.add("everybody_may_proxy", draft.place("listen", "proxy_from"), network=network)
+
+
 def listener_has_its_files(draft: Draft, report: Report) -> None:
     """TLS towards clients needs a certificate, its key, and an authority to check clients against."""
     if any(name.startswith("listen.tls.") for name in draft.faulty):
@@ -301,6 +309,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     somewhere_to_listen,
     the_sockets_group_exists,
     doors_are_guarded,
+    nobody_chooses_his_address,
     listener_has_its_files,
     servers_have_their_files,
     tls_has_something_to_offer,

@@ -24,6 +24,8 @@ CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
 # How long workers may take over an order: less than the engine waits for the console (30 s), so that the client gets
 # our words.
 ORDER_S: Final = 25.0
+# What SUSPEND waits for connections that do not take what was sent to them, where the ini does not say.
+SUSPEND_S: Final = 10.0
 
 
 class RunningBackend:
@@ -93,10 +95,27 @@ class RunningBackend:
         outcome = await self._order("snapshot")
         return merge(decode(text) for text in outcome.snapshots)
 
-    async def pause(self, database: str | None) -> None:
+    async def sockets(self) -> Snapshot:
+        outcome = await self._order("sockets")
+        return merge(decode(text) for text in outcome.snapshots)
+
+    async def suspend(self) -> None:
+        process = self._configuration().process
+        limit_s = process.number("suspend_timeout") if process is not None else SUSPEND_S
         try:
-            require_done(await self._order("pause", database))
+            async with asyncio.timeout(min(limit_s, ORDER_S)):
+                require_whole(await self._order("suspend"))
         except TimeoutError:
+            require_done(await self._order("drop_unflushed"))
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                require_whole(await self._order("pause", database))
+        except TimeoutError:
+            if limit_s is not None and limit_s < ORDER_S:
+                await self._order("resume", database)
+                raise Refused(f"servers are still in use after {limit_s:g} s; RESUME was done") from None
             raise Refused(
                 f"servers are still in use after {ORDER_S:g} s; new requests are held all the same, until RESUME"
             ) from None
@@ -156,3 +175,10 @@ def require_done(outcome: Outcome) -> None:
     """Raises Refused unless a worker carried the order out: the others may have had nothing to do with it."""
     if outcome.done == 0:
         raise Refused("; ".join(dict.fromkeys(outcome.refusals)) or "no worker answered")
+
+
+def require_whole(outcome: Outcome) -> None:
+    """Raises Refused where a worker did not carry the order out: done by some only, it is not done."""
+    if outcome.refusals:
+        raise Refused("; ".join(dict.fromkeys(outcome.refusals)))
+    require_done(outcome)

@@ -93,8 +93,14 @@ class FakeBackend:
     async def snapshot(self) -> Snapshot:
         return self.held
 
-    async def pause(self, database: str | None) -> None:
-        self._order("pause", database)
+    async def sockets(self) -> Snapshot:
+        return self.held
+
+    async def suspend(self) -> None:
+        self._order("suspend")
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        self._order("pause", database, *(() if limit_s is None else (limit_s,)))
 
     async def resume(self, database: str | None) -> None:
         self._order("resume", database)

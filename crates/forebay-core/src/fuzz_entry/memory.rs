@@ -165,6 +165,10 @@ impl Io for MemoryIo {
         false
     }
 
+    fn socket(&self, _conn: ConnId) -> Option<crate::io::Socket> {
+        None
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
         let connection = self.connection(conn);
         assert!(connection.stage == Stage::Open, "TLS on {conn:?}, which is {:?}", connection.stage);
@@ -225,6 +229,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             unix_group: None,
             backlog: 16,
             reuse_port: false,
+            proxy_from: Vec::new(),
             tls: None,
         },
         tcp: TcpOptions::default(),

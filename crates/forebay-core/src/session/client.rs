@@ -111,6 +111,8 @@ pub struct Login {
     pub proof: Option<ClientLogin>,
     /// The client has sent SSLRequest or GSSENCRequest and been answered `N`, or TLS is up.
     pub is_negotiated: bool,
+    /// A header of the PROXY protocol must come first.
+    pub is_header_due: bool,
     /// The session is for the console.
     pub is_console: bool,
     /// What is asked of it, by the rule that fits it.

@@ -33,7 +33,7 @@ fn user(name: &str, secret: Value) -> Value {
 fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
     json!({
         "listen": {
-            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "tls": null,
+            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "proxy_from": [], "tls": null,
         },
         "tcp": {
             "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0,

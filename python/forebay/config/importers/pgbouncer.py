@@ -81,6 +81,12 @@ _USER_KEYS = (
     "client_idle_timeout",
 )
 _PEER_KEYS: Final = ("host", "port", "pool_size")
+# Those of which a default that is taken is worth a word, and what it means.
+_GUARDS: Final = {
+    "auth_type": "passwords are proved by MD5, unless SCRAM verifiers are stored",
+    "client_tls_sslmode": "clients are not offered TLS",
+    "server_tls_sslmode": "TLS towards servers is used where they offer it, and no certificate is checked",
+}
 _SECTIONS = ("pgbouncer", "databases", "users", "peers")
 _GLOBAL: Final[dict[str, Setting]] = {
     one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in NAMED_SECTIONS
@@ -169,6 +175,8 @@ class _Translation:
         for name in (*DEFAULTS, *(_LOG_DEFAULTS if self._process else ())):
             if name not in self._ini.settings:
                 self._place(sections, name, tree.text(KNOWN[name].default, self._whole))
+        if self._process is not None:
+            self._tell_guards(self._process)
         asks = [one for one in self._ini.databases.values() if one.value.get("auth_user")]
         if ("auth_user" in self._ini.settings or asks) and "auth_query" not in self._ini.settings:
             self._place(sections, "auth_query", tree.text(KNOWN["auth_query"].default, self._whole))
@@ -186,6 +194,12 @@ class _Translation:
             self._whole,
             *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
         )
+
+    def _tell_guards(self, process: Process) -> None:
+        for name, meaning in _GUARDS.items():
+            if name not in self._ini.settings:
+                default = process.text(name)
+                self._report.add("default_of_pgbouncer", self._whole, name=name, default=default, meaning=meaning)
 
     def _without_counterpart(self, entry: Entry) -> None:
         """A setting of the process is nothing to speak of where the process sees to it."""
