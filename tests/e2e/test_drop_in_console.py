@@ -170,6 +170,24 @@ def test_a_client_that_waits_is_told_as_by_pgbouncer(make: Make) -> None:
         assert late.read().fields["M"] == words
 
 
+@pytest.mark.slow
+def test_a_pause_waits_for_as_long_as_a_transaction_takes(make: Make) -> None:
+    """As in PgBouncer: a script that goes on after it relies on that no server is in use."""
+    running = make()
+    running.start()
+    console = running.target.at(user="ops", dbname="pgbouncer")
+    with running.target.wire() as busy, console.wire() as operator:
+        for wire in (busy, operator):
+            wire.socket.settimeout(60)
+        busy.ask(query("begin"))
+        operator.send(query("PAUSE"))
+        # Longer than the engine waits for a console of which it hears nothing.
+        busy.ask(query("select pg_sleep(36)"))
+        busy.send(query("commit"))
+        assert [frame.tag for frame in operator.ready()] == ["C", "Z"]
+        assert busy.ready()
+
+
 def test_a_disabled_database_is_told_in_its_words(make: Make) -> None:
     running = make()
     running.start()

@@ -108,6 +108,14 @@ impl PyEngine {
         self.answer(py, worker, question, Answer::Console(messages.into()));
     }
 
+    fn extend_question(&self, py: Python<'_>, worker: u16, question: u64) {
+        py.detach(|| {
+            if let Some(engine) = &*self.read() {
+                engine.extend(WorkerId(worker), QuestionId(question));
+            }
+        });
+    }
+
     fn answer_failed(&self, py: Python<'_>, worker: u16, question: u64, because: &str) {
         self.answer(py, worker, question, Answer::Failed(because.into()));
     }

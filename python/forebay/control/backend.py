@@ -21,8 +21,8 @@ from forebay.observe.stats import Averages, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
-# How long workers may take over an order: less than the engine waits for the console (30 s), so that the client gets
-# our words.
+# How long workers may take over an order: less than the engine waits for the console (30 s), so
+# that the client gets our words.
 ORDER_S: Final = 25.0
 # What SUSPEND waits for connections that do not take what was sent to them, where the ini does not say.
 SUSPEND_S: Final = 10.0
@@ -109,16 +109,15 @@ class RunningBackend:
             require_done(await self._order("drop_unflushed"))
 
     async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        wait_s = limit_s if limit_s is not None else self._patience_s()
         try:
-            async with asyncio.timeout(limit_s):
-                require_whole(await self._order("pause", database))
+            require_whole(await self._order("pause", database, limit_s=wait_s))
         except TimeoutError:
-            if limit_s is not None and limit_s < ORDER_S:
-                await self._order("resume", database)
-                raise Refused(f"servers are still in use after {limit_s:g} s; RESUME was done") from None
-            raise Refused(
-                f"servers are still in use after {ORDER_S:g} s; new requests are held all the same, until RESUME"
-            ) from None
+            words = f"servers are still in use after {wait_s:g} s"
+            if limit_s is None:
+                raise Refused(f"{words}; new requests are held all the same, until RESUME") from None
+            await self._order("resume", database)
+            raise Refused(f"{words}; RESUME was done") from None
 
     async def resume(self, database: str | None) -> None:
         require_done(await self._order("resume", database))
@@ -140,10 +139,11 @@ class RunningBackend:
         require_done(await self._order("enable", database))
 
     async def wait_close(self, database: str | None) -> None:
+        wait_s = self._patience_s()
         try:
-            require_done(await self._order("wait_close", database))
+            require_done(await self._order("wait_close", database, limit_s=wait_s))
         except TimeoutError:
-            raise Refused(f"servers to be closed are still in use after {ORDER_S:g} s") from None
+            raise Refused(f"servers to be closed are still in use after {wait_s:g} s") from None
 
     async def set_setting(self, name: str, value: str) -> None:
         await self._set_setting(name, value)
@@ -158,16 +158,20 @@ class RunningBackend:
     def is_stopping(self) -> bool:
         return self._is_stopping()
 
+    def _patience_s(self) -> float | None:
+        """How long a command waits for clients. In PgBouncer's place it is as that has it: for as long as it takes."""
+        return ORDER_S if self._configuration().process is None else None
+
     async def _served(self) -> list[str]:
         """Databases of the configuration, and those that the fallback serves."""
         listed = [database.name for database in self.config.databases]
         used = {pool.database for pool in (await self.snapshot()).pools}
         return [*listed, *sorted(used.difference(listed, CONSOLE_DATABASES))]
 
-    async def _order(self, kind: str, argument: str | int | None = None) -> Outcome:
+    async def _order(self, kind: str, argument: str | int | None = None, *, limit_s: float | None = ORDER_S) -> Outcome:
         if self.link is None:
             raise Refused("the engine is not connected")
-        async with asyncio.timeout(ORDER_S):
+        async with asyncio.timeout(limit_s):
             return await self.link.order(kind, argument)
 
 

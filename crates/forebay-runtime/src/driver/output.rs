@@ -19,7 +19,7 @@ use crate::hub::Mail;
 use crate::socket;
 
 /// How long Python may take for a statement of the console.
-const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the side thread may take; passwords wait in line there.
 const DERIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
