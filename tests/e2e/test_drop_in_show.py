@@ -149,6 +149,14 @@ def test_a_client_and_its_server_are_shown_with_both_ends(running: DropIn) -> No
     assert (of_client["addr"], of_client["port"]) == (client["addr"], client["port"])
 
 
+def test_who_came_over_the_unix_socket_has_its_number(running: DropIn) -> None:
+    """As PgBouncer writes it, for what reads the log and SHOW CLIENTS."""
+    with running.target.at(host=str(running.folder), user="ops", dbname="pgbouncer").wire() as wire:
+        (own,) = [one for one in asked(wire, "SHOW CLIENTS") if one["addr"] == "unix"]
+    assert (own["port"], own["local_addr"], own["local_port"]) == (str(running.port), "unix", str(running.port))
+    running.says(f": pgbouncer/ops@unix:{running.port} closing because: client unexpected eof")
+
+
 def test_a_scrape_as_pgbouncer_exporter_does_it_reads_without_change(running: DropIn) -> None:
     """The steps of prometheus-community/pgbouncer_exporter: where one fails it says that the pooler is down."""
     with console(running, "watcher") as wire:

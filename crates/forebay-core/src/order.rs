@@ -8,8 +8,7 @@ use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, S
 use crate::config::PoolMode;
 use crate::event::Level;
 use crate::ids::ConnId;
-use crate::io::{Endpoint, Io, Socket};
-use crate::login::address;
+use crate::io::{Endpoint, Io, Peer, Socket};
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
@@ -347,7 +346,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn client_row(&self, client: &Client, socket: SocketOf<'_>) -> ClientRow {
-        let (address, port) = address(&client.peer);
+        let (address, port) = self.place(&client.peer);
         let key = || format!("{:?}", client.cancel.bytes());
         ClientRow {
             id: client.id,
@@ -357,7 +356,10 @@ impl<I: Io> Worker<I> {
             state: client.state_name(),
             address: if planted(Bug::CancelKeyShown) { key() } else { address },
             port,
-            socket: socket(client.conn),
+            socket: socket(client.conn).map(|own| match client.peer {
+                Peer::Unix(_) => SocketRow { port, ..own },
+                Peer::Tcp(..) => own,
+            }),
             age_us: self.now.micros_since(client.connected_at),
             request_us: self.now.micros_since(client.request_at),
             wait_us: if client.state == ClientState::Waiting { self.now.micros_since(client.since) } else { 0 },
