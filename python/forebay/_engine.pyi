@@ -119,6 +119,9 @@ class Engine:
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         """Answers with encoded messages, without ReadyForQuery."""
 
+    def extend_question(self, worker: int, question: int) -> None:
+        """Says that the console is still at work for an answer: the engine waits for it anew, 30 s."""
+
     def answer_failed(self, worker: int, question: int, because: str) -> None:
         """Says that there is no answer; the words go to the log."""
 

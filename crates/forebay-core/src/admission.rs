@@ -13,8 +13,12 @@ const UNCOUNTED_FACTOR: usize = 2;
 
 impl<I: Io> Worker<I> {
     pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
+        let is_header_due = self.is_proxied(&peer);
         let mut client = Client::new(conn, peer, self.images.empty(), self.nobody.clone(), self.now);
         client.id = self.next_id();
+        if let Some(login) = &mut client.login {
+            login.is_header_due = is_header_due;
+        }
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));
         self.stats.clients.set(self.clients.len() as u64);

@@ -179,8 +179,9 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         if server.is_paused {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, key);
         }
+        let server = &mut self.servers[key];
         if server.cancels > 0 && !planted(Bug::CancelToWrongClient) {
             // A cancel that is still on its way must not hit the next client's request.
             server.enter(ServerState::CancelWait, now);

@@ -9,10 +9,12 @@ use serde::Deserialize;
 
 mod access;
 mod listen;
+mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
 pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
+pub use peers::{PeerConfig, Peers};
 pub use tls::{ServerTls, TlsMode, TlsOffers};
 
 /// All that the engine needs to know.
@@ -41,6 +43,8 @@ pub struct EngineConfig {
     pub users: Vec<UserConfig>,
     /// TLS contexts towards servers; databases name one by its index.
     pub server_tls: Vec<ServerTls>,
+    /// Other poolers behind the same address.
+    pub peers: Peers,
     /// The console.
     pub console: Console,
     /// The HTTP listener for /metrics, /livez, /readyz; `None`: off.
@@ -99,6 +103,8 @@ pub struct Limits {
     pub waiters_max: u32,
     /// Cancel requests by which one source may name nobody within [`crate::misses::WINDOW`]; 0: any number.
     pub cancel_misses_max: u32,
+    /// How long a cancel request may wait for a connection that it is sent over.
+    pub cancel_wait_timeout: u64,
     /// Named statements one client may hold.
     pub client_statements_max: u32,
     /// Channels one client may listen to without keeping its server.

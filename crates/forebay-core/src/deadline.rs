@@ -7,14 +7,17 @@ use std::time::Duration;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
+use crate::cancel::Cancel;
 use crate::checkout::seconds;
 use crate::io::{Close, Io};
 use crate::listen::{OWN_MAX, TAKEOVER_MAX};
+use crate::peers::Passed;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::server::{Server, ServerKey, ServerState};
+use crate::slab::Key;
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -24,7 +27,7 @@ pub(crate) const NEVER: Instant = Instant(u64::MAX);
 /// A cancelled or abandoned server must be clean by then.
 const CLEANING_MAX: Duration = Duration::from_secs(5);
 /// A cancel connection must have ended by then.
-const CANCEL_MAX: Duration = Duration::from_secs(3);
+pub(crate) const CANCEL_MAX: Duration = Duration::from_secs(3);
 /// A query of our own must be answered by then.
 const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
 /// The catalogue must be read by then.
@@ -45,6 +48,9 @@ enum AlarmOf {
     Server(ServerKey),
     Pool(PoolId),
     Orders,
+    Cancel(Key<Cancel>),
+    /// Its limit until it is sent, or from then on.
+    Passed(Key<Passed>, bool),
 }
 
 /// The earliest alarm is the greatest: the heap gives that first.
@@ -124,9 +130,27 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Orders });
     }
 
+    /// Sees that a cancel does not wait for ever until it is sent.
+    pub(crate) fn arm_cancel(&mut self, key: Key<Cancel>) {
+        if let Some(patience) = self.cancel_patience() {
+            self.alarms.push(Alarm { at: self.now + patience, of: AlarmOf::Cancel(key) });
+        }
+    }
+
+    /// Sees that one for a peer is looked at `after` so long, in the state that it is in.
+    pub(crate) fn arm_passed(&mut self, key: Key<Passed>, after: Option<Duration>) {
+        let is_sent = self.is_passed(key);
+        if let Some(after) = after {
+            self.alarms.push(Alarm { at: self.now + after, of: AlarmOf::Passed(key, is_sent) });
+        }
+    }
+
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
         let is_more_to_do = !self.deferred.is_empty();
+        if self.is_suspended && !is_more_to_do {
+            return io.wake_at(self.now + crate::suspend::LOOK);
+        }
         io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep) });
     }
 
@@ -140,6 +164,8 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
                 Some(AlarmOf::Orders) => self.command_progress(io),
+                Some(AlarmOf::Cancel(key)) => self.cancel_is_late(io, key),
+                Some(AlarmOf::Passed(key, is_sent)) => self.passed_is_late(io, key, is_sent),
                 None => return,
             }
         }

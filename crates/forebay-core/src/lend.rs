@@ -115,6 +115,9 @@ impl<I: Io> Worker<I> {
     /// A server came from another worker: its permit comes with it.
     pub(crate) fn borrow(&mut self, io: &mut I, lent: LentServer, handover: I::Handover) {
         let conn = io.adopt(handover);
+        if self.is_suspended {
+            io.pause_read(conn);
+        }
         let Some(id) = self.pool_ids.get(&lent.pool).copied() else {
             // A worker lends only to one that waits in the pool, and pools are never forgotten.
             unreachable!("a server was lent to a worker that does not know its pool");

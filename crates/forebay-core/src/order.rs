@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use forebay_spec::errors;
 
-use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot};
+use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot, SocketRow};
 use crate::config::PoolMode;
 use crate::event::Level;
-use crate::io::{Endpoint, Io};
-use crate::login::address;
+use crate::ids::ConnId;
+use crate::io::{Endpoint, Io, Peer, Socket};
 use crate::planted::{Bug, planted};
 use crate::pool::endpoints::{Endpoints, Place};
 use crate::pool::{Pool, PoolId};
@@ -23,6 +23,9 @@ const WAITED_FOR: Duration = Duration::from_secs(30);
 /// When to look again for a server that is on its way between workers.
 const ARRIVES_WITHIN: Duration = Duration::from_millis(10);
 
+/// Our own end of a connection, or nothing where it is not asked for.
+type SocketOf<'a> = &'a dyn Fn(ConnId) -> Option<SocketRow>;
+
 impl<I: Io> Worker<I> {
     pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
         match &command {
@@ -35,6 +38,9 @@ impl<I: Io> Worker<I> {
                 self.answer_later(io, id, command);
             }
             Command::Resume(database) => {
+                if database.is_none() {
+                    self.unsuspend(io);
+                }
                 self.set_paused(io, database.as_deref(), false);
                 self.command_progress(io);
                 io.reply(id, Reply::Done);
@@ -57,26 +63,12 @@ impl<I: Io> Worker<I> {
                 self.reconnect(io, database.as_deref());
                 io.reply(id, Reply::Done);
             }
-            Command::Drain => {
-                self.is_draining = true;
+            Command::Suspend => {
+                self.suspend(io);
                 self.answer_later(io, id, command);
             }
-            Command::Cut => {
-                self.is_draining = true;
-                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
-                for key in all {
-                    self.refuse_and_close(io, key, errors::draining());
-                }
-                self.answer_later(io, id, command);
-            }
-            Command::Close => {
-                self.is_closed = true;
-                self.answer_later(io, id, command);
-            }
-            Command::Shed => {
-                self.shed(io);
-                io.reply(id, Reply::Done);
-            }
+            Command::DropUnflushed => self.drop_unflushed(io, id),
+            Command::Drain | Command::Cut | Command::Close | Command::Shed => self.ordered_to_end(io, id, command),
             Command::Disable(database) | Command::Enable(database) => {
                 self.disabled.retain(|name| *name != *database);
                 if matches!(command, Command::Disable(_)) {
@@ -86,9 +78,43 @@ impl<I: Io> Worker<I> {
             }
             Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
-                let snapshot = self.snapshot();
+                let snapshot = self.snapshot(&|_| None);
                 io.reply(id, Reply::Snapshot(Box::new(snapshot)));
             }
+            Command::Sockets => {
+                let snapshot = self.snapshot(&|conn| io.socket(conn).map(socket_row));
+                io.reply(id, Reply::Snapshot(Box::new(snapshot)));
+            }
+        }
+    }
+
+    /// Commands by which clients leave.
+    fn ordered_to_end(&mut self, io: &mut I, id: CommandId, command: Command) {
+        match &command {
+            Command::Drain => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Cut => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
+                for key in all {
+                    self.refuse_and_close(io, key, errors::draining());
+                }
+                self.answer_later(io, id, command);
+            }
+            Command::Close => {
+                self.unsuspend(io);
+                self.is_closed = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Shed => {
+                self.shed(io);
+                io.reply(id, Reply::Done);
+            }
+            _ => unreachable!("the other commands are dealt with where this is called"),
         }
     }
 
@@ -114,6 +140,11 @@ impl<I: Io> Worker<I> {
                     return false;
                 }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Suspend if !self.is_suspended => {
+                    io.reply(*id, Reply::Refused("RESUME came before all was written".into()));
+                    return false;
+                }
+                Command::Suspend => self.is_flushed(),
                 Command::WaitClose(database) => !self.is_closing(database.as_deref()),
                 Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
                 Command::Drain | Command::Close => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
@@ -146,7 +177,7 @@ impl<I: Io> Worker<I> {
                 let is_between = |s: &Server| s.is_clean() && !s.is_segment_open;
                 is_holding && c.has_sent_all() && c.server.is_some_and(|s| is_between(&self.servers[s]))
             }
-            ClientState::Waiting | ClientState::Console => false,
+            ClientState::Waiting | ClientState::Console | ClientState::Cancelling => false,
             _ => true,
         };
         let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
@@ -345,23 +376,25 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self, socket: SocketOf<'_>) -> Snapshot {
         for index in 0..self.pools.len() {
             let _ = self.oldest_waiter(PoolId(index as u32));
         }
         let paused = self.paused.iter().map(|d| d.clone().unwrap_or_else(|| "*".into())).collect();
         Snapshot {
             worker: self.id.0,
-            clients: self.clients.iter().map(|(_, c)| self.client_row(c)).collect(),
-            servers: self.servers.iter().map(|(_, s)| self.server_row(s)).collect(),
+            clients: self.clients.iter().map(|(_, c)| self.client_row(c, socket)).collect(),
+            servers: self.servers.iter().map(|(_, s)| self.server_row(s, socket)).collect(),
             pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
             paused,
+            is_suspended: self.is_suspended,
             disabled: self.disabled.clone(),
+            peers: self.peer_rows(),
         }
     }
 
-    fn client_row(&self, client: &Client) -> ClientRow {
-        let (address, port) = address(&client.peer);
+    fn client_row(&self, client: &Client, socket: SocketOf<'_>) -> ClientRow {
+        let (address, port) = self.place(&client.peer);
         let key = || format!("{:?}", client.cancel.bytes());
         ClientRow {
             id: client.id,
@@ -371,6 +404,10 @@ impl<I: Io> Worker<I> {
             state: client.state_name(),
             address: if planted(Bug::CancelKeyShown) { key() } else { address },
             port,
+            socket: socket(client.conn).map(|own| match client.peer {
+                Peer::Unix(_) => SocketRow { port, ..own },
+                Peer::Tcp(..) => own,
+            }),
             age_us: self.now.micros_since(client.connected_at),
             request_us: self.now.micros_since(client.request_at),
             wait_us: if client.state == ClientState::Waiting { self.now.micros_since(client.since) } else { 0 },
@@ -385,7 +422,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn server_row(&self, server: &Server) -> ServerRow {
+    fn server_row(&self, server: &Server, socket: SocketOf<'_>) -> ServerRow {
         let pool = &self.pools[server.pool.0 as usize];
         let (address, port) = match &server.place.endpoint {
             Endpoint::Tcp { port, .. } if server.is_local => (String::from("unix"), *port),
@@ -403,6 +440,7 @@ impl<I: Io> Worker<I> {
             state: server.state_name(),
             address,
             port,
+            socket: socket(server.conn),
             age_us: self.now.micros_since(server.opened_at),
             request_us: self.now.micros_since(server.since),
             client: server.client.and_then(|key| self.clients.get(key)).map(|c| c.id),
@@ -423,12 +461,19 @@ impl<I: Io> Worker<I> {
         let clients = self.clients.iter().filter(|(_, c)| c.pool == Some(id)).count() as u32;
         let oldest = pool.waiters.front().map(|w| self.now.micros_since(w.since));
         let waiting = pool.waiters.len() as u32;
+        let cancellers = |is_sent| {
+            let all = self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent == is_sent);
+            all.map(|(_, c)| c.cancellers.len() as u32).sum()
+        };
         PoolRow {
             database: pool.database.clone(),
             user: pool.user.clone(),
             cl_active: clients.saturating_sub(waiting),
             cl_waiting: waiting,
+            cl_active_cancel_req: cancellers(true),
+            cl_waiting_cancel_req: cancellers(false),
             sv_active: of("active"),
+            sv_active_cancel: self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent).count() as u32,
             sv_being_canceled: of("being_canceled"),
             sv_idle: of("idle"),
             sv_used: of("used"),
@@ -447,6 +492,10 @@ impl Client {
             ClientState::Active => "active",
             ClientState::Waiting | ClientState::Greeting => "waiting",
             ClientState::Idle | ClientState::Console => "idle",
+            ClientState::Cancelling if self.rare.as_ref().is_some_and(|rare| rare.is_cancel_sent) => {
+                "active_cancel_req"
+            }
+            ClientState::Cancelling => "waiting_cancel_req",
             _ => "login",
         }
     }
@@ -464,6 +513,11 @@ impl Server {
             _ => "login",
         }
     }
+}
+
+fn socket_row(socket: Socket) -> SocketRow {
+    let (address, port) = socket.local.map_or_else(|| (String::from("unix"), 0), |(ip, port)| (ip.to_string(), port));
+    SocketRow { descriptor: socket.descriptor, address, port }
 }
 
 /// A mode as SHOW prints it.

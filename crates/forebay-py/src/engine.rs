@@ -108,6 +108,14 @@ impl PyEngine {
         self.answer(py, worker, question, Answer::Console(messages.into()));
     }
 
+    fn extend_question(&self, py: Python<'_>, worker: u16, question: u64) {
+        py.detach(|| {
+            if let Some(engine) = &*self.read() {
+                engine.extend(WorkerId(worker), QuestionId(question));
+            }
+        });
+    }
+
     fn answer_failed(&self, py: Python<'_>, worker: u16, question: u64, because: &str) {
         self.answer(py, worker, question, Answer::Failed(because.into()));
     }
@@ -215,6 +223,9 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("drain", None) => Ok(Command::Drain),
         ("cut", None) => Ok(Command::Cut),
         ("snapshot", None) => Ok(Command::Snapshot),
+        ("sockets", None) => Ok(Command::Sockets),
+        ("suspend", None) => Ok(Command::Suspend),
+        ("drop_unflushed", None) => Ok(Command::DropUnflushed),
         _ => Err(PyValueError::new_err(format!("\"{kind}\" is no command, or its argument is of another type"))),
     }
 }

@@ -262,6 +262,11 @@ impl Engine {
         self.hub.post(worker, Mail::Answer(id, answer));
     }
 
+    /// The answer to a question takes longer than usual: the worker waits for it anew.
+    pub fn extend(&self, worker: WorkerId, id: QuestionId) {
+        self.hub.post(worker, Mail::Patience(id));
+    }
+
     /// Closes everything and waits for the threads to end.
     pub fn stop(mut self) {
         self.end();

@@ -31,6 +31,8 @@ pub(crate) enum Mail {
     Command(CommandId, Command),
     /// Python's answer, or a side thread's.
     Answer(QuestionId, Answer),
+    /// Python is still at work for the answer.
+    Patience(QuestionId),
     /// Addresses for a connect.
     Resolved(ConnId, Found),
     /// A name has other addresses.

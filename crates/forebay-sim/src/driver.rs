@@ -321,6 +321,10 @@ impl Io for SimIo {
         true
     }
 
+    fn socket(&self, _conn: ConnId) -> Option<forebay_core::io::Socket> {
+        None
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, unread: &[u8]) {
         if !unread.is_empty() {
             self.broken(format!("start_tls on {conn:?} with bytes that no TLS client sent"));

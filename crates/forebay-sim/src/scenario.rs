@@ -452,6 +452,7 @@ pub(crate) fn engine_config(
             wait_bytes_max: 16 << 10,
             waiters_max: 1000,
             cancel_misses_max: 0,
+            cancel_wait_timeout: 10_000_000,
             client_channels_max: 100,
             notification_bytes_max: 1 << 20,
             client_statements_max: 100,
@@ -480,6 +481,7 @@ pub(crate) fn engine_config(
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { connections: true, disconnections: true, ..LogSettings::default() },
+        peers: forebay_core::config::Peers::default(),
         speaks_pgbouncer: false,
     }
 }

@@ -490,6 +490,18 @@ def plaintext_after_tls_request() -> ProtocolError:
     )
 
 
+def proxy_header(*, cause: object) -> ProtocolError:
+    """FB508, SQLSTATE 08P01."""
+    return ProtocolError(
+        code="FB508",
+        sqlstate="08P01",
+        severity="FATAL",
+        message=f"the PROXY protocol's header is refused: {cause}",
+        detail=None,
+        hint="Networks that send it, and all that connect from there, are to be listed in listen.proxy_from. (FB508)",
+    )
+
+
 def login_failed(*, user: object) -> LoginError:
     """FB601, SQLSTATE 28P01."""
     return LoginError(
@@ -1104,4 +1116,9 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "cert_without_authority": FindingRow("FBC158", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
     "tls_not_offered": FindingRow("FBC159", "warning", "{name}: \"{word}\" is not offered", None),
     "tls_nothing_left": FindingRow("FBC160", "error", "{name}: {cause}", None),
+    "peer_without_endpoint": FindingRow("FBC080", "error", "peer {name} has no endpoint", "add endpoint = \"host:port\" (pgbouncer.ini: host, and port)"),
+    "peers_without_number": FindingRow("FBC081", "warning", "[peers] has no effect: peer_id is not set", "give each of the peers its own peer_id"),
+    "bad_network": FindingRow("FBC082", "error", "{name}: \"{text}\" is not a network: {cause}", "write \"10.0.0.0/8\", or one address"),
+    "everybody_may_proxy": FindingRow("FBC083", "warning", "listen.proxy_from has \"{network}\": everybody there may say that he comes from any address", "list the load balancers' own addresses"),
+    "default_of_pgbouncer": FindingRow("FBC084", "warning", "{name} is not set, and is \"{default}\" as with PgBouncer: {meaning}", "write down the one that you want"),
 }

@@ -95,7 +95,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "several processes with one address are not needed: forebay runs a worker a core",
+        None,
         None,
     ),
     "tcp_defer_accept": Known(
@@ -336,9 +336,9 @@ KNOWN: Final[dict[str, Known]] = {
         "suspend_timeout",
         "10",
         True,
+        "seconds",
+        "how long SUSPEND waits for connections to take what was sent to them; those that do not are closed",
         None,
-        None,
-        "SUSPEND is not supported by this version; PAUSE waits for transactions",
         None,
     ),
     "resolv_conf": Known(
@@ -680,7 +680,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "a cancel never waits in a queue",
+        None,
         None,
     ),
     "idle_transaction_timeout": Known(

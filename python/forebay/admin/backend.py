@@ -78,8 +78,14 @@ class Backend(Protocol):
     async def snapshot(self) -> Snapshot:
         """What the workers hold."""
 
-    async def pause(self, database: str | None) -> None:
-        """Returns once no server is in use. Raises Refused."""
+    async def sockets(self) -> Snapshot:
+        """The same, with our own end of each connection."""
+
+    async def suspend(self) -> None:
+        """Returns once all that was read is written, and nothing more is read until RESUME. Raises Refused."""
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        """Returns once no server is in use. Raises Refused; after limit_s it is undone before."""
 
     async def resume(self, database: str | None) -> None:
         """Raises Refused."""

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, cast
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import resolved
 from forebay.config.access.shapes import AccessRules
-from forebay.config.draft import Draft, Entity
+from forebay.config.draft import BY_KEY, Draft, Entity, default_of
+from forebay.config.environment import NAMED_SECTIONS
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
 from forebay.config.tls_offers import offers, wanted_of
@@ -62,7 +63,7 @@ class Config:
 
     def settings(self) -> tuple[SettingLine, ...]:
         """The settings that hold for all databases, for SHOW CONFIG."""
-        return tuple(_line(self.draft, one) for one in SETTINGS if one.section not in ("databases", "users"))
+        return tuple(_line(self.draft, one) for one in SETTINGS if one.section not in NAMED_SECTIONS)
 
 
 def resolve(draft: Draft) -> Config:
@@ -81,6 +82,7 @@ def resolve(draft: Draft) -> Config:
         fallback_database=next((one for one in databases if one.name == FALLBACK), None),
         users=tuple(_user(draft, one) for one in draft.users.values()),
         server_tls=tuple(contexts),
+        peers=_peers(draft),
         # As PgBouncer: who runs it needs no password over its Unix socket.
         console=resolved.Console(**_section(draft, "console"), own_uid=os.getuid() if draft.process else None),
         metrics=_metrics(draft),
@@ -140,6 +142,7 @@ def _section(draft: Draft, section: str) -> dict[str, Any]:
 
 def _listen(draft: Draft) -> resolved.Listen:
     values = {name: value for name, value in _section(draft, "listen").items() if not name.startswith("tls.")}
+    values.pop("peer_id")
     tls = {name: draft.value("listen", f"tls.{name}") for name in ("certificate", "key", "ca", "mode")}
     is_on = tls["certificate"] and tls["key"] and tls["mode"] != "disable"
     tls["ca"] = tls["ca"] or None
@@ -194,6 +197,20 @@ def _user(draft: Draft, entity: Entity) -> resolved.UserConfig:
     for name in USER_LIMITS:
         given[name] = given[name] if name in entity.settings else cast(int, draft.value("limits", name)) or None
     return resolved.UserConfig(name=entity.name, **cast(Any, given))
+
+
+def _peers(draft: Draft) -> resolved.Peers:
+    others = []
+    for peer in draft.peers.values():
+        size = peer.settings.get("pool_size")
+        others.append(
+            resolved.PeerConfig(
+                id=int(peer.name),
+                endpoint=str(peer.settings["endpoint"].value),
+                pool_size=cast(int, size.value if size else default_of(BY_KEY["peers", "pool_size"])),
+            )
+        )
+    return resolved.Peers(cast(int, draft.value("listen", "peer_id")), tuple(others))
 
 
 def _metrics(draft: Draft) -> resolved.Metrics | None:

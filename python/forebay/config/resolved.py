@@ -41,6 +41,7 @@ class Listen(msgspec.Struct, frozen=True):
     unix_group: int | None
     backlog: int
     reuse_port: bool
+    proxy_from: tuple[str, ...]
     tls: ListenTls | None
 
 
@@ -92,6 +93,7 @@ class Limits(msgspec.Struct, frozen=True):
     wait_bytes_max: int
     waiters_max: int
     cancel_misses_max: int
+    cancel_wait_timeout: int
     client_statements_max: int
     client_channels_max: int
     notification_bytes_max: int
@@ -197,6 +199,21 @@ class ServerTls(msgspec.Struct, frozen=True):
     offers: TlsOffers = TlsOffers()
 
 
+class PeerConfig(msgspec.Struct, frozen=True):
+    """Another pooler behind the same address."""
+
+    id: int
+    endpoint: str
+    pool_size: int
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """Poolers that pass cancel requests on to each other; own: this one's number, 0: none."""
+
+    own: int
+    others: tuple[PeerConfig, ...]
+
+
 class Console(msgspec.Struct, frozen=True):
     """Who may use the console."""
 
@@ -237,6 +254,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     fallback_database: DatabaseConfig | None
     users: tuple[UserConfig, ...]
     server_tls: tuple[ServerTls, ...]
+    peers: Peers
     console: Console
     metrics: Metrics | None
     log: LogSettings

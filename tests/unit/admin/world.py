@@ -56,7 +56,8 @@ def server(**changes: object) -> Server:
 def pool(**changes: object) -> Pool:
     """A pool with one client served and one waiting."""
     row: dict[str, object] = {
-        "database": "shop", "user": "app", "cl_active": 1, "cl_waiting": 1, "sv_active": 1, "sv_being_canceled": 0,
+        "database": "shop", "user": "app", "cl_active": 1, "cl_waiting": 1, "cl_active_cancel_req": 0,
+        "cl_waiting_cancel_req": 0, "sv_active": 1, "sv_active_cancel": 0, "sv_being_canceled": 0,
         "sv_idle": 0, "sv_used": 0, "sv_tested": 0, "sv_login": 0, "maxwait_us": 1_500_000,
         "pool_mode": "transaction", "sick": None,
     }  # fmt: skip
@@ -96,8 +97,14 @@ class FakeBackend:
     async def snapshot(self) -> Snapshot:
         return self.held
 
-    async def pause(self, database: str | None) -> None:
-        self._order("pause", database)
+    async def sockets(self) -> Snapshot:
+        return self.held
+
+    async def suspend(self) -> None:
+        self._order("suspend")
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        self._order("pause", database, *(() if limit_s is None else (limit_s,)))
 
     async def resume(self, database: str | None) -> None:
         self._order("resume", database)

@@ -124,7 +124,7 @@ def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loa
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (
-        "[databases]\na = host=a auth_query='select 1' hots=b\n[peers]\n1 = host=x\n"
+        "[databases]\na = host=a auth_query='select 1' hots=b\n[peers]\n1 = host=x prt=1\n"
         "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
         "auth_type = gss\n"
     )
@@ -132,12 +132,34 @@ def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded
     assert found == [
         ("FBC070", 2, 12),
         ("FBC072", 2, 34),
-        ("FBC070", 3, 2),
+        ("FBC081", 4, 1),
+        ("FBC072", 4, 12),
         ("FBC070", 7, 1),
         ("FBC072", 8, 1),
         ("FBC073", 9, 17),
         ("FBC014", 10, 13),
     ]
+
+
+def test_peers_are_translated(ini: Callable[[str], Config], load: Callable[..., Loaded]) -> None:
+    """Their pools are as large as others where they say nothing."""
+    text = (
+        "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\npeer_id = 3\ndefault_pool_size = 7\n"
+        "cancel_wait_timeout = 2.5\n[peers]\n1 = host=10.0.0.1\n2 = host=/tmp/two port=6433 pool_size=2\n3 = host=::1\n"
+    )
+    engine = ini(text).engine
+    assert engine.peers.own == 3
+    assert [(one.id, one.endpoint, one.pool_size) for one in engine.peers.others] == [
+        (1, "10.0.0.1:6432", 7),
+        (2, "/tmp/two/.s.PGSQL.6433", 2),
+        (3, "[::1]:6432", 7),
+    ]
+    assert engine.limits.cancel_wait_timeout == 2_500_000
+    for faulty, code in (("0 = host=x", "FBC018"), ("x = host=x", "FBC018"), ("5 = port=1", "FBC080")):
+        found = [one.code for one in load(f"{text}{faulty}\n", name="p.ini").findings]
+        assert found == [code], faulty
+    unnumbered = text.replace("peer_id = 3\n", "")
+    assert [one.code for one in load(unnumbered, name="p.ini").findings] == ["FBC081"]
 
 
 def test_included_files_are_read_in_their_place(ini: Callable[[str], Config], tmp_path: Path) -> None:

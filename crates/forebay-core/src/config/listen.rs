@@ -25,6 +25,8 @@ pub struct Listen {
     pub backlog: u32,
     /// Other processes of the same user may listen on the same addresses.
     pub reuse_port: bool,
+    /// Networks, as `address/length`, whose connections begin with a header of the PROXY protocol.
+    pub proxy_from: Vec<Arc<str>>,
     /// TLS towards clients; `None`: SSLRequest is answered `N`.
     pub tls: Option<ListenTls>,
 }

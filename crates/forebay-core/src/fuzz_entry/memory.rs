@@ -178,6 +178,10 @@ impl Io for MemoryIo {
         false
     }
 
+    fn socket(&self, _conn: ConnId) -> Option<crate::io::Socket> {
+        None
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
         let connection = self.connection(conn);
         assert!(connection.stage == Stage::Open, "TLS on {conn:?}, which is {:?}", connection.stage);
@@ -246,6 +250,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             unix_group: None,
             backlog: 16,
             reuse_port: false,
+            proxy_from: Vec::new(),
             tls: None,
         },
         tcp: TcpOptions::default(),
@@ -261,6 +266,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             wait_bytes_max: 64 << 10,
             waiters_max: 1000,
             cancel_misses_max: 100,
+            cancel_wait_timeout: 10_000_000,
             client_channels_max: 100,
             notification_bytes_max: 65_536,
             client_statements_max: 100,
@@ -283,6 +289,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { level: 1, ..LogSettings::default() },
+        peers: crate::config::Peers::default(),
         speaks_pgbouncer: false,
     }
 }

@@ -33,7 +33,7 @@ fn user(name: &str, secret: Value) -> Value {
 fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
     json!({
         "listen": {
-            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "tls": null,
+            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "proxy_from": [], "tls": null,
         },
         "dns": { "max_ttl": 15000000, "nxdomain_ttl": 15000000 },
         "tcp": {
@@ -43,14 +43,14 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
-            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1,
+            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1, "cancel_wait_timeout": 1,
             "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "drain_timeout": 1,
         },
         "auth": {
             "method": "scram-sha-256", "ask_unknown": false, "cache_for": 0, "cache_negative_for": 0,
             "ask_timeout": 0,
         },
-        "databases": databases, "fallback_database": null, "users": users, "server_tls": [],
+        "databases": databases, "fallback_database": null, "users": users, "server_tls": [], "peers": { "own": 0, "others": [] },
         "console": { "admins": ["ops"], "viewers": ["eye"] }, "metrics": null,
         "log": { "level": 1, "connections": false, "disconnections": false, "attempts": false, "servers": false, "refusals": false,
          "min_duration": 0 },

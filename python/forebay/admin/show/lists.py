@@ -17,9 +17,9 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     return [
         ("databases", len(listed(backend, snapshot))),
         ("users", len(backend.config.users)),
-        ("peers", 0),
+        ("peers", len(backend.config.peers.others)),
         ("pools", len(snapshot.pools)),
-        ("peer_pools", 0),
+        ("peer_pools", len(snapshot.peers)),
         ("free_clients", 0),
         ("used_clients", len(snapshot.clients) - logging_in),
         ("login_clients", logging_in),

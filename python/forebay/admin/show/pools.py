@@ -9,11 +9,7 @@ from forebay.admin.show.databases import balance, listed
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
-    """A row for each pool.
-
-    Cancel requests are not tied to pools here, so their columns are 0; sv_used counts idle servers that are due for a
-    check, as in PgBouncer.
-    """
+    """A row for each pool. sv_used counts idle servers that are due for a check, as in PgBouncer."""
     snapshot = await backend.snapshot()
     balances = {database.name: balance(database) for database in listed(backend, snapshot)}
     return [
@@ -22,10 +18,10 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             pool.user,
             pool.cl_active,
             pool.cl_waiting,
-            0,
-            0,
+            pool.cl_active_cancel_req,
+            pool.cl_waiting_cancel_req,
             pool.sv_active,
-            0,
+            pool.sv_active_cancel,
             pool.sv_being_canceled,
             pool.sv_idle,
             pool.sv_used,
