@@ -7,7 +7,7 @@ use std::time::Duration;
 use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
-use forebay_core::io::{Close, Endpoint, Io, Slice, Socket, TlsRole};
+use forebay_core::io::{Close, Endpoint, Io, Peer, Slice, Socket, TlsRole};
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
 use forebay_core::worker::Message;
