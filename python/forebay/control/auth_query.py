@@ -15,6 +15,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from forebay.config.draft import CONSOLE_NAMES
+from forebay.config.resolve import FALLBACK
 from forebay.config.resolve import AuthQuery as Settings
 from forebay.config.resolved import EngineConfig
 from forebay.control.secrets import LookupFailed
@@ -40,7 +41,7 @@ class AuthQuery:
 
         Raises LookupFailed when the database can't be reached, takes too long or answers something else.
         """
-        settings = self._own.get(database, self._settings)
+        settings = self._settings_of(database)
         name = settings.dbname or database if settings else database
         if settings is None or not self._is_known(name):
             return None
@@ -70,6 +71,12 @@ class AuthQuery:
         lines, self._lines = self._lines, {}
         for line in lines.values():
             await line.close()
+
+    def _settings_of(self, database: str) -> Settings | None:
+        """Its own; those of the fallback database where that serves it; or those of all."""
+        is_configured = any(each.name == database for each in self._engine.databases)
+        own = database if is_configured or database in CONSOLE_NAMES else FALLBACK
+        return self._own.get(own, self._settings)
 
     def _is_known(self, name: str) -> bool:
         """Whether there is such a database. The console is none: its users are asked where `dbname` says."""
