@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,8 @@ from forebay.observe.log import event, log_engine_events
 # How long lines of the log wait for more of them: a loop that wakes for each costs more than to write it.
 LOG_DELAY_S: Final = 0.02
 
-# Questions under way at once; each holds a client that waits, so more would only wait longer.
+# Questions under way at once, with one directory or service that judges passwords, or with all others; each holds a
+# client that waits, so more would only wait longer.
 QUESTIONS_MAX: Final = 1024
 # How often the engine is told that the console is still at work: more often than it gives up.
 EXTEND_S: Final = 10.0
@@ -58,8 +60,8 @@ class EngineLink:
         self._answer_console = answer_console
         self._pending: dict[int, _Pending] = {}
         self._answering: set[asyncio.Task[None]] = set()
-        # Apart, so that a directory that hangs takes no place from other questions.
-        self._judging: set[asyncio.Task[None]] = set()
+        # By who is asked, so that a directory that hangs takes no place from other questions.
+        self._judging: defaultdict[tuple[str, int], set[asyncio.Task[None]]] = defaultdict(set)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self.drain)
         self._loop.add_reader(engine.log_fileno(), self._drain_soon)
@@ -74,7 +76,7 @@ class EngineLink:
         self.drain()
         for pending in self._pending.values():
             pending.future.cancel()
-        for task in (*self._answering, *self._judging):
+        for task in self._answering.union(*self._judging.values()):
             task.cancel()
 
     async def order(self, kind: str, argument: str | int | None = None) -> Outcome:
@@ -101,7 +103,7 @@ class EngineLink:
             self._begin(self._answering, worker, question, self._secret(worker, question, database, user))
         for worker, question, method, service, database, user, password, address in batch.verdicts:
             claim = Claim(method, service, database, user, password, address)
-            self._begin(self._judging, worker, question, self._verdict(worker, question, claim))
+            self._begin(self._judging[method, service], worker, question, self._verdict(worker, question, claim))
         for worker, question, user, is_own, text, step, formats in batch.consoles:
             asked = Asked(user, text, is_own, step, formats)
             self._begin(self._answering, worker, question, self._console(worker, question, asked))

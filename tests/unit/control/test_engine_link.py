@@ -212,9 +212,18 @@ def test_questions_beyond_the_limit_are_answered_at_once(monkeypatch: pytest.Mon
     async def act(engine: FakeEngine, _: EngineLink) -> None:
         engine.put(secrets=[(0, 1, "shop", "app"), (0, 2, "shop", "app")])
         await answered(engine, 2)
+        # Services 1 and 2 of each kind are apart: one that hangs shuts out nobody else's users.
+        asked = [("ldap", 1), ("ldap", 1), ("ldap", 2), ("pam", 1)]
+        engine.put(
+            verdicts=[
+                (0, 10 + number, method, service, "shop", "app", "x", "unix")
+                for number, (method, service) in enumerate(asked)
+            ]
+        )
+        await answered(engine, 6)
 
     answers = {answer[2]: answer[0] for answer in run(act).answers}
-    assert answers == {1: "secret", 2: "failed"}
+    assert answers == {1: "secret", 2: "failed", 10: "verdict", 11: "failed", 12: "verdict", 13: "verdict"}
 
 
 def test_lines_of_the_log_are_taken_many_at_a_time(log: Log, tmp_path: Path) -> None:
