@@ -88,18 +88,26 @@ def offers(wanted: Wanted) -> tuple[TlsOffers, list[tuple[str, str]]]:
 
 def _versions(written: str, passed_over: list[tuple[str, str]]) -> tuple[str, ...]:
     chosen: dict[str, None] = {}
-    for word in _words(written.lower().replace(":", ",")):
+    taken_away = False
+    words = _words(written.lower().replace(":", ","))
+    for word in words:
         name, is_out = word.removeprefix("!"), word.startswith("!")
         names = _VERSION_GROUPS.get(name, (name,))
         if not set(names) <= {*_VERSIONS, *_OLD}:
             raise NothingLeft(f'"{name}" is no version of TLS', "protocols")
+        if is_out and not chosen:
+            # As libtls: what is taken away is taken from all.
+            chosen = dict.fromkeys(_VERSION_GROUPS["all"])
         for one in names:
             if is_out:
+                taken_away |= one in _VERSIONS
                 chosen.pop(one, None)
             else:
                 chosen[one] = None
-    passed_over += [("protocols", name) for name in chosen if name in _OLD]
     found = tuple(_VERSIONS[name] for name in chosen if name in _VERSIONS)
+    if words and not found and (taken_away or not chosen):
+        raise NothingLeft("no version of TLS is left that there is", "protocols")
+    passed_over += [("protocols", name) for name in chosen if name in _OLD]
     # Older ones alone: what is offered instead is stronger, and the warning says so.
     return () if set(found) == set(_VERSIONS.values()) else found
 

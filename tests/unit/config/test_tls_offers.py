@@ -53,6 +53,7 @@ def test_versions_and_groups() -> None:
         ("tlsv1.2", ("1.2",), 0), ("tlsv1.3", ("1.3",), 0), ("TLSv1.3, tlsv1.2", (), 0), ("all", (), 2),
         ("legacy", (), 2),
         ("tlsv1.0", (), 1), ("tlsv1.1,tlsv1.2", ("1.2",), 1), ("all:!tlsv1.3", ("1.2",), 2),
+        ("!tlsv1.2", ("1.3",), 2), ("!tlsv1.1:!tlsv1.0", (), 0), (" !TLSv1.3 , !tlsv1.0", ("1.2",), 1),
     ):  # fmt: skip
         offered, passed_over = offers(Wanted(text, "", ""))
         assert (offered.versions, len(passed_over)) == (versions, old), text
@@ -64,6 +65,9 @@ def test_versions_and_groups() -> None:
     ("wanted", "setting"),
     [
         (Wanted("tlsv1.4", "", ""), "protocols"),
+        (Wanted("!all", "", ""), "protocols"),
+        (Wanted("!tlsv1.2:!tlsv1.3", "", ""), "protocols"),
+        (Wanted("tlsv1.2,!tlsv1.2", "", ""), "protocols"),
         (Wanted("", "AES256-SHA", ""), "ciphers"),
         (Wanted("", "nonsense", ""), "ciphers"),
         (Wanted("", "", "TLS_NONSENSE"), "suites"),
