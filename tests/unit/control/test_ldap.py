@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from forebay.config.access.directory import DirectoryFault, directory
@@ -53,6 +54,24 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """A directory is foreign input."""
     with contextlib.suppress(ber.BadMessage):
         list(ber.elements(data))
+
+
+class Counted(bytes):
+    """Bytes that count how many of them are copied out."""
+
+    copied = 0
+
+    def __getitem__(self, which: Any) -> Any:
+        taken = super().__getitem__(which)
+        Counted.copied += len(taken) if isinstance(taken, bytes) else 0
+        return Counted(taken) if isinstance(taken, bytes) else taken
+
+
+def test_the_work_on_a_message_grows_with_its_length() -> None:
+    """A hostile directory's million bytes may be half a million elements: what is behind one is not copied for it."""
+    count = 2000
+    assert sum(1 for _ in ber.elements(Counted(b"\x04\x00" * count))) == count
+    assert Counted.copied < 20 * count
 
 
 def test_a_user_s_name_is_one_value_of_a_name() -> None:

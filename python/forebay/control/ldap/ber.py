@@ -55,13 +55,15 @@ def head(data: bytes) -> tuple[int, int, int] | None:
 
 def elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Tag and contents of each element that data consist of. Raises BadMessage."""
-    while data:
-        found = head(data)
-        if found is None or len(data) < found[1] + found[2]:
+    at = 0
+    while at < len(data):
+        found = head(data[at : at + 2 + _LENGTH_BYTES_MAX])
+        if found is None or len(data) < at + found[1] + found[2]:
             raise BadMessage("an element is cut")
         tag, begin, size = found
-        yield tag, data[begin : begin + size]
-        data = data[begin + size :]
+        begin += at
+        at = begin + size
+        yield tag, data[begin:at]
 
 
 def number(contents: bytes) -> int:
