@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from forebay.config.access.hba import Judges, read_rule
+from forebay.config.access.hba import read_rule
 from forebay.config.access.ident import read_line
+from forebay.config.access.judges import Judges
 from forebay.config.access.records import records
 from forebay.config.access.shapes import AccessRule, MapLine, PamService, Pattern
 from forebay.config.finding import Report
@@ -79,7 +80,7 @@ def asked(server: Postgres, name: str, text: str, columns: str, order: str) -> I
 def read(line: str) -> tuple[AccessRule | None, str]:
     """The rule of a line, and what is wrong with it."""
     report = Report()
-    judges = Judges([None], [PamService("forebay")])
+    judges = Judges(PamService("forebay"))
     found = [read_rule(one, ("m",), judges, report) for one in records(Source("hba", line), report)]
     faults = "; ".join(one.message for one in report.findings if one.is_error)
     return (found[0] if found else None), faults
@@ -174,7 +175,7 @@ def test_a_file_is_found_to_be_wrong_with_line_and_column(tmp_path: Path) -> Non
     """Whoever mends it must see where."""
     report = Report()
     text = "local all all peer\nhost all \\\n  all 10.0.0.0/8 md6\n"
-    judges = Judges([None], [PamService("forebay")])
+    judges = Judges(PamService("forebay"))
     rules = [read_rule(one, (), judges, report) for one in records(Source("pg_hba.conf", text), report)]
     assert [rule is None for rule in rules] == [False, True]
     (finding,) = report.findings

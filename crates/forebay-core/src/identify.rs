@@ -56,7 +56,7 @@ impl<I: Io> Worker<I> {
 
     fn demand(&self, key: ClientKey) -> Demand {
         let demand = self.clients[key].login.as_ref().and_then(|login| login.demand.clone());
-        demand.unwrap_or_else(|| Demand::of_method(AuthMethod::Reject))
+        demand.unwrap_or_else(|| Demand::of_method(AuthMethod::Reject, 0))
     }
 
     fn has_demanded_certificate(&self, key: ClientKey, demand: &Demand) -> bool {

@@ -139,7 +139,7 @@ impl Tables {
     pub fn demand(&self, arrival: Arrival<'_>) -> Option<Demand> {
         match &self.rules {
             Some(rules) => rules.decide(arrival).cloned(),
-            None => Some(Demand::of_method(self.config.auth.method)),
+            None => Some(Demand::of_method(self.config.auth.method, self.config.auth.access.service)),
         }
     }
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from forebay.config.access.shapes import AccessRules, Directory
+from forebay.config.access.shapes import AccessRules, Directory, PamService
 from forebay.control.ldap import filter as filters
 from forebay.control.ldap import judge
 from forebay.control.ldap.connection import DirectoryFailed
@@ -25,11 +25,12 @@ from forebay.failure import Failure
 
 # Questions under way at once with one directory or service.
 CALLS_MAX: Final = 64
+_CALLED: Final = {"ldap": "directory", "pam": "service"}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who says what: service is the number of the directory or service in the configuration."""
+    """Who says what: service is the number that the configuration has for the directory or service."""
 
     method: Literal["ldap", "pam"]
     service: int
@@ -51,9 +52,9 @@ class Verdicts:
         self._timeout_s = timeout_s
         self._gates: dict[Hashable, asyncio.Semaphore] = {}
         self._pam: Pam | None = None
-        for directory in access.directories:
-            if directory is not None:
-                _check_filter(directory)
+        for one in access.judges.values():
+            if isinstance(one, Directory):
+                _check_filter(one)
 
     async def is_right(self, claim: Claim) -> bool:
         """The verdict. Raises LookupFailed where there is none in time."""
@@ -69,20 +70,17 @@ class Verdicts:
             raise LookupFailed(str(failed)) from failed
 
     def _act(self, claim: Claim) -> Callable[[], bool]:
-        if claim.method == "ldap":
-            directories = self._access.directories
-            directory = directories[claim.service] if claim.service < len(directories) else None
-            if directory is None:
-                raise LookupFailed("the directory is not configured any more")
+        # A client may hold the number of one that a reload has removed since.
+        asked = self._access.judges.get(claim.service)
+        if claim.method == "ldap" and isinstance(asked, Directory):
             return lambda: judge.is_right(
-                directory, claim.user, claim.password, authorities=self._authorities, timeout_s=self._timeout_s
+                asked, claim.user, claim.password, authorities=self._authorities, timeout_s=self._timeout_s
             )
-        if claim.service >= len(self._access.services):
-            raise LookupFailed("the service is not configured any more")
-        service = self._access.services[claim.service]
-        return lambda: self._system().is_right(
-            service.name, claim.user, claim.password, host=_host(claim.address, is_named=service.names_host)
-        )
+        if claim.method == "pam" and isinstance(asked, PamService):
+            return lambda: self._system().is_right(
+                asked.name, claim.user, claim.password, host=_host(claim.address, is_named=asked.names_host)
+            )
+        raise LookupFailed(f"the {_CALLED[claim.method]} is not configured any more")
 
     def _system(self) -> Pam:
         if self._pam is None:

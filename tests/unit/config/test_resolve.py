@@ -25,7 +25,7 @@ def test_the_defaults_are_those_of_the_specification(usable: Usable, minimal: st
     assert engine.engine == resolved.EngineSettings(0, "auto", 1024, 16_384, core_dumps=False)
     assert engine.limits.login_timeout == 15_000_000
     assert engine.auth == resolved.AuthSettings(
-        "scram-sha-256", False, 60_000_000, 5_000_000, 5_000_000, Access(None, (), 4096)
+        "scram-sha-256", False, 60_000_000, 5_000_000, 5_000_000, Access(None, (), 0, 4096)
     )
     assert engine.databases[0].pool.pool_mode == "transaction"
     assert engine.databases[0].pool.query_wait_timeout == 120_000_000

@@ -16,6 +16,8 @@ pub struct Access {
     pub rules: Option<Vec<AccessRule>>,
     /// Which user of the system, or of a certificate, may log in as whom.
     pub maps: Vec<MapLine>,
+    /// Without rules, the directory or service that is asked, as in a rule.
+    pub service: u32,
     /// Iterations of verifiers derived from plain passwords; 0: as PostgreSQL.
     pub scram_iterations: u32,
 }
@@ -47,7 +49,8 @@ pub struct AccessRule {
     pub map: Option<Arc<str>>,
     /// What the client's certificate must be besides.
     pub certificate: CertificateDemand,
-    /// The directory or service that is asked, for `ldap` and `pam`: its number in Python's list.
+    /// The directory or service that is asked, for `ldap` and `pam`: the number that Python knows
+    /// it by, which is never that of another.
     pub service: u32,
 }
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from forebay import _engine
 from forebay.config.access.directory import DirectoryFault, directory
+from forebay.config.access.judges import Judges
 from forebay.config.access.records import Field, Record, Token
-from forebay.config.access.shapes import AccessRule, Directory, PamService, Pattern
+from forebay.config.access.shapes import AccessRule, PamService, Pattern
 from forebay.config.finding import Report
 from forebay.config.source import Place
 
-_T = TypeVar("_T")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 KINDS: Final = ("local", "host", "hostssl", "hostnossl")
 _METHODS: Final = {
@@ -40,14 +41,6 @@ class Fault(Exception):
     def __init__(self, cause: str, place: Place) -> None:
         super().__init__(cause)
         self.place = place
-
-
-@dataclass(slots=True)
-class Judges:
-    """Directories and services that rules name."""
-
-    directories: list[Directory | None]
-    services: list[PamService]
 
 
 def read_rule(record: Record, maps: Iterable[str], judges: Judges, report: Report) -> AccessRule | None:
@@ -240,15 +233,11 @@ def _service(options: _Options, method: str, judges: Judges) -> int:
         except DirectoryFault as fault:
             place = own[fault.option][1] if fault.option in own else options.at
             raise Fault(str(fault), place) from None
-        return _number(judges.directories, found)
+        return judges.number(found)
     if method == "pam":
         given, hosts = options.take("pamservice"), options.take("pam_use_hostname")
-        named = given[0] if given else judges.services[0].name
-        return _number(judges.services, PamService(named, hosts is not None and hosts[0] == "1"))
+        named = given[0] if given else judges.default.name
+        if hosts is not None and hosts[0] not in ("0", "1"):
+            raise Fault(f'pam_use_hostname is 0 or 1, not "{hosts[0]}"', hosts[1])
+        return judges.number(PamService(named, hosts is not None and hosts[0] == "1"))
     return 0
-
-
-def _number(known: list[_T], one: _T) -> int:
-    if one not in known:
-        known.append(one)
-    return known.index(one)

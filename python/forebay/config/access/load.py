@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from forebay.config.access.directory import DirectoryFault, directory
-from forebay.config.access.hba import Judges, read_rule
+from forebay.config.access.hba import read_rule
 from forebay.config.access.ident import read_line
+from forebay.config.access.judges import Judges
 from forebay.config.access.records import RecordReader, records
 from forebay.config.access.shapes import Access, AccessRule, AccessRules, Directory, MapLine, PamService
 from forebay.config.draft import Draft
@@ -18,7 +19,9 @@ from forebay.config.text_file import Files
 def read_access(draft: Draft, files: Files, report: Report) -> AccessRules:
     """What auth.hba_file, auth.ident_file and the options of directories say."""
     method = draft.value("auth", "type")
-    judges = Judges([_directory(draft, report)], [PamService(str(draft.value("auth", "pam_service")))])
+    judges = Judges(PamService(str(draft.value("auth", "pam_service"))))
+    own = judges.default if method == "pam" else _directory(draft, report)
+    service = 0 if own is None else judges.number(own)
     reader = RecordReader(files, report)
     maps = _maps(draft, reader, report) if method == "hba" else ()
     rules = _rules(draft, reader, judges, maps, report) if method == "hba" else None
@@ -27,8 +30,8 @@ def read_access(draft: Draft, files: Files, report: Report) -> AccessRules:
             if draft.value("auth", name):
                 report.add("unused_access_file", draft.place("auth", name), name=name)
     iterations = draft.value("auth", "scram_iterations")
-    engine = Access(rules, maps, iterations if isinstance(iterations, int) else 0)
-    return AccessRules(engine, tuple(judges.directories), tuple(judges.services))
+    engine = Access(rules, maps, service, iterations if isinstance(iterations, int) else 0)
+    return AccessRules(engine, judges.named)
 
 
 def _rules(

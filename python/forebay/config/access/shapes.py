@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -35,10 +36,11 @@ class MapLine(msgspec.Struct, frozen=True):
 
 
 class Access(msgspec.Struct, frozen=True):
-    """Who may log in how. rules: None where one method holds for all."""
+    """Who may log in how. rules: None where one method holds for all, and service is its judge."""
 
     rules: tuple[AccessRule, ...] | None = None
     maps: tuple[MapLine, ...] = ()
+    service: int = 0
     scram_iterations: int = 0
 
 
@@ -75,8 +77,7 @@ class PamService:
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """All of it. directories, services: by the number that rules hold; the first is that of auth.type itself."""
+    """All of it. judges: by the number that rules hold, which is the same in every configuration of this process."""
 
     engine: Access = field(default_factory=Access)
-    directories: tuple[Directory | None, ...] = (None,)
-    services: tuple[PamService, ...] = (PamService("forebay"),)
+    judges: Mapping[int, Directory | PamService] = field(default_factory=dict)

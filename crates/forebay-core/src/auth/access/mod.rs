@@ -50,8 +50,8 @@ pub struct Demand {
 
 impl Demand {
     /// What one method for all asks.
-    pub fn of_method(method: AuthMethod) -> Demand {
-        Demand { method, map: None, certificate: CertificateDemand::None, service: 0, place: None }
+    pub fn of_method(method: AuthMethod, service: u32) -> Demand {
+        Demand { method, map: None, certificate: CertificateDemand::None, service, place: None }
     }
 }
 
