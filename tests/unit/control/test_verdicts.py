@@ -84,3 +84,16 @@ def directory_saying(*answers: Sequence[bytes]) -> Iterator[int]:
 
 def result(tag: int, code: int) -> bytes:
     return element(tag, integer(code, 0x0A), text(""), text(""))
+
+
+def test_a_silent_server_leaves_time_for_the_next() -> None:
+    """Each of those that are left has the same share of what is left."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, directory_saying([result(0x61, 0)]) as port:
+        servers = tuple(("127.0.0.1", one) for one in (silent.getsockname()[1], port))
+        began = time.monotonic()
+        assert judge.is_right(Directory(servers, prefix="x"), "app", "x", authorities=None, timeout_s=4)
+        assert 2 <= time.monotonic() - began < 4
+        with pytest.raises(DirectoryFailed, match=r"a\.\.b is no name of a host"):
+            judge.is_right(Directory((("a..b", 389),), prefix="x"), "app", "x", authorities=None, timeout_s=10)
+        with pytest.raises(DirectoryFailed, match=f":{servers[0][1]}: it does not answer.*"):
+            judge.is_right(Directory(servers[:1], prefix="x"), "app", "x", authorities=None, timeout_s=0.2)
