@@ -73,6 +73,8 @@ def test_rules_maps_and_texts_are_pgbouncers(make: Make) -> None:
         assert error["M"].startswith("RELOAD failed")
         made.says("hba.conf:7:18")
         assert told(made.target.at(user="watcher")) == "login rejected"
-        place(made, "hba.conf", "host all watcher all reject\nhost all other all trust\n" + RULES)
+        nobody = "host more watcher all ldap ldapserver=127.0.0.1 ldapport=1 ldapprefix=x\n"
+        place(made, "hba.conf", nobody + "host all watcher all reject\nhost all other all trust\n" + RULES)
         console.ask(query("RELOAD"))
     assert told(made.target.at(user="other")) == "other"
+    assert told(made.target.at(user="watcher", dbname="more", password="x")) == "LDAP authentication failed"

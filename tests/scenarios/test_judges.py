@@ -92,8 +92,21 @@ def test_a_directory_that_can_not_be_trusted_is_told_nothing(
         f'ldapscheme=ldaps ldapserver=localhost ldapport={ldap.secure_port} ldapprefix="uid=" ldapsuffix=",{BASE}"'
     )
     forebay = judged(start, server, variant, stranger, ldap_options=options)
-    assert "could not be checked" in told(forebay.target.at(password=PASSWORD))
+    answer = told(forebay.target.at(password=PASSWORD))
+    assert "could not be checked by LDAP" in answer
+    assert "localhost" not in answer, "who has proved nothing is not told where the directory is"
     assert any("TLS with localhost failed" in str(one["because"]) for one in forebay.events("ldap_failed"))
+    # A client that was asked for its password before a reload: the next directory never sees it.
+    with forebay.target.dial() as wire:
+        wire.send(startup(user="app", database=forebay.target.dbname))
+        assert wire.read().tag == "R"
+        other = f'ldapserver=localhost ldapport={ldap.port} ldapprefix="uid=" ldapsuffix=",ou=people,{BASE}"'
+        sections = {**forebay.sections, "auth": {**forebay.sections["auth"], "ldap_options": other}}
+        assert forebay.reload(sections)["event"] == "reload"
+        wire.send(message("p", PASSWORD.encode() + b"\0"))
+        assert [frame.fields["C"] for frame in wire.rest()] == ["28000"]
+    assert forebay.events("ldap_failed")[-1]["because"] == "the directory is not configured any more"
+    assert told(forebay.target.at(password=PASSWORD)) == "app"
 
 
 def test_a_directory_that_hangs_costs_nobody_else_anything(

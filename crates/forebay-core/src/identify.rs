@@ -285,11 +285,12 @@ impl<I: Io> Worker<I> {
                 self.proof_step(io, key, step);
             }
             (ClientState::Secret, Answer::Failed(cause)) => {
-                let is_password = client.login.as_ref().is_some_and(|login| login.proof.is_some());
-                let report = if is_password {
-                    errors::verdict_unavailable(client.user.clone(), cause.clone())
-                } else {
-                    errors::secret_unavailable(client.user.clone(), cause.clone())
+                let demand = client.login.as_ref().and_then(|login| login.demand.as_ref());
+                // What a directory is called, and what it said, is for the log: nobody has proved anything yet.
+                let report = match demand.map(|demand| demand.method) {
+                    Some(AuthMethod::Ldap) => errors::verdict_unavailable(client.user.clone(), "LDAP"),
+                    Some(AuthMethod::Pam) => errors::verdict_unavailable(client.user.clone(), "PAM"),
+                    _ => errors::secret_unavailable(client.user.clone(), cause.clone()),
                 };
                 self.refuse_login(io, key, report, cause.into());
             }

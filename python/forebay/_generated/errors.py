@@ -680,15 +680,16 @@ def pam_failed(*, user: object) -> LoginError:
     )
 
 
-def verdict_unavailable(*, user: object, cause: object) -> LoginError:
+def verdict_unavailable(*, user: object, judge: object) -> LoginError:
     """FB615, SQLSTATE 28000."""
     return LoginError(
         code="FB615",
         sqlstate="28000",
         severity="FATAL",
-        message=f"the password of user \"{user}\" could not be checked",
-        detail=f"{cause}.",
+        message=f"the password of user \"{user}\" could not be checked by {judge}",
+        detail=None,
         hint="Try again; if it lasts, the log tells who did not answer. (FB615)",
+        pgbouncer=f"{judge} authentication failed",
     )
 
 

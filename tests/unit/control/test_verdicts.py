@@ -97,3 +97,11 @@ def test_a_silent_server_leaves_time_for_the_next() -> None:
             judge.is_right(Directory((("a..b", 389),), prefix="x"), "app", "x", authorities=None, timeout_s=10)
         with pytest.raises(DirectoryFailed, match=f":{servers[0][1]}: it does not answer.*"):
             judge.is_right(Directory(servers[:1], prefix="x"), "app", "x", authorities=None, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("code", [19, 32, 34, 49, 50, 53])
+def test_an_account_that_is_locked_reads_as_a_wrong_password(code: int) -> None:
+    """Other words would tell which users exist."""
+    with directory_saying([result(0x61, code)]) as port:
+        directory = Directory((("127.0.0.1", port),), prefix="x")
+        assert not judge.is_right(directory, "app", "x", authorities=None, timeout_s=10)

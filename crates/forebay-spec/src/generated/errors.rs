@@ -887,17 +887,17 @@ pub fn pam_failed(user: impl Display) -> Report {
     }
 }
 
-/// FB615, SQLSTATE 28000: the password of user "{user}" could not be checked.
+/// FB615, SQLSTATE 28000: the password of user "{user}" could not be checked by {judge}.
 #[cold]
-pub fn verdict_unavailable(user: impl Display, cause: impl Display) -> Report {
+pub fn verdict_unavailable(user: impl Display, judge: impl Display) -> Report {
     Report {
         severity: Severity::Fatal,
         code: "FB615",
         sqlstate: "28000",
-        message: format!("the password of user \"{user}\" could not be checked"),
-        detail: Some(format!("{cause}.")),
+        message: format!("the password of user \"{user}\" could not be checked by {judge}"),
+        detail: None,
         hint: Some(String::from("Try again; if it lasts, the log tells who did not answer. (FB615)")),
-        pgbouncer: None,
+        pgbouncer: Some(format!("{judge} authentication failed")),
     }
 }
 

@@ -13,7 +13,7 @@ from forebay.control.ldap import filter as filters
 from forebay.control.ldap.connection import SUCCESS, Connection, DirectoryFailed
 
 # What a bind answers where the name or the password is wrong, or the account may not be used.
-_REFUSALS: Final = (32, 34, 48, 49, 50, 53)
+_REFUSALS: Final = (19, 32, 34, 48, 49, 50, 53)
 # What PostgreSQL refuses in a name that is searched for.
 _FORBIDDEN: Final = set("*()\\/\0")
 _DN_SPECIAL: Final = set(',+"\\<>;=#\0')
