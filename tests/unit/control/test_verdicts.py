@@ -105,3 +105,12 @@ def test_an_account_that_is_locked_reads_as_a_wrong_password(code: int) -> None:
     with directory_saying([result(0x61, code)]) as port:
         directory = Directory((("127.0.0.1", port),), prefix="x")
         assert not judge.is_right(directory, "app", "x", authorities=None, timeout_s=10)
+
+
+def test_an_entry_that_may_not_be_the_only_one_is_nobody() -> None:
+    """A directory with a limit of one says so (4), and may have left out another user of that name."""
+    entry, bound = element(0x64, text("uid=app"), element(0x30)), [result(0x61, 0)]
+    for code, is_right in ((0, True), (4, False)):
+        with directory_saying(bound, [entry, result(0x65, code)], bound) as port:
+            directory = Directory((("127.0.0.1", port),), base="dc=x")
+            assert judge.is_right(directory, "app", "x", authorities=None, timeout_s=10) is is_right

@@ -89,7 +89,7 @@ class Connection:
         return _result(self._answer(_BIND_ANSWER))
 
     def search(self, base: str, scope: str, search_filter: bytes) -> list[str]:
-        """The names of entries; at most two."""
+        """The names of entries; at most two, and none where the directory would not give all that there are."""
         request = (
             ber.text(base), ber.integer(_SCOPES[scope], ber.ENUMERATED), ber.integer(0, ber.ENUMERATED),
             ber.integer(ENTRIES_MAX), ber.integer(max(1, int(_left(self._deadline)))), ber.element(ber.BOOLEAN, b"\0"),
@@ -104,7 +104,7 @@ class Connection:
                 code = _result(contents)
                 if code not in (SUCCESS, SIZE_LIMIT):
                     raise DirectoryFailed(f"the search failed (LDAP result {code})")
-                return names
+                return names if code == SUCCESS else []
             elif tag not in (_ENTRY, _REFERENCE):
                 raise DirectoryFailed("it answered a search with something else")
         raise DirectoryFailed("it ended the connection")
