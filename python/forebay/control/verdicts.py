@@ -113,7 +113,11 @@ def _begin(act: Callable[[], bool], gate: asyncio.Semaphore) -> Future[bool]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(gate.release)
 
-    threading.Thread(target=run, name="forebay-verdict", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="forebay-verdict", daemon=True).start()
+    except RuntimeError:
+        gate.release()
+        raise LookupFailed("the system gives no thread to ask with") from None
     return future
 
 

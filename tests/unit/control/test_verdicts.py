@@ -114,3 +114,20 @@ def test_an_entry_that_may_not_be_the_only_one_is_nobody() -> None:
         with directory_saying(bound, [entry, result(0x65, code)], bound) as port:
             directory = Directory((("127.0.0.1", port),), base="dc=x")
             assert judge.is_right(directory, "app", "x", authorities=None, timeout_s=10) is is_right
+
+
+def test_a_question_that_can_not_begin_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have no thread to give; when it has again, logins go on."""
+    monkeypatch.setattr(verdicts, "CALLS_MAX", 1)
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def world() -> None:
+        verdict = Verdicts(AccessRules(judges={1: PamService("x")}), authorities=None, timeout_s=1)
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        for _ in range(3):
+            with pytest.raises(LookupFailed, match="no thread"):
+                await verdict.is_right(Claim("pam", 1, "shop", "app", "x", "unix"))
+
+    asyncio.run(world())
