@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 _QUOTED = r"""("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"?|'(?:''|[^'\n])*'?"""
 # The value of a key that holds a secret: quoted text over one or more lines, a list, a table, or a bare word.
 _SECRET_VALUE = re.compile(
-    r"""(\b(?:secret|password|verifier|ldapbindpasswd)["']?\s*=\s*)""" + _QUOTED + r"|\[[^\n]*|\{[^\n}]*|[^\s,}]+)",
+    r"""(\b(?:secret|password|verifier)["']?\s*=\s*)""" + _QUOTED + r"|\[[^\n]*|\{[^\n}]*|[^\s,}]+)",
     re.DOTALL | re.IGNORECASE,
 )
+# Among the options of a directory, quotes may stand anywhere, and a backslash continues a line: all behind the name is
+# starred out. People write ldapbindpassword as well.
+_GAP = r'(?:\\?"|\\\r?\n[ \t]*)*'
+_BIND_PASSWORD = re.compile(f"({_GAP.join('ldapbindp')})" + r"((?:[^\n]*\\\r?\n)*[^\n]*)", re.IGNORECASE)
+# A text of a forebay.toml may write any character as its number.
+_NUMBERED = re.compile(r"""(\bldap_options["']?\s*=)([^\n]*\\[uUx][^\n]*)""")
 # In such a table, the values that say where the secret is are shown.
 _TABLE_VALUE = re.compile(r"(\w+\s*=\s*)" + _QUOTED + r"|[^\s,}]+)", re.DOTALL)
 _SHOWN_KEYS = ("env", "file", "command", "timeout")
@@ -79,7 +85,19 @@ class Place:
 
 def without_secrets(text: str) -> str:
     """`text` with a star for each character of a secret; lines and columns stay."""
+    for pattern in (_NUMBERED, _BIND_PASSWORD):
+        text = pattern.sub(_starred, text)
     return _CREDENTIALS.sub(_starred, _SECRET_VALUE.sub(_without_secret, text))
+
+
+def names_bind_password(text: str) -> bool:
+    """Whether a directory's password may stand in the text, or begin there."""
+    return _BIND_PASSWORD.search(text) is not None
+
+
+def without_quoted(cause: str) -> str:
+    """A message without what it quotes."""
+    return re.sub(r'".*"', '"…"', cause, flags=re.DOTALL)
 
 
 def _without_secret(match: re.Match[str]) -> str:
@@ -91,4 +109,4 @@ def _without_secret(match: re.Match[str]) -> str:
 
 
 def _starred(match: re.Match[str]) -> str:
-    return match[1] + re.sub(r"[^\n]", "*", match[2])
+    return match[1] + re.sub(r"[^\r\n]", "*", match[2])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from forebay._engine import check_pattern
-from forebay.config import load_text
+from forebay.config import load, load_text
 from forebay.config.access.records import records
 from forebay.config.finding import Report
 from forebay.config.source import Source
@@ -13,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 DATABASE = '[databases.shop]\nendpoints = ["10.0.0.5:5432"]\n[users.app]\nsecret = { env = "APP" }\n'
+RULES = 'type = "hba"\nhba_file = "hba"'
+# Quotes may stand in the middle of a word.
+QUOTED = '"bind"'
 
 
 def codes(folder: Path, auth: str, more: str = "") -> set[str]:
@@ -42,13 +46,40 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         assert "FBC052" in codes(tmp_path, f'type = "{method}"', '[listen]\naddress = "0.0.0.0"\n')
 
 
-def test_the_password_of_a_directory_is_shown_nowhere(tmp_path: Path) -> None:
-    """Findings quote the line they are about."""
-    options = "ldap_options = 'ldapserver=a ldapbasedn=x ldapbindpasswd=\"hunter2, too\" ldapsecret=1'"
-    text = f'{DATABASE}[auth]\ntype = "ldap"\n{options}\n'
-    findings = load_text(text, folder=tmp_path, environ={"APP": "x"}).findings
-    assert [one.code for one in findings] == ["FBC156"]
-    assert "hunter2" not in str([(one.message, one.excerpt) for one in findings])
+SECRET_WAYS = (
+    '"hunter2, too" ldapsecret=1',
+    '"hun""ter2"',
+    "hunter2 ter2",
+    "foo}ter2 ldap=x",
+    '"x ter2',
+    "x is=ter2",
+    "x ldapport=ter2",
+    "x ldapscheme=ter2",
+)
+
+
+@pytest.mark.parametrize("way", SECRET_WAYS)
+def test_the_password_of_a_directory_is_shown_nowhere(tmp_path: Path, way: str) -> None:
+    """Findings quote the line they are about, and words of it; the settings are shown by the console."""
+    escaped = way.replace('"', '\\"')
+    head, key = 'type = "ldap"\nldap_options = ', "ldapserver=a ldapbasedn=x ldapbindpasswd="
+    texts = [f'{head}"{key}{escaped}"', f'{head}"""{key}\\\n{escaped} """', f'{head}"{key[:-6]}\\u0061sswd={escaped}"']
+    texts += [f"{head}'{key}{way}'", f"{head}'{key.replace('bind', QUOTED)}{way}'", 'type = "hba"\nhba_file = "hba"']
+    own = f"{key}{way}"
+    for line in (f"host all all all ldap {own}", f"host all all all {own}", own, f"x \\\nldap{QUOTED}passwd={way}"):
+        (tmp_path / "hba").write_text(f"{line}\n")
+        for text in texts:
+            loaded = load_text(f"{DATABASE}[auth]\n{text}\n", folder=tmp_path, environ={"APP": "x"})
+            shown = str([(one.message, one.excerpt) for one in loaded.findings])
+            if loaded.config is not None:
+                shown += str(loaded.config.settings())
+            assert "ter2" not in shown, (text, line, shown)
+
+
+def test_a_token_before_the_password_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hba").write_text("host all all all ldpa ldapserver=a ldapbindpasswd=x\n")
+    loaded = load_text(f"{DATABASE}[auth]\n{RULES}\n", folder=tmp_path, environ={"APP": "x"})
+    assert '"ldpa" is no method' in loaded.findings[0].message
 
 
 @given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))

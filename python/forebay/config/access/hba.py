@@ -13,7 +13,7 @@ from forebay.config.access.judges import Judges
 from forebay.config.access.records import Field, Record, Token
 from forebay.config.access.shapes import AccessRule, PamService, Pattern
 from forebay.config.finding import Report
-from forebay.config.source import Place
+from forebay.config.source import Place, names_bind_password, without_quoted
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -48,8 +48,16 @@ def read_rule(record: Record, maps: Iterable[str], judges: Judges, report: Repor
     try:
         return _rule(record, maps, judges, report)
     except Fault as fault:
-        report.add("bad_access_line", fault.place, cause=str(fault))
+        report.add("bad_access_line", fault.place, cause=_told(str(fault), fault.place, record))
         return None
+
+
+def _told(cause: str, place: Place, record: Record) -> str:
+    """The cause, which quotes nothing of a directory's password: what stands behind one may be a piece of it."""
+    tokens = [token for field in record.fields for token in field]
+    first = next((one.place for one in tokens if names_bind_password(one.text)), None)
+    is_before = first is not None and place.source is first.source and place.start < first.start
+    return cause if first is None or is_before else without_quoted(cause)
 
 
 def _rule(record: Record, maps: Iterable[str], judges: Judges, report: Report) -> AccessRule:

@@ -12,7 +12,7 @@ from forebay.config.access.records import RecordReader, records
 from forebay.config.access.shapes import Access, AccessRule, AccessRules, Directory, MapLine, PamService
 from forebay.config.draft import Draft
 from forebay.config.finding import Report
-from forebay.config.source import Place, Source
+from forebay.config.source import Place, Source, names_bind_password, without_quoted
 from forebay.config.text_file import Files
 
 
@@ -73,18 +73,27 @@ def _from_options(written: str, place: Place, report: Report) -> Directory | Non
     inner = Report()
     options: dict[str, str] = {}
     for record in records(Source(place.source.path, written), inner):
-        for field in record.fields:
-            for token in field:
-                name, equals, value = token.text.partition("=")
-                if not equals:
-                    report.add("bad_ldap_options", place, cause=f'"{name}" is no option, which is written name=value')
-                    return None
-                options[name] = value
+    # What stands behind a password may be a piece of it.
+    behind: set[str] = set()
+    has_password = False
+
+    def refused(cause: str, name: str) -> None:
+        report.add("bad_ldap_options", place, cause=without_quoted(cause) if name in behind else cause)
+
+        for token in (token for field in record.fields for token in field):
+            name, equals, value = token.text.partition("=")
+            has_password = has_password or names_bind_password(token.text)
+            if has_password:
+                behind.add(name)
+            if not equals:
+                refused(f'"{name}" is no option, which is written name=value', name)
+                return None
+            options[name] = value
     if inner.has_errors:
         report.add("bad_ldap_options", place, cause=inner.findings[0].message)
         return None
     try:
         return directory(options)
     except DirectoryFault as fault:
-        report.add("bad_ldap_options", place, cause=str(fault))
+        refused(str(fault), fault.option)
         return None
