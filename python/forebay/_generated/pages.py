@@ -2039,7 +2039,7 @@ PAGES: Final[dict[str, Page]] = {
         message="{address} has bits that its mask {mask} leaves out; the rule is about the whole network",
         detail=None,
         hint=None,
-        why="The address of a rule names a host, and its mask a network. The rule fits the network, as in PostgreSQL; PgBouncer lets such a rule fit nobody.",
+        why="The address of a rule names a host, and its mask a network. The rule fits the network, as in PostgreSQL. PgBouncer lets such a rule fit nobody, so that it is an error (FBC150) where a pgbouncer.ini names the file.",
         fix="Write the network's address, or the mask of a single host: /32, or /128 for IPv6.",
         example=None,
     ),

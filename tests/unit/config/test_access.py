@@ -82,6 +82,35 @@ def test_a_token_before_the_password_is_named(tmp_path: Path) -> None:
     assert '"ldpa" is no method' in loaded.findings[0].message
 
 
+def test_what_pgbouncer_would_read_in_another_way_is_refused(tmp_path: Path) -> None:
+    """A rule that PgBouncer never applies, or applies to others, must not open a network here."""
+    (tmp_path / "userlist.txt").write_text('"app" "x"\n')
+    (tmp_path / "userlist.txt").chmod(0o600)
+    ini = (
+        "[databases]\na = host=10.0.0.5\n[pgbouncer]\nauth_file = userlist.txt\nauth_type = hba\nauth_hba_file = hba\n"
+    )
+    (tmp_path / "pgbouncer.ini").write_text(ini)
+
+    def found(rules: str, *, is_ini: bool) -> list[tuple[str, int]]:
+        (tmp_path / "hba").write_text(f"local all all trust\n{rules}\n")
+        if is_ini:
+            findings = load(tmp_path / "pgbouncer.ini", environ={}).findings
+        else:
+            findings = load_text(f"{DATABASE}[auth]\n{RULES}", folder=tmp_path, environ={"APP": "x"}).findings
+        return [(one.code, one.line) for one in findings if one.path.endswith("hba")]
+
+    error = [("FBC150", 2)]
+    for rules, wanted in (
+        ("host all all 10.0.0.5/8 md5", [("FBC151", 2)]),
+        ("host all all \\\n10.0.0.0/8 md5", []),
+        ("host all all all pam pam_use_hostname=yes", error),
+        ("# old \\\nhost all all all reject", error),
+        ("host all all 10.0.0.0/8 md5 # \\\n  reject", error),
+    ):
+        assert found(rules, is_ini=False) == wanted, rules
+        assert found(rules, is_ini=True) == error, rules
+
+
 @given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))
 def test_any_text_is_read_without_a_failure(text: str) -> None:
     """Each token's place is inside the text."""

@@ -94,6 +94,7 @@ def test_options_are_a_directory_or_say_what_is_missing() -> None:
         ({"ldapserver": "a", "ldapprefix": "x", "ldapport": "70000"}, "ldapport"),
         ({"ldapserver": "a", "ldapprefix": "x", "ldapscheme": "ldaps", "ldaptls": "1"}, "ldaptls"),
         ({"ldapurl": "http://h"}, "ldapurl"),
+        *(({"ldapserver": "a", "ldapprefix": "x", "ldaptls": word}, "0 or 1") for word in ("on", "true", "yes", "")),
     ):
         with pytest.raises(DirectoryFault, match=words):
             directory(options)

@@ -45,6 +45,8 @@ def directory(options: Mapping[str, str]) -> Directory:
     scheme = given.get("ldapscheme", "ldap")
     if scheme not in _PORTS:
         raise DirectoryFault(f'ldapscheme is ldap or ldaps, not "{scheme}"', "ldapscheme")
+    if given.get("ldaptls", "0") not in ("0", "1"):
+        raise DirectoryFault(f'ldaptls is 0 or 1, not "{given["ldaptls"]}"', "ldaptls")
     is_starttls = given.get("ldaptls") == "1"
     if is_starttls and scheme == "ldaps":
         raise DirectoryFault("ldaptls begins TLS on a connection that ldaps has encrypted already", "ldaptls")

@@ -155,13 +155,16 @@ def _network(fields: list[Field], record: Record, report: Report) -> tuple[str, 
     else:
         mask = _mask(_single(_next(fields, record, "mask"), "mask"), address)
     if int(address) & ~int(mask):
+        if record.is_pgbouncers:
+            cause = (
+                f"PgBouncer lets a rule with bits behind its mask fit nobody; write the network of {written}, or all"
+            )
+            raise Fault(cause, token.place)
         report.add("masked_address", token.place, address=written, mask=mask)
     return str(address), str(mask)
 
 
-def _mask(
-    token: Token, address: ipaddress.IPv4Address | ipaddress.IPv6Address
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _mask(token: Token, address: _Address) -> _Address:
     try:
         mask = ipaddress.ip_address(token.text)
     except ValueError:

@@ -22,9 +22,8 @@ def read_access(draft: Draft, files: Files, report: Report) -> AccessRules:
     judges = Judges(PamService(str(draft.value("auth", "pam_service"))))
     own = judges.default if method == "pam" else _directory(draft, report)
     service = 0 if own is None else judges.number(own)
-    reader = RecordReader(files, report)
-    maps = _maps(draft, reader, report) if method == "hba" else ()
-    rules = _rules(draft, reader, judges, maps, report) if method == "hba" else None
+    maps = _maps(draft, files, report) if method == "hba" else ()
+    rules = _rules(draft, files, judges, maps, report) if method == "hba" else None
     if rules is None:
         for name in ("hba_file", "ident_file"):
             if draft.value("auth", name):
@@ -35,7 +34,7 @@ def read_access(draft: Draft, files: Files, report: Report) -> AccessRules:
 
 
 def _rules(
-    draft: Draft, reader: RecordReader, judges: Judges, maps: tuple[MapLine, ...], report: Report
+    draft: Draft, files: Files, judges: Judges, maps: tuple[MapLine, ...], report: Report
 ) -> tuple[AccessRule, ...]:
     place = draft.place("auth", "hba_file")
     path = draft.value("auth", "hba_file")
@@ -43,6 +42,7 @@ def _rules(
         report.add("hba_without_file", draft.place("auth", "type"))
         return ()
     names = {line.map for line in maps}
+    reader = RecordReader(files, report, is_pgbouncers=place.source.is_ini)
     read = [read_rule(record, names, judges, report) for record in reader.read(Path(str(path)), place)]
     rules = tuple(rule for rule in read if rule is not None)
     if not rules and not report.has_errors:
@@ -50,11 +50,12 @@ def _rules(
     return rules
 
 
-def _maps(draft: Draft, reader: RecordReader, report: Report) -> tuple[MapLine, ...]:
-    path = draft.value("auth", "ident_file")
+def _maps(draft: Draft, files: Files, report: Report) -> tuple[MapLine, ...]:
+    path, place = draft.value("auth", "ident_file"), draft.place("auth", "ident_file")
     if not path:
         return ()
-    read = [read_line(record, report) for record in reader.read(Path(str(path)), draft.place("auth", "ident_file"))]
+    reader = RecordReader(files, report, is_pgbouncers=place.source.is_ini)
+    read = [read_line(record, report) for record in reader.read(Path(str(path)), place)]
     return tuple(line for line in read if line is not None)
 
 
@@ -72,7 +73,6 @@ def _directory(draft: Draft, report: Report) -> Directory | None:
 def _from_options(written: str, place: Place, report: Report) -> Directory | None:
     inner = Report()
     options: dict[str, str] = {}
-    for record in records(Source(place.source.path, written), inner):
     # What stands behind a password may be a piece of it.
     behind: set[str] = set()
     has_password = False
@@ -80,6 +80,7 @@ def _from_options(written: str, place: Place, report: Report) -> Directory | Non
     def refused(cause: str, name: str) -> None:
         report.add("bad_ldap_options", place, cause=without_quoted(cause) if name in behind else cause)
 
+    for record in records(Source(place.source.path, written), inner):
         for token in (token for field in record.fields for token in field):
             name, equals, value = token.text.partition("=")
             has_password = has_password or names_bind_password(token.text)

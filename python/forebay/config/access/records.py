@@ -41,9 +41,13 @@ Field = tuple[Token, ...]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A line that is not empty: fields between blanks, each of one token or several between commas."""
+    """A line that is not empty: fields between blanks, each of one token or several between commas.
+
+    is_pgbouncers: a pgbouncer.ini names its file.
+    """
 
     fields: tuple[Field, ...]
+    is_pgbouncers: bool = False
 
     @property
     def place(self) -> Place:
@@ -59,9 +63,10 @@ class Record:
 class RecordReader:
     """Reads the records of a file and of those that it includes; what can't be read is reported."""
 
-    def __init__(self, files: Files, report: Report) -> None:
+    def __init__(self, files: Files, report: Report, *, is_pgbouncers: bool = False) -> None:
         self._files = files
         self._report = report
+        self._is_pgbouncers = is_pgbouncers
 
     def read(self, path: Path, named_at: Place, *, depth: int = 0) -> Iterator[Record]:
         """All of them, in order."""
@@ -72,7 +77,7 @@ class RecordReader:
             else:
                 fields = tuple(self._expanded(field, path.parent, depth) for field in record.fields)
                 if all(fields):
-                    yield Record(fields)
+                    yield Record(fields, self._is_pgbouncers)
 
     def _of_file(self, path: Path, named_at: Place, depth: int) -> Iterator[Record]:
         if depth > DEPTH_MAX:
@@ -80,7 +85,7 @@ class RecordReader:
             return
         source = self._files.source(path, str(path), self._report, named_at=named_at)
         if source is not None:
-            yield from records(source, self._report)
+            yield from records(source, self._report, is_pgbouncers=self._is_pgbouncers)
 
     def _included(self, record: Record, folder: Path, depth: int) -> Iterator[Record]:
         verb = record.fields[0][0].text
@@ -119,13 +124,27 @@ class RecordReader:
         return tuple(out)
 
 
-def records(source: Source, report: Report) -> Iterator[Record]:
-    """The records of a text."""
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; one that can't be looked at is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def records(source: Source, report: Report, *, is_pgbouncers: bool = False) -> Iterator[Record]:
+    """The records of a text. is_pgbouncers: it is one of a pgbouncer.ini, where no line is continued."""
     bytes_at = _ByteOffsets(source.text)
     for line, pieces in _lines(source.text):
-        joined = "".join(text for _, text in pieces)
-        if fields := _fields(joined, source, report, _Places(source, line, pieces, bytes_at)):
-            yield Record(fields)
+        joined, places = "".join(text for _, text in pieces), _Places(source, line, pieces, bytes_at)
+        if is_pgbouncers and len(pieces) > 1:
+            cause = "a backslash at the end of a line does not continue it in PgBouncer's files; write one line"
+            report.add("bad_access_line", places.of(0, len(pieces[0][1])), cause=cause)
+        elif fields := _fields(joined, source, report, places):
+            yield Record(fields, is_pgbouncers)
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[tuple[int, str]]]]:
@@ -151,6 +170,10 @@ def _fields(line: str, source: Source, report: Report, places: _Places) -> tuple
     while at < len(line):
         sign = line[at]
         if sign == "#":
+            if line[places.end_of_line(at) :].strip():
+                cause = "a backslash at the end of a comment makes the next line a comment as well"
+                report.add("bad_access_line", places.of(at, places.end_of_line(at)), cause=cause)
+                return ()
             break
         if sign in " \t\r,":
             # A comma before the first token of a line joins it to nothing.
@@ -191,6 +214,11 @@ class _Places:
         self._starts = [0]
         for _, text in pieces[:-1]:
             self._starts.append(self._starts[-1] + len(text))
+
+    def end_of_line(self, at: int) -> int:
+        """Where the line of the text ends in which a character of the joined line stands."""
+        piece = bisect_right(self._starts, at) - 1
+        return self._starts[piece] + len(self._pieces[piece][1])
 
     def of(self, start: int, end: int) -> Place:
         piece = bisect_right(self._starts, start) - 1
