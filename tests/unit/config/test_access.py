@@ -111,6 +111,19 @@ def test_what_pgbouncer_would_read_in_another_way_is_refused(tmp_path: Path) -> 
         assert found(rules, is_ini=True) == error, rules
 
 
+def test_mapped_addresses_are_those_of_ipv4(tmp_path: Path) -> None:
+    """Clients' are compared so, and the rule would fit none of them."""
+    (tmp_path / "hba").write_text(
+        "host all all ::ffff:10.0.0.0/104 md5\nhost all all ::/0 md5\n"
+        "host all all ::ffff:10.0.0.1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff md5\n"
+    )
+    loaded = load_text(f"{DATABASE}[auth]\n{RULES}\n", folder=tmp_path, environ={"APP": "x"})
+    assert loaded.config is not None
+    assert [rule.network for rule in loaded.config.engine.auth.access.rules or ()] == [
+        ("10.0.0.0", "255.0.0.0"), ("::", "::"), ("10.0.0.1", "255.255.255.255"),
+    ]  # fmt: skip
+
+
 @given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))
 def test_any_text_is_read_without_a_failure(text: str) -> None:
     """Each token's place is inside the text."""

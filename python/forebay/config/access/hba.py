@@ -154,6 +154,7 @@ def _network(fields: list[Field], record: Record, report: Report) -> tuple[str, 
         mask = type(address)(full ^ (full >> int(bits)))
     else:
         mask = _mask(_single(_next(fields, record, "mask"), "mask"), address)
+    address, mask = _unmapped(address, mask)
     if int(address) & ~int(mask):
         if record.is_pgbouncers:
             cause = (
@@ -162,6 +163,14 @@ def _network(fields: list[Field], record: Record, report: Report) -> tuple[str, 
             raise Fault(cause, token.place)
         report.add("masked_address", token.place, address=written, mask=mask)
     return str(address), str(mask)
+
+
+def _unmapped(address: _Address, mask: _Address) -> tuple[_Address, _Address]:
+    """IPv4 addresses in IPv6's clothes as what they are, for so clients' are compared."""
+    inner = getattr(address, "ipv4_mapped", None)
+    if inner is None or int(mask) >> 32 != (1 << 96) - 1:
+        return address, mask
+    return inner, ipaddress.IPv4Address(int(mask) & 0xFFFFFFFF)
 
 
 def _mask(token: Token, address: _Address) -> _Address:
