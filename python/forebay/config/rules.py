@@ -125,7 +125,7 @@ def files_can_be_read(draft: Draft, report: Report) -> None:
     scopes.append(("server_defaults", "", defaults))
     scopes += [("databases", f".{one.name}", one.settings) for one in draft.databases.values()]
     for section, entity, settings in scopes:
-        for name in sorted(paths & set(settings)):
+        for name in sorted({*paths, "ldap_ca"} & set(settings)):
             given = settings[name]
             if not given.value:
                 continue
@@ -142,6 +142,7 @@ def files_can_be_read(draft: Draft, report: Report) -> None:
 
 
 def databases_lead_somewhere(draft: Draft, report: Report) -> None:
+    scopes.append(("auth", "", {name: one for (section, name), one in draft.settings.items() if section == "auth"}))
     """A database needs endpoints; the fallback's name on the server is the asked one."""
     if not draft.databases:
         is_ini = draft.whole.source.is_ini or draft.process is not None

@@ -124,6 +124,17 @@ def test_mapped_addresses_are_those_of_ipv4(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_files_that_can_not_be_read_are_found(tmp_path: Path) -> None:
+    """Only a file that is not there may be left out."""
+    (tmp_path / "plain").write_text("")
+    for named, wanted in (("gone", set()), ("plain/rules", {"FBC002"})):
+        (tmp_path / "hba").write_text(f"local all all trust\ninclude_if_exists {named}\n")
+        assert codes(tmp_path, RULES) == wanted
+    ldap = 'type = "ldap"\nldap_options = "ldapserver=a ldapprefix=x"\nldap_ca = '
+    for named, wanted in (("plain", set()), ("gone.pem", {"FBC040"})):
+        assert codes(tmp_path, f'{ldap}"{named}"') == wanted
+
+
 @given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))
 def test_any_text_is_read_without_a_failure(text: str) -> None:
     """Each token's place is inside the text."""

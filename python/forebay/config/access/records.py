@@ -97,7 +97,7 @@ class RecordReader:
         if verb == "include_dir":
             for one in self._of_folder(path, named.place):
                 yield from self.read(one, named.place, depth=depth + 1)
-        elif verb == "include" or path in self._files.before or path.exists():
+        elif verb == "include" or path in self._files.before or not _is_missing(path):
             yield from self.read(path, named.place, depth=depth + 1)
 
     def _of_folder(self, folder: Path, named_at: Place) -> list[Path]:

@@ -47,6 +47,9 @@ class Connection:
             sock = socket.create_connection((host, port), timeout=_left(deadline))
         except OSError as error:
             raise DirectoryFailed(f"{host}:{port} can't be reached: {error.strerror or error}") from error
+        except UnicodeError as error:
+            # Of the encoding of names of hosts: a part of it is empty, or too long.
+            raise DirectoryFailed(f"{host} is no name of a host") from error
         connection = cls(sock, deadline)
         if tls is not None:
             connection.encrypt(tls, host)
