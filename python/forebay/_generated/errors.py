@@ -1122,4 +1122,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_network": FindingRow("FBC082", "error", "{name}: \"{text}\" is not a network: {cause}", "write \"10.0.0.0/8\", or one address"),
     "everybody_may_proxy": FindingRow("FBC083", "warning", "listen.proxy_from has \"{network}\": everybody there may say that he comes from any address", "list the load balancers' own addresses"),
     "default_of_pgbouncer": FindingRow("FBC084", "warning", "{name} is not set, and is \"{default}\" as with PgBouncer: {meaning}", "write down the one that you want"),
+    "open_trust_rule": FindingRow("FBC161", "warning", "{rule} lets everyone in who reaches {address}", "name the addresses that are meant, or ask for a proof"),
+    "open_password_rule": FindingRow("FBC162", "warning", "{rule} shows passwords to the network on {address}: {method} without required TLS", "write hostssl, or set listen.tls.mode = \"require\""),
 }

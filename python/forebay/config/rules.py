@@ -15,6 +15,8 @@ from forebay.config.secret import Secret, exposure
 from forebay.config.tls_offers import NothingLeft, offers, wanted_of
 
 _CHECKING = ("verify-ca", "verify-full")
+# Methods by which clients send their password as it is.
+_SHOWING = ("password", "ldap", "pam")
 
 
 def somewhere_to_listen(draft: Draft, report: Report) -> None:
@@ -41,9 +43,12 @@ def doors_are_guarded(draft: Draft, report: Report) -> None:
         (one for one in (draft.place("auth", "type"), draft.place("listen", "address")) if one != draft.whole),
         draft.whole,
     )
-    if method in ("trust", "any"):
+    needs_tls = draft.value("listen", "tls.mode") in ("require", *_CHECKING)
+    if method == "hba":
+        _look_at_open_rules(draft, open_ones[0], report, needs_tls=needs_tls)
+    elif method in ("trust", "any"):
         report.add("open_trust", place, method=method, address=open_ones[0])
-    elif method in ("password", "ldap", "pam") and draft.value("listen", "tls.mode") not in ("require", *_CHECKING):
+    elif method in _SHOWING and not needs_tls:
         report.add("open_password", place, method=method, address=open_ones[0])
 
 
@@ -53,6 +58,19 @@ def nobody_chooses_his_address(draft: Draft, report: Report) -> None:
     for network in networks if isinstance(networks, tuple) else ():
         if network.endswith("/0"):
             report.add("everybody_may_proxy", draft.place("listen", "proxy_from"), network=network)
+
+
+def _look_at_open_rules(draft: Draft, address: str, report: Report, *, needs_tls: bool) -> None:
+    """Lines of rules that hold for all addresses."""
+    place = draft.place("auth", "hba_file")
+    for rule in draft.access.engine.rules or ():
+        is_wide = rule.network is None or int(ipaddress.ip_address(rule.network[1])) == 0
+        if rule.kind == "local" or not is_wide:
+            continue
+        if rule.method == "trust" and rule.certificate == "none":
+            report.add("open_trust_rule", place, rule=rule.place, address=address)
+        elif rule.method in _SHOWING and rule.kind != "hostssl" and not needs_tls:
+            report.add("open_password_rule", place, rule=rule.place, method=rule.method, address=address)
 
 
 def listener_has_its_files(draft: Draft, report: Report) -> None:
@@ -124,6 +142,7 @@ def files_can_be_read(draft: Draft, report: Report) -> None:
     defaults = {name: one for (section, name), one in draft.settings.items() if section == "server_defaults"}
     scopes.append(("server_defaults", "", defaults))
     scopes += [("databases", f".{one.name}", one.settings) for one in draft.databases.values()]
+    scopes.append(("auth", "", {name: one for (section, name), one in draft.settings.items() if section == "auth"}))
     for section, entity, settings in scopes:
         for name in sorted({*paths, "ldap_ca"} & set(settings)):
             given = settings[name]
@@ -142,7 +161,6 @@ def files_can_be_read(draft: Draft, report: Report) -> None:
 
 
 def databases_lead_somewhere(draft: Draft, report: Report) -> None:
-    scopes.append(("auth", "", {name: one for (section, name), one in draft.settings.items() if section == "auth"}))
     """A database needs endpoints; the fallback's name on the server is the asked one."""
     if not draft.databases:
         is_ini = draft.whole.source.is_ini or draft.process is not None

@@ -135,6 +135,24 @@ def test_files_that_can_not_be_read_are_found(tmp_path: Path) -> None:
         assert codes(tmp_path, f'{ldap}"{named}"') == wanted
 
 
+def test_a_rule_that_lets_the_whole_network_in_is_told(tmp_path: Path) -> None:
+    """As auth.type itself is; a rule may be meant so, which makes it a warning."""
+    public = '[listen]\naddress = "0.0.0.0"\n'
+    for rule, wanted in (
+        ("host all all 0.0.0.0/0 trust", {"FBC161"}),
+        ("hostssl all all all trust", {"FBC161"}),
+        ("host all all 0.0.0.0/0 password", {"FBC162"}),
+        ("hostnossl all all ::/0 ldap ldapserver=a ldapprefix=x", {"FBC162"}),
+        ("hostssl all all all pam", set()),
+        ("host all all 127.0.0.1/32 trust", set()),
+        ("local all all trust", set()),
+        ("host all all all scram-sha-256", set()),
+    ):
+        (tmp_path / "hba").write_text(f"{rule}\n")
+        assert codes(tmp_path, RULES, public) & {"FBC161", "FBC162"} == wanted, rule
+        assert not codes(tmp_path, RULES) & {"FBC161", "FBC162"}, rule
+
+
 @given(st.text(alphabet=' \t\r\n,"#\\aÄ@', max_size=60))
 def test_any_text_is_read_without_a_failure(text: str) -> None:
     """Each token's place is inside the text."""
