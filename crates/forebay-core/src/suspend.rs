@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::command::{CommandId, Reply};
 use crate::io::{Close, ClosedBy, Io};
+use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::ServerKey;
 use crate::time::Instant;
@@ -35,11 +36,19 @@ impl<I: Io> Worker<I> {
         let held = self.now.since(self.suspended_at);
         let now = self.now;
         let later = |at: &mut Instant| *at = (*at + held).min(now);
-        let clients: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_held(c)).map(|(key, _)| key).collect();
+        self.put_off_waits(&later);
+        let clients: Vec<ClientKey> =
+            self.clients.iter().filter(|(_, c)| c.state != ClientState::Console).map(|(key, _)| key).collect();
         for key in clients {
             let client = &mut self.clients[key];
             for at in [&mut client.since, &mut client.request_at, &mut client.transaction_at] {
                 later(at);
+            }
+            if let Some(since) = client.rare.as_mut().and_then(|rare| rare.told_of_wait_since.as_mut()) {
+                later(since);
+            }
+            if client.is_gone {
+                continue;
             }
             if !client.is_paused {
                 io.resume_read(client.conn);
@@ -56,6 +65,21 @@ impl<I: Io> Worker<I> {
             if !server.is_paused {
                 io.resume_read(server.conn);
             }
+        }
+        for index in 0..self.pools.len() {
+            self.publish(PoolId(index as u32));
+        }
+    }
+
+    /// A wish stands as long as its client waits since the same time: both are put off alike.
+    fn put_off_waits(&mut self, later: &dyn Fn(&mut Instant)) {
+        for index in 0..self.pools.len() {
+            let (clients, pool) = (&self.clients, &mut self.pools[index]);
+            pool.waiters.retain_mut(|waiter| {
+                let is_standing = clients.get(waiter.client).is_some_and(|client| client.since == waiter.since);
+                later(&mut waiter.since);
+                is_standing
+            });
         }
     }
 

@@ -6,6 +6,10 @@ mod conversation;
 mod login;
 pub mod memory;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
+mod suspended;
+#[cfg(test)]
 mod turns;
 
 pub use conversation::worker;
