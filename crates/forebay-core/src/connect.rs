@@ -115,6 +115,9 @@ impl<I: Io> Worker<I> {
     }
 
     pub(crate) fn server_connected(&mut self, io: &mut I, key: ServerKey) {
+        if self.is_suspended {
+            io.pause_read(self.servers[key].conn);
+        }
         if self.tls_mode(key) == TlsMode::Disable {
             return self.send_startup(io, key);
         }

@@ -47,6 +47,9 @@ impl<I: Io> Worker<I> {
             if let Some(since) = client.rare.as_mut().and_then(|rare| rare.told_of_wait_since.as_mut()) {
                 later(since);
             }
+            if client.login.is_some() {
+                later(&mut client.connected_at);
+            }
             if client.is_gone {
                 continue;
             }
@@ -61,6 +64,9 @@ impl<I: Io> Worker<I> {
         for key in servers {
             let server = &mut self.servers[key];
             later(&mut server.since);
+            if server.is_opening() {
+                later(&mut server.opened_at);
+            }
             later(&mut server.cancel_at);
             if !server.is_paused {
                 io.resume_read(server.conn);
@@ -107,6 +113,10 @@ impl<I: Io> Worker<I> {
 
     /// Ends connections that have not taken what was sent to them.
     pub(crate) fn drop_unflushed(&mut self, io: &mut I, id: CommandId) {
+        if !self.is_suspended {
+            // RESUME was faster: they have all the time in the world again.
+            return io.reply(id, Reply::Refused("RESUME came before all was written".into()));
+        }
         let slow = self.clients.iter().filter(|(_, c)| is_held(c) && c.unsent > 0).map(|(key, _)| key);
         for key in slow.collect::<Vec<ClientKey>>() {
             let conn = self.clients[key].conn;
