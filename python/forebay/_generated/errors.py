@@ -1122,4 +1122,5 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "bad_network": FindingRow("FBC082", "error", "{name}: \"{text}\" is not a network: {cause}", "write \"10.0.0.0/8\", or one address"),
     "everybody_may_proxy": FindingRow("FBC083", "warning", "listen.proxy_from has \"{network}\": everybody there may say that he comes from any address", "list the load balancers' own addresses"),
     "default_of_pgbouncer": FindingRow("FBC084", "warning", "{name} is not set, and is \"{default}\" as with PgBouncer: {meaning}", "write down the one that you want"),
+    "peer_behind_proxy": FindingRow("FBC085", "warning", "peer {name} is at {address}, which listen.proxy_from has in {network}: cancel requests that it passes on are refused", "take the peers' addresses out of proxy_from"),
 }

@@ -2223,4 +2223,16 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set it in the ini: auth_type = scram-sha-256, client_tls_sslmode = require or server_tls_sslmode = verify-full are what a network needs.",
         example=None,
     ),
+    "FBC085": Page(
+        code="FBC085",
+        name="peer_behind_proxy",
+        severity="warning",
+        sqlstate=None,
+        message="peer {name} is at {address}, which listen.proxy_from has in {network}: cancel requests that it passes on are refused",
+        detail=None,
+        hint="take the peers' addresses out of proxy_from",
+        why="Who is in proxy_from must send a header of the PROXY protocol first, and a peer that passes a cancel request on sends none.",
+        fix="List the load balancers' own addresses in proxy_from, or give the peers addresses outside of it.",
+        example="[listen]\npeer_id = 1\nproxy_from = [\"10.0.0.7\"]\n\n[peers.2]\nendpoint = \"10.0.0.2:6432\"",
+    ),
 }
