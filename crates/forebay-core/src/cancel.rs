@@ -68,6 +68,8 @@ pub struct Request {
     pub at: Instant,
     /// Who waits for its end.
     pub canceller: Canceller,
+    /// The worker that its key names without a peer in it knows no such client.
+    pub is_placed_nowhere: bool,
 }
 
 /// A cancel connection on its way to a server.
@@ -117,7 +119,8 @@ impl<I: Io> Worker<I> {
         if verdict == Verdict::Heard {
             self.clients[key].enter(ClientState::Cancelling, self.now);
             let canceller = Canceller { worker: self.id, client: key };
-            let request = Request { pid, secret: secret.into(), source, at: self.now, canceller };
+            let request =
+                Request { pid, secret: secret.into(), source, at: self.now, canceller, is_placed_nowhere: false };
             return self.cancel_asked(io, request);
         }
         self.stats.cancels_refused.add(1);
@@ -129,14 +132,14 @@ impl<I: Io> Worker<I> {
     }
 
     /// A CancelRequest is to be served, perhaps for another worker's client, or for another pooler's.
-    pub(crate) fn cancel_asked(&mut self, io: &mut I, request: Request) {
+    pub(crate) fn cancel_asked(&mut self, io: &mut I, mut request: Request) {
         let own = self.tables.config.peers.own;
         let (peer, by_peer) = cancel_key::peer_and_worker(request.pid, self.shared.workers);
         if own > 0 && peer != own && self.tables.peer(peer).is_some() {
             return self.pass_to_peer(io, peer, request);
         }
-        // Keys made before this process had a number are still understood.
-        let is_numbered = own > 0 && peer == own;
+        // Keys made before this process had a number, or while it had another, are still understood.
+        let is_numbered = (own > 0 && peer == own) || request.is_placed_nowhere;
         let worker = if is_numbered { u32::from(by_peer) } else { cancel_key::place(request.pid).0 };
         if worker < u32::from(self.shared.workers) && worker != u32::from(self.id.0) {
             return io.tell(WorkerId(worker as u16), Message::Cancel(Box::new(request)));
@@ -144,6 +147,10 @@ impl<I: Io> Worker<I> {
         let is_here = worker == u32::from(self.id.0);
         let named = if is_numbered { self.numbered(&request) } else { self.placed(&request) };
         let Some(key) = named.filter(|_| is_here) else {
+            if !is_numbered {
+                request.is_placed_nowhere = true;
+                return self.cancel_asked(io, request);
+            }
             let limit = self.misses_max(request.source, &request.secret);
             self.shared.misses.note(request.source, limit, self.now);
             return self.tell_canceller(io, request.canceller, Stage::Over);
@@ -297,17 +304,23 @@ impl<I: Io> Worker<I> {
         write::cancel_request(&mut out, server.remote_pid, &server.remote_key);
         io.send(conn, &[Slice::Bytes(&out)]);
         self.cancels[key].is_sent = true;
+        self.arm_sent_cancel(key);
         for canceller in self.cancels[key].cancellers.clone() {
             self.tell_canceller(io, canceller, Stage::Sent);
         }
     }
 
-    /// A cancel that could not be sent for too long never will be.
-    pub(crate) fn cancel_is_late(&mut self, io: &mut I, key: Key<Cancel>) {
-        let Some(cancel) = self.cancels.get(key).filter(|cancel| !cancel.is_sent) else { return };
-        let (conn, pool) = (cancel.conn, &self.pools[cancel.pool.0 as usize]);
-        let fields = vec![("pool", pool.label().into()), ("reason", "cancel_wait_timeout".into())];
-        self.log(io, Level::Warn, "cancel_not_sent", fields);
+    /// A cancel that could not be sent for too long never will be; one that was sent has arrived, or never will.
+    pub(crate) fn cancel_is_late(&mut self, io: &mut I, key: Key<Cancel>, is_for_sending: bool) {
+        let Some(cancel) = self.cancels.get(key).filter(|cancel| cancel.is_sent == is_for_sending) else { return };
+        let (conn, server, pool) = (cancel.conn, cancel.server, &self.pools[cancel.pool.0 as usize]);
+        if !is_for_sending {
+            let fields = vec![("pool", pool.label().into()), ("reason", "cancel_wait_timeout".into())];
+            self.log(io, Level::Warn, "cancel_not_sent", fields);
+        } else if let Some(server) = self.servers.get_mut(server) {
+            // It may arrive yet, and must not hit the next client's request.
+            server.is_close_needed = true;
+        }
         self.close_conn(io, conn, Close::Now);
         self.cancel_closed(io, key);
     }

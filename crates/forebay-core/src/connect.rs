@@ -128,6 +128,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn server_connected(&mut self, io: &mut I, key: ServerKey) {
         let conn = self.servers[key].conn;
         self.servers[key].address = io.remote_address(conn);
+        if self.is_suspended {
+            io.pause_read(conn);
+        }
         if self.tls_mode(key) == TlsMode::Disable {
             return self.send_startup(io, key);
         }

@@ -48,7 +48,8 @@ enum AlarmOf {
     Server(ServerKey),
     Pool(PoolId),
     Orders,
-    Cancel(Key<Cancel>),
+    /// Its limit until it is sent, or from then on.
+    Cancel(Key<Cancel>, bool),
     /// Its limit until it is sent, or from then on.
     Passed(Key<Passed>, bool),
 }
@@ -133,8 +134,13 @@ impl<I: Io> Worker<I> {
     /// Sees that a cancel does not wait for ever until it is sent.
     pub(crate) fn arm_cancel(&mut self, key: Key<Cancel>) {
         if let Some(patience) = self.cancel_patience() {
-            self.alarms.push(Alarm { at: self.now + patience, of: AlarmOf::Cancel(key) });
+            self.alarms.push(Alarm { at: self.now + patience, of: AlarmOf::Cancel(key, false) });
         }
+    }
+
+    /// Sees that one that was sent does not wait for ever until its connection ends.
+    pub(crate) fn arm_sent_cancel(&mut self, key: Key<Cancel>) {
+        self.alarms.push(Alarm { at: self.now + CANCEL_MAX, of: AlarmOf::Cancel(key, true) });
     }
 
     /// Sees that one for a peer is looked at `after` so long, in the state that it is in.
@@ -164,7 +170,7 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
                 Some(AlarmOf::Orders) => self.command_progress(io),
-                Some(AlarmOf::Cancel(key)) => self.cancel_is_late(io, key),
+                Some(AlarmOf::Cancel(key, is_sent)) => self.cancel_is_late(io, key, is_sent),
                 Some(AlarmOf::Passed(key, is_sent)) => self.passed_is_late(io, key, is_sent),
                 None => return,
             }

@@ -75,7 +75,10 @@ impl<I: Io> Worker<I> {
             && let Some(key) = self.peering.waiting.get_mut(&peer).and_then(VecDeque::pop_front)
         {
             let Some(target) = &target else {
-                self.end_passed(io, key, Some("it is no peer any more"));
+                // Here, and not by `end_passed`, which comes back: thousands that wait would be as many calls deep.
+                if let Some(passed) = self.peering.passed.remove(key) {
+                    self.not_passed(io, peer, passed.canceller, "it is no peer any more");
+                }
                 continue;
             };
             let conn = io.connect(&target.endpoint);

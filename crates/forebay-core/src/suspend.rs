@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::command::{CommandId, Reply};
 use crate::io::{Close, ClosedBy, Io};
+use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::ServerKey;
 use crate::time::Instant;
@@ -35,11 +36,22 @@ impl<I: Io> Worker<I> {
         let held = self.now.since(self.suspended_at);
         let now = self.now;
         let later = |at: &mut Instant| *at = (*at + held).min(now);
-        let clients: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_held(c)).map(|(key, _)| key).collect();
+        self.put_off_waits(&later);
+        let clients: Vec<ClientKey> =
+            self.clients.iter().filter(|(_, c)| c.state != ClientState::Console).map(|(key, _)| key).collect();
         for key in clients {
             let client = &mut self.clients[key];
             for at in [&mut client.since, &mut client.request_at, &mut client.transaction_at] {
                 later(at);
+            }
+            if let Some(since) = client.rare.as_mut().and_then(|rare| rare.told_of_wait_since.as_mut()) {
+                later(since);
+            }
+            if client.login.is_some() {
+                later(&mut client.connected_at);
+            }
+            if client.is_gone {
+                continue;
             }
             if !client.is_paused {
                 io.resume_read(client.conn);
@@ -52,10 +64,28 @@ impl<I: Io> Worker<I> {
         for key in servers {
             let server = &mut self.servers[key];
             later(&mut server.since);
+            if server.is_opening() {
+                later(&mut server.opened_at);
+            }
             later(&mut server.cancel_at);
             if !server.is_paused {
                 io.resume_read(server.conn);
             }
+        }
+        for index in 0..self.pools.len() {
+            self.publish(PoolId(index as u32));
+        }
+    }
+
+    /// A wish stands as long as its client waits since the same time: both are put off alike.
+    fn put_off_waits(&mut self, later: &dyn Fn(&mut Instant)) {
+        for index in 0..self.pools.len() {
+            let (clients, pool) = (&self.clients, &mut self.pools[index]);
+            pool.waiters.retain_mut(|waiter| {
+                let is_standing = clients.get(waiter.client).is_some_and(|client| client.since == waiter.since);
+                later(&mut waiter.since);
+                is_standing
+            });
         }
     }
 
@@ -83,6 +113,10 @@ impl<I: Io> Worker<I> {
 
     /// Ends connections that have not taken what was sent to them.
     pub(crate) fn drop_unflushed(&mut self, io: &mut I, id: CommandId) {
+        if !self.is_suspended {
+            // RESUME was faster: they have all the time in the world again.
+            return io.reply(id, Reply::Refused("RESUME came before all was written".into()));
+        }
         let slow = self.clients.iter().filter(|(_, c)| is_held(c) && c.unsent > 0).map(|(key, _)| key);
         for key in slow.collect::<Vec<ClientKey>>() {
             let conn = self.clients[key].conn;

@@ -1124,4 +1124,5 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "default_of_pgbouncer": FindingRow("FBC084", "warning", "{name} is not set, and is \"{default}\" as with PgBouncer: {meaning}", "write down the one that you want"),
     "open_trust_rule": FindingRow("FBC161", "warning", "{rule} lets everyone in who reaches {address}", "name the addresses that are meant, or ask for a proof"),
     "open_password_rule": FindingRow("FBC162", "warning", "{rule} shows passwords to the network on {address}: {method} without required TLS", "write hostssl, or set listen.tls.mode = \"require\""),
+    "peer_behind_proxy": FindingRow("FBC085", "warning", "peer {name} is at {address}, which listen.proxy_from has in {network}: cancel requests that it passes on are refused", "take the peers' addresses out of proxy_from"),
 }

@@ -2235,4 +2235,16 @@ PAGES: Final[dict[str, Page]] = {
         fix="Write hostssl in place of host, require TLS, or use SCRAM.",
         example="hostssl all all 10.0.0.0/8 ldap ldapserver=ldap.example.org ldapprefix=\"uid=\" ldapsuffix=\",dc=example\"",
     ),
+    "FBC085": Page(
+        code="FBC085",
+        name="peer_behind_proxy",
+        severity="warning",
+        sqlstate=None,
+        message="peer {name} is at {address}, which listen.proxy_from has in {network}: cancel requests that it passes on are refused",
+        detail=None,
+        hint="take the peers' addresses out of proxy_from",
+        why="Who is in proxy_from must send a header of the PROXY protocol first, and a peer that passes a cancel request on sends none.",
+        fix="List the load balancers' own addresses in proxy_from, or give the peers addresses outside of it.",
+        example="[listen]\npeer_id = 1\nproxy_from = [\"10.0.0.7\"]\n\n[peers.2]\nendpoint = \"10.0.0.2:6432\"",
+    ),
 }

@@ -303,6 +303,18 @@ def peers_lead_somewhere(draft: Draft, report: Report) -> None:
         report.add("peers_without_number", next(iter(draft.peers.values())).place)
 
 
+def peers_are_no_load_balancers(draft: Draft, report: Report) -> None:
+    """A peer sends no header of the PROXY protocol before a cancel request that it passes on."""
+    written = draft.value("listen", "proxy_from")
+    networks = [ipaddress.ip_network(one) for one in written] if isinstance(written, tuple) else []
+    for peer in draft.peers.values():
+        endpoint = peer.settings.get("endpoint")
+        address = _address(str(endpoint.value)) if endpoint else None
+        network = next((one for one in networks if address and address in one), None)
+        if endpoint and network:
+            report.add("peer_behind_proxy", endpoint.place, name=peer.name, address=address, network=network)
+
+
 def ports_differ(draft: Draft, report: Report) -> None:
     """Two listeners can't share an address."""
     host, _, port = str(draft.value("metrics", "address") or "").rpartition(":")
@@ -343,9 +355,18 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     certificates_can_be_shown,
     console_users_are_known,
     peers_lead_somewhere,
+    peers_are_no_load_balancers,
     ports_differ,
     limits_hold_a_buffer,
 )
+
+
+def _address(endpoint: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address in an endpoint; none in a host's name or a socket's path."""
+    try:
+        return ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return None
 
 
 def _is_loopback(address: str) -> bool:

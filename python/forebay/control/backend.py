@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -17,6 +18,7 @@ from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
 from forebay.observe import stats
+from forebay.observe.log import event
 from forebay.observe.stats import Averages, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
@@ -26,6 +28,8 @@ CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
 ORDER_S: Final = 25.0
 # What SUSPEND waits for connections that do not take what was sent to them, where the ini does not say.
 SUSPEND_S: Final = 10.0
+# How often it looks meanwhile whether somebody is still there who could order RESUME.
+LOOK_S: Final = 1.0
 
 
 class RunningBackend:
@@ -105,12 +109,18 @@ class RunningBackend:
 
     async def suspend(self) -> None:
         process = self._configuration().process
-        limit_s = process.number("suspend_timeout") if process is not None else SUSPEND_S
+        # In PgBouncer's place 0 is no limit.
+        limit_s = SUSPEND_S if process is None else process.number("suspend_timeout") or None
+        ordered = asyncio.ensure_future(self._order("suspend", limit_s=limit_s))
         try:
-            async with asyncio.timeout(min(limit_s, ORDER_S)):
-                require_whole(await self._order("suspend"))
+            while not (await asyncio.wait({ordered}, timeout=LOOK_S))[0]:
+                await self._resume_unless_watched()
+            require_whole(ordered.result())
         except TimeoutError:
             require_done(await self._order("drop_unflushed"))
+        finally:
+            ordered.cancel()
+        await self._resume_unless_watched()
 
     async def pause(self, database: str | None, limit_s: float | None = None) -> None:
         wait_s = limit_s if limit_s is not None else self._patience_s()
@@ -161,6 +171,12 @@ class RunningBackend:
     @property
     def is_stopping(self) -> bool:
         return self._is_stopping()
+
+    async def _resume_unless_watched(self) -> None:
+        """Undoes SUSPEND where no console is left: who ordered it has died before the answer, and nobody might come."""
+        if not any(client.database in CONSOLE_DATABASES for client in (await self.snapshot()).clients):
+            event(logging.WARNING, "console_gone_when_suspended")
+            await self.resume(None)
 
     def _patience_s(self) -> float | None:
         """How long a command waits for clients. In PgBouncer's place it is as that has it: for as long as it takes."""

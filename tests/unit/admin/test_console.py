@@ -343,6 +343,8 @@ def test_who_runs_it_may_do_everything_over_its_own_socket() -> None:
         ("PAUSE nowhere", "no such database: nowhere", {}),
         ("PAUSE pgbouncer", "cannot pause admin db: pgbouncer", {}),
         ("PAUSE", "already suspended/paused", {"held": Snapshot(paused=["*"])}),
+        ("SUSPEND", "already suspended/paused", {"held": Snapshot(paused=["*"])}),
+        ("SUSPEND", "cannot suspend with paused databases", {"held": Snapshot(paused=["shop"])}),
         ("RESUME", "pooler is not paused/suspended", {}),
         ("RESUME shop", "database shop is not paused", {}),
         ("RESUME", "pooler is shutting down", {"is_stopping": True}),

@@ -10,6 +10,7 @@ from forebay.config import Loaded
 
 USER = '[users.app]\nsecret = { env = "APP" }\n'
 DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
+PROXIED = "[listen]\npeer_id = 1\nproxy_from = ['10.1.0.0/16', '2001:db8::/64']\n"
 SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
 
 
@@ -27,6 +28,8 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"[console]\nadmins = ['ops']\n{DATABASE}{USER}", "FBC056"),
         (f"{DATABASE}min_pool_size = 3\n{USER}", "FBC057"),
         (f"[listen]\naddress = []\n{DATABASE}{USER}", "FBC058"),
+        (f"{PROXIED}[peers.2]\nendpoint = '10.1.2.3:6432'\n{DATABASE}{USER}", "FBC085"),
+        (f"{PROXIED}[peers.2]\nendpoint = '[2001:db8::7]:6432'\n{DATABASE}{USER}", "FBC085"),
         (f"{DATABASE}pool_size = 30\nmax_db_connections = 20\n{USER}", "FBC060"),
         (DATABASE, "FBC061"),
         (f"[auth]\nquery = 'select 1'\n{DATABASE}{USER}", "FBC062"),
@@ -62,6 +65,7 @@ def test_a_rule_that_is_broken_is_the_only_finding(load: Callable[..., Loaded], 
         f"{DATABASE}user = 'app'\nmin_pool_size = 3\n{USER}",
         f"[auth]\nquery = 'select 1'\nuser = 'app'\n{DATABASE}{USER}",
         f"[metrics]\naddress = ''\n{DATABASE}{USER}",
+        f"{PROXIED}[peers.2]\nendpoint = '10.2.2.3:6432'\n[peers.3]\nendpoint = 'other:6432'\n{DATABASE}{USER}",
         f"[listen]\nport = 0\n[metrics]\naddress = '127.0.0.1:0'\n{DATABASE}{USER}",
         f"[server_defaults]\npool_size = 30\nmin_pool_size = 25\n{DATABASE}{USER}",
     ],

@@ -43,6 +43,8 @@ pub struct Connection {
     pub sent: Vec<u8>,
     /// Bytes of them that were not reported as written.
     pub unreported: usize,
+    /// It is read from.
+    pub is_read: bool,
 }
 
 /// Sockets, buffers, clock and luck, all in memory.
@@ -89,11 +91,16 @@ impl MemoryIo {
         match self.connections.get_mut(slot as usize) {
             Some(c) => {
                 let generation = c.generation + 1;
-                *c = Connection { generation, stage, is_outgoing, sent: Vec::new(), unreported: 0 };
+                *c = Connection { generation, stage, is_outgoing, sent: Vec::new(), unreported: 0, is_read: true };
             }
-            None => {
-                self.connections.push(Connection { generation: 0, stage, is_outgoing, sent: Vec::new(), unreported: 0 })
-            }
+            None => self.connections.push(Connection {
+                generation: 0,
+                stage,
+                is_outgoing,
+                sent: Vec::new(),
+                unreported: 0,
+                is_read: true,
+            }),
         }
         ConnId { slot, generation: self.connections[slot as usize].generation }
     }
@@ -159,11 +166,11 @@ impl Io for MemoryIo {
     }
 
     fn pause_read(&mut self, conn: ConnId) {
-        self.connection(conn);
+        self.connection(conn).is_read = false;
     }
 
     fn resume_read(&mut self, conn: ConnId) {
-        self.connection(conn);
+        self.connection(conn).is_read = true;
     }
 
     fn connect(&mut self, _endpoint: &Endpoint) -> ConnId {

@@ -1,10 +1,16 @@
 //! Entry points of the fuzz targets, shared with the property tests: each takes any bytes, must not panic in the code
 //! that it calls, and asserts what that code promises.
 
+#[cfg(test)]
+mod cancels;
 mod choices;
 mod conversation;
 mod login;
 pub mod memory;
+#[cfg(test)]
+mod scene;
+#[cfg(test)]
+mod suspended;
 #[cfg(test)]
 mod turns;
 

@@ -1,80 +1,10 @@
 //! What one client gets of a turn of the loop, and when.
 
-use std::sync::Arc;
-
-use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 
-use super::memory::{BUFFER, MemoryIo, Stage, config};
-use crate::config::{AuthMethod, PoolMode};
-use crate::ids::{ConnId, WorkerId};
-use crate::io::Peer;
+use super::scene::Scene;
 use crate::relay::MESSAGES_A_TURN;
-use crate::stats::WorkerStats;
-use crate::tables::Tables;
 use crate::time::Instant;
-use crate::worker::{Shared, Worker};
-
-struct Scene {
-    worker: Worker<MemoryIo>,
-    io: MemoryIo,
-}
-
-impl Scene {
-    fn new() -> Scene {
-        let config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
-        let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
-        let stats = Arc::new(WorkerStats::default());
-        let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), stats);
-        Scene { worker, io: MemoryIo::default() }
-    }
-
-    fn tick(&mut self, at_us: u64) {
-        self.worker.tick(&mut self.io, Instant(at_us));
-    }
-
-    fn arrives(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.io.lend(bytes);
-        self.worker.received(&mut self.io, conn, BUFFER, bytes);
-    }
-
-    /// Takes what was sent.
-    fn sent(&mut self, conn: ConnId) -> Vec<u8> {
-        let connection = self.io.connection(conn);
-        let (bytes, unreported) = (std::mem::take(&mut connection.sent), std::mem::take(&mut connection.unreported));
-        self.worker.sent(&mut self.io, conn, unreported);
-        bytes
-    }
-
-    /// A client that has logged in and is in a transaction, and its server.
-    fn in_transaction(&mut self) -> (ConnId, ConnId) {
-        let client = self.io.open_client();
-        self.worker.accepted(&mut self.io, client, Peer::Tcp([127, 0, 0, 1].into(), 9));
-        let mut bytes = Vec::new();
-        write::startup(&mut bytes, (3, 0), [("user", "app"), ("database", "app")]);
-        self.arrives(client, &bytes);
-        let server = self.io.alive().find(|(_, c)| c.is_outgoing).map(|(conn, _)| conn);
-        let server = server.expect("the greeting needs a server");
-        self.io.connection(server).stage = Stage::Open;
-        self.worker.connected(&mut self.io, server);
-        self.sent(server);
-        bytes.clear();
-        write::authentication_ok(&mut bytes);
-        write::parameter_status(&mut bytes, "server_version", "15.20");
-        write::backend_key_data(&mut bytes, 4711, &[1, 2, 3, 4]);
-        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
-        self.arrives(server, &bytes);
-        bytes.clear();
-        write::query(&mut bytes, b"BEGIN");
-        self.arrives(client, &bytes);
-        assert!(self.sent(server).ends_with(b"BEGIN\0"), "a new server needs nothing else first");
-        bytes.clear();
-        write::command_complete(&mut bytes, "BEGIN");
-        write::ready_for_query(&mut bytes, TransactionStatus::InTransaction);
-        self.arrives(server, &bytes);
-        (client, server)
-    }
-}
 
 /// Somebody who sends a hundred thousand statements in one write must not make everybody else wait until all are read.
 #[test]

@@ -12,6 +12,8 @@ async def handler(backend: Backend, _arguments: tuple[str, ...]) -> Answer:
     held = await backend.snapshot()
     if held.is_suspended or (backend.identity.is_pgbouncer and "*" in held.paused):
         raise Refused("already suspended/paused")
+    if held.paused:
+        raise Refused("cannot suspend with paused databases")
     await backend.suspend()
     return Answer("SUSPEND")
 
