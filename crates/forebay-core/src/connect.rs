@@ -345,6 +345,7 @@ impl<I: Io> Worker<I> {
         let place = self.servers[key].place.clone();
         let is_allow = self.tables.config.server_tls.get(place.tls as usize).map(|t| t.mode);
         let reply = format!("{sqlstate} {message}");
+        self.host_answers(io, key, sqlstate);
         if matches!(self.servers[key].apart, Some(Apart::Reader | Apart::Trial)) {
             return self.not_let_in(io, key, sqlstate, &reply);
         }
