@@ -411,7 +411,7 @@ impl std::fmt::Debug for SecretText {
 }
 
 /// TLS towards servers. The runtime loads the files.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// How much of it.
@@ -422,6 +422,13 @@ pub struct ServerTls {
     pub certificate: Option<String>,
     /// Its key.
     pub key: Option<String>,
+}
+
+impl Default for ServerTls {
+    /// None.
+    fn default() -> ServerTls {
+        ServerTls { mode: TlsMode::Disable, ca: None, certificate: None, key: None }
+    }
 }
 
 /// The console.

@@ -175,22 +175,40 @@ impl<I: Io> Worker<I> {
 
     /// A host has other addresses: servers at those that it has no longer are closed when they come free.
     pub(crate) fn close_readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
-        self.addresses.insert(host.clone(), addresses.clone());
-        let fields = vec![("host", host.clone().into()), ("addresses", words(addresses).into())];
-        if self.id.0 == 0 {
+        let before = self.addresses.insert(host.clone(), addresses.clone());
+        // Who asked first hears of it as well, and nothing has changed for it.
+        let was_known = before.is_some();
+        if self.id.0 == 0 && was_known {
+            let fields = vec![("host", host.clone().into()), ("addresses", words(addresses).into())];
             self.log(io, Level::Info, "host_readdressed", fields);
         }
+        let of_host = |place: &Place| matches!(&place.endpoint, Endpoint::Tcp { host: of, .. } if of == host);
+        let is_gone = |server: &Server, _: &Pool| {
+            // One that is being connected goes on with the addresses that it was given.
+            let is_given_others = was_known && !server.is_local && server.state == ServerState::Connecting;
+            let is_elsewhere = server.address.map_or(is_given_others, |address| !addresses.contains(&address));
+            is_elsewhere && of_host(&server.place)
+        };
+        self.mark_for_closing(io, READDRESSED, is_gone);
         for index in 0..self.pools.len() {
-            let id = PoolId(index as u32);
-            let of_host = |place: &Place| matches!(&place.endpoint, Endpoint::Tcp { host: of, .. } if of == host);
-            if !self.pools[index].endpoints.iter().any(|endpoint| of_host(&endpoint.place)) {
-                continue;
+            if self.pools[index].endpoints.iter().any(|endpoint| of_host(&endpoint.place)) {
+                self.supply(io, PoolId(index as u32));
             }
-            let is_gone = |server: &Server, _: &Pool| {
-                of_host(&server.place) && server.address.is_some_and(|address| !addresses.contains(&address))
-            };
-            self.mark_for_closing(io, id, READDRESSED, is_gone);
-            self.supply(io, id);
+        }
+    }
+
+    /// An opening is of no use, and nobody's fault: another one takes its place.
+    pub(crate) fn open_anew(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let (id, apart) = (self.servers[key].pool, self.servers[key].apart);
+        let place = self.servers[key].place.clone();
+        let client = self.leave_opening(key);
+        self.drop_opening(io, key, reason);
+        match (client, self.pool(id).endpoints.at(&place)) {
+            (Some(client), _) => self.begin_replication(io, id, client),
+            (None, Some(index)) if apart == Some(Apart::Trial) => {
+                self.open_apart_at(io, id, Apart::Trial, index);
+            }
+            (None, _) => self.supply(io, id),
         }
     }
 
