@@ -20,7 +20,7 @@ use crate::local_socket::Told;
 use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::question::{Answer, Question};
-use crate::reach::Fault;
+use crate::reach::{Fault, READDRESSED};
 use crate::session::client::{ClientState, Extent};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::worker::{Asker, Owner, Worker};
@@ -107,7 +107,7 @@ impl<I: Io> Worker<I> {
             let mut of_pool = self.pools[server.pool.0 as usize].endpoints.iter();
             of_pool.any(|endpoint| endpoint.is_tls_asked_for && endpoint.place == server.place)
         };
-        match self.tables.config.server_tls.get(server.place.tls as usize) {
+        match server.place.tls.as_deref() {
             Some(_) | None if self.is_by_unix_socket(key) => TlsMode::Disable,
             Some(tls) if tls.mode == TlsMode::Allow && is_tls_asked_for() => TlsMode::Require,
             Some(tls) if tls.mode == TlsMode::Allow => TlsMode::Disable,
@@ -117,12 +117,12 @@ impl<I: Io> Worker<I> {
     }
 
     pub(crate) fn tls_role(&self, key: ServerKey) -> TlsRole {
-        let context = self.servers[key].place.tls;
+        let tls = self.servers[key].place.tls.clone().unwrap_or_default();
         let server_name = match self.endpoint(key) {
             Endpoint::Tcp { host, .. } => host,
             _ => Arc::from("localhost"),
         };
-        TlsRole::Connect { context, server_name }
+        TlsRole::Connect { tls, server_name }
     }
 
     pub(crate) fn server_connected(&mut self, io: &mut I, key: ServerKey) {
@@ -130,6 +130,9 @@ impl<I: Io> Worker<I> {
         self.servers[key].address = io.remote_address(conn);
         if self.is_suspended {
             io.pause_read(conn);
+        }
+        if self.is_readdressed(&self.servers[key]) {
+            return self.open_anew(io, key, READDRESSED);
         }
         if self.tls_mode(key) == TlsMode::Disable {
             return self.send_startup(io, key);
@@ -346,20 +349,21 @@ impl<I: Io> Worker<I> {
         let (id, now) = (self.servers[key].pool, self.now);
         let minor = self.servers[key].login.as_ref().map_or(0, |l| l.minor);
         let place = self.servers[key].place.clone();
-        let is_allow = self.tables.config.server_tls.get(place.tls as usize).map(|t| t.mode);
+        let mode = place.tls.as_ref().map(|tls| tls.mode);
         let reply = format!("{sqlstate} {message}");
-        if matches!(self.servers[key].apart, Some(Apart::Reader | Apart::Trial)) {
-            return self.not_let_in(io, key, sqlstate, &reply);
-        }
+        self.host_answers(io, key, sqlstate);
+        let apart = self.servers[key].apart.filter(|apart| *apart != Apart::Listener);
         let is_of_the_way = self.servers[key].is_local && sqlstate != "53300";
         let mut endpoint = self.pools[id.0 as usize].endpoints.of(&place);
-        let may_ask_for_tls = is_allow == Some(TlsMode::Allow) && sqlstate == "28000";
+        let may_ask_for_tls = mode == Some(TlsMode::Allow) && sqlstate == "28000";
         if let Some(endpoint) = endpoint.as_mut().filter(|_| minor > 0 && sqlstate == "0A000") {
             endpoint.is_protocol_3_0 = true;
         } else if is_of_the_way {
             return self.local_failed(io, key, &reply);
         } else if let Some(endpoint) = endpoint.as_mut().filter(|e| may_ask_for_tls && !e.is_tls_asked_for) {
             endpoint.is_tls_asked_for = true;
+        } else if apart.is_some() {
+            return self.not_let_in(io, key, sqlstate, &reply);
         } else if sqlstate == "53300" && self.servers[key].client.is_some() {
             if self.is_elsewhere_well(key) {
                 return self.open_failed_by(io, key, &reply, Fault::Pool);
@@ -377,12 +381,7 @@ impl<I: Io> Worker<I> {
         } else {
             return self.not_let_in(io, key, sqlstate, &reply);
         }
-        let client = self.leave_opening(key);
-        self.drop_opening(io, key, &format!("login refused: {sqlstate}"));
-        match client {
-            Some(client) => self.begin_replication(io, id, client),
-            None => self.supply(io, id),
-        }
+        self.open_anew(io, key, &format!("login refused: {sqlstate}"));
     }
 
     /// All its walsenders, or connections, are in use: the client hears it as it would from the server itself.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
+use crate::config::ServerTls;
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::question::Question;
@@ -93,10 +94,11 @@ pub enum TlsRole {
         /// The handshake began with the first byte of the connection.
         direct: bool,
     },
-    /// Towards a server: the index of the TLS context in [`crate::config::EngineConfig::server_tls`], and the name to verify.
+    /// Towards a server: one of [`crate::config::EngineConfig::server_tls`], of this configuration or an earlier one, and the
+    /// name to verify.
     Connect {
-        /// Index of the context.
-        context: u32,
+        /// With what.
+        tls: Arc<ServerTls>,
         /// Host name for SNI and verification.
         server_name: Arc<str>,
     },

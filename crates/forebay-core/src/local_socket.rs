@@ -120,7 +120,7 @@ impl<I: Io> Worker<I> {
         if !pool.settings.server_local_socket || pool.is_replication {
             return None;
         }
-        let tls = self.tables.config.server_tls.get(place.tls as usize).map(|tls| tls.mode);
+        let tls = place.tls.as_ref().map(|tls| tls.mode);
         if !matches!(tls, None | Some(TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer)) {
             // Whoever insists on TLS means that very connection.
             return None;

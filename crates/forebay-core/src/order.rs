@@ -18,8 +18,6 @@ use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
 
-/// Whoever orders PAUSE or WAIT_CLOSE waits for its end no longer than this.
-const WAITED_FOR: Duration = Duration::from_secs(30);
 /// When to look again for a server that is on its way between workers.
 const ARRIVES_WITHIN: Duration = Duration::from_millis(10);
 
@@ -119,7 +117,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
-        self.pending.push((id, command, self.now));
+        self.pending.push((id, command));
         self.command_progress(io);
     }
 
@@ -133,7 +131,7 @@ impl<I: Io> Worker<I> {
         if self.is_draining {
             self.let_idle_clients_go(io);
         }
-        pending.retain(|(id, command, since)| {
+        pending.retain(|(id, command)| {
             let is_done = match command {
                 Command::Pause(database) if !self.paused.iter().any(|p| p.is_none() || p == database) => {
                     io.reply(*id, Reply::Refused("RESUME came before all servers were free".into()));
@@ -152,11 +150,6 @@ impl<I: Io> Worker<I> {
             };
             if is_done {
                 io.reply(*id, Reply::Done);
-            }
-            let is_limited = matches!(command, Command::Pause(_) | Command::WaitClose(_));
-            if !is_done && is_limited && self.now.since(*since) >= WAITED_FOR {
-                io.reply(*id, Reply::Refused("servers are still in use".into()));
-                return false;
             }
             !is_done
         });
@@ -263,26 +256,21 @@ impl<I: Io> Worker<I> {
     fn reconnect(&mut self, io: &mut I, database: Option<&str>) {
         self.generation += 1;
         self.shared.close_before(database, self.generation);
-        for id in self.pools_of(database) {
-            // A worker to which the order came first may have lent us a server that it has opened since.
-            let generation = self.generation;
-            self.mark_for_closing(io, id, "reconnect", |server, _| server.generation < generation);
-        }
+        // A worker to which the order came first may have lent us a server that it has opened since.
+        let generation = self.generation;
+        let is_of = |pool: &Pool| database.is_none_or(|database| *pool.database == *database);
+        self.mark_for_closing(io, "reconnect", |server, pool| is_of(pool) && server.generation < generation);
     }
 
-    /// Has servers closed that are of no use any more: now, or when they come free.
-    pub(crate) fn mark_for_closing(
-        &mut self,
-        io: &mut I,
-        id: PoolId,
-        reason: &str,
-        is_meant: impl Fn(&Server, &Pool) -> bool,
-    ) {
-        let pool = &self.pools[id.0 as usize];
-        let meant = self.servers.iter().filter(|(_, s)| s.pool == id && is_meant(s, pool));
+    /// Has servers closed that are of no use any more: now, or when they come free. Those that nobody is let in by yet
+    /// make room for others at once.
+    pub(crate) fn mark_for_closing(&mut self, io: &mut I, reason: &str, is_meant: impl Fn(&Server, &Pool) -> bool) {
+        let meant = self.servers.iter().filter(|(_, s)| is_meant(s, &self.pools[s.pool.0 as usize]));
         for key in meant.map(|(key, _)| key).collect::<Vec<_>>() {
             let Some(server) = self.servers.get_mut(key) else { continue };
-            if server.state == ServerState::Idle || server.apart.is_some_and(|apart| apart != Apart::Listener) {
+            let is_opening = server.state.is_opening() && server.client.is_none() && server.apart.is_none();
+            let is_beside = server.apart.is_some_and(|apart| apart != Apart::Listener);
+            if server.state == ServerState::Idle || is_opening || is_beside {
                 self.retire(io, key, reason);
                 continue;
             }
@@ -312,6 +300,7 @@ impl<I: Io> Worker<I> {
     fn reload(&mut self, io: &mut I, tables: Arc<Tables>) {
         self.tables = tables.clone();
         self.secrets.clear();
+        self.addresses.retain(|host, _| tables.has_host(host));
         self.cache.set_bytes_max(tables.config.limits.statement_bytes_max);
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
@@ -356,8 +345,8 @@ impl<I: Io> Worker<I> {
             let knowledge = self.shared.knowledge(&place.name, &place.dbname);
             self.pool(id).move_to(knowledge);
         }
-        let is_gone = |server: &Server, pool: &Pool| pool.endpoints.at(&server.place).is_none();
-        self.mark_for_closing(io, id, "the endpoint changed", is_gone);
+        let is_gone = |server: &Server, pool: &Pool| server.pool == id && pool.endpoints.at(&server.place).is_none();
+        self.mark_for_closing(io, "the endpoint changed", is_gone);
     }
 
     fn remove_pool(&mut self, io: &mut I, id: PoolId) {

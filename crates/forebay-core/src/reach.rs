@@ -26,26 +26,46 @@ pub(crate) const READDRESSED: &str = "the host's address changed";
 
 const LATE: &str = "it did not answer within server_connect_timeout";
 
+/// What a server says that is starting, stopping, or lost a process: to everybody.
+const TO_EVERYBODY: [&str; 3] = ["57P01", "57P02", "57P03"];
+
 /// Whose fault it is that a server could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nobody could have been let in at that moment.
+    /// Nobody answers there, or nobody is let in at the moment.
     Host,
-    /// Others may be let in.
+    /// Somebody answers: others may be let in.
     Pool,
 }
 
 impl<I: Io> Worker<I> {
-    /// A server could not be opened: its host did not answer, or not as a server.
+    /// A server could not be opened: its host did not answer, or not as a server of this pool does.
     pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
-        self.open_failed_by(io, key, cause, Fault::Host);
+        // Once connected, it may be the pool's TLS, its query, or a pooler there that has no such database.
+        let is_connected = self.servers[key].state != ServerState::Connecting;
+        self.open_failed_by(io, key, cause, if is_connected { Fault::Pool } else { Fault::Host });
     }
 
     /// The server said no to our login, for a reason that may pass.
     pub(crate) fn not_let_in(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, reply: &str) {
-        // It is starting or stopping, or out of something that all need.
-        let is_of_host = ["57P", "08", "53", "58", "XX"].iter().any(|class| sqlstate.starts_with(class));
+        let is_of_host = TO_EVERYBODY.contains(&sqlstate);
         self.open_failed_by(io, key, reply, if is_of_host { Fault::Host } else { Fault::Pool });
+    }
+
+    /// A host has said something to a login: whatever it is, pools wait no longer because nobody answered there.
+    pub(crate) fn host_answers(&mut self, io: &mut I, key: ServerKey, sqlstate: &str) {
+        let (id, now) = (self.servers[key].pool, self.now);
+        let place = self.servers[key].place.clone();
+        let endpoint = self.pool(id).endpoints.of(&place);
+        let was_sick = endpoint.is_some_and(|endpoint| endpoint.host.sickness().is_some());
+        if !was_sick || self.servers[key].is_local || TO_EVERYBODY.contains(&sqlstate) {
+            return;
+        }
+        if let Some(endpoint) = self.pool(id).endpoints.of(&place) {
+            endpoint.host.succeeded(now);
+        }
+        self.tell_others(io, || Message::EndpointWell(place.name.clone()));
+        self.endpoint_well(&place.name);
     }
 
     /// A server could not be opened: the endpoint is left alone for a while.
@@ -155,22 +175,40 @@ impl<I: Io> Worker<I> {
 
     /// A host has other addresses: servers at those that it has no longer are closed when they come free.
     pub(crate) fn close_readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
-        self.addresses.insert(host.clone(), addresses.clone());
-        let fields = vec![("host", host.clone().into()), ("addresses", words(addresses).into())];
-        if self.id.0 == 0 {
+        let before = self.addresses.insert(host.clone(), addresses.clone());
+        // Who asked first hears of it as well, and nothing has changed for it.
+        let was_known = before.is_some();
+        if self.id.0 == 0 && was_known {
+            let fields = vec![("host", host.clone().into()), ("addresses", words(addresses).into())];
             self.log(io, Level::Info, "host_readdressed", fields);
         }
+        let of_host = |place: &Place| matches!(&place.endpoint, Endpoint::Tcp { host: of, .. } if of == host);
+        let is_gone = |server: &Server, _: &Pool| {
+            // One that is being connected goes on with the addresses that it was given.
+            let is_given_others = was_known && !server.is_local && server.state == ServerState::Connecting;
+            let is_elsewhere = server.address.map_or(is_given_others, |address| !addresses.contains(&address));
+            is_elsewhere && of_host(&server.place)
+        };
+        self.mark_for_closing(io, READDRESSED, is_gone);
         for index in 0..self.pools.len() {
-            let id = PoolId(index as u32);
-            let of_host = |place: &Place| matches!(&place.endpoint, Endpoint::Tcp { host: of, .. } if of == host);
-            if !self.pools[index].endpoints.iter().any(|endpoint| of_host(&endpoint.place)) {
-                continue;
+            if self.pools[index].endpoints.iter().any(|endpoint| of_host(&endpoint.place)) {
+                self.supply(io, PoolId(index as u32));
             }
-            let is_gone = |server: &Server, _: &Pool| {
-                of_host(&server.place) && server.address.is_some_and(|address| !addresses.contains(&address))
-            };
-            self.mark_for_closing(io, id, READDRESSED, is_gone);
-            self.supply(io, id);
+        }
+    }
+
+    /// An opening is of no use, and nobody's fault: another one takes its place.
+    pub(crate) fn open_anew(&mut self, io: &mut I, key: ServerKey, reason: &str) {
+        let (id, apart) = (self.servers[key].pool, self.servers[key].apart);
+        let place = self.servers[key].place.clone();
+        let client = self.leave_opening(key);
+        self.drop_opening(io, key, reason);
+        match (client, self.pool(id).endpoints.at(&place)) {
+            (Some(client), _) => self.begin_replication(io, id, client),
+            (None, Some(index)) if apart == Some(Apart::Trial) => {
+                self.open_apart_at(io, id, Apart::Trial, index);
+            }
+            (None, _) => self.supply(io, id),
         }
     }
 
@@ -201,3 +239,6 @@ impl<I: Io> Worker<I> {
 fn words(addresses: &[IpAddr]) -> String {
     addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::access::{Arrival, Demand, Maps, Rules};
 use crate::auth::{Credential, MockSecret, Random};
-use crate::config::{DatabaseConfig, EngineConfig, Peers, PoolSettings, SecretText, UserConfig};
+use crate::config::{DatabaseConfig, EngineConfig, Peers, PoolSettings, SecretText, ServerTls, UserConfig};
 use crate::io::{Endpoint, Peer};
 use crate::misses::Source;
 use crate::proxied::Network;
@@ -40,6 +40,8 @@ pub struct Database {
     pub config: Arc<DatabaseConfig>,
     /// `config.endpoints`, parsed.
     pub endpoints: Arc<[Endpoint]>,
+    /// What `config.tls` is an index of.
+    pub tls: Option<Arc<ServerTls>>,
     /// `config.forced_secret`, parsed.
     pub forced_credential: Option<Credential>,
     /// This is `*`: its name on the server is the one that was asked for.
@@ -96,7 +98,7 @@ impl Tables {
         let mut databases = FxHashMap::default();
         for database in &config.databases {
             let path = format!("databases.{}", database.name);
-            let ready = prepare_database(database, &path, false)?;
+            let ready = prepare_database(database, &config.server_tls, &path, false)?;
             if databases.insert(database.name.clone(), ready).is_some() {
                 return Err(ConfigError { path, message: String::from("the name is used twice") });
             }
@@ -104,7 +106,7 @@ impl Tables {
         let fallback_database = config
             .fallback_database
             .as_ref()
-            .map(|config| prepare_database(config, "databases.*", true))
+            .map(|database| prepare_database(database, &config.server_tls, "databases.*", true))
             .transpose()?;
         let mut users = FxHashMap::default();
         let iterations = config.auth.access.iterations();
@@ -146,6 +148,12 @@ impl Tables {
     /// Which user of the system, or of a certificate, may log in as whom.
     pub fn maps(&self) -> &Maps {
         &self.maps
+    }
+
+    /// Whether a database has an endpoint at the host of that name.
+    pub fn has_host(&self, name: &str) -> bool {
+        let at = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tcp { host, .. } if **host == *name);
+        self.databases.values().chain(&self.fallback_database).any(|database| database.endpoints.iter().any(at))
     }
 
     /// The user of that name.
@@ -227,7 +235,12 @@ pub fn parse_endpoint(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-fn prepare_database(config: &DatabaseConfig, path: &str, is_fallback: bool) -> Result<Database, ConfigError> {
+fn prepare_database(
+    config: &DatabaseConfig,
+    server_tls: &[ServerTls],
+    path: &str,
+    is_fallback: bool,
+) -> Result<Database, ConfigError> {
     if config.endpoints.is_empty() {
         return Err(ConfigError { path: format!("{path}.endpoints"), message: String::from("there is none") });
     }
@@ -243,7 +256,8 @@ fn prepare_database(config: &DatabaseConfig, path: &str, is_fallback: bool) -> R
         let message = "a SCRAM verifier can't log in to a server; a forced user needs its password".into();
         return Err(ConfigError { path: format!("{path}.forced_secret"), message });
     }
-    Ok(Database { config: Arc::new(config.clone()), endpoints, forced_credential, is_fallback })
+    let tls = server_tls.get(config.tls as usize).cloned().map(Arc::new);
+    Ok(Database { config: Arc::new(config.clone()), endpoints, tls, forced_credential, is_fallback })
 }
 
 fn prepare_peers(peers: &Peers) -> Result<FxHashMap<u16, PeerTarget>, ConfigError> {

@@ -141,7 +141,7 @@ pub struct Worker<I: Io> {
     /// Databases that take no new clients until ENABLE.
     pub(crate) disabled: Vec<Arc<str>>,
     /// Commands that are answered when what they wait for has come.
-    pub(crate) pending: Vec<(CommandId, Command, Instant)>,
+    pub(crate) pending: Vec<(CommandId, Command)>,
     /// How many orders to close the servers that are there have come: the same over all workers.
     pub(crate) generation: u64,
     /// Databases that wait for RESUME; `None`: all.
@@ -149,7 +149,7 @@ pub struct Worker<I: Io> {
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
-    /// The addresses of names that have changed since the start.
+    /// The addresses of names, as they were told last.
     pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }

@@ -100,8 +100,10 @@ impl Hub {
     }
 
     /// Puts other certificates in force, for handshakes that begin from here on.
-    pub(crate) fn set_tls(&self, contexts: Contexts) {
-        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(contexts);
+    pub(crate) fn set_tls(&self, mut contexts: Contexts) {
+        let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        contexts.keep(&tls);
+        *tls = Arc::new(contexts);
     }
 
     /// How connections that begin now are kept.

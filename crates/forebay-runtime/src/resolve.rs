@@ -26,12 +26,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) type Asker = (WorkerId, ConnId);
 /// What was found.
 pub(crate) type Found = Result<Vec<IpAddr>, Arc<str>>;
+/// What the system's resolver answers.
+type Answer = Result<Vec<IpAddr>, Unfound>;
+
+/// Why there is no address.
+#[derive(Clone)]
+struct Unfound {
+    words: Arc<str>,
+    /// The name has none; else there was no answer.
+    is_lasting: bool,
+}
 
 /// What the threads tell.
 pub(crate) enum News {
     /// What `Asker` has asked for.
     Found(Asker, Found),
-    /// A name has other addresses than before.
+    /// A name has other addresses than were told before, or the first.
     Changed(Arc<str>, Arc<[IpAddr]>),
 }
 
@@ -39,7 +49,7 @@ struct Name {
     /// The last good ones.
     addresses: Arc<[IpAddr]>,
     /// Why the last lookup found none.
-    error: Option<Arc<str>>,
+    error: Option<Unfound>,
     /// When the last lookup ended; `None`: none has.
     looked_at: Option<Instant>,
     asked_at: Instant,
@@ -90,7 +100,7 @@ impl Resolver {
     }
 
     fn start_with(
-        resolve: impl Fn(&str) -> Found + Send + Sync + 'static,
+        resolve: impl Fn(&str) -> Answer + Send + Sync + 'static,
         tell: impl Fn(News) + Send + Sync + 'static,
     ) -> std::io::Result<Resolver> {
         let options = DnsOptions::default();
@@ -119,16 +129,18 @@ impl Resolver {
         let now = Instant::now();
         let mut names = self.shared.lock();
         let failed_for = Duration::from_micros(names.options.nxdomain_ttl);
-        names.make_room();
+        if !names.known.contains_key(host) {
+            names.make_room();
+        }
         let name = names.known.entry(host.clone()).or_insert_with(|| Name::new(now));
         name.asked_at = now;
         if !name.addresses.is_empty() {
             return Some(Ok(name.next_addresses()));
         }
         if let (Some(error), Some(at)) = (&name.error, name.looked_at)
-            && now.duration_since(at) < failed_for
+            && now.duration_since(at) < if error.is_lasting { failed_for } else { failed_for.min(RETRY_AFTER) }
         {
-            return Some(Err(error.clone()));
+            return Some(Err(error.words.clone()));
         }
         let is_first = name.askers.is_empty();
         name.askers.push(asker);
@@ -174,9 +186,12 @@ impl Name {
     }
 
     fn next_addresses(&mut self) -> Vec<IpAddr> {
-        let mut addresses = self.addresses.to_vec();
-        let first = self.turn % addresses.len().max(1);
-        addresses.rotate_left(first);
+        // Which family comes first is the system's choice (RFC 6724): each has its turns where it stands.
+        let of = |is_v6: bool| self.addresses.iter().filter(move |address| address.is_ipv6() == is_v6);
+        let rotated = |is_v6: bool| of(is_v6).cycle().skip(self.turn % of(is_v6).count().max(1));
+        let (mut v4, mut v6) = (rotated(false), rotated(true));
+        let next = |address: &IpAddr| if address.is_ipv6() { v6.next() } else { v4.next() };
+        let addresses = self.addresses.iter().filter_map(next).copied().collect();
         self.turn = self.turn.wrapping_add(1);
         addresses
     }
@@ -188,7 +203,11 @@ impl Names {
         let Some(at) = name.looked_at else { return name.asked_at };
         let holds_for = Duration::from_micros(self.options.max_ttl);
         let failed_for = Duration::from_micros(self.options.nxdomain_ttl).max(RETRY_AFTER).min(holds_for);
-        at + if name.error.is_some() { failed_for } else { holds_for }
+        at + match &name.error {
+            Some(error) if error.is_lasting => failed_for,
+            Some(_) => RETRY_AFTER.min(holds_for),
+            None => holds_for,
+        }
     }
 
     /// The next name to look up, or when to look for one again.
@@ -213,8 +232,8 @@ impl Names {
         Ok(host)
     }
 
-    /// A lookup has ended: who waited for it, what they are told, and whether others had other addresses.
-    fn ended(&mut self, host: &str, found: Found) -> Option<(Vec<Asker>, Found, bool)> {
+    /// A lookup has ended: who waited for it, what they are told, and whether others were told other addresses.
+    fn ended(&mut self, host: &str, found: Answer) -> Option<(Vec<Asker>, Found, bool)> {
         let name = self.known.get_mut(host)?;
         name.is_under_way = false;
         name.looked_at = Some(Instant::now());
@@ -223,16 +242,15 @@ impl Names {
             Ok(addresses) => {
                 let is_same = name.addresses.len() == addresses.len()
                     && name.addresses.iter().all(|address| addresses.contains(address));
-                let is_changed = !is_same && !name.addresses.is_empty();
                 name.error = None;
                 if !is_same {
                     name.addresses = addresses.into();
                 }
-                Some((askers, Ok(name.next_addresses()), is_changed))
+                Some((askers, Ok(name.next_addresses()), !is_same))
             }
             Err(error) => {
                 name.error = Some(error.clone());
-                Some((askers, Err(error), false))
+                Some((askers, Err(error.words), false))
             }
         }
     }
@@ -246,7 +264,7 @@ impl Names {
     }
 }
 
-fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Found, tell: &impl Fn(News)) {
+fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Answer, tell: &impl Fn(News)) {
     let mut names = shared.lock();
     while !names.is_stopped {
         let now = Instant::now();
@@ -266,25 +284,38 @@ fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Found, te
         shared.has_work.notify_all();
         let addresses = names.known.get(&host).map(|name| name.addresses.clone()).filter(|_| is_changed);
         drop(names);
-        for asker in askers {
-            tell(News::Found(asker, found.clone()));
-        }
+        // Before those who asked connect there.
         if let Some(addresses) = addresses {
             tell(News::Changed(host, addresses));
+        }
+        for asker in askers {
+            tell(News::Found(asker, found.clone()));
         }
         names = shared.lock();
     }
 }
 
-fn resolve(host: &str) -> Found {
-    let found = (host, 0u16).to_socket_addrs().map_err(|error| Arc::<str>::from(error.to_string()))?;
+fn resolve(host: &str) -> Answer {
+    let found = (host, 0u16).to_socket_addrs().map_err(|error| Unfound::new(&error.to_string()))?;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in found {
         if !addresses.contains(&address.ip()) {
             addresses.push(address.ip());
         }
     }
-    if addresses.is_empty() { Err("the name has no address".into()) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(Unfound::new(NO_ADDRESS)) } else { Ok(addresses) }
+}
+
+/// What the system's resolver says of a name that is not there, or has no address: glibc's words, and musl's.
+const LASTING: [&str; 5] =
+    ["not known", "No address associated", "does not resolve", "has no usable address", NO_ADDRESS];
+const NO_ADDRESS: &str = "the name has no address";
+
+impl Unfound {
+    /// The standard library tells the kind of error by its words alone.
+    fn new(words: &str) -> Unfound {
+        Unfound { words: words.into(), is_lasting: LASTING.iter().any(|lasting| words.contains(lasting)) }
+    }
 }
 
 #[cfg(test)]
@@ -296,7 +327,7 @@ mod tests {
     const ME: Asker = (WorkerId(0), ConnId { slot: 0, generation: 0 });
 
     /// A resolver whose answers are what `said` holds: `None` is none for now.
-    fn resolver(said: &Arc<Mutex<Option<Found>>>) -> (Resolver, Receiver<News>) {
+    fn resolver(said: &Arc<Mutex<Option<Answer>>>) -> (Resolver, Receiver<News>) {
         let (tell, news) = channel();
         let said = said.clone();
         let answer = move |_: &str| loop {
@@ -321,7 +352,7 @@ mod tests {
         last.iter().map(|last| IpAddr::from([10, 0, 0, *last])).collect()
     }
 
-    fn say(said: &Mutex<Option<Found>>, found: Option<Found>) {
+    fn say(said: &Mutex<Option<Answer>>, found: Option<Answer>) {
         *said.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
@@ -332,6 +363,11 @@ mod tests {
         resolver.set_options(options(20));
         let host: Arc<str> = "db".into();
         assert!(resolver.lookup(&host, ME).is_none(), "the first who asks waits");
+        let told = news.recv().expect("it is told");
+        assert!(
+            matches!(told, News::Changed(_, now) if *now == addresses(&[1, 2])),
+            "all, as they may know older ones"
+        );
         let first = news.recv().expect("it is told");
         assert!(matches!(first, News::Found(_, Ok(found)) if found == addresses(&[1, 2])));
         assert_eq!(resolver.lookup(&host, ME), Some(Ok(addresses(&[2, 1]))));
@@ -341,7 +377,7 @@ mod tests {
         assert!(matches!(changed, News::Changed(name, now) if *name == *host && *now == addresses(&[2, 3])));
         say(&said, None);
         assert!(resolver.lookup(&host, ME).is_some(), "a resolver that is slow holds nobody up");
-        say(&said, Some(Err("SERVFAIL".into())));
+        say(&said, Some(Err(Unfound::new("SERVFAIL"))));
         std::thread::sleep(Duration::from_millis(100));
         assert!(matches!(resolver.lookup(&host, ME), Some(Ok(found)) if found.len() == 2), "the last good ones hold");
         assert!(news.try_recv().is_err(), "and nobody is told that they are gone");
@@ -349,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_is_not_looked_up_for_each_who_asks() {
-        let said = Arc::new(Mutex::new(Some(Err("no such name".into()))));
+        let said = Arc::new(Mutex::new(Some(Err(Unfound::new("Name or service not known")))));
         let (resolver, news) = resolver(&said);
         let host: Arc<str> = "db".into();
         assert!(resolver.lookup(&host, ME).is_none());
@@ -357,5 +393,42 @@ mod tests {
         assert!(matches!(resolver.lookup(&host, ME), Some(Err(_))));
         resolver.set_options(DnsOptions { nxdomain_ttl: 0, ..options(60_000) });
         assert!(resolver.lookup(&host, ME).is_none(), "it is asked for again");
+    }
+
+    /// A resolver that was not up yet at boot took a name away for as long as one that does not exist.
+    #[test]
+    fn no_answer_is_no_answer_that_the_name_is_not_there() {
+        let known = |words: &str| {
+            let mut name = Name::new(Instant::now());
+            (name.error, name.looked_at) = (Some(Unfound::new(words)), Some(name.asked_at));
+            let (known, urgent) = (HashMap::from([(Arc::from("db"), name)]), VecDeque::new());
+            let names = Names { known, urgent, options: options(600_000), is_stopped: false };
+            names.due(&names.known["db"]).duration_since(names.known["db"].asked_at)
+        };
+        assert_eq!(known("failed to lookup address information: Temporary failure in name resolution"), RETRY_AFTER);
+        assert_eq!(known("failed to lookup address information: Name or service not known").as_secs(), 60);
+    }
+
+    #[test]
+    fn families_stay_where_the_system_has_put_them_and_known_names_when_there_are_many() {
+        let mut name = Name::new(Instant::now());
+        let v6 = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+        let v4 = |last: u8| IpAddr::from([10, 0, 0, last]);
+        name.addresses = vec![v6(1), v6(2), v4(1), v4(2), v4(3)].into();
+        assert_eq!(name.next_addresses(), [v6(1), v6(2), v4(1), v4(2), v4(3)]);
+        assert_eq!(name.next_addresses(), [v6(2), v6(1), v4(2), v4(3), v4(1)]);
+        assert_eq!(name.next_addresses(), [v6(1), v6(2), v4(3), v4(1), v4(2)]);
+
+        let said = Arc::new(Mutex::new(Some(Ok(addresses(&[1])))));
+        let (resolver, _news) = resolver(&said);
+        let mut names = resolver.shared.lock();
+        for i in 0..NAMES_MAX {
+            let mut name = Name::new(Instant::now());
+            (name.addresses, name.looked_at) = (addresses(&[1]).into(), Some(name.asked_at));
+            names.known.insert(i.to_string().into(), name);
+        }
+        drop(names);
+        assert!(resolver.lookup(&"7".into(), ME).is_some());
+        assert_eq!(resolver.hosts().0.len(), NAMES_MAX, "nothing is forgotten for a name that is known");
     }
 }

@@ -23,7 +23,7 @@ pub enum TlsMode {
 }
 
 /// What is offered to a peer, each list in the order of preference; an empty one is the library's own.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOffers {
     /// `1.2`, `1.3`.
@@ -35,7 +35,7 @@ pub struct TlsOffers {
 }
 
 /// TLS towards servers. The runtime loads the files.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// How much of it.
@@ -49,4 +49,12 @@ pub struct ServerTls {
     /// What is offered.
     #[serde(default)]
     pub offers: TlsOffers,
+}
+
+impl Default for ServerTls {
+    /// None.
+    fn default() -> ServerTls {
+        let offers = TlsOffers::default();
+        ServerTls { mode: TlsMode::Disable, ca: None, certificate: None, key: None, offers }
+    }
 }

@@ -69,6 +69,8 @@ pub struct MemoryIo {
     pub detaching: Vec<ConnId>,
     /// Orders that were answered.
     pub replies: Vec<(CommandId, Reply)>,
+    /// Where servers are.
+    pub remote: Option<std::net::IpAddr>,
     luck: u32,
 }
 
@@ -178,7 +180,7 @@ impl Io for MemoryIo {
     }
 
     fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
-        None
+        self.remote
     }
 
     fn has_local_socket(&self, _port: u16) -> bool {

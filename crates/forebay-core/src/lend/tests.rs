@@ -203,15 +203,18 @@ fn a_server_opened_after_reconnect_is_kept_by_a_worker_that_hears_of_it_later() 
     assert_eq!(pair.parted(1), 0);
 }
 
-/// An order that nobody waits for any more was kept, and looked at, for as long as the server lasted.
+/// As PgBouncer's: how long to wait is up to who waits. An end after half a minute broke off a PAUSE before a switch-over.
 #[test]
-fn wait_close_is_forgotten_when_nobody_can_wait_for_it_any_more() {
-    let (mut pair, lent) = Pair::under_way();
-    pair.order(0, 1, &Command::WaitClose(None));
-    pair.at(0, 29_000_000);
-    assert!(pair.workers[0].1.replies.is_empty());
-    pair.at(0, 31_000_000);
-    assert!(matches!(&pair.workers[0].1.replies[..], [(CommandId(1), Reply::Refused(_))]));
-    assert!(pair.workers[0].0.pending.is_empty());
-    drop(lent);
+fn pause_and_wait_close_have_no_limit_of_their_own() {
+    for command in [Command::Pause(None), Command::WaitClose(None)] {
+        let (mut pair, lent) = Pair::under_way();
+        pair.order(0, 1, &command);
+        pair.order(1, 1, &Command::Reconnect(None));
+        pair.at(0, 3_600_000_000);
+        assert!(pair.workers[0].1.replies.is_empty(), "{command:?}");
+        pair.at(1, 3_600_000_000);
+        pair.tell(0, 1, lent);
+        pair.at(0, 3_601_000_000);
+        assert!(pair.is_done(0, 1) && pair.workers[0].0.pending.is_empty(), "{command:?}");
+    }
 }

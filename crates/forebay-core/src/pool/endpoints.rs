@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::config::LoadBalanceHosts;
+use crate::config::{LoadBalanceHosts, ServerTls};
 use crate::io::Endpoint;
 use crate::local_socket::LocalSocket;
 use crate::pool::health::{Health, Healths, Sickness};
@@ -24,8 +24,8 @@ pub struct Place {
     pub endpoint: Endpoint,
     /// The database there.
     pub dbname: Arc<str>,
-    /// How it is encrypted: an index into [`crate::config::EngineConfig::server_tls`].
-    pub tls: u32,
+    /// How it is encrypted; `None`: not at all. By value: a reload may number them anew.
+    pub tls: Option<Arc<ServerTls>>,
     /// Parameters that its servers are opened with.
     pub parameters: Arc<[(Arc<str>, Arc<str>)]>,
     /// What is run on them before clients use them.
@@ -42,7 +42,7 @@ impl Place {
             name: name.clone(),
             endpoint: endpoint.clone(),
             dbname: dbname.clone(),
-            tls: database.config.tls,
+            tls: database.tls.clone(),
             parameters: parameters.clone(),
             connect_query: database.config.connect_query.clone(),
         };
@@ -97,11 +97,16 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Those at `places`, none of which anything is known of but their healths.
-    pub fn new(places: Vec<Arc<Place>>, hosts: &Healths, here: &Healths, turn: Arc<AtomicU32>) -> Endpoints {
+    /// Those at `places`, none of which anything is known of but their healths. One that is not as it was has a fresh one.
+    pub fn new(
+        places: Vec<Arc<Place>>,
+        hosts: &Healths<Arc<str>>,
+        here: &Healths<Arc<Place>>,
+        turn: Arc<AtomicU32>,
+    ) -> Endpoints {
         let known = |place: Arc<Place>| PoolEndpoint {
             host: hosts.of(&place.name),
-            here: here.of(&place.name),
+            here: here.of(&place),
             place,
             local: LocalSocket::default(),
             is_protocol_3_0: false,
@@ -229,7 +234,7 @@ mod tests {
                 name: (*name).into(),
                 endpoint,
                 dbname: "app".into(),
-                tls: 0,
+                tls: None,
                 parameters: Arc::default(),
                 connect_query: "".into(),
             })

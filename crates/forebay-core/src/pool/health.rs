@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-
 use crate::time::Instant;
 
 /// First pause after a failure.
@@ -109,19 +107,30 @@ fn pause(failures: u32, max: Duration) -> Duration {
     FIRST.saturating_mul(1 << failures.min(16)).min(max.max(FIRST))
 }
 
-/// How endpoints do, by name: for a pool, or for all.
-#[derive(Debug, Default)]
-pub struct Healths {
-    known: Mutex<FxHashMap<Arc<str>, Arc<Health>>>,
+/// How endpoints do, by what tells them apart: for a pool, or for all.
+#[derive(Debug)]
+pub struct Healths<K> {
+    known: Mutex<Vec<(K, Arc<Health>)>>,
 }
 
-impl Healths {
-    /// The health of the endpoint `name`.
-    pub fn of(&self, name: &Arc<str>) -> Arc<Health> {
+impl<K> Default for Healths<K> {
+    fn default() -> Self {
+        Healths { known: Mutex::default() }
+    }
+}
+
+impl<K: Clone + Eq> Healths<K> {
+    /// The health of `key`.
+    pub fn of(&self, key: &K) -> Arc<Health> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that a reload has taken away are held by nobody else.
-        known.retain(|other, health| other == name || Arc::strong_count(health) > 1);
-        known.entry(name.clone()).or_default().clone()
+        known.retain(|(_, health)| Arc::strong_count(health) > 1);
+        if let Some((_, health)) = known.iter().find(|(other, _)| other == key) {
+            return health.clone();
+        }
+        let health = Arc::<Health>::default();
+        known.push((key.clone(), health.clone()));
+        health
     }
 }
 

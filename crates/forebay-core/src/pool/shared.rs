@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::pool::census::Census;
+use crate::pool::endpoints;
 use crate::pool::health::Healths;
 use crate::statements::Registry;
 use crate::time::Instant;
@@ -170,7 +171,7 @@ pub struct PoolShared {
     /// Servers of the user, over all databases.
     pub of_user: Arc<Permits>,
     /// How the pool does at its endpoints.
-    pub here: Healths,
+    pub here: Healths<Arc<endpoints::Place>>,
     /// At which of its endpoints the search for the next one begins.
     pub turn: Arc<AtomicU32>,
     /// Servers of an earlier generation are closed when they come free: [`crate::session::server::Server::generation`].
@@ -294,7 +295,7 @@ pub struct Shared {
     /// Cancel requests that named nobody.
     pub misses: Misses,
     /// How the endpoints do, whichever pool they are of.
-    pub hosts: Healths,
+    pub hosts: Healths<Arc<str>>,
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,

@@ -63,6 +63,13 @@ pub enum ServerState {
     Detaching,
 }
 
+impl ServerState {
+    /// Whether it has not let us in yet.
+    pub fn is_opening(self) -> bool {
+        matches!(self, ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login)
+    }
+}
+
 /// What a connection is for that is none of its pool's servers: it counts in no limit, and never serves a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Apart {

@@ -20,6 +20,9 @@ use super::offers::provider;
 /// What both sides say they speak (PostgreSQL 17 and newer; required with direct TLS).
 pub(super) const ALPN: &[u8] = b"postgresql";
 
+/// With so many settings towards servers, none of earlier configurations is kept.
+const CONNECTING_MAX: usize = 256;
+
 /// A TLS file that could not be used.
 #[derive(Debug)]
 pub struct TlsError {
@@ -56,8 +59,8 @@ pub(crate) struct Accepting {
 #[derive(Default)]
 pub(crate) struct Contexts {
     pub(crate) accepting: Option<Accepting>,
-    /// By the index that core uses; `None` where TLS is disabled.
-    pub(crate) connecting: Vec<Option<Arc<ClientConfig>>>,
+    /// By the settings. Those where TLS is disabled are not here; those of earlier configurations are at the end.
+    pub(crate) connecting: Vec<(ServerTls, Arc<ClientConfig>)>,
 }
 
 impl Contexts {
@@ -68,12 +71,27 @@ impl Contexts {
             .server_tls
             .iter()
             .enumerate()
-            .map(|(i, tls)| match tls.mode {
-                TlsMode::Disable => Ok(None),
-                _ => load_connecting(tls, &format!("server_tls[{i}]")).map(|c| Some(Arc::new(c))),
+            .filter(|(_, tls)| tls.mode != TlsMode::Disable)
+            .map(|(i, tls)| {
+                let config = load_connecting(tls, &format!("server_tls[{i}]"))?;
+                Ok((tls.clone(), Arc::new(config)))
             })
             .collect::<Result<_, _>>()?;
         Ok(Contexts { accepting, connecting })
+    }
+
+    /// What connections to servers with these settings are encrypted by.
+    pub(crate) fn connecting(&self, tls: &ServerTls) -> Option<&Arc<ClientConfig>> {
+        self.connecting.iter().find(|(other, _)| other == tls).map(|(_, config)| config)
+    }
+
+    /// Keeps what only an earlier configuration has: its servers in use are still sent cancels.
+    pub(crate) fn keep(&mut self, before: &Contexts) {
+        for (tls, config) in &before.connecting {
+            if self.connecting.len() < CONNECTING_MAX && self.connecting(tls).is_none() {
+                self.connecting.push((tls.clone(), config.clone()));
+            }
+        }
     }
 }
 

@@ -86,9 +86,8 @@ impl Session {
                     UnbufferedServerConnection::new(accepting.config.clone()).map_err(|e| e.to_string())?;
                 (Side::Server(connection), accepting.certificate_hash.clone(), *direct)
             }
-            TlsRole::Connect { context, server_name } => {
-                let config = contexts.connecting.get(*context as usize).and_then(Option::as_ref);
-                let config = config.ok_or("TLS towards this server is not configured")?;
+            TlsRole::Connect { tls, server_name } => {
+                let config = contexts.connecting(tls).ok_or("TLS towards this server is not configured")?;
                 let name = ServerName::try_from(server_name.to_string())
                     .map_err(|_| format!("\"{server_name}\" is no host name"))?;
                 let connection = UnbufferedClientConnection::new(config.clone(), name).map_err(|e| e.to_string())?;

@@ -186,7 +186,8 @@ fn servers_are_verified_as_libpq_would<B: Backend + 'static>() {
 }
 
 fn try_relay<B: Backend + 'static>(server: &World<B>, tls: Contexts, name: &str) -> bool {
-    let role = TlsRole::Connect { context: 0, server_name: name.into() };
+    let settings = tls.connecting[0].0.clone();
+    let role = TlsRole::Connect { tls: settings.into(), server_name: name.into() };
     let world = World::<B>::with(Role::TlsRelay(server.endpoint(), role), Setup { tls, ..Setup::default() });
     let mut client = TcpStream::connect(world.address).expect("accepted");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
