@@ -59,12 +59,26 @@ impl<I: Io> Worker<I> {
         let limit = self.misses_max(secret);
         let verdict = self.shared.misses.judge(source, limit, self.now);
         if verdict == Verdict::Heard {
+            if let Some((worker, client)) = self.shared.moved.find(pid, secret) {
+                if worker == self.id {
+                    return self.cancel_moved(io, client, self.now);
+                }
+                return io.tell(worker, Message::CancelMoved(client, self.now));
+            }
             return self.cancel_asked(io, pid, secret, source, self.now);
         }
         self.stats.cancels_refused.add(1);
         if verdict == Verdict::FirstRefused {
             let fields = vec![("source", source.to_string().into()), ("limit", u64::from(limit).into())];
             self.log(io, Level::Warn, "cancels_refused", fields);
+        }
+    }
+
+    /// A CancelRequest for a client of this worker that came from elsewhere.
+    #[cold]
+    pub(crate) fn cancel_moved(&mut self, io: &mut I, key: ClientKey, at: Instant) {
+        if self.clients.get(key).is_some_and(|client| client.request_at <= at) {
+            self.cancel_client(io, key);
         }
     }
 
@@ -96,6 +110,10 @@ impl<I: Io> Worker<I> {
     }
 
     fn cancel_client(&mut self, io: &mut I, key: ClientKey) {
+        self.call_off(io, key, None);
+        if self.clients.get(key).is_none() {
+            return;
+        }
         let client = &self.clients[key];
         match (client.state, client.server) {
             (ClientState::Waiting, None) => {

@@ -44,6 +44,7 @@ enum AlarmOf {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolId),
+    Moves,
 }
 
 /// The earliest alarm is the greatest: the heap gives that first.
@@ -118,6 +119,12 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
     }
 
+    /// Sees that what may move is looked for.
+    pub(crate) fn arm_round(&mut self, at: Instant) {
+        self.moving.is_armed = true;
+        self.alarms.push(Alarm { at, of: AlarmOf::Moves });
+    }
+
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
         let is_more_to_do = !self.deferred.is_empty();
@@ -133,6 +140,7 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                Some(AlarmOf::Moves) => self.move_round(io),
                 None => return,
             }
         }
@@ -314,7 +322,7 @@ impl<I: Io> Worker<I> {
             ServerState::Listening if server.is_listener() => NEVER,
             ServerState::Listening if server.listen.awaits.is_some() => server.since + OWN_MAX,
             ServerState::Listening => server.since + TAKEOVER_MAX,
-            ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
+            ServerState::Idle | ServerState::Leased | ServerState::Detaching | ServerState::Moving => NEVER,
         }
     }
 

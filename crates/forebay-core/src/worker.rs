@@ -31,9 +31,10 @@ use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
 use crate::misses::Source;
+use crate::moving::{Arrival, Moves};
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
-pub use crate::pool::shared::Shared;
+pub use crate::pool::shared::{Legacy, Shared};
 use crate::pool::{Pool, PoolId};
 use crate::question::{Answer, Question};
 use crate::session::batch::Batch;
@@ -77,6 +78,12 @@ pub enum Message<H> {
     },
     /// Of listening.
     Listen(Box<Told>),
+    /// A CancelRequest for a client of the receiver that came from elsewhere.
+    CancelMoved(ClientKey, Instant),
+    /// A group comes from another process, or back.
+    Group(Box<Arrival<H>>),
+    /// The group of this number has arrived in another process.
+    Arrived(u64),
     /// A database is needed without sessions.
     Clear(Clearing),
 }
@@ -142,6 +149,7 @@ pub struct Worker<I: Io> {
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
+    pub(crate) moving: Moves<I::Handover>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -153,7 +161,6 @@ impl<I: Io> Worker<I> {
             id,
             now: Instant(0),
             tables,
-            shared,
             stats,
             owners: Vec::new(),
             clients: Slab::default(),
@@ -174,7 +181,8 @@ impl<I: Io> Worker<I> {
             questions: FxHashMap::default(),
             last_question: 0,
             secrets: FxHashMap::default(),
-            last_id: 0,
+            last_id: shared.first_id / u64::from(shared.workers.max(1)),
+            shared,
             is_draining: false,
             is_closed: false,
             disabled: Vec::new(),
@@ -183,6 +191,7 @@ impl<I: Io> Worker<I> {
             next_sweep: Instant(0),
             nobody: "".into(),
             listening: Listening::default(),
+            moving: Moves::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -289,8 +298,10 @@ impl<I: Io> Worker<I> {
     pub fn detached(&mut self, io: &mut I, conn: ConnId, handover: I::Handover) {
         let owner = self.owner(conn);
         self.set_owner(conn, Owner::Nobody);
-        if let Owner::Server(key) = owner {
-            self.server_detached(io, key, handover);
+        match owner {
+            Owner::Server(key) => self.server_detached(io, key, handover),
+            Owner::Client(key) => self.client_detached(io, key, handover),
+            Owner::Cancel(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -317,12 +328,18 @@ impl<I: Io> Worker<I> {
             Message::Cancel { pid, key, source, at } => self.cancel_asked(io, pid, &key, source, at),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
+            Message::CancelMoved(client, at) => self.cancel_moved(io, client, at),
+            Message::Group(arrival) => self.group_arrives(io, *arrival),
+            Message::Arrived(number) => self.group_arrived(io, number),
         }
         self.run_ready(io);
     }
 
     /// Python's order; [`Io::reply`] answers it, now or later.
     pub fn command(&mut self, io: &mut I, id: CommandId, command: Command) {
+        if !matches!(command, Command::Snapshot) {
+            self.call_all_off(io);
+        }
         self.ordered(io, id, command);
         self.run_ready(io);
     }
@@ -375,7 +392,9 @@ impl<I: Io> Worker<I> {
     /// A number for a client or server that no other of the engine ever has.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
-        self.last_id * u64::from(self.shared.workers) + u64::from(self.id.0)
+        let id = self.last_id * u64::from(self.shared.workers) + u64::from(self.id.0);
+        self.stats.last_id.set(id);
+        id
     }
 
     pub(crate) fn pool(&mut self, id: PoolId) -> &mut Pool {

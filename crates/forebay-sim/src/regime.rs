@@ -112,6 +112,9 @@ impl Regimes {
             | Command::Disable(_)
             | Command::Enable(_)
             | Command::WaitClose(_)
+            | Command::HandOn
+            | Command::LetGo
+            | Command::Stay
             | Command::Snapshot => {}
         }
     }

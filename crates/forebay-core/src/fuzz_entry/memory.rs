@@ -193,6 +193,14 @@ impl Io for MemoryIo {
         panic!("there is no worker that {conn:?} could go to");
     }
 
+    fn stay(&mut self, conn: ConnId) {
+        panic!("{conn:?} was not to go");
+    }
+
+    fn hand_on(&mut self, number: u64, _: Box<[u8]>, _: Vec<Self::Handover>) {
+        panic!("there is no process that group {number} could go to");
+    }
+
     fn adopt(&mut self, handover: Self::Handover) -> ConnId {
         match handover {}
     }

@@ -12,6 +12,7 @@
 //! | Active | its server is given back | forwarded |
 //! | Console | it leaves | statements for Python |
 //! | Leaving | what was sent to it is written | dropped |
+//! | Moving | its connection is out of the driver | kept |
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub enum ClientState {
     Active,
     Console,
     Leaving,
+    Moving,
 }
 
 /// The key of a client's CancelRequest: random, the client's own, never a server's.

@@ -13,6 +13,7 @@
 //! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
 //! | CancelWait | the cancel connections to it have ended |
 //! | Detaching | it is on its way to another worker |
+//! | Moving | it is on its way to another process |
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -59,6 +60,7 @@ pub enum ServerState {
     Cleaning,
     CancelWait,
     Detaching,
+    Moving,
 }
 
 /// What a connection is for that is none of its pool's servers: it counts in no limit, and never serves a client.
