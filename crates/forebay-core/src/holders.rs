@@ -4,7 +4,6 @@
 //! ([`crate::pool::shared::PoolShared`]); what they have not told within [`TELL_MAX`] is said to be unknown.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_spec::{Report, errors, pins};
@@ -80,10 +79,9 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         pool.stats.stats.errors.add(1);
         let waited = seconds(now.since(since));
-        if let Some((_, cause)) = pool.backoff.sickness() {
-            let endpoint = pool.target.config.endpoints.first().cloned().unwrap_or_else(|| Arc::from("?"));
-            let retry = seconds(pool.backoff.until().since(now));
-            return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
+        if let Some((endpoint, sick)) = pool.endpoints.sickness() {
+            let retry = seconds(pool.endpoints.next_try(now).since(now));
+            return errors::no_endpoint(pool.database.clone(), endpoint, sick.cause, retry);
         }
         let user_limit = self.user_limit(id);
         let pool = &self.pools[id.0 as usize];

@@ -38,7 +38,7 @@ impl<I: Io> Worker<I> {
                     self.keep(io, key, &data[taken..]);
                 }
             }
-            ClientState::Leaving => {}
+            ClientState::Leaving | ClientState::Cancelling => {}
             ClientState::Moving => self.keep_while_moving(io, key, data),
             _ => {
                 client.carry.extend_from_slice(data);

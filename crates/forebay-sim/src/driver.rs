@@ -330,8 +330,16 @@ impl Io for SimIo {
     }
 
     /// What is there shows when it is tried.
+    fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn has_local_socket(&self, _port: u16) -> bool {
         true
+    }
+
+    fn socket(&self, _conn: ConnId) -> Option<forebay_core::io::Socket> {
+        None
     }
 
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, unread: &[u8]) {

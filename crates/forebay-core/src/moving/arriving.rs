@@ -1,15 +1,19 @@
 //! The side that gets a group: it is read in, counted, and goes on where it was.
 
+use std::sync::Arc;
+
 use forebay_spec::errors;
 
 use super::Place;
 use super::group::{About, Group};
+use crate::cancel_key;
+use crate::config::TlsMode;
 use crate::deadline::NEVER;
 use crate::event::{Field, Level};
-use crate::io::{Close, Io};
+use crate::io::{Close, Endpoint, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::census::Of;
-use crate::pool::{PoolId, Waiter};
+use crate::pool::{PoolId, Waiter, endpoints};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::worker::{Owner, Worker};
@@ -120,12 +124,16 @@ impl<I: Io> Worker<I> {
     }
 
     fn settle_server(&mut self, mut server: Server, id: PoolId, about: &About, is_new: bool) -> ServerKey {
+        let place = self.place_of(id, &server);
         let pool = self.pool(id);
-        let endpoints = &pool.target.config.endpoints;
-        let endpoint = endpoints.iter().position(|endpoint| *endpoint == about.endpoint);
-        let is_same_place = endpoint.is_some() && *pool.target.dbname(&pool.database) == *about.dbname;
-        server.endpoint = endpoint.unwrap_or(0) as u32;
-        server.is_close_needed |= !is_same_place || pool.user != about.user;
+        server.is_close_needed |= place.is_none() || pool.user != about.user;
+        server.place = place.unwrap_or(server.place);
+        if is_new {
+            // Orders are counted from the start of a process: it is older than those that this one got.
+            server.generation = 0;
+        }
+        server.is_close_needed |= pool.shared.is_closing(server.generation);
+        server.is_close_needed |= self.is_readdressed(&server);
         if planted(Bug::MovedRepliesLost) {
             server.expect.clear();
         }
@@ -148,6 +156,18 @@ impl<I: Io> Worker<I> {
         key
     }
 
+    /// Where a server is, as the configuration in force says it. None: nowhere that it speaks of.
+    ///
+    /// What moves is not encrypted, so it has a place where it needn't be.
+    fn place_of(&self, id: PoolId, server: &Server) -> Option<Arc<endpoints::Place>> {
+        let mut places = self.pools[id.0 as usize].endpoints.iter().map(|endpoint| &endpoint.place);
+        let found = places.find(|place| server.place.is_but_for_tls(place))?;
+        let mode = self.tables.config.server_tls.get(found.tls as usize).map_or(TlsMode::Disable, |tls| tls.mode);
+        let is_by_socket = server.is_local || matches!(found.endpoint, Endpoint::Unix(_));
+        let may_be_plain = matches!(mode, TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer);
+        (is_by_socket || may_be_plain).then(|| found.clone())
+    }
+
     /// The configuration in force has no such database.
     fn turn_away_server(&mut self, io: &mut I, server: Server, about: &About, is_new: bool) {
         io.close(server.conn, Close::Now);
@@ -160,8 +180,9 @@ impl<I: Io> Worker<I> {
     }
 
     fn stop_reading_where_it_was(&mut self, io: &mut I, client: Option<ClientKey>, server: Option<ServerKey>) {
-        let client = client.map(|key| &self.clients[key]).filter(|client| client.is_paused);
-        let server = server.map(|key| &self.servers[key]).filter(|server| server.is_paused);
+        let is_suspended = self.is_suspended;
+        let client = client.map(|key| &self.clients[key]).filter(|client| client.is_paused || is_suspended);
+        let server = server.map(|key| &self.servers[key]).filter(|server| server.is_paused || is_suspended);
         for conn in client.map(|client| client.conn).into_iter().chain(server.map(|server| server.conn)) {
             io.pause_read(conn);
         }
@@ -203,12 +224,12 @@ impl<I: Io> Worker<I> {
     }
 
     /// What a client has taken while it moved may let its server be read.
-    fn reads_again(&mut self, io: &mut I, client: ClientKey, server: ServerKey) {
+    fn reads_again(&mut self, io: &mut I, client: ClientKey, server_key: ServerKey) {
         let half = self.tables.config.limits.relay_bytes_max as usize / 2;
-        let (client, server) = (&self.clients[client], &mut self.servers[server]);
+        let (client, server) = (&self.clients[client], &mut self.servers[server_key]);
         if server.is_paused && client.unsent <= half {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, server_key);
         }
     }
 
@@ -240,15 +261,17 @@ impl<I: Io> Worker<I> {
     /// Its process id does not lead to it: where it is, is noted for those that cancel its requests.
     fn note_place(&mut self, key: ClientKey) {
         let client = &self.clients[key];
-        if client.virtual_pid != self.virtual_pid(key) {
-            let place = Place { secret: client.cancel.bytes().into(), worker: self.id, client: key };
-            self.shared.moved.add(client.virtual_pid, place);
+        let (pid, secret) = (client.virtual_pid, client.cancel.bytes().into());
+        if pid != cancel_key::pid(key, self.id.0) && !self.note_pid(key, pid) {
+            let place = Place { secret, worker: self.id, client: key };
+            self.shared.moved.add(pid, place);
         }
     }
 
     /// A client leaves this worker.
-    pub(crate) fn forget_place(&self, key: ClientKey, client: &Client) {
-        if client.login.is_none() && client.virtual_pid != self.virtual_pid(key) {
+    pub(crate) fn forget_place(&mut self, key: ClientKey, client: &Client) {
+        let is_known = self.forget_pid(key, client);
+        if !is_known && client.login.is_none() && client.virtual_pid != cancel_key::pid(key, self.id.0) {
             self.shared.moved.remove(client.virtual_pid, self.id, key);
         }
     }

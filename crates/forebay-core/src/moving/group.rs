@@ -4,6 +4,7 @@
 //! said here what becomes of that.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,10 +16,11 @@ use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
 use crate::config::Usage;
 use crate::ids::ConnId;
-use crate::io::Peer;
+use crate::io::{Endpoint, Peer};
 use crate::listen::OnServer;
 use crate::parameters::{Image, Images};
 use crate::pool::PoolId;
+use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, Client, ClientState, Rare, Refusal};
@@ -46,10 +48,6 @@ pub(crate) struct About {
     pub(super) secret: Option<ServerSecret>,
     /// The number of the schema's state.
     pub(super) epoch: u32,
-    /// The server's endpoint.
-    pub(super) endpoint: Arc<str>,
-    /// The database's name there.
-    pub(super) dbname: Arc<str>,
 }
 
 part_struct!(About {
@@ -57,8 +55,6 @@ part_struct!(About {
     user: Arc<str>,
     secret: Option<ServerSecret>,
     epoch: u32,
-    endpoint: Arc<str>,
-    dbname: Arc<str>,
 });
 
 /// An id that names nothing, until the connection has arrived.
@@ -215,7 +211,10 @@ carried!(Server, put_server, get_server, describe_server,
         late: Option<Box<Report>>,
         statements: ServerStatements,
         id: u64,
-        endpoint: u32,
+        place: Arc<Place>,
+        is_connect_query_undone: bool,
+        address: Option<IpAddr>,
+        generation: u64,
         is_local: bool,
         defaults: Rc<Image>,
         remote_pid: u32,
@@ -231,7 +230,8 @@ carried!(Server, put_server, get_server, describe_server,
 
 impl Part for Rare {
     fn put(&self, out: &mut Writer) {
-        let Rare { raw_names, resetting: _, asked_who_holds_at: _, told_of_wait_since, console: _ } = self;
+        let Rare { raw_names, resetting: _, asked_who_holds_at: _, told_of_wait_since, is_cancel_sent: _, console: _ } =
+            self;
         raw_names.put(out);
         told_of_wait_since.put(out);
     }
@@ -265,5 +265,14 @@ fn new_client(empty: &Rc<Image>, nobody: Arc<str>) -> Client {
 }
 
 fn new_server(empty: &Rc<Image>) -> Server {
-    Server::new(NOWHERE, 0, PoolId(u32::MAX), 0, empty.clone(), Instant(0))
+    let nothing: Arc<str> = "".into();
+    let place = Place {
+        name: nothing.clone(),
+        endpoint: Endpoint::Unix(nothing.clone()),
+        dbname: nothing.clone(),
+        tls: 0,
+        parameters: [].into(),
+        connect_query: nothing,
+    };
+    Server::new(NOWHERE, 0, PoolId(u32::MAX), Arc::new(place), empty.clone(), Instant(0))
 }

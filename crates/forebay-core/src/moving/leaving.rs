@@ -25,6 +25,21 @@ enum May {
 }
 
 impl<I: Io> Worker<I> {
+    /// The commands of an online restart.
+    pub(crate) fn ordered_to_move(&mut self, io: &mut I, id: CommandId, command: Command) {
+        match command {
+            Command::LetGo => {
+                self.let_go();
+                self.answer_later(io, id, command);
+            }
+            Command::Stay => {
+                self.end_moving(io);
+                io.reply(id, Reply::Done);
+            }
+            _ => self.begin_moving(io, id),
+        }
+    }
+
     /// From here on all that may move is handed on; the command is answered when nothing is left that may.
     pub(crate) fn begin_moving(&mut self, io: &mut I, id: CommandId) {
         self.moving.is_on = true;
@@ -49,8 +64,8 @@ impl<I: Io> Worker<I> {
         for index in 0..self.pools.len() {
             self.supply(io, PoolId(index as u32));
         }
-        let let_go = self.pending.extract_if(.., |(_, command)| matches!(command, Command::LetGo));
-        let ids: Vec<_> = self.moving.ordered.take().into_iter().chain(let_go.map(|(id, _)| id)).collect();
+        let let_go = self.pending.extract_if(.., |(_, command, _)| matches!(command, Command::LetGo));
+        let ids: Vec<_> = self.moving.ordered.take().into_iter().chain(let_go.map(|(id, ..)| id)).collect();
         ids.into_iter().for_each(|id| io.reply(id, Reply::Refused("called off".into())));
     }
 
@@ -207,7 +222,7 @@ impl<I: Io> Worker<I> {
         let server = leaving.server.and_then(|key| self.servers.remove(key));
         let id = client.as_ref().and_then(|client| client.pool).or(server.as_ref().map(|server| server.pool));
         let id = id.expect("a group is of a pool");
-        let about = self.about(id, server.as_ref());
+        let about = self.about(id);
         let state = Group::write(&self.shared.registry, &about, client.as_ref(), server.as_ref());
         if let Some(server) = &server {
             let pool = self.pool(id);
@@ -240,16 +255,13 @@ impl<I: Io> Worker<I> {
         Some(client)
     }
 
-    fn about(&self, id: PoolId, server: Option<&Server>) -> About {
+    fn about(&self, id: PoolId) -> About {
         let pool = &self.pools[id.0 as usize];
-        let endpoint = server.and_then(|server| pool.target.config.endpoints.get(server.endpoint as usize));
         About {
             database: pool.database.clone(),
             user: pool.user.clone(),
             secret: pool.secret.clone(),
             epoch: pool.knowledge.epoch(),
-            endpoint: endpoint.cloned().unwrap_or_default(),
-            dbname: pool.target.dbname(&pool.database).into(),
         }
     }
 

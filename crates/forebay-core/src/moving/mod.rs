@@ -35,6 +35,7 @@ pub use arriving::Arrival;
 pub use group::{examine, schema};
 pub use part::Damaged;
 
+use crate::cancel_key;
 use crate::command::CommandId;
 use crate::ids::WorkerId;
 use crate::pool::PoolId;
@@ -141,11 +142,16 @@ struct Place {
 }
 
 impl Moved {
-    /// The client that was told this process id and this key.
+    /// The client that was told this process id and this key, which peers may have passed on.
     pub(crate) fn find(&self, pid: u32, secret: &[u8]) -> Option<(WorkerId, ClientKey)> {
         let all = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |place: &&Place| verify_slices_are_equal(&place.secret, secret).is_ok();
-        all.get(&pid)?.iter().find(is_it).map(|place| (place.worker, place.client))
+        let places = all.get(&pid)?;
+        let is_of = |place: &Place, secret: &[u8]| verify_slices_are_equal(&place.secret, secret).is_ok();
+        let whole = cancel_key::with_all_hops(secret);
+        places
+            .iter()
+            .find(|place| is_of(place, secret) || is_of(place, &whole))
+            .map(|place| (place.worker, place.client))
     }
 
     fn add(&self, pid: u32, place: Place) {

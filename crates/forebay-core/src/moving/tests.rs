@@ -13,8 +13,9 @@ use proptest::prelude::*;
 use super::group::{About, Group};
 use super::{examine, schema};
 use crate::auth::{Secret, SecretKey, ServerSecret};
-use crate::io::Peer;
+use crate::io::{Endpoint, Peer};
 use crate::parameters::Images;
+use crate::pool::endpoints::Place;
 use crate::renamed::{Moved, Places};
 use crate::session::client::{CancelSecret, Client, ClientState, Extent, Refusal};
 use crate::session::expect::{self, Change, Does, Expect, Naming, Own};
@@ -59,7 +60,9 @@ impl Scene {
 
     fn server(&mut self) -> Server {
         let (empty, conn) = (self.images.empty(), crate::ids::ConnId { slot: 1, generation: 0 });
-        let mut server = Server::new(conn, 99, crate::pool::PoolId(0), 0, empty, Instant(5));
+        let mut server = Server::new(conn, 99, crate::pool::PoolId(0), place(), empty, Instant(5));
+        server.address = Some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        (server.generation, server.is_connect_query_undone) = (4, true);
         let statement = self.statement("select 2");
         let once = Content { text: b"x", types: &[], environment: &"".into(), epoch: 0, backslash: Backslash::Plain };
         let unnamed = self.cache.once(once);
@@ -112,16 +115,20 @@ impl Scene {
     }
 }
 
+fn place() -> Arc<Place> {
+    Arc::new(Place {
+        name: "10.0.0.5:5432".into(),
+        endpoint: Endpoint::Tcp { host: "10.0.0.5".into(), port: 5432 },
+        dbname: "shop".into(),
+        tls: 2,
+        parameters: [("work_mem".into(), "8MB".into())].into(),
+        connect_query: "select 1".into(),
+    })
+}
+
 fn about() -> About {
     let secret = ServerSecret::Plain { password: Secret::new("s3cret"), keys: None };
-    About {
-        database: "shop".into(),
-        user: "app".into(),
-        secret: Some(secret),
-        epoch: 3,
-        endpoint: "10.0.0.5:5432".into(),
-        dbname: "shop".into(),
-    }
+    About { database: "shop".into(), user: "app".into(), secret: Some(secret), epoch: 3 }
 }
 
 /// What is lost on the way is lost to a client that is in the middle of something.

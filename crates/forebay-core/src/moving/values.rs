@@ -11,7 +11,8 @@ use super::part::{Damaged, Part, Reader, Schema, Writer, part_enum, part_struct}
 use crate::auth::scram::ScramKeys;
 use crate::auth::{Secret, SecretKey, ServerSecret};
 use crate::config::{PoolMode, Usage};
-use crate::io::Peer;
+use crate::io::{Endpoint, Peer};
+use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, ClientState, Extent, Refusal};
@@ -32,6 +33,20 @@ part_enum!(ClientState {
     8 = Console,
     9 = Leaving,
     10 = Moving,
+    11 = Cancelling,
+});
+part_enum!(Endpoint {
+    0 = Tcp { host: Arc<str>, port: u16 },
+    1 = Unix(path: Arc<str>),
+    2 = LocalSocket { host: Arc<str>, port: u16 },
+});
+part_struct!(Place {
+    name: Arc<str>,
+    endpoint: Endpoint,
+    dbname: Arc<str>,
+    tls: u32,
+    parameters: Arc<[(Arc<str>, Arc<str>)]>,
+    connect_query: Arc<str>,
 });
 part_enum!(Severity { 0 = Error, 1 = Fatal, 2 = Notice });
 part_enum!(PoolMode { 0 = Session, 1 = Transaction, 2 = Statement });
@@ -90,6 +105,7 @@ part_enum!(Own {
     16 = Unlisten,
     17 = Stay,
     18 = Hear,
+    19 = Connect,
 });
 part_enum!(Expect {
     0 = Query {
@@ -153,6 +169,18 @@ part_enum!(Verb {
     36 = Maintenance,
     37 = Other,
 });
+
+impl Part for Arc<Place> {
+    fn put(&self, out: &mut Writer) {
+        (**self).put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Place::get(from).map(Arc::new)
+    }
+    fn describe(to: &mut Schema) {
+        Place::describe(to);
+    }
+}
 
 impl Part for Traces {
     fn put(&self, out: &mut Writer) {

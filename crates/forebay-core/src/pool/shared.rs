@@ -12,6 +12,7 @@ use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::moving::{Expected, Moved};
 use crate::pool::census::Census;
+use crate::pool::health::Healths;
 use crate::statements::Registry;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
@@ -169,6 +170,12 @@ pub struct PoolShared {
     pub of_database: Arc<Permits>,
     /// Servers of the user, over all databases.
     pub of_user: Arc<Permits>,
+    /// How the pool does at its endpoints.
+    pub here: Healths,
+    /// At which of its endpoints the search for the next one begins.
+    pub turn: Arc<AtomicU32>,
+    /// Servers of an earlier generation are closed when they come free: [`crate::session::server::Server::generation`].
+    closing_before: AtomicU64,
     workers: Box<[Flags]>,
 }
 
@@ -198,13 +205,23 @@ impl PoolShared {
 
     /// A server is on its way to `worker`.
     pub fn sent_server(&self, worker: WorkerId) {
-        self.workers[usize::from(worker.0)].coming.fetch_add(1, Relaxed);
+        self.workers[usize::from(worker.0)].coming.fetch_add(1, SeqCst);
     }
 
     /// One that was on its way to `worker` is there.
     pub fn got_server(&self, worker: WorkerId) {
-        let before = self.workers[usize::from(worker.0)].coming.fetch_sub(1, Relaxed);
+        let before = self.workers[usize::from(worker.0)].coming.fetch_sub(1, SeqCst);
         assert!(before > 0, "a server that arrives was sent");
+    }
+
+    /// How many are on their way between workers.
+    pub fn under_way(&self) -> u32 {
+        self.workers.iter().map(|flags| flags.coming.load(SeqCst)).sum()
+    }
+
+    /// Whether a server of that generation is to be closed.
+    pub fn is_closing(&self, generation: u64) -> bool {
+        generation < self.closing_before.load(SeqCst)
     }
 
     /// Tells the others what this worker's servers do.
@@ -297,6 +314,8 @@ pub struct Shared {
     pub census: Census,
     /// Cancel requests that named nobody.
     pub misses: Misses,
+    /// How the endpoints do, whichever pool they are of.
+    pub hosts: Healths,
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
@@ -367,6 +386,7 @@ impl Shared {
             clients: Permits::default(),
             census: Census::default(),
             misses: Misses::default(),
+            hosts: Healths::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
             listeners: Mutex::default(),
@@ -395,19 +415,35 @@ impl Shared {
             permits: Arc::default(),
             of_database: all.databases.entry(database.clone()).or_default().clone(),
             of_user: all.users.entry(user.clone()).or_default().clone(),
+            here: Healths::default(),
+            turn: Arc::default(),
+            closing_before: AtomicU64::new(0),
             workers: self.flags(),
         });
         all.pools.insert((database.clone(), user.clone()), pool.clone());
         pool
     }
 
-    /// The same for replication connections: those of all users of `database` count together, and nowhere else.
+    /// Servers of a database, or of all, that are of an earlier generation are closed when they come free, wherever they
+    /// are.
+    pub fn close_before(&self, database: Option<&str>, generation: u64) {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, pool) in all.pools.iter().filter(|((of, _), _)| database.is_none_or(|database| **of == *database)) {
+            pool.closing_before.fetch_max(generation, SeqCst);
+        }
+    }
+
+    /// What parts of a pool of replication connections share: those of all users of `database` count together, and
+    /// nowhere else.
     pub fn replication(&self, database: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::new(PoolShared {
             permits: all.replication.entry(database.clone()).or_default().clone(),
             of_database: Arc::default(),
             of_user: Arc::default(),
+            here: Healths::default(),
+            turn: Arc::default(),
+            closing_before: AtomicU64::new(0),
             workers: self.flags(),
         })
     }

@@ -16,6 +16,7 @@
 //! | Moving | it is on its way to another process |
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::listen::OnServer;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
+use crate::pool::endpoints::Place;
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
 use crate::session::expect::{Change, Does, Expect};
@@ -70,6 +72,8 @@ pub(crate) enum Apart {
     Listener,
     /// It reads the database's catalogue, and ends.
     Reader,
+    /// It finds out whether an endpoint that was sick lets us in again, and ends.
+    Trial,
 }
 
 /// Our session with a server.
@@ -165,8 +169,14 @@ pub struct Server {
     pub statements: ServerStatements,
     /// Unique over workers and time.
     pub id: u64,
-    /// Which of the database's endpoints it is.
-    pub endpoint: u32,
+    /// Where it is.
+    pub place: Arc<Place>,
+    /// A client may have taken away what its `connect_query` has set.
+    pub is_connect_query_undone: bool,
+    /// The address that it was reached at; `None`: it has none.
+    pub address: Option<IpAddr>,
+    /// How many orders to close what was there had reached the worker that opened it.
+    pub generation: u64,
     /// It is reached through the Unix socket beside that endpoint.
     pub is_local: bool,
     /// The worker that asked for it, while it is being detached.
@@ -212,12 +222,15 @@ impl Server {
     }
 
     /// A connection that has just been begun.
-    pub fn new(conn: ConnId, id: u64, pool: PoolId, endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
+    pub fn new(conn: ConnId, id: u64, pool: PoolId, place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Server {
         Server {
             conn,
             id,
             pool,
-            endpoint,
+            place,
+            is_connect_query_undone: false,
+            address: None,
+            generation: 0,
             is_local: false,
             state: ServerState::Connecting,
             asked_by: None,

@@ -267,6 +267,8 @@ fn name(command: &Command) -> &'static str {
         Command::HandOn => "an online restart",
         Command::LetGo => "the end of an online restart",
         Command::Stay => "an online restart that is called off",
-        Command::Snapshot => "SHOW",
+        Command::Suspend => "SUSPEND",
+        Command::DropUnflushed => "drop what is unflushed",
+        Command::Snapshot | Command::Sockets => "SHOW",
     }
 }
