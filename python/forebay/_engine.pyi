@@ -1,12 +1,13 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
-from typing import ClassVar, Literal, Self, final
+from typing import ClassVar, Literal, Self, TypedDict, final
 
 __all__ = [
     "Batch",
     "Catalogue",
     "Engine",
     "EngineError",
+    "Estate",
     "check_pattern",
     "classify",
     "parse_ini",
@@ -15,6 +16,9 @@ __all__ = [
     "scram_verifier",
     "version",
 ]
+
+def state_schema() -> int:
+    """What the state that moves between processes consists of, as a number: who has another can't read it."""
 
 def version() -> str:
     """The package's version."""
@@ -77,6 +81,20 @@ class Batch:
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 
+class Estate(TypedDict):
+    """What a process leaves to its successor beside its connections."""
+
+    sockets: list[int]
+    metrics: int | None
+    # Zero of its clock, in microseconds of CLOCK_MONOTONIC.
+    clock: int
+    # What names of statements begin with; the last number of one, and of a client or server.
+    prefix: str
+    last_statement: int
+    last_id: int
+    # Servers that it holds: database, user, how many. Filled in by who passes it on.
+    held: list[tuple[str, str, int]]
+
 @final
 class Engine:
     """A running engine: threads that serve clients without ever calling Python."""
@@ -86,6 +104,25 @@ class Engine:
 
         inherited: descriptors of sockets that listen, taken over in place of the addresses of the configuration.
         """
+
+    @staticmethod
+    def succeed(config: bytes, estate: Estate) -> Engine:
+        """Starts it in the place of another process, on its sockets. Raises EngineError."""
+
+    def estate(self) -> Estate:
+        """What a process needs to begin in the place of this one; descriptors are this process's own."""
+
+    def hand_over(self, socket: int) -> None:
+        """Passes connections on through a copy of this socket, once `hand_on` is ordered. Raises EngineError."""
+
+    def tell_held(self, held: list[tuple[str, str, int]]) -> None:
+        """Tells that process how many servers there still are here: database, user, count."""
+
+    def end_hand_over(self) -> None:
+        """Tells the other process that all has been passed on, and leaves the Unix socket's file to it."""
+
+    def take_over(self, socket: int) -> None:
+        """Takes connections that come through a copy of this socket. Raises EngineError."""
 
     def reload(self, config: bytes) -> None:
         """Puts another configuration in force as a whole, or changes nothing. Raises EngineError. May take a while."""
@@ -103,7 +140,8 @@ class Engine:
         """Orders every worker; returns the command's id and how many replies will come.
 
         kind: pause, resume, kill, reconnect, wait_close (argument: a database; None for all but kill), disable, enable
-        (argument: a database), kill_client (argument: its id), drain, close, shed, cut, snapshot. Raises ValueError for
+        (argument: a database), kill_client (argument: its id), drain, close, shed, cut, hand_on,
+        let_go, stay, snapshot. Raises ValueError for
         another kind or a wrong argument.
         """
 

@@ -329,6 +329,35 @@ def test_a_successor_shares_the_port_and_takes_over(make: Make) -> None:
     new.says("login attempt")
 
 
+def test_reboot_takes_over_clients_and_the_pid_file(make: Make) -> None:
+    """-R: who is in a transaction goes on in it, and the old process is gone."""
+    running = make()
+    running.start()
+    old = running.process
+    assert old is not None
+    with running.target.wire() as wire:
+        wire.ask(query("begin"))
+        pid = wire.value("select pg_backend_pid()")
+        running.start("-R")
+        assert old.wait(timeout=15) == 0
+        assert running.process is not None
+        assert (running.folder / "pgbouncer.pid").read_text().strip() == str(running.process.pid)
+        assert wire.value("select pg_backend_pid()") == pid
+    with running.target.at(host=str(running.folder)).wire() as beside:
+        assert beside.value("select 1") == "1"
+    running.send_signal(signal.SIGQUIT)
+    assert running.ended() == 0
+    assert not (running.folder / "pgbouncer.pid").exists()
+
+
+def test_reboot_takes_over_from_no_pgbouncer(make: Make) -> None:
+    """Nobody must believe that clients were handed over; what helps instead is said."""
+    done = make().run("-R")
+    assert done.returncode == 1
+    assert "-R takes over from no PgBouncer" in done.stderr
+    assert "so_reuseport" in done.stderr
+
+
 def test_systemd_passes_sockets_and_is_told(make: Make) -> None:
     """Type=notify with a .socket unit: clients wait in the backlog while it starts."""
     running = make(listen_addr="127.0.0.9", pidfile="")

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.harness.deadline import until
 from tests.harness.postgres import PASSWORD, USERS, Postgres, free_port, has_ipv6
+from tests.harness.processes import Orphan
 from tests.harness.target import Target
 from tests.harness.wire import Wire
 
@@ -102,7 +103,7 @@ class Forebay:
     files_max: int | None = None
     under: tuple[str, ...] = ()
     started: dict[str, Any] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Orphan | None = None
 
     @property
     def path(self) -> Path:
@@ -235,6 +236,25 @@ class Forebay:
         found = until(told, within_s=10, what="forebay says what became of the reload")
         assert found is not None
         return found
+
+    def upgrade(self, *, ends: bool = True) -> str:
+        """`forebay upgrade`: what it prints. From here on this is the new process; `ends`: and the old one has ended.
+
+        Raises AssertionError with its words where it is refused.
+        """
+        before = self.process
+        assert before is not None, "it has not been started"
+        done = subprocess.run(
+            [sys.executable, "-m", "forebay", "upgrade", str(self.path)],
+            capture_output=True, text=True, cwd=self.folder, env={**os.environ, **SECRETS, **self.environment},
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        self.process = Orphan(int(done.stdout.split()[1]))
+        self.started = self.events("start")[-1]
+        if ends:
+            assert before.wait(timeout=STOP_S) == 0, self._tail()
+        return done.stdout
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends it and sees that it ended in order."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 
@@ -29,3 +33,32 @@ def listening_sockets(pid: int) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             held.add(str(descriptor.readlink()))
     return listening & held
+
+
+class Orphan:
+    """A process that another one has started: as `subprocess.Popen`, but for its exit status, which nobody can know."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """0 once it has ended."""
+        return None if is_alive(self.pid) else 0
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end. Raises TimeoutExpired."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while is_alive(self.pid):
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(0.01)
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        """Sends it a signal, if it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)

@@ -96,17 +96,26 @@ impl<I: Io> Worker<I> {
         pid
     }
 
-    /// A client is gone.
-    pub(crate) fn forget_pid(&mut self, key: ClientKey, client: &Client) {
-        if self.by_pid.is_empty() {
-            return;
+    /// A client is here that has its process id from elsewhere. False: that leads to another worker, or nowhere.
+    pub(crate) fn note_pid(&mut self, key: ClientKey, pid: u32) -> bool {
+        let (own, workers) = (self.tables.config.peers.own, self.shared.workers);
+        let leads_here = own > 0 && cancel_key::peer_and_worker(pid, workers) == (own, self.id.0);
+        if leads_here {
+            self.by_pid.entry(pid).or_default().push(key);
         }
-        if let Some(keys) = self.by_pid.get_mut(&client.virtual_pid) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.by_pid.remove(&client.virtual_pid);
-            }
+        leads_here
+    }
+
+    /// A client is gone. False: it was not known by its process id.
+    pub(crate) fn forget_pid(&mut self, key: ClientKey, client: &Client) -> bool {
+        let Some(keys) = self.by_pid.get_mut(&client.virtual_pid) else { return false };
+        let before = keys.len();
+        keys.retain(|other| *other != key);
+        let was_known = keys.len() < before;
+        if keys.is_empty() {
+            self.by_pid.remove(&client.virtual_pid);
         }
+        was_known
     }
 
     /// A connection has brought a CancelRequest. It is closed when that has arrived.
@@ -121,7 +130,11 @@ impl<I: Io> Worker<I> {
             let canceller = Canceller { worker: self.id, client: key };
             let request =
                 Request { pid, secret: secret.into(), source, at: self.now, canceller, is_placed_nowhere: false };
-            return self.cancel_asked(io, request);
+            return match self.shared.moved.find(pid, secret) {
+                Some((worker, client)) if worker == self.id => self.cancel_moved(io, client, &request),
+                Some((worker, client)) => io.tell(worker, Message::CancelMoved(client, Box::new(request))),
+                None => self.cancel_asked(io, request),
+            };
         }
         self.stats.cancels_refused.add(1);
         if verdict == Verdict::FirstRefused {
@@ -129,6 +142,15 @@ impl<I: Io> Worker<I> {
             self.log(io, Level::Warn, "cancels_refused", fields);
         }
         self.drop_client(io, key, CANCEL_REQUEST);
+    }
+
+    /// A CancelRequest for a client of this worker that came from elsewhere.
+    #[cold]
+    pub(crate) fn cancel_moved(&mut self, io: &mut I, key: ClientKey, request: &Request) {
+        let is_for_it = self.clients.get(key).is_some_and(|client| client.request_at <= request.at);
+        if !is_for_it || !self.cancel_client(io, key, request.canceller) {
+            self.tell_canceller(io, request.canceller, Stage::Over);
+        }
     }
 
     /// A CancelRequest is to be served, perhaps for another worker's client, or for another pooler's.
@@ -183,6 +205,10 @@ impl<I: Io> Worker<I> {
 
     /// False: there is nothing to be cancelled, or nothing to wait for.
     fn cancel_client(&mut self, io: &mut I, key: ClientKey, canceller: Canceller) -> bool {
+        self.call_off(io, key, None);
+        if self.clients.get(key).is_none() {
+            return false;
+        }
         let client = &self.clients[key];
         match (client.state, client.server) {
             (ClientState::Waiting, None) => {

@@ -39,6 +39,12 @@ pub enum Command {
     Enable(Arc<str>),
     /// `Done` once no server that `Reconnect` has marked is left (of one database, or all).
     WaitClose(Option<Arc<str>>),
+    /// Hand all clients and servers on to another process; `Done` when nothing is left that can move at the moment.
+    HandOn,
+    /// Let go of those that can't move as their transactions end; `Done` once no client is left.
+    LetGo,
+    /// Undo both.
+    Stay,
     /// Write what was read, and read nothing more but of the console; `Done` once all is written. [`Command::Resume`] of
     /// all databases ends it.
     Suspend,

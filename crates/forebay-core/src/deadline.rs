@@ -47,6 +47,7 @@ enum AlarmOf {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolId),
+    Moves,
     Orders,
     /// Its limit until it is sent, or from then on.
     Cancel(Key<Cancel>, bool),
@@ -126,6 +127,12 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
     }
 
+    /// Sees that what may move is looked for.
+    pub(crate) fn arm_round(&mut self, at: Instant) {
+        self.moving.is_armed = true;
+        self.alarms.push(Alarm { at, of: AlarmOf::Moves });
+    }
+
     /// Sees that orders which are not answered yet are looked at again.
     pub(crate) fn arm_orders(&mut self, at: Instant) {
         self.alarms.push(Alarm { at, of: AlarmOf::Orders });
@@ -169,6 +176,7 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                Some(AlarmOf::Moves) => self.move_round(io),
                 Some(AlarmOf::Orders) => self.command_progress(io),
                 Some(AlarmOf::Cancel(key, is_sent)) => self.cancel_is_late(io, key, is_sent),
                 Some(AlarmOf::Passed(key, is_sent)) => self.passed_is_late(io, key, is_sent),
@@ -353,7 +361,7 @@ impl<I: Io> Worker<I> {
             ServerState::Listening if server.is_listener() => NEVER,
             ServerState::Listening if server.listen.awaits.is_some() => server.since + OWN_MAX,
             ServerState::Listening => server.since + TAKEOVER_MAX,
-            ServerState::Idle | ServerState::Leased | ServerState::Detaching => NEVER,
+            ServerState::Idle | ServerState::Leased | ServerState::Detaching | ServerState::Moving => NEVER,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::io::{Io, Slice};
 use crate::session::client::{ClientKey, ClientState};
-use crate::session::server::ServerKey;
+use crate::session::server::{ServerKey, ServerState};
 use crate::worker::Worker;
 
 impl<I: Io> Worker<I> {
@@ -34,6 +34,7 @@ impl<I: Io> Worker<I> {
         if let Some(server_key) = client.server
             && let Some(server) = self.servers.get_mut(server_key)
             && server.is_paused
+            && server.state != ServerState::Moving
         {
             server.is_paused = false;
             self.read_server_again(io, server_key);
@@ -68,7 +69,7 @@ impl<I: Io> Worker<I> {
     /// Reads from a client, or not: by what it has sent that could not go on, and by what its server has not taken.
     pub(crate) fn balance_client(&mut self, io: &mut I, key: ClientKey) {
         let limits = &self.tables.config.limits;
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key).filter(|c| c.state != ClientState::Moving) else { return };
         let server_unsent = client.server.and_then(|s| self.servers.get(s)).map_or(0, |s| s.unsent);
         let is_taken = matches!(client.state, ClientState::Idle | ClientState::Active | ClientState::Console);
         let is_blocked = !is_taken || !client.may_go_on();

@@ -62,7 +62,7 @@ impl Doing {
             ServerState::Cleaning if server.is_finishing => Doing::Finishing,
             ServerState::Cleaning => Doing::Cleaning,
             ServerState::CancelWait => Doing::CancelWait,
-            ServerState::Detaching => Doing::Moving,
+            ServerState::Detaching | ServerState::Moving => Doing::Moving,
             ServerState::Leased => Doing::Speaking,
         })
     }

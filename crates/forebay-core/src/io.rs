@@ -141,7 +141,7 @@ pub enum ClosedBy {
 /// After [`Io::close`] no further input arrives for that connection and its id is dead. For all other ids
 /// exactly one `closed` input is the last.
 pub trait Io {
-    /// A connection on its way from one worker to another: descriptor, TLS state, nothing unread.
+    /// A connection on its way from one worker to another: descriptor, TLS state, what is unwritten, nothing unread.
     type Handover: Send + 'static;
 
     /// Queues bytes to be written in order. `sent` reports progress. Sends of one loop turn are merged.
@@ -172,8 +172,13 @@ pub trait Io {
     /// Sends a message to another worker of the engine, in order.
     fn tell(&mut self, worker: WorkerId, message: Message<Self::Handover>);
     /// Takes a connection out of this driver. `detached` follows, or `received`/`closed` if something
-    /// arrived first (then it stays). Core sends nothing on it meanwhile, and has nothing unsent.
+    /// arrived first (then it stays). Core sends nothing on it meanwhile; what is not written yet goes along.
     fn detach(&mut self, conn: ConnId);
+    /// Calls a `detach` off: the connection stays, and is read again where it was.
+    fn stay(&mut self, conn: ConnId);
+    /// A group of connections that were taken out, for another process: `Message::Arrived` follows, or `Message::Group`
+    /// where it comes back.
+    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Self::Handover>);
     /// Takes over a connection that another worker's driver gave up.
     fn adopt(&mut self, handover: Self::Handover) -> ConnId;
     /// An event for the log. Cheap to call and dropped when nobody listens.

@@ -96,6 +96,9 @@ impl<I: Io> Worker<I> {
 
     /// The client's connection ended.
     pub(crate) fn client_closed(&mut self, io: &mut I, key: ClientKey, by: ClosedBy) {
+        if self.clients[key].state == ClientState::Moving {
+            return self.client_closed_while_moving(io, key, by);
+        }
         let client = &mut self.clients[key];
         let is_served = matches!(client.state, ClientState::Waiting | ClientState::Active) || client.is_deferred;
         let is_kept = is_served && !client.carry.is_empty();
@@ -112,7 +115,7 @@ impl<I: Io> Worker<I> {
 
     fn forget_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
         let Some(mut client) = self.clients.remove(key) else { return };
-        self.forget_pid(key, &client);
+        self.forget_place(key, &client);
         self.forget_listens(io, key, &mut client);
         self.tell_leave(io, &client, reason);
         self.count_out(&client);
@@ -257,6 +260,9 @@ impl<I: Io> Worker<I> {
 
     /// A server's connection ended.
     pub(crate) fn server_closed(&mut self, io: &mut I, key: ServerKey, by: ClosedBy) {
+        if self.servers[key].state == ServerState::Moving {
+            self.server_closes_while_moving(io, key);
+        }
         let cause = match by {
             ClosedBy::Peer => std::borrow::Cow::Borrowed("closed by the server"),
             ClosedBy::Error(cause) => std::borrow::Cow::Owned(cause.to_string()),

@@ -89,6 +89,7 @@ impl<I: Io> Worker<I> {
 
     /// The connection is out: it goes to the worker whose waiter waits longest, or back to us.
     pub(crate) fn server_detached(&mut self, io: &mut I, key: ServerKey, handover: I::Handover) {
+        let Some(handover) = self.moving_server_detached(io, key, handover) else { return };
         let me = self.id;
         let Some(server) = self.servers.remove(key) else { return };
         let id = server.pool;

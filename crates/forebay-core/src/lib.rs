@@ -42,6 +42,7 @@ pub mod local_socket;
 mod login;
 mod meant;
 pub mod misses;
+pub mod moving;
 mod named;
 mod order;
 pub mod parameters;

@@ -308,7 +308,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The pool for clients of `user` that ask for `database`; made at first use.
-    fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>, is_replication: bool) -> Option<PoolId> {
+    pub(crate) fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>, is_replication: bool) -> Option<PoolId> {
         let tables = self.tables.clone();
         let target = tables.database(database)?;
         let settings = tables.pool_settings(database, user)?;
@@ -355,7 +355,7 @@ impl<I: Io> Worker<I> {
 
 impl Pool {
     /// What a client's login gave away is worth more than nothing, and newer than what was learnt before.
-    fn learn_secret(&mut self, secret: crate::auth::ServerSecret) {
+    pub(crate) fn learn_secret(&mut self, secret: crate::auth::ServerSecret) {
         use crate::auth::ServerSecret::{Plain, Scram};
         match (&self.secret, &secret) {
             (None, _) | (Some(Scram(_)), _) => self.secret = Some(secret),

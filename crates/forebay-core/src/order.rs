@@ -27,6 +27,7 @@ type SocketOf<'a> = &'a dyn Fn(ConnId) -> Option<SocketRow>;
 impl<I: Io> Worker<I> {
     pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
         match &command {
+            Command::HandOn | Command::LetGo | Command::Stay => self.ordered_to_move(io, id, command),
             Command::Reload(tables) => {
                 self.reload(io, tables.clone());
                 io.reply(id, Reply::Done);
@@ -116,7 +117,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
+    pub(crate) fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
         self.pending.push((id, command));
         self.command_progress(io);
     }
@@ -137,7 +138,7 @@ impl<I: Io> Worker<I> {
                     io.reply(*id, Reply::Refused("RESUME came before all servers were free".into()));
                     return false;
                 }
-                Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Pause(database) => !self.is_in_use(database.as_deref()) && !self.has_sent_groups(),
                 Command::Suspend if !self.is_suspended => {
                     io.reply(*id, Reply::Refused("RESUME came before all was written".into()));
                     return false;
@@ -145,7 +146,10 @@ impl<I: Io> Worker<I> {
                 Command::Suspend => self.is_flushed(),
                 Command::WaitClose(database) => !self.is_closing(database.as_deref()),
                 Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
-                Command::Drain | Command::Close => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
+                Command::Drain | Command::Close => {
+                    self.clients.iter().all(|(_, c)| c.state == ClientState::Console) && !self.has_sent_groups()
+                }
+                Command::LetGo => self.clients.is_empty() && !self.has_sent_groups(),
                 _ => true,
             };
             if is_done {
@@ -170,7 +174,7 @@ impl<I: Io> Worker<I> {
                 let is_between = |s: &Server| s.is_clean() && !s.is_segment_open;
                 is_holding && c.has_sent_all() && c.server.is_some_and(|s| is_between(&self.servers[s]))
             }
-            ClientState::Waiting | ClientState::Console | ClientState::Cancelling => false,
+            ClientState::Waiting | ClientState::Console | ClientState::Cancelling | ClientState::Moving => false,
             _ => true,
         };
         let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
@@ -480,7 +484,8 @@ impl Client {
         match self.state {
             ClientState::Active => "active",
             ClientState::Waiting | ClientState::Greeting => "waiting",
-            ClientState::Idle | ClientState::Console => "idle",
+            ClientState::Moving if self.server.is_some() => "active",
+            ClientState::Idle | ClientState::Console | ClientState::Moving => "idle",
             ClientState::Cancelling if self.rare.as_ref().is_some_and(|rare| rare.is_cancel_sent) => {
                 "active_cancel_req"
             }
@@ -496,7 +501,8 @@ impl Server {
             _ if self.is_listener() => "listening",
             _ if self.apart.is_some() => "reading",
             ServerState::Leased | ServerState::Listening => "active",
-            ServerState::Busy | ServerState::Cleaning | ServerState::Detaching => "tested",
+            ServerState::Moving if self.client.is_some() => "active",
+            ServerState::Busy | ServerState::Cleaning | ServerState::Detaching | ServerState::Moving => "tested",
             ServerState::CancelWait => "being_canceled",
             ServerState::Idle => "idle",
             _ => "login",

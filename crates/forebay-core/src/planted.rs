@@ -109,11 +109,23 @@ pub enum Bug {
     SecretInLabel,
     /// Whatever server answers at the socket beside an endpoint's port is taken for the one at the port.
     StrangerTrusted,
+    /// What a client has sent is lost when it moves.
+    MovedBytesLost,
+    /// What a client has prepared is forgotten when it moves.
+    MovedNamesLost,
+    /// What a client has set since its start is forgotten when it moves.
+    MovedSettingsLost,
+    /// What a server owes is forgotten when it moves.
+    MovedRepliesLost,
 }
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 36] = [
+    pub const ALL: [(&str, Bug); 40] = [
+        ("moved-bytes-lost", Bug::MovedBytesLost),
+        ("moved-names-lost", Bug::MovedNamesLost),
+        ("moved-settings-lost", Bug::MovedSettingsLost),
+        ("moved-replies-lost", Bug::MovedRepliesLost),
         ("server-handed-out-twice", Bug::ServerHandedOutTwice),
         ("checkin-in-transaction", Bug::CheckinInTransaction),
         ("lost-wake-up", Bug::LostWakeUp),

@@ -39,6 +39,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             ClientState::Leaving | ClientState::Cancelling => {}
+            ClientState::Moving => self.keep_while_moving(io, key, data),
             _ => {
                 client.carry.extend_from_slice(data);
                 self.client_goes_on(io, key);
@@ -125,12 +126,8 @@ impl<I: Io> Worker<I> {
             };
             let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
             if planted(Bug::RequestLogged) {
-                self.log(
-                    io,
-                    Level::Debug,
-                    "request",
-                    vec![("text", String::from_utf8_lossy(data).into_owned().into())],
-                );
+                let text = String::from_utf8_lossy(data).into_owned();
+                self.log(io, Level::Debug, "request", vec![("text", text.into())]);
             }
             let has_answered = self.flush_to_server(io, key, server_key, buf, data);
             let has_left = matches!(stop, Stop::Leave);
@@ -371,6 +368,7 @@ impl<I: Io> Worker<I> {
                 self.handshake_goes_on(io, key);
                 return false;
             }
+            ServerState::Moving => return !self.server_keeps_while_moving(io, key, data),
             ServerState::Detaching => {
                 // It stays, and is offered again when what it says has been read.
                 server.enter(ServerState::Busy, self.now);

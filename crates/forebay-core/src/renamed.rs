@@ -7,6 +7,7 @@ use forebay_pgwire::backend::{ErrorFields, field};
 use forebay_pgwire::write;
 use rustc_hash::FxHasher;
 
+use crate::moving::part::part_struct;
 use crate::reply::Relaying;
 use crate::request::NOT_OURS;
 use crate::session::expect::{Change, Expect};
@@ -86,6 +87,9 @@ impl Places {
         self.moved.iter().rev().fold(place, |place, moved| moved.back(place))
     }
 }
+
+part_struct!(Moved { at: u32, by: i32 });
+part_struct!(Places { names: Vec<Box<[u8]>>, is_taken: bool, moved: Vec<Moved>, characters: u32, named: Moved });
 
 /// Why a statement could not be prepared before what needs it.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ pub(crate) mod fixed;
 pub mod held;
 pub mod names;
 mod prepared;
+mod raw;
 mod registry;
 
 use std::hash::Hasher;
@@ -20,6 +21,7 @@ pub use names::{ClientStatements, Lookup};
 use prepared::Needs;
 pub(crate) use prepared::takes_all;
 pub use prepared::{Prepared, StatementKey, is_commit};
+pub(crate) use raw::Raw;
 pub use registry::Registry;
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -35,6 +37,11 @@ pub struct Statement {
 impl Statement {
     fn new(of: Prepared) -> Arc<Statement> {
         Arc::new(Statement { of: Arc::new(of) })
+    }
+
+    /// What tells it from all others that are there.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.of) as usize
     }
 
     /// Whether both are the same statement.

@@ -165,6 +165,8 @@ pub struct WorkerStats {
     pub pools: Mutex<Vec<Arc<LabelledPool>>>,
     /// Connections accepted.
     pub accepted: Cell,
+    /// The last number of a client or server.
+    pub last_id: Cell,
     /// Clients open, logged in or not.
     pub clients: Cell,
     /// Logins refused.

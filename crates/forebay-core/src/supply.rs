@@ -59,6 +59,9 @@ impl<I: Io> Worker<I> {
     /// As [`Self::supply`], when no other worker has an idle server.
     pub(crate) fn supply_without_asking(&mut self, io: &mut I, id: PoolId) {
         let now = self.now;
+        if self.are_waiters_leaving(id) {
+            return;
+        }
         loop {
             let _ = self.oldest_waiter(id);
             let pool = self.pool(id);

@@ -32,10 +32,11 @@ use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
+use crate::moving::{Arrival, Moves};
 use crate::parameters::Images;
 use crate::peers::{Passed, Peering};
 use crate::planted::{Bug, planted};
-pub use crate::pool::shared::Shared;
+pub use crate::pool::shared::{Legacy, Shared};
 use crate::pool::{Pool, PoolId};
 use crate::question::{Answer, Question};
 use crate::session::batch::Batch;
@@ -74,6 +75,12 @@ pub enum Message<H> {
     CancelIsAt(ClientKey, Stage),
     /// Of listening.
     Listen(Box<Told>),
+    /// A CancelRequest for a client of the receiver that came from elsewhere.
+    CancelMoved(ClientKey, Box<Request>),
+    /// A group comes from another process, or back.
+    Group(Box<Arrival<H>>),
+    /// The group of this number has arrived in another process.
+    Arrived(u64),
     /// A database is needed without sessions.
     Clear(Clearing),
 }
@@ -149,6 +156,7 @@ pub struct Worker<I: Io> {
     pub(crate) next_sweep: Instant,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
+    pub(crate) moving: Moves<I::Handover>,
     /// The addresses of names, as they were told last.
     pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
     io: std::marker::PhantomData<fn(&mut I)>,
@@ -162,7 +170,6 @@ impl<I: Io> Worker<I> {
             id,
             now: Instant(0),
             tables,
-            shared,
             stats,
             owners: Vec::new(),
             clients: Slab::default(),
@@ -185,7 +192,8 @@ impl<I: Io> Worker<I> {
             questions: FxHashMap::default(),
             last_question: 0,
             secrets: FxHashMap::default(),
-            last_id: 0,
+            last_id: shared.first_id / u64::from(shared.workers.max(1)),
+            shared,
             is_draining: false,
             is_suspended: false,
             suspended_at: Instant(0),
@@ -197,6 +205,7 @@ impl<I: Io> Worker<I> {
             next_sweep: Instant(0),
             nobody: "".into(),
             listening: Listening::default(),
+            moving: Moves::default(),
             addresses: FxHashMap::default(),
             io: std::marker::PhantomData,
         }
@@ -310,8 +319,10 @@ impl<I: Io> Worker<I> {
     pub fn detached(&mut self, io: &mut I, conn: ConnId, handover: I::Handover) {
         let owner = self.owner(conn);
         self.set_owner(conn, Owner::Nobody);
-        if let Owner::Server(key) = owner {
-            self.server_detached(io, key, handover);
+        match owner {
+            Owner::Server(key) => self.server_detached(io, key, handover),
+            Owner::Client(key) => self.client_detached(io, key, handover),
+            Owner::Cancel(_) | Owner::Passed(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -340,6 +351,9 @@ impl<I: Io> Worker<I> {
             Message::CancelIsAt(key, stage) => self.cancel_is_at(io, key, stage),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
+            Message::CancelMoved(client, request) => self.cancel_moved(io, client, &request),
+            Message::Group(arrival) => self.group_arrives(io, *arrival),
+            Message::Arrived(number) => self.group_arrived(io, number),
         }
         self.run_ready(io);
     }
@@ -352,6 +366,9 @@ impl<I: Io> Worker<I> {
 
     /// Python's order; [`Io::reply`] answers it, now or later.
     pub fn command(&mut self, io: &mut I, id: CommandId, command: Command) {
+        if !matches!(command, Command::Snapshot | Command::Sockets) {
+            self.call_all_off(io);
+        }
         self.ordered(io, id, command);
         self.run_ready(io);
     }
@@ -404,7 +421,9 @@ impl<I: Io> Worker<I> {
     /// A number for a client or server that no other of the engine ever has.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
-        self.last_id * u64::from(self.shared.workers) + u64::from(self.id.0)
+        let id = self.last_id * u64::from(self.shared.workers) + u64::from(self.id.0);
+        self.stats.last_id.set(id);
+        id
     }
 
     pub(crate) fn pool(&mut self, id: PoolId) -> &mut Pool {

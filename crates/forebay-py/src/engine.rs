@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 
 use crate::batch::PyBatch;
 use crate::counters;
+use crate::estate::PyEstate;
 
 pyo3::create_exception!(forebay._engine, EngineError, pyo3::exceptions::PyException);
 
@@ -43,17 +44,49 @@ impl PyEngine {
         let config = read_config(config)?;
         let scram_iterations = AtomicU32::new(config.auth.access.iterations());
         let engine = py.detach(|| Engine::start_on(config, &inherited)).map_err(|error| start_error(&error))?;
-        Ok(PyEngine {
-            outbox: engine.outbox().clone(),
-            stats: engine.stats().to_vec(),
-            listeners: engine.listeners().to_vec(),
-            metrics_address: engine.metrics_address().map(|address| address.to_string()),
-            driver: engine.driver().name,
-            driver_reason: engine.driver().reason.clone(),
-            workers: engine.workers(),
-            scram_iterations,
-            engine: RwLock::new(Some(engine)),
+        Ok(PyEngine::of(engine, scram_iterations))
+    }
+
+    #[staticmethod]
+    fn succeed(py: Python<'_>, config: &[u8], estate: PyEstate) -> PyResult<PyEngine> {
+        let config = read_config(config)?;
+        let estate = estate.read();
+        let scram_iterations = AtomicU32::new(config.auth.access.iterations());
+        let engine = py.detach(|| Engine::succeed(config, estate)).map_err(|error| start_error(&error))?;
+        Ok(PyEngine::of(engine, scram_iterations))
+    }
+
+    fn estate(&self) -> PyResult<PyEstate> {
+        match &*self.read() {
+            Some(engine) => Ok(PyEstate::of(engine.estate())),
+            None => Err(stopped()),
+        }
+    }
+
+    fn hand_over(&self, py: Python<'_>, socket: i32) -> PyResult<()> {
+        py.detach(|| self.running(|engine| engine.hand_over(socket)))
+    }
+
+    fn tell_held(&self, py: Python<'_>, held: Vec<(String, String, u32)>) -> PyResult<()> {
+        py.detach(|| {
+            self.running(|engine| {
+                engine.tell_held(held);
+                Ok(())
+            })
         })
+    }
+
+    fn end_hand_over(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| {
+            self.running(|engine| {
+                engine.end_hand_over();
+                Ok(())
+            })
+        })
+    }
+
+    fn take_over(&self, py: Python<'_>, socket: i32) -> PyResult<()> {
+        py.detach(|| self.running(|engine| engine.take_over(socket)))
     }
 
     fn reload(&self, py: Python<'_>, config: &[u8]) -> PyResult<()> {
@@ -179,6 +212,27 @@ impl PyEngine {
 }
 
 impl PyEngine {
+    fn of(engine: Engine, scram_iterations: AtomicU32) -> PyEngine {
+        PyEngine {
+            outbox: engine.outbox().clone(),
+            stats: engine.stats().to_vec(),
+            listeners: engine.listeners().to_vec(),
+            metrics_address: engine.metrics_address().map(|address| address.to_string()),
+            driver: engine.driver().name,
+            driver_reason: engine.driver().reason.clone(),
+            workers: engine.workers(),
+            scram_iterations,
+            engine: RwLock::new(Some(engine)),
+        }
+    }
+
+    fn running(&self, act: impl FnOnce(&Engine) -> std::io::Result<()>) -> PyResult<()> {
+        match &*self.read() {
+            Some(engine) => act(engine).map_err(|error| failure("system", &error.to_string())),
+            None => Err(stopped()),
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Option<Engine>> {
         self.engine.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -222,6 +276,9 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("kill_client", Some(Argument::Number(id))) => Ok(Command::KillClient(id)),
         ("drain", None) => Ok(Command::Drain),
         ("cut", None) => Ok(Command::Cut),
+        ("hand_on", None) => Ok(Command::HandOn),
+        ("let_go", None) => Ok(Command::LetGo),
+        ("stay", None) => Ok(Command::Stay),
         ("snapshot", None) => Ok(Command::Snapshot),
         ("sockets", None) => Ok(Command::Sockets),
         ("suspend", None) => Ok(Command::Suspend),

@@ -8,6 +8,7 @@ mod catalogue;
 mod classify;
 mod counters;
 mod engine;
+mod estate;
 #[cfg(feature = "planted-bugs")]
 mod planting;
 mod text;
@@ -18,6 +19,12 @@ use pyo3::prelude::*;
 #[pyfunction]
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
+}
+
+/// What the state that moves between processes consists of, as a number: who has another can't read it.
+#[pyfunction]
+fn state_schema() -> u64 {
+    forebay_core::moving::schema()
 }
 
 #[pymodule]
@@ -32,6 +39,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<catalogue::PyCatalogue>()?;
     module.add("EngineError", module.py().get_type::<engine::EngineError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(state_schema, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_toml, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_ini, module)?)?;
     module.add_function(wrap_pyfunction!(text::parse_userlist, module)?)?;

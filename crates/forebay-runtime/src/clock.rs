@@ -14,6 +14,16 @@ impl Clock {
         Clock { start: micros(libc::CLOCK_MONOTONIC) }
     }
 
+    /// That of another process on this machine, by what its [`Clock::origin`] is.
+    pub(crate) fn of(start: u64) -> Clock {
+        Clock { start: start.min(micros(libc::CLOCK_MONOTONIC)) }
+    }
+
+    /// The system's microseconds at its zero.
+    pub(crate) fn origin(self) -> u64 {
+        self.start
+    }
+
     pub(crate) fn now(self) -> Instant {
         Instant(micros(libc::CLOCK_MONOTONIC).saturating_sub(self.start))
     }

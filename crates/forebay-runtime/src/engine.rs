@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,8 +14,9 @@ use forebay_core::ids::{QuestionId, WorkerId};
 use forebay_core::question::Answer;
 use forebay_core::stats::WorkerStats;
 use forebay_core::tables::{ConfigError, Tables};
-use forebay_core::worker::{Shared, Worker};
+use forebay_core::worker::{Legacy, Shared, Worker};
 
+use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::driver::backend::Backend;
 use crate::driver::epoll::Epoll;
@@ -25,6 +26,7 @@ use crate::listen::{ListenError, Listener, Listeners, UnixFile};
 use crate::metrics::MetricsServer;
 use crate::outbox::Outbox;
 use crate::resolve::Host;
+use crate::succession::Sending;
 use crate::tls::context::{Contexts, TlsError};
 
 /// Most workers of an engine.
@@ -99,6 +101,8 @@ pub struct Engine {
     hub: Arc<Hub>,
     driver: DriverChoice,
     listeners: Vec<String>,
+    /// Their descriptors, which the workers own.
+    sockets: Vec<RawFd>,
     metrics: Option<MetricsServer>,
     /// The configuration in force, for the next reload; held over a reload, so that two do not mix.
     tables: Mutex<Arc<Tables>>,
@@ -106,7 +110,8 @@ pub struct Engine {
     commands: Mutex<u64>,
     threads: Vec<JoinHandle<()>>,
     // Dropped after the threads have ended: see `stop`.
-    unix: Option<UnixFile>,
+    unix: Mutex<Option<UnixFile>>,
+    shared: Arc<Shared>,
 }
 
 impl Engine {
@@ -117,6 +122,17 @@ impl Engine {
 
     /// The same on sockets that a service manager has bound, in place of those that the configuration names.
     pub fn start_on(config: EngineConfig, inherited: &[RawFd]) -> Result<Engine, StartError> {
+        Engine::begin(config, inherited, None)
+    }
+
+    /// The same in the place of another process: on its sockets, and with its clock, its names and its numbers. Its
+    /// connections come when [`Engine::take_over`] is called.
+    pub fn succeed(config: EngineConfig, before: Estate) -> Result<Engine, StartError> {
+        let sockets = before.sockets.clone();
+        Engine::begin(config, &sockets, Some(before))
+    }
+
+    fn begin(config: EngineConfig, inherited: &[RawFd], before: Option<Estate>) -> Result<Engine, StartError> {
         crate::open_files::raise_limit();
         if !config.engine.core_dumps {
             crate::dumpable::hide_memory();
@@ -129,33 +145,48 @@ impl Engine {
         let tables = Tables::build(config, None, &mut crate::random::fill).map_err(StartError::Config)?;
         let tables = Arc::new(tables);
         let config = &tables.config;
-        let bound = if inherited.is_empty() {
-            Listeners::bind(&config.listen, &config.tcp, workers, !is_uring)
-        } else {
-            Listeners::adopt(inherited, &config.tcp, workers, !is_uring)
+        let bound = match &before {
+            Some(_) => Listeners::succeed(inherited, &config.tcp, workers, !is_uring),
+            None if inherited.is_empty() => Listeners::bind(&config.listen, &config.tcp, workers, !is_uring),
+            None => Listeners::adopt(inherited, &config.tcp, workers, !is_uring),
         }
         .map_err(StartError::Listen)?;
-        let hub = Hub::start(workers, tls, config.auth.ask_timeout).map_err(StartError::System)?;
+        let sockets = bound.by_worker.iter().flatten().map(|listener| listener.fd.as_raw_fd()).collect();
+        let clock = before.as_ref().map(|before| Clock::of(before.clock));
+        let hub = Hub::start(workers, tls, config.auth.ask_timeout, clock).map_err(StartError::System)?;
         hub.set_tcp(config.tcp);
         hub.resolver.set_options(config.dns);
         let hub = Arc::new(hub);
         let metrics = match &config.metrics {
             None => None,
-            Some(m) => Some(MetricsServer::start(&m.address, &hub).map_err(StartError::Metrics)?),
+            Some(m) => {
+                let listening = before.as_ref().and_then(|before| before.metrics).map(owned).transpose();
+                let listening = listening.map_err(StartError::System)?;
+                Some(MetricsServer::start(&m.address, &hub, listening).map_err(StartError::Metrics)?)
+            }
         };
         let mut engine = Engine {
             hub,
             driver,
             listeners: bound.addresses,
+            sockets,
             metrics,
             tables: Mutex::new(tables.clone()),
             commands: Mutex::new(0),
             threads: Vec::new(),
-            unix: bound.unix,
+            unix: Mutex::new(bound.unix),
+            shared: Arc::new(Shared::new(0)),
         };
         let mut random = [0; 8];
         crate::random::fill(&mut random);
-        let shared = Arc::new(Shared::with_names_of(workers, u64::from_ne_bytes(random)));
+        let shared = Arc::new(match &before {
+            Some(before) => Shared::succeeding(workers, &before.legacy),
+            None => Shared::with_names_of(workers, u64::from_ne_bytes(random)),
+        });
+        engine.shared = shared.clone();
+        for (database, user, count) in before.iter().flat_map(|before| &before.held) {
+            shared.expect_servers(&database.as_str().into(), &user.as_str().into(), *count);
+        }
         let part = Part { tables, shared, buffers, size };
         let started = if is_uring {
             engine.start_workers::<Uring>(bound.by_worker, &part)
@@ -262,6 +293,46 @@ impl Engine {
         self.hub.post(worker, Mail::Answer(id, answer));
     }
 
+    /// What a process needs to begin in the place of this one.
+    pub fn estate(&self) -> Estate {
+        let last_id = self.hub.stats.iter().map(|stats| stats.last_id.get()).max().unwrap_or_default();
+        let legacy = Legacy {
+            prefix: self.shared.registry.prefix().into(),
+            last_statement: self.shared.registry.last_id(),
+            last_id: last_id.max(self.shared.first_id),
+        };
+        let metrics = self.metrics.as_ref().map(MetricsServer::fd);
+        Estate { sockets: self.sockets.clone(), metrics, clock: self.hub.clock.origin(), legacy, held: Vec::new() }
+    }
+
+    /// Passes connections on to the process at the other end of `socket`, from [`Command::HandOn`] on.
+    pub fn hand_over(&self, socket: RawFd) -> io::Result<()> {
+        let sender = crate::succession::start_sending(self.hub.clone(), owned(socket)?)?;
+        self.hub.start_handing(sender);
+        Ok(())
+    }
+
+    /// Tells the other process how many servers this one still has: database, user, count.
+    pub fn tell_held(&self, held: Vec<(String, String, u32)>) {
+        self.hub.tell_held(held);
+    }
+
+    /// All has been passed on: the other process is told so, and the files are its own.
+    pub fn end_hand_over(&self) {
+        if let Some(sender) = self.hub.stop_handing() {
+            // A thread that has failed has given everything back.
+            let _ = sender.send(Sending::End);
+            if let Some(file) = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                file.leave();
+            }
+        }
+    }
+
+    /// Takes connections from the process at the other end of `socket`.
+    pub fn take_over(&self, socket: RawFd) -> io::Result<()> {
+        crate::succession::start_receiving(self.hub.clone(), self.shared.clone(), owned(socket)?)
+    }
+
     /// The answer to a question takes longer than usual: the worker waits for it anew.
     pub fn extend(&self, worker: WorkerId, id: QuestionId) {
         self.hub.post(worker, Mail::Patience(id));
@@ -281,7 +352,7 @@ impl Engine {
             let _ = thread.join();
         }
         drop(self.metrics.take());
-        drop(self.unix.take());
+        drop(self.unix.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -289,6 +360,27 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// What a process leaves to its successor beside its connections.
+#[derive(Clone, Debug)]
+pub struct Estate {
+    /// Descriptors of the sockets that it listens at.
+    pub sockets: Vec<RawFd>,
+    /// That of the metrics server.
+    pub metrics: Option<RawFd>,
+    /// The zero of its clock, in microseconds of the system's.
+    pub clock: u64,
+    /// Names and numbers.
+    pub legacy: Legacy,
+    /// Servers that it holds: database, user, how many.
+    pub held: Vec<(String, String, u32)>,
+}
+
+/// A descriptor of the caller's, as one of our own.
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open over the call, or it fails; the copy is ours.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
 }
 
 /// What each worker starts with.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::command::{Command, CommandId};
@@ -19,6 +20,7 @@ use crate::mailbox::Mailbox;
 use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
 use crate::resolve::{Found, News, Resolver};
+use crate::succession::{Parcel, Sending};
 use crate::tls::context::Contexts;
 
 /// What reaches a worker from another thread.
@@ -53,11 +55,20 @@ pub(crate) struct Hub {
     tls: Mutex<Arc<Contexts>>,
     tcp: Mutex<TcpOptions>,
     ask_timeout_us: AtomicU64,
+    /// The way to the process that succeeds this one.
+    handing: Mutex<Option<Sender<Sending>>>,
 }
 
 impl Hub {
     /// Starts the side threads of an engine with `workers` workers.
-    pub(crate) fn start(workers: u16, tls: Contexts, ask_timeout_us: u64) -> std::io::Result<Hub> {
+    ///
+    /// `clock`: that of the process that it succeeds.
+    pub(crate) fn start(
+        workers: u16,
+        tls: Contexts,
+        ask_timeout_us: u64,
+        clock: Option<Clock>,
+    ) -> std::io::Result<Hub> {
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..workers).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
         let post = mailboxes.clone();
         let resolver = Resolver::start(move |news| match news {
@@ -75,7 +86,7 @@ impl Hub {
             post[usize::from(worker.0)].post(Mail::Answer(id, answer));
         })?;
         Ok(Hub {
-            clock: Clock::start(),
+            clock: clock.unwrap_or_else(Clock::start),
             mailboxes,
             outbox: Arc::new(Outbox::new()?),
             stats: (0..workers).map(|_| Arc::default()).collect(),
@@ -85,6 +96,7 @@ impl Hub {
             tls: Mutex::new(Arc::new(tls)),
             tcp: Mutex::default(),
             ask_timeout_us: AtomicU64::new(ask_timeout_us),
+            handing: Mutex::default(),
         })
     }
 
@@ -92,6 +104,37 @@ impl Hub {
         if let Some(mailbox) = self.mailboxes.get(usize::from(worker.0)) {
             mailbox.post(mail);
         }
+    }
+
+    /// A group that a worker hands on; back to it, if there is no process to take it.
+    pub(crate) fn hand_on(&self, parcel: Parcel) {
+        let handing = self.handing.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = match &*handing {
+            Some(sender) => sender.send(Sending::Group(parcel)).err().map(|unsent| unsent.0),
+            None => Some(Sending::Group(parcel)),
+        };
+        drop(handing);
+        if let Some(Sending::Group(parcel)) = left {
+            parcel.give_back(self);
+        }
+    }
+
+    /// From here on groups go to the process at the end of this channel.
+    pub(crate) fn start_handing(&self, sender: Sender<Sending>) {
+        *self.handing.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    }
+
+    /// How many servers there still are, for the process that succeeds this one.
+    pub(crate) fn tell_held(&self, held: Vec<(String, String, u32)>) {
+        if let Some(sender) = &*self.handing.lock().unwrap_or_else(PoisonError::into_inner) {
+            // A thread that has failed has said so.
+            let _ = sender.send(Sending::Held(held));
+        }
+    }
+
+    /// From here on they stay.
+    pub(crate) fn stop_handing(&self) -> Option<Sender<Sending>> {
+        self.handing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The certificates in force.

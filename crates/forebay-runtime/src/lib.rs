@@ -22,9 +22,11 @@ mod outbox;
 mod random;
 mod resolve;
 mod socket;
+mod succession;
 mod tls;
 
-pub use engine::{DriverChoice, Engine, ReloadError, StartError};
+pub use engine::{DriverChoice, Engine, Estate, ReloadError, StartError};
+pub use forebay_core::worker::Legacy;
 pub use listen::ListenError;
 pub use outbox::{Batch, EVENTS_MAX, Outbox};
 pub use random::fill as fill_random;

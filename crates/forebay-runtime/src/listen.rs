@@ -40,6 +40,35 @@ pub struct ListenError {
 }
 
 impl Listeners {
+    /// Takes over the sockets of the process that is succeeded: to each worker its part, if there are as many.
+    pub(crate) fn succeed(
+        fds: &[RawFd],
+        tcp: &TcpOptions,
+        workers: u16,
+        nonblocking: bool,
+    ) -> Result<Listeners, ListenError> {
+        let mut all = Listeners::adopt(fds, tcp, workers, nonblocking)?;
+        let sockets = all.by_worker.iter_mut().flat_map(std::mem::take).zip(&all.addresses).collect::<Vec<_>>();
+        let of_address = |address: &String| all.addresses.iter().filter(|other| *other == address).count();
+        let mut seen = std::collections::BTreeMap::<&String, usize>::new();
+        for (mut listener, address) in sockets {
+            let number = seen.entry(address).or_default();
+            let worker = if listener.is_tcp { *number % usize::from(workers) } else { 0 };
+            *number += 1;
+            // With fewer sockets than workers, those that have one accept for all.
+            listener.is_for_all_workers = !listener.is_tcp || of_address(address) < usize::from(workers);
+            all.by_worker[worker].push(listener);
+        }
+        let unix = fds.iter().find_map(|fd| UnixFile::of(*fd));
+        let mut addresses = all.addresses;
+        addresses.dedup();
+        if let Some(file) = &unix {
+            addresses.retain(|address| !address.starts_with("unix ("));
+            addresses.push(file.path.display().to_string());
+        }
+        Ok(Listeners { by_worker: all.by_worker, addresses, unix })
+    }
+
     /// Takes over sockets that a service manager has bound; the first worker accepts for all.
     pub(crate) fn adopt(
         fds: &[RawFd],
@@ -143,6 +172,20 @@ pub(crate) struct UnixFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+}
+
+impl UnixFile {
+    /// The file of a socket that another process has bound.
+    fn of(fd: RawFd) -> Option<UnixFile> {
+        let path = PathBuf::from(socket::bound_path(fd)?);
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        Some(UnixFile { path, device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// It is another process's from here on.
+    pub(crate) fn leave(mut self) {
+        self.inode = 0;
+    }
 }
 
 impl Drop for UnixFile {

@@ -187,6 +187,18 @@ pub(crate) fn bound_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
     Ok(name(fd, libc::getsockname)?.ip().map(|(ip, port)| SocketAddr::new(ip, port)))
 }
 
+/// The path that a Unix socket is bound to.
+pub(crate) fn bound_path(fd: RawFd) -> Option<String> {
+    let address = name(fd, libc::getsockname).ok()?;
+    if address.family() != libc::AF_UNIX {
+        return None;
+    }
+    // SAFETY: the family says which structure the kernel wrote.
+    let sun = unsafe { &*(&raw const address.storage).cast::<libc::sockaddr_un>() };
+    let bytes: Vec<u8> = sun.sun_path.iter().map(|c| *c as u8).take_while(|byte| *byte != 0).collect();
+    String::from_utf8(bytes).ok().filter(|path| !path.is_empty())
+}
+
 /// Whether the socket is one that listens.
 pub(crate) fn is_listening(fd: RawFd) -> io::Result<bool> {
     Ok(option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
@@ -204,6 +216,95 @@ pub(crate) fn adopt(fd: RawFd, nonblocking: bool) -> io::Result<OwnedFd> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: the caller hands it over, and it is open, as the calls above have shown.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Descriptors of one message.
+const FDS_MAX: usize = 253;
+
+/// Room for the control message that carries them, aligned as the kernel wants it.
+#[repr(align(8))]
+struct Control([u8; 1040]);
+
+/// Sends bytes, and with the first of them descriptors. Returns how many bytes went.
+pub(crate) fn send_with(fd: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    assert!(fds.len() <= FDS_MAX);
+    let mut control = Control([0; 1040]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    if !fds.is_empty() {
+        let length = size_of_val(fds) as libc::c_uint;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: arithmetic only; the room is enough for FDS_MAX descriptors.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
+        // SAFETY: the control message begins where there is room for its head and the descriptors.
+        unsafe {
+            let head = libc::CMSG_FIRSTHDR(&raw const message);
+            (*head).cmsg_level = libc::SOL_SOCKET;
+            (*head).cmsg_type = libc::SCM_RIGHTS;
+            (*head).cmsg_len = libc::CMSG_LEN(length) as _;
+            std::ptr::copy_nonoverlapping(fds.as_ptr(), libc::CMSG_DATA(head).cast(), fds.len());
+        }
+    }
+    loop {
+        // SAFETY: all that the message points to lives over the call.
+        let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
+        match usize::try_from(sent) {
+            Ok(sent) => return Ok(sent),
+            Err(_) if is_interrupted() => {}
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Receives bytes, and the descriptors that come with them: closed on exec. Returns how many bytes came; none: the end.
+pub(crate) fn receive_with(fd: RawFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut control = Control([0; 1040]);
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is pointers and integers, for which all bits zero is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len() as _;
+    let got = loop {
+        // SAFETY: all that the message points to lives over the call, and the lengths are those of the memory.
+        let got = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match usize::try_from(got) {
+            Ok(got) => break got,
+            Err(_) if is_interrupted() => {}
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the kernel has written whole control messages, and says how long they are.
+    unsafe {
+        let mut head = libc::CMSG_FIRSTHDR(&raw const message);
+        while !head.is_null() {
+            if (*head).cmsg_level == libc::SOL_SOCKET && (*head).cmsg_type == libc::SCM_RIGHTS {
+                let length = (*head).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(head).cast::<RawFd>();
+                for at in 0..length / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
+                }
+            }
+            head = libc::CMSG_NXTHDR(&raw const message, head);
+        }
+    }
+    Ok(got)
+}
+
+fn is_interrupted() -> bool {
+    io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+}
+
+/// The process that is at the other end of a Unix socket.
+pub(crate) fn peer_pid(fd: RawFd) -> io::Result<libc::pid_t> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let value = (&raw mut credentials).cast();
+    // SAFETY: both pointers live over the call; the length says how much may be written.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, value, &raw mut length) })?;
+    Ok(credentials.pid)
 }
 
 pub(crate) fn bind(fd: RawFd, address: &SockAddr) -> io::Result<()> {

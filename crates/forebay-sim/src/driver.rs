@@ -22,6 +22,8 @@ use crate::rng::Rng;
 pub(crate) struct Handover {
     pub(crate) link: LinkId,
     pub(crate) alive: Arc<()>,
+    /// Written, and not reported yet.
+    pub(crate) unreported: usize,
 }
 
 /// What core asked for, in order.
@@ -53,6 +55,11 @@ pub(crate) enum Op {
     Tell(WorkerId, Message<Handover>),
     Detach {
         conn: ConnId,
+    },
+    HandOn {
+        number: u64,
+        state: Box<[u8]>,
+        connections: Vec<Handover>,
     },
     Adopt {
         conn: ConnId,
@@ -166,6 +173,16 @@ impl SimIo {
             self.drop_hold(*buf);
         }
         Some(live)
+    }
+
+    /// A connection has come from elsewhere, with so many bytes to be written, and others to be reported.
+    pub(crate) fn bring(&mut self, conn: ConnId, unsent: usize, unreported: usize) {
+        if let Some(live) = self.live(conn) {
+            live.unsent += unsent;
+            live.unreported += unreported;
+            // What was asked for since stands behind it.
+            live.pieces.push_front((unsent, None));
+        }
     }
 
     /// `n` bytes of what was sent went out: frees the buffers that they were in.
@@ -360,12 +377,22 @@ impl Io for SimIo {
 
     fn detach(&mut self, conn: ConnId) {
         let Some(live) = self.used(conn, "detach") else { return };
-        if live.stage != Stage::Open || live.unsent > 0 {
-            let words = format!("detach of {conn:?}, {:?} with {} bytes unsent", live.stage, live.unsent);
+        if live.stage != Stage::Open {
+            let words = format!("detach of {conn:?}, {:?}", live.stage);
             return self.broken(words);
         }
         live.stage = Stage::Detaching;
         self.ops.push(Op::Detach { conn });
+    }
+
+    fn stay(&mut self, conn: ConnId) {
+        let Some(live) = self.used(conn, "stay") else { return };
+        live.stage = Stage::Open;
+        self.ops.push(Op::Resume { conn });
+    }
+
+    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Handover>) {
+        self.ops.push(Op::HandOn { number, state, connections });
     }
 
     fn adopt(&mut self, handover: Handover) -> ConnId {

@@ -45,6 +45,8 @@ pub struct Options {
     pub is_verbose: bool,
     /// Leave the workers out: the fake clients talk to the fake servers. What fails then is the simulator's fault.
     pub is_direct: bool,
+    /// Connections move between workers, as they do between processes at an online restart.
+    pub is_moving: bool,
     /// The bug to plant in the workers, by the name that [`bug_names`] gives.
     pub bug: Option<&'static str>,
 }

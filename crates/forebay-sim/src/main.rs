@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use forebay_sim::{Options, bug_names, run, scaling};
 
-const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--verbose]
+const USAGE: &str = "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--moving] [--verbose]
        forebay-sim scaling …";
 
 struct Order {
@@ -76,6 +76,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Order, String> {
                     Some(found.ok_or_else(|| format!("{name} is none of {known:?} (feature planted-bugs)"))?);
             }
             "--direct" => order.options.is_direct = true,
+            "--moving" => order.options.is_moving = true,
             "--verbose" => order.options.is_verbose = true,
             _ => return Err(format!("{word} is not known")),
         }

@@ -115,6 +115,9 @@ impl Regimes {
             | Command::Disable(_)
             | Command::Enable(_)
             | Command::WaitClose(_)
+            | Command::HandOn
+            | Command::LetGo
+            | Command::Stay
             | Command::Suspend
             | Command::DropUnflushed
             | Command::Sockets

@@ -23,13 +23,14 @@ struct Finding {
 
 fn look_for(name: &'static str) -> Finding {
     let mut finding = Finding { name, played: 0, found: 0, first: String::new() };
-    let options = Options { bug: Some(name), ..Options::default() };
+    let is_moving = name.starts_with("moved-");
+    let options = Options { bug: Some(name), is_moving, ..Options::default() };
     let first = FIRST.iter().find(|(of, _)| *of == name).map_or(0, |(_, first)| *first);
     while finding.played < SEEDS || (finding.found == 0 && finding.played < SEEDS_MAX) {
         let seed = first + finding.played;
         finding.played += 1;
         let Some(words) = run(seed, options).violation else { continue };
-        if run(seed, Options::default()).violation.is_some() {
+        if run(seed, Options { is_moving, ..Options::default() }).violation.is_some() {
             // It fails without the bug as well, and proves nothing.
             continue;
         }

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "pins": "forebay.cli.pins",
     "run": "forebay.cli.run",
     "up": "forebay.cli.up",
+    "upgrade": "forebay.cli.upgrade",
 }
 
 

@@ -8,6 +8,7 @@ import click
 
 from forebay.cli.serving import serve
 from forebay.control.source import FileSource
+from forebay.control.succession import SUCCEED, Successor
 
 
 @click.command("run")
@@ -15,7 +16,10 @@ from forebay.control.source import FileSource
 @click.option(
     "--load", multiple=True, metavar="FILE", help="Python file or module with @forebay.secret_source functions."
 )
-def command(config: str, load: tuple[str, ...]) -> None:
+@click.option(
+    "--take-over", is_flag=True, help="Take over from the pooler that runs with CONFIG: see `forebay upgrade`."
+)
+def command(config: str, load: tuple[str, ...], take_over: bool) -> None:
     """Run the pooler with CONFIG (forebay.toml or pgbouncer.ini).
 
     \b
@@ -25,4 +29,6 @@ def command(config: str, load: tuple[str, ...]) -> None:
              HUP   reload CONFIG: applied whole, or not at all
              USR1  open log.file anew
     """
-    serve(FileSource(config, os.environ), load=load)
+    place = os.environ.pop(SUCCEED, None)
+    successor = Successor(f"\0{place}" if place else None) if place or take_over else None
+    serve(FileSource(config, os.environ), load=load, successor=successor, gives_place=True)

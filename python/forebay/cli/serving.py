@@ -9,6 +9,7 @@ from forebay._engine import Engine
 from forebay.config import render
 from forebay.control.service import Service
 from forebay.control.source import ConfigurationRefused, ConfigurationSource
+from forebay.control.succession import Successor
 from forebay.failure import Failure
 
 Started = Callable[[Engine], Awaitable[None]]
@@ -20,15 +21,23 @@ def serve(
     load: Sequence[str] = (),
     started: Started | None = None,
     watch: Callable[[], None] | None = None,
+    successor: Successor | None = None,
+    gives_place: bool = False,
 ) -> None:
     """Serves until a signal or the console stops it.
 
-    started: called once clients can connect. watch: called about once a second from then on.
+    started: called once clients can connect. watch: called about once a second from then on. successor: it takes the
+    place of a running process. gives_place: another process may take its place.
 
     Raises Failure for a configuration that can't be used and for a start that fails.
     """
     try:
-        asyncio.run(_serve(Service(source, load=load, watch=watch), started or _nothing))
+        service = Service(source, load=load, watch=watch, successor=successor, gives_place=gives_place)
+        asyncio.run(_serve(service, started or _nothing))
+    except Failure as failure:
+        if successor is not None:
+            successor.gives_up(failure.message)
+        raise
     except ConfigurationRefused as refused:
         raise Failure(
             f"the configuration can't be used\n{render(refused.findings).rstrip()}",

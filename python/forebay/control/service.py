@@ -24,6 +24,7 @@ from forebay import __version__
 from forebay._engine import Engine, EngineError
 from forebay.admin.backend import Refused, Shutdown
 from forebay.admin.console import Console
+from forebay.admin.snapshot import decode, merge
 from forebay.config.diff import diff
 from forebay.config.finding import Finding
 from forebay.control import leaving, systemd
@@ -39,6 +40,7 @@ from forebay.control.source import (
     SettableSource,
     keep_until_restart,
 )
+from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
 from forebay.control.verdicts import Claim
 from forebay.failure import Failure
 from forebay.observe.log import Log, event, log_event
@@ -52,6 +54,8 @@ SUPPRESSED_REPORT_S: Final = 10.0
 STALL_LOOK_S: Final = 0.5
 # Lateness of the loop from which it is told; what a busy machine does to it stays below.
 STALLED_S: Final = 2.0
+# How often a process whose place another has taken tells how many servers it still has.
+HELD_S: Final = 0.5
 # How long the console's answer to SHUTDOWN may take to leave before its connection is closed.
 LAST_WORDS_S: Final = 0.1
 
@@ -66,10 +70,15 @@ class Service:
         load: Sequence[str] = (),
         watch: Callable[[], None] | None = None,
         manners: Manners | None = None,
+        successor: Successor | None = None,
+        gives_place: bool = False,
     ) -> None:
         self._source = source
         self._manners = manners or Manners()
         self._load = load
+        self._successor = successor
+        self._gives_place = gives_place
+        self._has_given_place = False
         self._watch = watch
         self._log = Log()
         self._runner = HookRunner()
@@ -86,16 +95,55 @@ class Service:
         self._configuration = await asyncio.to_thread(self._source.load)
         self._configure_log(self._configuration)
         self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
-        self._engine = await asyncio.to_thread(start_engine, self._configuration, self._manners.inherited)
+        self._engine = await asyncio.to_thread(self._begin_engine)
         try:
             self._configuration.accepted()
             self._connect()
+            if self._successor is not None:
+                await self._successor.take_over(self._engine, self._link)
             self._announce()
             await started(self._engine)
+            # Where the system chooses the port, nobody can know where to meet.
+            if self._gives_place and self._configuration.config.engine.listen.port:
+                self._spawn(self._predecessor().serve)
             await self._wait_for_stop()
             await self._drain()
         finally:
             await self._end()
+
+    def _begin_engine(self) -> Engine:
+        if self._successor is not None:
+            return self._successor.start_engine(self._configuration)
+        return start_engine(self._configuration, self._manners.inherited)
+
+    def _predecessor(self) -> Predecessor:
+        return Predecessor(
+            self._engine,
+            self._link,
+            configuration=lambda: self._configuration,
+            leave=self._give_place_to,
+            is_stopping=lambda: self.is_stopping,
+            started_as=started_as(),
+        )
+
+    def _give_place_to(self, pid: int) -> None:
+        """Another process serves: this one ends when those have left that could not move."""
+        self._has_given_place = True
+        systemd.notify(f"MAINPID={pid}")
+        self._spawn(self._let_go)
+
+    async def _let_go(self) -> None:
+        left = asyncio.ensure_future(self._link.order("let_go"))
+        while not left.done():
+            await self._tell_held()
+            await asyncio.wait({left}, timeout=HELD_S)
+        self._engine.end_hand_over()
+        self.ask_stop(Stop.NOW)
+
+    async def _tell_held(self) -> None:
+        """What closes here makes room in the pools of the process that serves."""
+        snapshots = (await self._link.order("snapshot")).snapshots
+        self._engine.tell_held(servers_by_pool(merge(decode(part) for part in snapshots)))
 
     def ask_stop(self, how: Stop) -> None:
         """Begins to stop, or hurries a stop that is under way."""
@@ -215,7 +263,8 @@ class Service:
 
     async def _drain(self) -> None:
         """Lets transactions end, as long as the way of stopping allows."""
-        systemd.stopping()
+        if not self._has_given_place:
+            systemd.stopping()
         started = time.monotonic()
         event(logging.INFO, "stopping", how=self._asked.name.lower() if self._asked else None)
         way = self._asked or Stop.NOW

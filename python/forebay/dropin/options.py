@@ -20,7 +20,7 @@ HELP: Final = """\
 Usage: {name} [OPTION]... CONFIG.ini
 
   -d, --daemon      run in the background (needs pidfile, and logfile or syslog)
-  -R, --reboot      take over from a running process: not supported by this version
+  -R, --reboot      take over from a running forebay
   -q, --quiet       write no log to standard error
   -v, --verbose     log decisions as well
   -u, --user=USER   become this Unix user

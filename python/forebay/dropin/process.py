@@ -126,9 +126,26 @@ def pid_file(path: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            if path.read_bytes().strip() == str(os.getpid()).encode():
-                path.unlink()
+        leave_pid_file(path)
+
+
+def leave_pid_file(path: Path) -> None:
+    """Removes a PID file that names this process."""
+    with contextlib.suppress(OSError):
+        if path.read_bytes().strip() == str(os.getpid()).encode():
+            path.unlink()
+
+
+def replace_pid_file(path: Path) -> None:
+    """Puts this process's number in the place of the one that it succeeds. Raises Failure where it can't be written."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        draft.write_text(f"{os.getpid()}\n")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        hint = "Let the user that it runs as write there."
+        raise Failure(f"the PID file {path} can't be written: {error.strerror or error}", hint=hint) from None
 
 
 def inherited_sockets() -> list[int]:

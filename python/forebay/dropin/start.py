@@ -16,6 +16,7 @@ from forebay.config import render
 from forebay.config.importers.process import Process
 from forebay.control.service import Service
 from forebay.control.source import Configuration, ConfigurationRefused
+from forebay.control.succession import SUCCEED, Successor, meet, meeting_place
 from forebay.dropin.manners import PgBouncerManners
 from forebay.dropin.options import Options, Told, WrongUse, read
 from forebay.dropin.process import (
@@ -25,9 +26,11 @@ from forebay.dropin.process import (
     become,
     fill_standard_fds,
     inherited_sockets,
+    leave_pid_file,
     pid_file,
     refuse_live_pid,
     refuse_live_socket,
+    replace_pid_file,
     tell,
 )
 from forebay.dropin.source import IniSource
@@ -59,9 +62,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _start(options: Options) -> int:
-    if options.is_reboot:
-        raise Failure("online restart (-R, --reboot) is not supported by this version", hint=NO_REBOOT)
-    inherited = inherited_sockets()
+    place = os.environ.pop(SUCCEED, None)
+    is_reboot = options.is_reboot or place is not None
+    inherited = [] if is_reboot else inherited_sockets()
     source = IniSource(
         options.config.absolute(),
         environment=os.environ,
@@ -74,21 +77,44 @@ def _start(options: Options) -> int:
         raise TypeError("an ini read for the drop-in says what the process does")
     _load_ahead(configuration)
     become(options.user or process.text("user") or None)
-    if not inherited:
-        listen = configuration.config.engine.listen
-        refuse_live_socket(listen.unix or "", listen.port)
     path = process.path("pidfile")
-    if path is not None:
-        refuse_live_pid(path)
-    if not options.is_daemon:
-        return _serve(source, path, PgBouncerManners(writes_stderr=not options.is_quiet, inherited=inherited), None)
+    successor = None
+    if is_reboot:
+        successor = Successor(f"\0{place}" if place else None)
+        refuse_other_kind(place or meeting_place(configuration.config.engine))
+    else:
+        refuse_live(configuration, inherited, path)
+    is_daemon = options.is_daemon and place is None
+    if not is_daemon:
+        is_quiet = options.is_quiet or options.is_daemon
+        manners = PgBouncerManners(writes_stderr=not is_quiet, inherited=inherited)
+        return _serve(source, path, manners, None, successor)
     _refuse_silence(process, configuration)
     background = Background()
     try:
-        return _serve(source, path, PgBouncerManners(writes_stderr=False, inherited=inherited), background)
+        return _serve(source, path, PgBouncerManners(writes_stderr=False, inherited=inherited), background, successor)
     except Failure as failure:
         background.failed(sentence_for(failure))
         return 1
+
+
+def refuse_live(configuration: Configuration, inherited: Sequence[int], path: Path | None) -> None:
+    """Raises Failure where a process has the place that this one is to have."""
+    if not inherited:
+        listen = configuration.config.engine.listen
+        refuse_live_socket(listen.unix or "", listen.port)
+    if path is not None:
+        refuse_live_pid(path)
+
+
+def refuse_other_kind(place: str) -> None:
+    """Raises Failure where no forebay can be taken over from, with what to do about a PgBouncer that runs."""
+    try:
+        meet(place if place.startswith("\0") else f"\0{place}").close()
+    except Failure as failure:
+        raise Failure(
+            f"{failure.message}; -R takes over from no PgBouncer", hint=NO_REBOOT, exit=failure.exit
+        ) from None
 
 
 def _load(source: IniSource) -> Configuration:
@@ -120,8 +146,16 @@ def _refuse_silence(process: Process, configuration: Configuration) -> None:
         raise Failure("-d needs a log", hint="Set logfile, or syslog = 1.")
 
 
-def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, background: Background | None) -> int:
+def _serve(
+    source: IniSource,
+    path: Path | None,
+    manners: PgBouncerManners,
+    background: Background | None,
+    successor: Successor | None,
+) -> int:
     async def started(_: Engine) -> None:
+        if successor is not None and path is not None:
+            replace_pid_file(path)
         held.release()
         if background is not None:
             background.started()
@@ -137,10 +171,17 @@ def _serve(source: IniSource, path: Path | None, manners: PgBouncerManners, back
             held.hold()
 
     held = HeldSignals()
-    service = Service(source, manners=manners, watch=watch)
-    with held.all_along(), pid_file(path):
+    service = Service(source, manners=manners, watch=watch, successor=successor, gives_place=True)
+    with held.all_along(), pid_file(path) if successor is None else contextlib.nullcontext():
         try:
             asyncio.run(serve())
+        except Failure as failure:
+            if successor is not None:
+                successor.gives_up(failure.message)
+            raise
         except ConfigurationRefused as refused:
             raise Failure(f"the configuration can't be used\n{render(refused.findings).rstrip()}") from None
+        finally:
+            if successor is not None and path is not None:
+                leave_pid_file(path)
     return 1 if manners.is_hurried else 0

@@ -51,14 +51,6 @@ def test_help_names_every_option(flag: str, capsys: pytest.CaptureFixture[str]) 
         assert word in text
 
 
-def test_an_online_restart_is_refused_with_what_replaces_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody must believe that clients were handed over."""
-    assert run(["pgbouncer", "-R", "x.ini"]) == 1
-    said = capsys.readouterr().err
-    assert "not supported by this version" in said
-    assert "so_reuseport" in said
-
-
 def test_a_faulty_file_is_told_with_line_and_caret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pgbouncer.ini"
     path.write_text("[pgbouncer]\nlisten_prot = 1\n")

@@ -223,6 +223,14 @@ impl Io for MemoryIo {
         self.detaching.push(conn);
     }
 
+    fn stay(&mut self, conn: ConnId) {
+        panic!("{conn:?} was not to go");
+    }
+
+    fn hand_on(&mut self, number: u64, _: Box<[u8]>, _: Vec<Self::Handover>) {
+        panic!("there is no process that group {number} could go to");
+    }
+
     fn adopt(&mut self, Handed: Handed) -> ConnId {
         let conn = self.open(true);
         self.connection(conn).stage = Stage::Open;

@@ -48,6 +48,15 @@ impl Place {
         };
         named.map(|named| Arc::new(place(named))).collect()
     }
+
+    /// Whether they differ in nothing but how they are encrypted.
+    pub fn is_but_for_tls(&self, other: &Place) -> bool {
+        let of = |place: &Place| {
+            let Place { name, endpoint, dbname, tls: _, parameters, connect_query } = place;
+            (name.clone(), endpoint.clone(), dbname.clone(), parameters.clone(), connect_query.clone())
+        };
+        of(self) == of(other)
+    }
 }
 
 /// What a worker's part of a pool knows of one of its endpoints.

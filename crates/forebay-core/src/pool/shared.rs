@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
 use crate::misses::Misses;
+use crate::moving::{Expected, Moved};
 use crate::pool::census::Census;
 use crate::pool::endpoints;
 use crate::pool::health::Healths;
@@ -276,10 +277,24 @@ impl PoolShared {
 }
 
 /// A pool's database and user.
-type Name = (Arc<str>, Arc<str>);
+pub type Name = (Arc<str>, Arc<str>);
 
 /// An endpoint, and a database's name there.
 type Place = (Arc<str>, Arc<str>);
+
+/// What a process leaves to the one that succeeds it, beside its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Legacy {
+    /// What the names of its statements begin with.
+    pub prefix: Box<[u8]>,
+    /// The last number of a statement.
+    pub last_statement: u64,
+    /// The largest number of a client or server.
+    pub last_id: u64,
+}
+
+/// Numbers that are left to the process that is succeeded, for what it still begins.
+const NUMBERS_LEFT: u64 = 1 << 24;
 
 /// What all workers of an engine share.
 #[derive(Debug)]
@@ -288,6 +303,12 @@ pub struct Shared {
     pub workers: u16,
     /// Statements by content.
     pub registry: Arc<Registry>,
+    /// Numbers of clients and servers begin behind this one.
+    pub first_id: u64,
+    /// Servers that are to come from elsewhere.
+    pub expected: Expected,
+    /// Clients that came from elsewhere.
+    pub moved: Moved,
     /// Clients, over all workers.
     pub clients: Permits,
     /// The same by database and user.
@@ -322,10 +343,47 @@ impl Shared {
         Shared::with_registry(workers, Registry::with_names_of(random))
     }
 
+    /// Those of a process that succeeds another, and names its statements as that one does.
+    pub fn succeeding(workers: u16, before: &Legacy) -> Shared {
+        let registry = Registry::succeeding(&before.prefix, before.last_statement + NUMBERS_LEFT);
+        Shared { first_id: before.last_id + NUMBERS_LEFT, ..Shared::with_registry(workers, registry) }
+    }
+
+    /// Another process has so many servers of a pool, which count here until they have come or that process has ended.
+    pub fn expect_servers(&self, database: &Arc<str>, user: &Arc<str>, count: u32) {
+        let pool = self.pool(database, user);
+        for _ in 0..count {
+            for permits in [&pool.permits, &pool.of_database, &pool.of_user] {
+                permits.try_take(0);
+            }
+            self.expected.add((database.clone(), user.clone()));
+        }
+    }
+
+    /// The other process has no more servers than these. Returns the pools that have room again.
+    pub fn expect_at_most(&self, held: &[(String, String, u32)]) -> Vec<Name> {
+        let most = |(database, user): &Name| {
+            let found = held.iter().find(|(d, u, _)| **d == **database && **u == **user);
+            found.map_or(0, |(_, _, count)| *count)
+        };
+        let left = self.expected.shrink(most).into_iter();
+        left.map(|((database, user), count)| {
+            let pool = self.pool(&database, &user);
+            for permits in [&pool.permits, &pool.of_database, &pool.of_user] {
+                (0..count).for_each(|_| permits.give_back());
+            }
+            (database, user)
+        })
+        .collect()
+    }
+
     fn with_registry(workers: u16, registry: Registry) -> Shared {
         Shared {
             workers,
             registry: Arc::new(registry),
+            first_id: 0,
+            expected: Expected::default(),
+            moved: Moved::default(),
             clients: Permits::default(),
             census: Census::default(),
             misses: Misses::default(),

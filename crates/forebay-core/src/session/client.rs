@@ -13,6 +13,7 @@
 //! | Console | it leaves | statements for Python |
 //! | Cancelling | the cancel that it asked for has arrived | dropped |
 //! | Leaving | what was sent to it is written | dropped |
+//! | Moving | its connection is out of the driver | kept |
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub enum ClientState {
     Console,
     Cancelling,
     Leaving,
+    Moving,
 }
 
 /// The key of a client's CancelRequest: random, the client's own, never a server's.

@@ -13,6 +13,7 @@
 //! | Cleaning | the replies that a client left behind have come, and its transaction has ended |
 //! | CancelWait | the cancel connections to it have ended |
 //! | Detaching | it is on its way to another worker |
+//! | Moving | it is on its way to another process |
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -61,6 +62,7 @@ pub enum ServerState {
     Cleaning,
     CancelWait,
     Detaching,
+    Moving,
 }
 
 impl ServerState {

@@ -5,6 +5,7 @@ use forebay_pgwire::frontend::Target;
 use forebay_pgwire::write;
 
 use super::ServerStatements;
+use crate::moving::part::{Damaged, Part, Reader, Schema, Writer};
 
 /// One of them. Its place in this list is part of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,16 @@ fn value(seed: f64) -> String {
 /// Which of them a server has.
 #[derive(Debug, Default)]
 pub(super) struct There(u16);
+
+impl Part for There {
+    fn put(&self, out: &mut Writer) {
+        self.0.put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        u16::get(from).map(There)
+    }
+    fn describe(_: &mut Schema) {}
+}
 
 impl There {
     /// Whether this one is there; from now on it is.

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::Statement;
 use super::fixed::There;
+use crate::moving::part::part_struct;
 
 /// A change that messages in flight will make, or not.
 #[derive(Default)]
@@ -59,6 +60,19 @@ struct ServerEntry {
     unanswered: Unanswered,
     used: u64,
 }
+
+part_struct!(Unanswered { segment: u32, changes: u32 });
+part_struct!(ServerEntry { statement: Arc<Statement>, present: bool, unanswered: Unanswered, used: u64 });
+part_struct!(ServerStatements {
+    named: FxHashMap<u64, ServerEntry>,
+    unnamed: Option<Arc<Statement>>,
+    unnamed_there: Option<Arc<Statement>>,
+    outdated: Vec<Arc<Statement>>,
+    misread: Vec<(Arc<Statement>, u32)>,
+    may_have_unnamed: bool,
+    fixed: There,
+    clock: u64,
+});
 
 /// Whether a server has a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

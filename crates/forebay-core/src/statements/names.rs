@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::Statement;
 use super::held::Unanswered;
+use crate::moving::part::part_struct;
 use crate::planted::{Bug, planted};
 use crate::session::expect::Change;
 
@@ -22,6 +23,9 @@ struct ClientEntry {
     statement: Option<Arc<Statement>>,
     unanswered: Unanswered,
 }
+
+part_struct!(ClientEntry { statement: Option<Arc<Statement>>, unanswered: Unanswered });
+part_struct!(ClientStatements { named: FxHashMap<Box<[u8]>, ClientEntry>, unnamed: ClientEntry });
 
 /// What a name means to a client.
 pub enum Lookup {

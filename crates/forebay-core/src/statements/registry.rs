@@ -12,14 +12,27 @@ use super::prepared::{Prepared, StatementKey};
 #[derive(Debug)]
 pub struct Registry {
     prefix: Box<[u8]>,
-    known: Mutex<RegistryTable>,
+    pub(super) known: Mutex<RegistryTable>,
 }
 
 #[derive(Debug, Default)]
-struct RegistryTable {
-    by_key: FxHashMap<StatementKey, Weak<Prepared>>,
+pub(super) struct RegistryTable {
+    pub(super) by_key: FxHashMap<StatementKey, Weak<Prepared>>,
+    /// Those that came from another process, or are on their way to one.
+    pub(super) by_id: FxHashMap<u64, Weak<Prepared>>,
     last_id: u64,
     sweep_at: usize,
+    sweep_ids_at: usize,
+}
+
+impl RegistryTable {
+    /// Forgets numbers of statements that nobody has any more, when there are many.
+    pub(super) fn sweep_ids(&mut self) {
+        if self.by_id.len() >= self.sweep_ids_at.max(1024) {
+            self.by_id.retain(|_, s| s.strong_count() > 0);
+            self.sweep_ids_at = self.by_id.len() * 2;
+        }
+    }
 }
 
 /// What names begin with where nothing is to be kept from being guessed.
@@ -45,6 +58,17 @@ impl Registry {
         });
         let prefix = PREFIX.chars().chain(characters).chain(['_']).collect::<String>();
         Registry { prefix: prefix.into_bytes().into(), known: Mutex::default() }
+    }
+
+    /// Names its statements as another process does that it succeeds, with numbers behind `last_id`.
+    pub fn succeeding(prefix: &[u8], last_id: u64) -> Registry {
+        let table = RegistryTable { last_id, ..RegistryTable::default() };
+        Registry { prefix: prefix.into(), known: Mutex::new(table) }
+    }
+
+    /// The last number that was given.
+    pub fn last_id(&self) -> u64 {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).last_id
     }
 
     /// What the names of its statements begin with.

@@ -88,6 +88,11 @@ impl Knowledge {
         self.epoch.load(SeqCst)
     }
 
+    /// Another process has counted that far.
+    pub fn catch_up(&self, epoch: u32) {
+        self.epoch.fetch_max(epoch, SeqCst);
+    }
+
     /// Whether anybody asks for currval or lastval in this database.
     pub fn reads_sequences(&self) -> bool {
         self.reads_sequences.load(SeqCst)

@@ -5,6 +5,7 @@ use forebay_sql::shape::{Shape, Verb};
 use forebay_sql::traces::Traces;
 
 use super::PINNING;
+use crate::moving::part::part_struct;
 use crate::planted::{Bug, planted};
 use crate::time::Instant;
 
@@ -18,6 +19,9 @@ pub struct Pin {
     /// The kind of statement that brought each about, in the order of [`REASONS`].
     verbs: [Option<Verb>; REASONS.len()],
 }
+
+part_struct!(Pin { reasons: Traces, since: Instant, verbs: [Option<Verb>; REASONS.len()] });
+part_struct!(Causes { verbs: [Option<Verb>; REASONS.len()], sure: Traces });
 
 /// Which statements may have brought about what is there, since a server was last looked at: the first of each kind of trace,
 /// but one that is sure to have goes before those that may have.

@@ -55,6 +55,8 @@ pub(crate) trait Backend: Sized {
     fn attach(&mut self, table: &mut Table, slot: u32);
     /// A socket leaves, still open, with no operation under way.
     fn detach(&mut self, table: &mut Table, slot: u32);
+    /// What is being written is called off, unless it ends by itself; what is queued stays.
+    fn stop_writing(&mut self, table: &mut Table, slot: u32);
     /// Reading is wanted, or not any more: see [`super::table::Conn::wants_read`].
     fn read(&mut self, table: &mut Table, slot: u32);
     /// Begins a connect to the slot's current address.

@@ -23,6 +23,9 @@ const ACCEPTS_PER_TURN: u32 = 64;
 /// Pieces that one write covers.
 const PIECES_PER_WRITE: u32 = 64;
 
+/// What keeps a connection from being written to.
+const HINDRANCES: Flags = Flags::BLOCKED.and(Flags::DEAD).and(Flags::CONNECTING).and(Flags::HELD_BACK);
+
 const CONN: u64 = 0;
 const LISTENER: u64 = 1;
 const BELL: u64 = 2;
@@ -86,7 +89,7 @@ impl Epoll {
         let mut errno = None;
         loop {
             let conn = &table.conns[slot as usize];
-            if conn.queued == 0 || conn.fd < 0 || conn.is_any(Flags::BLOCKED.and(Flags::DEAD).and(Flags::CONNECTING)) {
+            if conn.queued == 0 || conn.fd < 0 || conn.is_any(HINDRANCES) {
                 break;
             }
             let count = conn.queued.min(PIECES_PER_WRITE);
@@ -337,6 +340,8 @@ impl Backend for Epoll {
     fn read(&mut self, table: &mut Table, slot: u32) {
         self.list(table, slot);
     }
+
+    fn stop_writing(&mut self, _: &mut Table, _: u32) {}
 
     fn connect(&mut self, table: &mut Table, slot: u32) {
         let conn = table.conn(slot);

@@ -30,7 +30,7 @@ pub(crate) mod uring;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,25 @@ const TRIM_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Handover {
     fd: OwnedFd,
     tls: Option<Box<Session>>,
+    /// To be written.
+    unsent: Vec<u8>,
+}
+
+impl Handover {
+    /// A connection without TLS, and bytes that are to be written on it.
+    pub(crate) fn plain(fd: OwnedFd, unsent: Vec<u8>) -> Handover {
+        Handover { fd, tls: None, unsent }
+    }
+
+    /// What is to be written.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.unsent
+    }
+
+    /// Its descriptor's number.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 /// Something to tell core when its present call is over.
@@ -130,6 +149,7 @@ pub(crate) struct Driver<B: Backend> {
     /// The worker that the next client of a Unix socket goes to.
     next_worker: u16,
     is_stopping: bool,
+    is_accepting_suspended: bool,
     /// The most connections since memory was last given back to the system.
     most_conns: usize,
     /// A timer for that is set.
@@ -172,6 +192,7 @@ impl<B: Backend> Driver<B> {
             listeners: listeners.into_iter().map(Some).collect(),
             next_worker: 0,
             is_stopping: false,
+            is_accepting_suspended: false,
             most_conns: 0,
             is_trim_due: false,
             has_turned: false,
@@ -201,8 +222,11 @@ impl<B: Backend> Driver<B> {
     fn begin_closing(&mut self, slot: u32) {
         let id = self.table.id(slot);
         let conn = self.table.conn(slot);
-        conn.clear(Flags::OPEN.and(Flags::DETACHING));
+        conn.clear(Flags::OPEN.and(Flags::DEPARTING));
         conn.set(Flags::CLOSING);
+        if conn.queued > 0 {
+            self.table.mark_dirty(slot);
+        }
         self.set_timer(CLOSE_TIMEOUT, Timer::Close(id));
         self.settle(slot);
     }
@@ -213,7 +237,7 @@ impl<B: Backend> Driver<B> {
         if conn.is(Flags::DEAD) {
             return;
         }
-        conn.clear(Flags::OPEN.and(Flags::CLOSING).and(Flags::DETACHING));
+        conn.clear(Flags::OPEN.and(Flags::CLOSING).and(Flags::DEPARTING));
         conn.set(Flags::DEAD);
         let (fd, in_flight) = (conn.fd, conn.in_flight);
         self.table.drop_pieces(slot, in_flight);
@@ -252,7 +276,7 @@ impl<B: Backend> Driver<B> {
                 conn.set(Flags::LINGERING.and(Flags::READING));
                 crate::socket::shutdown_write(conn.fd);
             }
-        } else if conn.is(Flags::DETACHING) && is_written && conn.operations == 0 {
+        } else if conn.is(Flags::DETACHING) && (is_written || conn.is(Flags::HELD_BACK)) && conn.operations == 0 {
             self.pending.push_back(Input::Detached(id));
             return;
         }
@@ -262,12 +286,13 @@ impl<B: Backend> Driver<B> {
     /// Takes a settled connection out of the table.
     fn take_out(&mut self, slot: u32) -> Handover {
         self.back.detach(&mut self.table, slot);
+        let unsent = self.table.unsent(slot);
         let conn = self.table.conn(slot);
         let fd = std::mem::replace(&mut conn.fd, -1);
         let tls = conn.tls.take();
         self.table.remove(slot);
         // SAFETY: the slot owned the descriptor and has forgotten it.
-        Handover { fd: unsafe { OwnedFd::from_raw_fd(fd) }, tls }
+        Handover { fd: unsafe { OwnedFd::from_raw_fd(fd) }, tls, unsent }
     }
 
     fn event(&mut self, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {

@@ -18,6 +18,7 @@ use super::{Driver, Handover, Timer};
 use crate::derive::Derivation;
 use crate::hub::Mail;
 use crate::socket;
+use crate::succession::Parcel;
 
 /// How long Python may take for a statement of the console.
 pub(super) const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,14 +155,36 @@ impl<B: Backend> Io for Driver<B> {
         if let Some(conn) = self.table.open(id) {
             conn.set(Flags::DETACHING);
             self.back.read(&mut self.table, id.slot);
+            if self.table.conn(id.slot).tls.is_none() {
+                self.table.conn(id.slot).set(Flags::HELD_BACK);
+                self.back.stop_writing(&mut self.table, id.slot);
+            }
             self.settle(id.slot);
         }
+    }
+
+    fn stay(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.open(id) {
+            conn.clear(Flags::DEPARTING);
+            if conn.queued > 0 {
+                self.table.mark_dirty(id.slot);
+            }
+            self.settle(id.slot);
+        }
+    }
+
+    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Handover>) {
+        self.hub.hand_on(Parcel { worker: self.id, number, state, connections });
     }
 
     fn adopt(&mut self, handover: Handover) -> ConnId {
         let id = self.table.insert(handover.fd.into_raw_fd());
         self.table.conn(id.slot).tls = handover.tls;
         self.back.attach(&mut self.table, id.slot);
+        if !handover.unsent.is_empty() {
+            self.table.push_bytes(id.slot, &handover.unsent, handover.unsent.len() as u32);
+            self.table.mark_dirty(id.slot);
+        }
         id
     }
 

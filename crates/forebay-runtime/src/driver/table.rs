@@ -68,6 +68,11 @@ impl Flags {
     /// io_uring: it took a whole buffer since it last lacked one.
     pub(crate) const STREAMING: Flags = Flags(1 << 24);
 
+    /// Taken out with what is queued: that is written where it goes to.
+    pub(crate) const HELD_BACK: Flags = Flags(1 << 25);
+    /// All that a connection which is being taken out has.
+    pub(crate) const DEPARTING: Flags = Flags::DETACHING.and(Flags::HELD_BACK);
+
     /// On its way out, or to another worker, as soon as all is written.
     pub(crate) const LEAVING: Flags = Flags::CLOSING.and(Flags::DETACHING);
 
@@ -379,6 +384,17 @@ impl Table {
             at = piece.next;
             piece
         })
+    }
+
+    /// A copy of all that is queued.
+    pub(crate) fn unsent(&self, slot: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in self.pieces(slot, u32::MAX) {
+            let from = self.buffers.range(piece.buf, piece.start, piece.start + piece.len);
+            // SAFETY: `range` checked the bounds, and the piece holds the bytes.
+            bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(from, piece.len as usize) });
+        }
+        bytes
     }
 
     /// Takes `written` bytes off the queue; returns how many bytes of core's they stood for.

@@ -170,7 +170,7 @@ impl<B: Backend> Driver<B> {
         let conn = self.table.conn(slot);
         let id = ConnId { slot, generation: conn.generation };
         if conn.is_plain() {
-            conn.clear(Flags::DETACHING);
+            conn.clear(Flags::DEPARTING);
             self.deliver(inputs, id, buf, len);
         } else {
             self.on_received_otherwise(inputs, id, buf, len);
@@ -189,7 +189,7 @@ impl<B: Backend> Driver<B> {
             return;
         }
         let conn = self.table.conn(id.slot);
-        conn.clear(Flags::DETACHING);
+        conn.clear(Flags::DEPARTING);
         if conn.is(Flags::TLS_HELD) {
             self.table.buffers.discard(buf);
             self.hub.stats[usize::from(self.id.0)].tls_injections.add(1);
@@ -215,7 +215,7 @@ impl<B: Backend> Driver<B> {
         let id = self.table.id(slot);
         let conn = self.table.conn(slot);
         conn.set(Flags::ENDED);
-        conn.clear(Flags::DETACHING);
+        conn.clear(Flags::DEPARTING);
         if conn.is(Flags::CLOSING) {
             if errno.is_some() {
                 self.drop_conn(slot)
@@ -281,7 +281,7 @@ impl<B: Backend> Driver<B> {
         let Ok(peer) = socket::peer(fd.as_raw_fd()) else { return };
         let workers = self.hub.mailboxes.len() as u16;
         let is_shared = self.listener(listener).is_some_and(|l| l.is_for_all_workers);
-        let handover = Handover { fd, tls: None };
+        let handover = Handover::plain(fd, Vec::new());
         if is_shared && workers > 1 {
             let worker = WorkerId(self.next_worker);
             self.next_worker = (self.next_worker + 1) % workers;
@@ -331,7 +331,8 @@ impl<B: Backend> Driver<B> {
                     memory::trim();
                 }
                 Timer::Accept(listener) => {
-                    if let Some(fd) = self.listener(listener).map(|l| l.fd.as_raw_fd()) {
+                    let fd = self.listener(listener).map(|l| l.fd.as_raw_fd());
+                    if let Some(fd) = fd.filter(|_| !self.is_accepting_suspended) {
                         self.back.accept(listener, fd);
                     }
                 }
@@ -398,6 +399,9 @@ impl<B: Backend> Driver<B> {
                         // An operator who is on this host still gets in.
                         Command::Close => self.stop_accepting(|listener| listener.is_tcp),
                         Command::Reload(_) => self.tune_listeners(),
+                        Command::HandOn => self.suspend_accepting(),
+                        Command::LetGo => self.stop_accepting(|_| true),
+                        Command::Stay => self.resume_accepting(),
                         _ => {}
                     }
                     self.guard(inputs, None, |inputs, io| inputs.command(io, id, command));
@@ -416,6 +420,23 @@ impl<B: Backend> Driver<B> {
             }
         }
         self.mail = mail;
+    }
+
+    /// Another process accepts from the same sockets; should it end, this one does again.
+    fn suspend_accepting(&mut self) {
+        if !std::mem::replace(&mut self.is_accepting_suspended, true) {
+            for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l))) {
+                self.back.refuse(i as u16, listener.fd.as_raw_fd());
+            }
+        }
+    }
+
+    fn resume_accepting(&mut self) {
+        if std::mem::take(&mut self.is_accepting_suspended) {
+            for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l))) {
+                self.back.accept(i as u16, listener.fd.as_raw_fd());
+            }
+        }
     }
 
     fn stop_accepting(&mut self, is_meant: impl Fn(&Listener) -> bool) {

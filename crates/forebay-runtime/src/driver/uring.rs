@@ -350,6 +350,14 @@ impl Backend for Uring {
         }
     }
 
+    fn stop_writing(&mut self, table: &mut Table, slot: u32) {
+        // One that was tried without waiting ends by itself.
+        let conn = table.conn(slot);
+        if conn.is(Flags::SENDING) && !conn.is(Flags::TRIED) {
+            self.cancel(name(SEND, table, slot));
+        }
+    }
+
     fn connect(&mut self, table: &mut Table, slot: u32) {
         let conn = &table.conns[slot as usize];
         let address = conn.connecting.as_ref().and_then(|c| c.address()).expect("a connect has an address");

@@ -10,7 +10,7 @@ mod table;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -40,14 +40,21 @@ struct State {
 pub(crate) struct MetricsServer {
     state: Arc<State>,
     address: SocketAddr,
+    fd: RawFd,
     thread: Option<JoinHandle<()>>,
 }
 
 impl MetricsServer {
     /// Binds `address` and starts the thread.
-    pub(crate) fn start(address: &str, hub: &Hub) -> Result<MetricsServer, ListenError> {
+    ///
+    /// `listening`: the socket of the process that is succeeded, if it had one.
+    pub(crate) fn start(address: &str, hub: &Hub, listening: Option<OwnedFd>) -> Result<MetricsServer, ListenError> {
         let failed = |cause| ListenError { address: address.to_owned(), cause };
-        let listener = bind(address).map_err(failed)?;
+        let listener = match listening {
+            Some(fd) => TcpListener::from(fd),
+            None => bind(address).map_err(failed)?,
+        };
+        let fd = listener.as_raw_fd();
         let bound = listener.local_addr().map_err(failed)?;
         let state = Arc::new(State {
             stats: hub.stats.clone(),
@@ -64,11 +71,16 @@ impl MetricsServer {
             }
         };
         let thread = crate::engine::spawn("forebay-metrics".to_owned(), run).map_err(failed)?;
-        Ok(MetricsServer { state, address: bound, thread: Some(thread) })
+        Ok(MetricsServer { state, address: bound, fd, thread: Some(thread) })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The socket that it listens at, open for as long as it runs.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     /// From here on /readyz says no.

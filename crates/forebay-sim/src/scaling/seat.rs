@@ -144,7 +144,7 @@ impl World<'_> {
         self.links[link.0].holder = None;
         seat.servers -= 1;
         seat.io.retire(conn);
-        seat.worker.detached(&mut seat.io, conn, Handover { link, alive: Arc::new(()) });
+        seat.worker.detached(&mut seat.io, conn, Handover { link, alive: Arc::new(()), unreported: 0 });
     }
 
     fn carry_out_ops(&mut self, w: usize, at: u64) {
@@ -179,7 +179,7 @@ impl World<'_> {
             }
             Op::Log(event) => panic!("worker {w} logs {} {:?}", event.name, event.fields),
             Op::Forget | Op::Resume { .. } => {}
-            Op::Tls { .. } | Op::Ask(..) | Op::Reply(..) => panic!("worker {w} wants {op:?}"),
+            Op::HandOn { .. } | Op::Tls { .. } | Op::Ask(..) | Op::Reply(..) => panic!("worker {w} wants {op:?}"),
         }
     }
 

@@ -25,6 +25,9 @@ pub(crate) enum Fault {
     KillDatabase,
     Change,
     Drain,
+    /// Connections move to other workers, for a while.
+    HandOn,
+    Stay,
     /// PAUSE, to stay.
     LastPause,
     /// No fault: every worker is asked what it holds.
@@ -59,6 +62,9 @@ impl World {
                 self.schedule(at, Event::Fault(fault));
                 at += 1 + self.draw(mean * 2);
             }
+        }
+        if self.is_moving {
+            self.plan_moves();
         }
         if let Some(at) = f.drain_at {
             self.schedule(at, Event::Fault(Fault::Drain));
@@ -109,6 +115,8 @@ impl World {
             Fault::KillDatabase => self.kill_database(),
             Fault::Change => self.change(),
             Fault::Drain => self.order(&Command::Drain),
+            Fault::HandOn => self.begin_moves(),
+            Fault::Stay => self.order(&Command::Stay),
             Fault::LastPause => self.order(&Command::Pause(None)),
             Fault::Look => self.order(&Command::Snapshot),
             Fault::KillClient => {

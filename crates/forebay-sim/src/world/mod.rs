@@ -7,6 +7,7 @@ mod faults;
 mod hearing;
 #[cfg(test)]
 mod hour;
+mod moves;
 mod network;
 mod orders;
 mod pins;
@@ -135,6 +136,10 @@ pub(crate) struct World {
     denials: BTreeMap<(String, String), u64>,
     /// What the operator does, and Python.
     order_luck: Rng,
+    /// When connections move, and where.
+    move_luck: Rng,
+    /// They do.
+    is_moving: bool,
     /// Clients talk to servers without a worker between: the simulator's test of itself.
     pub(crate) is_direct: bool,
 }
@@ -183,6 +188,8 @@ impl World {
             now: 1_000,
             signal_luck: rng.aside(1),
             order_luck: rng.aside(2),
+            move_luck: rng.aside(4),
+            is_moving: options.is_moving,
             rng,
             trace: Trace::new(options.is_verbose),
             clients: clients.collect::<Result<_, _>>()?,

@@ -77,6 +77,11 @@ impl World {
         if stalled_until > self.now {
             return self.schedule(stalled_until - self.now, Event::Pump(link, side));
         }
+        let entry = &self.links[link.0];
+        if entry.ends[side] == End::Transit && !entry.halves[side].queue.is_empty() {
+            // Who is to write it has it in no driver.
+            return self.schedule(50, Event::Pump(link, side));
+        }
         let (delay, most) = (self.links[link.0].delay_max, self.links[link.0].chunk_max as u64);
         let at = self.now + self.draw(delay);
         let most = 1 + self.draw(most) as usize;

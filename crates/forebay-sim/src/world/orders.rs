@@ -147,7 +147,8 @@ impl World {
                 }
             }
             // A PAUSE is refused when RESUME comes before all servers are free.
-            (Command::KillClient(_) | Command::Pause(_), Reply::Refused(_)) | (_, Reply::Done) => {}
+            // An online restart that is called off has not ended.
+            (Command::KillClient(_) | Command::Pause(_) | Command::HandOn, Reply::Refused(_)) | (_, Reply::Done) => {}
             (command, reply) => self.checks.fail(format!("worker {w} answered {command:?} with {reply:?}")),
         }
     }
@@ -263,6 +264,9 @@ fn name(command: &Command) -> &'static str {
         Command::Disable(_) => "DISABLE",
         Command::Enable(_) => "ENABLE",
         Command::WaitClose(_) => "WAIT_CLOSE",
+        Command::HandOn => "an online restart",
+        Command::LetGo => "the end of an online restart",
+        Command::Stay => "an online restart that is called off",
         Command::Suspend => "SUSPEND",
         Command::DropUnflushed => "drop what is unflushed",
         Command::Snapshot | Command::Sockets => "SHOW",

@@ -304,10 +304,11 @@ impl World {
         let seat = &mut self.seats[w];
         let Some(live) = seat.io.live(conn) else { return };
         let (Stage::Detaching, Some(link)) = (live.stage, live.link) else { return };
+        let (is_reading, unreported) = (!live.is_paused, live.unreported);
         let side = self.side_of(link, w);
         let half = &self.links[link.0].halves[1 - side];
         // Something arrived first: it will be told, and the connection stays.
-        if !half.arrived.is_empty() || half.fin != crate::net::Fin::No {
+        if is_reading && (!half.arrived.is_empty() || half.fin != crate::net::Fin::No) {
             return;
         }
         let alive = Arc::new(());
@@ -316,7 +317,7 @@ impl World {
         let seat = &mut self.seats[w];
         seat.io.retire(conn);
         self.trace.note(b'd', w as u64, &[]);
-        seat.worker.detached(&mut seat.io, conn, Handover { link, alive });
+        seat.worker.detached(&mut seat.io, conn, Handover { link, alive, unreported });
     }
 
     /// A connection on its way that nobody holds any more is closed, as a dropped descriptor is.
@@ -381,6 +382,7 @@ impl World {
                 let after = self.draw(500);
                 self.schedule(after, Event::Detached(w, conn));
             }
+            Op::HandOn { number, state, connections } => self.hand_on(w, number, state, connections),
             Op::Adopt { conn, handover } => self.adopt(w, conn, handover),
             Op::Log(event) => self.log(w, &event),
             Op::Reply(id, reply) => self.answered_order(w, id, reply),
@@ -417,7 +419,7 @@ impl World {
     }
 
     fn adopt(&mut self, w: usize, conn: ConnId, handover: Handover) {
-        let Handover { link, alive } = handover;
+        let Handover { link, alive, unreported } = handover;
         self.transit.remove(&link);
         drop(alive);
         let Some(side) = self.links[link.0].ends.iter().position(|e| *e == End::Transit) else {
@@ -430,6 +432,11 @@ impl World {
         }
         if self.links[link.0].is_reset {
             self.input(w, Input::Ended(conn, true));
+        }
+        let unsent = self.links[link.0].halves[side].queue.len();
+        if unsent + unreported > 0 {
+            self.seats[w].io.bring(conn, unsent, unreported);
+            self.input(w, Input::Sent(conn));
         }
         self.notify(link, 1 - side);
     }

@@ -119,7 +119,7 @@ fn relay<B: Backend>(listen: SocketAddr, server: Endpoint) {
         tls: None,
     };
     let mut bound = Listeners::bind(&listen, &TcpOptions::default(), 1, B::NONBLOCKING).expect("the port is free");
-    let hub = Arc::new(Hub::start(1, Contexts::default(), 0).expect("threads"));
+    let hub = Arc::new(Hub::start(1, Contexts::default(), 0, None).expect("threads"));
     let listeners = bound.by_worker.remove(0);
     let mut driver = Driver::<B>::open(hub, WorkerId(0), listeners, 1024, 16 * 1024).expect("a driver");
     driver.run(&mut Floor { server, joined: Vec::new() });

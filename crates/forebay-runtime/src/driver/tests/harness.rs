@@ -288,7 +288,7 @@ impl<B: Backend + 'static> World<B> {
         };
         let bound =
             Listeners::bind(&listen, &TcpOptions::default(), setup.workers, B::NONBLOCKING).expect("a free port");
-        let hub = Arc::new(Hub::start(setup.workers, setup.tls, 1_000_000).expect("threads"));
+        let hub = Arc::new(Hub::start(setup.workers, setup.tls, 1_000_000, None).expect("threads"));
         let (sender, seen) = channel();
         let mut orders = Vec::new();
         let mut threads = Vec::new();

@@ -22,7 +22,8 @@ impl Uring {
     /// Writes what is queued on a connection, unless a write is under way.
     pub(super) fn send(&mut self, table: &mut Table, slot: u32) {
         let conn = &table.conns[slot as usize];
-        if conn.is_any(Flags::SENDING.and(Flags::DEAD).and(Flags::CONNECTING)) || conn.queued == 0 {
+        let hindrances = Flags::SENDING.and(Flags::DEAD).and(Flags::CONNECTING).and(Flags::HELD_BACK);
+        if conn.is_any(hindrances) || conn.queued == 0 {
             return;
         }
         // Without waiting first: a send that must wait is told apart, and its bytes can be moved.
@@ -190,10 +191,11 @@ impl Uring {
                 }
                 Some(Completion::Sent { slot, plain })
             }
-            Err(libc::EAGAIN | libc::EINTR) => {
+            // Also one that was called off: what it would have written is still queued.
+            Err(libc::EAGAIN | libc::EINTR | libc::ECANCELED) => {
                 self.block(table, slot);
                 table.mark_dirty(slot);
-                None
+                table.conn(slot).is(Flags::HELD_BACK).then_some(Completion::Done { slot })
             }
             Err(errno) => Some(Completion::SendFailed { slot, errno }),
         }

@@ -1,0 +1,113 @@
+"""Online restart: whom the running process gives its place to, and whom not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from forebay._engine import state_schema
+from forebay.cli import guarded, root
+from forebay.control.engine_link import Outcome
+from forebay.control.succession import PROTOCOL, Predecessor, meeting_place
+from forebay.failure import Exit
+
+GOOD = {"ask": "take over", "protocol": PROTOCOL, "schema": state_schema(), "version": "0", "pid": os.getpid()}
+NOTHING = json.dumps({"clients": [], "servers": [], "pools": []})
+
+
+class Link:
+    """Answers orders as an engine without clients does. refuses: an order that comes to nothing."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.ordered: list[str] = []
+
+    async def order(self, kind: str, _: object = None) -> Outcome:
+        self.ordered.append(kind)
+        return Outcome(done=1, snapshots=[NOTHING], refusals=["called off"] if kind == self.refuses else [])
+
+
+def conversation(
+    *lines: dict[str, Any], link: Link | None = None, port: int = 0
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """What is answered to these lines, each said after an answer to the one before; and who was left the place."""
+    left: list[int] = []
+    estate = {"sockets": [], "metrics": None, "clock": 0, "prefix": "fb_", "last_statement": 0, "last_id": 0}
+    engine: Any = SimpleNamespace(driver="epoll", estate=lambda: dict(estate), hand_over=lambda _: None)
+    listen = SimpleNamespace(addresses=[f"127.0.0.1#{os.getpid()}"], port=1, unix=None)
+    configuration: Any = SimpleNamespace(config=SimpleNamespace(engine=SimpleNamespace(listen=listen)))
+    place = meeting_place(configuration.config.engine)
+
+    async def talk() -> list[dict[str, Any]]:
+        predecessor = Predecessor(
+            engine, link or Link(),  # type: ignore[arg-type]
+            configuration=lambda: configuration, leave=left.append, is_stopping=lambda: False, started_as=["false"],
+        )  # fmt: skip
+        serving = asyncio.ensure_future(predecessor.serve())
+        answers = []
+        reader, writer = None, None
+        while reader is None or writer is None:
+            try:
+                reader, writer = await asyncio.open_unix_connection(place)
+            except OSError:
+                await asyncio.sleep(0)
+        for line in lines:
+            writer.write(json.dumps(line).encode() + b"\n")
+            if said := await asyncio.wait_for(reader.readline(), 10):
+                answers.append(json.loads(said))
+        writer.close()
+        await asyncio.sleep(0)
+        serving.cancel()
+        return answers
+
+    return asyncio.run(talk()), left
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"schema": state_schema() ^ 1}, {"protocol": PROTOCOL + 1}], ids=["another state", "another protocol"]
+)
+def test_who_does_not_read_the_state_is_refused(wrong: dict[str, int]) -> None:
+    """It would drop what it does not know of clients that it has been given."""
+    answers, left = conversation({**GOOD, **wrong})
+    assert "does not read the state" in answers[0]["refused"]
+    assert not left
+
+
+def test_one_that_gives_up_leaves_all_as_it_was() -> None:
+    link = Link()
+    answers, left = conversation(GOOD, {"failed": "the port is taken"}, link=link)
+    assert answers[0]["driver"] == "epoll"
+    assert answers[1]["refused"] == "the port is taken"
+    assert "hand_on" not in link.ordered
+    assert not left
+
+
+def test_one_that_is_ready_gets_everything_and_the_place() -> None:
+    link = Link()
+    answers, left = conversation(GOOD, {"ready": 1}, link=link)
+    assert len(answers) == 1
+    assert "hand_on" in link.ordered
+    assert left == [os.getpid()]
+
+
+def test_one_that_dies_in_the_middle_does_not_get_the_place() -> None:
+    """What it had not taken over is here, and served."""
+    _, left = conversation(GOOD, {"ready": 1}, link=Link(refuses="hand_on"))
+    assert not left
+
+
+def test_upgrade_says_that_there_is_nothing_to_upgrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        text = f'[listen]\naddress = "127.0.0.1"\nport = {taken.getsockname()[1]}\n[databases.a]\nendpoints = ["h:1"]\n'
+    path = tmp_path / "forebay.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    assert guarded(lambda: root.main(["upgrade", str(path)], standalone_mode=False)) == Exit.CANNOT_REACH
+    assert "no forebay of this user runs" in capsys.readouterr().err
