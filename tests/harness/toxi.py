@@ -14,11 +14,14 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 class Toxi:
-    """Stands before `port` of 127.0.0.1. Its own port is `port`; what it does can be changed at any time."""
+    """Stands before `port` of 127.0.0.1. Its own port is `port`; what it does can be changed at any time.
 
-    def __init__(self, target_port: int) -> None:
+    listener: where it listens, if that is not 127.0.0.1.
+    """
+
+    def __init__(self, target_port: int, listener: socket.socket | None = None) -> None:
         self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ use crate::failure::words;
 use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
 use crate::local_socket::Told;
 use crate::pool::PoolId;
-use crate::question::{Answer, Question};
+use crate::question::{Answer, Question, Turn};
 use crate::session::client::{ClientState, Extent};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::time::Instant;
@@ -49,7 +49,8 @@ impl<I: Io> Worker<I> {
         let local = self.begin_local(id, index);
         let conn = io.connect(local.as_ref().unwrap_or(&endpoint));
         let server_id = self.next_id();
-        let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        let mut server =
+            Server::new(conn, server_id, (id, &self.pools[id.0 as usize]), index, self.images.empty(), self.now);
         server.is_local = local.is_some();
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
@@ -64,7 +65,8 @@ impl<I: Io> Worker<I> {
         let endpoint = pool.target.endpoints[index as usize].clone();
         let conn = io.connect(&endpoint);
         let server_id = self.next_id();
-        let mut server = Server::new(conn, server_id, id, index, self.images.empty(), self.now);
+        let mut server =
+            Server::new(conn, server_id, (id, &self.pools[id.0 as usize]), index, self.images.empty(), self.now);
         server.apart = Some(apart);
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
@@ -237,7 +239,11 @@ impl<I: Io> Worker<I> {
         match step {
             ServerStep::Send(bytes) => self.send_to_server(io, key, &bytes),
             ServerStep::AskSaltedPassword { password, salt, iterations } => {
-                self.ask(io, Asker::Server(key), Question::SaltPassword { password, salt, iterations });
+                self.ask(
+                    io,
+                    Asker::Server(key),
+                    Question::SaltPassword { password, salt, iterations, turn: Turn::Own },
+                );
             }
             ServerStep::Wait | ServerStep::Ok => {}
             ServerStep::Failed(reason) => self.login_hopeless(io, key, &reason),
@@ -278,6 +284,7 @@ impl<I: Io> Worker<I> {
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
+        pool.stats.stats.open.record(self.now.micros_since(self.servers[key].opened_at));
         pool.backoff.succeeded();
         pool.keep_greeting(empty, reported);
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
@@ -373,7 +380,7 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
         let client = self.leave_opening(key);
-        self.open_failed(io, key, reply);
+        self.left_alone(io, key, reply, true);
         if let Some(client) = client {
             self.refuse_and_close(io, client, report.clone());
         }
@@ -405,6 +412,11 @@ impl<I: Io> Worker<I> {
         if self.servers[key].apart == Some(Apart::Reader) {
             return self.reader_refused(io, key, cause);
         }
+        self.left_alone(io, key, cause, false);
+    }
+
+    /// `is_refusal`: as [`crate::pool::backoff::Backoff::failed`] takes it.
+    fn left_alone(&mut self, io: &mut I, key: ServerKey, cause: &str, is_refusal: bool) {
         let (id, now) = (self.servers[key].pool, self.now);
         let (endpoint, server) = (self.endpoint_name(key), self.servers[key].id);
         let mut luck = [0; 1];
@@ -413,7 +425,7 @@ impl<I: Io> Worker<I> {
         let max = Duration::from_micros(pool.settings.server_backoff_max);
         if !pool.is_replication {
             // Those clients try again themselves, each when it thinks fit.
-            pool.backoff.failed(cause.into(), max, luck[0], now);
+            pool.backoff.failed(cause.into(), is_refusal, max, luck[0], now);
         }
         pool.next_endpoint = pool.next_endpoint.wrapping_add(1);
         let fields = vec![

@@ -78,7 +78,6 @@ impl<I: Io> Worker<I> {
         };
         let now = self.now;
         let pool = self.pool(id);
-        pool.stats.stats.errors.add(1);
         let waited = seconds(now.since(since));
         if let Some((_, cause)) = pool.backoff.sickness() {
             let endpoint = pool.target.config.endpoints.first().cloned().unwrap_or_else(|| Arc::from("?"));

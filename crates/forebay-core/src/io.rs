@@ -145,6 +145,9 @@ pub trait Io {
     fn connect(&mut self, endpoint: &Endpoint) -> ConnId;
     /// Whether a server at that port of this host has a Unix socket in one of the usual folders: a look at the files.
     fn has_local_socket(&self, port: u16) -> bool;
+    /// Whether the peer owes the network an answer: something was sent to it more than once and it is still silent. False
+    /// where the transport can't tell.
+    fn is_overdue(&self, conn: ConnId) -> bool;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already
     /// received (a direct TLS hello); else empty. Plain bytes queued before go out first.
     fn start_tls(&mut self, conn: ConnId, role: TlsRole, unread: &[u8]);

@@ -115,7 +115,7 @@ impl<I: Io> Worker<I> {
         };
         let me = self.id;
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
-        let mut server = Server::new(conn, lent.id, id, lent.endpoint, set, self.now);
+        let mut server = Server::new(conn, lent.id, (id, &self.pools[id.0 as usize]), lent.endpoint, set, self.now);
         server.is_local = lent.is_local;
         server.is_set_known = lent.is_set_known;
         server.usage = lent.usage;

@@ -317,6 +317,11 @@ impl Io for SimIo {
         true
     }
 
+    /// The network of the simulator loses no packet: who is cut off is told so.
+    fn is_overdue(&self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, unread: &[u8]) {
         if !unread.is_empty() {
             self.broken(format!("start_tls on {conn:?} with bytes that no TLS client sent"));

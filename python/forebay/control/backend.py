@@ -17,7 +17,7 @@ from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
 from forebay.observe import stats
-from forebay.observe.stats import Averages, Totals, WorkerCounters
+from forebay.observe.stats import Averages, PoolCounters, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
@@ -66,6 +66,9 @@ class RunningBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self._averages.of(self.totals(), now_s=time.monotonic())
+
+    def pools(self) -> Sequence[PoolCounters]:
+        return stats.decode(self._engine.stats())
 
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())

@@ -165,6 +165,10 @@ impl Io for MemoryIo {
         false
     }
 
+    fn is_overdue(&self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
         let connection = self.connection(conn);
         assert!(connection.stage == Stage::Open, "TLS on {conn:?}, which is {:?}", connection.stage);
@@ -242,6 +246,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             client_statements_max: 100,
             statement_bytes_max: 1 << 20,
             login_timeout: 15 * SECOND,
+            client_write_timeout: 0,
             drain_timeout: 30 * SECOND,
         },
         auth: AuthSettings {

@@ -7,6 +7,11 @@ use crate::time::Instant;
 
 /// First pause after a failure.
 const FIRST: Duration = Duration::from_millis(50);
+/// Longest pause while an endpoint has been out of reach for less than [`SHORT_OUTAGE`]: a restart is met soon after it is
+/// over. A try costs either side next to nothing.
+const QUICK: Duration = Duration::from_millis(200);
+/// See there.
+const SHORT_OUTAGE: Duration = Duration::from_secs(60);
 /// Pause while the server says that it is full: at most two tries a second.
 const FULL: Duration = Duration::from_millis(500);
 
@@ -35,12 +40,15 @@ impl Backoff {
         *self = Backoff::default();
     }
 
-    /// A try failed. `luck` in 0..256 spreads the tries of many poolers.
-    pub fn failed(&mut self, cause: Arc<str>, max: Duration, luck: u8, now: Instant) {
+    /// A try failed. `luck` in 0..256 spreads the tries of many poolers. `is_refusal`: the server has refused the login, and
+    /// will do so again until somebody changes something.
+    pub fn failed(&mut self, cause: Arc<str>, is_refusal: bool, max: Duration, luck: u8, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let is_short = !is_refusal && now.since(since) < SHORT_OUTAGE;
+        let max = if is_short { max.min(QUICK) } else { max };
         let pause = FIRST.saturating_mul(1 << self.failures.min(16)).min(max.max(FIRST));
         self.failures = self.failures.saturating_add(1);
         self.until = now + pause.mul_f64(0.75 + f64::from(luck) / 512.0);
-        self.since.get_or_insert(now);
         self.cause = Some(cause);
     }
 
@@ -65,7 +73,7 @@ mod tests {
         let (max, mut now, mut last) = (Duration::from_secs(5), Instant(1_000_000), 0);
         for _ in 0..20 {
             assert!(backoff.is_over(now));
-            backoff.failed("refused".into(), max, 128, now);
+            backoff.failed("no such role".into(), true, max, 128, now);
             let pause = backoff.until().micros_since(now);
             assert!(pause >= last && pause <= 5_000_000);
             last = pause;
@@ -75,6 +83,23 @@ mod tests {
         assert_eq!(backoff.sickness().map(|(since, _)| since), Some(Instant(1_000_000)));
         backoff.succeeded();
         assert!(backoff.is_over(now) && backoff.sickness().is_none());
+    }
+
+    /// A server that restarts for three seconds must not cost five more.
+    #[test]
+    fn a_short_outage_is_met_soon_after_its_end_and_a_long_one_with_patience() {
+        let (mut backoff, max, start) = (Backoff::default(), Duration::from_secs(5), Instant(1_000_000));
+        let mut now = start;
+        let mut tries = 0;
+        while now.since(start) < SHORT_OUTAGE {
+            backoff.failed("refused".into(), false, max, 255, now);
+            assert!(backoff.until().since(now) <= Duration::from_millis(250));
+            now = backoff.until();
+            tries += 1;
+        }
+        assert!(tries < 5 * 60 + 10, "{tries}");
+        backoff.failed("refused".into(), false, max, 128, now);
+        assert_eq!(backoff.until().since(now), max);
     }
 
     /// A saturated server that counted as sick would be cut off just when it is needed.

@@ -11,7 +11,9 @@ use rustc_hash::FxHashMap;
 use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::pool::census::Census;
+use crate::pool::limited::Limited;
 use crate::statements::Registry;
+use crate::supply::Scope;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 
@@ -165,13 +167,34 @@ pub struct PoolShared {
     /// Servers, in any state, over all workers.
     pub permits: Arc<Permits>,
     /// Servers of the database, over all its pools.
-    pub of_database: Arc<Permits>,
+    pub of_database: Arc<Limited>,
     /// Servers of the user, over all databases.
-    pub of_user: Arc<Permits>,
+    pub of_user: Arc<Limited>,
+    is_starved: AtomicBool,
     workers: Box<[Flags]>,
 }
 
 impl PoolShared {
+    /// Whether it was refused a server last by a limit that it shares with other pools, and by nothing else.
+    pub fn is_starved(&self) -> bool {
+        self.is_starved.load(SeqCst)
+    }
+
+    /// See [`Self::is_starved`].
+    pub fn set_starved(&self, is_starved: bool) {
+        if self.is_starved() != is_starved {
+            self.is_starved.store(is_starved, SeqCst);
+        }
+    }
+
+    /// The count of a scope that it is in.
+    pub fn limited(&self, scope: &Scope) -> &Limited {
+        match scope {
+            Scope::Database(_) => &self.of_database,
+            Scope::User(_) => &self.of_user,
+        }
+    }
+
     /// Tells the others how `worker` stands.
     pub fn publish(&self, worker: WorkerId, standing: Standing) {
         if self.workers.len() > 1 {
@@ -276,6 +299,8 @@ pub struct Shared {
     pub census: Census,
     /// Cancel requests that named nobody.
     pub misses: Misses,
+    /// Logins that were refused.
+    pub failed_logins: Misses,
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
@@ -286,9 +311,9 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct SharedPools {
     pools: FxHashMap<(Arc<str>, Arc<str>), Arc<PoolShared>>,
-    databases: FxHashMap<Arc<str>, Arc<Permits>>,
+    databases: FxHashMap<Arc<str>, Arc<Limited>>,
     replication: FxHashMap<Arc<str>, Arc<Permits>>,
-    users: FxHashMap<Arc<str>, Arc<Permits>>,
+    users: FxHashMap<Arc<str>, Arc<Limited>>,
 }
 
 impl Shared {
@@ -309,6 +334,7 @@ impl Shared {
             clients: Permits::default(),
             census: Census::default(),
             misses: Misses::default(),
+            failed_logins: Misses::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
             listeners: Mutex::default(),
@@ -337,10 +363,20 @@ impl Shared {
             permits: Arc::default(),
             of_database: all.databases.entry(database.clone()).or_default().clone(),
             of_user: all.users.entry(user.clone()).or_default().clone(),
+            is_starved: AtomicBool::new(false),
             workers: self.flags(),
         });
         all.pools.insert((database.clone(), user.clone()), pool.clone());
         pool
+    }
+
+    /// Of the pools that are meant, and starved: the one whose waiter of a worker other than `but` waits longest.
+    pub fn starved(&self, but: WorkerId, is_meant: impl Fn(&Name) -> bool) -> Option<(WorkerId, Name, Instant)> {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let starved = all.pools.iter().filter(|(name, pool)| pool.is_starved() && is_meant(name));
+        let waiting = starved.filter_map(|(name, pool)| pool.worker_with_oldest_waiter(but).map(|found| (name, found)));
+        let first = waiting.min_by_key(|(_, (_, since))| *since);
+        first.map(|(name, (worker, since))| (worker, name.clone(), since))
     }
 
     /// The same for replication connections: those of all users of `database` count together, and nowhere else.
@@ -350,6 +386,7 @@ impl Shared {
             permits: all.replication.entry(database.clone()).or_default().clone(),
             of_database: Arc::default(),
             of_user: Arc::default(),
+            is_starved: AtomicBool::new(false),
             workers: self.flags(),
         })
     }

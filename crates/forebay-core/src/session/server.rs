@@ -28,13 +28,14 @@ use crate::io::TlsInfo;
 use crate::listen::OnServer;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
-use crate::pool::PoolId;
+use crate::pool::{Pool, PoolId};
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
 use crate::session::expect::{Change, Does, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
+use crate::stats::LabelledPool;
 use crate::time::Instant;
 use crate::tracking::Left;
 use crate::tracking::knowledge::Reading;
@@ -161,6 +162,8 @@ pub struct Server {
     pub own_error: Option<(String, String)>,
     /// What is prepared on it.
     pub statements: ServerStatements,
+    /// Its pool's counters.
+    pub stats: Arc<LabelledPool>,
     /// Unique over workers and time.
     pub id: u64,
     /// Which of the database's endpoints it is.
@@ -210,10 +213,12 @@ impl Server {
     }
 
     /// A connection that has just been begun.
-    pub fn new(conn: ConnId, id: u64, pool: PoolId, endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
+    pub fn new(conn: ConnId, id: u64, pool: (PoolId, &Pool), endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
+        let (pool, stats) = (pool.0, pool.1.stats.clone());
         Server {
             conn,
             id,
+            stats,
             pool,
             endpoint,
             is_local: false,

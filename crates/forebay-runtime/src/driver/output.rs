@@ -83,6 +83,10 @@ impl<B: Backend> Io for Driver<B> {
         !crate::local_socket::sockets(port).is_empty()
     }
 
+    fn is_overdue(&self, id: ConnId) -> bool {
+        self.table.fd_of(id).is_some_and(crate::socket::is_overdue)
+    }
+
     fn start_tls(&mut self, id: ConnId, role: TlsRole, unread: &[u8]) {
         if self.table.open(id).is_some() {
             self.begin_tls(id, &role, unread);
@@ -120,8 +124,8 @@ impl<B: Backend> Io for Driver<B> {
             self.set_timer(timeout, Timer::Question(id));
         }
         match question {
-            Question::SaltPassword { password, salt, iterations } => {
-                self.hub.deriver.ask(Derivation { worker: self.id, id, password, salt, iterations });
+            Question::SaltPassword { password, salt, iterations, turn } => {
+                self.hub.deriver.ask(Derivation { worker: self.id, id, password, salt, iterations, turn });
             }
             Question::OsUser { uid } => self.hub.os_users.ask(self.id, id, uid),
             other => self.hub.outbox.question(self.id, id, other),

@@ -14,6 +14,8 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     check, as in PgBouncer.
     """
     snapshot = await backend.snapshot()
+    counted = {(pool.database, pool.user): pool for pool in backend.pools()}
+    errors = {name: (sum(p.refusals.values()), sum(p.server_errors.values())) for name, p in counted.items()}
     return [
         (
             pool.database,
@@ -34,6 +36,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             pool.pool_mode,
             None,
             pool.sick,
+            *errors.get((pool.database, pool.user), (0, 0)),
         )
         for pool in snapshot.pools
     ]
