@@ -49,7 +49,7 @@ def run(bench: Bench, *, poolers: list[str], rounds: int, seconds: float, rate: 
             row[name] = window(pooler, seconds, rate if name == BESIDE else 0)
         for user in (pooler.user, UNKNOWN):
             row[f"refusal of {'a user' if user == pooler.user else 'nobody'}"] = Logins(
-                "guess", pooler.port, user, PROBE_RATE, PROBE_S
+                "probe", pooler.port, user, PROBE_RATE, PROBE_S
             ).done()
         bench.record(**row)
         print(line(row), flush=True)

@@ -101,3 +101,36 @@ impl<I: Io> Worker<I> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pool::shared::{Shared, Standing};
+
+    /// By the order of a list the same pools would always be first, and the last of them never.
+    #[test]
+    fn of_all_workers_pools_the_one_that_waits_longest_is_next() {
+        let shared = Shared::new(3);
+        let waits = |database: &str, user: &str, worker, since, is_starved| {
+            let pool = shared.pool(&Arc::from(database), &Arc::from(user));
+            pool.publish(WorkerId(worker), Standing { oldest: since, waiting: 1, ..Standing::default() });
+            pool.set_starved(is_starved);
+        };
+        waits("shop", "a", 0, Some(Instant(30)), true);
+        waits("shop", "b", 1, Some(Instant(20)), true);
+        waits("shop", "c", 2, Some(Instant(10)), false);
+        waits("blog", "a", 2, Some(Instant(5)), true);
+        let next = |me, scope: Scope| {
+            let found = shared.starved(WorkerId(me), |(database, user)| scope.has(database, user));
+            found.map(|(worker, (database, user), since)| (worker.0, format!("{database}/{user}"), since.0))
+        };
+        let shop = || Scope::Database("shop".into());
+        assert_eq!(next(2, shop()), Some((1, "shop/b".into(), 20)), "c is held back by its own size");
+        assert_eq!(next(1, shop()), Some((0, "shop/a".into(), 30)), "a worker knows its own waiters better");
+        assert_eq!(next(0, Scope::User("a".into())), Some((2, "blog/a".into(), 5)));
+        waits("shop", "b", 1, None, true);
+        assert_eq!(next(2, shop()), Some((0, "shop/a".into(), 30)), "nobody waits there any more");
+    }
+}
