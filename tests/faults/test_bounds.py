@@ -21,7 +21,7 @@ from tests.harness.wire import Gone, Wire, copy_data, copy_done, message, query,
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
 # What a machine that others use as well may add to a bound of the matrix.
-NOISE_S = 0.25
+NOISE_S = 0.7
 
 RUNNING = "select pid from pg_stat_activity where query like 'select 202,%'"
 
