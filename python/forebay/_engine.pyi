@@ -119,11 +119,17 @@ class Engine:
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         """Answers with encoded messages, without ReadyForQuery."""
 
+    def extend_question(self, worker: int, question: int) -> None:
+        """Says that the console is still at work for an answer: the engine waits for it anew, 30 s."""
+
     def answer_failed(self, worker: int, question: int, because: str) -> None:
         """Says that there is no answer; the words go to the log."""
 
     def stats(self) -> str:
         """Counters as JSON: a list of pools, summed over workers (forebay.observe.stats.PoolCounters)."""
+
+    def hosts(self) -> tuple[list[tuple[str, int, list[str]]], int, int]:
+        """Names of servers: seconds until each is looked up again, addresses. And how many lookups run, and wait."""
 
     def worker_stats(self) -> str:
         """Counters as JSON: a list of workers in their order (forebay.observe.stats.WorkerCounters)."""

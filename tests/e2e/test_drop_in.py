@@ -24,7 +24,7 @@ from tests.harness.deadline import until
 from tests.harness.drop_in import Make
 from tests.harness.postgres import Postgres
 from tests.harness.processes import is_alive, listening_sockets
-from tests.harness.wire import query
+from tests.harness.wire import query, startup
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def test_what_happens_is_logged_in_pgbouncers_lines(make: Make) -> None:
     assert re.search(
         r"C-0x[0-9a-f]+: app/app@127\.0\.0\.1:\d+ login attempt: db=app user=app tls=no replication=no\n", log
     )
-    assert re.search(r"S-0x[0-9a-f]+: app/app@127\.0\.0\.1:\d+ new connection to server\n", log)
+    assert re.search(
+        r"S-0x[0-9a-f]+: app/app@127\.0\.0\.1:\d+ new connection to server \(from 127\.0\.0\.1:\d+\)\n", log
+    )
     assert re.search(r"WARNING C-0x[0-9a-f]+: nowhere/app@[\d.]+:\d+ pooler error: no such database: nowhere\n", log)
     assert "closing because: no such database: nowhere (age=0s)\n" in log
     running.says("stats: ")
@@ -210,6 +212,59 @@ def test_quit_ends_it_at_once_in_order(make: Make) -> None:
         busy.ask(query("begin"))
         running.send_signal(signal.SIGQUIT)
         assert running.ended(within_s=5) == 0
+
+
+def test_quit_while_it_starts_ends_it_in_order(make: Make) -> None:
+    """A supervisor that thinks better of it must not find a PID file of nobody."""
+    running = make()
+    pid_file = running.folder / "pgbouncer.pid"
+    wait = "import forebay.control.service as s, time; "
+    hang = "s.start_engine = lambda *_: (open('began', 'w').close(), time.sleep(2)); "
+    program = f"{wait}{hang}{drop_in.PROGRAM}"
+    command = [program if part == drop_in.PROGRAM else part for part in running.command()]
+    with subprocess.Popen(command, cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE) as starting:
+        until((running.folder / "began").exists, within_s=20, what="it starts")
+        assert pid_file.exists()
+        starting.send_signal(signal.SIGQUIT)
+        assert starting.wait(10) == 0
+    assert not pid_file.exists()
+
+
+def test_what_a_client_writes_into_its_startup_is_not_repeated_in_the_log(make: Make) -> None:
+    """It may hold a secret by mistake, or a line that looks like one of ours."""
+    running = make()
+    running.start()
+    forged = "x\n2026-01-01 00:00:00.000 UTC [1] LOG C-0x1: app/app@10.0.0.1:1 login attempt"
+    for parameters in ({"replication": forged}, {"options": f"-x {forged}"}):
+        with running.target.dial() as wire:
+            wire.send(startup(user="app", database="app", **parameters))
+            assert [frame.tag for frame in wire.rest()] == ["E"]
+    running.says("something that it asks for at its start")
+    until(lambda: running.log().count(" closing because: ") >= 2, within_s=5, what="both ends are told")
+    assert "2026-01-01" not in running.log()
+
+
+def test_what_the_file_leaves_out_to_pgbouncers_default_is_said(make: Make) -> None:
+    """Its defaults are weaker than what forebay starts with by itself."""
+    running = make()
+    running.start()
+    said = set(re.findall(r"code=FBC084 .*?message=\"?'?(\w+) is not set", running.log()))
+    assert said == {"client_tls_sslmode"}, "auth_type and server_tls_sslmode are set"
+
+
+def test_clients_behind_a_load_balancer_have_their_own_addresses(make: Make) -> None:
+    """PgBouncer has no such setting: the environment gives it."""
+    running = make()
+    running.start(environment={"FOREBAY_LISTEN_PROXY_FROM": "127.0.0.0/8, ::1"})
+    with running.target.dial() as wire:
+        wire.send(b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 6432\r\n" + startup(user="app", database="app"))
+        wire.read_until("Z")
+    running.says(": app/app@192.0.2.1:4711 login attempt: db=app user=app")
+    running.says(": app/app@192.0.2.1:4711 closing because: client unexpected eof")
+    with running.target.dial() as wire:
+        wire.send(startup(user="app", database="app"))
+        assert [frame.tag for frame in wire.rest()] == ["E"]
+    running.says("pooler error: the PROXY protocol's header is refused: it is missing")
 
 
 def test_usr1_pauses_and_usr2_resumes(make: Make) -> None:

@@ -44,7 +44,7 @@ def test_a_server_that_the_network_swallows_is_given_up(
     start: Start, server: Postgres, variant: Variant, apart: Island
 ) -> None:
     """Rows 8 and 9: with a query under way, and with one sent into the void. A failover would wait for it."""
-    with Toxi(server.port, apart.listener()) as lost, Toxi(server.port) as alive:
+    with Toxi(server.port, listener=apart.listener()) as lost, Toxi(server.port) as alive:
         databases = {
             "app": {"endpoints": [f"{apart.inside}:{lost.port}"], "pool_size": 3},
             "beside": {"endpoints": [f"127.0.0.1:{alive.port}"]},

@@ -92,7 +92,7 @@ def configuration(
 
 @dataclass
 class Forebay:
-    """A running forebay. folder: where its configuration and log lie."""
+    """A running forebay. folder: where its configuration and log lie; under: a command in front of its own."""
 
     folder: Path
     sections: dict[str, Section]
@@ -100,6 +100,7 @@ class Forebay:
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     files_max: int | None = None
+    under: tuple[str, ...] = ()
     started: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -123,7 +124,7 @@ class Forebay:
         """Starts the process."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "forebay", "run", str(self.path), *self.arguments],
+                [*self.under, sys.executable, "-m", "forebay", "run", str(self.path), *self.arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
                 env={**os.environ, **SECRETS, **self.environment}, **self._limits(),
             )  # fmt: skip

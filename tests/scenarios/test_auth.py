@@ -17,7 +17,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import PASSWORD, Postgres
 from tests.harness.target import Target
-from tests.harness.wire import message, startup, text
+from tests.harness.wire import message, query, row, startup, text
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -187,6 +187,26 @@ def test_auth_query_finds_users(start: Start, server: Postgres, variant: Variant
     assert refusal(forebay.target.at(user="scram_user", password="wrong")) == refusal(
         forebay.target.at(user="nobody_at_all", password="wrong")
     )
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_limits_of_each_user_hold_for_those_that_are_found(start: Start, server: Postgres, variant: Variant) -> None:
+    """They are in no [users.NAME]: one of them could take all servers, and all places."""
+    sections = looked_up(server, variant, query=QUERY, user="lookup") | {"auth": {
+        "type": "password", "query": QUERY, "user": "lookup",
+    }}  # fmt: skip
+    sections["limits"] = {"max_user_connections": 1, "max_user_client_connections": 2}
+    target = start(sections).target.at(user="scram_user", password=PASSWORD.format("scram_user"))
+    with target.wire() as one, target.wire() as two:
+        one.ask(query("begin"))
+        two.send(query("select 'later'"))
+        with server.target.at(user="postgres").wire() as watcher:
+            mine = "usename = 'scram_user' and application_name <> 'forebay catalogue'"
+            assert watcher.value(f"select count(*) from pg_stat_activity where {mine}") == "1"
+        with pytest.raises(AssertionError, match="max_user_client_connections"):
+            target.wire()
+        one.ask(query("commit"))
+        assert [row(frame) for frame in two.ready() if frame.tag == "D"] == [["later"]]
 
 
 def test_a_changed_password_is_taken_over_after_the_cache_time(

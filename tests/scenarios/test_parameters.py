@@ -6,7 +6,9 @@ import contextlib
 
 import pytest
 
-from tests.harness.pooler import Forebay
+from tests.conftest import Start
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
 from tests.harness.target import Target
 from tests.harness.wire import Wire, bind, execute, message, parse, query, startup, sync, text
 
@@ -199,3 +201,33 @@ def test_a_reset_behind_another_request_is_answered_in_its_turn(shared: Forebay,
             return answers
 
     assert said(shared.target.at(dbname="app")) == said(direct)
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_a_database_gives_parameters_to_clients_that_ask_for_none(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """client_encoding, datestyle, timezone, application_name of a database, as PgBouncer's [databases] has them."""
+    given = {"client_encoding": "LATIN1", "datestyle": "German", "timezone": "Asia/Tokyo", "application_name": "shop"}
+    sections = configuration(server, variant, databases={"app": {"pool_size": 1, **given}})
+    forebay = start(sections)
+    expected = {
+        "client_encoding": "LATIN1",
+        "DateStyle": "German, DMY",
+        "TimeZone": "Asia/Tokyo",
+        "application_name": "shop",
+    }
+    with forebay.target.wire() as plain, forebay.target.wire(TimeZone="UTC", application_name="own") as other:
+        assert plain.parameters.items() >= expected.items()
+        assert (other.parameters["TimeZone"], other.parameters["DateStyle"]) == ("UTC", "German, DMY")
+        for _ in range(2):
+            assert {name: shown(plain, name) for name in expected} == expected
+            assert (shown(other, "TimeZone"), shown(other, "application_name")) == ("UTC", "own")
+            other.ask(query("set timezone to 'Europe/Rome'"))
+            other.ask(query("reset timezone"))
+            plain.ask(query("set datestyle to 'SQL'"))
+            plain.ask(query("reset all"))
+        sections['databases."app"']["timezone"] = "Europe/Oslo"
+        forebay.reload(sections)
+        with forebay.target.wire() as later:
+            assert shown(later, "TimeZone") == "Europe/Oslo", "servers that were opened with another value are replaced"

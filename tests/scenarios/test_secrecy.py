@@ -107,8 +107,8 @@ def provoke(forebay: Forebay, direct: Target, secrets: Planted) -> None:
 
 
 def shown(forebay: Forebay) -> str:
-    """What all of SHOW prints, but for SHOW FDS, which is refused."""
-    names = [name for name in COMMANDS if name.startswith("show ") and name != "show fds"]
+    """What all of SHOW prints."""
+    names = [name for name in COMMANDS if name.startswith("show ")]
     assert len(names) > 10, names
     return "\n".join(f"{name}: {forebay.console(name)}" for name in names)
 

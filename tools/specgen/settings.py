@@ -24,7 +24,9 @@ TYPES = {
     "addresses": "address or list of them",
     "endpoints": "list of endpoints",
     "socket": "host:port",
+    "peer": "host:port",
     "names": "list of names",
+    "networks": "address, network, or list of them",
 }
 SCOPES = ("global", "database", "user")
 REQUIRED = ("section", "name", "type", "reload", "doc")
@@ -212,10 +214,12 @@ def sample(table: SettingTable) -> str:
         "# forebay.toml: every setting with its default. Remove the # before a line to change it.\n",
         "# Check the file with `forebay check forebay.toml`, start with `forebay run forebay.toml`.\n",
     ]
-    names = {"databases": "[databases.app]", "users": "[users.app]"}
+    names = {"databases": "[databases.app]", "users": "[users.app]", "peers": "[peers.2]"}
     for section, doc in table.sections:
         active = section == "databases"
-        out.append(f"\n{wrapped(doc)}{'' if section != 'users' else '#'}{names.get(section, f'[{section}]')}\n")
+        out.append(
+            f"\n{wrapped(doc)}{'#' if section in ('users', 'peers') else ''}{names.get(section, f'[{section}]')}\n"
+        )
         for row in table.settings:
             if row.section == section:
                 out.append(f"\n{wrapped(row.doc)}{sample_line(row, active and row.name == 'endpoints')}")

@@ -25,9 +25,13 @@ fn is_on_the_way(client: &Client) -> bool {
 
 impl<I: Io> Worker<I> {
     pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
+        let is_header_due = self.is_proxied(&peer);
         let mut client = Client::new(conn, peer, self.images.empty(), self.nobody.clone(), self.now);
         client.id = self.next_id();
         client.is_uncounted = true;
+        if let Some(login) = &mut client.login {
+            login.is_header_due = is_header_due;
+        }
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));
         self.stats.clients.set(self.clients.len() as u64);
@@ -57,7 +61,8 @@ impl<I: Io> Worker<I> {
     pub(crate) fn count_in(&mut self, key: ClientKey, database_limit: u32) -> Option<Report> {
         let client = &mut self.clients[key];
         let (database, user) = (&client.database, &client.user);
-        let user_limit = self.tables.user(user).and_then(|u| u.config.max_user_client_connections).unwrap_or(0);
+        let of_all = self.tables.config.limits.max_user_client_connections;
+        let user_limit = self.tables.user(user).and_then(|u| u.config.max_user_client_connections).unwrap_or(of_all);
         if !self.shared.census.try_count(Of::Database, database, database_limit) {
             return Some(errors::too_many_clients_of_database(database, database_limit));
         }

@@ -180,8 +180,9 @@ impl<I: Io> Worker<I> {
         let id = server.pool;
         if server.is_paused {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, key);
         }
+        let server = &mut self.servers[key];
         if server.cancels > 0 && !planted(Bug::CancelToWrongClient) {
             // A cancel that is still on its way must not hit the next client's request.
             server.enter(ServerState::CancelWait, now);
@@ -217,6 +218,10 @@ impl<I: Io> Worker<I> {
     /// Gives a clean server to the oldest waiter, of this worker or another, or keeps it idle.
     pub(crate) fn offer(&mut self, io: &mut I, key: ServerKey) {
         let id = self.servers[key].pool;
+        if self.has_connect_query(key) && self.is_connect_query_undone(key) {
+            // What it leaves must be there again before anybody has the server.
+            return self.reset(io, key);
+        }
         if !self.pool(id).is_paused {
             let ours = self.oldest_waiter(id);
             if self.offer_elsewhere(io, key, ours) {

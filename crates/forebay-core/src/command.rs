@@ -39,8 +39,15 @@ pub enum Command {
     Enable(Arc<str>),
     /// `Done` once no server that `Reconnect` has marked is left (of one database, or all).
     WaitClose(Option<Arc<str>>),
+    /// Write what was read, and read nothing more but of the console; `Done` once all is written. [`Command::Resume`] of
+    /// all databases ends it.
+    Suspend,
+    /// End connections that have not taken what was sent to them.
+    DropUnflushed,
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
+    /// The same, with what the system knows the connections by: a call for each.
+    Sockets,
 }
 
 /// A worker's answer.
@@ -67,8 +74,23 @@ pub struct Snapshot {
     pub pools: Vec<PoolRow>,
     /// Databases paused; `*`: all.
     pub paused: Vec<Arc<str>>,
+    /// SUSPEND holds.
+    pub is_suspended: bool,
     /// Databases disabled.
     pub disabled: Vec<Arc<str>>,
+    /// What is on its way to the peers that are this worker's.
+    pub peers: Vec<PeerRow>,
+}
+
+/// Our own end of a connection.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SocketRow {
+    /// The number of its descriptor.
+    pub descriptor: i32,
+    /// Address, or `unix`.
+    pub address: String,
+    /// Port, or 0.
+    pub port: u16,
 }
 
 /// A client, as SHOW CLIENTS prints it.
@@ -82,7 +104,7 @@ pub struct ClientRow {
     pub database: Arc<str>,
     /// As the client last set it.
     pub application_name: Arc<str>,
-    /// active, waiting, idle, login.
+    /// active, waiting, idle, login, waiting_cancel_req, active_cancel_req.
     pub state: &'static str,
     /// Address, or `unix`.
     pub address: String,
@@ -92,6 +114,8 @@ pub struct ClientRow {
     pub age_us: u64,
     /// Age of the request under way, or of the last one.
     pub request_us: u64,
+    /// Our own end of it, where that was asked for.
+    pub socket: Option<SocketRow>,
     /// Time it has waited for a server, if it waits.
     pub wait_us: u64,
     /// The server it holds: [`ServerRow::id`].
@@ -129,6 +153,8 @@ pub struct ServerRow {
     pub address: String,
     /// Port, or 0.
     pub port: u16,
+    /// Our own end of it, where that was asked for.
+    pub socket: Option<SocketRow>,
     /// Age of the connection.
     pub age_us: u64,
     /// Time since it was last handed out.
@@ -151,6 +177,21 @@ pub struct ServerRow {
     pub channels: u32,
 }
 
+/// What is on its way to a peer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PeerRow {
+    /// Its number.
+    pub peer_id: u16,
+    /// Cancel requests that were passed on, and whose end has not come.
+    pub cl_active_cancel_req: u32,
+    /// Cancel requests that wait for a connection.
+    pub cl_waiting_cancel_req: u32,
+    /// Connections over which one was sent.
+    pub sv_active_cancel: u32,
+    /// Connections that are being opened.
+    pub sv_login: u32,
+}
+
 /// A worker's part of a pool.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PoolRow {
@@ -162,9 +203,15 @@ pub struct PoolRow {
     pub cl_active: u32,
     /// Clients waiting for a server.
     pub cl_waiting: u32,
+    /// Cancel requests that were sent on, and whose end has not come.
+    pub cl_active_cancel_req: u32,
+    /// Cancel requests that a connection is being opened for.
+    pub cl_waiting_cancel_req: u32,
     /// Servers in use.
     pub sv_active: u32,
-    /// Servers with a cancel under way to them.
+    /// Connections over which a cancel was sent, and that have not ended.
+    pub sv_active_cancel: u32,
+    /// Servers that wait for the end of a cancel before they serve anybody else.
     pub sv_being_canceled: u32,
     /// Servers idle and clean.
     pub sv_idle: u32,

@@ -9,10 +9,12 @@ use serde::Deserialize;
 
 mod access;
 mod listen;
+mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
-pub use listen::{Arrivals, Listen, ListenTls, TcpOptions};
+pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
+pub use peers::{PeerConfig, Peers};
 pub use tls::{ServerTls, TlsMode, TlsOffers};
 
 /// All that the engine needs to know.
@@ -23,6 +25,8 @@ pub struct EngineConfig {
     pub listen: Listen,
     /// How TCP connections of either side are kept.
     pub tcp: TcpOptions,
+    /// How long the addresses of names hold.
+    pub dns: DnsOptions,
     /// Threads and driver; read at start only.
     pub engine: EngineSettings,
     /// What becomes of what clients ask for at their login.
@@ -39,6 +43,8 @@ pub struct EngineConfig {
     pub users: Vec<UserConfig>,
     /// TLS contexts towards servers; databases name one by its index.
     pub server_tls: Vec<ServerTls>,
+    /// Other poolers behind the same address.
+    pub peers: Peers,
     /// The console.
     pub console: Console,
     /// The HTTP listener for /metrics, /livez, /readyz; `None`: off.
@@ -83,6 +89,10 @@ pub enum IoDriver {
 pub struct Limits {
     /// Clients over all workers.
     pub clients_max: u32,
+    /// Servers of a user of whom nothing else is said; 0: no limit.
+    pub max_user_connections: u32,
+    /// Clients of such a user; 0: no limit.
+    pub max_user_client_connections: u32,
     /// Largest message accepted from either side.
     pub message_bytes_max: u32,
     /// Unwritten bytes towards one peer above which reading from the other side stops.
@@ -93,6 +103,8 @@ pub struct Limits {
     pub waiters_max: u32,
     /// Cancel requests by which one source may name nobody within [`crate::misses::WINDOW`]; 0: any number.
     pub cancel_misses_max: u32,
+    /// How long a cancel request may wait for a connection that it is sent over.
+    pub cancel_wait_timeout: u64,
     /// Named statements one client may hold.
     pub client_statements_max: u32,
     /// Channels one client may listen to without keeping its server.
@@ -174,6 +186,12 @@ pub struct DatabaseConfig {
     /// Where secrets of its users are looked up.
     #[serde(default)]
     pub lookup: SecretLookup,
+    /// What its servers are opened with: names and values of parameters.
+    #[serde(default)]
+    pub parameters: Vec<(Arc<str>, Arc<str>)>,
+    /// Run on each of its servers before clients use it; empty: nothing is.
+    #[serde(default)]
+    pub connect_query: Arc<str>,
     /// Resolved settings of its pools.
     pub pool: PoolSettings,
 }
@@ -212,6 +230,8 @@ pub struct PoolSettings {
     pub server_backoff_max: u64,
     /// Openings under way at once per pool and worker.
     pub server_opening_max: u32,
+    /// Which of several endpoints the next server is opened at.
+    pub load_balance_hosts: LoadBalanceHosts,
     /// A server on this host is reached through its Unix socket, where it has one.
     pub server_local_socket: bool,
     /// Idle time after which a server is checked before use.
@@ -305,6 +325,16 @@ impl PoolSettings {
     }
 }
 
+/// Which of several endpoints the next server is opened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalanceHosts {
+    /// Each in its turn.
+    RoundRobin,
+    /// The one in use, until it fails.
+    Disable,
+}
+
 /// When a server goes back to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -375,9 +405,9 @@ pub struct UserConfig {
     pub idle_transaction_timeout: Option<u64>,
     /// What it overrides.
     pub client_idle_timeout: Option<u64>,
-    /// Servers of this user over all databases; 0 or absent: no limit.
+    /// Servers of this user over all databases; 0: no limit; absent: that of all.
     pub max_user_connections: Option<u32>,
-    /// Clients of this user over all databases; 0 or absent: no limit.
+    /// Clients of this user over all databases; 0: no limit; absent: that of all.
     pub max_user_client_connections: Option<u32>,
 }
 

@@ -4,24 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pgwire::backend::{BackendKeyData, ErrorFields, ParameterStatus, tag};
+use forebay_pgwire::backend::{BackendKeyData, ErrorFields, ParameterStatus, TransactionStatus, tag};
 use forebay_pgwire::frame;
 use forebay_pgwire::write;
 use forebay_spec::{Report, errors};
 
 use crate::auth::ServerSecret;
 use crate::auth::server::{LoginRules, ServerLogin, ServerStep};
-use crate::checkout::seconds;
 use crate::config::TlsMode;
 use crate::event::Level;
 use crate::failure::words;
+use crate::ids::ConnId;
 use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
 use crate::local_socket::Told;
 use crate::pool::PoolId;
+use crate::pool::endpoints::Place;
 use crate::question::{Answer, Question, Turn};
+use crate::reach::Fault;
 use crate::session::client::{ClientState, Extent};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
-use crate::time::Instant;
 use crate::worker::{Asker, Owner, Worker};
 
 /// Largest message accepted before a server is logged in.
@@ -30,44 +31,52 @@ const LOGIN_BYTES_MAX: u32 = 65_540;
 /// What is needed only while we log in to a server.
 pub struct ServerHandshake {
     proof: ServerLogin,
-    reported: BTreeMap<Arc<str>, Arc<str>>,
+    pub(crate) reported: BTreeMap<Arc<str>, Arc<str>>,
     minor: u16,
+    /// What was reported before the database's `connect_query` was sent.
+    pub(crate) before_query: Option<BTreeMap<Arc<str>, Arc<str>>>,
     /// Which server it says it is, once that has been asked.
     pub(crate) told: Option<Told>,
 }
 
 impl<I: Io> Worker<I> {
-    /// Opens a server; a permit for it is taken.
-    pub(crate) fn open(&mut self, io: &mut I, id: PoolId) -> ServerKey {
+    /// Opens a server at one of the pool's endpoints; a permit for it is taken.
+    pub(crate) fn open(&mut self, io: &mut I, id: PoolId, endpoint: usize) -> ServerKey {
         let pool = &mut self.pools[id.0 as usize];
-        let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
-        let endpoint = pool.target.endpoints[index as usize].clone();
+        let place = pool.endpoints.get(endpoint).place.clone();
         pool.servers += 1;
         pool.opening += 1;
         pool.measure_servers();
         pool.stats.stats.opened.add(1);
-        let local = self.begin_local(id, index);
-        let conn = io.connect(local.as_ref().unwrap_or(&endpoint));
-        let server_id = self.next_id();
-        let mut server =
-            Server::new(conn, server_id, (id, &self.pools[id.0 as usize]), index, self.images.empty(), self.now);
-        server.is_local = local.is_some();
-        let key = self.servers.insert(server);
-        self.set_owner(conn, Owner::Server(key));
-        self.arm_server(key);
-        key
+        let local = self.begin_local(id, &place);
+        let conn = io.connect(local.as_ref().unwrap_or(&place.endpoint));
+        self.begin_server(conn, id, place, |server| server.is_local = local.is_some())
     }
 
     /// Begins a connection that is none of the pool's servers.
     pub(crate) fn open_apart(&mut self, io: &mut I, id: PoolId, apart: Apart) -> ServerKey {
-        let pool = &mut self.pools[id.0 as usize];
-        let index = pool.next_endpoint % pool.target.endpoints.len().max(1) as u32;
-        let endpoint = pool.target.endpoints[index as usize].clone();
-        let conn = io.connect(&endpoint);
+        let endpoint = self.pools[id.0 as usize].endpoints.at_hand(self.now);
+        self.open_apart_at(io, id, apart, endpoint)
+    }
+
+    pub(crate) fn open_apart_at(&mut self, io: &mut I, id: PoolId, apart: Apart, endpoint: usize) -> ServerKey {
+        let place = self.pool(id).endpoints.get(endpoint).place.clone();
+        let conn = io.connect(&place.endpoint);
+        self.begin_server(conn, id, place, |server| server.apart = Some(apart))
+    }
+
+    fn begin_server(
+        &mut self,
+        conn: ConnId,
+        id: PoolId,
+        place: Arc<Place>,
+        as_what: impl FnOnce(&mut Server),
+    ) -> ServerKey {
         let server_id = self.next_id();
-        let mut server =
-            Server::new(conn, server_id, (id, &self.pools[id.0 as usize]), index, self.images.empty(), self.now);
-        server.apart = Some(apart);
+        let part = (id, &self.pools[id.0 as usize]);
+        let mut server = Server::new(conn, server_id, part, place, self.images.empty(), self.now);
+        server.generation = self.generation;
+        as_what(&mut server);
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));
         self.arm_server(key);
@@ -76,31 +85,32 @@ impl<I: Io> Worker<I> {
 
     /// The endpoint of a server, as configured.
     pub(crate) fn endpoint_name(&self, key: ServerKey) -> Arc<str> {
-        let server = &self.servers[key];
-        let config = &self.pools[server.pool.0 as usize].target.config;
-        config.endpoints.get(server.endpoint as usize).cloned().unwrap_or_else(|| Arc::from("?"))
+        self.servers[key].place.name.clone()
     }
 
     /// Where it is reached.
-    pub(crate) fn endpoint(&self, key: ServerKey) -> Option<Endpoint> {
+    pub(crate) fn endpoint(&self, key: ServerKey) -> Endpoint {
         let server = &self.servers[key];
-        match self.pools[server.pool.0 as usize].target.endpoints.get(server.endpoint as usize).cloned() {
-            Some(Endpoint::Tcp { host, port }) if server.is_local => Some(Endpoint::LocalSocket { host, port }),
+        match server.place.endpoint.clone() {
+            Endpoint::Tcp { host, port } if server.is_local => Endpoint::LocalSocket { host, port },
             endpoint => endpoint,
         }
     }
 
     fn is_by_unix_socket(&self, key: ServerKey) -> bool {
-        matches!(self.endpoint(key), Some(Endpoint::Unix(_) | Endpoint::LocalSocket { .. }))
+        matches!(self.endpoint(key), Endpoint::Unix(_) | Endpoint::LocalSocket { .. })
     }
 
     /// How much TLS the server of `key` gets; none over a Unix socket.
     pub(crate) fn tls_mode(&self, key: ServerKey) -> TlsMode {
-        let pool = &self.pools[self.servers[key].pool.0 as usize];
-        let is_local = self.is_by_unix_socket(key) || self.endpoint(key).is_none();
-        match self.tables.config.server_tls.get(pool.target.config.tls as usize) {
-            Some(_) | None if is_local => TlsMode::Disable,
-            Some(tls) if tls.mode == TlsMode::Allow && pool.is_tls_asked_for => TlsMode::Require,
+        let server = &self.servers[key];
+        let is_tls_asked_for = || {
+            let mut of_pool = self.pools[server.pool.0 as usize].endpoints.iter();
+            of_pool.any(|endpoint| endpoint.is_tls_asked_for && endpoint.place == server.place)
+        };
+        match self.tables.config.server_tls.get(server.place.tls as usize) {
+            Some(_) | None if self.is_by_unix_socket(key) => TlsMode::Disable,
+            Some(tls) if tls.mode == TlsMode::Allow && is_tls_asked_for() => TlsMode::Require,
             Some(tls) if tls.mode == TlsMode::Allow => TlsMode::Disable,
             Some(tls) => tls.mode,
             None => TlsMode::Disable,
@@ -108,15 +118,17 @@ impl<I: Io> Worker<I> {
     }
 
     pub(crate) fn tls_role(&self, key: ServerKey) -> TlsRole {
-        let context = self.pools[self.servers[key].pool.0 as usize].target.config.tls;
+        let context = self.servers[key].place.tls;
         let server_name = match self.endpoint(key) {
-            Some(Endpoint::Tcp { host, .. }) => host,
+            Endpoint::Tcp { host, .. } => host,
             _ => Arc::from("localhost"),
         };
         TlsRole::Connect { context, server_name }
     }
 
     pub(crate) fn server_connected(&mut self, io: &mut I, key: ServerKey) {
+        let conn = self.servers[key].conn;
+        self.servers[key].address = io.remote_address(conn);
         if self.tls_mode(key) == TlsMode::Disable {
             return self.send_startup(io, key);
         }
@@ -138,17 +150,28 @@ impl<I: Io> Worker<I> {
         let rules = LoginRules { is_cleartext_allowed: is_encrypted || is_local, is_binding_required: false };
         let tls = self.servers[key].tls.as_deref();
         let proof = ServerLogin::new(&pool.user, pool.secret.clone(), tls, rules, &mut |b| io.fill_random(b));
-        let minor = if pool.is_protocol_3_0 { 0 } else { 2 };
+        let place = &self.servers[key].place;
+        let is_3_0 = pool.endpoints.iter().any(|endpoint| endpoint.is_protocol_3_0 && endpoint.place == *place);
+        let minor = if is_3_0 { 0 } else { 2 };
         let mut out = Vec::new();
-        let dbname = pool.target.dbname(&pool.database);
         let client = self.servers[key].client.and_then(|c| self.clients.get(c));
         let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
+        let is_own = |name: &str| client.is_some_and(|c| c.replication.is_some() && c.wanted.get(name).is_some());
+        let learnt = pool.endpoints.iter().find(|e| e.place == *place).map_or(&[][..], |e| &e.learnt);
+        let is_learnt = |name: &str| learnt.iter().any(|(learnt, _)| learnt.eq_ignore_ascii_case(name));
+        let of_database = place.parameters.iter().filter(|(name, _)| !is_learnt(name)).chain(learnt);
+        let of_database = of_database.filter(|(name, _)| !is_own(name)).map(|(name, value)| (&**name, &**value));
         let own = own
             .into_iter()
             .flat_map(|(kind, wanted)| std::iter::once(kind).chain(wanted.map(|(name, value)| (&**name, &**value))));
-        write::startup(&mut out, (3, minor), [("user", &*pool.user), ("database", dbname)].into_iter().chain(own));
+        write::startup(
+            &mut out,
+            (3, minor),
+            [("user", &*pool.user), ("database", &*place.dbname)].into_iter().chain(of_database).chain(own),
+        );
         let server = &mut self.servers[key];
-        server.login = Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None }));
+        server.login =
+            Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None, before_query: None }));
         server.enter(ServerState::Login, self.now);
         self.send_to_server(io, key, &out);
     }
@@ -196,6 +219,7 @@ impl<I: Io> Worker<I> {
     fn handshake_message(&mut self, io: &mut I, key: ServerKey, kind: u8, body: &[u8]) {
         let server = &mut self.servers[key];
         let Some(login) = &mut server.login else { return };
+        let is_queried = login.before_query.is_some();
         match kind {
             tag::AUTHENTICATION => {
                 let step = login.proof.message(body);
@@ -218,6 +242,7 @@ impl<I: Io> Worker<I> {
             tag::NEGOTIATE_PROTOCOL_VERSION | tag::NOTICE_RESPONSE => {}
             // It does not tell which server it is: that is the answer, and ReadyForQuery follows.
             tag::ERROR_RESPONSE if login.told.is_some() => {}
+            tag::ERROR_RESPONSE if is_queried => self.connect_query_refused(io, key, body),
             tag::ERROR_RESPONSE => match ErrorFields::decode(body) {
                 Ok(fields) => {
                     let (sqlstate, message) = words(fields);
@@ -228,8 +253,16 @@ impl<I: Io> Worker<I> {
             tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if login.told.is_some() => {
                 self.identity_message(key, kind, body);
             }
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE if is_queried => {}
             tag::READY_FOR_QUERY if login.told.is_some() => self.identity_told(io, key),
+            tag::READY_FOR_QUERY if is_queried => {
+                let status = TransactionStatus::decode(body).unwrap_or(TransactionStatus::Failed);
+                if !self.connect_query_done(io, key, status) {
+                    self.server_logged_in(io, key);
+                }
+            }
             tag::READY_FOR_QUERY if self.ask_identity(io, key) => {}
+            tag::READY_FOR_QUERY if self.begin_connect_query(io, key) => {}
             tag::READY_FOR_QUERY => self.server_logged_in(io, key),
             _ => self.open_failed(io, key, "it sent a message that does not belong to a login"),
         }
@@ -279,13 +312,14 @@ impl<I: Io> Worker<I> {
         match server.apart {
             Some(Apart::Listener) => return self.listener_opened(io, key),
             Some(Apart::Reader) => return self.reader_opened(io, key),
+            Some(Apart::Trial) => return self.trial_succeeded(io, key),
             None => {}
         }
+        self.endpoint_answers(io, key);
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
         pool.stats.stats.open.record(self.now.micros_since(self.servers[key].opened_at));
-        pool.backoff.succeeded();
         pool.keep_greeting(empty, reported);
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
             *keys = Some(proved);
@@ -314,30 +348,37 @@ impl<I: Io> Worker<I> {
     fn login_refused(&mut self, io: &mut I, key: ServerKey, sqlstate: &str, message: &str) {
         let (id, now) = (self.servers[key].pool, self.now);
         let minor = self.servers[key].login.as_ref().map_or(0, |l| l.minor);
-        let context = self.pool(id).target.config.tls as usize;
-        let is_allow = self.tables.config.server_tls.get(context).map(|t| t.mode);
+        let place = self.servers[key].place.clone();
+        let is_allow = self.tables.config.server_tls.get(place.tls as usize).map(|t| t.mode);
         let reply = format!("{sqlstate} {message}");
-        if self.servers[key].apart == Some(Apart::Reader) {
-            return self.open_failed(io, key, &reply);
+        if matches!(self.servers[key].apart, Some(Apart::Reader | Apart::Trial)) {
+            return self.not_let_in(io, key, sqlstate, &reply);
         }
         let is_of_the_way = self.servers[key].is_local && sqlstate != "53300";
-        if minor > 0 && sqlstate == "0A000" {
-            self.pool(id).is_protocol_3_0 = true;
+        let mut endpoint = self.pools[id.0 as usize].endpoints.of(&place);
+        let may_ask_for_tls = is_allow == Some(TlsMode::Allow) && sqlstate == "28000";
+        if let Some(endpoint) = endpoint.as_mut().filter(|_| minor > 0 && sqlstate == "0A000") {
+            endpoint.is_protocol_3_0 = true;
         } else if is_of_the_way {
             return self.local_failed(io, key, &reply);
-        } else if is_allow == Some(TlsMode::Allow) && sqlstate == "28000" && !self.pool(id).is_tls_asked_for {
-            self.pool(id).is_tls_asked_for = true;
+        } else if let Some(endpoint) = endpoint.as_mut().filter(|e| may_ask_for_tls && !e.is_tls_asked_for) {
+            endpoint.is_tls_asked_for = true;
         } else if sqlstate == "53300" && self.servers[key].client.is_some() {
+            if self.is_elsewhere_well(key) {
+                return self.open_failed_by(io, key, &reply, Fault::Pool);
+            }
             return self.replication_not_let_in(io, key, &reply);
         } else if sqlstate == "53300" {
-            self.pool(id).backoff.full(now);
+            if let Some(endpoint) = endpoint {
+                endpoint.here.full(now);
+            }
             let fields = vec![("pool", self.pool(id).label().into()), ("reply", reply.into())];
             self.log(io, Level::Warn, "server_full", fields);
             self.make_room_within(io, id);
         } else if sqlstate.starts_with("28") || sqlstate.starts_with("3D") || sqlstate.starts_with("42") {
             return self.login_hopeless(io, key, &reply);
         } else {
-            return self.open_failed(io, key, &reply);
+            return self.not_let_in(io, key, sqlstate, &reply);
         }
         let client = self.leave_opening(key);
         self.drop_opening(io, key, &format!("login refused: {sqlstate}"));
@@ -363,8 +404,8 @@ impl<I: Io> Worker<I> {
         if self.servers[key].is_local {
             return self.local_failed(io, key, reply);
         }
-        if self.servers[key].apart == Some(Apart::Reader) {
-            return self.open_failed(io, key, reply);
+        if matches!(self.servers[key].apart, Some(Apart::Reader | Apart::Trial)) {
+            return self.open_failed_by(io, key, reply, Fault::Refusal);
         }
         let id = self.servers[key].pool;
         let endpoint = self.endpoint_name(key);
@@ -374,13 +415,13 @@ impl<I: Io> Worker<I> {
             Some(ServerSecret::Scram(_)) => self.pool(id).secret = None,
             Some(ServerSecret::Md5(_)) | None => {}
         }
-        if self.servers[key].is_listener() {
-            return self.open_failed(io, key, reply);
+        if self.servers[key].is_listener() || self.is_elsewhere_well(key) {
+            return self.open_failed_by(io, key, reply, Fault::Refusal);
         }
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
         let client = self.leave_opening(key);
-        self.left_alone(io, key, reply, true);
+        self.open_failed_by(io, key, reply, Fault::Refusal);
         if let Some(client) = client {
             self.refuse_and_close(io, client, report.clone());
         }
@@ -404,61 +445,11 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A server could not be opened: the endpoint is left alone for a while.
-    pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
-        if self.servers[key].is_local {
-            return self.local_failed(io, key, cause);
-        }
-        if self.servers[key].apart == Some(Apart::Reader) {
-            return self.reader_refused(io, key, cause);
-        }
-        self.left_alone(io, key, cause, false);
-    }
-
-    /// `is_refusal`: as [`crate::pool::backoff::Backoff::failed`] takes it.
-    fn left_alone(&mut self, io: &mut I, key: ServerKey, cause: &str, is_refusal: bool) {
-        let (id, now) = (self.servers[key].pool, self.now);
-        let (endpoint, server) = (self.endpoint_name(key), self.servers[key].id);
-        let mut luck = [0; 1];
-        io.fill_random(&mut luck);
-        let pool = &mut self.pools[id.0 as usize];
-        let max = Duration::from_micros(pool.settings.server_backoff_max);
-        if !pool.is_replication {
-            // Those clients try again themselves, each when it thinks fit.
-            pool.backoff.failed(cause.into(), is_refusal, max, luck[0], now);
-        }
-        pool.next_endpoint = pool.next_endpoint.wrapping_add(1);
-        let fields = vec![
-            ("pool", pool.label().into()),
-            ("server", server.into()),
-            ("endpoint", endpoint.clone().into()),
-            ("cause", cause.into()),
-            ("retry_in_ms", (pool.backoff.until().micros_since(now) / 1000).into()),
-        ];
-        self.log_code(io, Level::Warn, "server_open_failed", Some("FB410"), fields);
-        let client = self.leave_opening(key);
-        self.drop_opening(io, key, cause);
-        match client {
-            Some(client) => {
-                let report =
-                    errors::no_endpoint(self.pool(id).database.clone(), endpoint, cause, seconds(Duration::ZERO));
-                self.refuse_and_close(io, client, report);
-            }
-            None => self.supply(io, id),
-        }
-    }
-
     pub(crate) fn drop_opening(&mut self, io: &mut I, key: ServerKey, reason: &str) {
         let conn = self.servers[key].conn;
         if matches!(self.owner(conn), Owner::Server(owner) if owner == key) {
             self.close_conn(io, conn, Close::Now);
         }
         self.forget_server(io, key, reason);
-    }
-
-    /// When to look at a server that is opening.
-    pub(crate) fn opening_deadline(&self, server: &Server) -> Instant {
-        let settings = &self.pools[server.pool.0 as usize].settings;
-        server.opened_at + Duration::from_micros(settings.server_connect_timeout)
     }
 }

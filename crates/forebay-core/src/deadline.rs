@@ -7,14 +7,17 @@ use std::time::Duration;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
+use crate::cancel::Cancel;
 use crate::checkout::seconds;
 use crate::io::{Close, Io};
 use crate::listen::{OWN_MAX, TAKEOVER_MAX};
+use crate::peers::Passed;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent};
 use crate::session::server::{Server, ServerKey, ServerState};
+use crate::slab::Key;
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -24,7 +27,7 @@ pub(crate) const NEVER: Instant = Instant(u64::MAX);
 /// A cancelled or abandoned server must be clean by then.
 const CLEANING_MAX: Duration = Duration::from_secs(5);
 /// A cancel connection must have ended by then.
-const CANCEL_MAX: Duration = Duration::from_secs(3);
+pub(crate) const CANCEL_MAX: Duration = Duration::from_secs(3);
 /// A query of our own must be answered by then.
 const OWN_QUERY_MAX: Duration = Duration::from_secs(5);
 /// The catalogue must be read by then.
@@ -49,6 +52,10 @@ enum AlarmOf {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolId),
+    Orders,
+    Cancel(Key<Cancel>),
+    /// Its limit until it is sent, or from then on.
+    Passed(Key<Passed>, bool),
 }
 
 /// The earliest alarm is the greatest: the heap gives that first.
@@ -123,9 +130,32 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
     }
 
+    /// Sees that orders which are not answered yet are looked at again.
+    pub(crate) fn arm_orders(&mut self, at: Instant) {
+        self.alarms.push(Alarm { at, of: AlarmOf::Orders });
+    }
+
+    /// Sees that a cancel does not wait for ever until it is sent.
+    pub(crate) fn arm_cancel(&mut self, key: Key<Cancel>) {
+        if let Some(patience) = self.cancel_patience() {
+            self.alarms.push(Alarm { at: self.now + patience, of: AlarmOf::Cancel(key) });
+        }
+    }
+
+    /// Sees that one for a peer is looked at `after` so long, in the state that it is in.
+    pub(crate) fn arm_passed(&mut self, key: Key<Passed>, after: Option<Duration>) {
+        let is_sent = self.is_passed(key);
+        if let Some(after) = after {
+            self.alarms.push(Alarm { at: self.now + after, of: AlarmOf::Passed(key, is_sent) });
+        }
+    }
+
     pub(crate) fn set_alarm(&mut self, io: &mut I) {
         let first = self.alarms.peek().map_or(NEVER, |alarm| alarm.at);
         let is_more_to_do = !self.deferred.is_empty();
+        if self.is_suspended && !is_more_to_do {
+            return io.wake_at(self.now + crate::suspend::LOOK);
+        }
         io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep).max(self.hears_until) });
     }
 
@@ -149,6 +179,9 @@ impl<I: Io> Worker<I> {
                 Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
                 Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                Some(AlarmOf::Orders) => self.command_progress(io),
+                Some(AlarmOf::Cancel(key)) => self.cancel_is_late(io, key),
+                Some(AlarmOf::Passed(key, is_sent)) => self.passed_is_late(io, key, is_sent),
                 None => return,
             }
         }
@@ -209,9 +242,9 @@ impl<I: Io> Worker<I> {
         let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
         let Some(pool) = client.pool.map(|id| &self.pools[id.0 as usize]) else { return limit };
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
-        match pool.backoff.sickness() {
-            Some((since, _)) if !patience.is_zero() && pool.servers == pool.opening => {
-                limit.min(client.since.max(since) + patience)
+        match pool.endpoints.sickness() {
+            Some((_, sick)) if !patience.is_zero() && pool.servers == pool.opening => {
+                limit.min(client.since.max(sick.since) + patience)
             }
             // It may fall sick while the client waits: look again.
             _ if !patience.is_zero() => limit.min(self.now.max(client.since) + patience),
@@ -350,7 +383,7 @@ impl<I: Io> Worker<I> {
                 self.close_conn(io, conn, Close::Now);
                 self.server_lost(io, key, "it did not answer in time");
             }
-            _ => self.open_failed(io, key, "it did not answer within server_connect_timeout"),
+            _ => self.opening_is_late(io, key),
         }
     }
 
@@ -373,10 +406,11 @@ impl<I: Io> Worker<I> {
             }
             self.measure_pool(id);
             self.supply(io, id);
+            self.try_sick_endpoints(io, id);
         }
         self.sweep_listeners(io);
         self.look_for_silent(io);
-        let is_sick = |p: &&crate::pool::Pool| p.backoff.sickness().is_some() && p.servers == p.opening;
+        let is_sick = |p: &&crate::pool::Pool| p.endpoints.sickness().is_some() && p.servers == p.opening;
         self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
         self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);
         self.command_progress(io);

@@ -31,12 +31,14 @@ impl<I: Io> Worker<I> {
         if client.unsent > half {
             return;
         }
-        if let Some(server) = client.server.and_then(|s| self.servers.get_mut(s))
+        if let Some(server_key) = client.server
+            && let Some(server) = self.servers.get_mut(server_key)
             && server.is_paused
         {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, server_key);
         }
+        let Some(client) = self.clients.get(key) else { return };
         if client.listens.is_some() {
             self.deliver(io, key);
         }
@@ -75,7 +77,11 @@ impl<I: Io> Worker<I> {
             || ((is_blocked || is_deaf) && client.carry.len() > limits.wait_bytes_max as usize);
         if is_too_much != client.is_paused && !client.is_gone {
             client.is_paused = is_too_much;
-            if is_too_much { io.pause_read(client.conn) } else { io.resume_read(client.conn) }
+            if is_too_much {
+                io.pause_read(client.conn);
+            } else if !self.is_suspended {
+                io.resume_read(client.conn);
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! ([`crate::pool::shared::PoolShared`]); what they have not told within [`TELL_MAX`] is said to be unknown.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_spec::{Report, errors, pins};
@@ -12,7 +11,7 @@ use forebay_spec::{Report, errors, pins};
 use crate::checkout::seconds;
 use crate::config::PoolMode;
 use crate::io::Io;
-use crate::pool::shared::{Holding, Lease};
+use crate::pool::holding::{Holding, Lease};
 use crate::pool::{Pool, PoolId};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey};
@@ -79,10 +78,9 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let pool = self.pool(id);
         let waited = seconds(now.since(since));
-        if let Some((_, cause)) = pool.backoff.sickness() {
-            let endpoint = pool.target.config.endpoints.first().cloned().unwrap_or_else(|| Arc::from("?"));
-            let retry = seconds(pool.backoff.until().since(now));
-            return errors::no_endpoint(pool.database.clone(), endpoint, cause, retry);
+        if let Some((endpoint, sick)) = pool.endpoints.sickness() {
+            let retry = seconds(pool.endpoints.next_try(now).since(now));
+            return errors::no_endpoint(pool.database.clone(), endpoint, sick.cause, retry);
         }
         let user_limit = self.user_limit(id);
         let pool = &self.pools[id.0 as usize];

@@ -75,6 +75,15 @@ pub enum Peer {
     Unix(Option<u32>),
 }
 
+/// What the system knows a connection by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The number of its descriptor.
+    pub descriptor: i32,
+    /// Our own address and port; `None`: it is a Unix socket.
+    pub local: Option<(IpAddr, u16)>,
+}
+
 /// Which TLS side to play, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsRole {
@@ -143,11 +152,15 @@ pub trait Io {
     fn resume_read(&mut self, conn: ConnId);
     /// Begins a connection: `connected` or `closed` follows. TCP_NODELAY and keepalive are the driver's duty.
     fn connect(&mut self, endpoint: &Endpoint) -> ConnId;
+    /// The address at the other end of a connection that is there; `None`: it has none.
+    fn remote_address(&mut self, conn: ConnId) -> Option<IpAddr>;
     /// Whether a server at that port of this host has a Unix socket in one of the usual folders: a look at the files.
     fn has_local_socket(&self, port: u16) -> bool;
     /// Whether the peer owes the network an answer: something was sent to it more than once and it is still silent. False
     /// where the transport can't tell.
     fn is_overdue(&self, conn: ConnId) -> bool;
+    /// What the system knows a connection by; `None`: it has no socket.
+    fn socket(&self, conn: ConnId) -> Option<Socket>;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already
     /// received (a direct TLS hello); else empty. Plain bytes queued before go out first.
     fn start_tls(&mut self, conn: ConnId, role: TlsRole, unread: &[u8]);

@@ -187,6 +187,7 @@ impl<I: Io> Worker<I> {
             (server.set, server.is_set_known) = (set, is_known);
         }
         match (own, error) {
+            (Own::Connect, Some((sqlstate, message))) => self.connect_query_failed(io, key, &sqlstate, &message),
             (Own::Prepare, None) => self.prepare_done(io, key),
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
             (Own::Reset, None) => {

@@ -52,7 +52,7 @@ impl<I: Io> Worker<I> {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_cut =
             client.server.and_then(|s| self.servers.get(s)).is_some_and(|s| s.body_left > 0 && s.body == Body::Forward);
-        if !is_cut {
+        if !is_cut && client.state != ClientState::Cancelling {
             let mut out = Vec::new();
             encode(&mut out, &report, Severity::Fatal, &self.stats);
             self.send_to_client(io, key, &out);
@@ -115,6 +115,7 @@ impl<I: Io> Worker<I> {
 
     fn forget_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
         let Some(mut client) = self.clients.remove(key) else { return };
+        self.forget_pid(key, &client);
         self.forget_listens(io, key, &mut client);
         self.tell_leave(io, &client, reason);
         self.count_out(&client);
@@ -177,8 +178,9 @@ impl<I: Io> Worker<I> {
         server.enter(ServerState::Cleaning, self.now);
         if server.is_paused {
             server.is_paused = false;
-            io.resume_read(server.conn);
+            self.read_server_again(io, key);
         }
+        let server = &mut self.servers[key];
         // As PostgreSQL, which reads Terminate in its turn: what stands before it is run.
         let is_running = !server.is_finishing && server.expect.iter().any(Expect::is_running);
         if server.is_copying {

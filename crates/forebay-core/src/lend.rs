@@ -1,6 +1,7 @@
 //! Servers that move between workers: the connection itself changes hands, with what is known of it by value.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::checkout::LEND_AFTER;
@@ -8,6 +9,8 @@ use crate::config::Usage;
 use crate::ids::WorkerId;
 use crate::io::{Io, TlsInfo};
 use crate::parameters::Image;
+use crate::pool::endpoints::Place;
+use crate::reach::READDRESSED;
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::ServerStatements;
 use crate::time::Instant;
@@ -20,7 +23,9 @@ type Values = BTreeMap<Arc<str>, Arc<str>>;
 pub struct LentServer {
     pool: PoolName,
     id: u64,
-    endpoint: u32,
+    place: Arc<Place>,
+    address: Option<IpAddr>,
+    generation: u64,
     is_local: bool,
     statements: ServerStatements,
     set: Values,
@@ -91,7 +96,8 @@ impl<I: Io> Worker<I> {
         pool.servers -= 1;
         pool.measure_servers();
         let name = (pool.database.clone(), pool.user.clone());
-        let to = pool.shared.worker_to_lend_to(me, LEND_AFTER).map_or(me, |(worker, _)| worker);
+        let is_kept = server.is_close_needed || pool.is_paused || pool.is_removed;
+        let to = pool.shared.worker_to_lend_to(me, LEND_AFTER).filter(|_| !is_kept).map_or(me, |(worker, _)| worker);
         pool.shared.sent_server(to);
         if let Some(asker) = server.asked_by.filter(|asker| *asker != to) {
             io.tell(asker, Message::NoneIdle(name.clone()));
@@ -109,13 +115,18 @@ impl<I: Io> Worker<I> {
     /// A server came from another worker: its permit comes with it.
     pub(crate) fn borrow(&mut self, io: &mut I, lent: LentServer, handover: I::Handover) {
         let conn = io.adopt(handover);
+        if self.is_suspended {
+            io.pause_read(conn);
+        }
         let Some(id) = self.pool_ids.get(&lent.pool).copied() else {
             // A worker lends only to one that waits in the pool, and pools are never forgotten.
             unreachable!("a server was lent to a worker that does not know its pool");
         };
         let me = self.id;
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
-        let mut server = Server::new(conn, lent.id, (id, &self.pools[id.0 as usize]), lent.endpoint, set, self.now);
+        let mut server = Server::new(conn, lent.id, (id, &self.pools[id.0 as usize]), lent.place, set, self.now);
+        server.generation = lent.generation;
+        server.address = lent.address;
         server.is_local = lent.is_local;
         server.is_set_known = lent.is_set_known;
         server.usage = lent.usage;
@@ -137,8 +148,25 @@ impl<I: Io> Worker<I> {
         pool.measure_servers();
         pool.is_asking = false;
         pool.shared.got_server(me);
-        self.offer(io, key);
+        match self.why_closed(key) {
+            Some(why) => self.retire(io, key, why),
+            None => self.offer(io, key),
+        }
         self.supply(io, id);
+    }
+
+    /// Why a server that has arrived is not wanted any more: it was on its way when the order reached us.
+    fn why_closed(&self, key: ServerKey) -> Option<&'static str> {
+        let server = &self.servers[key];
+        let pool = &self.pools[server.pool.0 as usize];
+        match () {
+            () if pool.is_paused => Some("paused"),
+            () if pool.is_removed => Some("the database was removed"),
+            () if pool.shared.is_closing(server.generation) => Some("reconnect"),
+            () if pool.endpoints.at(&server.place).is_none() => Some("the endpoint changed"),
+            () if self.is_readdressed(server) => Some(READDRESSED),
+            () => None,
+        }
     }
 
     pub(crate) fn none_idle(&mut self, io: &mut I, name: &PoolName) {
@@ -159,7 +187,9 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
     LentServer {
         pool,
         id: server.id,
-        endpoint: server.endpoint,
+        place: server.place,
+        address: server.address,
+        generation: server.generation,
         is_local: server.is_local,
         set: values(&server.set),
         is_set_known: server.is_set_known,
@@ -176,3 +206,6 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         tls: server.tls,
     }
 }
+
+#[cfg(test)]
+mod tests;

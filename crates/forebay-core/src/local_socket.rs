@@ -22,6 +22,7 @@ use crate::event::{Field, Level};
 use crate::io::{Endpoint, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
+use crate::pool::endpoints::Place;
 use crate::session::server::ServerKey;
 use crate::time::Instant;
 use crate::worker::Worker;
@@ -108,48 +109,45 @@ fn is_loopback(host: &str) -> bool {
 
 impl<I: Io> Worker<I> {
     /// The socket beside an endpoint, if a server is to be opened through it now.
-    pub(crate) fn begin_local(&mut self, id: PoolId, index: u32) -> Option<Endpoint> {
-        let (now, endpoint) = (self.now, self.local_endpoint(id, index)?);
-        self.local_socket(id, index).begin(now).then_some(endpoint)
+    pub(crate) fn begin_local(&mut self, id: PoolId, place: &Place) -> Option<Endpoint> {
+        let (now, endpoint) = (self.now, self.local_endpoint(id, place)?);
+        self.local_socket(id, place)?.begin(now).then_some(endpoint)
     }
 
     /// The socket beside an endpoint, whether or not there is one: if the settings allow its use.
-    pub(crate) fn local_endpoint(&self, id: PoolId, index: u32) -> Option<Endpoint> {
+    pub(crate) fn local_endpoint(&self, id: PoolId, place: &Place) -> Option<Endpoint> {
         let pool = &self.pools[id.0 as usize];
         if !pool.settings.server_local_socket || pool.is_replication {
             return None;
         }
-        let tls = self.tables.config.server_tls.get(pool.target.config.tls as usize).map(|tls| tls.mode);
+        let tls = self.tables.config.server_tls.get(place.tls as usize).map(|tls| tls.mode);
         if !matches!(tls, None | Some(TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer)) {
             // Whoever insists on TLS means that very connection.
             return None;
         }
-        match pool.target.endpoints.get(index as usize) {
-            Some(Endpoint::Tcp { host, port }) if is_loopback(host) => {
+        match &place.endpoint {
+            Endpoint::Tcp { host, port } if is_loopback(host) => {
                 Some(Endpoint::LocalSocket { host: host.clone(), port: *port })
             }
             _ => None,
         }
     }
 
-    fn local_socket(&mut self, id: PoolId, index: u32) -> &mut LocalSocket {
-        let known = &mut self.pool(id).local_sockets;
-        if known.len() <= index as usize {
-            known.resize_with(index as usize + 1, LocalSocket::default);
-        }
-        &mut known[index as usize]
+    /// `None`: the pool has no longer that endpoint.
+    fn local_socket(&mut self, id: PoolId, place: &Place) -> Option<&mut LocalSocket> {
+        Some(&mut self.pool(id).endpoints.of(place)?.local)
     }
 
     /// Asks a server that has just been logged in which one it is, if that matters. False: it does not.
     pub(crate) fn ask_identity(&mut self, io: &mut I, key: ServerKey) -> bool {
         let server = &self.servers[key];
-        let (id, index, is_local) = (server.pool, server.endpoint, server.is_local);
-        let Some(Endpoint::LocalSocket { port, .. }) = self.local_endpoint(id, index) else { return false };
+        let (id, place, is_local) = (server.pool, server.place.clone(), server.is_local);
+        let Some(Endpoint::LocalSocket { port, .. }) = self.local_endpoint(id, &place) else { return false };
         if self.servers[key].apart.is_some() {
             return false;
         }
         let now = self.now;
-        let socket = self.local_socket(id, index);
+        let Some(socket) = self.local_socket(id, &place) else { return false };
         if !is_local && !matches!(socket, LocalSocket::Unknown) {
             return false;
         }
@@ -179,13 +177,14 @@ impl<I: Io> Worker<I> {
     /// The answer is complete: the server is used, or given up.
     pub(crate) fn identity_told(&mut self, io: &mut I, key: ServerKey) {
         let server = &mut self.servers[key];
-        let (id, index, is_local, pid) = (server.pool, server.endpoint, server.is_local, server.remote_pid);
+        let (id, place, is_local, pid) = (server.pool, server.place.clone(), server.is_local, server.remote_pid);
         let Some(told) = server.login.as_mut().and_then(|login| login.told.as_mut()).map(std::mem::take) else {
             return;
         };
         let is_itself = told.pid == pid.to_string().as_bytes() && !told.started.is_empty();
         let now = self.now;
-        let socket = self.local_socket(id, index);
+        let mut gone = LocalSocket::Unknown;
+        let socket = self.local_socket(id, &place).unwrap_or(&mut gone);
         match (is_itself, is_local) {
             (true, false) => *socket = LocalSocket::Known(told.started),
             // A pooler is in between, or no PostgreSQL.
@@ -194,21 +193,23 @@ impl<I: Io> Worker<I> {
                 let is_new = !matches!(socket, LocalSocket::Proven(_));
                 *socket = LocalSocket::Proven(told.started);
                 if is_new {
-                    self.local_socket_proven(io, id, index);
+                    self.local_socket_proven(io, id, &place);
                 }
             }
             (_, true) => return self.local_failed(io, key, "another server answers there"),
         }
-        self.server_logged_in(io, key);
+        if !self.begin_connect_query(io, key) {
+            self.server_logged_in(io, key);
+        }
     }
 
     /// Servers of the pool that were reached over TCP leave one after the other.
-    fn local_socket_proven(&mut self, io: &mut I, id: PoolId, index: u32) {
+    fn local_socket_proven(&mut self, io: &mut I, id: PoolId, place: &Place) {
         let mut at = self.now;
         let keys: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
         for key in keys {
             let server = &mut self.servers[key];
-            if server.endpoint == index && !server.is_local && server.apart.is_none() {
+            if *server.place == *place && !server.is_local && server.apart.is_none() {
                 at = at + REPLACED_EVERY;
                 server.expires_at = server.expires_at.min(at);
             }
@@ -219,12 +220,15 @@ impl<I: Io> Worker<I> {
 
     /// A server was reached over TCP and has told who it is: the socket is tried.
     pub(crate) fn try_local_socket(&mut self, io: &mut I, key: ServerKey) {
-        let (id, index) = (self.servers[key].pool, self.servers[key].endpoint);
-        if self.local_endpoint(id, index).is_none() || !matches!(self.local_socket(id, index), LocalSocket::Known(_)) {
+        let (id, place) = (self.servers[key].pool, self.servers[key].place.clone());
+        if self.local_endpoint(id, &place).is_none()
+            || !matches!(self.local_socket(id, &place), Some(LocalSocket::Known(_)))
+        {
             return;
         }
+        let Some(index) = self.pools[id.0 as usize].endpoints.at(&place) else { return };
         if self.take_permit(io, id) {
-            self.open(io, id);
+            self.open(io, id, index);
         } else if let Some(server) = self.servers.get_mut(key) {
             // No room for another one: its successor tries.
             server.expires_at = server.expires_at.min(self.now + REPLACED_EVERY);
@@ -233,8 +237,10 @@ impl<I: Io> Worker<I> {
 
     /// A server could not be opened through the socket: it is opened over TCP.
     pub(crate) fn local_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
-        let (id, index, now) = (self.servers[key].pool, self.servers[key].endpoint, self.now);
-        self.local_socket(id, index).failed(now);
+        let (id, place, now) = (self.servers[key].pool, self.servers[key].place.clone(), self.now);
+        if let Some(socket) = self.local_socket(id, &place) {
+            socket.failed(now);
+        }
         let fields: Vec<(&str, Field)> =
             vec![("pool", self.pools[id.0 as usize].label().into()), ("cause", cause.into())];
         self.log(io, Level::Info, "local_socket_not_used", fields);

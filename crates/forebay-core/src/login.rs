@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay_pgwire::proxy;
 use forebay_pgwire::startup::{FirstPacket, Startup, StartupError, first_packet};
 use forebay_pgwire::write;
 use forebay_spec::errors;
@@ -9,11 +10,12 @@ use forebay_spec::errors;
 use crate::asked::Asked;
 use crate::auth::Credential;
 use crate::auth::client::Proof;
+use crate::cancel_key;
 use crate::config::TlsMode;
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
-use crate::journal::CANCEL_REQUEST;
 use crate::parameters::Image;
 use crate::planted::{self, Bug, planted};
+use crate::pool::endpoints::{Endpoints, Place};
 use crate::pool::{Greeting, Pool, PoolId};
 use crate::session::IDLE;
 use crate::session::client::{CancelSecret, ClientKey, ClientState};
@@ -48,9 +50,16 @@ impl<I: Io> Worker<I> {
     }
 
     fn first_packet(&mut self, io: &mut I, key: ClientKey, data: &[u8]) -> usize {
+        if self.clients[key].login.as_ref().is_some_and(|login| login.is_header_due) {
+            return self.proxy_header(io, key, data);
+        }
         let (packet, taken) = match first_packet(data) {
             Ok(Some(found)) => found,
             Ok(None) => return 0,
+            Err(_) if proxy::is_header(data) => {
+                self.refuse_proxy(io, key, "none is expected here");
+                return 0;
+            }
             Err(error) => {
                 self.first_packet_refused(io, key, error);
                 return 0;
@@ -79,9 +88,14 @@ impl<I: Io> Worker<I> {
             }
             FirstPacket::Cancel { pid, key: secret } => {
                 self.cancel_came(io, key, pid, secret);
-                self.drop_client(io, key, CANCEL_REQUEST);
+                return data.len();
             }
-            FirstPacket::Startup(startup) => self.startup(io, key, startup),
+            FirstPacket::Startup(startup) => {
+                if self.holds_until_resume(io, key, self.is_for_console(startup)) {
+                    return 0;
+                }
+                self.startup(io, key, startup);
+            }
         }
         taken
     }
@@ -121,8 +135,7 @@ impl<I: Io> Worker<I> {
             Ok(asked) => asked,
             Err(report) => return self.refuse_and_close(io, key, *report),
         };
-        let is_console = CONSOLE_NAMES.contains(&&*asked.database)
-            && !self.tables.config.databases.iter().any(|d| d.name == asked.database);
+        let is_console = self.is_console(&asked.database);
         // An operator gets in where nobody else does.
         let no_place = if is_console { None } else { self.has_no_place() };
         let refused = is_console && asked.replication.is_some();
@@ -143,6 +156,16 @@ impl<I: Io> Worker<I> {
             None if is_console && self.is_own_operator(key) => self.console_logged_in(io, key),
             None => self.identify(io, key),
         }
+    }
+
+    /// Whether a name leads to the console.
+    fn is_console(&self, database: &str) -> bool {
+        CONSOLE_NAMES.contains(&database) && !self.tables.config.databases.iter().any(|d| *d.name == *database)
+    }
+
+    fn is_for_console(&self, startup: Startup<'_>) -> bool {
+        let named = startup.get("database").filter(|d| !d.is_empty()).or_else(|| startup.get("user"));
+        named.and_then(|name| std::str::from_utf8(name).ok()).is_some_and(|name| self.is_console(name))
     }
 
     /// Tells a client that asks for a later minor version, or for options we don't know, what it gets.
@@ -261,6 +284,9 @@ impl<I: Io> Worker<I> {
         client.virtual_pid = pid;
         let login = client.login.take();
         let is_long = login.as_ref().is_some_and(|l| l.minor >= 2);
+        if self.tables.config.peers.own > 0 {
+            cancel_key::give_all_hops(&mut random);
+        }
         client.cancel = CancelSecret::new(random, is_long);
         write::backend_key_data(out, pid, client.cancel.bytes());
         let message = &*self.tables.config.arrivals.login_notice;
@@ -313,11 +339,14 @@ impl<I: Io> Worker<I> {
         };
         let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
         let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
-        let mut pool = Pool::new(server_user.clone(), target.clone(), settings, shared, stats, knowledge);
+        let places = Place::all(target, database);
+        let endpoints = Endpoints::new(places, &self.shared.hosts, &shared.here, shared.turn.clone());
+        let target = (target.clone(), endpoints);
+        let mut pool = Pool::new(server_user.clone(), target, settings, shared, stats, knowledge);
         pool.is_replication = is_replication;
         pool.is_paused = self.is_paused(database);
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
-        let forced = target.forced_credential.as_ref();
+        let forced = pool.target.forced_credential.as_ref();
         pool.secret = forced.or(own).and_then(Credential::server_secret);
         let id = PoolId(u32::try_from(self.pools.len()).expect("under 2^32 pools"));
         self.pools.push(pool);

@@ -1,20 +1,30 @@
 //! Commands from Python: reload, pause, resume, kill, reconnect, drain, snapshot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_spec::errors;
 
-use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot};
+use crate::command::{ClientRow, Command, CommandId, PoolRow, Reply, ServerRow, Snapshot, SocketRow};
 use crate::config::PoolMode;
 use crate::event::Level;
-use crate::io::{Endpoint, Io};
-use crate::login::address;
+use crate::ids::ConnId;
+use crate::io::{Endpoint, Io, Peer, Socket};
 use crate::planted::{Bug, planted};
-use crate::pool::PoolId;
+use crate::pool::endpoints::{Endpoints, Place};
+use crate::pool::{Pool, PoolId};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
 use crate::tables::Tables;
 use crate::worker::Worker;
+
+/// Whoever orders PAUSE or WAIT_CLOSE waits for its end no longer than this.
+const WAITED_FOR: Duration = Duration::from_secs(30);
+/// When to look again for a server that is on its way between workers.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(10);
+
+/// Our own end of a connection, or nothing where it is not asked for.
+type SocketOf<'a> = &'a dyn Fn(ConnId) -> Option<SocketRow>;
 
 impl<I: Io> Worker<I> {
     pub(crate) fn ordered(&mut self, io: &mut I, id: CommandId, command: Command) {
@@ -28,6 +38,9 @@ impl<I: Io> Worker<I> {
                 self.answer_later(io, id, command);
             }
             Command::Resume(database) => {
+                if database.is_none() {
+                    self.unsuspend(io);
+                }
                 self.set_paused(io, database.as_deref(), false);
                 self.command_progress(io);
                 io.reply(id, Reply::Done);
@@ -50,26 +63,12 @@ impl<I: Io> Worker<I> {
                 self.reconnect(io, database.as_deref());
                 io.reply(id, Reply::Done);
             }
-            Command::Drain => {
-                self.is_draining = true;
+            Command::Suspend => {
+                self.suspend(io);
                 self.answer_later(io, id, command);
             }
-            Command::Cut => {
-                self.is_draining = true;
-                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
-                for key in all {
-                    self.refuse_and_close(io, key, errors::draining());
-                }
-                self.answer_later(io, id, command);
-            }
-            Command::Close => {
-                self.is_closed = true;
-                self.answer_later(io, id, command);
-            }
-            Command::Shed => {
-                self.shed(io);
-                io.reply(id, Reply::Done);
-            }
+            Command::DropUnflushed => self.drop_unflushed(io, id),
+            Command::Drain | Command::Cut | Command::Close | Command::Shed => self.ordered_to_end(io, id, command),
             Command::Disable(database) | Command::Enable(database) => {
                 self.disabled.retain(|name| *name != *database);
                 if matches!(command, Command::Disable(_)) {
@@ -79,14 +78,48 @@ impl<I: Io> Worker<I> {
             }
             Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
-                let snapshot = self.snapshot();
+                let snapshot = self.snapshot(&|_| None);
+                io.reply(id, Reply::Snapshot(Box::new(snapshot)));
+            }
+            Command::Sockets => {
+                let snapshot = self.snapshot(&|conn| io.socket(conn).map(socket_row));
                 io.reply(id, Reply::Snapshot(Box::new(snapshot)));
             }
         }
     }
 
+    /// Commands by which clients leave.
+    fn ordered_to_end(&mut self, io: &mut I, id: CommandId, command: Command) {
+        match &command {
+            Command::Drain => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Cut => {
+                self.unsuspend(io);
+                self.is_draining = true;
+                let all: Vec<ClientKey> = self.clients.iter().map(|(key, _)| key).collect();
+                for key in all {
+                    self.refuse_and_close(io, key, errors::draining());
+                }
+                self.answer_later(io, id, command);
+            }
+            Command::Close => {
+                self.unsuspend(io);
+                self.is_closed = true;
+                self.answer_later(io, id, command);
+            }
+            Command::Shed => {
+                self.shed(io);
+                io.reply(id, Reply::Done);
+            }
+            _ => unreachable!("the other commands are dealt with where this is called"),
+        }
+    }
+
     fn answer_later(&mut self, io: &mut I, id: CommandId, command: Command) {
-        self.pending.push((id, command));
+        self.pending.push((id, command, self.now));
         self.command_progress(io);
     }
 
@@ -100,13 +133,18 @@ impl<I: Io> Worker<I> {
         if self.is_draining {
             self.let_idle_clients_go(io);
         }
-        pending.retain(|(id, command)| {
+        pending.retain(|(id, command, since)| {
             let is_done = match command {
                 Command::Pause(database) if !self.paused.iter().any(|p| p.is_none() || p == database) => {
                     io.reply(*id, Reply::Refused("RESUME came before all servers were free".into()));
                     return false;
                 }
                 Command::Pause(database) => !self.is_in_use(database.as_deref()),
+                Command::Suspend if !self.is_suspended => {
+                    io.reply(*id, Reply::Refused("RESUME came before all was written".into()));
+                    return false;
+                }
+                Command::Suspend => self.is_flushed(),
                 Command::WaitClose(database) => !self.is_closing(database.as_deref()),
                 Command::Cut => self.servers.iter().all(|(_, s)| s.cancels == 0),
                 Command::Drain | Command::Close => self.clients.iter().all(|(_, c)| c.state == ClientState::Console),
@@ -115,8 +153,17 @@ impl<I: Io> Worker<I> {
             if is_done {
                 io.reply(*id, Reply::Done);
             }
+            let is_limited = matches!(command, Command::Pause(_) | Command::WaitClose(_));
+            if !is_done && is_limited && self.now.since(*since) >= WAITED_FOR {
+                io.reply(*id, Reply::Refused("servers are still in use".into()));
+                return false;
+            }
             !is_done
         });
+        if !pending.is_empty() && self.pools.iter().any(|pool| pool.shared.under_way() > 0) {
+            // Its arrival is another worker's, and told to nobody.
+            self.arm_orders(self.now + ARRIVES_WITHIN);
+        }
         self.pending.append(&mut pending);
     }
 
@@ -130,7 +177,7 @@ impl<I: Io> Worker<I> {
                 let is_between = |s: &Server| s.is_clean() && !s.is_segment_open;
                 is_holding && c.has_sent_all() && c.server.is_some_and(|s| is_between(&self.servers[s]))
             }
-            ClientState::Waiting | ClientState::Console => false,
+            ClientState::Waiting | ClientState::Console | ClientState::Cancelling => false,
             _ => true,
         };
         let leaving: Vec<ClientKey> = self.clients.iter().filter(|(_, c)| is_leaving(c)).map(|(key, _)| key).collect();
@@ -145,18 +192,24 @@ impl<I: Io> Worker<I> {
     }
 
     fn is_in_use(&self, database: Option<&str>) -> bool {
-        self.servers.iter().any(|(_, s)| {
-            let pool = &self.pools[s.pool.0 as usize];
-            // A replication connection lasts for as long as its client wants, and a listener as its clients do.
-            let is_counted = !pool.is_replication && s.apart.is_none();
-            database.is_none_or(|d| *pool.database == *d) && is_counted
-        })
+        self.is_under_way(database)
+            || self.servers.iter().any(|(_, s)| {
+                let pool = &self.pools[s.pool.0 as usize];
+                // A replication connection lasts for as long as its client wants, and a listener as its clients do.
+                let is_counted = !pool.is_replication && s.apart.is_none();
+                database.is_none_or(|d| *pool.database == *d) && is_counted
+            })
+    }
+
+    /// Whether a server is on its way between workers, so that neither of them has it.
+    fn is_under_way(&self, database: Option<&str>) -> bool {
+        self.pools_of(database).iter().any(|id| self.pools[id.0 as usize].shared.under_way() > 0)
     }
 
     /// Whether a server is left that shall be closed once it is released.
     fn is_closing(&self, database: Option<&str>) -> bool {
         let of = |s: &Server| database.is_none_or(|d| *self.pools[s.pool.0 as usize].database == *d);
-        self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
+        self.is_under_way(database) || self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
     }
 
     fn shed(&mut self, io: &mut I) {
@@ -208,16 +261,32 @@ impl<I: Io> Worker<I> {
     }
 
     fn reconnect(&mut self, io: &mut I, database: Option<&str>) {
+        self.generation += 1;
+        self.shared.close_before(database, self.generation);
         for id in self.pools_of(database) {
-            self.mark_for_closing(io, id, "reconnect");
+            // A worker to which the order came first may have lent us a server that it has opened since.
+            let generation = self.generation;
+            self.mark_for_closing(io, id, "reconnect", |server, _| server.generation < generation);
         }
     }
 
-    fn mark_for_closing(&mut self, io: &mut I, id: PoolId, reason: &str) {
-        self.close_idle(io, id, reason);
-        let marked: Vec<_> = self.servers.iter().filter(|(_, s)| s.pool == id).map(|(key, _)| key).collect();
-        for key in marked {
-            self.servers[key].is_close_needed = true;
+    /// Has servers closed that are of no use any more: now, or when they come free.
+    pub(crate) fn mark_for_closing(
+        &mut self,
+        io: &mut I,
+        id: PoolId,
+        reason: &str,
+        is_meant: impl Fn(&Server, &Pool) -> bool,
+    ) {
+        let pool = &self.pools[id.0 as usize];
+        let meant = self.servers.iter().filter(|(_, s)| s.pool == id && is_meant(s, pool));
+        for key in meant.map(|(key, _)| key).collect::<Vec<_>>() {
+            let Some(server) = self.servers.get_mut(key) else { continue };
+            if server.state == ServerState::Idle || server.apart.is_some_and(|apart| apart != Apart::Listener) {
+                self.retire(io, key, reason);
+                continue;
+            }
+            server.is_close_needed = true;
             let server = &self.servers[key];
             let is_between = server.is_clean() && !server.is_segment_open && self.is_closed_fast(key);
             if let Some(client) = server.client.filter(|_| is_between) {
@@ -253,9 +322,8 @@ impl<I: Io> Worker<I> {
             };
             let pool = self.pool(id);
             pool.is_removed = false;
-            let is_moved = *pool.target.endpoints != *target.endpoints
-                || pool.target.config.dbname != target.config.dbname
-                || pool.target.config.tls != target.config.tls;
+            let places = Place::all(target, &database);
+            let is_moved = !pool.endpoints.iter().map(|endpoint| &endpoint.place).eq(&places);
             let forced = target.forced_credential.as_ref();
             let own = tables.user(&user).and_then(|u| u.credential.as_ref());
             if let Some(secret) = forced.or(own).and_then(crate::auth::Credential::server_secret) {
@@ -266,19 +334,30 @@ impl<I: Io> Worker<I> {
                 pool.settings = if pool.is_replication { settings.for_replication() } else { settings };
             }
             if is_moved {
-                pool.backoff.succeeded();
-                pool.local_sockets.clear();
-                pool.forget_greetings();
-                // What is known is known of the place that it was.
-                let place = pool.target.config.endpoints.first().cloned().unwrap_or_default();
-                let dbname: Arc<str> = pool.target.dbname(&database).into();
-                let knowledge = self.shared.knowledge(&place, &dbname);
-                self.pool(id).move_to(knowledge);
-                self.mark_for_closing(io, id, "the endpoint changed");
+                self.move_pool(io, id, places);
             }
             self.supply(io, id);
         }
         self.log(io, Level::Debug, "reloaded", Vec::new());
+    }
+
+    /// A pool has other endpoints. Servers at those that it has kept go on.
+    fn move_pool(&mut self, io: &mut I, id: PoolId, places: Vec<Arc<Place>>) {
+        let hosts = self.shared.clone();
+        let pool = self.pool(id);
+        let endpoints = Endpoints::new(places, &hosts.hosts, &pool.shared.here, pool.shared.turn.clone());
+        let before = std::mem::replace(&mut pool.endpoints, endpoints);
+        let first = before.get(0).place.clone();
+        pool.endpoints.keep(before);
+        let place = pool.endpoints.get(0).place.clone();
+        if pool.endpoints.at(&first).is_none() {
+            pool.forget_greetings();
+            // What is known is known of the place that it was.
+            let knowledge = self.shared.knowledge(&place.name, &place.dbname);
+            self.pool(id).move_to(knowledge);
+        }
+        let is_gone = |server: &Server, pool: &Pool| pool.endpoints.at(&server.place).is_none();
+        self.mark_for_closing(io, id, "the endpoint changed", is_gone);
     }
 
     fn remove_pool(&mut self, io: &mut I, id: PoolId) {
@@ -297,23 +376,25 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self, socket: SocketOf<'_>) -> Snapshot {
         for index in 0..self.pools.len() {
             let _ = self.oldest_waiter(PoolId(index as u32));
         }
         let paused = self.paused.iter().map(|d| d.clone().unwrap_or_else(|| "*".into())).collect();
         Snapshot {
             worker: self.id.0,
-            clients: self.clients.iter().map(|(_, c)| self.client_row(c)).collect(),
-            servers: self.servers.iter().map(|(_, s)| self.server_row(s)).collect(),
+            clients: self.clients.iter().map(|(_, c)| self.client_row(c, socket)).collect(),
+            servers: self.servers.iter().map(|(_, s)| self.server_row(s, socket)).collect(),
             pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
             paused,
+            is_suspended: self.is_suspended,
             disabled: self.disabled.clone(),
+            peers: self.peer_rows(),
         }
     }
 
-    fn client_row(&self, client: &Client) -> ClientRow {
-        let (address, port) = address(&client.peer);
+    fn client_row(&self, client: &Client, socket: SocketOf<'_>) -> ClientRow {
+        let (address, port) = self.place(&client.peer);
         let key = || format!("{:?}", client.cancel.bytes());
         ClientRow {
             id: client.id,
@@ -323,6 +404,10 @@ impl<I: Io> Worker<I> {
             state: client.state_name(),
             address: if planted(Bug::CancelKeyShown) { key() } else { address },
             port,
+            socket: socket(client.conn).map(|own| match client.peer {
+                Peer::Unix(_) => SocketRow { port, ..own },
+                Peer::Tcp(..) => own,
+            }),
             age_us: self.now.micros_since(client.connected_at),
             request_us: self.now.micros_since(client.request_at),
             wait_us: if client.state == ClientState::Waiting { self.now.micros_since(client.since) } else { 0 },
@@ -337,13 +422,15 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn server_row(&self, server: &Server) -> ServerRow {
+    fn server_row(&self, server: &Server, socket: SocketOf<'_>) -> ServerRow {
         let pool = &self.pools[server.pool.0 as usize];
-        let (address, port) = match pool.target.endpoints.get(server.endpoint as usize) {
-            Some(Endpoint::Tcp { port, .. }) if server.is_local => (String::from("unix"), *port),
-            Some(Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port }) => (host.to_string(), *port),
-            Some(Endpoint::Unix(path)) => (path.to_string(), 0),
-            None => (String::new(), 0),
+        let (address, port) = match &server.place.endpoint {
+            Endpoint::Tcp { port, .. } if server.is_local => (String::from("unix"), *port),
+            Endpoint::Tcp { port, .. } if server.address.is_some() => {
+                (server.address.map(|address| address.to_string()).unwrap_or_default(), *port)
+            }
+            Endpoint::Tcp { host, port } | Endpoint::LocalSocket { host, port } => (host.to_string(), *port),
+            Endpoint::Unix(path) => (path.to_string(), 0),
         };
         ServerRow {
             id: server.id,
@@ -353,6 +440,7 @@ impl<I: Io> Worker<I> {
             state: server.state_name(),
             address,
             port,
+            socket: socket(server.conn),
             age_us: self.now.micros_since(server.opened_at),
             request_us: self.now.micros_since(server.since),
             client: server.client.and_then(|key| self.clients.get(key)).map(|c| c.id),
@@ -373,12 +461,19 @@ impl<I: Io> Worker<I> {
         let clients = self.clients.iter().filter(|(_, c)| c.pool == Some(id)).count() as u32;
         let oldest = pool.waiters.front().map(|w| self.now.micros_since(w.since));
         let waiting = pool.waiters.len() as u32;
+        let cancellers = |is_sent| {
+            let all = self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent == is_sent);
+            all.map(|(_, c)| c.cancellers.len() as u32).sum()
+        };
         PoolRow {
             database: pool.database.clone(),
             user: pool.user.clone(),
             cl_active: clients.saturating_sub(waiting),
             cl_waiting: waiting,
+            cl_active_cancel_req: cancellers(true),
+            cl_waiting_cancel_req: cancellers(false),
             sv_active: of("active"),
+            sv_active_cancel: self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent).count() as u32,
             sv_being_canceled: of("being_canceled"),
             sv_idle: of("idle"),
             sv_used: of("used"),
@@ -386,7 +481,7 @@ impl<I: Io> Worker<I> {
             sv_login: of("login"),
             maxwait_us: oldest.unwrap_or(0),
             pool_mode: if pool.is_replication { "replication" } else { mode_name(pool.settings.pool_mode) },
-            sick: pool.backoff.sickness().map(|(_, cause)| cause.to_string()),
+            sick: pool.endpoints.sickness().map(|(_, sick)| sick.cause.to_string()),
         }
     }
 }
@@ -397,6 +492,10 @@ impl Client {
             ClientState::Active => "active",
             ClientState::Waiting | ClientState::Greeting => "waiting",
             ClientState::Idle | ClientState::Console => "idle",
+            ClientState::Cancelling if self.rare.as_ref().is_some_and(|rare| rare.is_cancel_sent) => {
+                "active_cancel_req"
+            }
+            ClientState::Cancelling => "waiting_cancel_req",
             _ => "login",
         }
     }
@@ -414,6 +513,11 @@ impl Server {
             _ => "login",
         }
     }
+}
+
+fn socket_row(socket: Socket) -> SocketRow {
+    let (address, port) = socket.local.map_or_else(|| (String::from("unix"), 0), |(ip, port)| (ip.to_string(), port));
+    SocketRow { descriptor: socket.descriptor, address, port }
 }
 
 /// A mode as SHOW prints it.

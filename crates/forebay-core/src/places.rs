@@ -75,6 +75,17 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// A place of a pool is free within the limits that it shares: see [`Self::tell_starved`].
+    pub(crate) fn tell_of_places(&mut self, io: &mut I, id: PoolId) {
+        if !self.pool(id).is_limited {
+            return;
+        }
+        let shared = self.pool(id).shared.clone();
+        for (scope, _) in self.scopes(id).into_iter().filter(|(scope, _)| shared.limited(scope).is_wanted()) {
+            self.tell_starved(io, &scope);
+        }
+    }
+
     /// Whether a server that comes back is to make room for a pool that has waited much longer than this one.
     #[cold]
     pub(crate) fn gives_way(&mut self, id: PoolId) -> bool {

@@ -38,7 +38,7 @@ impl<I: Io> Worker<I> {
                     self.keep(io, key, &data[taken..]);
                 }
             }
-            ClientState::Leaving => {}
+            ClientState::Leaving | ClientState::Cancelling => {}
             _ => {
                 client.carry.extend_from_slice(data);
                 self.client_goes_on(io, key);

@@ -4,6 +4,8 @@
 //! application_name, and the statements of the replication protocol are passed on unread. The pool that counts them
 //! has the settings of [`crate::config::PoolSettings::for_replication`], so that the loop needs no branch for them.
 
+use std::time::Duration;
+
 use forebay_pgwire::startup::Replication;
 use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
@@ -29,7 +31,26 @@ impl<I: Io> Worker<I> {
         // Nobody else counts these two.
         pool.shared.of_database.try_take(0);
         pool.shared.of_user.try_take(0);
-        let server = self.open(io, id);
+        let pool = &self.pools[id.0 as usize];
+        let max = Duration::from_micros(pool.settings.server_backoff_max);
+        let endpoint = pool.endpoints.choose_any(pool.settings.load_balance_hosts, max, self.now);
+        self.open_replication(io, id, key, endpoint);
+    }
+
+    /// The endpoint that was tried did not let us in: the client need not know.
+    pub(crate) fn replicate_from(&mut self, io: &mut I, id: PoolId, key: ClientKey, endpoint: usize) {
+        let pool = &self.pools[id.0 as usize];
+        if !pool.shared.permits.try_take(pool.settings.pool_size) {
+            let (database, limit) = (pool.database.clone(), pool.settings.pool_size);
+            return self.refuse_and_close(io, key, errors::too_many_replication_connections(database, limit));
+        }
+        pool.shared.of_database.try_take(0);
+        pool.shared.of_user.try_take(0);
+        self.open_replication(io, id, key, endpoint);
+    }
+
+    fn open_replication(&mut self, io: &mut I, id: PoolId, key: ClientKey, endpoint: usize) {
+        let server = self.open(io, id, endpoint);
         self.servers[server].client = Some(key);
         self.clients[key].server = Some(server);
         self.arm_client(key);

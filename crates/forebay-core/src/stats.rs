@@ -194,6 +194,8 @@ pub struct WorkerStats {
     pub cancels: Cell,
     /// Those that were forwarded.
     pub cancels_forwarded: Cell,
+    /// Those that were passed on to a peer.
+    pub cancels_passed: Cell,
     /// Those that were not looked at, as too many before them had named nobody.
     pub cancels_refused: Cell,
     /// Errors made for clients, by code.

@@ -73,8 +73,8 @@ impl<I: Io> Worker<I> {
             if pool.opening >= pool.settings.server_opening_max.max(1) {
                 return;
             }
-            if !pool.backoff.is_over(now) {
-                let at = pool.backoff.until();
+            let at = pool.endpoints.next_try(now);
+            if at > now {
                 pool.shared.set_starved(false);
                 self.arm_pool(id, at);
                 return;
@@ -82,7 +82,14 @@ impl<I: Io> Worker<I> {
             if !self.take_permit(io, id) {
                 return self.make_room_within(io, id);
             }
-            self.open(io, id);
+            let Some(endpoint) = self.next_endpoint(id) else {
+                // Another worker has been faster.
+                self.return_permit(id);
+                self.tell_of_places(io, id);
+                let at = self.pool(id).endpoints.next_try(now);
+                return self.arm_pool(id, at.max(now));
+            };
+            self.open(io, id, endpoint);
         }
     }
 
@@ -131,6 +138,12 @@ impl<I: Io> Worker<I> {
         true
     }
 
+    fn next_endpoint(&self, id: PoolId) -> Option<usize> {
+        let pool = &self.pools[id.0 as usize];
+        let max = Duration::from_micros(pool.settings.server_backoff_max);
+        pool.endpoints.choose(pool.settings.load_balance_hosts, max, self.now)
+    }
+
     /// Sees that the pool is looked at when its oldest waiter may have a server of the reserve.
     fn arm_reserve(&mut self, id: PoolId) {
         let now = self.now;
@@ -147,7 +160,8 @@ impl<I: Io> Worker<I> {
     /// `max_user_connections` of a pool's user.
     pub(crate) fn user_limit(&self, id: PoolId) -> u32 {
         let user = self.tables.user(&self.pools[id.0 as usize].user);
-        user.and_then(|u| u.config.max_user_connections).unwrap_or(0)
+        let of_all = self.tables.config.limits.max_user_connections;
+        user.and_then(|u| u.config.max_user_connections).unwrap_or(of_all)
     }
 
     /// At `strict` idle servers may be for none of those who wait: the longest idle one makes room for another.
@@ -207,21 +221,22 @@ impl<I: Io> Worker<I> {
         if planted(Bug::PermitLost) {
             return;
         }
+        self.return_permit(id);
         let me = self.id;
         let shared = self.pool(id).shared.clone();
-        shared.permits.give_back();
-        shared.of_database.give_back();
-        shared.of_user.give_back();
         if let Some((worker, _)) = shared.worker_with_oldest_waiter(me) {
             let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
             io.tell(worker, Message::PermitFree(name));
         }
-        if self.pool(id).is_limited {
-            for (scope, _) in self.scopes(id).into_iter().filter(|(scope, _)| shared.limited(scope).is_wanted()) {
-                self.tell_starved(io, &scope);
-            }
-        }
+        self.tell_of_places(io, id);
         self.vacated.push(id);
+    }
+
+    fn return_permit(&self, id: PoolId) {
+        let shared = &self.pools[id.0 as usize].shared;
+        shared.permits.give_back();
+        shared.of_database.give_back();
+        shared.of_user.give_back();
     }
 
     /// A server of a pool has left: whoever waited for its place is supplied.
@@ -263,6 +278,7 @@ impl<I: Io> Worker<I> {
         match server.apart {
             Some(Apart::Listener) => return self.listener_gone(io, key, &server, reason),
             Some(Apart::Reader) => return self.reading_is_lost(server.reading),
+            Some(Apart::Trial) => return,
             None => {}
         }
         let id = server.pool;
@@ -275,8 +291,8 @@ impl<I: Io> Worker<I> {
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {
                 pool.opening -= 1;
-                if let Some(socket) = pool.local_sockets.get_mut(server.endpoint as usize).filter(|_| server.is_local) {
-                    socket.given_up();
+                if let Some(endpoint) = pool.endpoints.of(&server.place).filter(|_| server.is_local) {
+                    endpoint.local.given_up();
                 }
             }
             ServerState::Idle => pool.idle.retain(|k| *k != key),

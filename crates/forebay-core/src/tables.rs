@@ -9,8 +9,13 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::access::{Arrival, Demand, Maps, Rules};
 use crate::auth::{Credential, MockSecret, Random};
-use crate::config::{DatabaseConfig, EngineConfig, PoolSettings, SecretText, UserConfig};
-use crate::io::Endpoint;
+use crate::config::{DatabaseConfig, EngineConfig, Peers, PoolSettings, SecretText, UserConfig};
+use crate::io::{Endpoint, Peer};
+use crate::misses::Source;
+use crate::proxied::Network;
+
+/// As many misses of cancel keys as of so many others are a peer's.
+const SOURCES_OF_A_PEER: u32 = 16;
 
 /// Shared by all workers, replaced as a whole by a reload.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Tables {
     users: FxHashMap<Arc<str>, User>,
     rules: Option<Rules>,
     maps: Maps,
+    peers: FxHashMap<u16, PeerTarget>,
+    proxies: Vec<Network>,
 }
 
 /// A database, ready to be used.
@@ -53,6 +60,15 @@ pub struct User {
     pub config: Arc<UserConfig>,
     /// `config.secret`, parsed.
     pub credential: Option<Credential>,
+}
+
+/// Another pooler behind the same address, ready to be used.
+#[derive(Clone, Debug)]
+pub struct PeerTarget {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Requests that are passed to it at once.
+    pub pool_size: u32,
 }
 
 /// What is wrong with a configuration, and where.
@@ -100,6 +116,8 @@ impl Tables {
                 return Err(ConfigError { path, message: String::from("the name is used twice") });
             }
         }
+        let peers = prepare_peers(&config.peers)?;
+        let proxies = prepare_proxies(&config.listen.proxy_from)?;
         let mock = before.map_or_else(|| MockSecret::new(random), |before| before.mock.clone());
         let mock = disguise(&mock, &users, iterations);
         let access = &config.auth.access;
@@ -109,7 +127,7 @@ impl Tables {
         };
         let rules = access.rules.as_deref().map(Rules::build).transpose().map_err(|e| faulty("rules", e))?;
         let maps = Maps::build(&access.maps).map_err(|e| faulty("maps", e))?;
-        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps })
+        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps, peers, proxies })
     }
 
     /// The database that clients ask for by `name`, or `*`.
@@ -133,6 +151,28 @@ impl Tables {
     /// The user of that name.
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users.get(name)
+    }
+
+    /// The peer of that number.
+    pub fn peer(&self, id: u16) -> Option<&PeerTarget> {
+        self.peers.get(&id)
+    }
+
+    /// Networks whose connections begin with a header of the PROXY protocol.
+    pub fn proxies(&self) -> &[Network] {
+        &self.proxies
+    }
+
+    /// How many sources a source may stand for: a peer passes on what came to it from others.
+    pub fn sources_behind(&self, source: Source) -> u32 {
+        let is_peer = self.peers.values().any(|peer| match (&peer.endpoint, source) {
+            (Endpoint::Tcp { host, .. }, Source::Address(address)) => host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|host| Source::of(&Peer::Tcp(host, 0)) == Source::Address(address)),
+            (Endpoint::Unix(_), Source::User(_)) => true,
+            _ => false,
+        });
+        if is_peer { SOURCES_OF_A_PEER } else { 1 }
     }
 
     /// The settings of the pool of (database, user): the database's, with what the user overrides.
@@ -204,6 +244,33 @@ fn prepare_database(config: &DatabaseConfig, path: &str, is_fallback: bool) -> R
         return Err(ConfigError { path: format!("{path}.forced_secret"), message });
     }
     Ok(Database { config: Arc::new(config.clone()), endpoints, forced_credential, is_fallback })
+}
+
+fn prepare_peers(peers: &Peers) -> Result<FxHashMap<u16, PeerTarget>, ConfigError> {
+    let mut ready = FxHashMap::default();
+    for peer in &peers.others {
+        let path = format!("peers.{}", peer.id);
+        let endpoint = parse_endpoint(&peer.endpoint)
+            .map_err(|message| ConfigError { path: format!("{path}.endpoint"), message })?;
+        if ready
+            .insert(
+                peer.id,
+                PeerTarget { endpoint, pool_size: if peer.pool_size == 0 { u32::MAX } else { peer.pool_size } },
+            )
+            .is_some()
+        {
+            return Err(ConfigError { path, message: String::from("the number is used twice") });
+        }
+    }
+    Ok(ready)
+}
+
+fn prepare_proxies(networks: &[Arc<str>]) -> Result<Vec<Network>, ConfigError> {
+    let ready = networks.iter().enumerate().map(|(index, text)| {
+        let message = format!("\"{text}\" is not of the form address/length");
+        Network::parse(text).ok_or_else(|| ConfigError { path: format!("listen.proxy_from[{index}]"), message })
+    });
+    ready.collect()
 }
 
 fn prepare_user(

@@ -9,19 +9,21 @@
 //! | checkin | [`crate::checkout`]: the server to the oldest waiter, or back among the idle |
 //!
 //! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`]
-//! (clients), [`crate::connect`] (servers), [`crate::hand_over`] (from one client of a server to the next),
+//! (clients), [`crate::connect`] (servers), [`crate::reach`] (endpoints that let nobody in), [`crate::hand_over`] (from
+//! one client of a server to the next),
 //! [`crate::tracking`] (what statements leave in a session),
 //! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::silent`], [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
 //! at a time.
 
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use crate::auth::Credential;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Request, Stage};
 use crate::clearing::Clearing;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
@@ -30,8 +32,8 @@ use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
-use crate::misses::Source;
 use crate::parameters::Images;
+use crate::peers::{Passed, Peering};
 use crate::planted::{Bug, planted};
 pub use crate::pool::shared::Shared;
 use crate::pool::{Pool, PoolId};
@@ -65,17 +67,12 @@ pub enum Message<H> {
     WhoHolds(PoolName),
     /// A permit came free, and the receiver has waiters.
     PermitFree(PoolName),
-    /// A CancelRequest for a client of the receiver.
-    Cancel {
-        /// As the client was told.
-        pid: u32,
-        /// As the client was told.
-        key: Box<[u8]>,
-        /// Where it came from.
-        source: Source,
-        /// When it came.
-        at: Instant,
-    },
+    /// An endpoint lets us in again.
+    EndpointWell(Arc<str>),
+    /// A CancelRequest for a client of the receiver, or for a peer that is the receiver's.
+    Cancel(Box<Request>),
+    /// A CancelRequest that came to the receiver has come so far.
+    CancelIsAt(ClientKey, Stage),
     /// Of listening.
     Listen(Box<Told>),
     /// A database is needed without sessions.
@@ -89,6 +86,7 @@ pub(crate) enum Owner {
     Client(ClientKey),
     Server(ServerKey),
     Cancel(Key<Cancel>),
+    Passed(Key<Passed>),
 }
 
 /// Who waits for an answer.
@@ -109,6 +107,9 @@ pub struct Worker<I: Io> {
     pub(crate) clients: Slab<Client>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<Cancel>,
+    pub(crate) peering: Peering,
+    /// Clients by the process id that they were told, where that has a peer in it.
+    pub(crate) by_pid: FxHashMap<u32, Vec<ClientKey>>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) pool_ids: FxHashMap<PoolName, PoolId>,
     /// Pools of replication connections.
@@ -132,12 +133,18 @@ pub struct Worker<I: Io> {
     pub(crate) secrets: FxHashMap<PoolName, (Option<Credential>, Instant)>,
     pub(crate) last_id: u64,
     pub(crate) is_draining: bool,
+    /// Nothing is read but of the console, until RESUME.
+    pub(crate) is_suspended: bool,
+    /// Since when, if it is so.
+    pub(crate) suspended_at: Instant,
     /// Takes no new clients; those that are there stay.
     pub(crate) is_closed: bool,
     /// Databases that take no new clients until ENABLE.
     pub(crate) disabled: Vec<Arc<str>>,
     /// Commands that are answered when what they wait for has come.
-    pub(crate) pending: Vec<(CommandId, Command)>,
+    pub(crate) pending: Vec<(CommandId, Command, Instant)>,
+    /// How many orders to close the servers that are there have come: the same over all workers.
+    pub(crate) generation: u64,
     /// Databases that wait for RESUME; `None`: all.
     pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
@@ -148,6 +155,8 @@ pub struct Worker<I: Io> {
     pub(crate) arrivals: VecDeque<ClientKey>,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
+    /// The addresses of names that have changed since the start.
+    pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -165,6 +174,8 @@ impl<I: Io> Worker<I> {
             clients: Slab::default(),
             servers: Slab::default(),
             cancels: Slab::default(),
+            peering: Peering::default(),
+            by_pid: FxHashMap::default(),
             pools: Vec::new(),
             pool_ids: FxHashMap::default(),
             replication_ids: FxHashMap::default(),
@@ -182,9 +193,12 @@ impl<I: Io> Worker<I> {
             secrets: FxHashMap::default(),
             last_id: 0,
             is_draining: false,
+            is_suspended: false,
+            suspended_at: Instant(0),
             is_closed: false,
             disabled: Vec::new(),
             pending: Vec::new(),
+            generation: 0,
             paused: Vec::new(),
             next_sweep: Instant(0),
             hears_until: Instant(0),
@@ -192,6 +206,7 @@ impl<I: Io> Worker<I> {
             arrivals: VecDeque::new(),
             nobody: "".into(),
             listening: Listening::default(),
+            addresses: FxHashMap::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -202,9 +217,13 @@ impl<I: Io> Worker<I> {
         self.now = now;
         self.stats.turns.add(1);
         self.stats.last_turn_us.set(now.0);
-        self.fire_alarms(io);
-        if now >= self.next_sweep {
-            self.sweep(io);
+        if self.is_suspended {
+            self.command_progress(io);
+        } else {
+            self.fire_alarms(io);
+            if now >= self.next_sweep {
+                self.sweep(io);
+            }
         }
         if !self.deferred.is_empty() {
             self.end_deferral();
@@ -241,7 +260,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_received(io, key, buf, data),
             Owner::Server(key) => self.server_received(io, key, buf, data),
             Owner::Cancel(key) => self.cancel_received(io, key, data),
-            Owner::Nobody => {}
+            Owner::Passed(_) | Owner::Nobody => {}
         }
         io.release(buf);
         if planted(Bug::BufferReleasedTwice) {
@@ -255,7 +274,7 @@ impl<I: Io> Worker<I> {
         match self.owner(conn) {
             Owner::Client(key) => self.client_sent(io, key, bytes),
             Owner::Server(key) => self.server_sent(io, key, bytes),
-            Owner::Cancel(_) | Owner::Nobody => {}
+            Owner::Cancel(_) | Owner::Passed(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -265,6 +284,7 @@ impl<I: Io> Worker<I> {
         match self.owner(conn) {
             Owner::Server(key) => self.server_connected(io, key),
             Owner::Cancel(key) => self.cancel_connected(io, key),
+            Owner::Passed(key) => self.passed_connected(io, key),
             Owner::Client(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
@@ -278,6 +298,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_closed(io, key, by),
             Owner::Server(key) => self.server_closed(io, key, by),
             Owner::Cancel(key) => self.cancel_closed(io, key),
+            Owner::Passed(key) => self.passed_closed(io, key, &by),
             Owner::Nobody => {}
         }
         self.run_ready(io);
@@ -289,7 +310,7 @@ impl<I: Io> Worker<I> {
             Owner::Client(key) => self.client_tls_ready(io, key, info),
             Owner::Server(key) => self.server_tls_ready(io, key, info),
             Owner::Cancel(key) => self.cancel_tls_ready(io, key),
-            Owner::Nobody => {}
+            Owner::Passed(_) | Owner::Nobody => {}
         }
         self.run_ready(io);
     }
@@ -323,10 +344,18 @@ impl<I: Io> Worker<I> {
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
             Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
-            Message::Cancel { pid, key, source, at } => self.cancel_asked(io, pid, &key, source, at),
+            Message::EndpointWell(name) => self.endpoint_well(&name),
+            Message::Cancel(request) => self.cancel_asked(io, *request),
+            Message::CancelIsAt(key, stage) => self.cancel_is_at(io, key, stage),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
         }
+        self.run_ready(io);
+    }
+
+    /// A host's name has other addresses than before.
+    pub fn readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
+        self.close_readdressed(io, host, addresses);
         self.run_ready(io);
     }
 

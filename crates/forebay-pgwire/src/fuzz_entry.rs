@@ -5,6 +5,7 @@ use crate::backend::{self, Authentication, ErrorFields, TransactionStatus, tag a
 use crate::decode::DecodeError;
 use crate::frame::{FrameError, Frames, HEAD_BYTES, Head, head};
 use crate::frontend::{self, Bind, BindHead, Execute, Parse, Target, tag as from_client};
+use crate::proxy;
 use crate::rename::{self, Rename};
 use crate::startup::{self, FirstPacket, first_packet};
 use crate::text::{self, Side};
@@ -40,6 +41,21 @@ pub fn startup(data: &[u8]) {
     assert_eq!(again, data[..bytes]);
     for cut in 0..bytes {
         assert_eq!(first_packet(&data[..cut]), Ok(None));
+    }
+}
+
+/// A header of the PROXY protocol: it takes what it says, and no shorter prefix is complete; what begins as a startup
+/// packet is none.
+pub fn proxy_header(data: &[u8]) {
+    if let Ok(Some((source, bytes))) = proxy::header(data) {
+        assert!(proxy::is_header(data) && first_packet(data).is_err());
+        if let proxy::Source::Tcp(address, _) = source {
+            assert_eq!(address, address.to_canonical());
+        }
+        for cut in 0..bytes {
+            assert_eq!(proxy::header(&data[..cut]), Ok(None));
+        }
+        assert_eq!(proxy::header(&data[..bytes]), Ok(Some((source, bytes))));
     }
 }
 

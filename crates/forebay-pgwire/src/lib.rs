@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`frame`] | the five bytes that begin every message; the hot loop |
 //! | [`startup`] | the first packet of a connection, and the `options` parameter |
+//! | [`proxy`] | the PROXY protocol's header before it |
 //! | [`frontend`] | what clients send, as borrowed views |
 //! | [`backend`] | what servers send, as borrowed views |
 //! | [`write`](mod@write) | whole messages appended to a `Vec<u8>` |
@@ -25,6 +26,7 @@ pub mod frontend;
 pub mod fuzz_entry;
 #[cfg(test)]
 mod properties;
+pub mod proxy;
 pub mod rename;
 pub mod startup;
 mod startup_options;

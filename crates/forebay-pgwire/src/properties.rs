@@ -18,6 +18,19 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     vec(byte, 0..96)
 }
 
+/// A header of either version, of which anything may be wrong.
+fn proxy_header() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop::sample::select(vec!["TCP4", "TCP6", "UNKNOWN", "::1", "192.0.2.1", "6432", "0", "x", ""]);
+    let end = prop::sample::select(vec!["\r\n", "\n", ""]);
+    let text = (vec(word, 0..8), end).prop_map(|(words, end)| format!("PROXY {}{end}", words.join(" ")).into_bytes());
+    let family = prop::sample::select(vec![0x00, 0x11, 0x12, 0x21, 0x31]);
+    let binary = (0x20..0x23_u8, family, vec(any::<u8>(), 0..48)).prop_map(|(what, family, body)| {
+        let length = (body.len() as u16).to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n", &[what, family][..], &length[..], &body[..]].concat()
+    });
+    prop_oneof![text, binary]
+}
+
 /// Any bytes with the head of a frame, so that they reach a decoder.
 fn framed_noise() -> impl Strategy<Value = Vec<u8>> {
     let tag = prop::sample::select(b"SPBDCEQpdcfRKZvNATtVGHWI123nsXF".as_slice());
@@ -175,6 +188,7 @@ proptest! {
     fn any_bytes_are_decoded_or_refused(data in noise()) {
         fuzz_entry::startup(&data);
         fuzz_entry::options(&data);
+        fuzz_entry::proxy_header(&data);
         fuzz_entry::frontend_frames(&data);
         fuzz_entry::backend_frames(&data);
         fuzz_entry::error_fields(&data);
@@ -191,6 +205,12 @@ proptest! {
     fn a_first_packet_that_is_read_is_written_back_the_same(data in first_packet(), after in noise()) {
         fuzz_entry::startup(&data);
         fuzz_entry::startup(&[data, after].concat());
+    }
+
+    #[test]
+    fn a_header_of_a_load_balancer_is_read_whole_or_not_at_all(data in proxy_header(), after in noise()) {
+        fuzz_entry::proxy_header(&data);
+        fuzz_entry::proxy_header(&[data, after].concat());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use forebay_core::config::EngineConfig;
 use forebay_core::ids::{QuestionId, WorkerId};
 use forebay_core::question::Answer;
 use forebay_core::stats::WorkerStats;
-use forebay_runtime::{Engine, Outbox, ReloadError, StartError, fill_random};
+use forebay_runtime::{Engine, Host, Outbox, ReloadError, StartError, fill_random};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -108,12 +108,35 @@ impl PyEngine {
         self.answer(py, worker, question, Answer::Console(messages.into()));
     }
 
+    fn extend_question(&self, py: Python<'_>, worker: u16, question: u64) {
+        py.detach(|| {
+            if let Some(engine) = &*self.read() {
+                engine.extend(WorkerId(worker), QuestionId(question));
+            }
+        });
+    }
+
     fn answer_failed(&self, py: Python<'_>, worker: u16, question: u64, because: &str) {
         self.answer(py, worker, question, Answer::Failed(because.into()));
     }
 
     fn stats(&self, py: Python<'_>) -> String {
         py.detach(|| counters::to_json(&self.stats))
+    }
+
+    /// Names of servers; how many are looked up, and how many wait for that.
+    fn hosts(&self, py: Python<'_>) -> (Vec<HostRow>, usize, usize) {
+        py.detach(|| match &*self.read() {
+            Some(engine) => {
+                let (hosts, under_way, waiting) = engine.hosts();
+                let words = |host: Host| {
+                    let addresses = host.addresses.iter().map(ToString::to_string).collect();
+                    (host.name.to_string(), host.ttl.as_secs(), addresses)
+                };
+                (hosts.into_iter().map(words).collect(), under_way, waiting)
+            }
+            None => (Vec::new(), 0, 0),
+        })
     }
 
     fn worker_stats(&self, py: Python<'_>) -> String {
@@ -170,6 +193,9 @@ impl PyEngine {
     }
 }
 
+/// Name, seconds until it is looked up again, addresses.
+type HostRow = (String, u64, Vec<String>);
+
 /// What a command is about.
 #[derive(FromPyObject)]
 enum Argument {
@@ -197,6 +223,9 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
         ("drain", None) => Ok(Command::Drain),
         ("cut", None) => Ok(Command::Cut),
         ("snapshot", None) => Ok(Command::Snapshot),
+        ("sockets", None) => Ok(Command::Sockets),
+        ("suspend", None) => Ok(Command::Suspend),
+        ("drop_unflushed", None) => Ok(Command::DropUnflushed),
         _ => Err(PyValueError::new_err(format!("\"{kind}\" is no command, or its argument is of another type"))),
     }
 }

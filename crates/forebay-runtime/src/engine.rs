@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,6 +24,7 @@ use crate::hub::{Hub, Mail};
 use crate::listen::{ListenError, Listener, Listeners, UnixFile};
 use crate::metrics::MetricsServer;
 use crate::outbox::Outbox;
+use crate::resolve::Host;
 use crate::tls::context::{Contexts, TlsError};
 
 /// Most workers of an engine.
@@ -102,7 +102,8 @@ pub struct Engine {
     metrics: Option<MetricsServer>,
     /// The configuration in force, for the next reload; held over a reload, so that two do not mix.
     tables: Mutex<Arc<Tables>>,
-    commands: AtomicU64,
+    /// How many orders were given; held while one is sent, so that all workers get all of them in one sequence.
+    commands: Mutex<u64>,
     threads: Vec<JoinHandle<()>>,
     // Dropped after the threads have ended: see `stop`.
     unix: Option<UnixFile>,
@@ -136,6 +137,7 @@ impl Engine {
         .map_err(StartError::Listen)?;
         let hub = Hub::start(workers, tls, config.auth.ask_timeout).map_err(StartError::System)?;
         hub.set_tcp(config.tcp);
+        hub.resolver.set_options(config.dns);
         let hub = Arc::new(hub);
         let metrics = match &config.metrics {
             None => None,
@@ -147,7 +149,7 @@ impl Engine {
             listeners: bound.addresses,
             metrics,
             tables: Mutex::new(tables.clone()),
-            commands: AtomicU64::new(0),
+            commands: Mutex::new(0),
             threads: Vec::new(),
             unix: bound.unix,
         };
@@ -201,6 +203,11 @@ impl Engine {
         self.hub.mailboxes.len() as u16
     }
 
+    /// The names of servers, how many are looked up at the moment, and how many wait for that.
+    pub fn hosts(&self) -> (Vec<Host>, usize, usize) {
+        self.hub.resolver.hosts()
+    }
+
     /// What each worker counts.
     pub fn stats(&self) -> &[Arc<WorkerStats>] {
         &self.hub.stats
@@ -220,12 +227,13 @@ impl Engine {
             return Err(ReloadError::NeedsRestart(names));
         }
         let tls = Contexts::load(&config).map_err(ReloadError::Tls)?;
-        let (ask_timeout, tcp) = (config.auth.ask_timeout, config.tcp);
+        let (ask_timeout, tcp, dns) = (config.auth.ask_timeout, config.tcp, config.dns);
         let next = Tables::build(config, Some(&tables), &mut crate::random::fill).map_err(ReloadError::Config)?;
         let next = Arc::new(next);
         self.hub.set_tls(tls);
         self.hub.set_ask_timeout_us(ask_timeout);
         self.hub.set_tcp(tcp);
+        self.hub.resolver.set_options(dns);
         self.command(None, &Command::Reload(next.clone()));
         *tables = next;
         Ok(())
@@ -233,7 +241,9 @@ impl Engine {
 
     /// Sends an order to one worker, or to all: then each of them replies with the same id.
     pub fn command(&self, worker: Option<WorkerId>, command: &Command) -> CommandId {
-        let id = CommandId(self.commands.fetch_add(1, Ordering::Relaxed));
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = CommandId(*commands);
+        *commands += 1;
         if matches!(command, Command::Drain | Command::Close)
             && let Some(metrics) = &self.metrics
         {
@@ -250,6 +260,11 @@ impl Engine {
     /// Answers a question of a worker's.
     pub fn answer(&self, worker: WorkerId, id: QuestionId, answer: Answer) {
         self.hub.post(worker, Mail::Answer(id, answer));
+    }
+
+    /// The answer to a question takes longer than usual: the worker waits for it anew.
+    pub fn extend(&self, worker: WorkerId, id: QuestionId) {
+        self.hub.post(worker, Mail::Patience(id));
     }
 
     /// Closes everything and waits for the threads to end.

@@ -1,5 +1,6 @@
 //! What the threads of one engine share.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use crate::driver::Handover;
 use crate::mailbox::Mailbox;
 use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
-use crate::resolve::{Found, Resolver};
+use crate::resolve::{Found, News, Resolver};
 use crate::tls::context::Contexts;
 
 /// What reaches a worker from another thread.
@@ -30,8 +31,12 @@ pub(crate) enum Mail {
     Command(CommandId, Command),
     /// Python's answer, or a side thread's.
     Answer(QuestionId, Answer),
+    /// Python is still at work for the answer.
+    Patience(QuestionId),
     /// Addresses for a connect.
     Resolved(ConnId, Found),
+    /// A name has other addresses.
+    Readdressed(Arc<str>, Arc<[IpAddr]>),
     /// The end.
     Stop,
 }
@@ -55,8 +60,11 @@ impl Hub {
     pub(crate) fn start(workers: u16, tls: Contexts, ask_timeout_us: u64) -> std::io::Result<Hub> {
         let mailboxes: Arc<[Mailbox<Mail>]> = (0..workers).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
         let post = mailboxes.clone();
-        let resolver = Resolver::start(move |(worker, conn): (WorkerId, ConnId), found| {
-            post[usize::from(worker.0)].post(Mail::Resolved(conn, found));
+        let resolver = Resolver::start(move |news| match news {
+            News::Found((worker, conn), found) => post[usize::from(worker.0)].post(Mail::Resolved(conn, found)),
+            News::Changed(host, addresses) => {
+                post.iter().for_each(|mailbox| mailbox.post(Mail::Readdressed(host.clone(), addresses.clone())));
+            }
         })?;
         let post = mailboxes.clone();
         let deriver = Deriver::start(move |worker: WorkerId, id, answer| {

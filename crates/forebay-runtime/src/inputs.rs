@@ -1,5 +1,8 @@
 //! What a driver reports to: core's worker, or a small consumer in the drivers' own tests.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use forebay_core::command::{Command, CommandId};
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
 use forebay_core::io::{ClosedBy, Io, Peer, TlsInfo};
@@ -21,6 +24,7 @@ pub(crate) trait Inputs<I: Io> {
     fn answer(&mut self, io: &mut I, id: QuestionId, answer: Answer);
     fn told(&mut self, io: &mut I, from: WorkerId, message: Message<I::Handover>);
     fn command(&mut self, io: &mut I, id: CommandId, command: Command);
+    fn readdressed(&mut self, _io: &mut I, _host: &Arc<str>, _addresses: &Arc<[IpAddr]>) {}
 }
 
 impl<I: Io> Inputs<I> for Worker<I> {
@@ -63,6 +67,10 @@ impl<I: Io> Inputs<I> for Worker<I> {
     #[inline]
     fn answer(&mut self, io: &mut I, id: QuestionId, answer: Answer) {
         Worker::answer(self, io, id, answer);
+    }
+    #[inline]
+    fn readdressed(&mut self, io: &mut I, host: &Arc<str>, addresses: &Arc<[IpAddr]>) {
+        Worker::readdressed(self, io, host, addresses);
     }
     #[inline]
     fn told(&mut self, io: &mut I, from: WorkerId, message: Message<I::Handover>) {

@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is what users of the crate call. A worker thread runs `forebay_core::worker::Worker` over a
 //! `driver`; it is the driver that reads, writes, listens and connects, and nothing here decides what to do
-//! with what it reads. Next to the workers there are a thread that serves metrics, two that resolve names and one
+//! with what it reads. Next to the workers there are a thread that serves metrics, three that resolve names and one
 //! that derives salted passwords; what Python has to know or to answer waits in the [`Outbox`].
 
 mod clock;
@@ -28,4 +28,5 @@ pub use engine::{DriverChoice, Engine, ReloadError, StartError};
 pub use listen::ListenError;
 pub use outbox::{Batch, EVENTS_MAX, Outbox};
 pub use random::fill as fill_random;
+pub use resolve::Host;
 pub use tls::context::TlsError;

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use forebay_core::config::TcpOptions;
 use forebay_core::io::Peer;
@@ -11,6 +11,9 @@ use forebay_core::io::Peer;
 /// Seconds that the kernel keeps a client to itself that says nothing. Whoever connects speaks first, so a client is
 /// accepted together with what it says: one wake-up less for each.
 const DEFER_ACCEPT_S: libc::c_int = 1;
+
+/// Whether the sizes of buffers were set, or the system chooses them as it goes (Linux 5.14).
+const SO_BUF_LOCK: libc::c_int = 72;
 
 /// A socket address as the kernel takes it.
 #[derive(Clone, Copy)]
@@ -115,6 +118,14 @@ pub(crate) fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value
     check(result)
 }
 
+fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers live over the call; `len` says how much may be written.
+    check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
 /// No Nagle, and what `options` say. A listener hands these on to what it accepts.
 pub(crate) fn tune_tcp(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
     let rounded = |us: u64, unit: u64| libc::c_int::try_from(us.div_ceil(unit)).unwrap_or(libc::c_int::MAX);
@@ -152,11 +163,36 @@ pub(crate) fn is_overdue(fd: RawFd) -> bool {
     result == 0 && (info.tcpi_retransmits > 0 || info.tcpi_probes > 1)
 }
 
-/// The same for a listener.
+/// The same for a listener, which may have had other options before.
 pub(crate) fn tune_listener(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
+    give_back_to_system(fd, options)?;
     tune_tcp(fd, options)?;
     let seconds = if options.defer_accept { DEFER_ACCEPT_S } else { 0 };
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// What `options` leave to the system gets the system's value, where another one was set before.
+fn give_back_to_system(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
+    let fresh = stream(libc::AF_INET, false)?;
+    let of_system = |level, name| option(fresh.as_raw_fd(), level, name);
+    let left = [
+        (libc::TCP_KEEPIDLE, options.keepalive_idle == 0),
+        (libc::TCP_KEEPINTVL, options.keepalive_interval == 0),
+        (libc::TCP_KEEPCNT, options.keepalive_count == 0),
+        (libc::TCP_USER_TIMEOUT, options.user_timeout == 0),
+    ];
+    for (name, _) in left.into_iter().filter(|(_, is_left)| *is_left) {
+        set_option(fd, libc::IPPROTO_TCP, name, of_system(libc::IPPROTO_TCP, name)?)?;
+    }
+    // A kernel before 5.14 does not know the option: then buffers keep the size that they had.
+    if options.socket_buffer == 0 && option(fd, libc::SOL_SOCKET, SO_BUF_LOCK).is_ok_and(|lock| lock != 0) {
+        for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+            // The system doubles what it is told.
+            set_option(fd, libc::SOL_SOCKET, name, of_system(libc::SOL_SOCKET, name)? / 2)?;
+        }
+        set_option(fd, libc::SOL_SOCKET, SO_BUF_LOCK, 0)?;
+    }
+    Ok(())
 }
 
 /// The address that a socket is bound to: `Ok(None)` for a Unix socket.
@@ -166,13 +202,7 @@ pub(crate) fn bound_address(fd: RawFd) -> io::Result<Option<SocketAddr>> {
 
 /// Whether the socket is one that listens.
 pub(crate) fn is_listening(fd: RawFd) -> io::Result<bool> {
-    let mut value: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both pointers live over the call; `len` says how much may be written.
-    check(unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut value).cast(), &raw mut len)
-    })?;
-    Ok(value != 0)
+    Ok(option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
 }
 
 /// A descriptor of somebody else's making is ours from here on: blocking as the driver needs it, closed on exec.
@@ -245,12 +275,7 @@ pub(crate) fn peer_uid(fd: RawFd) -> Option<u32> {
 
 /// The error that a socket keeps for its owner, such as that of a connect under way.
 pub(crate) fn take_error(fd: RawFd) -> io::Result<()> {
-    let mut code: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both pointers live over the call; `len` says how much may be written.
-    let result =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut code).cast(), &raw mut len) };
-    check(result)?;
+    let code = option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
@@ -274,17 +299,11 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
 
     use super::*;
 
     fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
-        let mut value: libc::c_int = 0;
-        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: both pointers live over the call; `len` says how much may be written.
-        let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
-        check(result).expect("an option that exists");
-        value
+        super::option(fd, level, name).expect("an option that exists")
     }
 
     /// A half-open client is found by these, and a firewall that forgets silent connections is kept awake by them.
@@ -308,6 +327,49 @@ mod tests {
         assert_eq!(option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
         let names = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT];
         assert_eq!(names.map(|name| option(fd, libc::IPPROTO_TCP, name)), [33, 5, 3, 12_345]);
+    }
+
+    /// Whoever takes a setting back expects what there would be without it, not what there was before.
+    #[test]
+    fn what_is_taken_back_is_the_systems_again() {
+        let plain = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let tuned = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let none = TcpOptions {
+            keepalive: false,
+            keepalive_idle: 0,
+            keepalive_interval: 0,
+            keepalive_count: 0,
+            user_timeout: 0,
+            server_dead_after: 0,
+            socket_buffer: 0,
+            defer_accept: false,
+        };
+        let some = TcpOptions {
+            keepalive: true,
+            keepalive_idle: 33_000_000,
+            keepalive_interval: 4_000_000,
+            keepalive_count: 3,
+            user_timeout: 12_345_000,
+            server_dead_after: 0,
+            socket_buffer: 50_000,
+            defer_accept: true,
+        };
+        let names = [
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+            (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            (libc::SOL_SOCKET, SO_BUF_LOCK),
+        ];
+        let of = |listener: &TcpListener| names.map(|(level, name)| option(listener.as_raw_fd(), level, name));
+        tune_listener(tuned.as_raw_fd(), &some).expect("options that the system takes");
+        assert!(of(&tuned).iter().zip(of(&plain)).all(|(tuned, plain)| *tuned != plain));
+        tune_listener(tuned.as_raw_fd(), &none).expect("options that the system takes");
+        assert_eq!(of(&tuned), of(&plain));
     }
 
     /// 0 leaves what the system has.

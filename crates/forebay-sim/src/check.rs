@@ -45,6 +45,8 @@ struct Tap {
     /// Messages of a new client may come.
     is_free: bool,
     is_closed: bool,
+    /// How often the worker that opened it had been told to reconnect.
+    reconnects: u64,
 }
 
 /// A server is given to a client, as its first message shows.
@@ -207,12 +209,13 @@ impl Checks {
             ends_in_copy: false,
             is_free: true,
             is_closed: false,
+            reconnects: self.regimes.reconnects(sending.worker),
         });
         let target = tap.pool.as_ref().and_then(|(database, _)| self.regimes.target_on_server(database));
         let is_session_kept = target.is_some_and(|target| self.regimes.session_mode(target).1);
         tap.is_free |= sending.is_quiet || sending.is_dead;
         tap.splitter.push(sending.bytes);
-        let (mut opened, mut served, mut leases) = (None, BTreeSet::new(), Vec::new());
+        let (reconnects, mut opened, mut served, mut leases) = (tap.reconnects, None, BTreeSet::new(), Vec::new());
         loop {
             let frame = match tap.splitter.take() {
                 Ok(Some(frame)) => frame,
@@ -262,12 +265,12 @@ impl Checks {
             self.is_served(client, is_new, scenario);
         }
         for lease in leases {
-            self.leased(sending, target, &lease);
+            self.leased(sending, target, reconnects, &lease);
         }
     }
 
-    /// A server is given to a client.
-    fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, lease: &Lease) {
+    /// A server is given to a client. `reconnects`: see [`Tap`].
+    fn leased(&mut self, sending: &Sending<'_>, target: Option<usize>, reconnects: u64, lease: &Lease) {
         let Lease { client, session, last } = *lease;
         let is_of_session = target.is_some_and(|target| self.regimes.session_mode(target).0);
         if let Some((owner, of)) = last.filter(|(owner, _)| *owner != client)
@@ -291,11 +294,11 @@ impl Checks {
             return self.fail(format!("client {client} got a server with the role of client {other}"));
         }
         let worker = sending.worker;
-        let barred = target.and_then(|target| self.regimes.may_lease(worker, target).err());
+        let barred = target.and_then(|target| self.regimes.may_lease(worker, target, reconnects).err());
         // A client that is pinned keeps its server, and what it has the server hold may be more than is there.
         let is_same = last == Some((client, session));
         if let Some(why) = barred.filter(|_| !is_same && !self.regimes.held(worker, session)) {
-            return self.fail(format!("worker {worker} gives client {client} a server of a database that {why}"));
+            return self.fail(format!("worker {worker} gives client {client} a server {why}"));
         }
         if !self.regimes.may_begin(worker, session) {
             return self.fail(format!("client {client} begins another transaction on worker {worker}, which drains"));

@@ -313,6 +313,10 @@ impl Io for SimIo {
     }
 
     /// What is there shows when it is tried.
+    fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn has_local_socket(&self, _port: u16) -> bool {
         true
     }
@@ -320,6 +324,10 @@ impl Io for SimIo {
     /// The network of the simulator loses no packet: who is cut off is told so.
     fn is_overdue(&self, _conn: ConnId) -> bool {
         false
+    }
+
+    fn socket(&self, _conn: ConnId) -> Option<forebay_core::io::Socket> {
+        None
     }
 
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, unread: &[u8]) {

@@ -32,6 +32,8 @@ struct Told {
     /// By target.
     is_paused: Vec<bool>,
     is_draining: bool,
+    /// How often it has been told to reconnect.
+    reconnects: u64,
     /// How many leases each session may still begin while the worker drains.
     leases_left: BTreeMap<u64, u64>,
     /// Sessions that had a server when the last order came. A lease may have begun without a word to the server.
@@ -61,6 +63,7 @@ impl Regimes {
             edition: 0,
             is_paused: vec![false; names.len()],
             is_draining: false,
+            reconnects: 0,
             leases_left: BTreeMap::new(),
             holders: BTreeSet::new(),
         };
@@ -105,27 +108,39 @@ impl Regimes {
                     past.extend(self.editions[before].offers[target].map(|offer| (now, offer.pool_size)));
                 }
             }
+            Command::Reconnect(_) => told.reconnects += 1,
             Command::KillClient(_)
-            | Command::Reconnect(_)
             | Command::Close
             | Command::Shed
             | Command::Disable(_)
             | Command::Enable(_)
             | Command::WaitClose(_)
+            | Command::Suspend
+            | Command::DropUnflushed
+            | Command::Sockets
             | Command::Snapshot => {}
         }
     }
 
-    /// Whether a worker may give a server of the target to somebody; `Err` says why not.
-    pub(crate) fn may_lease(&self, worker: usize, target: usize) -> Result<(), &'static str> {
+    /// Whether a worker may give a server of the target to somebody; `Err` says why not. `reconnects`: how often the
+    /// worker that opened it had been told to reconnect.
+    pub(crate) fn may_lease(&self, worker: usize, target: usize, reconnects: u64) -> Result<(), &'static str> {
         let told = &self.workers[worker];
         if told.is_paused[target] {
-            return Err("is paused");
+            return Err("of a database that is paused");
         }
         if self.editions[told.edition].offers[target].is_none() {
-            return Err("is removed");
+            return Err("of a database that is removed");
+        }
+        if told.reconnects > reconnects {
+            return Err("that was opened before RECONNECT");
         }
         Ok(())
+    }
+
+    /// How often a worker has been told to reconnect.
+    pub(crate) fn reconnects(&self, worker: usize) -> u64 {
+        self.workers[worker].reconnects
     }
 
     /// These sessions have a server when an order has been given.
@@ -221,10 +236,10 @@ mod tests {
         regimes.told(1, &orders[1], 20);
         assert_eq!(regimes.size_max(0, OPENING_US), 4, "a server may be on its way");
         assert_eq!(regimes.size_max(0, 2 * OPENING_US), 2);
-        assert!(regimes.may_lease(0, 0).is_ok() && regimes.may_lease(1, 0).is_err());
+        assert!(regimes.may_lease(0, 0, 0).is_ok() && regimes.may_lease(1, 0, 0).is_err());
         regimes.told(0, &Command::Kill("db0".into()), 30);
-        assert_eq!(regimes.may_lease(0, 0), Err("is paused"));
+        assert_eq!(regimes.may_lease(0, 0, 0), Err("of a database that is paused"));
         regimes.told(0, &Command::Resume(None), 40);
-        assert!(regimes.may_lease(0, 0).is_ok());
+        assert!(regimes.may_lease(0, 0, 0).is_ok());
     }
 }

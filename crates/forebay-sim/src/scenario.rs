@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use forebay_core::auth::Credential;
 use forebay_core::config::{
-    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level,
-    Limits, Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup, SecretText, SequenceAffinity, ServerTls,
-    TcpOptions, TlsMode, TlsOffers, UserConfig,
+    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings,
+    IoDriver, Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup,
+    SecretText, SequenceAffinity, ServerTls, TcpOptions, TlsMode, TlsOffers, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -263,6 +263,8 @@ impl Scenario {
             forced_user,
             tls: 0,
             lookup: SecretLookup::default(),
+            parameters: Vec::new(),
+            connect_query: "".into(),
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,
@@ -279,6 +281,7 @@ impl Scenario {
                 server_connect_timeout: if loses { SECOND } else { 15 * SECOND },
                 server_backoff_max: SECOND,
                 server_opening_max: rng.between(1, 3) as u32,
+                load_balance_hosts: LoadBalanceHosts::RoundRobin,
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
                 server_round_robin: false,
@@ -431,6 +434,7 @@ pub(crate) fn engine_config(
     EngineConfig {
         listen: Listen { addresses: vec!["10.0.1.1".into()], port: 6432, backlog: 16, ..Listen::default() },
         tcp: TcpOptions::default(),
+        dns: DnsOptions::default(),
         engine: EngineSettings {
             workers: workers as u16,
             io: IoDriver::Auto,
@@ -441,11 +445,14 @@ pub(crate) fn engine_config(
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 1000,
+            max_user_connections: 0,
+            max_user_client_connections: 0,
             message_bytes_max: 1 << 20,
             relay_bytes_max: 16 << 10,
             wait_bytes_max: 16 << 10,
             waiters_max: 1000,
             cancel_misses_max: 0,
+            cancel_wait_timeout: 10_000_000,
             client_channels_max: 100,
             notification_bytes_max: 1 << 20,
             client_statements_max: 100,
@@ -475,6 +482,7 @@ pub(crate) fn engine_config(
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { connections: true, disconnections: true, ..LogSettings::default() },
+        peers: forebay_core::config::Peers::default(),
         speaks_pgbouncer: false,
     }
 }

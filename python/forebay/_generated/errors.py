@@ -490,6 +490,18 @@ def plaintext_after_tls_request() -> ProtocolError:
     )
 
 
+def proxy_header(*, cause: object) -> ProtocolError:
+    """FB508, SQLSTATE 08P01."""
+    return ProtocolError(
+        code="FB508",
+        sqlstate="08P01",
+        severity="FATAL",
+        message=f"the PROXY protocol's header is refused: {cause}",
+        detail=None,
+        hint="Networks that send it, and all that connect from there, are to be listed in listen.proxy_from. (FB508)",
+    )
+
+
 def login_failed(*, user: object) -> LoginError:
     """FB601, SQLSTATE 28P01."""
     return LoginError(
@@ -1098,7 +1110,6 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "several_processes": FindingRow("FBC125", "info", "{name}: one process of forebay uses all cores; each further one has pools, limits, PAUSE and SHOW of its own", "start one; `forebay check --instances N` counts the pools of N"),
     "could_not_ask": FindingRow("FBC126", "warning", "{endpoint} could not be asked: {cause}", None),
     "idle_clients_cut": FindingRow("FBC127", "info", "client_idle_timeout {limit}: connections that applications keep in their own pools are cut while they are idle", "use more than their pools' idle limit, or 0: an idle client costs about 500 bytes"),
-    "limit_not_for_looked_up": FindingRow("FBC128", "warning", "{name} holds for users of {known}, not for those that {query} finds", "limit their databases with max_db_connections", "limit their databases with max_db_connections"),
     "no_databases_yet": FindingRow("FBC129", "warning", "no database is configured: every client is refused", "add a line to [databases]: shop = host=10.0.0.5", "add a line to [databases]: shop = host=10.0.0.5"),
     "pools_above_connection_limit": FindingRow("FBC130", "warning", "up to {servers} servers may be opened {of} at {endpoint}; its CONNECTION LIMIT is {limit}", "lower the pools, or {statement} CONNECTION LIMIT {servers}"),
     "unknown_ini_setting": FindingRow("FBC072", "error", "PgBouncer has no setting \"{name}\" in [{section}]", None),
@@ -1117,4 +1128,9 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "cert_without_authority": FindingRow("FBC158", "warning", "client certificates are asked for, but listen.tls.{missing} is not set: nobody can show one", "set listen.tls.certificate, listen.tls.key and listen.tls.ca"),
     "tls_not_offered": FindingRow("FBC159", "warning", "{name}: \"{word}\" is not offered", None),
     "tls_nothing_left": FindingRow("FBC160", "error", "{name}: {cause}", None),
+    "peer_without_endpoint": FindingRow("FBC080", "error", "peer {name} has no endpoint", "add endpoint = \"host:port\" (pgbouncer.ini: host, and port)"),
+    "peers_without_number": FindingRow("FBC081", "warning", "[peers] has no effect: peer_id is not set", "give each of the peers its own peer_id"),
+    "bad_network": FindingRow("FBC082", "error", "{name}: \"{text}\" is not a network: {cause}", "write \"10.0.0.0/8\", or one address"),
+    "everybody_may_proxy": FindingRow("FBC083", "warning", "listen.proxy_from has \"{network}\": everybody there may say that he comes from any address", "list the load balancers' own addresses"),
+    "default_of_pgbouncer": FindingRow("FBC084", "warning", "{name} is not set, and is \"{default}\" as with PgBouncer: {meaning}", "write down the one that you want"),
 }

@@ -95,7 +95,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "several processes with one address are not needed: forebay runs a worker a core",
+        None,
         None,
     ),
     "tcp_defer_accept": Known(
@@ -336,9 +336,9 @@ KNOWN: Final[dict[str, Known]] = {
         "suspend_timeout",
         "10",
         True,
+        "seconds",
+        "how long SUSPEND waits for connections to take what was sent to them; those that do not are closed",
         None,
-        None,
-        "SUSPEND is not supported by this version; PAUSE waits for transactions",
         None,
     ),
     "resolv_conf": Known(
@@ -356,7 +356,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        None,
         None,
     ),
     "dns_nxdomain_ttl": Known(
@@ -365,7 +365,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        None,
         None,
     ),
     "dns_zone_check_period": Known(
@@ -374,7 +374,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "names are looked up at each connect",
+        "zones are not polled: each name in use is looked up again after dns_max_ttl",
         None,
     ),
     "pool_mode": Known(
@@ -680,7 +680,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "a cancel never waits in a queue",
+        None,
         None,
     ),
     "idle_transaction_timeout": Known(
@@ -934,10 +934,4 @@ ALIAS: Final[dict[str, str]] = {
 
 # Settings of a line in [databases] without effect, and why.
 DATABASE_INSTEAD: Final[dict[str, str]] = {
-    "application_name": "parameters of servers are those of their clients",
-    "client_encoding": "parameters of servers are those of their clients",
-    "connect_query": "not supported by this version",
-    "datestyle": "parameters of servers are those of their clients",
-    "load_balance_hosts": "endpoints are tried in turn",
-    "timezone": "parameters of servers are those of their clients",
 }

@@ -40,6 +40,15 @@ class Identity:
     is_pgbouncer: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Names of servers: (name, seconds until it is looked up again, addresses). under_way, waiting: lookups."""
+
+    rows: Sequence[tuple[str, int, Sequence[str]]]
+    under_way: int
+    waiting: int
+
+
 class Backend(Protocol):
     """The running service. Databases are named as clients name them; None means all of them."""
 
@@ -60,6 +69,9 @@ class Backend(Protocol):
     def averages(self) -> dict[str, Totals]:
         """Averages over the last period, by database."""
 
+    def hosts(self) -> Hosts:
+        """The names of servers that are kept."""
+
     def workers(self) -> Sequence[WorkerCounters]:
         """Totals since the start, by worker."""
 
@@ -69,8 +81,14 @@ class Backend(Protocol):
     async def snapshot(self) -> Snapshot:
         """What the workers hold."""
 
-    async def pause(self, database: str | None) -> None:
-        """Returns once no server is in use. Raises Refused."""
+    async def sockets(self) -> Snapshot:
+        """The same, with our own end of each connection."""
+
+    async def suspend(self) -> None:
+        """Returns once all that was read is written, and nothing more is read until RESUME. Raises Refused."""
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        """Returns once no server is in use. Raises Refused; after limit_s it is undone before."""
 
     async def resume(self, database: str | None) -> None:
         """Raises Refused."""

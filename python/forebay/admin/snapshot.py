@@ -10,6 +10,14 @@ from collections.abc import Iterable
 import msgspec
 
 
+class Socket(msgspec.Struct, frozen=True):
+    """Our own end of a connection: descriptor, address or `unix`, port."""
+
+    descriptor: int
+    address: str
+    port: int
+
+
 class Client(msgspec.Struct, frozen=True):
     """A client; `id` is unique over workers and time.
 
@@ -17,6 +25,7 @@ class Client(msgspec.Struct, frozen=True):
     pin: why it holds its server between transactions, by the names of spec/pins.toml; empty: it does not.
     pinned_us: since when. pin_verb: the kind of statement that brought it about.
     channels: how many it listens to through its pool's listener.
+    socket: where that was asked for.
     """
 
     id: int
@@ -37,6 +46,7 @@ class Client(msgspec.Struct, frozen=True):
     pinned_us: int = 0
     pin_verb: str = ""
     channels: int = 0
+    socket: Socket | None = None
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -44,7 +54,7 @@ class Server(msgspec.Struct, frozen=True):
 
     replication: none, physical, logical.
     dirt: what the session that it served last may have left on it. channels: how many it listens to, if it is a
-    pool's listener.
+    pool's listener. socket: where that was asked for.
     """
 
     id: int
@@ -64,6 +74,7 @@ class Server(msgspec.Struct, frozen=True):
     replication: str = "none"
     dirt: tuple[str, ...] = ()
     channels: int = 0
+    socket: Socket | None = None
 
 
 class Pool(msgspec.Struct):
@@ -73,7 +84,10 @@ class Pool(msgspec.Struct):
     user: str
     cl_active: int
     cl_waiting: int
+    cl_active_cancel_req: int
+    cl_waiting_cancel_req: int
     sv_active: int
+    sv_active_cancel: int
     sv_being_canceled: int
     sv_idle: int
     sv_used: int
@@ -105,13 +119,26 @@ class Pool(msgspec.Struct):
 _SUMMED = (
     "cl_active",
     "cl_waiting",
+    "cl_active_cancel_req",
+    "cl_waiting_cancel_req",
     "sv_active",
+    "sv_active_cancel",
     "sv_being_canceled",
     "sv_idle",
     "sv_used",
     "sv_tested",
     "sv_login",
 )
+
+
+class PeerPool(msgspec.Struct, frozen=True):
+    """What is on its way to a peer, which belongs to one worker."""
+
+    peer_id: int
+    cl_active_cancel_req: int
+    cl_waiting_cancel_req: int
+    sv_active_cancel: int
+    sv_login: int
 
 
 class Snapshot(msgspec.Struct):
@@ -122,6 +149,8 @@ class Snapshot(msgspec.Struct):
     pools: list[Pool] = []
     paused: list[str] = []
     disabled: list[str] = []
+    peers: list[PeerPool] = []
+    is_suspended: bool = False
 
 
 def decode(text: str | bytes) -> Snapshot:
@@ -140,11 +169,14 @@ def merge(parts: Iterable[Snapshot]) -> Snapshot:
         whole.servers.extend(part.servers)
         paused.update(part.paused)
         disabled.update(part.disabled)
+        whole.peers.extend(part.peers)
+        whole.is_suspended |= part.is_suspended
         for pool in part.pools:
             key = (pool.database, pool.user, pool.is_replication)
             if (known := pools.setdefault(key, pool)) is not pool:
                 known.add(pool)
     whole.pools = [pools[key] for key in sorted(pools)]
+    whole.peers.sort(key=lambda peer: peer.peer_id)
     whole.paused = sorted(paused)
     whole.disabled = sorted(disabled)
     return whole

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config.draft import Entity, Given
+from forebay.config.environment import NAMED_SECTIONS
 from forebay.config.resolve import Config, written_default
 from forebay.config.secret import Secret
 
@@ -17,12 +18,13 @@ def diff(old: Config, new: Config) -> tuple[str, ...]:
     lines = [*_settings(old, new)]
     lines += _entities("databases", old.draft.databases, new.draft.databases)
     lines += _entities("users", old.draft.users, new.draft.users)
+    lines += _entities("peers", old.draft.peers, new.draft.peers)
     return tuple(lines)
 
 
 def _settings(old: Config, new: Config) -> Iterator[str]:
     for setting in SETTINGS:
-        if setting.section in ("databases", "users"):
+        if setting.section in NAMED_SECTIONS:
             continue
         before, after = old.draft.value(setting.section, setting.name), new.draft.value(setting.section, setting.name)
         if before == after:

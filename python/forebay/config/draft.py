@@ -10,7 +10,7 @@ from typing import Final
 from forebay._generated.settings import SECTIONS, SETTINGS, Setting
 from forebay.config import measures
 from forebay.config.access.shapes import AccessRules
-from forebay.config.environment import NAMED_SECTIONS, Override
+from forebay.config.environment import NAMED_SECTIONS, POOL_SECTIONS, Override
 from forebay.config.finding import Report, closest
 from forebay.config.importers.process import Process
 from forebay.config.kinds import KINDS, Reading, Value
@@ -19,7 +19,8 @@ from forebay.config.source import Place, without_secrets
 from forebay.config.tree import Entry, Node
 
 BY_KEY: Final[Mapping[tuple[str, str], Setting]] = {(one.section, one.name): one for one in SETTINGS}
-NAME_BYTES_MAX = {"databases": 63, "users": 127}
+NAME_BYTES_MAX = {"databases": 63, "users": 127, "peers": 5}
+PEER_ID_MAX = 65_535
 CONSOLE_NAMES = ("forebay", "pgbouncer")
 # Names that people know from other places.
 _ALSO_CALLED = {
@@ -46,7 +47,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A database or a user and the settings given for it, by name."""
+    """A database, a user or a peer and the settings given for it, by name."""
 
     name: str
     place: Place
@@ -70,6 +71,7 @@ class Draft:
     settings: dict[tuple[str, str], Given] = field(default_factory=dict)
     databases: dict[str, Entity] = field(default_factory=dict)
     users: dict[str, Entity] = field(default_factory=dict)
+    peers: dict[str, Entity] = field(default_factory=dict)
     faulty: set[str] = field(default_factory=set)
     process: Process | None = None
     bound: tuple[str, ...] | None = None
@@ -88,8 +90,8 @@ class Draft:
         return given.place if given else self.whole
 
     def entities(self, section: str) -> dict[str, Entity]:
-        """The databases or the users."""
-        return self.databases if section == "databases" else self.users
+        """The databases, the users or the peers."""
+        return {"databases": self.databases, "users": self.users, "peers": self.peers}[section]
 
 
 def default_of(setting: Setting) -> Value | None:
@@ -157,6 +159,10 @@ class DraftReader:
             cause = f"a name has 1 to {limit} bytes"
             self._report.add("bad_name", entry.place, name=entry.key, kind=kind, cause=cause)
             return
+        if section == "peers" and not _is_peer_id(entry.key):
+            cause = f"it is the peer's number, 1 to {PEER_ID_MAX}"
+            self._report.add("bad_name", entry.place, name=entry.key, kind=kind, cause=cause)
+            return
         if section == "databases" and entry.key in CONSOLE_NAMES:
             self._report.add("console_name", entry.place, name=entry.key)
             return
@@ -214,7 +220,7 @@ class DraftReader:
 def _find(section: str, name: str) -> Setting | None:
     """The setting that `name` means in a section."""
     own = BY_KEY.get((section, name))
-    if own is not None or section not in NAMED_SECTIONS:
+    if own is not None or section not in POOL_SECTIONS:
         return own
     shared = BY_KEY.get(("server_defaults", name))
     wide_enough = ("database", "user") if section == "databases" else ("user",)
@@ -224,6 +230,10 @@ def _find(section: str, name: str) -> Setting | None:
 def _is_group(section: str, name: str) -> bool:
     """Whether settings of the section stand in a table of that name."""
     return any(one.name.startswith(f"{name}.") and _find(section, one.name) is one for one in SETTINGS)
+
+
+def _is_peer_id(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name[0] != "0" and int(name) <= PEER_ID_MAX
 
 
 def _written(node: Node) -> str:

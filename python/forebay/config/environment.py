@@ -13,7 +13,9 @@ from forebay.config.source import outside
 from forebay.config.tree import Entry, Node, text
 
 PREFIX = "FOREBAY_"
-NAMED_SECTIONS = ("databases", "users")
+NAMED_SECTIONS = ("databases", "users", "peers")
+# Those among them in which settings of [server_defaults] may stand.
+POOL_SECTIONS = ("databases", "users")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.ASCII | re.DOTALL)
 
@@ -47,7 +49,7 @@ def _substituted(node: Node, environ: Mapping[str, str], report: Report) -> Node
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A setting given by a variable. entity: the database or user it belongs to; None: the section itself."""
+    """A setting given by a variable. entity: the database, user or peer it belongs to; None: the section itself."""
 
     section: str
     entity: str | None
@@ -77,6 +79,6 @@ def overrides(environ: Mapping[str, str], report: Report) -> Iterator[Override]:
 
 def _setting_name(section: str, rest: str) -> str | None:
     """The setting's name for the end of a variable's name: TLS_MODE is tls.mode."""
-    sections = (section, "server_defaults") if section in NAMED_SECTIONS else (section,)
+    sections = (section, "server_defaults") if section in POOL_SECTIONS else (section,)
     names = (one.name for one in SETTINGS if one.section in sections)
     return next((name for name in names if name.replace(".", "_").upper() == rest.upper()), None)

@@ -34,6 +34,7 @@ _FOUND = {
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*", re.ASCII)
 _SOCKET_NAME = ".s.PGSQL."
 PORT_DEFAULT = 5432
+PEER_PORT_DEFAULT = 6432
 UNIX_PATH_BYTES_MAX = 107
 
 
@@ -148,6 +149,22 @@ def read_addresses(reading: Reading) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(addresses))
 
 
+def read_networks(reading: Reading) -> tuple[str, ...] | None:
+    """Networks as `address/length`, each once; an address is a network of its own."""
+    texts = _texts(reading)
+    if texts is None:
+        return None
+    networks: list[str] = []
+    for written, node in texts:
+        try:
+            networks.append(str(ipaddress.ip_network(written)))
+        except ValueError as error:
+            cause = "bits behind its length are set" if "host bits" in str(error) else "it can't be read"
+            reading.report.add("bad_network", node.place, name=reading.name, text=written, cause=cause)
+            return None
+    return tuple(dict.fromkeys(networks))
+
+
 def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
     """`host:port`, `[v6]:port` or the path of a Unix socket, completed by what was left out."""
     texts = _texts(reading)
@@ -155,6 +172,12 @@ def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
         return None
     endpoints = [_endpoint(reading, node, written, PORT_DEFAULT) for written, node in texts]
     return None if None in endpoints else tuple(dict.fromkeys(one for one in endpoints if one))
+
+
+def read_peer(reading: Reading) -> str | None:
+    """`host:port`, `[v6]:port` or the path of a Unix socket, of a pooler."""
+    written = read_string(reading)
+    return written and _endpoint(reading, reading.node, written, PEER_PORT_DEFAULT)
 
 
 def read_socket(reading: Reading) -> str | None:
@@ -182,7 +205,9 @@ KINDS: Final[dict[str, Callable[[Reading], Value | None]]] = {
     "addresses": read_addresses,
     "endpoints": read_endpoints,
     "socket": read_socket,
+    "peer": read_peer,
     "names": read_names,
+    "networks": read_networks,
 }
 
 
@@ -237,7 +262,11 @@ def _endpoint(reading: Reading, node: Node, written: str, port_default: int | No
     """The completed endpoint, or None after a report."""
     cause = None
     if written.startswith("/"):
-        path = written if Path(written).name.startswith(_SOCKET_NAME) else f"{written}/{_SOCKET_NAME}{PORT_DEFAULT}"
+        path = (
+            written
+            if Path(written).name.startswith(_SOCKET_NAME)
+            else f"{written}/{_SOCKET_NAME}{port_default or PORT_DEFAULT}"
+        )
         if len(path.encode()) <= UNIX_PATH_BYTES_MAX:
             return path
         cause = f"a socket's path has {UNIX_PATH_BYTES_MAX} bytes at most"

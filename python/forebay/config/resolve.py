@@ -6,12 +6,13 @@ import grp
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import resolved
 from forebay.config.access.shapes import AccessRules
-from forebay.config.draft import Draft, Entity
+from forebay.config.draft import BY_KEY, Draft, Entity, default_of
+from forebay.config.environment import NAMED_SECTIONS
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
 from forebay.config.tls_offers import offers, wanted_of
@@ -21,6 +22,10 @@ FALLBACK = "*"
 # Of [limits], and of a user where it has its own.
 USER_LIMITS = ("max_user_connections", "max_user_client_connections")
 LogFormat = Literal["text", "json", "pgbouncer"]
+
+
+# Parameters that a database's servers are opened with.
+_PARAMETERS: Final = ("client_encoding", "datestyle", "timezone", "application_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Config:
 
     def settings(self) -> tuple[SettingLine, ...]:
         """The settings that hold for all databases, for SHOW CONFIG."""
-        return tuple(_line(self.draft, one) for one in SETTINGS if one.section not in ("databases", "users"))
+        return tuple(_line(self.draft, one) for one in SETTINGS if one.section not in NAMED_SECTIONS)
 
 
 def resolve(draft: Draft) -> Config:
@@ -68,14 +73,16 @@ def resolve(draft: Draft) -> Config:
     engine = resolved.EngineConfig(
         listen=_listen(draft),
         tcp=resolved.TcpOptions(**_section(draft, "tcp")),
+        dns=resolved.DnsOptions(**_section(draft, "dns")),
         engine=resolved.EngineSettings(**_section(draft, "engine")),
         arrivals=_arrivals(draft),
-        limits=_limits(draft),
+        limits=resolved.Limits(**_section(draft, "limits")),
         auth=_auth(draft),
         databases=tuple(one for one in databases if one.name != FALLBACK),
         fallback_database=next((one for one in databases if one.name == FALLBACK), None),
         users=tuple(_user(draft, one) for one in draft.users.values()),
         server_tls=tuple(contexts),
+        peers=_peers(draft),
         # As PgBouncer: who runs it needs no password over its Unix socket.
         console=resolved.Console(**_section(draft, "console"), own_uid=os.getuid() if draft.process else None),
         metrics=_metrics(draft),
@@ -135,6 +142,7 @@ def _section(draft: Draft, section: str) -> dict[str, Any]:
 
 def _listen(draft: Draft) -> resolved.Listen:
     values = {name: value for name, value in _section(draft, "listen").items() if not name.startswith("tls.")}
+    values.pop("peer_id")
     tls = {name: draft.value("listen", f"tls.{name}") for name in ("certificate", "key", "ca", "mode")}
     is_on = tls["certificate"] and tls["key"] and tls["mode"] != "disable"
     tls["ca"] = tls["ca"] or None
@@ -177,13 +185,10 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         forced_secret=forced_secret(draft, entity),
         tls=contexts.index(context),
         lookup=_lookup(draft, entity),
+        connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
+        parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
     )
-
-
-def _limits(draft: Draft) -> resolved.Limits:
-    values = {name: value for name, value in _section(draft, "limits").items() if name not in USER_LIMITS}
-    return resolved.Limits(**values)
 
 
 def _user(draft: Draft, entity: Entity) -> resolved.UserConfig:
@@ -192,6 +197,20 @@ def _user(draft: Draft, entity: Entity) -> resolved.UserConfig:
     for name in USER_LIMITS:
         given[name] = given[name] if name in entity.settings else cast(int, draft.value("limits", name)) or None
     return resolved.UserConfig(name=entity.name, **cast(Any, given))
+
+
+def _peers(draft: Draft) -> resolved.Peers:
+    others = []
+    for peer in draft.peers.values():
+        size = peer.settings.get("pool_size")
+        others.append(
+            resolved.PeerConfig(
+                id=int(peer.name),
+                endpoint=str(peer.settings["endpoint"].value),
+                pool_size=cast(int, size.value if size else default_of(BY_KEY["peers", "pool_size"])),
+            )
+        )
+    return resolved.Peers(cast(int, draft.value("listen", "peer_id")), tuple(others))
 
 
 def _metrics(draft: Draft) -> resolved.Metrics | None:

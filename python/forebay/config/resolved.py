@@ -41,6 +41,7 @@ class Listen(msgspec.Struct, frozen=True):
     unix_group: int | None
     backlog: int
     reuse_port: bool
+    proxy_from: tuple[str, ...]
     tls: ListenTls | None
 
 
@@ -55,6 +56,13 @@ class TcpOptions(msgspec.Struct, frozen=True):
     server_dead_after: int
     socket_buffer: int
     defer_accept: bool
+
+
+class DnsOptions(msgspec.Struct, frozen=True):
+    """How long addresses of names hold."""
+
+    max_ttl: int
+    nxdomain_ttl: int
 
 
 class Arrivals(msgspec.Struct, frozen=True):
@@ -79,11 +87,14 @@ class Limits(msgspec.Struct, frozen=True):
     """Limits on clients and messages."""
 
     clients_max: int
+    max_user_connections: int
+    max_user_client_connections: int
     message_bytes_max: int
     relay_bytes_max: int
     wait_bytes_max: int
     waiters_max: int
     cancel_misses_max: int
+    cancel_wait_timeout: int
     client_statements_max: int
     client_channels_max: int
     notification_bytes_max: int
@@ -122,6 +133,7 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_connect_timeout: int
     server_backoff_max: int
     server_opening_max: int
+    load_balance_hosts: str
     server_local_socket: bool
     server_check_delay: int
     server_check_query: str
@@ -157,6 +169,8 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     forced_secret: Secret | None
     tls: int
     lookup: SecretLookup
+    parameters: tuple[tuple[str, str], ...]
+    connect_query: str
     pool: PoolSettings
 
 
@@ -185,6 +199,21 @@ class ServerTls(msgspec.Struct, frozen=True):
     certificate: str | None
     key: str | None
     offers: TlsOffers = TlsOffers()
+
+
+class PeerConfig(msgspec.Struct, frozen=True):
+    """Another pooler behind the same address."""
+
+    id: int
+    endpoint: str
+    pool_size: int
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """Poolers that pass cancel requests on to each other; own: this one's number, 0: none."""
+
+    own: int
+    others: tuple[PeerConfig, ...]
 
 
 class Console(msgspec.Struct, frozen=True):
@@ -218,6 +247,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     listen: Listen
     tcp: TcpOptions
+    dns: DnsOptions
     engine: EngineSettings
     arrivals: Arrivals
     limits: Limits
@@ -226,6 +256,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     fallback_database: DatabaseConfig | None
     users: tuple[UserConfig, ...]
     server_tls: tuple[ServerTls, ...]
+    peers: Peers
     console: Console
     metrics: Metrics | None
     log: LogSettings

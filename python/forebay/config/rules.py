@@ -47,6 +47,14 @@ def doors_are_guarded(draft: Draft, report: Report) -> None:
         report.add("open_password", place, method=method, address=open_ones[0])
 
 
+def nobody_chooses_his_address(draft: Draft, report: Report) -> None:
+    """Whose PROXY header is believed says where clients come from."""
+    networks = draft.value("listen", "proxy_from")
+    for network in networks if isinstance(networks, tuple) else ():
+        if network.endswith("/0"):
+            report.add("everybody_may_proxy", draft.place("listen", "proxy_from"), network=network)
+
+
 def listener_has_its_files(draft: Draft, report: Report) -> None:
     """TLS towards clients needs a certificate, its key, and an authority to check clients against."""
     if any(name.startswith("listen.tls.") for name in draft.faulty):
@@ -267,6 +275,15 @@ def console_users_are_known(draft: Draft, report: Report) -> None:
                 report.add("unknown_admin", place, name=shown, user=user)
 
 
+def peers_lead_somewhere(draft: Draft, report: Report) -> None:
+    """A peer needs an endpoint, and its clients' keys a number to tell them from ours."""
+    for peer in draft.peers.values():
+        if "endpoint" not in peer.settings and f"peers.{peer.name}.endpoint" not in draft.faulty:
+            report.add("peer_without_endpoint", peer.place, name=peer.name)
+    if draft.peers and not draft.value("listen", "peer_id"):
+        report.add("peers_without_number", next(iter(draft.peers.values())).place)
+
+
 def ports_differ(draft: Draft, report: Report) -> None:
     """Two listeners can't share an address."""
     host, _, port = str(draft.value("metrics", "address") or "").rpartition(":")
@@ -292,6 +309,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     somewhere_to_listen,
     the_sockets_group_exists,
     doors_are_guarded,
+    nobody_chooses_his_address,
     listener_has_its_files,
     servers_have_their_files,
     tls_has_something_to_offer,
@@ -305,6 +323,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     forced_users_stand_for_anybody,
     certificates_can_be_shown,
     console_users_are_known,
+    peers_lead_somewhere,
     ports_differ,
     limits_hold_a_buffer,
 )

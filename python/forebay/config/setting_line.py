@@ -13,5 +13,3 @@ class SettingLine:
     value: str
     default: str
     is_changeable: bool
-    # What replaces it, where it has no effect here.
-    instead: str | None = None

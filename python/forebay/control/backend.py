@@ -9,7 +9,7 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import Identity, Refused, Shutdown
+from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import EngineConfig
@@ -21,9 +21,11 @@ from forebay.observe.stats import Averages, PoolCounters, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
-# How long workers may take over an order: less than the engine waits for the console (30 s), so that the client gets
-# our words.
+# How long workers may take over an order: less than the engine waits for the console (30 s), so
+# that the client gets our words.
 ORDER_S: Final = 25.0
+# What SUSPEND waits for connections that do not take what was sent to them, where the ini does not say.
+SUSPEND_S: Final = 10.0
 
 
 class RunningBackend:
@@ -70,6 +72,10 @@ class RunningBackend:
     def pools(self) -> Sequence[PoolCounters]:
         return stats.decode(self._engine.stats())
 
+    def hosts(self) -> Hosts:
+        rows, under_way, waiting = self._engine.hosts()
+        return Hosts(rows, under_way, waiting)
+
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())
 
@@ -96,13 +102,29 @@ class RunningBackend:
         outcome = await self._order("snapshot")
         return merge(decode(text) for text in outcome.snapshots)
 
-    async def pause(self, database: str | None) -> None:
+    async def sockets(self) -> Snapshot:
+        outcome = await self._order("sockets")
+        return merge(decode(text) for text in outcome.snapshots)
+
+    async def suspend(self) -> None:
+        process = self._configuration().process
+        limit_s = process.number("suspend_timeout") if process is not None else SUSPEND_S
         try:
-            require_done(await self._order("pause", database))
+            async with asyncio.timeout(min(limit_s, ORDER_S)):
+                require_whole(await self._order("suspend"))
         except TimeoutError:
-            raise Refused(
-                f"servers are still in use after {ORDER_S:g} s; new requests are held all the same, until RESUME"
-            ) from None
+            require_done(await self._order("drop_unflushed"))
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        wait_s = limit_s if limit_s is not None else self._patience_s()
+        try:
+            require_whole(await self._order("pause", database, limit_s=wait_s))
+        except TimeoutError:
+            words = f"servers are still in use after {wait_s:g} s"
+            if limit_s is None:
+                raise Refused(f"{words}; new requests are held all the same, until RESUME") from None
+            await self._order("resume", database)
+            raise Refused(f"{words}; RESUME was done") from None
 
     async def resume(self, database: str | None) -> None:
         require_done(await self._order("resume", database))
@@ -124,10 +146,11 @@ class RunningBackend:
         require_done(await self._order("enable", database))
 
     async def wait_close(self, database: str | None) -> None:
+        wait_s = self._patience_s()
         try:
-            require_done(await self._order("wait_close", database))
+            require_done(await self._order("wait_close", database, limit_s=wait_s))
         except TimeoutError:
-            raise Refused(f"servers to be closed are still in use after {ORDER_S:g} s") from None
+            raise Refused(f"servers to be closed are still in use after {wait_s:g} s") from None
 
     async def set_setting(self, name: str, value: str) -> None:
         await self._set_setting(name, value)
@@ -142,16 +165,20 @@ class RunningBackend:
     def is_stopping(self) -> bool:
         return self._is_stopping()
 
+    def _patience_s(self) -> float | None:
+        """How long a command waits for clients. In PgBouncer's place it is as that has it: for as long as it takes."""
+        return ORDER_S if self._configuration().process is None else None
+
     async def _served(self) -> list[str]:
         """Databases of the configuration, and those that the fallback serves."""
         listed = [database.name for database in self.config.databases]
         used = {pool.database for pool in (await self.snapshot()).pools}
         return [*listed, *sorted(used.difference(listed, CONSOLE_DATABASES))]
 
-    async def _order(self, kind: str, argument: str | int | None = None) -> Outcome:
+    async def _order(self, kind: str, argument: str | int | None = None, *, limit_s: float | None = ORDER_S) -> Outcome:
         if self.link is None:
             raise Refused("the engine is not connected")
-        async with asyncio.timeout(ORDER_S):
+        async with asyncio.timeout(limit_s):
             return await self.link.order(kind, argument)
 
 
@@ -159,3 +186,10 @@ def require_done(outcome: Outcome) -> None:
     """Raises Refused unless a worker carried the order out: the others may have had nothing to do with it."""
     if outcome.done == 0:
         raise Refused("; ".join(dict.fromkeys(outcome.refusals)) or "no worker answered")
+
+
+def require_whole(outcome: Outcome) -> None:
+    """Raises Refused where a worker did not carry the order out: done by some only, it is not done."""
+    if outcome.refusals:
+        raise Refused("; ".join(dict.fromkeys(outcome.refusals)))
+    require_done(outcome)

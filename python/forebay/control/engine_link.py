@@ -24,6 +24,8 @@ LOG_DELAY_S: Final = 0.02
 
 # Questions under way at once; each holds a client that waits, so more would only wait longer.
 QUESTIONS_MAX: Final = 1024
+# How often the engine is told that the console is still at work: more often than it gives up.
+EXTEND_S: Final = 10.0
 
 FindSecret = Callable[[str, str], Awaitable[str | None]]
 Judge = Callable[[Claim], Awaitable[bool]]
@@ -153,11 +155,16 @@ class EngineLink:
             self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
 
     async def _console(self, worker: int, question: int, asked: Asked) -> None:
+        answering = asyncio.ensure_future(self._answer_console(asked))
         try:
-            answer = await self._answer_console(asked)
+            while not (await asyncio.wait({answering}, timeout=EXTEND_S))[0]:
+                self._engine.extend_question(worker, question)
+            answer = answering.result()
         except Exception as error:
             event(logging.ERROR, "console_failed", code="FB999", error=type(error).__name__)
             answer = encode_error(internal(cause=type(error).__name__))
+        finally:
+            answering.cancel()
         self._engine.answer_console(worker, question, answer)
 
     def _settle(self, command: int, kind: str, payload: str | None) -> None:

@@ -170,7 +170,7 @@ class HeldSignals:
     def all_along(self) -> Iterator[None]:
         """Holds them for as long as the block lasts, unless something else acts on them meanwhile."""
         before: dict[signal.Signals, Callable[..., object] | int | None] = {
-            number: signal.getsignal(number) for number in HELD
+            number: signal.getsignal(number) for number in (*HELD, signal.SIGQUIT)
         }
         self.hold()
         try:
@@ -180,15 +180,20 @@ class HeldSignals:
                 signal.signal(number, signal.SIG_DFL if act is None else act)
 
     def hold(self) -> None:
-        """From here on they are kept."""
+        """From here on they are kept, but for QUIT, which ends the process in order: its PID file goes."""
         for number in HELD:
             signal.signal(number, lambda came, _: self._came.append(came))
+        signal.signal(signal.SIGQUIT, _leave)
 
     def release(self) -> None:
         """Sends those that came to what acts on them by this time, in their order."""
         came, self._came = self._came, []
         for number in came:
             signal.raise_signal(number)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
 
 
 def fill_standard_fds() -> None:

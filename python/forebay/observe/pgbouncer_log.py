@@ -36,6 +36,7 @@ _REASONS: Final = {
     "pooler is shutting down": "server shutting down",
     "closed by the server": "server conn crashed?",
     "it did not answer within server_connect_timeout": "connect timeout",
+    "it did not answer, and another endpoint does": "connect timeout",
     "lifetime": "server lifetime over",
     "not needed any more": "server idle timeout",
     "room for another pool": "evicted",
@@ -154,6 +155,11 @@ def _closing(fields: Fields) -> str:
     return f"closing because: {_REASONS.get(reason, reason)} (age={fields.get('age_s', 0)}s)"
 
 
+def _opened(fields: Fields) -> str:
+    """Over a Unix socket there is no address that it came from."""
+    return f"new connection to server (from {fields['from']})" if fields.get("from") else "new connection to server"
+
+
 def _open_failed(fields: Fields) -> str:
     """What the server said, or what kept us from it; the line of its end follows."""
     cause = str(fields.get("cause"))
@@ -183,7 +189,7 @@ _TEXTS: Final[Mapping[str, Callable[[Fields], str]]] = {
     "login_attempt": _login,
     "client_refused": lambda fields: f"pooler error: {fields.get('reason')}",
     "client_disconnected": _closing,
-    "server_opened": lambda fields: "new connection to server",
+    "server_opened": _opened,
     "server_closed": _closing,
     "server_open_failed": _open_failed,
     "stats": _stats,

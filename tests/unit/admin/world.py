@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import Identity, Refused, Shutdown
+from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
@@ -56,7 +56,8 @@ def server(**changes: object) -> Server:
 def pool(**changes: object) -> Pool:
     """A pool with one client served and one waiting."""
     row: dict[str, object] = {
-        "database": "shop", "user": "app", "cl_active": 1, "cl_waiting": 1, "sv_active": 1, "sv_being_canceled": 0,
+        "database": "shop", "user": "app", "cl_active": 1, "cl_waiting": 1, "cl_active_cancel_req": 0,
+        "cl_waiting_cancel_req": 0, "sv_active": 1, "sv_active_cancel": 0, "sv_being_canceled": 0,
         "sv_idle": 0, "sv_used": 0, "sv_tested": 0, "sv_login": 0, "maxwait_us": 1_500_000,
         "pool_mode": "transaction", "sick": None,
     }  # fmt: skip
@@ -73,6 +74,7 @@ class FakeBackend:
     averaged: dict[str, Totals] = field(default_factory=dict)
     working: list[WorkerCounters] = field(default_factory=list)
     pooled: list[PoolCounters] = field(default_factory=list)
+    names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refuses: str | None = None
     is_stopping: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)
@@ -87,6 +89,9 @@ class FakeBackend:
     def averages(self) -> dict[str, Totals]:
         return self.averaged
 
+    def hosts(self) -> Hosts:
+        return self.names
+
     def workers(self) -> Sequence[WorkerCounters]:
         return self.working
 
@@ -96,8 +101,14 @@ class FakeBackend:
     async def snapshot(self) -> Snapshot:
         return self.held
 
-    async def pause(self, database: str | None) -> None:
-        self._order("pause", database)
+    async def sockets(self) -> Snapshot:
+        return self.held
+
+    async def suspend(self) -> None:
+        self._order("suspend")
+
+    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        self._order("pause", database, *(() if limit_s is None else (limit_s,)))
 
     async def resume(self, database: str | None) -> None:
         self._order("resume", database)

@@ -102,9 +102,6 @@ DATABASES = {
     "a query for nobody": (
         "auth_user = app\nauth_query = SELECT * FROM lookup()", "FBC123", "auth_query has no $1",
     ),
-    "a limit that misses many": (
-        "auth_user = app\nmax_user_client_connections = 50", "FBC128", "not for those that auth_query finds",
-    ),
 }  # fmt: skip
 
 

@@ -44,7 +44,8 @@ OTHER: dict[str, str] = {
     "server_tls_key_file": "other.key", "reserve_pool_size": "5", "reserve_pool_timeout": "2",
     "server_round_robin": "1", "server_fast_close": "1", "ignore_startup_parameters": "extra_float_digits",
     "application_name_add_host": "1", "login_notify_message": "be kind", "max_db_client_connections": "12",
-    "max_user_client_connections": "11", "query_wait_notify": "3",
+    "max_user_client_connections": "11", "query_wait_notify": "3", "dns_max_ttl": "7", "dns_nxdomain_ttl": "8",
+    "peer_id": "7", "suspend_timeout": "3", "cancel_wait_timeout": "3",
 }  # fmt: skip
 _TLS = "client_tls_sslmode = prefer\nclient_tls_cert_file = own.pem\nclient_tls_key_file = own.key\n"
 _SERVER_TLS = "server_tls_cert_file = own.pem\nserver_tls_key_file = own.key\n"

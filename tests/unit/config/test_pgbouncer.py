@@ -100,23 +100,66 @@ def test_a_database_has_lookups_of_its_own(ini: Callable[[str], Config]) -> None
     assert not config.engine.auth.ask_unknown
 
 
+@pytest.mark.parametrize(
+    ("line", "endpoints"),
+    [
+        ("host=a,b port=5433", ("a:5433", "b:5433")),
+        ("host=a,b,/run/pg port=1,2,3", ("a:1", "b:2", "/run/pg/.s.PGSQL.3")),
+        ("host=a,b port=,2", ("a:5432", "b:2")),
+    ],
+)
+def test_hosts_and_ports_may_be_lists(line: str, endpoints: tuple[str, ...], ini: Callable[[str], Config]) -> None:
+    text = f"[databases]\na = {line} load_balance_hosts=disable\n[pgbouncer]\nauth_file = userlist.txt\n"
+    (database,) = ini(text).engine.databases
+    assert (database.endpoints, database.pool.load_balance_hosts) == (endpoints, "disable")
+
+
+@pytest.mark.parametrize("line", ["host=a,b port=1,2,3", "host=a load_balance_hosts=random"])
+def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loaded], tmp_path: Path) -> None:
+    users(tmp_path, '"app" "pw"\n')
+    loaded = load(f"[databases]\na = {line}\n[pgbouncer]\nauth_file = userlist.txt\n", name="p.ini")
+    assert [one.is_error for one in loaded.findings] == [True]
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (
-        "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x\n"
+        "[databases]\na = host=a auth_query='select 1' hots=b\n[peers]\n1 = host=x prt=1\n"
         "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
         "auth_type = gss\n"
     )
     found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]
     assert found == [
         ("FBC070", 2, 12),
-        ("FBC072", 2, 37),
-        ("FBC070", 3, 2),
+        ("FBC072", 2, 34),
+        ("FBC081", 4, 1),
+        ("FBC072", 4, 12),
         ("FBC070", 7, 1),
         ("FBC072", 8, 1),
         ("FBC073", 9, 17),
         ("FBC014", 10, 13),
     ]
+
+
+def test_peers_are_translated(ini: Callable[[str], Config], load: Callable[..., Loaded]) -> None:
+    """Their pools are as large as others where they say nothing."""
+    text = (
+        "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\npeer_id = 3\ndefault_pool_size = 7\n"
+        "cancel_wait_timeout = 2.5\n[peers]\n1 = host=10.0.0.1\n2 = host=/tmp/two port=6433 pool_size=2\n3 = host=::1\n"
+    )
+    engine = ini(text).engine
+    assert engine.peers.own == 3
+    assert [(one.id, one.endpoint, one.pool_size) for one in engine.peers.others] == [
+        (1, "10.0.0.1:6432", 7),
+        (2, "/tmp/two/.s.PGSQL.6433", 2),
+        (3, "[::1]:6432", 7),
+    ]
+    assert engine.limits.cancel_wait_timeout == 2_500_000
+    for faulty, code in (("0 = host=x", "FBC018"), ("x = host=x", "FBC018"), ("5 = port=1", "FBC080")):
+        found = [one.code for one in load(f"{text}{faulty}\n", name="p.ini").findings]
+        assert found == [code], faulty
+    unnumbered = text.replace("peer_id = 3\n", "")
+    assert [one.code for one in load(unnumbered, name="p.ini").findings] == ["FBC081"]
 
 
 def test_included_files_are_read_in_their_place(ini: Callable[[str], Config], tmp_path: Path) -> None:

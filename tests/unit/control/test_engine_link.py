@@ -75,6 +75,9 @@ class FakeEngine:
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         self._answer("console", worker, question, messages)
 
+    def extend_question(self, worker: int, question: int) -> None:
+        self._answer("extend", worker, question)
+
     def answer_failed(self, worker: int, question: int, because: str) -> None:
         self._answer("failed", worker, question, because)
 
@@ -131,6 +134,27 @@ async def answered(engine: FakeEngine, count: int) -> None:
     while len(engine.answers) < count:
         engine.answered.clear()
         await engine.answered.wait()
+
+
+def test_the_engine_is_told_that_the_console_is_still_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PAUSE may wait for hours, and the engine gives a console that says nothing up after seconds."""
+    monkeypatch.setattr(engine_link, "EXTEND_S", 0.01)
+    finish = asyncio.Event()
+
+    async def act(engine: FakeEngine, link: EngineLink) -> None:
+        async def slow(_: Asked) -> bytes:
+            await finish.wait()
+            return b"done"
+
+        link._answer_console = slow
+        engine.put(consoles=[(1, 9, "ops", False, "PAUSE", "query", [])])
+        await answered(engine, 3)
+        finish.set()
+        await asyncio.gather(*link._answering)
+
+    *before, last = run(act).answers
+    assert set(before) == {("extend", 1, 9)}
+    assert last == ("console", 1, 9, b"done")
 
 
 def test_every_question_gets_exactly_one_answer() -> None:

@@ -1,4 +1,5 @@
-//! The part of the configuration that is about clients' connections: where they come in, and as what.
+//! The part of the configuration that is about connections: where clients' come in, and as what; how they are kept, and
+//! how hosts are found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Listen {
     pub backlog: u32,
     /// Other processes of the same user may listen on the same addresses.
     pub reuse_port: bool,
+    /// Networks, as `address/length`, whose connections begin with a header of the PROXY protocol.
+    pub proxy_from: Vec<Arc<str>>,
     /// TLS towards clients; `None`: SSLRequest is answered `N`.
     pub tls: Option<ListenTls>,
 }
@@ -122,6 +125,22 @@ pub struct Arrivals {
     pub is_name_with_address: bool,
     /// A notice for each client that is logged in; empty: none.
     pub login_notice: Arc<str>,
+}
+
+/// How long the addresses of names hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsOptions {
+    /// Age at which a name is looked up again.
+    pub max_ttl: u64,
+    /// How long a name that was not found is not looked up again.
+    pub nxdomain_ttl: u64,
+}
+
+impl Default for DnsOptions {
+    fn default() -> DnsOptions {
+        DnsOptions { max_ttl: 15_000_000, nxdomain_ttl: 15_000_000 }
+    }
 }
 
 #[cfg(test)]

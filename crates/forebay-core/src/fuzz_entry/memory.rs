@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::command::{CommandId, Reply};
 use crate::config::{
-    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, EngineConfig, EngineSettings, IoDriver, Level,
-    Limits, Listen, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup, SecretText, SequenceAffinity, TcpOptions,
-    UserConfig,
+    Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings,
+    IoDriver, Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup,
+    SecretText, SequenceAffinity, TcpOptions, UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -61,8 +61,18 @@ pub struct MemoryIo {
     pub alarm: Option<Instant>,
     /// Log events, counted.
     pub events: u64,
+    /// What was told to other workers, if there are some.
+    pub told: Option<Vec<(WorkerId, Message<Handed>)>>,
+    /// Connections that are to be taken out.
+    pub detaching: Vec<ConnId>,
+    /// Orders that were answered.
+    pub replies: Vec<(CommandId, Reply)>,
     luck: u32,
 }
+
+/// A connection between two workers: nothing of it matters here.
+#[derive(Debug)]
+pub struct Handed;
 
 /// The one buffer.
 pub const BUFFER: BufId = BufId(0);
@@ -124,8 +134,7 @@ impl MemoryIo {
 }
 
 impl Io for MemoryIo {
-    /// There is one worker: nothing is handed over.
-    type Handover = std::convert::Infallible;
+    type Handover = Handed;
 
     fn send(&mut self, conn: ConnId, slices: &[Slice<'_>]) {
         let connection = &mut self.connections[conn.slot as usize];
@@ -161,12 +170,20 @@ impl Io for MemoryIo {
         self.open(true)
     }
 
+    fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {
+        None
+    }
+
     fn has_local_socket(&self, _port: u16) -> bool {
         false
     }
 
     fn is_overdue(&self, _conn: ConnId) -> bool {
         false
+    }
+
+    fn socket(&self, _conn: ConnId) -> Option<crate::io::Socket> {
+        None
     }
 
     fn start_tls(&mut self, conn: ConnId, _role: TlsRole, _unread: &[u8]) {
@@ -190,22 +207,30 @@ impl Io for MemoryIo {
     }
 
     fn tell(&mut self, worker: WorkerId, message: Message<Self::Handover>) {
-        panic!("there is no worker {worker:?} to tell {message:?}");
+        match &mut self.told {
+            Some(told) => told.push((worker, message)),
+            None => panic!("there is no worker {worker:?} to tell {message:?}"),
+        }
     }
 
     fn detach(&mut self, conn: ConnId) {
-        panic!("there is no worker that {conn:?} could go to");
+        assert!(self.told.is_some(), "there is no worker that {conn:?} could go to");
+        self.detaching.push(conn);
     }
 
-    fn adopt(&mut self, handover: Self::Handover) -> ConnId {
-        match handover {}
+    fn adopt(&mut self, Handed: Handed) -> ConnId {
+        let conn = self.open(true);
+        self.connection(conn).stage = Stage::Open;
+        conn
     }
 
     fn log(&mut self, _event: Event) {
         self.events += 1;
     }
 
-    fn reply(&mut self, _id: CommandId, _reply: Reply) {}
+    fn reply(&mut self, id: CommandId, reply: Reply) {
+        self.replies.push((id, reply));
+    }
 
     /// The same bytes in each run.
     fn fill_random(&mut self, out: &mut [u8]) {
@@ -229,18 +254,23 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             unix_group: None,
             backlog: 16,
             reuse_port: false,
+            proxy_from: Vec::new(),
             tls: None,
         },
         tcp: TcpOptions::default(),
+        dns: DnsOptions::default(),
         engine: EngineSettings { workers: 1, io: IoDriver::Auto, buffers: 1, buffer_size: 16 << 10, core_dumps: false },
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 100,
+            max_user_connections: 0,
+            max_user_client_connections: 0,
             message_bytes_max: 1 << 20,
             relay_bytes_max: 256 << 10,
             wait_bytes_max: 64 << 10,
             waiters_max: 1000,
             cancel_misses_max: 100,
+            cancel_wait_timeout: 10_000_000,
             client_channels_max: 100,
             notification_bytes_max: 65_536,
             client_statements_max: 100,
@@ -264,6 +294,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { level: 1, ..LogSettings::default() },
+        peers: crate::config::Peers::default(),
         speaks_pgbouncer: false,
     }
 }
@@ -277,6 +308,8 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         forced_secret: None,
         tls: 0,
         lookup: SecretLookup::default(),
+        parameters: Vec::new(),
+        connect_query: "".into(),
         pool: PoolSettings {
             pool_mode,
             pool_size,
@@ -293,6 +326,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             server_connect_timeout: 15 * SECOND,
             server_backoff_max: 5 * SECOND,
             server_opening_max: 4,
+            load_balance_hosts: LoadBalanceHosts::RoundRobin,
             server_check_delay: 30 * SECOND,
             server_check_query: "".into(),
             server_round_robin: false,

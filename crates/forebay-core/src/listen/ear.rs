@@ -245,8 +245,7 @@ impl<I: Io> Worker<I> {
         for server in awaiting {
             self.release_ready(io, server);
         }
-        let endpoint = self.pools[id.0 as usize].target.config.endpoints.first().cloned();
-        let endpoint = endpoint.unwrap_or_else(|| self.nobody.clone());
+        let endpoint = self.pools[id.0 as usize].endpoints.get(0).place.name.clone();
         let mut hearing: Vec<ClientKey> = ear.channels.into_values().flat_map(|hearers| hearers.clients).collect();
         hearing.sort_unstable_by_key(|key| key.unique());
         hearing.dedup();

@@ -169,8 +169,9 @@ impl<I: Io> Worker<I> {
             }
             None => {
                 let pool = &self.pools[id.0 as usize];
-                if pool.is_removed || !pool.backoff.is_over(self.now) {
-                    let cause = pool.backoff.sickness().map_or_else(|| Arc::from("not tried"), |(_, cause)| cause);
+                if pool.is_removed || pool.endpoints.next_try(self.now) > self.now {
+                    let cause =
+                        pool.endpoints.sickness().map_or_else(|| Arc::from("not tried"), |(_, sick)| sick.cause);
                     return self.lose_listener(io, id, &cause);
                 }
                 let line = self.open_apart(io, id, Apart::Listener);
@@ -196,7 +197,7 @@ impl<I: Io> Worker<I> {
     /// The connection is logged in.
     pub(crate) fn listener_opened(&mut self, io: &mut I, key: ServerKey) {
         let (now, id) = (self.now, self.servers[key].pool);
-        self.pools[id.0 as usize].backoff.succeeded();
+        self.endpoint_answers(io, key);
         let server = &self.servers[key];
         let fields = vec![("server", server.id.into()), ("pool", self.pools[id.0 as usize].label().into())];
         self.log(io, Level::Debug, "listener_opened", fields);
@@ -348,7 +349,8 @@ impl<I: Io> Worker<I> {
     }
 
     fn sweep_listener(&mut self, io: &mut I, id: PoolId) {
-        let (now, is_over) = (self.now, self.pools[id.0 as usize].backoff.is_over(self.now));
+        let now = self.now;
+        let is_over = self.pools[id.0 as usize].endpoints.next_try(now) <= now;
         let listener = self.listener(id);
         if let Some(relief) = &listener.relief {
             let is_late = relief.cut.is_some_and(|(_, since)| now.since(since) >= RELIEF_MAX);

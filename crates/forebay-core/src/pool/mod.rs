@@ -1,10 +1,12 @@
 //! A worker's part of a pool: its idle servers, its waiters, and how its endpoints do.
 //!
 //! The limit is over all workers ([`shared`]). Waiters are served in order of arrival. A full pool says nothing
-//! about the health of its endpoints, and a sick endpoint closes nothing that works.
+//! about the health of its endpoints, and a sick endpoint closes nothing that works ([`endpoints`]).
 
-pub mod backoff;
 pub mod census;
+pub mod endpoints;
+pub mod health;
+pub mod holding;
 pub mod limited;
 pub mod shared;
 
@@ -18,7 +20,6 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::ServerSecret;
 use crate::config::PoolSettings;
-use crate::local_socket::LocalSocket;
 use crate::parameters::Image;
 use crate::session::client::ClientKey;
 use crate::session::server::ServerKey;
@@ -26,7 +27,7 @@ use crate::stats::LabelledPool;
 use crate::tables::Database;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
-use backoff::Backoff;
+use endpoints::Endpoints;
 use shared::{Permits, PoolShared};
 
 /// Names a pool of this worker: dense, never reused.
@@ -74,18 +75,10 @@ pub struct Pool {
     /// The same, as this worker last looked.
     pub catalogue: Arc<Catalogue>,
     pub(crate) catalogue_version: u32,
-    /// How the endpoints do.
-    pub backoff: Backoff,
-    /// Which endpoint is tried next.
-    pub next_endpoint: u32,
+    /// Where its servers are, and how they do there.
+    pub endpoints: Endpoints,
     /// What its servers are told when they ask who we are.
     pub secret: Option<ServerSecret>,
-    /// What is known of the Unix sockets beside its endpoints, in their order; those missing are unknown.
-    pub local_sockets: Vec<LocalSocket>,
-    /// Endpoints that refused protocol 3.2.
-    pub is_protocol_3_0: bool,
-    /// With sslmode `allow`: a plain login was refused, TLS is tried.
-    pub is_tls_asked_for: bool,
     /// Its servers are for replication: each is opened for one client, and ends with it.
     pub is_replication: bool,
     /// Clients wait until RESUME.
@@ -128,7 +121,7 @@ impl Pool {
     /// A pool without servers.
     pub fn new(
         user: Arc<str>,
-        target: Database,
+        (target, endpoints): (Database, Endpoints),
         settings: PoolSettings,
         shared: Arc<PoolShared>,
         stats: Arc<LabelledPool>,
@@ -150,12 +143,8 @@ impl Pool {
             knowledge,
             catalogue: Catalogue::builtin(),
             catalogue_version: 0,
-            backoff: Backoff::default(),
-            next_endpoint: 0,
+            endpoints,
             secret: None,
-            local_sockets: Vec::new(),
-            is_protocol_3_0: false,
-            is_tls_asked_for: false,
             is_replication: false,
             is_paused: false,
             is_removed: false,

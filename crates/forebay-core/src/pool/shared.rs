@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay_spec::pins;
 use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::pool::census::Census;
+use crate::pool::health::Healths;
+use crate::pool::holding::Holding;
 use crate::pool::limited::Limited;
 use crate::statements::Registry;
 use crate::supply::Scope;
@@ -69,85 +70,6 @@ impl Flags {
     }
 }
 
-/// A lease that others wait for.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// Since when.
-    pub since: Instant,
-    /// Who holds it, and how, in words.
-    pub holder: Arc<str>,
-}
-
-/// What a worker's servers of a pool do, for those who wait for one.
-#[derive(Clone, Debug, Default)]
-pub struct Holding {
-    /// The longest lease.
-    pub lease: Option<Lease>,
-    /// Servers that clients have.
-    pub leased: u32,
-    /// Servers that nobody has.
-    pub idle: u32,
-    /// Servers that do something else, by what it is, and since when the first of them.
-    pub doing: [(u32, Instant); Holding::DOINGS],
-    /// Servers that clients keep between their transactions.
-    pub pinned: u32,
-    /// The same by reason, in the order of [`pins::ALL`]; one may have several.
-    pub pins: [u32; pins::ALL.len()],
-    /// Clients that wait.
-    pub waiting: u32,
-    /// As of when.
-    pub told_at: Instant,
-}
-
-impl Holding {
-    /// Kinds of what servers do.
-    pub const DOINGS: usize = 9;
-
-    /// Counts a server that a client has.
-    pub fn add_lease(&mut self, lease: Lease) {
-        self.leased += 1;
-        self.lease = self.lease.take().into_iter().chain([lease]).min_by_key(|lease| lease.since);
-    }
-
-    /// Counts a server, counted as a lease before, that its client keeps: for which reasons?
-    pub fn add_pin(&mut self, reasons: [bool; pins::ALL.len()]) {
-        self.pinned += 1;
-        self.pins.iter_mut().zip(reasons).for_each(|(count, is_there)| *count += u32::from(is_there));
-    }
-
-    /// Whether pins are why there are no servers.
-    pub fn are_most_pinned(&self) -> bool {
-        self.pinned > 0 && self.pinned * 2 >= self.leased
-    }
-
-    /// Counts a server that does something else.
-    pub fn add_doing(&mut self, doing: usize, since: Instant) {
-        let (count, first) = self.doing[doing];
-        self.doing[doing] = (count + 1, if count == 0 { since } else { first.min(since) });
-    }
-
-    /// The same of several workers.
-    pub fn and(mut self, others: impl Iterator<Item = Holding>) -> Holding {
-        for other in others {
-            self.lease = self.lease.take().into_iter().chain(other.lease).min_by_key(|lease| lease.since);
-            self.leased += other.leased;
-            self.idle += other.idle;
-            self.waiting += other.waiting;
-            self.pinned += other.pinned;
-            self.pins.iter_mut().zip(other.pins).for_each(|(mine, count)| *mine += count);
-            for (mine, (count, since)) in self.doing.iter_mut().zip(other.doing).filter(|(_, (count, _))| *count > 0) {
-                *mine = (mine.0 + count, if mine.0 == 0 { since } else { mine.1.min(since) });
-            }
-        }
-        self
-    }
-
-    /// Servers that are told of.
-    pub fn known(&self) -> u32 {
-        self.leased + self.idle + self.doing.iter().map(|(count, _)| count).sum::<u32>()
-    }
-}
-
 /// How a worker's part of a pool stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
@@ -171,6 +93,12 @@ pub struct PoolShared {
     /// Servers of the user, over all databases.
     pub of_user: Arc<Limited>,
     is_starved: AtomicBool,
+    /// How the pool does at its endpoints.
+    pub here: Healths,
+    /// At which of its endpoints the search for the next one begins.
+    pub turn: Arc<AtomicU32>,
+    /// Servers of an earlier generation are closed when they come free: [`crate::session::server::Server::generation`].
+    closing_before: AtomicU64,
     workers: Box<[Flags]>,
 }
 
@@ -220,13 +148,23 @@ impl PoolShared {
 
     /// A server is on its way to `worker`.
     pub fn sent_server(&self, worker: WorkerId) {
-        self.workers[usize::from(worker.0)].coming.fetch_add(1, Relaxed);
+        self.workers[usize::from(worker.0)].coming.fetch_add(1, SeqCst);
     }
 
     /// One that was on its way to `worker` is there.
     pub fn got_server(&self, worker: WorkerId) {
-        let before = self.workers[usize::from(worker.0)].coming.fetch_sub(1, Relaxed);
+        let before = self.workers[usize::from(worker.0)].coming.fetch_sub(1, SeqCst);
         assert!(before > 0, "a server that arrives was sent");
+    }
+
+    /// How many are on their way between workers.
+    pub fn under_way(&self) -> u32 {
+        self.workers.iter().map(|flags| flags.coming.load(SeqCst)).sum()
+    }
+
+    /// Whether a server of that generation is to be closed.
+    pub fn is_closing(&self, generation: u64) -> bool {
+        generation < self.closing_before.load(SeqCst)
     }
 
     /// Tells the others what this worker's servers do.
@@ -301,6 +239,8 @@ pub struct Shared {
     pub misses: Misses,
     /// Logins that were refused.
     pub failed_logins: Misses,
+    /// How the endpoints do, whichever pool they are of.
+    pub hosts: Healths,
     pools: Mutex<SharedPools>,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
@@ -335,6 +275,7 @@ impl Shared {
             census: Census::default(),
             misses: Misses::default(),
             failed_logins: Misses::default(),
+            hosts: Healths::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
             listeners: Mutex::default(),
@@ -364,6 +305,9 @@ impl Shared {
             of_database: all.databases.entry(database.clone()).or_default().clone(),
             of_user: all.users.entry(user.clone()).or_default().clone(),
             is_starved: AtomicBool::new(false),
+            here: Healths::default(),
+            turn: Arc::default(),
+            closing_before: AtomicU64::new(0),
             workers: self.flags(),
         });
         all.pools.insert((database.clone(), user.clone()), pool.clone());
@@ -379,7 +323,17 @@ impl Shared {
         first.map(|(name, (worker, since))| (worker, name.clone(), since))
     }
 
-    /// The same for replication connections: those of all users of `database` count together, and nowhere else.
+    /// Servers of a database, or of all, that are of an earlier generation are closed when they come free, wherever they
+    /// are.
+    pub fn close_before(&self, database: Option<&str>, generation: u64) {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, pool) in all.pools.iter().filter(|((of, _), _)| database.is_none_or(|database| **of == *database)) {
+            pool.closing_before.fetch_max(generation, SeqCst);
+        }
+    }
+
+    /// What parts of a pool of replication connections share: those of all users of `database` count together, and
+    /// nowhere else.
     pub fn replication(&self, database: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::new(PoolShared {
@@ -387,6 +341,9 @@ impl Shared {
             of_database: Arc::default(),
             of_user: Arc::default(),
             is_starved: AtomicBool::new(false),
+            here: Healths::default(),
+            turn: Arc::default(),
+            closing_before: AtomicU64::new(0),
             workers: self.flags(),
         })
     }
@@ -415,22 +372,6 @@ mod tests {
         permits.give_back();
         assert!(permits.try_take(2));
         assert!(permits.try_take(0), "a limit of 0 is none");
-    }
-
-    /// A count of one worker's pins says that two of twenty servers are pinned when eight are.
-    #[test]
-    fn pins_are_counted_over_all_workers() {
-        let lease = || Lease { since: Instant(1), holder: "somebody".into() };
-        let mut mine = Holding::default();
-        (0..3).for_each(|_| mine.add_lease(lease()));
-        mine.add_pin(std::array::from_fn(|i| i == 0));
-        assert!(!mine.are_most_pinned());
-        let mut other = Holding::default();
-        other.add_lease(lease());
-        other.add_pin(std::array::from_fn(|i| i <= 1));
-        let all = mine.and([other].into_iter());
-        assert_eq!((all.pinned, all.leased, all.pins[0], all.pins[1]), (2, 4, 2, 1));
-        assert!(all.are_most_pinned());
     }
 
     /// A waiter that the other workers can't see would wait beside their idle servers.

@@ -11,6 +11,7 @@
 //! | Waiting | a server is free for it | kept, then not read |
 //! | Active | its server is given back | forwarded |
 //! | Console | it leaves | statements for Python |
+//! | Cancelling | the cancel that it asked for has arrived | dropped |
 //! | Leaving | what was sent to it is written | dropped |
 
 use std::rc::Rc;
@@ -56,6 +57,7 @@ pub enum ClientState {
     Waiting,
     Active,
     Console,
+    Cancelling,
     Leaving,
 }
 
@@ -109,6 +111,8 @@ pub struct Login {
     pub proof: Option<ClientLogin>,
     /// The client has sent SSLRequest or GSSENCRequest and been answered `N`, or TLS is up.
     pub is_negotiated: bool,
+    /// A header of the PROXY protocol must come first.
+    pub is_header_due: bool,
     /// The session is for the console.
     pub is_console: bool,
     /// What is asked of it, by the rule that fits it.
@@ -128,6 +132,8 @@ pub struct Rare {
     pub asked_who_holds_at: Option<Instant>,
     /// It has been told that it waits, of the wait that began then.
     pub told_of_wait_since: Option<Instant>,
+    /// The cancel that it asked for was sent.
+    pub is_cancel_sent: bool,
     /// Its session with the console.
     pub console: Option<Box<ConsoleSession>>,
 }

@@ -95,6 +95,8 @@ pub enum Own {
     Sequence,
     /// Bring the server back to its start.
     Clean,
+    /// The database's `connect_query`, once more.
+    Connect,
     /// Set again what a client asked for at its start and has reset.
     Restore,
     /// Ask whether the catalogue has changed.

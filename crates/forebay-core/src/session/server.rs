@@ -15,6 +15,7 @@
 //! | Detaching | it is on its way to another worker |
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::io::TlsInfo;
 use crate::listen::OnServer;
 use crate::parameters::Image;
 use crate::planted::{Bug, planted};
+use crate::pool::endpoints::Place;
 use crate::pool::{Pool, PoolId};
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
@@ -69,6 +71,8 @@ pub(crate) enum Apart {
     Listener,
     /// It reads the database's catalogue, and ends.
     Reader,
+    /// It finds out whether an endpoint that was sick lets us in again, and ends.
+    Trial,
 }
 
 /// Our session with a server.
@@ -166,8 +170,14 @@ pub struct Server {
     pub stats: Arc<LabelledPool>,
     /// Unique over workers and time.
     pub id: u64,
-    /// Which of the database's endpoints it is.
-    pub endpoint: u32,
+    /// Where it is.
+    pub place: Arc<Place>,
+    /// A client may have taken away what its `connect_query` has set.
+    pub is_connect_query_undone: bool,
+    /// The address that it was reached at; `None`: it has none.
+    pub address: Option<IpAddr>,
+    /// How many orders to close what was there had reached the worker that opened it.
+    pub generation: u64,
     /// It is reached through the Unix socket beside that endpoint.
     pub is_local: bool,
     /// The worker that asked for it, while it is being detached.
@@ -213,14 +223,17 @@ impl Server {
     }
 
     /// A connection that has just been begun.
-    pub fn new(conn: ConnId, id: u64, pool: (PoolId, &Pool), endpoint: u32, empty: Rc<Image>, now: Instant) -> Server {
-        let (pool, stats) = (pool.0, pool.1.stats.clone());
+    pub fn new(conn: ConnId, id: u64, of: (PoolId, &Pool), place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Self {
+        let (pool, stats) = (of.0, of.1.stats.clone());
         Server {
             conn,
             id,
             stats,
             pool,
-            endpoint,
+            place,
+            is_connect_query_undone: false,
+            address: None,
+            generation: 0,
             is_local: false,
             state: ServerState::Connecting,
             asked_by: None,

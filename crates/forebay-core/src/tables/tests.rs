@@ -12,7 +12,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "pool_mode": "transaction", "pool_size": 20, "reserve_pool_size": 0, "reserve_pool_timeout": 0, "min_pool_size": 0, "max_db_connections": 0, "max_db_client_connections": 0,
             "max_replication_connections": 0,
             "query_wait_timeout": 1, "query_wait_notify": 0, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
-            "server_backoff_max": 5, "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
+            "server_backoff_max": 5, "load_balance_hosts": "round-robin", "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
             "server_round_robin": false, "server_fast_close": false, "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
             "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,
@@ -33,8 +33,9 @@ fn user(name: &str, secret: Value) -> Value {
 fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
     json!({
         "listen": {
-            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "tls": null,
+            "addresses": ["127.0.0.1"], "port": 0, "unix": null, "unix_mode": 511, "backlog": 128, "reuse_port": false, "proxy_from": [], "tls": null,
         },
+        "dns": { "max_ttl": 15000000, "nxdomain_ttl": 15000000 },
         "tcp": {
             "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0, "server_dead_after": 0,
             "socket_buffer": 0, "defer_accept": false,
@@ -42,14 +43,14 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
-            "clients_max": 10, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1,
+            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1, "cancel_wait_timeout": 1,
             "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "client_write_timeout": 0, "drain_timeout": 1,
         },
         "auth": {
             "method": "scram-sha-256", "ask_unknown": false, "cache_for": 0, "cache_negative_for": 0,
             "ask_timeout": 0,
         },
-        "databases": databases, "fallback_database": null, "users": users, "server_tls": [],
+        "databases": databases, "fallback_database": null, "users": users, "server_tls": [], "peers": { "own": 0, "others": [] },
         "console": { "admins": ["ops"], "viewers": ["eye"] }, "metrics": null,
         "log": { "level": 1, "connections": false, "disconnections": false, "attempts": false, "servers": false, "refusals": false,
          "min_duration": 0 },

@@ -156,6 +156,9 @@ impl Forwarding<'_> {
                 }
             }
         }
+        if traces.has_any(Traces::SETTING | Traces::ANY_SETTING | Traces::OPAQUE) {
+            self.server.is_connect_query_undone = !self.server.place.connect_query.is_empty();
+        }
         self.note_resets(shape);
         Ok(())
     }

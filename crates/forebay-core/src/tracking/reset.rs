@@ -120,6 +120,10 @@ impl<I: Io> Worker<I> {
             // The parameters of its next client are on their way.
             return;
         }
+        if server.client.is_none() && self.has_connect_query(key) {
+            return self.repeat_connect_query(io, key);
+        }
+        let server = &mut self.servers[key];
         server.enter(ServerState::Leased, self.now);
         if let Some(client_key) = server.client {
             self.prepared(io, key, client_key);

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_core::config::TcpOptions;
@@ -18,7 +17,7 @@ use crate::local_socket;
 use crate::resolve::Found;
 use crate::socket::{self, SockAddr};
 
-/// How long a name may take to resolve before its last good addresses are used.
+/// How long a name may take to resolve that was never resolved before.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an address may take to answer while another is left to try. The last one has the pool's limit.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,7 +65,8 @@ impl<B: Backend> Driver<B> {
             }
             Endpoint::LocalSocket { host, port } => self.begin_local(id, host, *port),
             Endpoint::Tcp { host, port } => match self.hub.resolver.lookup(host, (self.id, id)) {
-                Some(found) => self.addresses_known(id, Ok(with_port(&found, *port))),
+                Some(Ok(found)) => self.addresses_known(id, Ok(with_port(&found, *port))),
+                Some(Err(error)) => self.addresses_known(id, Err(format!("name not resolved: {error}"))),
                 None => self.set_timer(RESOLVE_TIMEOUT, Timer::Resolve(id)),
             },
         }
@@ -91,35 +91,25 @@ impl<B: Backend> Driver<B> {
 
     /// The resolver answered.
     pub(super) fn resolved(&mut self, id: ConnId, found: Found) {
-        let Some((host, port)) = self.unresolved(id) else { return };
-        match found {
-            Ok(found) => {
-                self.hub.resolver.keep(&host, &found);
-                self.addresses_known(id, Ok(with_port(&found, port)));
-            }
-            Err(error) => self.use_last_good(id, &host, port, &error),
-        }
+        let Some(port) = self.unresolved(id) else { return };
+        let found = found.map(|found| with_port(&found, port)).map_err(|error| format!("name not resolved: {error}"));
+        self.addresses_known(id, found);
     }
 
     /// The resolver did not answer in time.
     pub(super) fn resolve_timed_out(&mut self, id: ConnId) {
-        if let Some((host, port)) = self.unresolved(id) {
-            self.use_last_good(id, &host, port, "no answer within 5 s");
+        if self.unresolved(id).is_some() {
+            self.addresses_known(id, Err("name not resolved: no answer within 5 s".into()));
         }
     }
 
-    fn unresolved(&mut self, id: ConnId) -> Option<(Arc<str>, u16)> {
+    /// The port of a connection whose host's addresses are not known yet.
+    fn unresolved(&mut self, id: ConnId) -> Option<u16> {
         let connecting = self.table.open(id)?.connecting.as_deref()?;
         match &connecting.endpoint {
-            Endpoint::Tcp { host, port } if !connecting.is_resolved => Some((host.clone(), *port)),
+            Endpoint::Tcp { port, .. } if !connecting.is_resolved => Some(*port),
             _ => None,
         }
-    }
-
-    fn use_last_good(&mut self, id: ConnId, host: &str, port: u16, error: &str) {
-        let found = self.hub.resolver.last_good(host);
-        let found = found.map(|found| with_port(&found, port)).ok_or_else(|| format!("name not resolved: {error}"));
-        self.addresses_known(id, found);
     }
 
     fn addresses_known(&mut self, id: ConnId, addresses: Result<VecDeque<SockAddr>, String>) {

@@ -38,7 +38,7 @@ use forebay_core::event::{Event, Field, Level};
 use forebay_core::ids::{ConnId, QuestionId, WorkerId};
 use forebay_core::io::{ClosedBy, TlsInfo};
 use forebay_core::time::Instant;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::backend::Backend;
 use self::table::{Flags, Table};
@@ -119,6 +119,8 @@ pub(crate) struct Driver<B: Backend> {
     alarm: Option<Instant>,
     /// Questions without an answer so far.
     asked: FxHashSet<QuestionId>,
+    /// Those among them that Python is known to be at work for, and until when that counts.
+    extended: FxHashMap<QuestionId, Instant>,
     /// Connections with plaintext to encrypt.
     unsealed: Vec<u32>,
     /// Connections for which TLS was asked in this turn.
@@ -164,6 +166,7 @@ impl<B: Backend> Driver<B> {
             timers_set: 0,
             alarm: None,
             asked: FxHashSet::default(),
+            extended: FxHashMap::default(),
             unsealed: Vec::new(),
             held: Vec::new(),
             listeners: listeners.into_iter().map(Some).collect(),

@@ -1,12 +1,13 @@
 //! What core asks for: each call notes it and returns.
 
+use std::net::IpAddr;
 use std::os::fd::IntoRawFd;
 use std::time::Duration;
 
 use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
-use forebay_core::io::{Close, Endpoint, Io, Slice, TlsRole};
+use forebay_core::io::{Close, Endpoint, Io, Peer, Slice, Socket, TlsRole};
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
 use forebay_core::worker::Message;
@@ -16,9 +17,10 @@ use super::table::Flags;
 use super::{Driver, Handover, Timer};
 use crate::derive::Derivation;
 use crate::hub::Mail;
+use crate::socket;
 
 /// How long Python may take for a statement of the console.
-const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the side thread may take; passwords wait in line there.
 const DERIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,12 +81,25 @@ impl<B: Backend> Io for Driver<B> {
         self.begin_connect(endpoint)
     }
 
+    fn remote_address(&mut self, id: ConnId) -> Option<IpAddr> {
+        match crate::socket::peer(self.table.open(id)?.fd) {
+            Ok(Peer::Tcp(address, _)) => Some(address),
+            Ok(Peer::Unix(_)) | Err(_) => None,
+        }
+    }
+
     fn has_local_socket(&self, port: u16) -> bool {
         !crate::local_socket::sockets(port).is_empty()
     }
 
     fn is_overdue(&self, id: ConnId) -> bool {
         self.table.fd_of(id).is_some_and(crate::socket::is_overdue)
+    }
+
+    fn socket(&self, id: ConnId) -> Option<Socket> {
+        let descriptor = self.table.fd_of(id)?;
+        let local = socket::bound_address(descriptor).ok().flatten().map(|address| (address.ip(), address.port()));
+        Some(Socket { descriptor, local })
     }
 
     fn start_tls(&mut self, id: ConnId, role: TlsRole, unread: &[u8]) {

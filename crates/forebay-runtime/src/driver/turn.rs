@@ -14,6 +14,7 @@ use forebay_core::io::{ClosedBy, Io, Peer};
 use forebay_core::question::Answer;
 
 use super::backend::{Backend, Completion};
+use super::output::CONSOLE_TIMEOUT;
 use super::table::Flags;
 use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, TRIM_AFTER, TRIM_CONNS, Timer, memory};
 use crate::hub::Mail;
@@ -323,7 +324,7 @@ impl<B: Backend> Driver<B> {
                     }
                 }
                 Timer::Broken(id) => self.report_closed(id, ClosedBy::Error("connection lost".into())),
-                Timer::Question(id) => self.on_answer(inputs, id, Answer::Failed("no answer in time".into())),
+                Timer::Question(id) => self.question_is_late(inputs, id),
                 Timer::Trim => {
                     self.is_trim_due = false;
                     self.most_conns = self.table.len();
@@ -367,7 +368,15 @@ impl<B: Backend> Driver<B> {
         }
     }
 
+    fn question_is_late<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: QuestionId) {
+        match self.extended.remove(&id).filter(|until| *until > self.now) {
+            Some(until) => self.set_timer(until - self.now, Timer::Question(id)),
+            None => self.on_answer(inputs, id, Answer::Failed("no answer in time".into())),
+        }
+    }
+
     fn on_answer<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: QuestionId, answer: Answer) {
+        self.extended.remove(&id);
         // A second answer, or one past its deadline, has nobody who waits for it.
         if self.asked.remove(&id) {
             self.guard(inputs, None, |inputs, io| inputs.answer(io, id, answer));
@@ -394,7 +403,15 @@ impl<B: Backend> Driver<B> {
                     self.guard(inputs, None, |inputs, io| inputs.command(io, id, command));
                 }
                 Mail::Answer(id, answer) => self.on_answer(inputs, id, answer),
+                Mail::Patience(id) => {
+                    if self.asked.contains(&id) {
+                        self.extended.insert(id, self.now + CONSOLE_TIMEOUT);
+                    }
+                }
                 Mail::Resolved(id, found) => self.resolved(id, found),
+                Mail::Readdressed(host, addresses) => {
+                    self.guard(inputs, None, |inputs, io| inputs.readdressed(io, &host, &addresses));
+                }
                 Mail::Stop => self.is_stopping = true,
             }
         }

@@ -128,6 +128,11 @@ pub(super) const METRICS: &[Metric] = &[
         Engine(Counter, |s| s.cancels_forwarded.get()),
     ),
     metric(
+        "forebay_cancels_passed_total",
+        "Cancel requests that were passed on to a peer, of whose client they were.",
+        Engine(Counter, |s| s.cancels_passed.get()),
+    ),
+    metric(
         "forebay_cancels_refused_total",
         "Cancel requests not looked at, since too many of the same source had named nobody (limits.cancel_misses_max).",
         Engine(Counter, |s| s.cancels_refused.get()),

@@ -1,7 +1,8 @@
 //! The configuration of the workers: one database in transaction mode, and nothing else that would send anything.
 
 use forebay_core::config::{
-    AuthMethod, DatabaseConfig, EngineConfig, Level, OnPin, PoolMode, PoolSettings, SecretLookup, SequenceAffinity,
+    AuthMethod, DatabaseConfig, EngineConfig, Level, LoadBalanceHosts, OnPin, PoolMode, PoolSettings, SecretLookup,
+    SequenceAffinity,
 };
 
 use super::Plan;
@@ -28,6 +29,8 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         forced_secret: None,
         tls: 0,
         lookup: SecretLookup::default(),
+        parameters: Vec::new(),
+        connect_query: "".into(),
         pool: pool(plan),
     };
     let mut config = engine_config(plan.workers, vec![database], AuthMethod::Trust, PASSWORD, BUFFERS, BUFFER_SIZE);
@@ -56,6 +59,7 @@ fn pool(plan: &Plan) -> PoolSettings {
         server_connect_timeout: 15_000_000,
         server_backoff_max: 1_000_000,
         server_opening_max: 4,
+        load_balance_hosts: LoadBalanceHosts::RoundRobin,
         server_local_socket: false,
         server_check_delay: 0,
         server_check_query: "".into(),

@@ -263,6 +263,8 @@ fn name(command: &Command) -> &'static str {
         Command::Disable(_) => "DISABLE",
         Command::Enable(_) => "ENABLE",
         Command::WaitClose(_) => "WAIT_CLOSE",
-        Command::Snapshot => "SHOW",
+        Command::Suspend => "SUSPEND",
+        Command::DropUnflushed => "drop what is unflushed",
+        Command::Snapshot | Command::Sockets => "SHOW",
     }
 }

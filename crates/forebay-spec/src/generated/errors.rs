@@ -43,6 +43,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "unknown_parameter", code: "FB505", sqlstate: "42704" },
     ErrorRow { id: "unexpected_message", code: "FB506", sqlstate: "08P01" },
     ErrorRow { id: "plaintext_after_tls_request", code: "FB507", sqlstate: "08P01" },
+    ErrorRow { id: "proxy_header", code: "FB508", sqlstate: "08P01" },
     ErrorRow { id: "login_failed", code: "FB601", sqlstate: "28P01" },
     ErrorRow { id: "unknown_database", code: "FB602", sqlstate: "3D000" },
     ErrorRow { id: "secret_unavailable", code: "FB603", sqlstate: "28000" },
@@ -651,6 +652,22 @@ pub fn plaintext_after_tls_request() -> Report {
         detail: None,
         hint: Some(String::from(
             "This is a faulty client, or someone between it and forebay who injects bytes. (FB507)",
+        )),
+        pgbouncer: None,
+    }
+}
+
+/// FB508, SQLSTATE 08P01: the PROXY protocol's header is refused: {cause}.
+#[cold]
+pub fn proxy_header(cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB508",
+        sqlstate: "08P01",
+        message: format!("the PROXY protocol's header is refused: {cause}"),
+        detail: None,
+        hint: Some(String::from(
+            "Networks that send it, and all that connect from there, are to be listed in listen.proxy_from. (FB508)",
         )),
         pgbouncer: None,
     }

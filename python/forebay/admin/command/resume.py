@@ -1,4 +1,4 @@
-"""RESUME [database]: undoes PAUSE and KILL."""
+"""RESUME [database]: undoes PAUSE and KILL; without a database SUSPEND as well."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ async def _refuse(backend: Backend, database: str | None) -> None:
     """Raises Refused where PgBouncer has nothing to resume."""
     if backend.is_stopping:
         raise Refused("pooler is shutting down")
-    paused = (await backend.snapshot()).paused
-    if database is None and not paused:
+    held = await backend.snapshot()
+    paused = held.paused
+    if database is None and not paused and not held.is_suspended:
         raise Refused("pooler is not paused/suspended")
     if database is not None and database not in paused:
         raise Refused(f"database {database} is not paused")

@@ -1,4 +1,4 @@
-"""SUSPEND: known, and refused with what does the nearest."""
+"""SUSPEND: writes what was read, and reads nothing more, until RESUME."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role
 
 
-async def handler(_backend: Backend, _arguments: tuple[str, ...]) -> Answer:
-    """It served online restarts, which work otherwise here."""
-    raise Refused("SUSPEND is not supported by this version; PAUSE holds requests once transactions have ended")
+async def handler(backend: Backend, _arguments: tuple[str, ...]) -> Answer:
+    """Answers when all is written; the console goes on."""
+    held = await backend.snapshot()
+    if held.is_suspended or (backend.identity.is_pgbouncer and "*" in held.paused):
+        raise Refused("already suspended/paused")
+    await backend.suspend()
+    return Answer("SUSPEND")
 
 
 COMMAND = Command("suspend", Role.ADMIN, handler)

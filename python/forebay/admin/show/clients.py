@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
-from forebay.admin.show.moment import ago, pointer
+from forebay.admin.show.moment import ago, own_end, pointer
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each client, oldest first."""
-    snapshot = await backend.snapshot()
+    snapshot = await backend.sockets()
     now = datetime.now(UTC)
     return [
         (
@@ -23,8 +23,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             client.state,
             client.address,
             client.port,
-            None,
-            None,
+            *own_end(client.socket),
             ago(now, client.age_us),
             ago(now, client.request_us),
             client.wait_us // 1_000_000,

@@ -8,9 +8,12 @@ from forebay.admin.registration import Role, show
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
-    """A row for each setting, by key. Admins only: paths of keys and commands for secrets stand here."""
+    """A row for each setting, by key. Admins only: paths of keys and commands for secrets stand here.
+
+    Exporters count the columns: there is no room for one more.
+    """
     return [
-        (row.key, row.value, row.default, "yes" if row.is_changeable else "no", row.instead)
+        (row.key, row.value, row.default, "yes" if row.is_changeable else "no")
         for row in sorted(backend.settings(), key=lambda row: row.key)
     ]
 

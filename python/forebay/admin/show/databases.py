@@ -40,16 +40,15 @@ def listed(backend: Backend, snapshot: Snapshot) -> list[DatabaseConfig]:
 def _row(
     database: DatabaseConfig, servers: int, clients: int, snapshot: Snapshot, is_pgbouncer: bool
 ) -> tuple[Value, ...]:
-    host, port = split_endpoint(database.endpoints[0])
-    if is_pgbouncer and port is None:
-        # There a socket is its folder and its number.
-        folder, _, number = host.rpartition("/.s.PGSQL.")
-        host, port = folder, int(number)
+    places = [split_endpoint(endpoint) for endpoint in database.endpoints]
+    if is_pgbouncer:
+        places = [_folder_and_number(host) if port is None else (host, port) for host, port in places]
     pool = database.pool
     return (
         database.name,
-        host,
-        port,
+        ",".join(host for host, _ in places),
+        # One number as there: that of the first, where they differ.
+        places[0][1],
         database.dbname,
         database.forced_user,
         pool.pool_size,
@@ -57,7 +56,7 @@ def _row(
         pool.reserve_pool_size,
         pool.server_lifetime // 1_000_000,
         pool.pool_mode,
-        None,
+        balance(database),
         pool.max_db_connections,
         servers,
         pool.max_db_client_connections,
@@ -65,6 +64,17 @@ def _row(
         int(bool({database.name, "*"} & set(snapshot.paused))),
         int(database.name in snapshot.disabled),
     )
+
+
+def balance(database: DatabaseConfig) -> str | None:
+    """How its servers are spread over its endpoints; None: there is only one."""
+    return database.pool.load_balance_hosts if len(database.endpoints) > 1 else None
+
+
+def _folder_and_number(path: str) -> tuple[str, int]:
+    """PgBouncer names a socket by its folder and its number."""
+    folder, _, number = path.rpartition("/.s.PGSQL.")
+    return folder, int(number)
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int | None]:

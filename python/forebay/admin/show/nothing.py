@@ -14,6 +14,4 @@ async def rows(_backend: Backend) -> list[tuple[Value, ...]]:
     return []
 
 
-COMMANDS: Final[tuple[Command, ...]] = tuple(
-    show(name, rows, role=Role.VIEWER) for name in ("peers", "peer_pools", "dns_hosts", "dns_zones")
-)
+COMMANDS: Final[tuple[Command, ...]] = tuple(show(name, rows, role=Role.VIEWER) for name in ("dns_zones",))

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
-from forebay.admin.show.moment import ago, pointer
+from forebay.admin.show.moment import ago, own_end, pointer
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each server, oldest first."""
-    snapshot = await backend.snapshot()
+    snapshot = await backend.sockets()
     now = datetime.now(UTC)
     pins = {client.server: client.pin for client in snapshot.clients}
     return [
@@ -24,8 +24,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             server.state,
             server.address,
             server.port,
-            None,
-            None,
+            *own_end(server.socket),
             ago(now, server.age_us),
             ago(now, server.request_us),
             0,

@@ -8,11 +8,17 @@ from forebay.admin.registration import Role, database_names, show
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
-    """Paused means that all databases are; forebay has no SUSPEND."""
-    paused = set((await backend.snapshot()).paused)
+    """Paused means that all databases are."""
+    held = await backend.snapshot()
+    paused = set(held.paused)
     names = database_names(backend)
     is_paused = "*" in paused or (bool(names) and names <= paused)
-    return [("active", "no" if is_paused else "yes"), ("paused", "yes" if is_paused else "no"), ("suspended", "no")]
+    states = {
+        "active": not is_paused and not held.is_suspended,
+        "paused": is_paused and not held.is_suspended,
+        "suspended": held.is_suspended,
+    }
+    return [(state, "yes" if holds else "no") for state, holds in states.items()]
 
 
 COMMAND = show("state", rows, role=Role.VIEWER)

@@ -14,15 +14,18 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     snapshot = await backend.snapshot()
     servers = Counter(server.user for server in snapshot.servers)
     clients = Counter(client.user for client in snapshot.clients)
+    limits = backend.config.limits
     return [
         (
             user.name,
             str(user.pool_size or ""),
             str(user.reserve_pool_size or ""),
             user.pool_mode,
-            user.max_user_connections or 0,
+            limits.max_user_connections if user.max_user_connections is None else user.max_user_connections,
             servers[user.name],
-            user.max_user_client_connections or 0,
+            limits.max_user_client_connections
+            if user.max_user_client_connections is None
+            else user.max_user_client_connections,
             clients[user.name],
         )
         for user in backend.config.users

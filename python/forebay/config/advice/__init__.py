@@ -22,7 +22,6 @@ ADVICE: Final[tuple[Callable[[Draft, Facts, Report], None], ...]] = (
     pools.can_be_reached,
     pools.have_a_reserve_in_time,
     pools.fit_the_descriptors,
-    pools.of_looked_up_users,
     times.before_the_server,
     times.before_the_network,
     times.of_waiting,

@@ -244,15 +244,3 @@ def fit_the_descriptors(draft: Draft, facts: Facts, report: Report) -> None:
     if needed > facts.descriptors:
         place = draft.place("limits", "max_client_conn")
         report.add("clients_above_descriptors", place, clients=clients, needed=needed, limit=facts.descriptors)
-
-
-def of_looked_up_users(draft: Draft, facts: Facts, report: Report) -> None:
-    """A limit of users does not reach those who are looked up."""
-    query = next((name for name in ("query", "secret_source") if draft.value("auth", name)), None)
-    for name in ("max_user_connections", "max_user_client_connections"):
-        if query and draft.value("limits", name):
-            known = "auth_file and [users]" if draft.whole.source.is_ini else "auth.file and [users]"
-            report.add(
-                "limit_not_for_looked_up", draft.place("limits", name), name=shown(draft, "limits", name),
-                known=known, query=shown(draft, "auth", query),
-            )  # fmt: skip

@@ -5,6 +5,7 @@ The result is a tree as a forebay.toml would give, whose places are the ini's, s
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from forebay import _engine
 from forebay._generated.pgbouncer import ALIAS, DATABASE_INSTEAD, KNOWN
 from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import measures, tree
+from forebay.config.environment import NAMED_SECTIONS
 from forebay.config.finding import Report, closest
 from forebay.config.importers.process import TRUTH, DropIn, Process, read_process
 from forebay.config.source import Place, outside
@@ -43,7 +45,7 @@ _LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"
 
 _MILLISECONDS: Final = ("tcp_user_timeout",)
 # 0 is "at once" there, and out of range here.
-_LEAST: Final = {"server_login_retry": "10ms"}
+_LEAST: Final = {"server_login_retry": "10ms", "dns_max_ttl": "1s"}
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
@@ -66,6 +68,8 @@ _DATABASE_KEYS = {
     "auth_user": "auth_user",
     "auth_query": "auth_query",
     "auth_dbname": "auth_dbname",
+    "load_balance_hosts": "load_balance_hosts",
+    **{name: name for name in ("client_encoding", "datestyle", "timezone", "application_name", "connect_query")},
 }
 _USER_KEYS = (
     "pool_size",
@@ -79,9 +83,16 @@ _USER_KEYS = (
     "transaction_timeout",
     "client_idle_timeout",
 )
+_PEER_KEYS: Final = ("host", "port", "pool_size")
+# Those of which a default that is taken is worth a word, and what it means.
+_GUARDS: Final = {
+    "auth_type": "passwords are proved by MD5, unless SCRAM verifiers are stored",
+    "client_tls_sslmode": "clients are not offered TLS",
+    "server_tls_sslmode": "TLS towards servers is used where they offer it, and no certificate is checked",
+}
 _SECTIONS = ("pgbouncer", "databases", "users", "peers")
 _GLOBAL: Final[dict[str, Setting]] = {
-    one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in ("databases", "users")
+    one.pgbouncer: one for one in SETTINGS if one.pgbouncer and one.section not in NAMED_SECTIONS
 }
 
 
@@ -115,21 +126,24 @@ class _Ini:
     settings: dict[str, Entry] = field(default_factory=dict)
     databases: dict[str, Entry] = field(default_factory=dict)
     users: dict[str, Entry] = field(default_factory=dict)
+    peers: dict[str, Entry] = field(default_factory=dict)
+
+    def section(self, name: str) -> dict[str, Entry]:
+        """One of _SECTIONS."""
+        of = {"pgbouncer": self.settings, "databases": self.databases, "users": self.users, "peers": self.peers}
+        return of[name]
 
 
 def _gather(root: Node, folder: Path, ini: _Ini, report: Report, *, depth: int) -> None:
     for section in root.entries:
         if section.key == "%include":
             _include(section, folder, ini, report, depth)
-        elif section.key == "peers":
-            reason = str(KNOWN["peer_id"].instead)
-            report.add("not_translated", section.place, name="[peers]", reason=reason)
         elif section.key not in _SECTIONS:
             known = ", ".join(_SECTIONS)
             meant = closest(section.key, _SECTIONS)
             report.add("unknown_section", section.place, meant=meant, name=section.key, known=known)
         else:
-            into = {"pgbouncer": ini.settings, "databases": ini.databases, "users": ini.users}[section.key]
+            into = ini.section(section.key)
             for entry in section.value.entries:
                 if entry.key in into:
                     report.add("set_twice", entry.place, name=entry.key)
@@ -164,6 +178,8 @@ class _Translation:
         for name in (*DEFAULTS, *(_LOG_DEFAULTS if self._process else ())):
             if name not in self._ini.settings:
                 self._place(sections, name, tree.text(KNOWN[name].default, self._whole))
+        if self._process is not None:
+            self._tell_guards(self._process)
         asks = [one for one in self._ini.databases.values() if one.value.get("auth_user")]
         if ("auth_user" in self._ini.settings or asks) and "auth_query" not in self._ini.settings:
             self._place(sections, "auth_query", tree.text(KNOWN["auth_query"].default, self._whole))
@@ -176,10 +192,17 @@ class _Translation:
             self._behave_as_pgbouncer(sections)
         sections["databases"] = [self._database(entry) for entry in self._ini.databases.values()]
         sections["users"] = list(self._users())
+        sections["peers"] = [self._peer(entry) for entry in self._ini.peers.values()]
         return tree.table(
             self._whole,
             *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
         )
+
+    def _tell_guards(self, process: Process) -> None:
+        for name, meaning in _GUARDS.items():
+            if name not in self._ini.settings:
+                default = process.text(name)
+                self._report.add("default_of_pgbouncer", self._whole, name=name, default=default, meaning=meaning)
 
     def _without_counterpart(self, entry: Entry) -> None:
         """A setting of the process is nothing to speak of where the process sees to it."""
@@ -267,18 +290,37 @@ class _Translation:
                 self._untranslated(entry, "databases", DATABASE_INSTEAD, known)
         return Entry(database.key, place, tree.table(place, *out))
 
+    def _peer(self, peer: Entry) -> Entry:
+        """A process behind the same address; its pool is as large as others where it does not say."""
+        place, given = peer.place, {entry.key: entry for entry in peer.value.entries}
+        out = []
+        for name, entry in given.items():
+            if name not in _PEER_KEYS:
+                self._untranslated(entry, "peers", {}, list(_PEER_KEYS))
+        if "host" in given:
+            host = given["host"].value
+            port = str(given["port"].value.value) if "port" in given else "6432"
+            out.append(Entry("endpoint", host.place, tree.text(_endpoint(str(host.value), port), host.place)))
+        size = given.get("pool_size") or self._ini.settings.get("default_pool_size")
+        if size is not None:
+            out.append(Entry("pool_size", size.value.place, tree.text(str(size.value.value), size.value.place)))
+        return Entry(peer.key, place, tree.table(place, *out))
+
     def _endpoints(self, database: Node, place: Place) -> Node:
-        """host and port, each a list, as endpoints; without a host the server is behind a Unix socket."""
+        """host and port as endpoints; without a host the server is behind a Unix socket.
+
+        Either may be a list; a port alone is that of every host, as in libpq.
+        """
         host, port = database.get("host"), database.get("port")
         socket_dir = self._ini.settings.get("unix_socket_dir")
         folder = str(socket_dir.value.value) if socket_dir else KNOWN["unix_socket_dir"].default
         hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
-        number = str(port.value) if port else "5432"
+        numbers = [part.strip() or "5432" for part in str(port.value).split(",")] if port else ["5432"]
         shown = host.place if host else place
-        texts = (
-            f"{one.rstrip('/')}/.s.PGSQL.{number}" if one.startswith("/") else f"{_bracketed(one)}:{number}"
-            for one in hosts
-        )
+        if port and len(numbers) not in (1, len(hosts)):
+            wanted = "one port for all hosts, or one for each"
+            self._report.add("bad_ini_value", port.place, name="port", text=port.value, wanted=wanted)
+        texts = (_endpoint(one, number) for one, number in zip(hosts, itertools.cycle(numbers), strict=False))
         return Node("array", shown, items=tuple(Node("string", shown, one) for one in texts))
 
     def _own_value(self, name: str, entry: Entry) -> Node | None:
@@ -298,6 +340,11 @@ class _Translation:
                 elif (value := self._own_value(entry.key, entry)) is not None:
                     out.append(Entry(entry.key, entry.place, value))
             yield Entry(name, section.place, tree.table(section.place, *out))
+
+
+def _endpoint(host: str, port: str) -> str:
+    """A host, or the folder of a Unix socket, with its port."""
+    return f"{host.rstrip('/')}/.s.PGSQL.{port}" if host.startswith("/") else f"{_bracketed(host)}:{port}"
 
 
 def _bracketed(host: str) -> str:

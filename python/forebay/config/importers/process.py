@@ -84,8 +84,7 @@ def _is_live(name: str) -> bool:
 def ini_settings(process: Process) -> tuple[SettingLine, ...]:
     """All settings of PgBouncer, for SHOW CONFIG."""
     return tuple(
-        SettingLine(known.name, process.shown(known.name), known.default, known.is_live, known.instead)
-        for known in KNOWN.values()
+        SettingLine(known.name, process.shown(known.name), known.default, known.is_live) for known in KNOWN.values()
     )
 
 

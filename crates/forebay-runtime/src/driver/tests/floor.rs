@@ -115,6 +115,7 @@ fn relay<B: Backend>(listen: SocketAddr, server: Endpoint) {
         unix_group: None,
         backlog: 4096,
         reuse_port: false,
+        proxy_from: Vec::new(),
         tls: None,
     };
     let mut bound = Listeners::bind(&listen, &TcpOptions::default(), 1, B::NONBLOCKING).expect("the port is free");

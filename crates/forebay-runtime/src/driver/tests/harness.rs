@@ -283,6 +283,7 @@ impl<B: Backend + 'static> World<B> {
             unix_group: None,
             backlog: 1024,
             reuse_port: false,
+            proxy_from: Vec::new(),
             tls: None,
         };
         let bound =

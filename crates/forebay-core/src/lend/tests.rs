@@ -1,0 +1,217 @@
+//! Orders that come while a server is on its way between two workers: neither of them has it, and it obeys all the same.
+
+use std::sync::Arc;
+
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::write;
+
+use crate::command::{Command, CommandId, Reply};
+use crate::config::{AuthMethod, EngineConfig, PoolMode};
+use crate::fuzz_entry::memory::{BUFFER, Handed, MemoryIo, Stage, config};
+use crate::ids::{ConnId, WorkerId};
+use crate::io::Peer;
+use crate::stats::WorkerStats;
+use crate::tables::Tables;
+use crate::time::Instant;
+use crate::worker::{Message, Shared, Worker};
+
+type Told = Message<Handed>;
+
+/// Two workers, and what they have told each other and not been given yet.
+struct Pair {
+    workers: [(Worker<MemoryIo>, MemoryIo); 2],
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let shared = Arc::new(Shared::new(2));
+        let tables = tables(|_| ());
+        let worker = |id| {
+            let stats = Arc::new(WorkerStats::default());
+            let mut io = MemoryIo::default();
+            io.told = Some(Vec::new());
+            let mut worker = Worker::new(WorkerId(id), tables.clone(), shared.clone(), stats);
+            worker.tick(&mut io, Instant(1));
+            (worker, io)
+        };
+        Pair { workers: [worker(0), worker(1)] }
+    }
+
+    /// The only server of the pool is on its way from worker 0 to worker 1: what is to be told to that.
+    fn under_way() -> (Pair, Told) {
+        let mut pair = Pair::new();
+        let first = pair.client_comes(0);
+        let server = pair.opening(0).expect("a server is opened for the first client");
+        pair.let_in(0, server);
+        assert!(pair.sent(0, first).ends_with(b"I"), "the first client is greeted, and its server idle");
+        pair.client_comes(1);
+        let want = pair.told(0).expect("the other worker asks for it");
+        pair.tell(1, 0, want);
+        let (worker, io) = &mut pair.workers[0];
+        assert_eq!(io.detaching, [server]);
+        io.end(server);
+        worker.detached(io, server, Handed);
+        let lent = pair.told(1).expect("it is lent");
+        assert!(matches!(lent, Message::Lend(..)));
+        (pair, lent)
+    }
+
+    fn client_comes(&mut self, w: usize) -> ConnId {
+        let (worker, io) = &mut self.workers[w];
+        let conn = io.open_client();
+        worker.accepted(io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
+        let mut hello = Vec::new();
+        write::startup(&mut hello, (3, 0), [("user", "app"), ("database", "app")]);
+        self.arrives(w, conn, &hello);
+        conn
+    }
+
+    fn arrives(&mut self, w: usize, conn: ConnId, bytes: &[u8]) {
+        let (worker, io) = &mut self.workers[w];
+        io.lend(bytes);
+        worker.received(io, conn, BUFFER, bytes);
+        worker.turn_end(io);
+        io.assert_released();
+    }
+
+    fn let_in(&mut self, w: usize, conn: ConnId) {
+        let (worker, io) = &mut self.workers[w];
+        io.connection(conn).stage = Stage::Open;
+        worker.connected(io, conn);
+        let unreported = std::mem::take(&mut io.connection(conn).unreported);
+        worker.sent(io, conn, unreported);
+        let mut bytes = Vec::new();
+        write::authentication_ok(&mut bytes);
+        write::backend_key_data(&mut bytes, 7, &[1, 2, 3, 4]);
+        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
+        self.arrives(w, conn, &bytes);
+    }
+
+    /// A connection that a worker has begun.
+    fn opening(&self, w: usize) -> Option<ConnId> {
+        self.workers[w].1.alive().find(|(_, c)| c.stage == Stage::Connecting).map(|(conn, _)| conn)
+    }
+
+    fn sent(&mut self, w: usize, conn: ConnId) -> Vec<u8> {
+        self.workers[w].1.connection(conn).sent.clone()
+    }
+
+    /// What the other worker has told a worker first.
+    fn told(&mut self, w: usize) -> Option<Told> {
+        let told = self.workers[1 - w].1.told.as_mut().expect("there are two workers");
+        if told.is_empty() { None } else { Some(told.remove(0).1) }
+    }
+
+    fn tell(&mut self, from: usize, w: usize, message: Told) {
+        let (worker, io) = &mut self.workers[w];
+        worker.told(io, WorkerId(from as u16), message);
+        worker.turn_end(io);
+    }
+
+    fn order(&mut self, w: usize, number: u64, command: &Command) {
+        let (worker, io) = &mut self.workers[w];
+        worker.command(io, CommandId(number), command.clone());
+        worker.turn_end(io);
+    }
+
+    fn at(&mut self, w: usize, us: u64) {
+        let (worker, io) = &mut self.workers[w];
+        worker.tick(io, Instant(us));
+        worker.turn_end(io);
+    }
+
+    fn is_done(&self, w: usize, number: u64) -> bool {
+        self.workers[w].1.replies.iter().any(|(id, reply)| id.0 == number && matches!(reply, Reply::Done))
+    }
+
+    /// Servers of a worker that it has said goodbye to.
+    fn parted(&self, w: usize) -> usize {
+        self.workers[w].1.last_words.iter().filter(|(_, sent)| sent.starts_with(b"X")).count()
+    }
+}
+
+fn tables(change: impl FnOnce(&mut EngineConfig)) -> Arc<Tables> {
+    let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
+    change(&mut config);
+    Arc::new(Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound"))
+}
+
+/// After RECONNECT or a new endpoint, a client would go on with what the operator has turned away from.
+#[test]
+fn a_server_that_arrives_after_an_order_is_closed() {
+    let moved = tables(|config| config.databases[0].endpoints = vec!["127.0.0.1:5433".into()]);
+    let removed = tables(|config| config.databases.clear());
+    for command in [
+        Command::Reconnect(None),
+        Command::Reconnect(Some("app".into())),
+        Command::Reload(moved),
+        Command::Reload(removed),
+        Command::Pause(None),
+        Command::Pause(Some("app".into())),
+    ] {
+        for first in [0, 1] {
+            let (mut pair, lent) = Pair::under_way();
+            pair.order(first, 1, &command);
+            if first == 1 {
+                // It has no server, and is about to get one.
+                assert!(matches!(command, Command::Reconnect(_) | Command::Reload(_)) == pair.is_done(1, 1));
+            }
+            pair.order(1 - first, 1, &command);
+            pair.tell(0, 1, lent);
+            assert_eq!(pair.parted(1), 1, "{command:?}, first to worker {first}");
+            let is_replaced = pair.opening(1).is_some();
+            let is_wanted = !matches!(command, Command::Pause(_)) && pair.workers[1].0.tables.database("app").is_some();
+            assert_eq!(is_replaced, is_wanted, "{command:?}, first to worker {first}");
+        }
+    }
+}
+
+/// The operator who waits for PAUSE would stop the database below a server that is still there.
+#[test]
+fn what_waits_for_servers_to_go_waits_for_one_that_is_on_its_way() {
+    for command in [Command::Pause(None), Command::WaitClose(Some("app".into()))] {
+        let (mut pair, lent) = Pair::under_way();
+        for w in [0, 1] {
+            pair.order(w, 1, &Command::Reconnect(None));
+            pair.order(w, 2, &command);
+        }
+        assert!(!pair.is_done(0, 2) && !pair.is_done(1, 2), "{command:?}");
+        pair.tell(0, 1, lent);
+        pair.at(0, 20_000);
+        pair.at(1, 20_000);
+        assert!(pair.is_done(0, 2) && pair.is_done(1, 2), "{command:?}");
+    }
+}
+
+/// One opened since RECONNECT reached the worker that opened it is closed for nothing if it comes before the order.
+#[test]
+fn a_server_opened_after_reconnect_is_kept_by_a_worker_that_hears_of_it_later() {
+    let mut pair = Pair::new();
+    pair.order(0, 1, &Command::Reconnect(None));
+    pair.client_comes(0);
+    let server = pair.opening(0).expect("a server is opened");
+    pair.let_in(0, server);
+    pair.client_comes(1);
+    let want = pair.told(0).expect("the other worker asks for it");
+    pair.tell(1, 0, want);
+    let (worker, io) = &mut pair.workers[0];
+    io.end(server);
+    worker.detached(io, server, Handed);
+    let lent = pair.told(1).expect("it is lent");
+    pair.tell(0, 1, lent);
+    pair.order(1, 1, &Command::Reconnect(None));
+    assert_eq!(pair.parted(1), 0);
+}
+
+/// An order that nobody waits for any more was kept, and looked at, for as long as the server lasted.
+#[test]
+fn wait_close_is_forgotten_when_nobody_can_wait_for_it_any_more() {
+    let (mut pair, lent) = Pair::under_way();
+    pair.order(0, 1, &Command::WaitClose(None));
+    pair.at(0, 29_000_000);
+    assert!(pair.workers[0].1.replies.is_empty());
+    pair.at(0, 31_000_000);
+    assert!(matches!(&pair.workers[0].1.replies[..], [(CommandId(1), Reply::Refused(_))]));
+    assert!(pair.workers[0].0.pending.is_empty());
+    drop(lent);
+}

@@ -1,0 +1,77 @@
+"""A name server that says what a test wants, for a process whose system resolver asks it alone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# A loopback address of its own: resolv.conf names no port.
+ADDRESS = "127.0.53.53"
+_A = 1
+_NO_ERROR, _SERVER_FAILURE, _NO_SUCH_NAME = 0, 2, 3
+
+
+class Names:
+    """answers: addresses by name; names that are not there do not exist. What it does may change any time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.answers: dict[str, list[str]] = {}
+        self.fails = threading.Event()
+        self.is_silent = threading.Event()
+        self.asked: Counter[str] = Counter()
+        (folder / "resolv.conf").write_text(f"nameserver {ADDRESS}\noptions timeout:2 attempts:1\n")
+        (folder / "nsswitch.conf").write_text("hosts: files dns\npasswd: files\ngroup: files\n")
+        mounts = [f"mount --bind '{folder / name}' /etc/{name}" for name in ("resolv.conf", "nsswitch.conf")]
+        # A command in front of another, which sees these files in the place of the system's.
+        self.command = (
+            "unshare", "--mount", "--propagation", "private", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh",
+        )  # fmt: skip
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Names:
+        try:
+            self._socket.bind((ADDRESS, 53))
+        except OSError as error:
+            self._socket.close()
+            pytest.skip(f"{ADDRESS}:53 can't be bound: {error}")
+        self._socket.settimeout(0.1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                question, asker = self._socket.recvfrom(512)
+                if (answer := self._answer(question)) is not None:
+                    self._socket.sendto(answer, asker)
+
+    def _answer(self, message: bytes) -> bytes | None:
+        number, at, labels = message[:2], 12, []
+        while length := message[at]:
+            labels.append(message[at + 1 : at + 1 + length].decode())
+            at += 1 + length
+        question = message[12 : at + 5]
+        (kind,) = struct.unpack("!H", message[at + 1 : at + 3])
+        name = ".".join(labels)
+        self.asked[name] += kind == _A
+        if self.is_silent.is_set():
+            return None
+        code = _SERVER_FAILURE if self.fails.is_set() else _NO_ERROR if name in self.answers else _NO_SUCH_NAME
+        found = self.answers.get(name, []) if kind == _A and code == _NO_ERROR else []
+        # A pointer to the question's name; type A, class IN, no time to live, four bytes.
+        records = [struct.pack("!HHHIH", 0xC00C, _A, 1, 0, 4) + socket.inet_aton(one) for one in found]
+        head = number + struct.pack("!HHHHH", 0x8180 | code, 1, len(records), 0, 0)
+        return head + question + b"".join(records)
