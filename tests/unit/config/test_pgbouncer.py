@@ -124,14 +124,13 @@ def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loa
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (
-        "[databases]\na = host=a auth_query='select 1' hots=b\n[peers]\n1 = host=x prt=1\n"
+        "[databases]\na = host=a connect_query='select 1' hots=b\n[peers]\n1 = host=x prt=1\n"
         "[pgbouncer]\nauth_file = userlist.txt\nsbuf_loopcnt = 3\nlisten_prot = 1\nquery_timeout = 5s\n"
         "auth_type = gss\n"
     )
     found = [(one.code, one.line, one.column) for one in load(text, name="p.ini").findings]
     assert found == [
-        ("FBC070", 2, 12),
-        ("FBC072", 2, 34),
+        ("FBC072", 2, 37),
         ("FBC081", 4, 1),
         ("FBC072", 4, 12),
         ("FBC070", 7, 1),
