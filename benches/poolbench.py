@@ -6,6 +6,7 @@
   poolbench.py latency  [--poolers ...] [--workload many] [--rates 0,4000] [--rounds N] [--seconds S]
   poolbench.py disturb  [--poolers ...] [--kinds pull,pipeline,syncs,slow] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py storm    [--poolers ...] [--clients 10000] [--rate 2000] [--rounds N] [--seconds S]
+  poolbench.py logins   [--poolers ...] [--rate 5000] [--rounds N] [--seconds S]
   poolbench.py claims   [--poolers ...] [--kinds crowd,threads,connect,...] [--rounds N] [--seconds S]
   poolbench.py resume   [--poolers ...] [--rounds N] [--seconds S]
   poolbench.py startup  [--poolers ...] [--rounds N] [--wheel FILE]
@@ -44,6 +45,7 @@ from measuring import (
     disturber,
     hand_over,
     idle,
+    logins,
     profile,
     resume,
     rounds,
@@ -112,6 +114,8 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
         steady.run(bench, poolers=a.poolers, kinds=a.kinds, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
     elif a.order == "storm":
         storm.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
+    elif a.order == "logins":
+        logins.run(bench, poolers=a.poolers, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
     elif a.order == "claims":
         claims.run(bench, poolers=a.poolers, kinds=a.kinds, count=a.rounds, seconds=a.seconds, quiet=a.quiet)
     elif a.order == "resume":
@@ -199,6 +203,8 @@ def add_points(orders: Any) -> None:
     order = orders.add_parser("storm", parents=[runs()], help="all clients come at once; 500 new ones a second")
     order.add_argument("--clients", type=int, default=10_000)
     order.add_argument("--rate", **rate)
+    order = orders.add_parser("logins", parents=[runs(rounds=5)], help="good logins beside bad ones of 49 addresses")
+    order.add_argument("--rate", type=int, default=5000, help="bad logins a second")
     order = orders.add_parser("claims", parents=[runs(poolers=CLAIMED)], help="what services claim of poolers")
     order.add_argument("--kinds", type=names, default=list(claims.KINDS), help=",".join(claims.KINDS))
     orders.add_parser("resume", parents=[runs()], help="TLS handshakes, full and resumed")

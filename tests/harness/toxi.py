@@ -14,11 +14,16 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 class Toxi:
-    """Stands before a port of 127.0.0.1. Its own is `port`, if given, of `host`; what it does may change any time."""
+    """Stands before a port of 127.0.0.1. Its own is `port`, if given, of `host`; what it does may change any time.
 
-    def __init__(self, target_port: int, port: int = 0, host: str = "127.0.0.1") -> None:
+    listener: where it listens instead, if that is elsewhere.
+    """
+
+    def __init__(
+        self, target_port: int, port: int = 0, host: str = "127.0.0.1", *, listener: socket.socket | None = None
+    ) -> None:
         self._target_port = target_port
-        self._listener = socket.create_server((host, port))
+        self._listener = listener or socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()

@@ -160,6 +160,28 @@ def test_a_value_with_quotes_is_a_value(shared: Forebay, direct: Target) -> None
             assert shown(wire, "application_name") == evil
 
 
+def test_a_value_is_kept_whatever_its_length_once_quoted(shared: Forebay) -> None:
+    """PgBouncer keeps 127 bytes of a quoted value, and hands the neighbour's name to a client with a longer one."""
+    quotes = "'" * 63
+    with shared.target.wire(application_name=quotes) as client, shared.target.wire(application_name="x") as neighbour:
+        for _ in range(2):
+            assert shown(client, "application_name") == quotes
+            assert shown(neighbour, "application_name") == "x"
+
+
+@pytest.mark.parametrize("count", [24, 25, 26, 400])
+def test_a_long_search_path_follows_its_client(count: int, shared: Forebay) -> None:
+    """PgBouncer loses the end of a SET of 300 bytes: PostgreSQL says "invalid message format", the client is out."""
+    path = ", ".join(f"schema_{number:03}" for number in range(count))
+    with shared.target.wire(search_path=path) as at_login, shared.target.wire() as by_set:
+        by_set.ask(query(f"set search_path to {path}"))
+        with shared.target.wire() as other:
+            for _ in range(2):
+                assert shown(at_login, "search_path") == path
+                assert shown(other, "search_path") == '"$user", public'
+                assert shown(by_set, "search_path") == path
+
+
 def test_a_reset_behind_another_request_is_answered_in_its_turn(shared: Forebay, direct: Target) -> None:
     """What the client asked for at its start is set again behind the request that resets it, and no other."""
     pipeline = (

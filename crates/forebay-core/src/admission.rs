@@ -1,36 +1,60 @@
 //! Whether a connection may stay: the limit over all clients, and a drain.
+//!
+//! A client counts once it has proved who it is: whoever connects and says nothing takes nobody's place. How many may be on
+//! their way in has a limit of its own, above which the one that has been for longest goes.
 
 use forebay_spec::{Report, errors};
 
 use crate::ids::ConnId;
 use crate::io::{Io, Peer};
+use crate::misses::{Source, Verdict};
 use crate::pool::census::Of;
-use crate::session::client::{Client, ClientKey};
+use crate::question::Turn;
+use crate::session::client::{Client, ClientKey, ClientState};
 use crate::worker::{Owner, Worker};
 
-/// Connections above `clients_max`, as a multiple of it, that may say what they came for.
-const UNCOUNTED_FACTOR: usize = 2;
+/// Connections of a worker that may be on their way in beside `clients_max` clients: so many, or as many again.
+const ON_THE_WAY_MIN: usize = 1024;
+
+/// Failed logins of a source within [`crate::misses::WINDOW`] up to which it waits its turn as others do.
+const FAILED_LOGINS_MAX: u32 = 20;
+
+fn is_on_the_way(client: &Client) -> bool {
+    matches!(client.state, ClientState::Startup | ClientState::Tls | ClientState::Secret | ClientState::Login)
+}
 
 impl<I: Io> Worker<I> {
     pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
         let is_header_due = self.is_proxied(&peer);
         let mut client = Client::new(conn, peer, self.images.empty(), self.nobody.clone(), self.now);
         client.id = self.next_id();
+        client.is_uncounted = true;
         if let Some(login) = &mut client.login {
             login.is_header_due = is_header_due;
         }
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));
         self.stats.clients.set(self.clients.len() as u64);
+        self.make_way(io, key);
+        self.arm_client(key);
+    }
+
+    /// Where too many are on their way in, the first of them goes: one that is served needs no more than a few turns.
+    fn make_way(&mut self, io: &mut I, key: ClientKey) {
         let limit = self.tables.config.limits.clients_max;
-        if !self.shared.clients.try_take(limit) {
-            self.clients[key].is_uncounted = true;
-            if self.clients.len() > (limit as usize).saturating_mul(UNCOUNTED_FACTOR) {
+        let most = (limit as usize).saturating_add(ON_THE_WAY_MIN.max(limit as usize));
+        self.arrivals.push_back(key);
+        while let Some(first) = self.arrivals.front().copied() {
+            let is_here = self.clients.get(first).is_some_and(is_on_the_way);
+            if is_here && self.clients.len() <= most {
+                return;
+            }
+            self.arrivals.pop_front();
+            if is_here {
                 let used = self.shared.clients.used();
-                return self.refuse_and_close(io, key, errors::too_many_clients(used, limit));
+                self.refuse_and_close(io, first, errors::too_many_clients(used, limit));
             }
         }
-        self.arm_client(key);
     }
 
     /// Counts a client that is let in among those of its database and its user; or says which of them has too many.
@@ -50,6 +74,21 @@ impl<I: Io> Worker<I> {
         None
     }
 
+    /// Whose turn it is that a client's password is derived: after a number of failed logins, behind all others.
+    pub(crate) fn turn(&self, key: ClientKey) -> Turn {
+        let source = Source::of(&self.clients[key].peer);
+        match self.shared.failed_logins.judge(source, FAILED_LOGINS_MAX, self.now) {
+            Verdict::Heard => Turn::Of(source),
+            Verdict::FirstRefused | Verdict::Refused => Turn::OfSuspect(source),
+        }
+    }
+
+    /// A login was refused.
+    pub(crate) fn note_failed_login(&self, key: ClientKey) {
+        let source = Source::of(&self.clients[key].peer);
+        self.shared.failed_logins.note(source, FAILED_LOGINS_MAX, self.now);
+    }
+
     /// A client is gone.
     pub(crate) fn count_out(&self, client: &Client) {
         if client.is_in_census {
@@ -63,17 +102,21 @@ impl<I: Io> Worker<I> {
 
     /// Why a client can't stay, told once it has said what it came for: a cancel request and the console are served all
     /// the same, and an error in place of the answer to SSLRequest is shown by no driver.
-    pub(crate) fn has_no_place(&mut self, key: ClientKey) -> Option<Report> {
+    pub(crate) fn has_no_place(&self) -> Option<Report> {
         if self.is_draining || self.is_closed {
             return Some(errors::draining());
         }
         let limit = self.tables.config.limits.clients_max;
-        if self.clients[key].is_uncounted {
-            if !self.shared.clients.try_take(limit) {
-                return Some(errors::too_many_clients(self.shared.clients.used(), limit));
-            }
-            self.clients[key].is_uncounted = false;
+        self.shared.clients.is_full(limit).then(|| errors::too_many_clients(self.shared.clients.used(), limit))
+    }
+
+    /// Counts a client that has proved who it is; or says why it can't stay.
+    pub(crate) fn take_place(&mut self, key: ClientKey) -> Option<Report> {
+        let limit = self.tables.config.limits.clients_max;
+        if !self.shared.clients.try_take(limit) {
+            return Some(errors::too_many_clients(self.shared.clients.used(), limit));
         }
+        self.clients[key].is_uncounted = false;
         None
     }
 }

@@ -63,9 +63,10 @@ impl<I: Io> Worker<I> {
         }
         let pool = self.pool(id);
         if pool.waiters.len() >= waiters_max as usize {
-            pool.stats.stats.errors.add(1);
             let (label, size) = (pool.label(), pool.settings.pool_size);
-            return Checkout::Refused(Box::new(errors::checkout_queue_full(label, waiters_max, pool.leased, size)));
+            let report = errors::checkout_queue_full(label, waiters_max, pool.leased, size);
+            pool.stats.stats.count_refusal(report.code);
+            return Checkout::Refused(Box::new(report));
         }
         self.clients[key].enter(ClientState::Waiting, now);
         self.clients[key].rare.iter_mut().for_each(|rare| rare.asked_who_holds_at = None);
@@ -191,6 +192,10 @@ impl<I: Io> Worker<I> {
         let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
         let was_of_session = server.usage.is_some_and(|usage| usage.mode == PoolMode::Session);
         let was_leased = std::mem::take(&mut server.is_leased);
+        if self.pools[id.0 as usize].is_limited && self.gives_way(id) {
+            self.pools[id.0 as usize].leased -= u32::from(was_leased);
+            return self.retire(io, key, "room for another pool");
+        }
         let pool = &mut self.pools[id.0 as usize];
         pool.leased -= u32::from(was_leased);
         let is_surplus = pool.is_over_limit() && !planted(Bug::LimitPerWorker);

@@ -115,6 +115,8 @@ pub struct Limits {
     pub statement_bytes_max: u64,
     /// Time to log in.
     pub login_timeout: u64,
+    /// Time in which a client that holds a server must take something of its answer; 0: no limit.
+    pub client_write_timeout: u64,
     /// Time a clean shutdown may take.
     pub drain_timeout: u64,
 }

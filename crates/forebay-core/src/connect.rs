@@ -19,7 +19,7 @@ use crate::io::{Close, Endpoint, Io, TlsInfo, TlsRole};
 use crate::local_socket::Told;
 use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
-use crate::question::{Answer, Question};
+use crate::question::{Answer, Question, Turn};
 use crate::reach::{Fault, READDRESSED};
 use crate::session::client::{ClientState, Extent};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
@@ -73,7 +73,8 @@ impl<I: Io> Worker<I> {
         as_what: impl FnOnce(&mut Server),
     ) -> ServerKey {
         let server_id = self.next_id();
-        let mut server = Server::new(conn, server_id, id, place, self.images.empty(), self.now);
+        let part = (id, &self.pools[id.0 as usize].stats);
+        let mut server = Server::new(conn, server_id, part, place, self.images.empty(), self.now);
         server.generation = self.generation;
         as_what(&mut server);
         let key = self.servers.insert(server);
@@ -277,7 +278,11 @@ impl<I: Io> Worker<I> {
         match step {
             ServerStep::Send(bytes) => self.send_to_server(io, key, &bytes),
             ServerStep::AskSaltedPassword { password, salt, iterations } => {
-                self.ask(io, Asker::Server(key), Question::SaltPassword { password, salt, iterations });
+                self.ask(
+                    io,
+                    Asker::Server(key),
+                    Question::SaltPassword { password, salt, iterations, turn: Turn::Own },
+                );
             }
             ServerStep::Wait | ServerStep::Ok => {}
             ServerStep::Failed(reason) => self.login_hopeless(io, key, &reason),
@@ -320,6 +325,7 @@ impl<I: Io> Worker<I> {
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
+        pool.stats.stats.open.record(self.now.micros_since(self.servers[key].opened_at));
         pool.keep_greeting(empty, reported);
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
             *keys = Some(proved);
@@ -401,7 +407,7 @@ impl<I: Io> Worker<I> {
             return self.local_failed(io, key, reply);
         }
         if matches!(self.servers[key].apart, Some(Apart::Reader | Apart::Trial)) {
-            return self.open_failed_by(io, key, reply, Fault::Pool);
+            return self.open_failed_by(io, key, reply, Fault::Refusal);
         }
         let id = self.servers[key].pool;
         let endpoint = self.endpoint_name(key);
@@ -412,12 +418,12 @@ impl<I: Io> Worker<I> {
             Some(ServerSecret::Md5(_)) | None => {}
         }
         if self.servers[key].is_listener() || self.is_elsewhere_well(key) {
-            return self.open_failed_by(io, key, reply, Fault::Pool);
+            return self.open_failed_by(io, key, reply, Fault::Refusal);
         }
         let pool = self.pool(id);
         let report = errors::server_login_failed(pool.user.clone(), pool.database.clone(), endpoint, reply);
         let client = self.leave_opening(key);
-        self.open_failed_by(io, key, reply, Fault::Pool);
+        self.open_failed_by(io, key, reply, Fault::Refusal);
         if let Some(client) = client {
             self.refuse_and_close(io, client, report.clone());
         }

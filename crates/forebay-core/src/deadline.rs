@@ -35,6 +35,11 @@ const CATALOGUE_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks at idle servers and old answers.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// A sweep that is so late was held up, as all else was: the process was stopped, or the machine had no time for it.
+const STANDSTILL: Duration = Duration::from_secs(1);
+/// Time for what has come meanwhile to be heard, before anybody is blamed for silence.
+const HEAR_FIRST: Duration = Duration::from_millis(200);
+
 /// Something to look at, at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Alarm {
@@ -164,12 +169,23 @@ impl<I: Io> Worker<I> {
         if self.is_suspended && !is_more_to_do {
             return io.wake_at(self.now + crate::suspend::LOOK);
         }
-        io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep) });
+        io.wake_at(if is_more_to_do { self.now } else { first.min(self.next_sweep).max(self.hears_until) });
+    }
+
+    /// After a standstill what has come meanwhile is heard first: whoever answered in time is not to blame.
+    fn is_catching_up(&mut self) -> bool {
+        if self.now.since(self.next_sweep) <= STANDSTILL {
+            return false;
+        }
+        if self.hears_until < self.next_sweep {
+            self.hears_until = self.now + HEAR_FIRST;
+        }
+        self.now < self.hears_until
     }
 
     pub(crate) fn fire_alarms(&mut self, io: &mut I) {
         while let Some(alarm) = self.alarms.peek() {
-            if alarm.at > self.now {
+            if alarm.at > self.now || self.is_catching_up() {
                 return;
             }
             match self.alarms.pop().map(|alarm| alarm.of) {
@@ -387,12 +403,16 @@ impl<I: Io> Worker<I> {
 
     /// Once a second: idle servers that are not needed, and answers that are too old.
     pub(crate) fn sweep(&mut self, io: &mut I) {
+        if self.is_catching_up() {
+            return;
+        }
         self.next_sweep = self.now + SWEEP;
         let now = self.now;
         self.secrets.retain(|_, (_, until)| *until > now);
         self.make_forced_pools();
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
+            self.note_limits(id);
             self.sweep_pool(io, id);
             if self.pool(id).leased > 0 {
                 // Where clients keep all servers, none comes free for long.
@@ -403,6 +423,7 @@ impl<I: Io> Worker<I> {
             self.try_sick_endpoints(io, id);
         }
         self.sweep_listeners(io);
+        self.look_for_silent(io);
         let is_sick = |p: &&crate::pool::Pool| p.endpoints.sickness().is_some() && p.servers == p.opening;
         self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
         self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);

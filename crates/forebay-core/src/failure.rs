@@ -37,6 +37,7 @@ impl Relaying<'_> {
                 && let Some(report) = self.server.late.take()
             {
                 encode(self.batch.owned(), &report, Severity::Error, self.stats);
+                self.server.stats.stats.count_refusal(report.code);
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
@@ -57,6 +58,9 @@ impl Relaying<'_> {
                 self.say_outdated();
                 self.skip_after_error();
                 return (Verdict::Drop, None);
+            }
+            if self.client.is_some() {
+                self.server.stats.stats.server_errors.count(fields.sqlstate().unwrap_or_default());
             }
             if self.tell_ensure_error(fields) || self.tell_renamed(fields) {
                 self.skip_after_error();

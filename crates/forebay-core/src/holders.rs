@@ -11,7 +11,7 @@ use forebay_spec::{Report, errors, pins};
 use crate::checkout::seconds;
 use crate::config::PoolMode;
 use crate::io::Io;
-use crate::pool::shared::{Holding, Lease};
+use crate::pool::holding::{Holding, Lease};
 use crate::pool::{Pool, PoolId};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey};
@@ -77,7 +77,6 @@ impl<I: Io> Worker<I> {
         };
         let now = self.now;
         let pool = self.pool(id);
-        pool.stats.stats.errors.add(1);
         let waited = seconds(now.since(since));
         if let Some((endpoint, sick)) = pool.endpoints.sickness() {
             let retry = seconds(pool.endpoints.next_try(now).since(now));

@@ -217,7 +217,8 @@ impl<I: Io> Worker<I> {
             Step::Send(bytes) => self.send_to_client(io, key, &bytes),
             Step::AskSaltedPassword { password, salt, iterations } => {
                 self.clients[key].enter(ClientState::Secret, self.now);
-                self.ask(io, Asker::Client(key), Question::SaltPassword { password, salt, iterations });
+                let turn = self.turn(key);
+                self.ask(io, Asker::Client(key), Question::SaltPassword { password, salt, iterations, turn });
             }
             Step::AskVerdict { password } => {
                 let demand = self.demand(key);
@@ -246,6 +247,7 @@ impl<I: Io> Worker<I> {
     /// Tells a client, and the log, why it is not let in.
     pub(crate) fn refuse_login(&mut self, io: &mut I, key: ClientKey, report: Report, reason: Field) {
         self.stats.logins_refused.add(1);
+        self.note_failed_login(key);
         let client = &self.clients[key];
         let mut fields = vec![
             ("client", Field::Number(client.id)),

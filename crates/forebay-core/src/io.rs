@@ -158,6 +158,9 @@ pub trait Io {
     fn remote_address(&mut self, conn: ConnId) -> Option<IpAddr>;
     /// Whether a server at that port of this host has a Unix socket in one of the usual folders: a look at the files.
     fn has_local_socket(&self, port: u16) -> bool;
+    /// Whether the peer owes the network an answer: something was sent to it more than once and it is still silent. False
+    /// where the transport can't tell.
+    fn is_overdue(&self, conn: ConnId) -> bool;
     /// What the system knows a connection by; `None`: it has no socket.
     fn socket(&self, conn: ConnId) -> Option<Socket>;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already

@@ -56,10 +56,13 @@ impl<I: Io> Worker<I> {
             let mut out = Vec::new();
             encode(&mut out, &report, Severity::Fatal, &self.stats);
             self.send_to_client(io, key, &out);
+        } else {
+            // Nothing can be said inside a message.
+            self.stats.refusals.count(report.code);
         }
         self.tell_refusal(io, key, &report);
         if let Some(id) = self.clients[key].pool {
-            self.pool(id).stats.stats.errors.add(1);
+            self.pool(id).stats.stats.count_refusal(report.code);
         }
         let reason = self.refusal_in_log(&report);
         self.drop_client(io, key, reason);
@@ -384,6 +387,9 @@ impl<I: Io> Worker<I> {
         if client.body_left > 0 {
             client.body = Body::Drop;
         }
+        if let Loss::Transaction(report) | Loss::Requests(report) = &loss {
+            self.pools[id.0 as usize].stats.stats.count_refusal(report.code);
+        }
         match loss {
             Loss::Session(report) => return self.refuse_and_close(io, client_key, report),
             // Nothing can be said inside a message.
@@ -407,7 +413,6 @@ impl<I: Io> Worker<I> {
                 self.send_to_client(io, client_key, &out);
             }
         }
-        self.pool(id).stats.stats.errors.add(1);
         self.clients[client_key].enter(ClientState::Idle, now);
         self.arm_client(client_key);
         self.ready.push_back(client_key);
@@ -416,6 +421,9 @@ impl<I: Io> Worker<I> {
     /// The wait of a client in session is over: its request is answered with `report`.
     pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report, extent: Extent) {
         let report = self.worded(report);
+        if let Some(id) = self.clients[key].pool {
+            self.pool(id).stats.stats.count_refusal(report.code);
+        }
         let client = &mut self.clients[key];
         client.refusal = Some(Box::new(Refusal { report, extent }));
         client.enter(ClientState::Idle, self.now);

@@ -125,7 +125,7 @@ impl<I: Io> Worker<I> {
         };
         let me = self.id;
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
-        let mut server = Server::new(conn, lent.id, id, lent.place, set, self.now);
+        let mut server = Server::new(conn, lent.id, (id, &self.pools[id.0 as usize].stats), lent.place, set, self.now);
         server.generation = lent.generation;
         server.address = lent.address;
         server.is_local = lent.is_local;

@@ -137,7 +137,7 @@ impl<I: Io> Worker<I> {
         };
         let is_console = self.is_console(&asked.database);
         // An operator gets in where nobody else does.
-        let no_place = if is_console { None } else { self.has_no_place(key) };
+        let no_place = if is_console { None } else { self.has_no_place() };
         let refused = is_console && asked.replication.is_some();
         let refusal = refused.then(|| errors::replication_refused(asked.database.clone())).or(no_place);
         let wanted = self.images.intern(&asked.parameters);
@@ -186,6 +186,9 @@ impl<I: Io> Worker<I> {
         let is_console = self.clients[key].login.as_ref().is_some_and(|l| l.is_console);
         if is_console {
             return self.console_logged_in(io, key);
+        }
+        if let Some(report) = self.take_place(key) {
+            return self.refuse_and_close(io, key, report);
         }
         let client = &self.clients[key];
         let (database, user) = (client.database.clone(), client.user.clone());
@@ -349,6 +352,7 @@ impl<I: Io> Worker<I> {
         self.pools.push(pool);
         let ids = if is_replication { &mut self.replication_ids } else { &mut self.pool_ids };
         ids.insert(name, id);
+        self.note_limits(id);
         Some(id)
     }
 }

@@ -1,4 +1,5 @@
-//! CancelRequests that name nobody, by whom they come from: who guesses keys is soon not listened to.
+//! CancelRequests that name nobody, by whom they come from: who guesses keys is soon not listened to. Logins that fail are
+//! counted by the same rule ([`crate::admission`]).
 //!
 //! PostgreSQL answers no CancelRequest, right or wrong, so that only their number gives a guesser away. A source may miss
 //! `limits.cancel_misses_max` times within [`WINDOW`]; what it asks beyond that is closed unread. Requests with the right key

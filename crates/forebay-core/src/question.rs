@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Secret;
 use crate::config::AuthMethod;
+use crate::misses::Source;
 
 /// What core wants to know.
 #[derive(Clone, Debug)]
@@ -54,7 +55,20 @@ pub enum Question {
         salt: Arc<[u8]>,
         /// 1 to 100,000.
         iterations: u32,
+        /// For whom.
+        turn: Turn,
     },
+}
+
+/// For whom something dear is done: each has its turn, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Turn {
+    /// Our own login to a server.
+    Own,
+    /// The login of a client of this source.
+    Of(Source),
+    /// The same, of a source from which many logins have failed lately.
+    OfSuspect(Source),
 }
 
 /// What of a console statement's answer is wanted.

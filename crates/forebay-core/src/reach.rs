@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     Host,
     /// Somebody answers: others may be let in.
     Pool,
+    /// Others may; the server has refused the login, and will do so again until somebody changes something.
+    Refusal,
 }
 
 impl<I: Io> Worker<I> {
@@ -89,7 +91,11 @@ impl<I: Io> Worker<I> {
             let health = if fault == Fault::Host { &endpoint.host } else { &endpoint.here };
             // Clients of replication connections try again themselves, each when it thinks fit.
             if !pool.is_replication || !pool.endpoints.is_single() {
-                health.failed(cause, max, luck[0], now);
+                if fault == Fault::Refusal {
+                    health.refused(cause, max, luck[0], now);
+                } else {
+                    health.failed(cause, max, luck[0], now);
+                }
                 retry_at = health.next_try(now);
             }
         }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use forebay_spec::errors;
 
+use crate::tally::ByClass;
+
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -88,8 +90,14 @@ pub struct PoolStats {
     pub closed: Cell,
     /// Servers closed because their stream was in doubt.
     pub closed_in_doubt: Cell,
+    /// From the begin of a server's connection to the end of its login.
+    pub open: Histogram,
     /// Errors we made for clients (any FB code).
     pub errors: Cell,
+    /// The same by code.
+    pub refusals: ByCode,
+    /// Errors with which servers answered clients.
+    pub server_errors: ByClass,
     /// Sessions that came to hold their server, by reason, in the order of [`forebay_spec::pins::ALL`].
     pub pins: [Cell; forebay_spec::pins::ALL.len()],
     /// Servers reset before they served another client.
@@ -120,8 +128,17 @@ pub struct PoolStats {
     pub servers_other: Cell,
 }
 
+impl PoolStats {
+    /// Counts an error of ours.
+    #[cold]
+    pub fn count_refusal(&self, code: &str) {
+        self.errors.add(1);
+        self.refusals.count(code);
+    }
+}
+
 /// A pool's stats with its labels.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LabelledPool {
     /// The database's name here.
     pub database: Arc<str>,

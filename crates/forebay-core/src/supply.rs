@@ -28,10 +28,10 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn has(&self, pool: &Pool) -> bool {
+    pub(crate) fn has(&self, database: &Arc<str>, user: &Arc<str>) -> bool {
         match self {
-            Scope::Database(database) => pool.database == *database,
-            Scope::User(user) => pool.user == *user,
+            Scope::Database(meant) => meant == database,
+            Scope::User(meant) => meant == user,
         }
     }
 }
@@ -70,6 +70,7 @@ impl<I: Io> Worker<I> {
             let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
             let is_wanted = pool.opening + pool.resetting < pool.waiters.len() as u32 || min_missing;
             if pool.is_paused || pool.is_removed || !is_wanted {
+                pool.shared.set_starved(false);
                 return;
             }
             if pool.opening >= pool.settings.server_opening_max.max(1) {
@@ -77,6 +78,7 @@ impl<I: Io> Worker<I> {
             }
             let at = pool.endpoints.next_try(now);
             if at > now {
+                pool.shared.set_starved(false);
                 self.arm_pool(id, at);
                 return;
             }
@@ -86,6 +88,7 @@ impl<I: Io> Worker<I> {
             let Some(endpoint) = self.next_endpoint(id) else {
                 // Another worker has been faster.
                 self.return_permit(id);
+                self.tell_of_places(io, id);
                 let at = self.pool(id).endpoints.next_try(now);
                 return self.arm_pool(id, at.max(now));
             };
@@ -98,29 +101,39 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         let size = pool.size_max(now);
         if !planted(Bug::LimitPerWorker) && pool.shared.permits.is_full(size) {
+            pool.shared.set_starved(false);
             self.arm_reserve(id);
             return false;
         }
-        let (user, database) = (pool.user.clone(), pool.database.clone());
-        let of_user = self.user_limit(id);
-        let pool = self.pool(id);
-        let (shared, of_database) = (pool.shared.clone(), pool.settings.max_db_connections);
+        let shared = pool.shared.clone();
         let is_of_reserve = pool.settings.pool_size != 0 && shared.permits.is_full(pool.settings.pool_size);
         let size = if planted(Bug::LimitPerWorker) { size * u32::from(self.shared.workers) } else { size };
         if !shared.permits.try_take(size) {
+            shared.set_starved(false);
             return false;
         }
-        if !shared.of_database.try_take(of_database) {
+        for (scope, limit) in self.scopes(id) {
+            let limited = shared.limited(&scope);
+            let is_wanted = limit != 0 && limited.is_wanted();
+            let is_others = is_wanted && !limited.is_full(limit) && self.is_others_turn(id, &scope);
+            if !is_others && limited.try_take(limit) {
+                if is_wanted && !limited.is_full(limit) {
+                    self.tell_starved(io, &scope);
+                }
+                continue;
+            }
+            if matches!(scope, Scope::User(_)) {
+                shared.of_database.give_back();
+            }
             shared.permits.give_back();
-            self.evict_within(io, id, &Scope::Database(database));
+            shared.set_starved(true);
+            limited.set_wanted(true);
+            if !is_others {
+                self.evict_within(io, id, &scope);
+            }
             return false;
         }
-        if !shared.of_user.try_take(of_user) {
-            shared.of_database.give_back();
-            shared.permits.give_back();
-            self.evict_within(io, id, &Scope::User(user));
-            return false;
-        }
+        shared.set_starved(false);
         if is_of_reserve {
             let fields = vec![("pool", self.pool(id).label().into())];
             self.log(io, Level::Info, "reserve_taken", fields);
@@ -175,7 +188,11 @@ impl<I: Io> Worker<I> {
     }
 
     fn longest_idle(&self, scope: &Scope, but: Option<PoolId>) -> Option<ServerKey> {
-        let pools = self.pools.iter().enumerate().filter(|(i, p)| but != Some(PoolId(*i as u32)) && scope.has(p));
+        let pools = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(i, p)| but != Some(PoolId(*i as u32)) && scope.has(&p.database, &p.user));
         pools.filter_map(|(_, p)| p.idle.front().copied()).min_by_key(|s| self.servers[*s].since)
     }
 
@@ -214,6 +231,7 @@ impl<I: Io> Worker<I> {
             let name = (self.pool(id).database.clone(), self.pool(id).user.clone());
             io.tell(worker, Message::PermitFree(name));
         }
+        self.tell_of_places(io, id);
         self.vacated.push(id);
     }
 
@@ -227,11 +245,12 @@ impl<I: Io> Worker<I> {
     /// A server of a pool has left: whoever waited for its place is supplied.
     pub(crate) fn fill_vacancy(&mut self, io: &mut I, id: PoolId) {
         let (database, user) = (self.pool(id).database.clone(), self.pool(id).user.clone());
-        for other in 0..self.pools.len() {
-            let is_near = self.pools[other].database == database || self.pools[other].user == user;
-            if is_near && !self.pools[other].waiters.is_empty() {
-                self.supply(io, PoolId(other as u32));
-            }
+        let is_near = |pool: &Pool| pool.database == database || pool.user == user;
+        let near: Vec<_> = (0..).map(PoolId).zip(&self.pools).filter(|(_, p)| is_near(p)).map(|(id, _)| id).collect();
+        let mut waiting: Vec<_> = near.into_iter().filter_map(|id| Some((self.oldest_waiter(id)?, id))).collect();
+        waiting.sort_by_key(|(since, _)| *since);
+        for (_, other) in waiting {
+            self.supply(io, other);
         }
         self.command_progress(io);
     }

@@ -12,7 +12,7 @@
 //! (clients), [`crate::connect`] (servers), [`crate::reach`] (endpoints that let nobody in), [`crate::hand_over`] (from
 //! one client of a server to the next),
 //! [`crate::tracking`] (what statements leave in a session),
-//! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::console`], [`crate::lend`]
+//! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::silent`], [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
 //! at a time.
 
@@ -42,6 +42,7 @@ use crate::question::{Answer, Question};
 use crate::session::batch::Batch;
 use crate::session::client::{Client, ClientKey};
 use crate::session::server::{Server, ServerKey};
+use crate::silent::Silent;
 use crate::slab::{Key, Slab};
 use crate::statements::StatementCache;
 use crate::stats::WorkerStats;
@@ -154,6 +155,11 @@ pub struct Worker<I: Io> {
     /// Databases that wait for RESUME; `None`: all.
     pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
+    /// Until then nothing is taken for late: the worker itself was.
+    pub(crate) hears_until: Instant,
+    pub(crate) silent: Silent,
+    /// Clients that may be on their way in, in the order in which they came.
+    pub(crate) arrivals: VecDeque<ClientKey>,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
     pub(crate) moving: Moves<I::Handover>,
@@ -203,6 +209,9 @@ impl<I: Io> Worker<I> {
             generation: 0,
             paused: Vec::new(),
             next_sweep: Instant(0),
+            hears_until: Instant(0),
+            silent: Silent::default(),
+            arrivals: VecDeque::new(),
             nobody: "".into(),
             listening: Listening::default(),
             moving: Moves::default(),

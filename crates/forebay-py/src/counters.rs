@@ -6,20 +6,39 @@ use std::sync::{Arc, PoisonError};
 use forebay_core::stats::{PoolStats, WorkerStats};
 use serde_json::json;
 
+/// What is summed of one pool.
+#[derive(Default)]
+struct Sums {
+    figures: [u64; NAMES.len()],
+    refusals: BTreeMap<&'static str, u64>,
+    server_errors: BTreeMap<&'static str, u64>,
+}
+
+fn add(sums: &mut BTreeMap<&'static str, u64>, parts: impl Iterator<Item = (&'static str, u64)>) {
+    for (name, count) in parts.filter(|(_, count)| *count > 0) {
+        let sum = sums.entry(name).or_default();
+        *sum = sum.wrapping_add(count);
+    }
+}
+
 /// A list of pools, by database and user; times in microseconds. Its reader is `forebay.observe.stats`.
 pub(crate) fn to_json(workers: &[Arc<WorkerStats>]) -> String {
-    let mut pools: BTreeMap<(Arc<str>, Arc<str>), [u64; NAMES.len()]> = BTreeMap::new();
+    let mut pools: BTreeMap<(Arc<str>, Arc<str>), Sums> = BTreeMap::new();
     for worker in workers {
         for pool in &*worker.pools.lock().unwrap_or_else(PoisonError::into_inner) {
             let sums = pools.entry((pool.database.clone(), pool.user.clone())).or_default();
-            for (sum, value) in sums.iter_mut().zip(values(&pool.stats)) {
+            for (sum, value) in sums.figures.iter_mut().zip(values(&pool.stats)) {
                 *sum = sum.wrapping_add(value);
             }
+            add(&mut sums.refusals, pool.stats.refusals.iter());
+            add(&mut sums.server_errors, pool.stats.server_errors.counts());
         }
     }
     let rows = pools.iter().map(|((database, user), sums)| {
-        let mut row = json!({"database": **database, "user": **user});
-        for (name, sum) in NAMES.iter().zip(sums) {
+        let mut row = json!({
+            "database": **database, "user": **user, "refusals": sums.refusals, "server_errors": sums.server_errors,
+        });
+        for (name, sum) in NAMES.iter().zip(sums.figures) {
             row[name] = json!(sum);
         }
         row

@@ -150,6 +150,19 @@ pub(crate) fn tune_tcp(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the peer owes an acknowledgement that was asked for more than once: of what was sent, of its closed window, or of
+/// a question whether it is there.
+pub(crate) fn is_overdue(fd: RawFd) -> bool {
+    // SAFETY: tcp_info is plain integers, for which all bits zero is a value.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: both pointers live over the call; `len` says how much may be written.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
+    // A peer that is there answers each probe, which sets their count back.
+    result == 0 && (info.tcpi_retransmits > 0 || info.tcpi_probes > 1)
+}
+
 /// The same for a listener, which may have had other options before.
 pub(crate) fn tune_listener(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
     give_back_to_system(fd, options)?;
@@ -404,6 +417,7 @@ mod tests {
             keepalive_interval: 4_500_000,
             keepalive_count: 3,
             user_timeout: 12_345_000,
+            server_dead_after: 0,
             socket_buffer: 0,
             defer_accept: false,
         };
@@ -427,6 +441,7 @@ mod tests {
             keepalive_interval: 0,
             keepalive_count: 0,
             user_timeout: 0,
+            server_dead_after: 0,
             socket_buffer: 0,
             defer_accept: false,
         };
@@ -436,6 +451,7 @@ mod tests {
             keepalive_interval: 4_000_000,
             keepalive_count: 3,
             user_timeout: 12_345_000,
+            server_dead_after: 0,
             socket_buffer: 50_000,
             defer_accept: true,
         };
@@ -468,6 +484,7 @@ mod tests {
             keepalive_interval: 0,
             keepalive_count: 0,
             user_timeout: 0,
+            server_dead_after: 0,
             socket_buffer: 0,
             defer_accept: false,
         };

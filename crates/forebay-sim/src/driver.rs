@@ -338,6 +338,11 @@ impl Io for SimIo {
         true
     }
 
+    /// The network of the simulator loses no packet: who is cut off is told so.
+    fn is_overdue(&self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn socket(&self, _conn: ConnId) -> Option<forebay_core::io::Socket> {
         None
     }

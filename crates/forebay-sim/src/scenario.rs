@@ -458,6 +458,7 @@ pub(crate) fn engine_config(
             client_statements_max: 100,
             statement_bytes_max: 1 << 20,
             login_timeout: 30 * SECOND,
+            client_write_timeout: 0,
             drain_timeout: 5 * SECOND,
         },
         auth: AuthSettings {

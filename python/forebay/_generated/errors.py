@@ -794,6 +794,18 @@ def cancelled_while_waiting() -> TimeLimitError:
     )
 
 
+def client_write_timeout(*, limit: object) -> TimeLimitError:
+    """FB706, SQLSTATE 08006."""
+    return TimeLimitError(
+        code="FB706",
+        sqlstate="08006",
+        severity="FATAL",
+        message=f"the client took nothing of its answer for client_write_timeout ({limit})",
+        detail=None,
+        hint="Read results as they come, or raise limits.client_write_timeout. (FB706)",
+    )
+
+
 def killed_by_admin() -> OperatorError:
     """FB801, SQLSTATE 57P01."""
     return OperatorError(

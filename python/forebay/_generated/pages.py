@@ -735,6 +735,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Nothing has to be done; send it again if it is still wanted.",
         example=None,
     ),
+    "FB706": Page(
+        code="FB706",
+        name="client_write_timeout",
+        severity="FATAL",
+        sqlstate="08006",
+        message="the client took nothing of its answer for client_write_timeout ({limit})",
+        detail=None,
+        hint="Read results as they come, or raise limits.client_write_timeout.",
+        why="The client asked for more than the buffers between it and forebay hold, and then read nothing for client_write_timeout. Its server, which others may wait for, could do nothing else meanwhile, so the client was disconnected and what it had begun was undone.",
+        fix="Read a result as it comes. A cursor, or COPY in parts, holds no server between the parts.",
+        example=None,
+    ),
     "FB801": Page(
         code="FB801",
         name="killed_by_admin",

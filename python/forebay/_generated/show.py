@@ -24,6 +24,8 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("pool_mode", "text"),
         ("load_balance_hosts", "text"),
         ("sick", "text"),
+        ("errors", "int8"),
+        ("server_errors", "int8"),
     ),
     "clients": (
         ("type", "text"),
@@ -195,6 +197,14 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("xact_copied_bytes", "numeric"),
         ("xact_lent_servers", "numeric"),
     ),
+    "errors": (
+        ("database", "text"),
+        ("user", "text"),
+        ("source", "text"),
+        ("code", "text"),
+        ("sqlstate", "text"),
+        ("errors", "int8"),
+    ),
     "lists": (
         ("list", "text"),
         ("items", "int4"),
@@ -335,6 +345,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("SHOW STATS_AVERAGES", "Averages over the last stats period; times in microseconds."),
     ("SHOW TOTALS", "The sums of SHOW STATS over all databases, a row each."),
     ("SHOW WORKERS", "What each worker has done since the start, and what a transaction of it took of that."),
+    ("SHOW ERRORS", "Errors that clients of each pool were told since the start: forebay's own by code, and those of servers by the class of their SQLSTATE."),
     ("SHOW LISTS", "How many there are of what."),
     ("SHOW CONFIG", "Settings in force, their defaults, and whether a reload changes them; for `forebay-pgbouncer` PgBouncer's. Which of those have no effect is said at the start."),
     ("SHOW VERSION", "The version, the I/O driver in use and the number of workers."),

@@ -10,7 +10,7 @@ from typing import Protocol
 from forebay.admin.snapshot import Snapshot
 from forebay.config.resolved import EngineConfig
 from forebay.config.setting_line import SettingLine
-from forebay.observe.stats import Totals, WorkerCounters
+from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
 
 class Refused(Exception):
@@ -74,6 +74,9 @@ class Backend(Protocol):
 
     def workers(self) -> Sequence[WorkerCounters]:
         """Totals since the start, by worker."""
+
+    def pools(self) -> Sequence[PoolCounters]:
+        """Totals since the start, by pool."""
 
     async def snapshot(self) -> Snapshot:
         """What the workers hold."""

@@ -53,6 +53,7 @@ class TcpOptions(msgspec.Struct, frozen=True):
     keepalive_interval: int
     keepalive_count: int
     user_timeout: int
+    server_dead_after: int
     socket_buffer: int
     defer_accept: bool
 
@@ -99,6 +100,7 @@ class Limits(msgspec.Struct, frozen=True):
     notification_bytes_max: int
     statement_bytes_max: int
     login_timeout: int
+    client_write_timeout: int
     drain_timeout: int
 
 

@@ -19,7 +19,7 @@ from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
 from forebay.observe import stats
 from forebay.observe.log import event
-from forebay.observe.stats import Averages, Totals, WorkerCounters
+from forebay.observe.stats import Averages, PoolCounters, Totals, WorkerCounters
 
 # The console's own databases, which no command can name.
 CONSOLE_DATABASES: Final = ("forebay", "pgbouncer")
@@ -72,6 +72,9 @@ class RunningBackend:
 
     def averages(self) -> dict[str, Totals]:
         return self._averages.of(self.totals(), now_s=time.monotonic())
+
+    def pools(self) -> Sequence[PoolCounters]:
+        return stats.decode(self._engine.stats())
 
     def hosts(self) -> Hosts:
         rows, under_way, waiting = self._engine.hosts()

@@ -171,6 +171,7 @@ class Log:
             handler.setFormatter(_formatter(form, is_bare=isinstance(sink, Syslog)))
         _LOGGER.setLevel(ENGINE_LEVELS[level])
         _LOGGER.propagate = False
+        _hear_libraries()
         for handler in fresh.values():
             _LOGGER.addHandler(handler)
         gone = [sink for sink in self._handlers if sink not in kept]
@@ -228,6 +229,22 @@ class _SyslogSink(SysLogHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is that of logging)
         pass
+
+
+class _Library(logging.Handler):
+    """Makes an event of what a library says: a line of its own form would be none that a shipper of logs can read."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event(record.levelno, "library", logger=record.name, says=record.getMessage())
+
+
+def _hear_libraries() -> None:
+    """Takes the words of the libraries that forebay itself uses; those of others are their users' own matter."""
+    for name in ("psycopg", "asyncio"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, _Library) for handler in logger.handlers):
+            logger.addHandler(_Library(level=logging.WARNING))
+            logger.propagate = False
 
 
 def _handler(sink: Sink) -> logging.Handler:

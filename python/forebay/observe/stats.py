@@ -12,7 +12,10 @@ PERIOD_S: Final = 60.0
 
 
 class PoolCounters(msgspec.Struct, frozen=True):
-    """Totals of a pool since the start, summed over workers; times in microseconds."""
+    """Totals of a pool since the start, summed over workers; times in microseconds.
+
+    refusals: errors of forebay's own, by code. server_errors: by the class of their SQLSTATE.
+    """
 
     database: str
     user: str
@@ -28,6 +31,8 @@ class PoolCounters(msgspec.Struct, frozen=True):
     server_parses: int
     binds: int
     logins: int
+    refusals: dict[str, int] = {}
+    server_errors: dict[str, int] = {}
 
 
 class WorkerCounters(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
 from forebay.admin.snapshot import PeerPool, Snapshot, Socket, decode
-from forebay.observe.stats import Totals, WorkerCounters
+from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
 from tests.unit.admin.world import CONFIG, FakeBackend, Reply, client, engine_config, pool, read, server
 
@@ -48,6 +48,7 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         counted={"shop": Totals(xact_count=3)},
         averaged={"shop": Totals(xact_count=1)},
         working=[WorkerCounters(1, 2, 3, 4, 5, 6, 7)],
+        pooled=[PoolCounters("shop", "app", *[0] * 12, refusals={"FB201": 2}, server_errors={"23": 1})],
     )
     for name, columns in COLUMNS.items():
         reply = ask(f"SHOW {name}", backend)

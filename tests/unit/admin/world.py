@@ -10,7 +10,7 @@ from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
-from forebay.observe.stats import Totals, WorkerCounters
+from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
 CONFIG = """
 [databases.shop]
@@ -73,6 +73,7 @@ class FakeBackend:
     counted: dict[str, Totals] = field(default_factory=dict)
     averaged: dict[str, Totals] = field(default_factory=dict)
     working: list[WorkerCounters] = field(default_factory=list)
+    pooled: list[PoolCounters] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refuses: str | None = None
     is_stopping: bool = False
@@ -93,6 +94,9 @@ class FakeBackend:
 
     def workers(self) -> Sequence[WorkerCounters]:
         return self.working
+
+    def pools(self) -> Sequence[PoolCounters]:
+        return self.pooled
 
     async def snapshot(self) -> Snapshot:
         return self.held

@@ -21,7 +21,7 @@ Read = Callable[..., Loaded]
 OTHER: dict[str, str] = {
     "listen_addr": "127.0.0.2", "listen_port": "7000", "unix_socket_dir": "/run/elsewhere", "unix_socket_mode": "0700",
     "unix_socket_group": "0", "listen_backlog": "77", "so_reuseport": "1", "tcp_defer_accept": "0",
-    "tcp_socket_buffer": "65536", "tcp_keepalive": "0", "tcp_keepcnt": "3", "tcp_keepidle": "33", "tcp_keepintvl": "5",
+    "tcp_socket_buffer": "65536", "tcp_keepalive": "0", "tcp_keepcnt": "4", "tcp_keepidle": "33", "tcp_keepintvl": "6",
     "tcp_user_timeout": "12345", "max_packet_size": "1000000", "logfile": "x.log", "pidfile": "x.pid",
     "user": "nobody", "syslog": "1", "syslog_ident": "pooler", "syslog_facility": "local3", "verbose": "2",
     "log_connections": "0", "log_disconnections": "0", "log_pooler_errors": "0", "log_stats": "0",

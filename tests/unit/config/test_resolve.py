@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 def test_the_defaults_are_those_of_the_specification(usable: Usable, minimal: str) -> None:
     engine = usable(minimal).engine
     assert engine.listen == resolved.Listen(("127.0.0.1",), 6432, None, 0o777, None, 1024, False, (), None)
-    assert engine.tcp == resolved.TcpOptions(True, 60_000_000, 10_000_000, 6, 900_000_000, 0, True)
+    assert engine.tcp == resolved.TcpOptions(True, 15_000_000, 5_000_000, 3, 0, 5_000_000, 0, True)
     assert engine.arrivals == resolved.Arrivals((), False, "")
     assert engine.engine == resolved.EngineSettings(0, "auto", 1024, 16_384, core_dumps=False)
     assert engine.limits.login_timeout == 15_000_000

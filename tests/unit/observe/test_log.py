@@ -144,3 +144,15 @@ def test_a_log_that_cant_be_written_stops_nothing(log: Log, capsys: pytest.Captu
     log.configure(level=INFO, form="text", sinks=[Path("/dev/full")])
     log_engine_events([told("lost")])
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_what_a_library_says_is_an_event_as_any_other(tmp_path: Path) -> None:
+    """Its own line in the midst of JSON stops a shipper of logs."""
+    path = tmp_path / "log"
+    log = Log()
+    log.configure(level=INFO, form="json", sinks=[path])
+    logging.getLogger("psycopg").warning("query cancellation %s", "interrupted")
+    log.close()
+    (line,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (line["level"], line["event"], line["logger"]) == ("warn", "library", "psycopg")
+    assert line["says"] == "query cancellation interrupted"

@@ -2,6 +2,7 @@
 //! how hosts are found.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -45,6 +46,8 @@ pub struct TcpOptions {
     pub keepalive_count: u32,
     /// How long sent bytes may stay unacknowledged; 0: the system's.
     pub user_timeout: u64,
+    /// A server that acknowledges nothing for so long is given up; 0: what the other times come to.
+    pub server_dead_after: u64,
     /// Bytes of the system's buffers, each way; 0: the system's.
     pub socket_buffer: u32,
     /// A client is accepted once it has sent something.
@@ -55,14 +58,42 @@ impl Default for TcpOptions {
     fn default() -> TcpOptions {
         TcpOptions {
             keepalive: true,
-            keepalive_idle: 60_000_000,
-            keepalive_interval: 10_000_000,
-            keepalive_count: 6,
-            // The kernel applies it to a peer with a closed window too, so that it must be longer than any reader may
-            // pause: shorter values kill `psql | less`.
-            user_timeout: 900_000_000,
+            keepalive_idle: 15_000_000,
+            keepalive_interval: 5_000_000,
+            keepalive_count: 3,
+            // Where it is set, the kernel ends a peer with a closed window by it too, such as `psql | less`, and one that
+            // does not answer by it alone, however few questions `keepalive_count` allows.
+            user_timeout: 0,
+            server_dead_after: 5_000_000,
             socket_buffer: 0,
             defer_accept: true,
+        }
+    }
+}
+
+impl TcpOptions {
+    /// After how much silence a client that is asked whether it is there is taken for dead; `None`: that is the system's.
+    pub fn client_dead_after(&self) -> Option<Duration> {
+        let (idle, interval) =
+            (Duration::from_micros(self.keepalive_idle), Duration::from_micros(self.keepalive_interval));
+        let is_known = self.keepalive && !idle.is_zero() && !interval.is_zero() && self.keepalive_count > 0;
+        is_known.then(|| idle + interval * self.keepalive_count)
+    }
+
+    /// The same for connections to servers: asked so often that one that is gone is known after `server_dead_after`.
+    pub fn towards_servers(self) -> TcpOptions {
+        const SECOND: u64 = 1_000_000;
+        let seconds = self.server_dead_after.div_ceil(SECOND);
+        if seconds == 0 || !self.keepalive {
+            return self;
+        }
+        let interval = (seconds / 5).max(1);
+        let count = ((seconds - 1) / interval).clamp(1, 3);
+        TcpOptions {
+            keepalive_idle: seconds.saturating_sub(interval * count).max(1) * SECOND,
+            keepalive_interval: interval * SECOND,
+            keepalive_count: count as u32,
+            ..self
         }
     }
 }
@@ -109,5 +140,22 @@ pub struct DnsOptions {
 impl Default for DnsOptions {
     fn default() -> DnsOptions {
         DnsOptions { max_ttl: 15_000_000, nxdomain_ttl: 15_000_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One second too few and a busy network kills what works; too many and clients wait for a server that is gone.
+    #[test]
+    fn a_server_that_is_silent_is_given_up_when_it_was_said() {
+        for (seconds, most) in [(1, 2), (2, 2), (3, 3), (5, 5), (10, 10), (60, 60)] {
+            let options = TcpOptions { server_dead_after: seconds * 1_000_000, ..TcpOptions::default() };
+            let dead_after = options.towards_servers().client_dead_after().expect("it is known");
+            assert!(dead_after.as_secs() <= most && dead_after.as_secs() >= seconds, "{seconds}: {dead_after:?}");
+        }
+        let never = TcpOptions { server_dead_after: 0, ..TcpOptions::default() };
+        assert_eq!(never.towards_servers(), never);
     }
 }

@@ -187,6 +187,10 @@ impl Io for MemoryIo {
         false
     }
 
+    fn is_overdue(&self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn socket(&self, _conn: ConnId) -> Option<crate::io::Socket> {
         None
     }
@@ -289,6 +293,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             client_statements_max: 100,
             statement_bytes_max: 1 << 20,
             login_timeout: 15 * SECOND,
+            client_write_timeout: 0,
             drain_timeout: 30 * SECOND,
         },
         auth: AuthSettings {

@@ -137,7 +137,7 @@ impl<I: Io> Worker<I> {
         if planted(Bug::MovedRepliesLost) {
             server.expect.clear();
         }
-        server.pool = id;
+        (server.pool, server.stats) = (id, self.pool(id).stats.clone());
         server.state = ServerState::Leased;
         let is_expected = is_new && self.shared.expected.arrived(&(about.database.clone(), about.user.clone()));
         let pool = self.pool(id);

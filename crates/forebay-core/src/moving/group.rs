@@ -222,7 +222,7 @@ carried!(Server, put_server, get_server, describe_server,
         opened_at: Instant,
     }
     left {
-        conn, client, pool, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
+        conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
         reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
         cancel_at, tls, login,
     }
@@ -274,5 +274,5 @@ fn new_server(empty: &Rc<Image>) -> Server {
         parameters: [].into(),
         connect_query: nothing,
     };
-    Server::new(NOWHERE, 0, PoolId(u32::MAX), Arc::new(place), empty.clone(), Instant(0))
+    Server::new(NOWHERE, 0, (PoolId(u32::MAX), &Arc::default()), Arc::new(place), empty.clone(), Instant(0))
 }

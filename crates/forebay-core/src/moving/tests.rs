@@ -61,7 +61,7 @@ impl Scene {
 
     fn server(&mut self) -> Server {
         let (empty, conn) = (self.images.empty(), crate::ids::ConnId { slot: 1, generation: 0 });
-        let mut server = Server::new(conn, 99, crate::pool::PoolId(0), place(), empty, Instant(5));
+        let mut server = Server::new(conn, 99, (crate::pool::PoolId(0), &Arc::default()), place(), empty, Instant(5));
         server.address = Some(IpAddr::V6(Ipv6Addr::LOCALHOST));
         (server.generation, server.is_connect_query_undone) = (4, true);
         let statement = self.statement("select 2");

@@ -4,7 +4,7 @@
 //! | standing | tries |
 //! |---|---|
 //! | well | as many as are wanted |
-//! | sick: tries have failed since the last that succeeded | one after each pause |
+//! | sick: tries have failed since the last that succeeded | one after each pause: of 200 ms in the first minute, longer after that and after a refused login |
 //! | full: the server has no place for us | one after the other, and half a second after each that is refused |
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -15,6 +15,11 @@ use crate::time::Instant;
 
 /// First pause after a failure.
 const FIRST: Duration = Duration::from_millis(50);
+/// Longest pause while an endpoint has been out of reach for less than [`SHORT_OUTAGE`]: a restart is met soon after it is
+/// over. A try costs either side next to nothing.
+const QUICK: Duration = Duration::from_millis(200);
+/// See there.
+const SHORT_OUTAGE: Duration = Duration::from_secs(60);
 /// Pause while the server says that it is full: at most two tries a second.
 const FULL: Duration = Duration::from_millis(500);
 /// How long after its last refusal a server is still taken to be full.
@@ -27,6 +32,8 @@ pub struct Health {
     failures: AtomicU32,
     /// No try before, unless it is well.
     until: AtomicU64,
+    /// Until then pauses end at [`QUICK`].
+    quick_until: AtomicU64,
     /// When it is no longer taken to be full.
     full_until: AtomicU64,
     sick: Mutex<Option<Sickness>>,
@@ -59,7 +66,7 @@ impl Health {
         }
         let pause = match self.failures.load(SeqCst) {
             0 => FULL,
-            failures => pause(failures, max),
+            failures => self.pause(failures, max, now),
         };
         let take = |until: u64| (until <= now.0).then_some((now + pause).0);
         self.until.fetch_update(SeqCst, SeqCst, take).is_ok()
@@ -78,12 +85,29 @@ impl Health {
 
     /// A try failed. `luck` in 0..256 spreads the tries of many poolers.
     pub fn failed(&self, cause: &str, max: Duration, luck: u8, now: Instant) {
-        let failures = self.failures.fetch_add(1, SeqCst).min(u32::MAX / 2);
-        let pause = pause(failures, max).mul_f64(0.75 + f64::from(luck) / 512.0);
-        self.until.store((now + pause).0, SeqCst);
+        self.failed_with(cause, SHORT_OUTAGE, max, luck, now);
+    }
+
+    /// The same where the server has refused the login, and will do so again until somebody changes something.
+    pub fn refused(&self, cause: &str, max: Duration, luck: u8, now: Instant) {
+        self.failed_with(cause, Duration::ZERO, max, luck, now);
+    }
+
+    fn failed_with(&self, cause: &str, quick_for: Duration, max: Duration, luck: u8, now: Instant) {
         let mut sick = self.sick();
         let since = sick.as_ref().map_or(now, |sick| sick.since);
         *sick = Some(Sickness { since, cause: cause.into() });
+        self.quick_until.store((since + quick_for).0, SeqCst);
+        let failures = self.failures.fetch_add(1, SeqCst).min(u32::MAX / 2);
+        let pause = self.pause(failures, max, now).mul_f64(0.75 + f64::from(luck) / 512.0);
+        self.until.store((now + pause).0, SeqCst);
+    }
+
+    /// The pause after so many failures.
+    fn pause(&self, failures: u32, max: Duration, now: Instant) -> Duration {
+        let is_quick = now.0 < self.quick_until.load(SeqCst);
+        let max = if is_quick { max.min(QUICK) } else { max };
+        FIRST.saturating_mul(1 << failures.min(16)).min(max.max(FIRST))
     }
 
     /// The server has no place for us at the moment: it is full, not sick.
@@ -100,11 +124,6 @@ impl Health {
     fn sick(&self) -> std::sync::MutexGuard<'_, Option<Sickness>> {
         self.sick.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The pause after so many failures.
-fn pause(failures: u32, max: Duration) -> Duration {
-    FIRST.saturating_mul(1 << failures.min(16)).min(max.max(FIRST))
 }
 
 /// How endpoints do, by what tells them apart: for a pool, or for all.
@@ -145,7 +164,7 @@ mod tests {
         let (health, mut now, mut last) = (Health::default(), Instant(1_000_000), 0);
         for _ in 0..20 {
             assert!(health.next_try(now) <= now);
-            health.failed("refused", MAX, 128, now);
+            health.refused("no such role", MAX, 128, now);
             let pause = health.next_try(now).micros_since(now);
             assert!(pause >= last && pause <= 5_000_000);
             last = pause;
@@ -155,6 +174,23 @@ mod tests {
         assert_eq!(health.sickness().map(|sick| sick.since), Some(Instant(1_000_000)));
         assert!(health.succeeded(now) && !health.succeeded(now));
         assert!(health.is_well(now) && health.sickness().is_none());
+    }
+
+    /// A server that restarts for three seconds must not cost five more.
+    #[test]
+    fn a_short_outage_is_met_soon_after_its_end_and_a_long_one_with_patience() {
+        let (health, start) = (Health::default(), Instant(1_000_000));
+        let mut now = start;
+        let mut tries = 0;
+        while now.since(start) < SHORT_OUTAGE {
+            health.failed("refused", MAX, 255, now);
+            assert!(health.next_try(now).since(now) <= Duration::from_millis(250));
+            now = health.next_try(now);
+            tries += 1;
+        }
+        assert!(tries < 5 * 60 + 10, "{tries}");
+        health.failed("refused", MAX, 128, now);
+        assert_eq!(health.next_try(now).since(now), MAX);
     }
 
     /// A saturated server that counted as sick would be cut off just when it is needed.

@@ -6,6 +6,8 @@
 pub mod census;
 pub mod endpoints;
 pub mod health;
+pub mod holding;
+pub mod limited;
 pub mod shared;
 
 use std::collections::VecDeque;
@@ -95,6 +97,10 @@ pub struct Pool {
     pub looked_at: Instant,
     /// When the other workers were last asked to make room in the database.
     pub room_asked_at: Instant,
+    /// Some limit over several pools holds for it.
+    pub is_limited: bool,
+    /// When it was last compared with others under such a limit.
+    pub compared_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
     greetings: FxHashMap<*const Image, Greeting>,
@@ -147,6 +153,8 @@ impl Pool {
             is_asking: false,
             looked_at: Instant(0),
             room_asked_at: Instant(0),
+            is_limited: false,
+            compared_at: Instant(0),
             stats,
             greetings: FxHashMap::default(),
         }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay_spec::pins;
 use rustc_hash::FxHashMap;
 
 use crate::ids::WorkerId;
@@ -14,7 +13,10 @@ use crate::moving::{Expected, Moved};
 use crate::pool::census::Census;
 use crate::pool::endpoints;
 use crate::pool::health::Healths;
+use crate::pool::holding::Holding;
+use crate::pool::limited::Limited;
 use crate::statements::Registry;
+use crate::supply::Scope;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 
@@ -70,85 +72,6 @@ impl Flags {
     }
 }
 
-/// A lease that others wait for.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// Since when.
-    pub since: Instant,
-    /// Who holds it, and how, in words.
-    pub holder: Arc<str>,
-}
-
-/// What a worker's servers of a pool do, for those who wait for one.
-#[derive(Clone, Debug, Default)]
-pub struct Holding {
-    /// The longest lease.
-    pub lease: Option<Lease>,
-    /// Servers that clients have.
-    pub leased: u32,
-    /// Servers that nobody has.
-    pub idle: u32,
-    /// Servers that do something else, by what it is, and since when the first of them.
-    pub doing: [(u32, Instant); Holding::DOINGS],
-    /// Servers that clients keep between their transactions.
-    pub pinned: u32,
-    /// The same by reason, in the order of [`pins::ALL`]; one may have several.
-    pub pins: [u32; pins::ALL.len()],
-    /// Clients that wait.
-    pub waiting: u32,
-    /// As of when.
-    pub told_at: Instant,
-}
-
-impl Holding {
-    /// Kinds of what servers do.
-    pub const DOINGS: usize = 9;
-
-    /// Counts a server that a client has.
-    pub fn add_lease(&mut self, lease: Lease) {
-        self.leased += 1;
-        self.lease = self.lease.take().into_iter().chain([lease]).min_by_key(|lease| lease.since);
-    }
-
-    /// Counts a server, counted as a lease before, that its client keeps: for which reasons?
-    pub fn add_pin(&mut self, reasons: [bool; pins::ALL.len()]) {
-        self.pinned += 1;
-        self.pins.iter_mut().zip(reasons).for_each(|(count, is_there)| *count += u32::from(is_there));
-    }
-
-    /// Whether pins are why there are no servers.
-    pub fn are_most_pinned(&self) -> bool {
-        self.pinned > 0 && self.pinned * 2 >= self.leased
-    }
-
-    /// Counts a server that does something else.
-    pub fn add_doing(&mut self, doing: usize, since: Instant) {
-        let (count, first) = self.doing[doing];
-        self.doing[doing] = (count + 1, if count == 0 { since } else { first.min(since) });
-    }
-
-    /// The same of several workers.
-    pub fn and(mut self, others: impl Iterator<Item = Holding>) -> Holding {
-        for other in others {
-            self.lease = self.lease.take().into_iter().chain(other.lease).min_by_key(|lease| lease.since);
-            self.leased += other.leased;
-            self.idle += other.idle;
-            self.waiting += other.waiting;
-            self.pinned += other.pinned;
-            self.pins.iter_mut().zip(other.pins).for_each(|(mine, count)| *mine += count);
-            for (mine, (count, since)) in self.doing.iter_mut().zip(other.doing).filter(|(_, (count, _))| *count > 0) {
-                *mine = (mine.0 + count, if mine.0 == 0 { since } else { mine.1.min(since) });
-            }
-        }
-        self
-    }
-
-    /// Servers that are told of.
-    pub fn known(&self) -> u32 {
-        self.leased + self.idle + self.doing.iter().map(|(count, _)| count).sum::<u32>()
-    }
-}
-
 /// How a worker's part of a pool stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
@@ -168,9 +91,10 @@ pub struct PoolShared {
     /// Servers, in any state, over all workers.
     pub permits: Arc<Permits>,
     /// Servers of the database, over all its pools.
-    pub of_database: Arc<Permits>,
+    pub of_database: Arc<Limited>,
     /// Servers of the user, over all databases.
-    pub of_user: Arc<Permits>,
+    pub of_user: Arc<Limited>,
+    is_starved: AtomicBool,
     /// How the pool does at its endpoints.
     pub here: Healths<Arc<endpoints::Place>>,
     /// At which of its endpoints the search for the next one begins.
@@ -181,6 +105,26 @@ pub struct PoolShared {
 }
 
 impl PoolShared {
+    /// Whether it was refused a server last by a limit that it shares with other pools, and by nothing else.
+    pub fn is_starved(&self) -> bool {
+        self.is_starved.load(SeqCst)
+    }
+
+    /// See [`Self::is_starved`].
+    pub fn set_starved(&self, is_starved: bool) {
+        if self.is_starved() != is_starved {
+            self.is_starved.store(is_starved, SeqCst);
+        }
+    }
+
+    /// The count of a scope that it is in.
+    pub fn limited(&self, scope: &Scope) -> &Limited {
+        match scope {
+            Scope::Database(_) => &self.of_database,
+            Scope::User(_) => &self.of_user,
+        }
+    }
+
     /// Tells the others how `worker` stands.
     pub fn publish(&self, worker: WorkerId, standing: Standing) {
         if self.workers.len() > 1 {
@@ -315,6 +259,8 @@ pub struct Shared {
     pub census: Census,
     /// Cancel requests that named nobody.
     pub misses: Misses,
+    /// Logins that were refused.
+    pub failed_logins: Misses,
     /// How the endpoints do, whichever pool they are of.
     pub hosts: Healths<Arc<str>>,
     pools: Mutex<SharedPools>,
@@ -327,9 +273,9 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct SharedPools {
     pools: FxHashMap<(Arc<str>, Arc<str>), Arc<PoolShared>>,
-    databases: FxHashMap<Arc<str>, Arc<Permits>>,
+    databases: FxHashMap<Arc<str>, Arc<Limited>>,
     replication: FxHashMap<Arc<str>, Arc<Permits>>,
-    users: FxHashMap<Arc<str>, Arc<Permits>>,
+    users: FxHashMap<Arc<str>, Arc<Limited>>,
 }
 
 impl Shared {
@@ -353,7 +299,7 @@ impl Shared {
     pub fn expect_servers(&self, database: &Arc<str>, user: &Arc<str>, count: u32) {
         let pool = self.pool(database, user);
         for _ in 0..count {
-            for permits in [&pool.permits, &pool.of_database, &pool.of_user] {
+            for permits in [&*pool.permits, &**pool.of_database, &**pool.of_user] {
                 permits.try_take(0);
             }
             self.expected.add((database.clone(), user.clone()));
@@ -369,7 +315,7 @@ impl Shared {
         let left = self.expected.shrink(most).into_iter();
         left.map(|((database, user), count)| {
             let pool = self.pool(&database, &user);
-            for permits in [&pool.permits, &pool.of_database, &pool.of_user] {
+            for permits in [&*pool.permits, &**pool.of_database, &**pool.of_user] {
                 (0..count).for_each(|_| permits.give_back());
             }
             (database, user)
@@ -387,6 +333,7 @@ impl Shared {
             clients: Permits::default(),
             census: Census::default(),
             misses: Misses::default(),
+            failed_logins: Misses::default(),
             hosts: Healths::default(),
             pools: Mutex::default(),
             knowledge: Mutex::default(),
@@ -416,6 +363,7 @@ impl Shared {
             permits: Arc::default(),
             of_database: all.databases.entry(database.clone()).or_default().clone(),
             of_user: all.users.entry(user.clone()).or_default().clone(),
+            is_starved: AtomicBool::new(false),
             here: Healths::default(),
             turn: Arc::default(),
             closing_before: AtomicU64::new(0),
@@ -423,6 +371,15 @@ impl Shared {
         });
         all.pools.insert((database.clone(), user.clone()), pool.clone());
         pool
+    }
+
+    /// Of the pools that are meant, and starved: the one whose waiter of a worker other than `but` waits longest.
+    pub fn starved(&self, but: WorkerId, is_meant: impl Fn(&Name) -> bool) -> Option<(WorkerId, Name, Instant)> {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let starved = all.pools.iter().filter(|(name, pool)| pool.is_starved() && is_meant(name));
+        let waiting = starved.filter_map(|(name, pool)| pool.worker_with_oldest_waiter(but).map(|found| (name, found)));
+        let first = waiting.min_by_key(|(_, (_, since))| *since);
+        first.map(|(name, (worker, since))| (worker, name.clone(), since))
     }
 
     /// Servers of a database, or of all, that are of an earlier generation are closed when they come free, wherever they
@@ -442,6 +399,7 @@ impl Shared {
             permits: all.replication.entry(database.clone()).or_default().clone(),
             of_database: Arc::default(),
             of_user: Arc::default(),
+            is_starved: AtomicBool::new(false),
             here: Healths::default(),
             turn: Arc::default(),
             closing_before: AtomicU64::new(0),
@@ -473,22 +431,6 @@ mod tests {
         permits.give_back();
         assert!(permits.try_take(2));
         assert!(permits.try_take(0), "a limit of 0 is none");
-    }
-
-    /// A count of one worker's pins says that two of twenty servers are pinned when eight are.
-    #[test]
-    fn pins_are_counted_over_all_workers() {
-        let lease = || Lease { since: Instant(1), holder: "somebody".into() };
-        let mut mine = Holding::default();
-        (0..3).for_each(|_| mine.add_lease(lease()));
-        mine.add_pin(std::array::from_fn(|i| i == 0));
-        assert!(!mine.are_most_pinned());
-        let mut other = Holding::default();
-        other.add_lease(lease());
-        other.add_pin(std::array::from_fn(|i| i <= 1));
-        let all = mine.and([other].into_iter());
-        assert_eq!((all.pinned, all.leased, all.pins[0], all.pins[1]), (2, 4, 2, 1));
-        assert!(all.are_most_pinned());
     }
 
     /// A waiter that the other workers can't see would wait beside their idle servers.

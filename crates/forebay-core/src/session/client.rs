@@ -213,7 +213,7 @@ pub struct Client {
     pub virtual_pid: u32,
     /// The key of its CancelRequest.
     pub cancel: CancelSecret,
-    /// It came when there were too many, and holds no permit.
+    /// It holds no permit: it has not proved yet who it is, or is of the console.
     pub is_uncounted: bool,
     /// It counts among the clients of its database and its user.
     pub is_in_census: bool,

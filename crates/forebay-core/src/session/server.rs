@@ -38,6 +38,7 @@ use crate::session::expect::{Change, Does, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
+use crate::stats::LabelledPool;
 use crate::time::Instant;
 use crate::tracking::Left;
 use crate::tracking::knowledge::Reading;
@@ -174,6 +175,8 @@ pub struct Server {
     pub own_error: Option<(String, String)>,
     /// What is prepared on it.
     pub statements: ServerStatements,
+    /// Its pool's counters.
+    pub stats: Arc<LabelledPool>,
     /// Unique over workers and time.
     pub id: u64,
     /// Where it is.
@@ -229,10 +232,19 @@ impl Server {
     }
 
     /// A connection that has just been begun.
-    pub fn new(conn: ConnId, id: u64, pool: PoolId, place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Server {
+    pub fn new(
+        conn: ConnId,
+        id: u64,
+        of: (PoolId, &Arc<LabelledPool>),
+        place: Arc<Place>,
+        empty: Rc<Image>,
+        now: Instant,
+    ) -> Self {
+        let (pool, stats) = (of.0, of.1.clone());
         Server {
             conn,
             id,
+            stats,
             pool,
             place,
             is_connect_query_undone: false,

@@ -37,14 +37,14 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         },
         "dns": { "max_ttl": 15000000, "nxdomain_ttl": 15000000 },
         "tcp": {
-            "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0,
+            "keepalive": true, "keepalive_idle": 0, "keepalive_interval": 0, "keepalive_count": 0, "user_timeout": 0, "server_dead_after": 0,
             "socket_buffer": 0, "defer_accept": false,
         },
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
             "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1, "cancel_wait_timeout": 1,
-            "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "drain_timeout": 1,
+            "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "client_write_timeout": 0, "drain_timeout": 1,
         },
         "auth": {
             "method": "scram-sha-256", "ask_unknown": false, "cache_for": 0, "cache_negative_for": 0,

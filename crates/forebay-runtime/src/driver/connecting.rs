@@ -135,7 +135,7 @@ impl<B: Backend> Driver<B> {
             };
             connecting.tries += 1;
             let (tries, is_last) = (connecting.tries, connecting.left.is_empty());
-            match open(&address, &self.hub.tcp(), B::NONBLOCKING) {
+            match open(&address, &self.hub.tcp().towards_servers(), B::NONBLOCKING) {
                 Err(error) => connecting.error = Some(error.to_string()),
                 Ok(fd) => {
                     connecting.current = Some(address);

@@ -93,13 +93,14 @@ impl<B: Backend> Io for Driver<B> {
         !crate::local_socket::sockets(port).is_empty()
     }
 
+    fn is_overdue(&self, id: ConnId) -> bool {
+        self.table.fd_of(id).is_some_and(crate::socket::is_overdue)
+    }
+
     fn socket(&self, id: ConnId) -> Option<Socket> {
-        let conn = self.table.conns.get(id.slot as usize)?;
-        if conn.generation != id.generation || !conn.is(Flags::OPEN) || conn.fd < 0 {
-            return None;
-        }
-        let local = socket::bound_address(conn.fd).ok().flatten().map(|address| (address.ip(), address.port()));
-        Some(Socket { descriptor: conn.fd, local })
+        let descriptor = self.table.fd_of(id)?;
+        let local = socket::bound_address(descriptor).ok().flatten().map(|address| (address.ip(), address.port()));
+        Some(Socket { descriptor, local })
     }
 
     fn start_tls(&mut self, id: ConnId, role: TlsRole, unread: &[u8]) {
@@ -139,8 +140,8 @@ impl<B: Backend> Io for Driver<B> {
             self.set_timer(timeout, Timer::Question(id));
         }
         match question {
-            Question::SaltPassword { password, salt, iterations } => {
-                self.hub.deriver.ask(Derivation { worker: self.id, id, password, salt, iterations });
+            Question::SaltPassword { password, salt, iterations, turn } => {
+                self.hub.deriver.ask(Derivation { worker: self.id, id, password, salt, iterations, turn });
             }
             Question::OsUser { uid } => self.hub.os_users.ask(self.id, id, uid),
             other => self.hub.outbox.question(self.id, id, other),

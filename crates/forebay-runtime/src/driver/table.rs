@@ -239,6 +239,12 @@ impl Table {
         self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation && c.is(Flags::OPEN))
     }
 
+    /// The descriptor of a connection that core may use.
+    pub(crate) fn fd_of(&self, id: ConnId) -> Option<RawFd> {
+        let is_it = |c: &&Conn| c.generation == id.generation && c.is(Flags::OPEN) && c.fd >= 0;
+        self.conns.get(id.slot as usize).filter(is_it).map(|c| c.fd)
+    }
+
     /// The connection of an id, open or on its way out.
     pub(crate) fn same(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation)

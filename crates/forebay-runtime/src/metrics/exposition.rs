@@ -64,6 +64,16 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
                     let _ = writeln!(out, "{}{{{labels},{}=\"{name}\"}} {sum}", metric.name, label.name());
                 }
             }
+            Source::Sparse(label, values) => {
+                let mut sums = BTreeMap::<&str, u64>::new();
+                for (name, count) in parts.iter().flat_map(|p| values(&p.stats)) {
+                    let sum = sums.entry(name).or_default();
+                    *sum = sum.wrapping_add(count);
+                }
+                for (name, sum) in sums {
+                    let _ = writeln!(out, "{}{{{labels},{}=\"{name}\"}} {sum}", metric.name, label.name());
+                }
+            }
             Source::Durations(histogram) => {
                 let parts: Vec<&Histogram> = parts.iter().map(|p| histogram(&p.stats)).collect();
                 render_histogram(out, metric.name, &labels, &parts);
@@ -128,6 +138,7 @@ mod tests {
             stats.requests.add(3);
             stats.request.record(20);
             stats.pins[1].add(1);
+            stats.server_errors.count(b"23505");
             let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), stats };
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
@@ -142,6 +153,7 @@ mod tests {
         assert!(text.contains(&format!("\nforebay_request_seconds_sum{{{labels}}} 0.00004\n")));
         assert!(text.contains(&format!("\nforebay_servers{{{labels},state=\"idle\"}} 0\n")));
         assert!(text.contains(&format!("\nforebay_pins_total{{{labels},reason=\"advisory lock\"}} 2\n")));
+        assert!(text.contains(&format!("\nforebay_server_errors_total{{{labels},class=\"23\"}} 2\n")));
         assert!(text.contains(&format!("\nforebay_probes_total{{{labels},kind=\"full\"}} 0\n")));
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Source {
     Pool(Kind, fn(&PoolStats) -> u64),
     /// Durations per pool and worker.
     Durations(fn(&PoolStats) -> &Histogram),
+    /// The same by the values of one more label, of which only those are served that there were.
+    Sparse(Label, fn(&PoolStats) -> Vec<(&'static str, u64)>),
     /// The same, by the values of one more label.
     Parts(Kind, Label, &'static [Part]),
 }
@@ -27,6 +29,8 @@ pub(super) enum Label {
     State,
     Reason,
     Kind,
+    Class,
+    Code,
 }
 
 impl Label {
@@ -36,6 +40,8 @@ impl Label {
             Label::State => "state",
             Label::Reason => "reason",
             Label::Kind => "kind",
+            Label::Class => "class",
+            Label::Code => "code",
         }
     }
 }
@@ -62,7 +68,7 @@ impl Metric {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
             },
-            Source::Codes(_) => "counter",
+            Source::Codes(_) | Source::Sparse(..) => "counter",
             Source::Durations(_) => "histogram",
         }
     }
@@ -74,7 +80,7 @@ impl Metric {
             Source::Engine(..) => vec![],
             Source::Codes(_) => vec!["code"],
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
-            Source::Parts(_, label, _) => vec!["database", "user", label.name()],
+            Source::Parts(_, label, _) | Source::Sparse(label, _) => vec!["database", "user", label.name()],
         }
     }
 }
@@ -84,7 +90,7 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Codes, Durations, Engine, Parts, Pool};
+use Source::{Codes, Durations, Engine, Parts, Pool, Sparse};
 
 /// The counters of pins, in the order of their reasons.
 const PINS: [Part; REASONS.len()] = [
@@ -201,6 +207,16 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     metric("forebay_errors_total", "Errors that forebay made for clients.", Pool(Counter, |s| s.errors.get())),
     metric(
+        "forebay_pool_refusals_total",
+        "Errors that forebay made for clients of the pool, by code.",
+        Sparse(Label::Code, |s| s.refusals.iter().filter(|(_, count)| *count > 0).collect()),
+    ),
+    metric(
+        "forebay_server_errors_total",
+        "Errors with which servers answered clients, by the class of their SQLSTATE: its first two characters.",
+        Sparse(Label::Class, |s| s.server_errors.counts().collect()),
+    ),
+    metric(
         "forebay_pins_total",
         "Sessions that came to hold their server, by reason.",
         Parts(Counter, Label::Reason, &PINS),
@@ -236,6 +252,11 @@ pub(super) const METRICS: &[Metric] = &[
         "forebay_checkout_wait_seconds",
         "Time from a demand for a server to the server; 0 where one was idle.",
         Durations(|s| &s.wait),
+    ),
+    metric(
+        "forebay_server_open_seconds",
+        "Time from the begin of a connection to a server to the end of its login.",
+        Durations(|s| &s.open),
     ),
 ];
 

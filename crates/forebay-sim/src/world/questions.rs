@@ -20,7 +20,7 @@ impl World {
             Question::Console { .. } => {
                 self.schedule(after, Event::Answered(w, id, Answer::Failed("no console here".into())));
             }
-            Question::SaltPassword { password, salt, iterations } => {
+            Question::SaltPassword { password, salt, iterations, .. } => {
                 let salted = salt_password(password, salt, *iterations);
                 self.schedule(after, Event::Answered(w, id, Answer::SaltedPassword(salted)));
             }

@@ -67,6 +67,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "transaction_timeout", code: "FB703", sqlstate: "25P04" },
     ErrorRow { id: "query_timeout", code: "FB704", sqlstate: "57014" },
     ErrorRow { id: "cancelled_while_waiting", code: "FB705", sqlstate: "57014" },
+    ErrorRow { id: "client_write_timeout", code: "FB706", sqlstate: "08006" },
     ErrorRow { id: "killed_by_admin", code: "FB801", sqlstate: "57P01" },
     ErrorRow { id: "draining", code: "FB802", sqlstate: "57P01" },
     ErrorRow { id: "database_removed", code: "FB803", sqlstate: "57P01" },
@@ -1011,6 +1012,20 @@ pub fn cancelled_while_waiting() -> Report {
         message: String::from("the request was cancelled by its user while it waited for a server"),
         detail: None,
         hint: Some(String::from("No part of it was run. (FB705)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB706, SQLSTATE 08006: the client took nothing of its answer for client_write_timeout ({limit}).
+#[cold]
+pub fn client_write_timeout(limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB706",
+        sqlstate: "08006",
+        message: format!("the client took nothing of its answer for client_write_timeout ({limit})"),
+        detail: None,
+        hint: Some(String::from("Read results as they come, or raise limits.client_write_timeout. (FB706)")),
         pgbouncer: None,
     }
 }

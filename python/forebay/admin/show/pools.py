@@ -11,6 +11,8 @@ from forebay.admin.show.databases import balance, listed
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each pool. sv_used counts idle servers that are due for a check, as in PgBouncer."""
     snapshot = await backend.snapshot()
+    counted = {(pool.database, pool.user): pool for pool in backend.pools()}
+    errors = {name: (sum(p.refusals.values()), sum(p.server_errors.values())) for name, p in counted.items()}
     balances = {database.name: balance(database) for database in listed(backend, snapshot)}
     return [
         (
@@ -32,6 +34,7 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
             pool.pool_mode,
             balances.get(pool.database),
             pool.sick,
+            *errors.get((pool.database, pool.user), (0, 0)),
         )
         for pool in snapshot.pools
     ]

@@ -55,7 +55,13 @@ fn no_value_prints_its_secret() {
     }
     assert_hides(&Proof::Password(secret.clone(), Some(keys.clone())));
     assert_hides(&Proof::Scram(keys));
-    assert_hides(&crate::question::Question::SaltPassword { password: secret, salt: Arc::from([1]), iterations: 1 });
+    let turn = crate::question::Turn::Own;
+    assert_hides(&crate::question::Question::SaltPassword {
+        password: secret,
+        salt: Arc::from([1]),
+        iterations: 1,
+        turn,
+    });
     for credential in &credentials {
         assert_hides(credential);
         assert_hides(&Account::Secret(credential));

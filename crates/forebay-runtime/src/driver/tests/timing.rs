@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_core::command::{Command, CommandId, Reply};
 use forebay_core::ids::{QuestionId, WorkerId};
 use forebay_core::io::Io;
-use forebay_core::question::{Answer, Question};
+use forebay_core::question::{Answer, Question, Turn};
 
 use super::harness::{Role, Seen, World};
 use crate::driver::backend::Backend;
@@ -61,7 +61,7 @@ fn a_salted_password_comes_from_the_side_thread<B: Backend + 'static>() {
     world.on(0, |_, driver| {
         let password = forebay_core::auth::Secret::new("secret");
         let salt = std::sync::Arc::from(*b"0123456789abcdef");
-        driver.ask(QuestionId(1), Question::SaltPassword { password, salt, iterations: 4096 });
+        driver.ask(QuestionId(1), Question::SaltPassword { password, salt, iterations: 4096, turn: Turn::Own });
     });
     let text = world.wait(|seen| if let Seen::Answered(_, text) = seen { Some(text.clone()) } else { None });
     assert!(text.contains("SaltedPassword"), "{text}");
