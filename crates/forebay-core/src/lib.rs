@@ -60,6 +60,7 @@ mod replication;
 mod reply;
 mod reported;
 mod request;
+mod rows;
 pub mod session;
 mod several;
 mod silent;

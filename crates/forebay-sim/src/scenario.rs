@@ -6,7 +6,7 @@ use forebay_core::auth::Credential;
 use forebay_core::config::{
     Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings,
     IoDriver, Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup,
-    SecretText, SequenceAffinity, ServerTls, TcpOptions, TlsMode, TlsOffers, UserConfig,
+    SecretText, SequenceAffinity, ServerTls, TcpOptions, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -472,13 +472,7 @@ pub(crate) fn engine_config(
         databases,
         fallback_database: None,
         users: vec![user("app", secret), user("web", secret)],
-        server_tls: vec![ServerTls {
-            mode: TlsMode::Disable,
-            ca: None,
-            certificate: None,
-            key: None,
-            offers: TlsOffers::default(),
-        }],
+        server_tls: vec![ServerTls::default()],
         console: Console { admins: vec!["ops".into()], viewers: vec![], own_uid: None },
         metrics: None,
         log: LogSettings { connections: true, disconnections: true, ..LogSettings::default() },
@@ -488,22 +482,4 @@ pub(crate) fn engine_config(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is never drawn is never tested, and nothing fails by it.
-    #[test]
-    fn every_order_and_bad_answer_is_drawn_in_some_of_three_hundred_seeds() {
-        let faults: Vec<Faults> = (0..300).map(|seed| Scenario::draw(&mut Rng::new(seed).fork(1)).faults).collect();
-        let count = |is_drawn: fn(&Faults) -> bool| faults.iter().filter(|f| is_drawn(f)).count();
-        let counts = [
-            count(|f| f.kill_database > 0),
-            count(|f| f.change > 0),
-            count(|f| f.drain_at.is_some()),
-            count(|f| f.ends_paused),
-            count(|f| f.bad_answer_one_in > 0),
-            count(Faults::is_calm),
-        ];
-        assert!(counts.iter().all(|seeds| *seeds >= 10), "{counts:?}");
-    }
-}
+mod tests;

@@ -217,6 +217,9 @@ pub struct Server {
     pub login: Option<Box<crate::connect::ServerHandshake>>,
 }
 
+/// A pool, and its counters.
+pub type OfPool<'a> = (PoolId, &'a Arc<LabelledPool>);
+
 impl Server {
     /// Whether it is its pool's listener, or is to be.
     pub(crate) fn is_listener(&self) -> bool {
@@ -232,14 +235,7 @@ impl Server {
     }
 
     /// A connection that has just been begun.
-    pub fn new(
-        conn: ConnId,
-        id: u64,
-        of: (PoolId, &Arc<LabelledPool>),
-        place: Arc<Place>,
-        empty: Rc<Image>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(conn: ConnId, id: u64, of: OfPool<'_>, place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Self {
         let (pool, stats) = (of.0, of.1.clone());
         Server {
             conn,

@@ -18,6 +18,7 @@ pub(crate) mod backend;
 pub(crate) mod buffers;
 pub(crate) mod connecting;
 pub(crate) mod epoll;
+mod guard;
 mod memory;
 mod output;
 mod secure;

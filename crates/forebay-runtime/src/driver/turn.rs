@@ -1,9 +1,7 @@
 //! The loop: wait, report what happened, let core end its turn, again.
 
-use std::any::Any;
 use std::cmp::Reverse;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -474,37 +472,6 @@ impl<B: Backend> Driver<B> {
             while let Some(completion) = self.back.next(&mut self.table) {
                 self.on_completion(inputs, completion);
             }
-        }
-    }
-
-    /// Calls an input. A panic in it costs the connection concerned, never the worker. False: it panicked.
-    pub(super) fn guard<N: Inputs<Driver<B>>>(
-        &mut self,
-        inputs: &mut N,
-        conn: Option<ConnId>,
-        call: impl FnOnce(&mut N, &mut Driver<B>),
-    ) -> bool {
-        let result = catch_unwind(AssertUnwindSafe(|| call(inputs, self)));
-        if let Err(panic) = &result {
-            self.on_panic(inputs, conn, &**panic);
-        }
-        result.is_ok()
-    }
-
-    #[cold]
-    fn on_panic<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, conn: Option<ConnId>, panic: &(dyn Any + Send)) {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_else(|| "no words".to_owned());
-        self.event(Level::Error, "panic", vec![("message", text.into())]);
-        let Some(id) = conn else { return };
-        if self.table.open(id).is_some() {
-            self.drop_conn(id.slot);
-            let by = ClosedBy::Error("a bug in forebay: see the event `panic`".into());
-            // A second panic over the same connection has nothing left to close.
-            let _ = catch_unwind(AssertUnwindSafe(|| inputs.closed(self, id, by)));
         }
     }
 }
