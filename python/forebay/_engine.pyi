@@ -1,19 +1,19 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
-from typing import ClassVar, Literal, Self, TypedDict, final
+from typing import ClassVar, Literal, Self, TypedDict, final, type_check_only
 
 __all__ = [
     "Batch",
     "Catalogue",
     "Engine",
     "EngineError",
-    "Estate",
     "check_pattern",
     "classify",
     "parse_ini",
     "parse_toml",
     "parse_userlist",
     "scram_verifier",
+    "state_schema",
     "version",
 ]
 
@@ -81,6 +81,7 @@ class Batch:
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 
+@type_check_only
 class Estate(TypedDict):
     """What a process leaves to its successor beside its connections."""
 
