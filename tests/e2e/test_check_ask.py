@@ -58,14 +58,14 @@ def test_the_server_tells_what_it_accepts(server: Postgres, written: Any) -> Non
 def test_a_server_that_ends_idle_sessions_first_and_a_roles_limit_are_told(server: Postgres, written: Any) -> None:
     with server.target.connect(user="postgres", autocommit=True) as admin:
         admin.execute("alter role app set idle_session_timeout = '1h'")
-        admin.execute("alter role app connection limit 7")
+        admin.execute("alter role app connection limit 17")
         try:
             done = forebay("check", "--ask", str(written()))
         finally:
             admin.execute("alter role app reset idle_session_timeout")
             admin.execute("alter role app connection limit -1")
     assert 'servers may be opened as user "app" at 127.0.0.1' in done.stdout, done.stdout
-    assert "its CONNECTION LIMIT is 7" in done.stdout
+    assert "its CONNECTION LIMIT is 17" in done.stdout
     assert "server_idle_timeout 2h is longer than idle_session_timeout 1h of 127.0.0.1" in done.stdout, done.stdout
 
 

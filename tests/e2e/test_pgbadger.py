@@ -61,8 +61,8 @@ def test_a_report_of_the_log_counts_what_happened(make: Make) -> None:
     assert logins == done
     errors = [CONNECTION.fullmatch(text) for _, level, text in lines if level != "LOG"]
     assert sorted(error[4] for error in errors if error) == [
+        'pooler error: "trust" authentication failed',
         "pooler error: no such database: nowhere",
-        "pooler error: password authentication failed",
     ]
 
 
