@@ -175,6 +175,7 @@ def test_a_cancel_that_goes_nowhere_harms_nobody(
         holder.send(cancel(*KEY_OF_2))
         until(lambda: recorder.came, within_s=10, what="it is passed on")
         send(first.target, KEY_OF_2)
+    until(lambda: len(first.events("cancel_not_passed")) == 3, within_s=10, what="all three are told")
     told = [(line["peer"], line["reason"].partition(":")[0]) for line in first.events("cancel_not_passed")]
     assert [one for one in told if one[0] == 2] == [(2, "its TTL was exhausted"), (2, "cancel_wait_timeout")]
     assert [peer for peer, _ in told if peer != 2] == [3]
