@@ -104,10 +104,9 @@ impl<I: Io> Worker<I> {
     /// How much TLS the server of `key` gets; none over a Unix socket.
     pub(crate) fn tls_mode(&self, key: ServerKey) -> TlsMode {
         let server = &self.servers[key];
-        let is_tls_asked_for = || {
-            let mut of_pool = self.pools[server.pool.0 as usize].endpoints.iter();
-            of_pool.any(|endpoint| endpoint.is_tls_asked_for && endpoint.place == server.place)
-        };
+        let endpoints = &self.pools[server.pool.0 as usize].endpoints;
+        let is_tls_asked_for =
+            || endpoints.at(&server.place).is_some_and(|index| endpoints.get(index).is_tls_asked_for);
         match server.place.tls.as_deref() {
             Some(_) | None if self.is_by_unix_socket(key) => TlsMode::Disable,
             Some(tls) if tls.mode == TlsMode::Allow && is_tls_asked_for() => TlsMode::Require,
@@ -157,13 +156,13 @@ impl<I: Io> Worker<I> {
         let tls = self.servers[key].tls.as_deref();
         let proof = ServerLogin::new(&pool.user, pool.secret.clone(), tls, rules, &mut |b| io.fill_random(b));
         let place = &self.servers[key].place;
-        let is_3_0 = pool.endpoints.iter().any(|endpoint| endpoint.is_protocol_3_0 && endpoint.place == *place);
-        let minor = if is_3_0 { 0 } else { 2 };
+        let known = pool.endpoints.at(place).map(|index| pool.endpoints.get(index));
+        let minor = if known.is_some_and(|endpoint| endpoint.is_protocol_3_0) { 0 } else { 2 };
         let mut out = Vec::new();
         let client = self.servers[key].client.and_then(|c| self.clients.get(c));
         let own = client.and_then(|c| c.replication.map(|r| (("replication", r.value()), c.wanted.iter())));
         let is_own = |name: &str| client.is_some_and(|c| c.replication.is_some() && c.wanted.get(name).is_some());
-        let learnt = pool.endpoints.iter().find(|e| e.place == *place).map_or(&[][..], |e| &e.learnt);
+        let learnt = known.map_or(&[][..], |endpoint| &endpoint.learnt);
         let is_learnt = |name: &str| learnt.iter().any(|(learnt, _)| learnt.eq_ignore_ascii_case(name));
         let of_database = place.parameters.iter().filter(|(name, _)| !is_learnt(name)).chain(learnt);
         let of_database = of_database.filter(|(name, _)| !is_own(name)).map(|(name, value)| (&**name, &**value));

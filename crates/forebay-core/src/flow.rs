@@ -31,6 +31,7 @@ impl<I: Io> Worker<I> {
         if client.unsent > half {
             return;
         }
+        let is_listening = client.listens.is_some();
         if let Some(server_key) = client.server
             && let Some(server) = self.servers.get_mut(server_key)
             && server.is_paused
@@ -39,8 +40,7 @@ impl<I: Io> Worker<I> {
             server.is_paused = false;
             self.read_server_again(io, server_key);
         }
-        let Some(client) = self.clients.get(key) else { return };
-        if client.listens.is_some() {
+        if is_listening {
             self.deliver(io, key);
         }
         let Some(client) = self.clients.get(key) else { return };

@@ -228,6 +228,18 @@ impl Part for Instant {
     fn describe(_: &mut Schema) {}
 }
 
+impl<T: Part> Part for Arc<T> {
+    fn put(&self, out: &mut Writer) {
+        (**self).put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        T::get(from).map(Arc::new)
+    }
+    fn describe(to: &mut Schema) {
+        T::describe(to);
+    }
+}
+
 impl<T: Part> Part for Option<T> {
     fn put(&self, out: &mut Writer) {
         self.is_some().put(out);

@@ -179,30 +179,6 @@ part_enum!(Verb {
     37 = Other,
 });
 
-impl Part for Arc<ServerTls> {
-    fn put(&self, out: &mut Writer) {
-        ServerTls::put(self, out);
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        ServerTls::get(from).map(Arc::new)
-    }
-    fn describe(to: &mut Schema) {
-        ServerTls::describe(to);
-    }
-}
-
-impl Part for Arc<Place> {
-    fn put(&self, out: &mut Writer) {
-        (**self).put(out);
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        Place::get(from).map(Arc::new)
-    }
-    fn describe(to: &mut Schema) {
-        Place::describe(to);
-    }
-}
-
 impl Part for Traces {
     fn put(&self, out: &mut Writer) {
         self.bits().put(out);

@@ -204,11 +204,12 @@ impl Endpoints {
     /// What is wrong, if no server can be opened anywhere: at which endpoint, and since when that holds for all.
     pub fn sickness(&self) -> Option<(Arc<str>, Sickness)> {
         let first = self.all.first()?;
-        let mut found = (first.place.name.clone(), first.sickness()?);
+        // Asked for each client that waits: a name is cloned, and its count written to, only where something is wrong.
+        let mut found = first.sickness()?;
         for endpoint in &self.all[1..] {
-            found.1.since = found.1.since.max(endpoint.sickness()?.since);
+            found.since = found.since.max(endpoint.sickness()?.since);
         }
-        Some(found)
+        Some((first.place.name.clone(), found))
     }
 
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
