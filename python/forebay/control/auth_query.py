@@ -33,6 +33,7 @@ class AuthQuery:
         self._settings = settings
         self._own = own
         self._engine = engine
+        self._databases = {each.name: each for each in engine.databases}
         self._timeout_s = timeout_s
         self._lines: dict[tuple[str, str], _Line] = {}
 
@@ -74,17 +75,15 @@ class AuthQuery:
 
     def _settings_of(self, database: str) -> Settings | None:
         """Its own; those of the fallback database where that serves it; or those of all."""
-        is_configured = any(each.name == database for each in self._engine.databases)
-        own = database if is_configured or database in CONSOLE_NAMES else FALLBACK
+        own = database if database in self._databases or database in CONSOLE_NAMES else FALLBACK
         return self._own.get(own, self._settings)
 
     def _is_known(self, name: str) -> bool:
         """Whether there is such a database. The console is none: its users are asked where `dbname` says."""
-        is_listed = any(each.name == name for each in self._engine.databases)
-        return is_listed or (self._engine.fallback_database is not None and name not in CONSOLE_NAMES)
+        return name in self._databases or (self._engine.fallback_database is not None and name not in CONSOLE_NAMES)
 
     def _parameters(self, name: str, settings: Settings) -> dict[str, Any]:
-        database = next((each for each in self._engine.databases if each.name == name), None)
+        database = self._databases.get(name)
         dbname = name if database is None else database.dbname
         database = database or self._engine.fallback_database
         if database is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,7 +28,7 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._clock = _Clock()
+        self._clock = Clock(_in_utc)
 
     def format(self, record: logging.LogRecord) -> str:
         head = f"time={self._clock.at(record.created)} level={_NAMES.get(record.levelno, 'info')}"
@@ -41,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._clock = _Clock()
+        self._clock = Clock(_in_utc)
         self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def format(self, record: logging.LogRecord) -> str:
@@ -55,22 +56,30 @@ class JsonFormatter(logging.Formatter):
         return self._encode(flat)
 
 
-class _Clock:
-    """Writes times in UTC, and the second that many lines share once."""
+class Clock:
+    """Writes times to the millisecond, and the second that many lines share once.
 
-    __slots__ = ("_second", "_text")
+    write: of a second since 1970, what stands before the milliseconds and behind them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_second", "_texts", "_write")
+
+    def __init__(self, write: Callable[[int], tuple[str, str]]) -> None:
+        self._write = write
         self._second = -1
-        self._text = ""
+        self._texts = ("", "")
 
     def at(self, seconds: float) -> str:
+        """The time that many seconds after the beginning of 1970."""
         milliseconds = int(seconds * 1000)
         second = milliseconds // 1000
         if second != self._second:
-            self._second = second
-            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return f"{self._text}{milliseconds % 1000:03}Z"
+            self._second, self._texts = second, self._write(second)
+        return f"{self._texts[0]}{milliseconds % 1000:03}{self._texts[1]}"
+
+
+def _in_utc(second: int) -> tuple[str, str]:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S."), "Z"
 
 
 def _quoted(value: Field) -> str:

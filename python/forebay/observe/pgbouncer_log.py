@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
+from forebay.observe.formats import Clock
+
 Fields = Mapping[str, object]
 
 # Which PgBouncer the drop-in answers as.
@@ -84,7 +86,7 @@ class PgBouncerFormatter(logging.Formatter):
     def __init__(self, *, is_bare: bool = False) -> None:
         super().__init__()
         self._is_bare = is_bare
-        self._clock = _Clock()
+        self._clock = Clock(_in_local_time)
 
     def format(self, record: logging.LogRecord) -> str:
         level = LEVELS.get(record.levelno, "LOG")
@@ -101,22 +103,9 @@ class PgBouncerFormatter(logging.Formatter):
         return _one_line(f"{_whose(fields)}{text}")
 
 
-class _Clock:
-    """Writes local times, and the second that many lines share once."""
-
-    __slots__ = ("_second", "_texts")
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._texts = ("", "")
-
-    def at(self, seconds: float) -> str:
-        milliseconds = int(seconds * 1000)
-        second = milliseconds // 1000
-        if second != self._second:
-            then = datetime.fromtimestamp(second).astimezone()
-            self._second, self._texts = second, (then.strftime("%Y-%m-%d %H:%M:%S."), then.strftime(" %Z"))
-        return f"{self._texts[0]}{milliseconds % 1000:03}{self._texts[1]}"
+def _in_local_time(second: int) -> tuple[str, str]:
+    then = datetime.fromtimestamp(second).astimezone()
+    return then.strftime("%Y-%m-%d %H:%M:%S."), then.strftime(" %Z")
 
 
 def _whose(fields: Fields) -> str:

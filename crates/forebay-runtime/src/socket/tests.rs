@@ -4,6 +4,18 @@ use std::net::{TcpListener, TcpStream};
 
 use super::*;
 
+/// All is left to the system.
+const NOTHING: TcpOptions = TcpOptions {
+    keepalive: false,
+    keepalive_idle: 0,
+    keepalive_interval: 0,
+    keepalive_count: 0,
+    user_timeout: 0,
+    server_dead_after: 0,
+    socket_buffer: 0,
+    defer_accept: false,
+};
+
 fn option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> libc::c_int {
     super::option(fd, level, name).expect("an option that exists")
 }
@@ -36,16 +48,6 @@ fn what_is_accepted_has_the_options_of_its_listener() {
 fn what_is_taken_back_is_the_systems_again() {
     let plain = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let tuned = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let none = TcpOptions {
-        keepalive: false,
-        keepalive_idle: 0,
-        keepalive_interval: 0,
-        keepalive_count: 0,
-        user_timeout: 0,
-        server_dead_after: 0,
-        socket_buffer: 0,
-        defer_accept: false,
-    };
     let some = TcpOptions {
         keepalive: true,
         keepalive_idle: 33_000_000,
@@ -70,7 +72,7 @@ fn what_is_taken_back_is_the_systems_again() {
     let of = |listener: &TcpListener| names.map(|(level, name)| option(listener.as_raw_fd(), level, name));
     tune_listener(tuned.as_raw_fd(), &some).expect("options that the system takes");
     assert!(of(&tuned).iter().zip(of(&plain)).all(|(tuned, plain)| *tuned != plain));
-    tune_listener(tuned.as_raw_fd(), &none).expect("options that the system takes");
+    tune_listener(tuned.as_raw_fd(), &NOTHING).expect("options that the system takes");
     assert_eq!(of(&tuned), of(&plain));
 }
 
@@ -79,17 +81,7 @@ fn what_is_taken_back_is_the_systems_again() {
 fn what_is_not_said_is_the_systems() {
     let plain = stream(libc::AF_INET, false).expect("a socket");
     let tuned = stream(libc::AF_INET, false).expect("a socket");
-    let options = TcpOptions {
-        keepalive: false,
-        keepalive_idle: 0,
-        keepalive_interval: 0,
-        keepalive_count: 0,
-        user_timeout: 0,
-        server_dead_after: 0,
-        socket_buffer: 0,
-        defer_accept: false,
-    };
-    tune_tcp(tuned.as_raw_fd(), &options).expect("options that the system takes");
+    tune_tcp(tuned.as_raw_fd(), &NOTHING).expect("options that the system takes");
     for name in [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_USER_TIMEOUT] {
         let of = |fd: &OwnedFd| option(fd.as_raw_fd(), libc::IPPROTO_TCP, name);
         assert_eq!(of(&tuned), of(&plain));
