@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,28 +73,28 @@ def survivors(wires: list[Wire], expected: list[str]) -> int:
     return count
 
 
-def occupied(forebay: Forebay) -> tuple[list[Wire], list[str]]:
-    """Clients with a setting of their own each, every other one in a transaction."""
+@contextlib.contextmanager
+def occupied(forebay: Forebay) -> Iterator[tuple[list[Wire], list[str]]]:
+    """Clients with a setting of their own each, every other one in a transaction; gone when the block ends."""
     wires, expected = [], []
-    for at in range(CLIENTS):
-        wire = forebay.target.wire()
-        value = f"{64 + at}kB"
-        if at % 2:
-            wire.ask(query("begin"))
-        wire.ask(query(f"set {'local ' if at % 2 else ''}work_mem to '{value}'"))
-        wires.append(wire)
-        expected.append(value)
-    return wires, expected
+    with contextlib.ExitStack() as stack:
+        for at in range(CLIENTS):
+            wire = forebay.target.wire()
+            stack.callback(wire.close)
+            value = f"{64 + at}kB"
+            if at % 2:
+                wire.ask(query("begin"))
+            wire.ask(query(f"set {'local ' if at % 2 else ''}work_mem to '{value}'"))
+            wires.append(wire)
+            expected.append(value)
+        yield wires, expected
 
 
 @pytest.mark.variants("uring-2", "epoll-1")
 @pytest.mark.parametrize("when", ["as it starts", "when it serves"])
 def test_a_new_process_that_is_killed_costs_only_what_it_has_taken_over(when: str, forebay: Forebay) -> None:
     """Before it serves nobody notices; behind that, who has not moved goes on, and the old process serves again."""
-    wires, expected = occupied(forebay)
-    with contextlib.ExitStack() as stack:
-        for wire in wires:
-            stack.callback(wire.close)
+    with occupied(forebay) as (wires, expected):
         upgrade = begin_upgrade(forebay)
         pid = successor(forebay)
         if when == "when it serves":
@@ -115,10 +116,7 @@ def test_a_new_process_that_is_killed_costs_only_what_it_has_taken_over(when: st
 @pytest.mark.variants("uring-2", "epoll-1")
 def test_an_old_process_that_is_killed_leaves_a_new_one_that_serves(forebay: Forebay) -> None:
     """Clients that have moved go on with what they had; the others are cut, and can connect again."""
-    wires, expected = occupied(forebay)
-    with contextlib.ExitStack() as stack:
-        for wire in wires:
-            stack.callback(wire.close)
+    with occupied(forebay) as (wires, expected):
         upgrade = begin_upgrade(forebay)
         pid = successor(forebay)
         until(lambda: len(forebay.events("start")) == 2, within_s=20, what="the new process serves")
