@@ -10,10 +10,8 @@ from dataclasses import replace
 import click
 
 from forebay.config import Config, Finding, render
-from forebay.config.advice import advise
 from forebay.config.advice.facts import Facts
-from forebay.config.finding import in_order
-from forebay.config.load import load
+from forebay.config.load import advised, load
 from forebay.failure import Exit
 
 
@@ -43,13 +41,10 @@ def command(config: str, as_json: bool, ask: bool, max_connections: int | None, 
     there is an error, 3 when --ask met a server that can't be asked, 0 otherwise; warnings alone do not fail.
     """
     loaded = load(config)
-    findings = list(loaded.findings)
     facts = Facts(instances, max_connections, _descriptors())
     if ask and loaded.config is not None:
         facts = _asked(loaded.config, facts)
-    if loaded.draft is not None:
-        findings += advise(loaded.draft, facts)
-    findings = in_order(findings)
+    findings = advised(loaded, facts)
     _print(config, findings, as_json=as_json)
     if any(finding.is_error for finding in findings):
         return Exit.FINDINGS

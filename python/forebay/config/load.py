@@ -6,13 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 from forebay import _engine
 from forebay.config import tree
 from forebay.config.access.load import read_access
-from forebay.config.advice import advise
-from forebay.config.advice.facts import Facts
 from forebay.config.draft import Draft, DraftReader
 from forebay.config.environment import overrides, substitute
 from forebay.config.finding import Finding, Report, in_order
@@ -25,7 +23,8 @@ from forebay.config.source import Source
 from forebay.config.text_file import Files
 from forebay.config.userlist import read_userlist
 
-NO_FACTS: Final = Facts()
+if TYPE_CHECKING:
+    from forebay.config.advice.facts import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,19 @@ def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str]
     return _from_tree(root, Draft(source.whole(), Path(folder).absolute()), environ, Files(), report)
 
 
-def check(path: str | Path, *, environ: Mapping[str, str] | None = None, facts: Facts = NO_FACTS) -> list[Finding]:
-    """Every finding of a configuration, advice included, by file and line; empty where there is nothing to say."""
-    loaded = load(path, environ=environ)
-    advice = advise(loaded.draft, facts) if loaded.draft is not None else ()
+def advised(loaded: Loaded, facts: Facts | None = None) -> list[Finding]:
+    """What there is to say of a configuration, advice included, by file and line. facts: what is known of its world."""
+    # Whoever starts is given no advice, and need not load it.
+    from forebay.config.advice import advise
+    from forebay.config.advice.facts import Facts
+
+    advice = advise(loaded.draft, facts or Facts()) if loaded.draft is not None else ()
     return in_order((*loaded.findings, *advice))
+
+
+def check(path: str | Path, *, environ: Mapping[str, str] | None = None, facts: Facts | None = None) -> list[Finding]:
+    """Every finding of the configuration in a file, as `advised` has them; empty where there is nothing to say."""
+    return advised(load(path, environ=environ), facts)
 
 
 def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
