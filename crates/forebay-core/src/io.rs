@@ -161,6 +161,8 @@ pub trait Io {
     /// Whether the peer owes the network an answer: something was sent to it more than once and it is still silent. False
     /// where the transport can't tell.
     fn is_overdue(&self, conn: ConnId) -> bool;
+    /// Bytes that the system has taken for the peer and the peer has not taken yet. 0 where the transport can't tell.
+    fn unacknowledged(&self, conn: ConnId) -> usize;
     /// What the system knows a connection by; `None`: it has no socket.
     fn socket(&self, conn: ConnId) -> Option<Socket>;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already

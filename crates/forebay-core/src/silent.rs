@@ -51,9 +51,11 @@ impl<I: Io> Worker<I> {
             {
                 gone.push(client_key);
             } else if server.is_paused && !write_timeout.is_zero() {
-                let same = before.untaken.get(&client.conn).filter(|(bytes, _)| *bytes == client.unsent);
+                // The system wakes a writer when a third of its buffer is free: a slow reader moves its count long before.
+                let untaken = client.unsent + io.unacknowledged(client.conn);
+                let same = before.untaken.get(&client.conn).filter(|(bytes, _)| *bytes == untaken);
                 let since = same.map_or(self.now, |(_, since)| *since);
-                self.silent.untaken.insert(client.conn, (client.unsent, since));
+                self.silent.untaken.insert(client.conn, (untaken, since));
                 if self.now.since(since) >= write_timeout {
                     deaf.push(client_key);
                 }

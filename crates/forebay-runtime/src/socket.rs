@@ -163,7 +163,15 @@ pub(crate) fn is_overdue(fd: RawFd) -> bool {
     result == 0 && (info.tcpi_retransmits > 0 || info.tcpi_probes > 1)
 }
 
-/// The same for a listener, which may have had other options before.
+/// Bytes that were written and that the peer has not taken yet, of a TCP or a Unix socket.
+pub(crate) fn unacknowledged(fd: RawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, and the pointer to one lives over the call.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// What `tune_tcp` does, for a listener, which may have had other options before.
 pub(crate) fn tune_listener(fd: RawFd, options: &TcpOptions) -> io::Result<()> {
     give_back_to_system(fd, options)?;
     tune_tcp(fd, options)?;

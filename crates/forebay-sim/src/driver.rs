@@ -343,6 +343,10 @@ impl Io for SimIo {
         false
     }
 
+    fn unacknowledged(&self, _conn: ConnId) -> usize {
+        0
+    }
+
     fn socket(&self, _conn: ConnId) -> Option<forebay_core::io::Socket> {
         None
     }

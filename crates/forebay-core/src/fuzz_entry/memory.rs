@@ -191,6 +191,10 @@ impl Io for MemoryIo {
         false
     }
 
+    fn unacknowledged(&self, _conn: ConnId) -> usize {
+        0
+    }
+
     fn socket(&self, _conn: ConnId) -> Option<crate::io::Socket> {
         None
     }

@@ -97,6 +97,10 @@ impl<B: Backend> Io for Driver<B> {
         self.table.fd_of(id).is_some_and(crate::socket::is_overdue)
     }
 
+    fn unacknowledged(&self, id: ConnId) -> usize {
+        self.table.fd_of(id).map_or(0, crate::socket::unacknowledged)
+    }
+
     fn socket(&self, id: ConnId) -> Option<Socket> {
         let descriptor = self.table.fd_of(id)?;
         let local = socket::bound_address(descriptor).ok().flatten().map(|address| (address.ip(), address.port()));
