@@ -293,7 +293,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="client_tls13_ciphers",
         field="tls.suites",
-        doc="Suites of TLS 1.3 towards clients: TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256. Empty: those in tls.ciphers, or all three.",
+        doc="Suites of TLS 1.3 towards clients, the preferred one first, whatever the client prefers: TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256. Empty: those in tls.ciphers, or all three in this order.",
     ),
     Setting(
         section="listen",
@@ -1628,7 +1628,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer="server_tls13_ciphers",
         field="tls.suites",
-        doc="Suites of TLS 1.3 towards servers: TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256. Empty: those in tls.ciphers, or all three.",
+        doc="Suites of TLS 1.3 towards servers: TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256. Empty: those in tls.ciphers, or all three in this order.",
     ),
     Setting(
         section="databases",

@@ -51,7 +51,7 @@ _SUITES: Final = tuple(
     for cipher in ("AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-GCM-SHA256")
     for who in ("ECDSA", "RSA")
 )
-_SUITES_13: Final = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+_SUITES_13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 _TAGS: Final = frozenset().union(*(suite.tags for suite in _SUITES))
 _GROUPS: Final = {
     "prime256v1": "secp256r1", "secp256r1": "secp256r1", "p-256": "secp256r1",

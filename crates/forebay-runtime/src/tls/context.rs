@@ -118,6 +118,8 @@ fn load_accepting(tls: &ListenTls) -> Result<Accepting, TlsError> {
     let mut config =
         builder.with_single_cert(chain, key).map_err(|e| error("key", &tls.key, format!("does not fit: {e}")))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // OpenSSL's clients put AES-256 first, whatever it costs.
+    config.ignore_client_order = true;
     // Tickets that any worker can open; one is enough, as a client that resumes gets a new one.
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
         .map_err(|e| error("certificate", &tls.certificate, e.to_string()))?;
