@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self, TypedDict, final, type_check_only
 __all__ = [
     "Batch",
     "Catalogue",
+    "Cluster",
     "Engine",
     "EngineError",
     "check_pattern",
@@ -78,8 +79,32 @@ class Batch:
     # worker, question, user, whether it is the user that forebay runs as, text, what of its answer is wanted, formats
     # of columns
     consoles: list[tuple[int, int, str, bool, str, Literal["query", "describe", "execute"], list[int]]]
+    # databases that lost a server of their cluster
+    suspects: list[str]
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
+
+@final
+class Cluster:
+    """The endpoints of a cluster, and their roles by what they say of themselves.
+
+    What follows from what is in crates/forebay-core/src/cluster.
+    """
+
+    def __new__(cls, endpoints: list[str], misses_max: int, lag_max: int) -> Self:
+        """Nothing is known of them. misses_max: probes on end; lag_max: bytes, 0 for no limit."""
+
+    def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int) -> None:
+        """An endpoint has answered."""
+
+    def missed(self, index: int) -> None:
+        """It has not."""
+
+    def decide(self) -> bool:
+        """Concludes; whether some role is another one than before."""
+
+    def nodes(self) -> list[tuple[str, str, str, int | None, int | None, int | None]]:
+        """Endpoint, role, reason, timeline, LSN, lag in bytes."""
 
 @type_check_only
 class Estate(TypedDict):
@@ -145,6 +170,9 @@ class Engine:
         let_go, stay, snapshot. Raises ValueError for
         another kind or a wrong argument.
         """
+
+    def set_roles(self, database: str, cluster: Cluster) -> tuple[int, int]:
+        """Tells all workers the roles of a database's endpoints. Returns the command, and how many replies come."""
 
     def answer_secret(self, worker: int, question: int, secret: str | None) -> None:
         """Answers with a password, md5 hash or SCRAM verifier; None: no such user. Derives what logins need.

@@ -54,7 +54,7 @@ impl<I: Io> Worker<I> {
         if pool.is_removed {
             return Checkout::Refused(Box::new(errors::database_removed(pool.database.clone())));
         }
-        if !pool.is_paused
+        if !pool.is_shut
             && self.oldest_waiter(id).is_none()
             && let Some(server) = self.take_idle(io, id, key)
         {
@@ -128,7 +128,7 @@ impl<I: Io> Worker<I> {
 
     /// Gives idle servers to those who wait.
     pub(crate) fn serve(&mut self, io: &mut I, id: PoolId) {
-        while !self.pool(id).is_paused && !self.pool(id).idle.is_empty() && self.oldest_waiter(id).is_some() {
+        while !self.pool(id).is_shut && !self.pool(id).idle.is_empty() && self.oldest_waiter(id).is_some() {
             let Some(waiter) = self.pool(id).waiters.front().copied() else { return };
             let Some(server) = self.take_idle(io, id, waiter.client) else { return };
             self.pool(id).waiters.pop_front();
@@ -199,7 +199,7 @@ impl<I: Io> Worker<I> {
         let pool = &mut self.pools[id.0 as usize];
         pool.leased -= u32::from(was_leased);
         let is_surplus = pool.is_over_limit() && !planted(Bug::LimitPerWorker);
-        if is_close_needed || is_expired || is_surplus || pool.is_paused || pool.is_removed {
+        if is_close_needed || is_expired || is_surplus || pool.is_shut || pool.is_removed {
             self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
             return;
         }
@@ -222,7 +222,7 @@ impl<I: Io> Worker<I> {
             // What it leaves must be there again before anybody has the server.
             return self.reset(io, key);
         }
-        if !self.pool(id).is_paused {
+        if !self.pool(id).is_shut {
             let ours = self.oldest_waiter(id);
             if self.offer_elsewhere(io, key, ours) {
                 return;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 mod access;
+mod cluster;
 mod listen;
 mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
+pub use cluster::{ClusterConfig, Role};
 pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
 pub use peers::{PeerConfig, Peers};
 pub use tls::{ServerTls, TlsMode, TlsOffers};
@@ -192,6 +194,9 @@ pub struct DatabaseConfig {
     /// Run on each of its servers before clients use it; empty: nothing is.
     #[serde(default)]
     pub connect_query: Arc<str>,
+    /// Its endpoints are a primary and its replicas, and which is which is found; `None`: they are equal.
+    #[serde(default)]
+    pub cluster: Option<ClusterConfig>,
     /// Resolved settings of its pools.
     pub pool: PoolSettings,
 }

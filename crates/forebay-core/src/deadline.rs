@@ -257,6 +257,8 @@ impl<I: Io> Worker<I> {
         let Some(pool) = client.pool.map(|id| &self.pools[id.0 as usize]) else { return limit };
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
         match pool.endpoints.sickness() {
+            // Another one is about to take its place.
+            _ if pool.is_held => limit,
             Some((_, sick)) if !patience.is_zero() && pool.servers == pool.opening => {
                 limit.min(client.since.max(sick.since) + patience)
             }

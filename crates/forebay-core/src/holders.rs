@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay_spec::{Report, errors, pins};
 
 use crate::checkout::seconds;
-use crate::config::PoolMode;
+use crate::config::{PoolMode, Role};
 use crate::io::Io;
 use crate::pool::holding::{Holding, Lease};
 use crate::pool::{Pool, PoolId};
@@ -78,6 +78,9 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let pool = self.pool(id);
         let waited = seconds(now.since(since));
+        if pool.is_held {
+            return errors::no_role(role_in_words(pool), pool.database.clone(), waited);
+        }
         if let Some((endpoint, sick)) = pool.endpoints.sickness() {
             let retry = seconds(pool.endpoints.next_try(now).since(now));
             return errors::no_endpoint(pool.database.clone(), endpoint, sick.cause, retry);
@@ -162,6 +165,14 @@ fn lease(client: &Client, server: &Server) -> Lease {
 }
 
 /// By what the servers of a pool are pinned, and how many by each.
+fn role_in_words(pool: &Pool) -> &'static str {
+    match pool.target.config.cluster.map(|cluster| cluster.role) {
+        Some(Role::Primary) => "primary",
+        Some(Role::Replica) => "replica",
+        Some(Role::Any) | None => "endpoint",
+    }
+}
+
 fn pins_in_words(all: &Holding) -> String {
     let counts = all.pins.iter().zip(&pins::ALL).filter(|(count, _)| **count > 0);
     counts.map(|(count, row)| format!("{count} {}", row.name)).collect::<Vec<_>>().join(", ")

@@ -312,6 +312,7 @@ impl<I: Io> Worker<I> {
             self.tell_loss(io, key, client_key, loss);
         }
         self.forget_server(io, key, cause);
+        self.suspect(io, id);
         self.supply(io, id);
     }
 

@@ -161,7 +161,7 @@ impl<I: Io> Worker<I> {
         let server = &self.servers[key];
         let pool = &self.pools[server.pool.0 as usize];
         match () {
-            () if pool.is_paused => Some("paused"),
+            () if pool.is_shut => Some("paused"),
             () if pool.is_removed => Some("the database was removed"),
             () if pool.shared.is_closing(server.generation) => Some("reconnect"),
             () if pool.endpoints.at(&server.place).is_none() => Some("the endpoint changed"),

@@ -12,6 +12,7 @@ pub mod cancel;
 mod cancel_key;
 pub mod checkout;
 pub mod clearing;
+pub mod cluster;
 mod columns;
 pub mod command;
 pub mod config;

@@ -339,12 +339,15 @@ impl<I: Io> Worker<I> {
         };
         let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
         let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
-        let places = Place::all(target, database);
+        let found = self.places(target, database);
+        let is_held = found.is_none();
+        let places = found.unwrap_or_else(|| Place::all(target, database));
         let endpoints = Endpoints::new(places, &self.shared.hosts, &shared.here, shared.turn.clone());
         let target = (target.clone(), endpoints);
         let mut pool = Pool::new(server_user.clone(), target, settings, shared, stats, knowledge);
         pool.is_replication = is_replication;
-        pool.is_paused = self.is_paused(database);
+        pool.set_paused(self.is_paused(database));
+        pool.set_held(is_held);
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
         let forced = pool.target.forced_credential.as_ref();
         pool.secret = forced.or(own).and_then(Credential::server_secret);

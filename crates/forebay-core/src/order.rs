@@ -71,6 +71,10 @@ impl<I: Io> Worker<I> {
                 }
                 io.reply(id, Reply::Done);
             }
+            Command::Roles(database, found) => {
+                self.take_roles(io, database, found.clone());
+                io.reply(id, Reply::Done);
+            }
             Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
                 let snapshot = self.snapshot(&|_| None);
@@ -227,7 +231,7 @@ impl<I: Io> Worker<I> {
             self.paused.push(database.map(Arc::from));
         }
         for id in self.pools_of(database) {
-            self.pool(id).is_paused = is_paused;
+            self.pool(id).set_paused(is_paused);
             if is_paused {
                 self.close_idle(io, id, "paused");
             } else {
@@ -311,8 +315,6 @@ impl<I: Io> Worker<I> {
             };
             let pool = self.pool(id);
             pool.is_removed = false;
-            let places = Place::all(target, &database);
-            let is_moved = !pool.endpoints.iter().map(|endpoint| &endpoint.place).eq(&places);
             let forced = target.forced_credential.as_ref();
             let own = tables.user(&user).and_then(|u| u.credential.as_ref());
             if let Some(secret) = forced.or(own).and_then(crate::auth::Credential::server_secret) {
@@ -322,16 +324,13 @@ impl<I: Io> Worker<I> {
             if let Some(settings) = tables.pool_settings(&database, &user) {
                 pool.settings = if pool.is_replication { settings.for_replication() } else { settings };
             }
-            if is_moved {
-                self.move_pool(io, id, places);
-            }
-            self.supply(io, id);
+            self.follow_roles(io, id);
         }
         self.log(io, Level::Debug, "reloaded", Vec::new());
     }
 
     /// A pool has other endpoints. Servers at those that it has kept go on.
-    fn move_pool(&mut self, io: &mut I, id: PoolId, places: Vec<Arc<Place>>) {
+    pub(crate) fn move_pool(&mut self, io: &mut I, id: PoolId, places: Vec<Arc<Place>>) {
         let hosts = self.shared.clone();
         let pool = self.pool(id);
         let endpoints = Endpoints::new(places, &hosts.hosts, &pool.shared.here, pool.shared.turn.clone());

@@ -58,6 +58,11 @@ pub enum Question {
         /// For whom.
         turn: Turn,
     },
+    /// No question: a server of a cluster was lost, and its endpoints are to be looked at at once. Nobody waits for an answer.
+    Suspect {
+        /// The cluster's database.
+        database: Arc<str>,
+    },
 }
 
 /// For whom something dear is done: each has its turn, in this order.

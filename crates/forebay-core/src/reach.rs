@@ -107,6 +107,9 @@ impl<I: Io> Worker<I> {
             ("retry_in_ms", (retry_at.micros_since(now) / 1000).into()),
         ];
         self.log_code(io, Level::Warn, "server_open_failed", Some("FB410"), fields);
+        if fault == Fault::Host {
+            self.suspect(io, id);
+        }
         let client = self.leave_opening(key);
         self.drop_opening(io, key, cause);
         let another = index.and_then(|index| self.pools[id.0 as usize].endpoints.another(index, now));
@@ -155,7 +158,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn try_sick_endpoints(&mut self, io: &mut I, id: PoolId) {
         let pool = &self.pools[id.0 as usize];
         let is_used = pool.servers > 0 || !pool.waiters.is_empty() || pool.is_replication;
-        if pool.endpoints.is_single() || !is_used || pool.is_paused || pool.is_removed {
+        if pool.endpoints.is_single() || !is_used || pool.is_shut || pool.is_removed {
             return;
         }
         let max = Duration::from_micros(pool.settings.server_backoff_max);

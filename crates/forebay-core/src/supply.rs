@@ -43,7 +43,7 @@ impl<I: Io> Worker<I> {
         self.serve(io, id);
         let _ = self.oldest_waiter(id);
         let pool = self.pool(id);
-        if pool.is_asking || pool.waiters.is_empty() || pool.is_paused {
+        if pool.is_asking || pool.waiters.is_empty() || pool.is_shut {
             return self.supply_without_asking(io, id);
         }
         match pool.shared.worker_with_idle(me) {
@@ -69,7 +69,7 @@ impl<I: Io> Worker<I> {
             let is_kept_filled = is_in_use && pool.cleared_until <= now;
             let min_missing = is_kept_filled && pool.shared.permits.used() < pool.settings.min_pool_size;
             let is_wanted = pool.opening + pool.resetting < pool.waiters.len() as u32 || min_missing;
-            if pool.is_paused || pool.is_removed || !is_wanted {
+            if pool.is_shut || pool.is_removed || !is_wanted {
                 pool.shared.set_starved(false);
                 return;
             }

@@ -25,6 +25,7 @@ use rustc_hash::FxHashMap;
 use crate::auth::Credential;
 use crate::cancel::{Cancel, Request, Stage};
 use crate::clearing::Clearing;
+use crate::cluster::roles::Known;
 use crate::command::{Command, CommandId};
 use crate::deadline::Alarm;
 use crate::event::{Event, Field, Level};
@@ -165,6 +166,8 @@ pub struct Worker<I: Io> {
     pub(crate) moving: Moves<I::Handover>,
     /// The addresses of names, as they were told last.
     pub(crate) addresses: FxHashMap<Arc<str>, Arc<[IpAddr]>>,
+    /// The roles of endpoints, by database.
+    pub(crate) clusters: FxHashMap<Arc<str>, Known>,
     io: std::marker::PhantomData<fn(&mut I)>,
 }
 
@@ -216,6 +219,7 @@ impl<I: Io> Worker<I> {
             listening: Listening::default(),
             moving: Moves::default(),
             addresses: FxHashMap::default(),
+            clusters: FxHashMap::default(),
             io: std::marker::PhantomData,
         }
     }
@@ -444,6 +448,12 @@ impl<I: Io> Worker<I> {
         let id = QuestionId(self.last_question);
         self.questions.insert(id, asker);
         io.ask(id, question);
+    }
+
+    /// As [`Self::ask`], where nobody waits for an answer.
+    pub(crate) fn tell_python(&mut self, io: &mut I, question: Question) {
+        self.last_question += 1;
+        io.ask(QuestionId(self.last_question), question);
     }
 
     pub(crate) fn log(&self, io: &mut I, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {

@@ -17,6 +17,7 @@ pub(crate) struct PyBatch {
     secrets: Vec<(u16, u64, String, String)>,
     verdicts: Vec<VerdictTuple>,
     consoles: Vec<ConsoleTuple>,
+    suspects: Vec<String>,
     replies: Vec<(u64, &'static str, Option<String>)>,
 }
 
@@ -39,6 +40,7 @@ enum Value {
 impl From<Batch> for PyBatch {
     fn from(batch: Batch) -> PyBatch {
         let (mut secrets, mut verdicts, mut consoles) = (Vec::new(), Vec::new(), Vec::new());
+        let mut suspects = Vec::new();
         for (worker, id, question) in batch.questions {
             match question {
                 Question::Secret { database, user } => {
@@ -58,6 +60,7 @@ impl From<Batch> for PyBatch {
                     };
                     consoles.push((worker.0, id.0, user.to_string(), is_own, text.to_string(), step, formats));
                 }
+                Question::Suspect { database } => suspects.push(database.to_string()),
                 // Answered by the runtime's side threads; they never come this far.
                 Question::SaltPassword { .. } | Question::OsUser { .. } => {}
             }
@@ -68,6 +71,7 @@ impl From<Batch> for PyBatch {
             secrets,
             verdicts,
             consoles,
+            suspects,
             replies: batch.replies.into_iter().map(|(_, id, reply)| named(id.0, reply)).collect(),
         }
     }

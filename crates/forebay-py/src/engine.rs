@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::batch::PyBatch;
+use crate::cluster::PyCluster;
 use crate::counters;
 use crate::estate::PyEstate;
 
@@ -117,6 +118,14 @@ impl PyEngine {
     #[pyo3(signature = (kind, argument = None))]
     fn command(&self, py: Python<'_>, kind: &str, argument: Option<Argument>) -> PyResult<(u64, u16)> {
         let command = command(kind, argument)?;
+        py.detach(|| match &*self.read() {
+            Some(engine) => Ok((engine.command(None, &command).0, self.workers)),
+            None => Err(stopped()),
+        })
+    }
+
+    fn set_roles(&self, py: Python<'_>, database: &str, cluster: &PyCluster) -> PyResult<(u64, u16)> {
+        let command = Command::Roles(database.into(), cluster.found().into());
         py.detach(|| match &*self.read() {
             Some(engine) => Ok((engine.command(None, &command).0, self.workers)),
             None => Err(stopped()),

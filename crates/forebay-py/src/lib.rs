@@ -6,6 +6,7 @@
 mod batch;
 mod catalogue;
 mod classify;
+mod cluster;
 mod counters;
 mod engine;
 mod estate;
@@ -37,6 +38,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<batch::PyBatch>()?;
     module.add_class::<catalogue::PyCatalogue>()?;
+    module.add_class::<cluster::PyCluster>()?;
     module.add("EngineError", module.py().get_type::<engine::EngineError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(state_schema, module)?)?;

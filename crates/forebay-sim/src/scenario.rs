@@ -265,6 +265,7 @@ impl Scenario {
             lookup: SecretLookup::default(),
             parameters: Vec::new(),
             connect_query: "".into(),
+            cluster: None,
             pool: PoolSettings {
                 pool_mode: target.mode,
                 pool_size: target.pool_size,

@@ -404,6 +404,18 @@ def server_protocol_violation(*, endpoint: object, cause: object) -> ServerError
     )
 
 
+def no_role(*, role: object, database: object, waited: object) -> ServerError:
+    """FB415, SQLSTATE 57P03."""
+    return ServerError(
+        code="FB415",
+        sqlstate="57P03",
+        severity="ERROR",
+        message=f"no {role} of database \"{database}\" was found within {waited}",
+        detail=None,
+        hint="Run SHOW ENDPOINTS on the console: it tells what each endpoint is, and why. (FB415)",
+    )
+
+
 def message_too_large(*, size: object, limit: object) -> ProtocolError:
     """FB501, SQLSTATE 54000."""
     return ProtocolError(
@@ -1066,6 +1078,10 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "open_password": FindingRow("FBC052", "warning", "auth.type = \"{method}\" without required TLS shows passwords to the network on {address}", "set listen.tls.mode = \"require\", or auth.type = \"scram-sha-256\""),
     "no_databases": FindingRow("FBC053", "error", "no database is configured", "add [databases.NAME] with endpoints = [\"host:port\"]", "add a line to [databases]: shop = host=10.0.0.5"),
     "no_endpoints": FindingRow("FBC054", "error", "database \"{name}\" has no endpoints", "add endpoints = [\"host:port\"]"),
+    "nobody_polls": FindingRow("FBC170", "error", "database \"{name}\" has a topology, and nobody is named who asks its endpoints", "set poll_user to a user of [users] that has a password"),
+    "unusable_poll_secret": FindingRow("FBC171", "error", "database \"{name}\": the secret of \"{user}\" can't be shown to a server", "give poll_user its plain password"),
+    "topology_of_any": FindingRow("FBC172", "error", "the fallback database can have no topology", "list the database by its name"),
+    "role_without_topology": FindingRow("FBC173", "error", "database \"{name}\": {setting} needs a topology", "set topology = \"poll\""),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
     "unknown_admin": FindingRow("FBC056", "warning", "{name}: user \"{user}\" is not known", "add [users.{user}] with a secret, or the console refuses its login", "add \"{user}\" with its secret to auth_file, or the console refuses its login"),
     "idle_minimum": FindingRow("FBC057", "warning", "min_pool_size of \"{name}\" takes effect once a client has connected", "set user and secret of the database to open servers from the start"),

@@ -49,6 +49,25 @@ class Hosts:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """An endpoint of a cluster. role: a name of forebay_core::cluster::Standing; reason: completes "it …".
+
+    lsn: written or replayed up to there; lag: bytes behind the primary; answered_s: seconds since its last answer;
+    error: why the last probe failed. None where that is not known.
+    """
+
+    database: str
+    endpoint: str
+    role: str
+    reason: str
+    timeline: int | None
+    lsn: int | None
+    lag: int | None
+    answered_s: float | None
+    error: str | None
+
+
 class Backend(Protocol):
     """The running service. Databases are named as clients name them; None means all of them."""
 
@@ -71,6 +90,9 @@ class Backend(Protocol):
 
     def hosts(self) -> Hosts:
         """The names of servers that are kept."""
+
+    def endpoints(self) -> Sequence[EndpointRow]:
+        """The endpoints of databases with a topology."""
 
     def workers(self) -> Sequence[WorkerCounters]:
         """Totals since the start, by worker."""

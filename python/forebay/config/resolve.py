@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 from forebay._generated.settings import SETTINGS, Setting
-from forebay.config import resolved
+from forebay.config import resolved, topology
 from forebay.config.access.shapes import AccessRules
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
 from forebay.config.environment import NAMED_SECTIONS
@@ -50,6 +50,7 @@ class Config:
     access: who judges passwords, by the numbers that the engine knows. ldap_ca: None for the system's authorities.
     secret_source: an absolute path that ends with .py, or a module's name; None: no such source.
     draft: what was given, for `diff`.
+    topologies: databases whose endpoints have roles.
     """
 
     engine: resolved.EngineConfig
@@ -60,6 +61,7 @@ class Config:
     draft: Draft
     access: AccessRules
     ldap_ca: str | None
+    topologies: tuple[topology.Topology, ...] = ()
 
     def settings(self) -> tuple[SettingLine, ...]:
         """The settings that hold for all databases, for SHOW CONFIG."""
@@ -101,6 +103,7 @@ def resolve(draft: Draft) -> Config:
         draft,
         draft.access,
         str(authority) if authority else None,
+        topology.topologies(draft, databases, contexts),
     )
 
 
@@ -186,6 +189,7 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         tls=contexts.index(context),
         lookup=_lookup(draft, entity),
         connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
+        cluster=topology.cluster(entity),
         parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),
     )

@@ -159,6 +159,13 @@ class SecretLookup(msgspec.Struct, frozen=True):
     dbname: str | None
 
 
+class ClusterConfig(msgspec.Struct, frozen=True):
+    """What a database has of the cluster that its endpoints are."""
+
+    role: str
+    is_split: bool
+
+
 class DatabaseConfig(msgspec.Struct, frozen=True):
     """A database that clients may ask for."""
 
@@ -171,6 +178,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     lookup: SecretLookup
     parameters: tuple[tuple[str, str], ...]
     connect_query: str
+    cluster: ClusterConfig | None
     pool: PoolSettings
 
 

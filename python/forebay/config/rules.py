@@ -13,6 +13,7 @@ from forebay.config.finding import Report
 from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
 from forebay.config.tls_offers import NothingLeft, offers, wanted_of
+from forebay.config.topology import has_topology, own_value, poll_login
 
 _CHECKING = ("verify-ca", "verify-full")
 # Methods by which clients send their password as it is.
@@ -171,6 +172,24 @@ def databases_lead_somewhere(draft: Draft, report: Report) -> None:
             report.add("no_endpoints", given.place if given else database.place, name=database.name)
         if database.name == FALLBACK and "dbname" in database.settings:
             report.add("fallback_dbname", database.settings["dbname"].place)
+
+
+def topologies_can_be_found(draft: Draft, report: Report) -> None:
+    """Endpoints are asked for their roles by somebody that they let in."""
+    for database in draft.databases.values():
+        given = database.settings.get("topology")
+        if given is None or not has_topology(database):
+            if own_value(database, "role") != "primary":
+                place = database.settings["role"].place
+                report.add("role_without_topology", place, name=database.name, setting="role")
+            continue
+        login = poll_login(draft, database)
+        if database.name == FALLBACK:
+            report.add("topology_of_any", given.place)
+        elif login is None:
+            report.add("nobody_polls", given.place, name=database.name)
+        elif login[1] is not None and login[1].is_verifier:
+            report.add("unusable_poll_secret", given.place, name=database.name, user=login[0])
 
 
 def pools_fit(draft: Draft, report: Report) -> None:
@@ -346,6 +365,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     tls_has_something_to_offer,
     files_can_be_read,
     databases_lead_somewhere,
+    topologies_can_be_found,
     pools_fit,
     levels_isolate,
     forced_users_can_log_in,

@@ -88,7 +88,7 @@ class AuthQuery:
         database = database or self._engine.fallback_database
         if database is None:
             raise LookupFailed(f"there is no database {name}")
-        host, port = _endpoint(database.endpoints[0])
+        host, port = host_and_port(database.endpoints[0])
         tls = self._engine.server_tls[database.tls]
         parameters = {
             "host": host,
@@ -146,7 +146,7 @@ class _Line:
                 await connection.close()
 
 
-def _endpoint(endpoint: str) -> tuple[str, int]:
+def host_and_port(endpoint: str) -> tuple[str, int]:
     """Host and port as libpq wants them: a Unix socket is its folder and the number in its name."""
     if endpoint.startswith("/"):
         folder, _, name = endpoint.rpartition("/")

@@ -10,7 +10,7 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
+from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import EngineConfig
@@ -44,6 +44,7 @@ class RunningBackend:
         set_setting: Callable[[str, str], Awaitable[None]],
         shutdown: Callable[[Shutdown], None],
         is_stopping: Callable[[], bool],
+        endpoints: Callable[[], Sequence[EndpointRow]],
     ) -> None:
         self._engine = engine
         self._configuration = configuration
@@ -51,6 +52,7 @@ class RunningBackend:
         self._set_setting = set_setting
         self._shutdown = shutdown
         self._is_stopping = is_stopping
+        self._endpoints = endpoints
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
@@ -79,6 +81,9 @@ class RunningBackend:
     def hosts(self) -> Hosts:
         rows, under_way, waiting = self._engine.hosts()
         return Hosts(rows, under_way, waiting)
+
+    def endpoints(self) -> Sequence[EndpointRow]:
+        return self._endpoints()
 
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())

@@ -53,8 +53,17 @@ class _Pending:
 class EngineLink:
     """Connects a running engine to the loop under which it is made."""
 
-    def __init__(self, engine: Engine, *, find_secret: FindSecret, judge: Judge, answer_console: AnswerConsole) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        find_secret: FindSecret,
+        judge: Judge,
+        answer_console: AnswerConsole,
+        suspect: Callable[[str], None],
+    ) -> None:
         self._engine = engine
+        self._suspect = suspect
         self._find_secret = find_secret
         self._judge = judge
         self._answer_console = answer_console
@@ -107,6 +116,8 @@ class EngineLink:
         for worker, question, user, is_own, text, step, formats in batch.consoles:
             asked = Asked(user, text, is_own, step, formats)
             self._begin(self._answering, worker, question, self._console(worker, question, asked))
+        for database in batch.suspects:
+            self._suspect(database)
         for command, kind, payload in batch.replies:
             self._settle(command, kind, payload)
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from forebay import __version__
-from forebay._engine import Engine, EngineError
+from forebay._engine import Cluster, Engine, EngineError
 from forebay.admin.backend import Refused, Shutdown
 from forebay.admin.console import Console
 from forebay.admin.snapshot import decode, merge
@@ -29,6 +29,7 @@ from forebay.config.diff import diff
 from forebay.config.finding import Finding
 from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
+from forebay.control.discover import Discovery
 from forebay.control.engine_link import EngineLink
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import build_lookup
@@ -83,6 +84,7 @@ class Service:
         self._log = Log()
         self._runner = HookRunner()
         self._reloading = asyncio.Lock()
+        self._discovery = Discovery(self._tell_roles)
         self._asked: Stop | None = None
         self._asked_again = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -102,6 +104,7 @@ class Service:
             if self._successor is not None:
                 await self._successor.take_over(self._engine, self._link)
             self._announce()
+            await self._discovery.follow(self._configuration.config.topologies)
             await started(self._engine)
             # Where the system chooses the port, nobody can know where to meet.
             if self._gives_place and self._configuration.config.engine.listen.port:
@@ -202,6 +205,7 @@ class Service:
         after.accepted()
         self._lookup, lookup = lookup, self._lookup
         await lookup.close()
+        await self._discovery.follow(config.topologies)
         log_findings(after.warnings)
         changes = diff(before.config, after.config)
         event(logging.INFO, "reload", changes=len(changes))
@@ -222,12 +226,14 @@ class Service:
             set_setting=self.set,
             shutdown=self._shutdown_by_console,
             is_stopping=lambda: self.is_stopping,
+            endpoints=self._discovery.rows,
         )
         self._link = EngineLink(
             self._engine,
             find_secret=self._find_secret,
             judge=self._judge,
             answer_console=Console(self._backend).answer,
+            suspect=self._discovery.suspect,
         )
         self._backend.link = self._link
         loop = asyncio.get_running_loop()
@@ -315,6 +321,7 @@ class Service:
         await asyncio.to_thread(self._engine.stop)
         if hasattr(self, "_link"):
             self._link.close()
+            await self._discovery.close()
         await self._lookup.close()
         self._runner.close()
         loop = asyncio.get_running_loop()
@@ -322,6 +329,11 @@ class Service:
             loop.remove_signal_handler(number)
         self._log.report_suppressed()
         event(logging.INFO, "stop")
+
+    def _tell_roles(self, database: str, cluster: Cluster) -> None:
+        # Nobody waits for the workers' replies: they come in the order of what is told.
+        with contextlib.suppress(RuntimeError):
+            self._engine.set_roles(database, cluster)
 
     async def _find_secret(self, database: str, user: str) -> str | None:
         # By way of the attribute, which a reload replaces.

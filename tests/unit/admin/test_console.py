@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table
-from forebay.admin.backend import Identity, Shutdown
+from forebay.admin.backend import EndpointRow, Identity, Shutdown
 from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
@@ -49,6 +49,7 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         averaged={"shop": Totals(xact_count=1)},
         working=[WorkerCounters(1, 2, 3, 4, 5, 6, 7)],
         pooled=[PoolCounters("shop", "app", *[0] * 12, refusals={"FB201": 2}, server_errors={"23": 1})],
+        clustered=[EndpointRow("shop", "10.0.0.5:5432", "primary", "can write", 1, 1 << 32, None, 0.25, None)],
     )
     for name, columns in COLUMNS.items():
         reply = ask(f"SHOW {name}", backend)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import Hosts, Identity, Refused, Shutdown
+from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import EngineConfig
@@ -74,6 +74,7 @@ class FakeBackend:
     averaged: dict[str, Totals] = field(default_factory=dict)
     working: list[WorkerCounters] = field(default_factory=list)
     pooled: list[PoolCounters] = field(default_factory=list)
+    clustered: list[EndpointRow] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refuses: str | None = None
     is_stopping: bool = False
@@ -91,6 +92,9 @@ class FakeBackend:
 
     def hosts(self) -> Hosts:
         return self.names
+
+    def endpoints(self) -> Sequence[EndpointRow]:
+        return self.clustered
 
     def workers(self) -> Sequence[WorkerCounters]:
         return self.working

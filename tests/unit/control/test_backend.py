@@ -48,7 +48,7 @@ def running(suspend_timeout: float | None) -> tuple[RunningBackend, FakeLink]:
     unused = cast("Any", None)
     made = RunningBackend(
         unused, configuration=lambda: cast("Any", SimpleNamespace(process=process)), reload=unused, set_setting=unused,
-        shutdown=unused, is_stopping=lambda: False,
+        shutdown=unused, is_stopping=lambda: False, endpoints=list,
     )  # fmt: skip
     link = FakeLink()
     made.link = cast("Any", link)

@@ -32,6 +32,7 @@ class FakeEngine:
         self.answers: list[tuple[Any, ...]] = []
         self.orders: list[tuple[Any, ...]] = []
         self.takes = 0
+        self.suspected: list[str] = []
         self._waiting: dict[str, list[Any]] = {}
 
     def put(self, **what: list[Any]) -> None:
@@ -56,7 +57,8 @@ class FakeEngine:
                 os.read(bell, 64)
         waiting, self._waiting = self._waiting, {}
         empty: dict[str, Any] = {
-            "events": [], "events_dropped": 0, "secrets": [], "verdicts": [], "consoles": [], "replies": [],
+            "events": [], "events_dropped": 0, "secrets": [], "verdicts": [], "consoles": [], "suspects": [],
+            "replies": [],
         }  # fmt: skip
         return SimpleNamespace(**{**empty, **waiting})
 
@@ -117,7 +119,13 @@ def run(act: Callable[[FakeEngine, EngineLink], Awaitable[None]]) -> FakeEngine:
 
     async def world() -> FakeEngine:
         engine = FakeEngine()
-        link = EngineLink(engine, find_secret=find, judge=judge, answer_console=console)  # type: ignore[arg-type]
+        link = EngineLink(
+            engine,
+            find_secret=find,
+            judge=judge,
+            answer_console=console,
+            suspect=engine.suspected.append,  # type: ignore[arg-type]
+        )
         try:
             async with asyncio.timeout(10):
                 await act(engine, link)

@@ -331,6 +331,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         lookup: SecretLookup::default(),
         parameters: Vec::new(),
         connect_query: "".into(),
+        cluster: None,
         pool: PoolSettings {
             pool_mode,
             pool_size,

@@ -83,6 +83,10 @@ pub struct Pool {
     pub is_replication: bool,
     /// Clients wait until RESUME.
     pub is_paused: bool,
+    /// Clients wait until the cluster has an endpoint for them: [`crate::cluster::roles`].
+    pub is_held: bool,
+    /// One of the two: what the path asks.
+    pub is_shut: bool,
     /// The database is gone from the configuration.
     pub is_removed: bool,
     /// Until then none of its servers is kept while it has no clients.
@@ -147,6 +151,8 @@ impl Pool {
             secret: None,
             is_replication: false,
             is_paused: false,
+            is_held: false,
+            is_shut: false,
             is_removed: false,
             cleared_until: Instant(0),
             cleared_by: 0,
@@ -158,6 +164,18 @@ impl Pool {
             stats,
             greetings: FxHashMap::default(),
         }
+    }
+
+    /// PAUSE, or the end of it.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+        self.is_shut = is_paused || self.is_held;
+    }
+
+    /// There is no endpoint for its clients, or there is one again.
+    pub fn set_held(&mut self, is_held: bool) {
+        self.is_held = is_held;
+        self.is_shut = is_held || self.is_paused;
     }
 
     /// What servers report to a client that wants `wanted`, if that is known.

@@ -44,8 +44,8 @@ impl<I: Io> Worker<I> {
     #[cold]
     fn begin_reading(&mut self, io: &mut I, id: PoolId, free: Option<ServerKey>) -> bool {
         let pool = &self.pools[id.0 as usize];
-        let is_open = !(pool.is_paused || pool.is_removed || self.is_cleared(id))
-            && pool.endpoints.next_try(self.now) <= self.now;
+        let is_open =
+            !(pool.is_shut || pool.is_removed || self.is_cleared(id)) && pool.endpoints.next_try(self.now) <= self.now;
         let is_let_in = is_open && pool.knowledge.is_reader_let_in(self.now);
         if !is_let_in && free.is_none() {
             return false;

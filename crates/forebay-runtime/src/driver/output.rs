@@ -135,11 +135,14 @@ impl<B: Backend> Io for Driver<B> {
         let timeout = match &question {
             Question::SaltPassword { .. } => DERIVE_TIMEOUT,
             Question::Console { .. } => CONSOLE_TIMEOUT,
+            Question::Suspect { .. } => Duration::ZERO,
             Question::Secret { .. } | Question::Verdict { .. } | Question::OsUser { .. } => {
                 Duration::from_micros(self.hub.ask_timeout_us())
             }
         };
-        self.asked.insert(id);
+        if !matches!(question, Question::Suspect { .. }) {
+            self.asked.insert(id);
+        }
         if !timeout.is_zero() {
             self.set_timer(timeout, Timer::Question(id));
         }

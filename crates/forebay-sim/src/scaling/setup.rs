@@ -31,6 +31,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         lookup: SecretLookup::default(),
         parameters: Vec::new(),
         connect_query: "".into(),
+        cluster: None,
         pool: pool(plan),
     };
     let mut config = engine_config(plan.workers, vec![database], AuthMethod::Trust, PASSWORD, BUFFERS, BUFFER_SIZE);

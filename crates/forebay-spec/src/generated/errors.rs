@@ -36,6 +36,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "server_parameter_refused", code: "FB412", sqlstate: "22023" },
     ErrorRow { id: "server_secret_missing", code: "FB413", sqlstate: "08004" },
     ErrorRow { id: "server_protocol_violation", code: "FB414", sqlstate: "08P01" },
+    ErrorRow { id: "no_role", code: "FB415", sqlstate: "57P03" },
     ErrorRow { id: "message_too_large", code: "FB501", sqlstate: "54000" },
     ErrorRow { id: "malformed_message", code: "FB502", sqlstate: "08P01" },
     ErrorRow { id: "unsupported_protocol", code: "FB503", sqlstate: "0A000" },
@@ -547,6 +548,20 @@ pub fn server_protocol_violation(endpoint: impl Display, cause: impl Display) ->
         message: String::from("the server sent a message that does not belong here; its connection was closed"),
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Run the transaction again; please report this with the server's version. (FB414)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB415, SQLSTATE 57P03: no {role} of database "{database}" was found within {waited}.
+#[cold]
+pub fn no_role(role: impl Display, database: impl Display, waited: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB415",
+        sqlstate: "57P03",
+        message: format!("no {role} of database \"{database}\" was found within {waited}"),
+        detail: None,
+        hint: Some(String::from("Run SHOW ENDPOINTS on the console: it tells what each endpoint is, and why. (FB415)")),
         pgbouncer: None,
     }
 }

@@ -1,0 +1,207 @@
+//! Which endpoint of a cluster has which role, by what each of them says of itself. Pure: who asks them is elsewhere.
+//!
+//! | an endpoint | standing | serves |
+//! |---|---|---|
+//! | was not heard yet | unknown | nobody |
+//! | has missed `misses_max` probes on end | down | nobody |
+//! | belongs to another cluster by its system identifier | stranger | nobody |
+//! | is in recovery | replica | reads |
+//! | the same, and is further behind than `lag_max` | lagging | nobody |
+//! | can write, on the highest timeline ever seen to write, as the only one | primary | all |
+//! | can write, on an older timeline | deposed | nobody |
+//! | can write, on the highest timeline, and another one as well | contested | nobody |
+//!
+//! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
+//! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
+
+pub mod roles;
+
+use std::sync::Arc;
+
+/// What an endpoint says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// It replays what another one writes, and can't write itself.
+    pub is_in_recovery: bool,
+    /// Its timeline: grows by one with each promotion.
+    pub timeline: u32,
+    /// Up to where it has written, or replayed, in bytes.
+    pub lsn: u64,
+    /// Drawn when the cluster was made, and the same on all copies of it.
+    pub system: u64,
+}
+
+/// What an endpoint is; the table is in the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// See there.
+    Unknown,
+    /// See there.
+    Down,
+    /// See there.
+    Stranger,
+    /// See there.
+    Replica,
+    /// See there.
+    Lagging,
+    /// See there.
+    Primary,
+    /// See there.
+    Deposed,
+    /// See there.
+    Contested,
+}
+
+impl Standing {
+    /// As SHOW ENDPOINTS has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Standing::Unknown => "unknown",
+            Standing::Down => "down",
+            Standing::Stranger => "stranger",
+            Standing::Replica => "replica",
+            Standing::Lagging => "lagging",
+            Standing::Primary => "primary",
+            Standing::Deposed => "deposed",
+            Standing::Contested => "contested",
+        }
+    }
+
+    /// For people; completes "it …".
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Standing::Unknown => "has not answered yet",
+            Standing::Down => "has not answered the last probes",
+            Standing::Stranger => "has another system identifier: it is no copy of this cluster",
+            Standing::Replica => "is in recovery",
+            Standing::Lagging => "is in recovery, and further behind than replica_lag_max",
+            Standing::Primary => "can write, on the highest timeline",
+            Standing::Deposed => "can write, but another one has been promoted since",
+            Standing::Contested => "can write, and another one can on the same timeline: writes are stopped",
+        }
+    }
+}
+
+/// An endpoint, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// As configured.
+    pub name: Arc<str>,
+    /// What it is.
+    pub standing: Standing,
+    /// What it last said.
+    pub seen: Option<Seen>,
+    /// Bytes that it is behind the primary, where both are known.
+    pub lag: Option<u64>,
+    misses: u32,
+}
+
+/// The endpoints of a cluster, and what follows from what they say.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    misses_max: u32,
+    lag_max: u64,
+    system: Option<u64>,
+    /// The highest timeline that was seen to write.
+    floor: u32,
+}
+
+impl Cluster {
+    /// Endpoints of which nothing is known. `misses_max`: probes on end after which one is down. `lag_max`: bytes, 0 for no
+    /// limit.
+    pub fn new(names: impl IntoIterator<Item = Arc<str>>, misses_max: u32, lag_max: u64) -> Cluster {
+        let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0 };
+        let nodes = names.into_iter().map(node).collect();
+        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0 }
+    }
+
+    /// An endpoint has answered. What follows is decided by [`Self::decide`].
+    pub fn heard(&mut self, index: usize, seen: Seen) {
+        let node = &mut self.nodes[index];
+        node.misses = 0;
+        node.seen = Some(seen);
+    }
+
+    /// An endpoint has not answered in time, or nobody listens there.
+    pub fn missed(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.misses = node.misses.saturating_add(1);
+    }
+
+    /// The endpoints as they stand.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The one that takes writes.
+    pub fn primary(&self) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.standing == Standing::Primary)
+    }
+
+    /// Concludes from all that was heard. True: some endpoint stands otherwise than before.
+    pub fn decide(&mut self) -> bool {
+        let system = self.system.or_else(|| self.most_common_system());
+        let is_up = |node: &Node| node.seen.is_some() && node.misses < self.misses_max;
+        let writes = |node: &Node| {
+            let seen = node.seen.filter(|seen| !seen.is_in_recovery && Some(seen.system) == system)?;
+            is_up(node).then_some(seen)
+        };
+        let newest = self.nodes.iter().filter_map(writes).map(|seen| seen.timeline).max().unwrap_or(0);
+        let floor = self.floor.max(newest);
+        let is_first = |seen: Seen| seen.timeline == floor;
+        let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
+        let standings: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| match node.seen {
+                None if node.misses < self.misses_max => Standing::Unknown,
+                None => Standing::Down,
+                Some(_) if !is_up(node) => Standing::Down,
+                Some(seen) if Some(seen.system) != system => Standing::Stranger,
+                Some(seen) if seen.is_in_recovery => Standing::Replica,
+                Some(seen) if !is_first(seen) => Standing::Deposed,
+                Some(_) if are_contested => Standing::Contested,
+                Some(_) => Standing::Primary,
+            })
+            .collect();
+        self.floor = floor;
+        if standings.contains(&Standing::Primary) {
+            self.system = system;
+        }
+        self.put(&standings)
+    }
+
+    /// Takes over what was concluded, and measures replicas by the primary.
+    fn put(&mut self, standings: &[Standing]) -> bool {
+        let primary = standings.iter().position(|standing| *standing == Standing::Primary);
+        let written = primary.and_then(|index| self.nodes[index].seen).map(|seen| seen.lsn);
+        let mut has_changed = false;
+        for (node, standing) in self.nodes.iter_mut().zip(standings) {
+            let is_replica = *standing == Standing::Replica;
+            let replayed = node.seen.filter(|_| is_replica).map(|seen| seen.lsn);
+            if !is_replica {
+                node.lag = None;
+            } else if let Some((written, replayed)) = written.zip(replayed) {
+                node.lag = Some(written.saturating_sub(replayed));
+            }
+            // While there is no primary, one that was too far behind is not known to have caught up.
+            let is_behind = self.lag_max > 0 && node.lag.is_some_and(|lag| lag > self.lag_max);
+            let standing = if is_behind { Standing::Lagging } else { *standing };
+            has_changed |= standing != node.standing;
+            node.standing = standing;
+        }
+        has_changed
+    }
+
+    /// The identifier that most have; of as many, that of the one that is listed first.
+    fn most_common_system(&self) -> Option<u64> {
+        let known = || self.nodes.iter().filter_map(|node| node.seen.map(|seen| seen.system));
+        let votes = |system: u64| known().filter(|other| *other == system).count();
+        // The last of equals is the maximum.
+        known().rev().max_by_key(|system| votes(*system))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! A cluster's endpoints for Python, which asks them and tells here what they said.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use forebay_core::cluster::roles::Found;
+use forebay_core::cluster::{Cluster, Seen};
+use pyo3::prelude::*;
+
+/// See `Cluster` in `_engine.pyi`.
+#[pyclass(frozen, name = "Cluster", module = "forebay._engine")]
+pub(crate) struct PyCluster {
+    cluster: Mutex<Cluster>,
+}
+
+/// Endpoint, standing, reason, timeline, LSN, lag.
+type NodeRow = (String, &'static str, &'static str, Option<u32>, Option<u64>, Option<u64>);
+
+#[pymethods]
+impl PyCluster {
+    #[new]
+    fn new(endpoints: Vec<String>, misses_max: u32, lag_max: u64) -> PyCluster {
+        let names = endpoints.into_iter().map(Into::into);
+        PyCluster { cluster: Mutex::new(Cluster::new(names, misses_max, lag_max)) }
+    }
+
+    fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64) {
+        let mut cluster = self.lock();
+        if index < cluster.nodes().len() {
+            cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system });
+        }
+    }
+
+    fn missed(&self, index: usize) {
+        let mut cluster = self.lock();
+        if index < cluster.nodes().len() {
+            cluster.missed(index);
+        }
+    }
+
+    fn decide(&self) -> bool {
+        self.lock().decide()
+    }
+
+    fn nodes(&self) -> Vec<NodeRow> {
+        let cluster = self.lock();
+        let row = |node: &forebay_core::cluster::Node| {
+            let (standing, seen) = (node.standing, node.seen);
+            let (timeline, lsn) = (seen.map(|seen| seen.timeline), seen.map(|seen| seen.lsn));
+            (node.name.to_string(), standing.name(), standing.reason(), timeline, lsn, node.lag)
+        };
+        cluster.nodes().iter().map(row).collect()
+    }
+}
+
+impl PyCluster {
+    /// The roles, as the workers want them.
+    pub(crate) fn found(&self) -> Vec<Found> {
+        let cluster = self.lock();
+        cluster.nodes().iter().map(|node| Found { name: node.name.clone(), serves: node.standing.into() }).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,92 @@
+"""Databases whose endpoints are a primary and its replicas: how they are asked which is which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from forebay.config.draft import BY_KEY, Draft, Entity, default_of
+from forebay.config.resolved import ClusterConfig, DatabaseConfig, ServerTls
+from forebay.config.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The endpoints of a database, and as whom they are asked.
+
+    kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit.
+    """
+
+    kind: str
+    database: str
+    endpoints: tuple[str, ...]
+    dbname: str
+    user: str
+    secret: Secret | None
+    tls: ServerTls
+    interval_s: float
+    timeout_s: float
+    misses_max: int
+    lag_max: int
+
+
+def own_value(database: Entity, name: str) -> object:
+    """A setting that only databases have, or its default."""
+    given = database.settings.get(name)
+    return given.value if given else default_of(BY_KEY["databases", name])
+
+
+def has_topology(database: Entity) -> bool:
+    """Whether roles of its endpoints are looked for."""
+    return own_value(database, "topology") != "none"
+
+
+def cluster(database: Entity) -> ClusterConfig | None:
+    """What the engine is told of it."""
+    if not has_topology(database):
+        return None
+    return ClusterConfig(role=str(own_value(database, "role")), is_split=False)
+
+
+def poll_login(draft: Draft, database: Entity) -> tuple[str, Secret | None] | None:
+    """Who asks its endpoints; None where nobody is named."""
+    named, forced = database.settings.get("poll_user"), database.settings.get("user")
+    name = str((named or forced).value) if named or forced else str(draft.value("auth", "user") or "")  # type: ignore[union-attr]
+    if not name:
+        return None
+    own = database.settings.get("secret") if forced and not named else None
+    known = draft.users.get(name)
+    given = own or (known.settings.get("secret") if known else None)
+    return name, given.value if given and isinstance(given.value, Secret) else None
+
+
+def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list[ServerTls]) -> tuple[Topology, ...]:
+    """Those of all databases that have one."""
+    found = []
+    for resolved in databases:
+        entity = draft.databases[resolved.name]
+        if resolved.cluster is None:
+            continue
+        user, secret = poll_login(draft, entity) or ("", None)
+
+        def value(name: str, entity: Entity = entity) -> float:
+            given = entity.settings.get(name)
+            return cast(float, given.value if given else draft.value("server_defaults", name))
+
+        found.append(
+            Topology(
+                kind=str(own_value(entity, "topology")),
+                database=resolved.name,
+                endpoints=resolved.endpoints,
+                dbname=resolved.dbname,
+                user=user,
+                secret=secret,
+                tls=contexts[resolved.tls],
+                interval_s=value("poll_interval") / 1_000_000,
+                timeout_s=value("poll_timeout") / 1_000_000,
+                misses_max=int(value("poll_misses")),
+                lag_max=int(value("replica_lag_max")),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,237 @@
+"""topology = "poll": each endpoint is asked over a connection of its own, which no client ever uses.
+
+| a probe | counts as |
+|---|---|
+| is answered in time | heard |
+| is not, or nobody listens, or the server is starting or stopping | missed |
+| is refused by a server that lets others in (it is full, or the password is wrong) | nothing: the role stays |
+| ended late because this process itself could not run | nothing |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg
+
+from forebay._engine import Cluster
+from forebay.admin.backend import EndpointRow
+from forebay.config.topology import Topology
+from forebay.control.auth_query import host_and_port
+from forebay.control.console_link import first_line
+from forebay.observe.log import event
+
+# While a primary is missing, or about to be, endpoints are asked as often as this.
+HURRY_S: Final = 0.1
+# A probe that ends so much later than it should was kept from running; what it found says nothing.
+STALLED_S: Final = 0.25
+# Names are qualified, so that nothing that others have made is called. A timeline's number is the first part of a WAL
+# file's name; on a replica it is that of the last restart point.
+_QUESTION: Final = (
+    "SELECT r.is_in, CASE WHEN r.is_in THEN (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())"
+    " ELSE ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),"
+    " 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 END,"
+    " pg_catalog.pg_wal_lsn_diff(CASE WHEN r.is_in THEN COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0')"
+    " ELSE pg_catalog.pg_current_wal_lsn() END, '0/0')::pg_catalog.int8,"
+    " (SELECT system_identifier FROM pg_catalog.pg_control_system())"
+    " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
+)
+_LEVELS: Final = {
+    "primary": logging.INFO, "replica": logging.INFO, "unknown": logging.INFO, "lagging": logging.WARNING,
+    "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR, "stranger": logging.ERROR,
+}  # fmt: skip
+
+
+class Poll:
+    """Asks the endpoints of one database."""
+
+    def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None]) -> None:
+        self._topology = topology
+        self._tell = tell
+        self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
+        self._probes = [_Probe(_parameters(topology, endpoint)) for endpoint in topology.endpoints]
+        self._unheard = set(range(len(self._probes)))
+        self._roles: dict[str, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins to ask."""
+        self._tasks = [asyncio.ensure_future(self._watch(index)) for index in range(len(self._probes))]
+
+    def look_now(self) -> None:
+        """Asks all of them at once."""
+        for probe in self._probes:
+            probe.is_due.set()
+
+    async def close(self) -> None:
+        """Asks nothing more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for probe in self._probes:
+            probe.close()
+
+    def rows(self) -> Sequence[EndpointRow]:
+        """The endpoints as they stand."""
+        now = time.monotonic()
+        return [
+            EndpointRow(self._topology.database, name, standing, reason, timeline, lsn, lag,
+                        None if probe.answered_at is None else now - probe.answered_at, probe.error)
+            for (name, standing, reason, timeline, lsn, lag), probe in zip(
+                self._cluster.nodes(), self._probes, strict=True)
+        ]  # fmt: skip
+
+    async def _watch(self, index: int) -> None:
+        probe = self._probes[index]
+        while True:
+            probe.is_due.clear()
+            try:
+                await self._look(index)
+            except Exception as error:
+                # One probe that fails unforeseen must not end all that follow.
+                event(logging.ERROR, "probe_failed", code="FB999", error=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(probe.is_due.wait(), self._pause_s())
+
+    async def _look(self, index: int) -> None:
+        began = time.monotonic()
+        found = await self._probes[index].ask(self._topology.timeout_s)
+        was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
+        if isinstance(found, Seen):
+            self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system)
+        elif found is None and not was_stalled:
+            self._cluster.missed(index)
+        self._unheard.discard(index)
+        # Of which system they all are is said by most of them.
+        if not self._unheard and self._cluster.decide():
+            self._tell_roles()
+
+    def _tell_roles(self) -> None:
+        self._tell(self._topology.database, self._cluster)
+        for row in self.rows():
+            if self._roles.get(row.endpoint) != row.role:
+                self._roles[row.endpoint] = row.role
+                event(_LEVELS[row.role], "endpoint_role", database=row.database, endpoint=row.endpoint, role=row.role,
+                      because=f"it {row.reason}", timeline=row.timeline, error=row.error)  # fmt: skip
+
+    def _pause_s(self) -> float:
+        """Until the next probe: less where a primary is missing, or has missed one."""
+        primary = next((index for index, node in enumerate(self._cluster.nodes()) if node[1] == "primary"), None)
+        is_hurried = primary is None or self._probes[primary].error is not None
+        return min(self._topology.interval_s, HURRY_S) if is_hurried else self._topology.interval_s
+
+
+class Seen:
+    """What an endpoint said."""
+
+    __slots__ = ("is_in_recovery", "lsn", "system", "timeline")
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        is_in_recovery, timeline, lsn, system = row
+        self.is_in_recovery = bool(is_in_recovery)
+        # The system's number is signed in SQL, and so may be others that no server has yet.
+        self.timeline, self.lsn = int(timeline) % (1 << 32), int(lsn) % (1 << 64)
+        self.system = int(system) % (1 << 64)
+
+
+class _Refused(Exception):
+    """The server answers, and does not let us in."""
+
+
+class _Probe:
+    """The connection to one endpoint."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._left: set[asyncio.Task[tuple[Any, ...] | None]] = set()
+        self.is_due = asyncio.Event()
+        self.answered_at: float | None = None
+        self.error: str | None = None
+
+    async def ask(self, timeout_s: float) -> Seen | _Refused | None:
+        """What it says; None: it has missed this one."""
+        asking = asyncio.ensure_future(self._ask())
+        done, _ = await asyncio.wait({asking}, timeout=timeout_s)
+        if not done:
+            self._leave(asking)
+            self.error = f"no answer within {timeout_s:g} s"
+            return None
+        try:
+            row = asking.result()
+        except (psycopg.Error, OSError) as error:
+            self.close()
+            self.error = first_line(error) if isinstance(error, psycopg.Error) else str(error)
+            return _Refused() if _is_refusal(error) else None
+        self.error = None
+        self.answered_at = time.monotonic()
+        return Seen(row) if row is not None else None
+
+    async def _ask(self) -> tuple[Any, ...] | None:
+        was_kept = self._connection is not None
+        try:
+            return await self._run()
+        except psycopg.Error:
+            # A kept connection may have ended with a server that has long been up again.
+            if not was_kept:
+                raise
+            self.close()
+            return await self._run()
+
+    async def _run(self) -> tuple[Any, ...] | None:
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(
+                **self._parameters, autocommit=True, prepare_threshold=None
+            )
+        cursor = await self._connection.execute(_QUESTION.encode())
+        return await cursor.fetchone()
+
+    def close(self) -> None:
+        """Ends the connection, without a word to a server that may not read it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
+    def _leave(self, asking: asyncio.Task[tuple[Any, ...] | None]) -> None:
+        """Nobody waits for this one: the driver may take seconds to notice that it is cancelled."""
+        self._left.add(asking)
+        asking.add_done_callback(self._forget)
+        asking.cancel()
+        self.close()
+
+    def _forget(self, asking: asyncio.Task[tuple[Any, ...] | None]) -> None:
+        self._left.discard(asking)
+        if not asking.cancelled():
+            # Read, so that it is not told as one that nobody looked at.
+            asking.exception()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the server answers, and others may be let in: of a login, libpq tells no SQLSTATE."""
+    words = str(error)
+    return "FATAL" in words and "the database system is" not in words and "terminating connection" not in words
+
+
+def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
+    host, port = host_and_port(endpoint)
+    tls = topology.tls
+    parameters = {
+        "host": host,
+        "port": port,
+        "dbname": topology.dbname,
+        "user": topology.user,
+        "password": topology.secret.text if topology.secret else None,
+        "sslmode": tls.mode,
+        "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
+        "sslcert": tls.certificate,
+        "sslkey": tls.key,
+        "application_name": "forebay poll",
+        "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
+        "connect_timeout": 2,
+    }
+    return {key: value for key, value in parameters.items() if value is not None}

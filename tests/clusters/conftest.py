@@ -1,0 +1,17 @@
+"""A primary and its standby, which stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness.postgres import Postgres
+from tests.harness.standby import standby_of
+
+
+@pytest.fixture(scope="session")
+def standby(server: Postgres) -> Iterator[Postgres]:
+    """A standby of the server that all tests share."""
+    with standby_of(server) as running:
+        yield running

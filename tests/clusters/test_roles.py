@@ -1,0 +1,80 @@
+"""Roles of endpoints: found by asking them, and followed by what the databases of a cluster are for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.wire import startup
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+
+def clustered(*servers: Postgres, **settings: Any) -> dict[str, Any]:
+    """A database of the configuration whose endpoints have roles."""
+    endpoints = [f"127.0.0.1:{one.port}" for one in servers]
+    return {"endpoints": endpoints, "topology": "poll", "poll_user": "app", **settings}
+
+
+def endpoints(forebay: Forebay, database: str, known: int) -> dict[str, dict[str, str | None]]:
+    """SHOW ENDPOINTS of a database, once so many have another role than unknown."""
+
+    def found() -> dict[str, dict[str, str | None]]:
+        rows = {str(row["endpoint"]): row for row in forebay.console("show endpoints") if row["database"] == database}
+        return rows if sum(row["role"] != "unknown" for row in rows.values()) == known else {}
+
+    return until(found, within_s=10, what="the endpoints' roles are known")
+
+
+def asked(forebay: Forebay, database: str, sql: str = "select pg_is_in_recovery()") -> Any:
+    """What a client of a database is answered."""
+    with forebay.target.at(dbname=database).connect(autocommit=True) as client:
+        return client.execute(sql.encode()).fetchall()
+
+
+def test_roles_are_found_and_clients_get_what_their_database_is_for(
+    server: Postgres, standby: Postgres, server_15: Postgres, variant: Variant, start: Start
+) -> None:
+    """The standby is listed first: the place in a list says nothing."""
+    nodes = standby, server
+    forebay = start(
+        configuration(
+            server,
+            variant,
+            databases={
+                "writes": clustered(*nodes),
+                "reads": clustered(*nodes, role="replica"),
+                "any": clustered(*nodes, role="any"),
+                "mixed": clustered(server_15, *nodes),
+                "nobody": clustered(server, role="replica", query_wait_timeout="200ms"),
+            },
+        )
+    )
+    primary, replica, stranger = (f"127.0.0.1:{one.port}" for one in (server, standby, server_15))
+    found = endpoints(forebay, "writes", 2)
+    assert {name: row["role"] for name, row in found.items()} == {primary: "primary", replica: "replica"}
+    assert found[replica]["lag"] is not None
+    assert found[primary]["lag"] is None
+    assert found[primary]["timeline"] == found[replica]["timeline"] == "1"
+    assert "/" in str(found[primary]["lsn"])
+    for _ in range(4):
+        assert asked(forebay, "writes") == [(False,)]
+        assert asked(forebay, "reads") == [(True,)]
+    used = {row["port"] for row in forebay.console("show servers") if row["database"] == "writes"}
+    assert used == {str(server.port)}
+    clients = [forebay.target.at(dbname="any").connect() for _ in range(4)]
+    assert {client.execute("select pg_is_in_recovery()").fetchone() for client in clients} == {(False,), (True,)}
+    for client in clients:
+        client.close()
+    assert endpoints(forebay, "mixed", 3)[stranger]["role"] == "stranger"
+    assert asked(forebay, "mixed") == [(False,)]
+    refused = [event for event in forebay.events("endpoint_role") if event["role"] == "stranger"]
+    assert [(event["level"], event["endpoint"]) for event in refused] == [("error", stranger)]
+    waited = forebay.target.first(startup(user="app", database="nobody"))[-1].fields
+    assert (waited["C"], waited["M"][:34]) == ("57P03", 'no replica of database "nobody" wa')
+    assert "(FB415)" in waited["H"]
