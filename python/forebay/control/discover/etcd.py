@@ -1,0 +1,295 @@
+"""The keys that Patroni keeps in etcd: who holds the leader's key, how long, and what members tell of themselves.
+
+Asked by the HTTP gateway of etcd's v3 API, in which keys and values are base64 and 64-bit numbers are texts. One
+transaction reads all keys, so that a sighting is of one moment. Sources: etcd documentation, "Why gRPC gateway";
+Patroni documentation, "Dynamic configuration", and what Patroni writes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from forebay.control.discover.address import Address
+from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, tls_of
+from forebay.control.discover.member import MEMBERS_MAX, Lease, Member, Role, Sighting, SourceFailed, checked, is_port
+from forebay.control.discover.registration import Kind, Means, need, some_hosts
+from forebay.control.discover.turns import Turns
+from forebay.failure import Exit, Failure
+
+EXAMPLE: Final = "etcd://10.0.0.1:2379,10.0.0.2:2379/scope"
+PORT: Final = 2379
+PLAIN, SECURE = "etcd", "etcd+https"
+# Patroni's own default.
+NAMESPACE: Final = "service"
+# Patroni writes keys every ten seconds: a watch that is silent for longer may be one that nobody serves.
+SILENCE_S: Final = 15.0
+
+
+class _Key(msgspec.Struct):
+    key: str
+    value: str = ""
+    create_revision: str = "0"
+    lease: str = "0"
+
+    @property
+    def text(self) -> str:
+        return _text(self.value)
+
+    @property
+    def name(self) -> str:
+        return _text(self.key)
+
+
+class _Range(msgspec.Struct):
+    kvs: list[_Key] = []
+
+
+class _Answer(msgspec.Struct):
+    response_range: _Range
+
+
+class _Header(msgspec.Struct):
+    revision: str = "0"
+
+
+class _Transaction(msgspec.Struct):
+    header: _Header
+    responses: list[_Answer]
+
+
+class _TimeToLive(msgspec.Struct):
+    """TTL is -1 of a lease that has run out."""
+
+    TTL: str = "-1"
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+class _Event(msgspec.Struct):
+    kv: _Key
+
+
+class _Watched(msgspec.Struct):
+    header: _Header
+    canceled: bool = False
+    events: list[_Event] = []
+
+
+class _Line(msgspec.Struct):
+    result: _Watched
+
+
+class _MemberData(msgspec.Struct):
+    """What a member writes of itself. xlog_location: how far it has written or received."""
+
+    conn_url: str = ""
+    role: str = ""
+    state: str | None = None
+    replication_state: str | None = None
+    timeline: int | None = None
+    xlog_location: int | None = None
+
+
+class _Status(msgspec.Struct):
+    optime: int = 0
+
+
+class _Config(msgspec.Struct):
+    pause: bool | None = None
+    standby_cluster: dict[str, Any] | None = None
+
+
+class Etcd:
+    """The cluster of one scope."""
+
+    def __init__(self, address: Address, means: Means) -> None:
+        self._scope = f"/{address.options.get('namespace', NAMESPACE).strip('/')}/{address.path}"
+        self._turns = Turns([each.at(PORT) for each in address.hosts], kind="etcd", timeout_s=means.timeout_s)
+        self._scheme = "https" if address.scheme == SECURE else "http"
+        self._http = Http(
+            timeout_s=means.timeout_s, tls=tls_of(address) if self._scheme == "https" else None, login=None
+        )
+        self._user, self._password = address.user, address.password
+        self._token: str | None = None
+
+    async def look(self) -> Sighting:
+        """Raises SourceFailed."""
+        sighting, _ = await self._seen()
+        return sighting
+
+    async def watch(self) -> AsyncGenerator[Sighting, None]:
+        """A sighting at once, and after every change of a key that one is made of. Raises SourceFailed."""
+        while True:
+            sighting, revision = await self._seen()
+            yield sighting
+            async with contextlib.aclosing(self._changes(sighting.asked, revision)) as changes:
+                async for changed in changes:
+                    if changed <= revision:
+                        continue
+                    before = sighting
+                    sighting, revision = await self._seen()
+                    if sighting != before:
+                        yield sighting
+
+    async def close(self) -> None:
+        """Closes connections."""
+        await self._http.close()
+
+    async def _seen(self) -> tuple[Sighting, int]:
+        """With the revision of the store that it is of."""
+        asked, (keys, lease, revision) = await self._turns.ask(self._keys)
+        return _sighting(asked, self._scope, keys, lease), revision
+
+    async def _keys(self, host: str) -> tuple[dict[str, _Key], _TimeToLive | None, int]:
+        """Keys by their names below the scope; what is left of the leader's lease; the revision. Raises NoAnswer."""
+        single = ("leader", "status", "initialize", "config")
+        ranges = [{"request_range": {"key": _base64(f"{self._scope}/{each}")}} for each in single]
+        members = {**_below(f"{self._scope}/members"), "limit": str(MEMBERS_MAX + 1)}
+        found = await self._post(host, "kv/txn", {"success": [*ranges, {"request_range": members}]}, _Transaction)
+        kvs = [each for answer in found.responses for each in answer.response_range.kvs]
+        keys = {each.name.removeprefix(f"{self._scope}/"): each for each in kvs}
+        lease = None
+        if "leader" in keys and keys["leader"].lease != "0":
+            # The key is what counts; how long it has is worth an answer only if there is one.
+            with contextlib.suppress(NoAnswer):
+                lease = await self._post(host, "lease/timetolive", {"ID": keys["leader"].lease}, _TimeToLive)
+        return keys, lease, _number(found.header.revision)
+
+    async def _changes(self, host: str, revision: int) -> AsyncGenerator[int, None]:
+        """Revisions at which keys changed after `revision`; ends when nothing comes for SILENCE_S."""
+        asked = {"create_request": {**_below(self._scope), "start_revision": str(revision + 1)}}
+        lines = self._http.lines(
+            f"{self._scheme}://{host}/v3/watch", asked, _Line, headers=await self._login(host), silence_s=SILENCE_S
+        )
+        try:
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    if line.result.canceled:
+                        # The revision is gone from the store, or the right to watch.
+                        return
+                    if line.result.events:
+                        yield _number(line.result.header.revision)
+        except NoAnswer as none:
+            self._token = None
+            raise SourceFailed(f"the watch at etcd {host} ended: {none}") from None
+
+    async def _post(self, host: str, path: str, body: Any, of: type[T]) -> T:
+        """Raises NoAnswer."""
+        url = f"{self._scheme}://{host}/v3/{path}"
+        try:
+            return await self._http.post(url, body, of, headers=await self._login(host))
+        except NoAnswer as none:
+            if self._token is None or none.status not in (400, 401, 403):
+                raise
+        # A token holds for minutes, and is forgotten by a server that starts again.
+        self._token = None
+        return await self._http.post(url, body, of, headers=await self._login(host))
+
+    async def _login(self, host: str) -> dict[str, str]:
+        """The header that proves who asks; empty without a user."""
+        if self._user is None:
+            return {}
+        if self._token is None:
+            login = {"name": self._user, "password": self._password.text if self._password else ""}
+            answer = await self._http.post(f"{self._scheme}://{host}/v3/auth/authenticate", login, _Token)
+            self._token = answer.token
+        return {"authorization": self._token}
+
+
+def _sighting(asked: str, scope: str, keys: dict[str, _Key], left: _TimeToLive | None) -> Sighting:
+    if not keys:
+        hint = "Write the scope of Patroni's configuration behind the hosts; ?namespace= where it is not /service/."
+        raise SourceFailed(f"etcd at {asked} has no key below {scope}/", hint=hint)
+    leader = keys.get("leader")
+    config = _read(keys.get("config"), _Config) or _Config()
+    status = _read(keys.get("status"), _Status) or _Status()
+    can_write = leader.text if leader and not config.standby_cluster else None
+    members = []
+    for name, key in keys.items():
+        data = _read(key, _MemberData) if name.startswith("members/") else None
+        if data and (member := _member(name.removeprefix("members/"), data, can_write, status.optime)):
+            members.append(member)
+    lease = None
+    if leader:
+        left_s = max(0.0, float(_number(left.TTL))) if left else None
+        lease = Lease(holder=leader.text, term=_number(leader.create_revision), left_s=left_s)
+    return Sighting(
+        members=checked(members, by=f"etcd at {asked}, below {scope}/,"),
+        asked=asked,
+        lease=lease,
+        system_identifier=keys["initialize"].text if "initialize" in keys else None,
+        is_paused=bool(config.pause),
+    )
+
+
+def _member(name: str, data: _MemberData, primary: str | None, optime: int) -> Member | None:
+    """None without an address that can be used."""
+    try:
+        url = urlsplit(data.conn_url)
+        host, port = url.hostname, url.port or 5432
+    except ValueError:
+        return None
+    if not host or not is_port(port):
+        return None
+    is_primary = name == primary
+    lag = max(0, optime - data.xlog_location) if optime and data.xlog_location is not None else None
+    return Member(
+        host=unquote(host),
+        port=port,
+        role=Role.PRIMARY if is_primary else Role.REPLICA,
+        source="etcd",
+        name=name,
+        timeline=data.timeline,
+        lsn=data.xlog_location,
+        lag_bytes=None if is_primary else lag,
+        state=data.state if is_primary else data.replication_state or data.state,
+    )
+
+
+def _read(key: _Key | None, of: type[T]) -> T | None:
+    """A key's JSON; None for none, or one that is not as Patroni writes it."""
+    if key is None:
+        return None
+    try:
+        return msgspec.json.decode(key.text, type=of)
+    except msgspec.DecodeError:
+        return None
+
+
+def _below(prefix: str) -> dict[str, str]:
+    """A range of all keys below a folder: 0 follows the slash."""
+    return {"key": _base64(f"{prefix}/"), "range_end": _base64(f"{prefix}0")}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _text(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded).decode(errors="replace")
+    except ValueError:
+        return ""
+
+
+def _number(text: str) -> int:
+    return int(text) if text.lstrip("-").isdecimal() and len(text) < 21 else 0
+
+
+def _build(address: Address, means: Means) -> Etcd:
+    some_hosts(address, example=EXAMPLE)
+    if not address.path:
+        raise Failure(f"the {address.scheme}:// address names no scope", hint=f"Write {EXAMPLE}.", exit=Exit.USAGE)
+    need(address, "httpx2")
+    return Etcd(address, means)
+
+
+KIND: Final = Kind(schemes=(PLAIN, SECURE), example=EXAMPLE, options=TLS_OPTIONS | {"namespace"}, build=_build)

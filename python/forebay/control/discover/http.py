@@ -1,0 +1,193 @@
+"""HTTP with a deadline and a limit to every answer, as all sources use it that ask by HTTP.
+
+An answer is JSON of a given type; whatever else comes is a NoAnswer. Redirects are not followed, and proxies of the
+environment are not used: what is asked is on the cluster's own network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from forebay.control.discover.address import Address
+from forebay.failure import Exit, Failure
+
+if TYPE_CHECKING:
+    import httpx2
+
+T = TypeVar("T")
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+CONNECTIONS_MAX: Final = 8
+# Options of addresses that lead over TLS: files.
+TLS_OPTIONS: Final = frozenset(("ca", "certificate", "key"))
+
+
+class NoAnswer(Exception):
+    """Why there is none, in a few words. status: of an HTTP answer that was none, or None."""
+
+    def __init__(self, cause: str, *, status: int | None = None) -> None:
+        super().__init__(cause)
+        self.status = status
+
+
+class Http:
+    """Asks the servers of one source. Belongs to one event loop."""
+
+    def __init__(
+        self, *, timeout_s: float, tls: ssl.SSLContext | None = None, login: tuple[str, str] | None = None
+    ) -> None:
+        """login: user and password of HTTP's basic authentication."""
+        import httpx2
+
+        self._timeout_s = timeout_s
+        # Without a context of its own, httpx2 reads the system's authorities, also where no TLS is spoken.
+        self._client = httpx2.AsyncClient(
+            verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            auth=login,
+            trust_env=False,
+            follow_redirects=False,
+            # A deadline of ours is around every use.
+            timeout=None,
+            limits=httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+            # Compressed, a few bytes could grow beyond any limit.
+            headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "forebay"},
+        )
+
+    async def get(self, url: str, of: type[T], *, headers: Mapping[str, str] | None = None) -> T:
+        """The answer to a GET. Raises NoAnswer."""
+        return _decoded(await self._bytes("GET", url, None, headers), of)
+
+    async def post(self, url: str, body: Any, of: type[T], *, headers: Mapping[str, str] | None = None) -> T:
+        """The answer to a POST of JSON. Raises NoAnswer."""
+        return _decoded(await self._bytes("POST", url, msgspec.json.encode(body), headers), of)
+
+    async def lines(
+        self, url: str, body: Any, of: type[T], *, headers: Mapping[str, str] | None = None, silence_s: float
+    ) -> AsyncGenerator[T, None]:
+        """The lines of an answer without end, each as it comes; they end after silence_s without one.
+
+        Raises NoAnswer when the connection is lost.
+        """
+        with _told(self._timeout_s):
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await stack.enter_async_context(
+                        self._stream("POST", url, msgspec.json.encode(body), headers)
+                    )
+                chunks = answer.aiter_raw()
+                kept = b""
+                while True:
+                    try:
+                        async with asyncio.timeout(silence_s):
+                            chunk = await anext(chunks, None)
+                    except TimeoutError:
+                        return
+                    if chunk is None:
+                        raise NoAnswer("the connection was closed")
+                    *whole, kept = (kept + chunk).split(b"\n")
+                    if len(kept) > ANSWER_BYTES_MAX:
+                        raise NoAnswer(f"a line has more than {ANSWER_BYTES_MAX} bytes")
+                    for line in whole:
+                        if line.strip():
+                            yield _decoded(line, of)
+
+    async def close(self) -> None:
+        """Closes connections."""
+        await self._client.aclose()
+
+    async def _bytes(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
+        with _told(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._stream(method, url, body, headers) as answer:
+                content = bytearray()
+                async for chunk in answer.aiter_raw():
+                    content += chunk
+                    if len(content) > ANSWER_BYTES_MAX:
+                        raise NoAnswer(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+                return bytes(content)
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[httpx2.Response]:
+        content_type = {"content-type": "application/json"} if body is not None else {}
+        async with self._client.stream(
+            method, url, content=body, headers={**(headers or {}), **content_type}
+        ) as answer:
+            if not answer.is_success:
+                raise NoAnswer(f"HTTP status {answer.status_code}", status=answer.status_code)
+            yield answer
+
+
+@contextlib.contextmanager
+def _told(timeout_s: float) -> Iterator[None]:
+    """What can go wrong, in a few words that hold nothing of the request."""
+    import httpx2
+
+    try:
+        yield
+    except TimeoutError:
+        raise NoAnswer(f"no answer within {timeout_s:g} s") from None
+    except httpx2.ConnectError as error:
+        raise NoAnswer(_why(error)) from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
+        raise NoAnswer(f"the connection failed ({type(error).__name__})") from None
+
+
+def _why(error: BaseException) -> str:
+    """Of a connection that did not come about: the system's words, which are somewhere in the chain of causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause.reason or 'no reason is given'}"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or "no connection"
+
+
+def _decoded(content: bytes, of: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=of)
+    except msgspec.ValidationError as error:
+        raise NoAnswer(f"the answer is not of the form expected: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise NoAnswer("the answer is no JSON") from None
+
+
+def tls_of(address: Address) -> ssl.SSLContext:
+    """A context that trusts the authorities of the option `ca`, or the system's; blocks while it reads them.
+
+    Raises Failure for a file that can't be used.
+    """
+    ca, certificate, key = (address.options.get(name) for name in ("ca", "certificate", "key"))
+    if key and not certificate:
+        raise Failure('the option "key" goes with "certificate"', hint="Name both files.", exit=Exit.USAGE)
+    context = _loaded("ca", ca, lambda: ssl.create_default_context(cafile=ca))
+    if certificate:
+        _loaded("certificate", certificate, lambda: context.load_cert_chain(certificate, key, _no_password))
+    return context
+
+
+def _loaded(option: str, path: str | None, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except OSError as error:
+        # An SSLError is an OSError too.
+        cause = (
+            "holds nothing that can be used" if isinstance(error, ssl.SSLError) else f"can't be read: {error.strerror}"
+        )
+        hint = "Name a readable file in PEM form; a key must have no password."
+        raise Failure(f'the file "{path}" of the option "{option}" {cause}', hint=hint) from None
+
+
+def _no_password() -> str:
+    # Otherwise OpenSSL asks at the terminal.
+    return ""

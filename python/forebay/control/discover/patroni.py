@@ -1,0 +1,106 @@
+"""Patroni's REST interface: GET /cluster, of any member of the cluster.
+
+Each member answers for all, out of the store that Patroni keeps its leases in; it gives no answer when it can't read
+that. Source: Patroni documentation, "Patroni REST API".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from forebay.control.discover.address import Address
+from forebay.control.discover.http import TLS_OPTIONS, Http, tls_of
+from forebay.control.discover.member import (
+    Lease,
+    Member,
+    Role,
+    Sighting,
+    checked,
+    is_port,
+    lsn_of,
+)
+from forebay.control.discover.registration import Kind, Means, need, some_hosts
+from forebay.control.discover.turns import Turns
+
+EXAMPLE: Final = "patroni://10.0.0.1:8008,10.0.0.2:8008"
+PORT: Final = 8008
+PLAIN, SECURE = "patroni", "patroni+https"
+# Releases before 4 call it master.
+PRIMARIES: Final = frozenset(("leader", "master", "primary"))
+STANDBY_LEADER: Final = "standby_leader"
+
+
+class _Member(msgspec.Struct):
+    """lag and lsn are "unknown" where they are."""
+
+    name: str
+    role: str
+    state: str | None = None
+    host: str | None = None
+    port: int | None = None
+    timeline: int | str | None = None
+    lag: int | str | None = None
+    lsn: str | None = None
+
+
+class _Cluster(msgspec.Struct):
+    members: list[_Member]
+    pause: bool = False
+
+
+class Patroni:
+    """The cluster that the members at some addresses belong to."""
+
+    def __init__(self, address: Address, means: Means) -> None:
+        self._turns = Turns([each.at(PORT) for each in address.hosts], kind="Patroni", timeout_s=means.timeout_s)
+        self._scheme = "https" if address.scheme == SECURE else "http"
+        self._http = Http(
+            timeout_s=means.timeout_s,
+            tls=tls_of(address) if self._scheme == "https" else None,
+            login=(address.user, address.password.text if address.password else "") if address.user else None,
+        )
+
+    async def look(self) -> Sighting:
+        """Raises SourceFailed."""
+        asked, cluster = await self._turns.ask(
+            lambda host: self._http.get(f"{self._scheme}://{host}/cluster", _Cluster)
+        )
+        members = [
+            _member(each, each.host, each.port) for each in cluster.members if each.host and is_port(each.port or 5432)
+        ]
+        holders = [each.name for each in cluster.members if each.role in PRIMARIES or each.role == STANDBY_LEADER]
+        return Sighting(
+            members=checked(members, by=f"Patroni at {asked}"),
+            asked=asked,
+            lease=Lease(holder=holders[0]) if holders else None,
+            is_paused=cluster.pause,
+        )
+
+    async def close(self) -> None:
+        """Closes connections."""
+        await self._http.close()
+
+
+def _member(told: _Member, host: str, port: int | None) -> Member:
+    return Member(
+        host=host,
+        port=port or 5432,
+        role=Role.PRIMARY if told.role in PRIMARIES else Role.REPLICA,
+        source="patroni",
+        name=told.name,
+        timeline=told.timeline if isinstance(told.timeline, int) else None,
+        lsn=lsn_of(told.lsn) if told.lsn else None,
+        lag_bytes=told.lag if isinstance(told.lag, int) else None,
+        state=told.state,
+    )
+
+
+def _build(address: Address, means: Means) -> Patroni:
+    some_hosts(address, example=EXAMPLE)
+    need(address, "httpx2")
+    return Patroni(address, means)
+
+
+KIND: Final = Kind(schemes=(PLAIN, SECURE), example=EXAMPLE, options=TLS_OPTIONS, build=_build)

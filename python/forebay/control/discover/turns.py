@@ -1,0 +1,70 @@
+"""Several addresses that can each answer: who answered last is asked first, others join in when that is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from forebay.control.discover.http import NoAnswer
+from forebay.control.discover.member import SourceFailed
+
+T = TypeVar("T")
+
+# How long one that is asked has for itself; less where there are many, so that all are asked in half the timeout.
+HEAD_START_S: Final = 0.2
+# Causes that a message tells one by one.
+TOLD_MAX: Final = 4
+
+
+class Turns:
+    """hosts: `host:port` each, at least one. kind: of the source, for messages."""
+
+    def __init__(self, hosts: Sequence[str], *, kind: str, timeout_s: float) -> None:
+        self._hosts = list(hosts)
+        self._kind = kind
+        self._head_start_s = min(HEAD_START_S, timeout_s / 2 / len(hosts))
+
+    async def ask(self, question: Callable[[str], Awaitable[T]]) -> tuple[str, T]:
+        """Who answered, and what. The question has a timeout of its own. Raises SourceFailed where nobody answers."""
+        waiting = list(self._hosts)
+        running: dict[asyncio.Future[T], str] = {}
+        causes: dict[str, NoAnswer] = {}
+        try:
+            while waiting or running:
+                if waiting:
+                    host = waiting.pop(0)
+                    running[asyncio.ensure_future(question(host))] = host
+                alone_s = self._head_start_s if waiting else None
+                done, _ = await asyncio.wait(running, timeout=alone_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    host = running.pop(task)
+                    try:
+                        answer = task.result()
+                    except NoAnswer as none:
+                        causes[host] = none
+                        continue
+                    self._prefer(host)
+                    return host, answer
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        raise self._failed(causes)
+
+    @property
+    def preferred(self) -> str:
+        """Who is asked first."""
+        return self._hosts[0]
+
+    def _prefer(self, host: str) -> None:
+        self._hosts.remove(host)
+        self._hosts.insert(0, host)
+
+    def _failed(self, causes: dict[str, NoAnswer]) -> SourceFailed:
+        told = [f"{host}: {cause}" for host, cause in list(causes.items())[:TOLD_MAX]]
+        more = len(causes) - len(told)
+        text = "; ".join(told) + (f"; and {more} more" if more else "")
+        statuses = {cause.status for cause in causes.values()}
+        hint = "Check the user and the password in its address." if statuses <= {401, 403} else None
+        return SourceFailed(f"{self._kind} gave no answer ({text})", hint=hint)

@@ -1,0 +1,180 @@
+"""Sources that ask by HTTP, beside servers that answer late, too much, something else, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forebay.control.discover import registry
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed
+from forebay.control.discover.registration import Means
+
+from tests.harness.certificates import Authority
+from tests.harness.postgres import free_port
+from tests.harness.web import Answer, Reply, Request, serving
+
+SECRET = "hunter2"
+# As Patroni 4.1 and 3.3 write it.
+CLUSTER: dict[str, Any] = {
+    "members": [
+        {"name": "a", "role": "leader", "state": "running", "api_url": "http://10.0.0.1:8008/patroni",
+         "host": "10.0.0.1", "port": 5433, "timeline": 7},
+        {"name": "b", "role": "sync_standby", "state": "streaming", "api_url": "http://10.0.0.2:8008/patroni",
+         "host": "db2.example", "port": 5432, "timeline": 7, "lag": 24, "lsn": "1/8000060", "replay_lag": 24},
+        {"name": "c", "role": "replica", "state": "starting", "api_url": "http://10.0.0.3:8008/patroni",
+         "host": "10.0.0.3", "timeline": 6, "lag": "unknown", "lsn": "unknown", "tags": {"nofailover": True}},
+        {"name": "d", "role": "replica", "state": "creating replica", "api_url": "http://10.0.0.4:8008/patroni"},
+    ],
+    "pause": True,
+    "scope": "shop",
+}  # fmt: skip
+
+
+async def look(address: str, **means: Any) -> Sighting:
+    """One look of a source of its own."""
+    source = registry.build(address, Means(**means))
+    try:
+        return await source.look()
+    finally:
+        await source.close()
+
+
+def always(reply: Reply) -> Answer:
+    """The same to everybody."""
+
+    async def answer(_: Request) -> Reply:
+        return reply
+
+    return answer
+
+
+async def never(_: Request) -> Reply:
+    """Accepts, and says nothing."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_what_patroni_tells_is_reduced_to_members() -> None:
+    """Words for the same thing differ between releases; what is unknown stays so."""
+
+    async def story() -> None:
+        async with serving(always(Reply(body=CLUSTER))) as web:
+            seen = await look(f"patroni://{web.host}")
+            assert (seen.asked, seen.lease, seen.is_paused) == (web.host, Lease(holder="a"), True)
+            assert [each.path for each in web.requests] == ["/cluster"]
+        a, b, c = seen.members
+        assert a == Member(
+            host="10.0.0.1", port=5433, role=Role.PRIMARY, source="patroni", name="a", timeline=7, state="running"
+        )
+        assert (b.host, b.role, b.lsn, b.lag_bytes) == ("db2.example", Role.REPLICA, (1 << 32) + 0x8000060, 24)
+        assert (c.port, c.role, c.lsn, c.lag_bytes, c.state) == (5432, Role.REPLICA, None, None, "starting")
+        assert (seen.primaries, seen.holder) == ((a,), a)
+
+        standby = {"members": [{**CLUSTER["members"][0], "role": "standby_leader"}]}
+        async with serving(always(Reply(body=standby))) as web:
+            seen = await look(f"patroni://{web.host}")
+            assert (seen.primaries, seen.holder, seen.is_paused) == ((), seen.members[0], False)
+
+    asyncio.run(story())
+
+
+BAD: dict[str, tuple[Answer, str]] = {
+    "silence": (never, "no answer within 0.2 s"),
+    "an error": (always(Reply(503, CLUSTER)), "HTTP status 503"),
+    "a redirect": (always(Reply(302, headers={"location": "http://127.0.0.1:1/"})), "HTTP status 302"),
+    "no JSON": (always(Reply(body=b"<html>")), "the answer is no JSON"),
+    "other JSON": (always(Reply(body={"members": [{"name": 1}]})), "not of the form expected"),
+    "too much": (always(Reply(body=b" " * (1 << 20) + b"{}")), "more than 1048576 bytes"),
+    "too much is promised": (always(Reply(body=b" " * 100, length=1 << 40)), "no answer within 0.2 s"),
+    "no HTTP": (always(Reply(headers={"content-length": "x"})), "the connection failed"),
+    "nobody": (always(Reply(body={"members": CLUSTER["members"][3:]})), "names no member with an address"),
+    "a crowd": (always(Reply(body={"members": CLUSTER["members"][:1] * 65})), "names 65 members; 64 at most"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_an_answer_that_is_none_is_told(case: str) -> None:
+    """With the address that was asked, in time, and without the password."""
+    answer, told = BAD[case]
+
+    async def story() -> None:
+        async with serving(answer) as web:
+            began = time.monotonic()
+            with pytest.raises(SourceFailed) as failed:
+                await look(f"patroni://admin:{SECRET}@{web.host}", timeout_s=0.2)
+            assert time.monotonic() - began < 2
+        assert told in str(failed.value)
+        assert web.host in str(failed.value)
+        assert SECRET not in f"{failed.value} {failed.value.hint}"
+
+    asyncio.run(story())
+
+
+def test_one_that_answers_is_enough_and_is_asked_first_the_next_time() -> None:
+    """A member that is gone must not cost its timeout at every look."""
+
+    async def story() -> None:
+        async with serving(never) as silent, serving(always(Reply(body=CLUSTER))) as good:
+            hosts = f"127.0.0.1:{free_port()},{silent.host},{good.host}"
+            source = registry.build(f"patroni://{hosts}", Means())
+            try:
+                began = time.monotonic()
+                assert (await source.look()).asked == good.host
+                first_s = time.monotonic() - began
+                assert first_s < 0.9, "the silent one is not waited for"
+                for _ in range(3):
+                    assert (await source.look()).asked == good.host
+                assert (len(silent.requests), len(good.requests)) == (1, 4)
+            finally:
+                await source.close()
+        with pytest.raises(SourceFailed) as failed:
+            await look(f"patroni://{','.join(f'127.0.0.1:{free_port()}' for _ in range(6))}")
+        assert str(failed.value).count("connection refused") == 4
+        assert str(failed.value).endswith("; and 2 more)")
+
+    asyncio.run(story())
+
+
+def test_tls_and_logins(tmp_path: Path) -> None:
+    """A server without a certificate of the authority learns no password."""
+
+    async def answer(request: Request) -> Reply:
+        expected = "Basic " + base64.b64encode(f"admin:{SECRET}".encode()).decode()
+        return Reply(body=CLUSTER) if request.headers.get("authorization") == expected else Reply(401)
+
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    pair = authority.issue("web", "127.0.0.1")
+    client = authority.issue("client", "forebay")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate))
+    tls.load_cert_chain(pair.certificate, pair.key)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    files = f"certificate={client.certificate}&key={client.key}"
+
+    async def story() -> None:
+        async with serving(answer, tls) as web:
+            login = f"admin:{SECRET}@{web.host}"
+            seen = await look(f"patroni+https://{login}?ca={authority.certificate}&{files}")
+            assert len(seen.primaries) == 1
+            with pytest.raises(SourceFailed, match="HTTP status 401") as failed:
+                await look(f"patroni+https://admin:wrong@{web.host}?ca={authority.certificate}&{files}")
+            assert failed.value.hint == "Check the user and the password in its address."
+            asked = len(web.requests)
+            for address, told in (
+                (f"patroni+https://{login}?ca={other.certificate}&{files}", "its certificate is not accepted"),
+                (f"patroni+https://{login}?{files}", "its certificate is not accepted"),
+                (
+                    f"patroni+https://admin:{SECRET}@localhost:{web.port}?ca={authority.certificate}&{files}",
+                    "its certif",
+                ),
+            ):
+                with pytest.raises(SourceFailed) as failed:
+                    await look(address)
+                assert told in str(failed.value)
+            assert len(web.requests) == asked
+
+    asyncio.run(story())
