@@ -1,0 +1,225 @@
+"""What sources of topology tell of a real cluster while its leader changes: Patroni and etcd, as others run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import psycopg
+import pytest
+from forebay.control.discover import registry
+from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
+from forebay.control.discover.registration import Means
+
+from tests.harness import patroni
+from tests.harness.patroni import NAMES, SCOPE, TTL_S, Cluster, Node
+from tests.harness.postgres import Postgres
+
+T = TypeVar("T")
+
+# How much later than the server itself says so a source may name it. Patroni's members write of themselves once a
+# second; the rest is a busy machine.
+LATE_S = 3.0
+POLL_S = 0.05
+
+
+@pytest.mark.timeout(400)
+def test_sources_name_the_leader_through_a_switchover_and_a_crash(server: Postgres) -> None:
+    """Otherwise writes go to a server that was demoted, or the cluster stays down for forebay alone."""
+    with patroni.running(server.programs) as cluster:
+        asyncio.run(_story(cluster))
+
+
+async def _story(cluster: Cluster) -> None:
+    apis = ",".join(node.api for node in cluster.nodes.values())
+    async with (
+        _open(f"patroni://{apis}") as rest,
+        _open(f"etcd://127.0.0.1:{cluster.etcd_port}/{SCOPE}") as etcd,
+        _open(f"etcd://127.0.0.1:{cluster.etcd_port}/{SCOPE}") as watched,
+    ):
+        assert isinstance(watched, WatchedSource)
+        first = await _seen(rest, _is_whole, within_s=90, of=cluster)
+        (leader,) = first.primaries
+        assert leader.name is not None
+        before = await _seen(etcd, _is_whole, within_s=10, of=cluster)
+        await _agrees(cluster, first, before)
+
+        told: list[tuple[float, Sighting]] = []
+        watching = asyncio.create_task(_note(watched, told))
+        candidate, third = [name for name in NAMES if name != leader.name]
+        change = _Change("switchover", {"rest": rest, "etcd": etcd}, told)
+        switching = asyncio.create_task(asyncio.to_thread(cluster.switch_over, leader=leader.name, candidate=candidate))
+        await change.is_noticed(cluster.nodes[candidate])
+        await switching
+        again = await _seen(rest, _is_whole, within_s=60, of=cluster)
+        after = await _seen(etcd, _is_whole, within_s=10, of=cluster)
+        _grew(before, after)
+        await _agrees(cluster, again, after)
+
+        change = _Change("crash", {"rest": rest, "etcd": etcd}, told)
+        cluster.nodes[candidate].kill()
+        survivors = [cluster.nodes[name] for name in (leader.name, third)]
+        promoted = asyncio.create_task(_first_writable(survivors, within_s=TTL_S + 40))
+        gone = await _seen(etcd, lambda seen: not seen.primaries, within_s=TTL_S + 10, of=cluster)
+        assert gone.lease is None, "nobody may write while nobody holds the lease"
+        heir = await promoted
+        await change.is_noticed(heir)
+        # The timeline is what the heir tells of itself, once a second.
+        is_told = _leads(heir.name, above=after.primaries[0].timeline or 0)
+        _grew(after, await _seen(etcd, is_told, within_s=10, of=cluster))
+
+        cluster.stop_etcd()
+        with pytest.raises(SourceFailed, match="the watch at etcd"):
+            await asyncio.wait_for(watching, 10)
+        with pytest.raises(
+            SourceFailed, match=f"etcd gave no answer .127.0.0.1:{cluster.etcd_port}: connection refused"
+        ):
+            await etcd.look()
+
+
+@contextlib.asynccontextmanager
+async def _open(address: str) -> AsyncIterator[Source]:
+    source = await asyncio.to_thread(registry.build, address, Means())
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+async def _until(ask: Callable[[], Awaitable[T | None]], *, within_s: float, what: Callable[[], str]) -> T:
+    deadline = time.monotonic() + within_s
+    while (found := await ask()) is None:
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what()}"
+        await asyncio.sleep(POLL_S)
+    return found
+
+
+async def _seen(source: Source, is_wanted: Callable[[Sighting], bool], *, within_s: float, of: Cluster) -> Sighting:
+    """The first sighting of this kind. Until there is one, the source may fail."""
+    last: list[object] = []
+
+    async def ask() -> Sighting | None:
+        try:
+            seen = await source.look()
+        except SourceFailed as failed:
+            last[:] = [failed]
+            return None
+        last[:] = [seen]
+        return seen if is_wanted(seen) else None
+
+    def what() -> str:
+        return f"{last}\n" + "\n".join(node.log() for node in of.nodes.values())
+
+    return await _until(ask, within_s=within_s, what=what)
+
+
+def _is_whole(seen: Sighting) -> bool:
+    """One leader, and all others stream from it on its timeline."""
+    others = [each for each in seen.members if each.role is Role.REPLICA and each.state == "streaming"]
+    return (
+        len(seen.primaries) == 1
+        and len(others) == len(NAMES) - 1
+        and len({each.timeline for each in seen.members}) == 1
+    )
+
+
+def _leads(name: str, *, above: int = 0) -> Callable[[Sighting], bool]:
+    return lambda seen: [each.name for each in seen.primaries if (each.timeline or 0) > above] == [name]
+
+
+async def _agrees(cluster: Cluster, rest: Sighting, etcd: Sighting) -> None:
+    """Both sources tell the same, and what the servers themselves say."""
+    told = [
+        {(each.host, each.port, each.role, each.name, each.timeline) for each in one.members} for one in (rest, etcd)
+    ]
+    assert told[0] == told[1]
+    assert {each.port: each.name for each in rest.members} == {node.port: name for name, node in cluster.nodes.items()}
+    (leader,) = etcd.primaries
+    assert etcd.holder == leader
+    assert rest.lease is not None
+    assert rest.lease.holder == leader.name
+    assert etcd.lease is not None
+    assert etcd.lease.left_s is not None
+    assert 0 < etcd.lease.left_s <= TTL_S
+    assert (rest.is_paused, etcd.is_paused) == (False, False)
+    for each in rest.members:
+        (row,) = await _ask(
+            cluster.nodes[each.name or ""],
+            "select pg_is_in_recovery(), system_identifier::text from pg_control_system()",
+        )
+        assert row[0] == (each.role is Role.REPLICA)
+        assert row[1] == etcd.system_identifier
+        assert (each.lag_bytes is None) == (each.role is Role.PRIMARY)
+        assert each.role is Role.PRIMARY or (each.lsn or 0) > 0
+
+
+async def _ask(node: Node, sql: str) -> list[tuple[object, ...]]:
+    connection = await psycopg.AsyncConnection.connect(node.target.dsn(), autocommit=True)
+    async with connection:
+        return await (await connection.execute(sql)).fetchall()  # type: ignore[arg-type]
+
+
+async def _first_writable(nodes: list[Node], *, within_s: float) -> Node:
+    async def ask() -> Node | None:
+        for node in nodes:
+            with contextlib.suppress(psycopg.OperationalError):
+                if await _ask(node, "select pg_is_in_recovery()") == [(False,)]:
+                    return node
+        return None
+
+    return await _until(ask, within_s=within_s, what=lambda: "one of them is promoted")
+
+
+async def _note(source: WatchedSource, told: list[tuple[float, Sighting]]) -> None:
+    async for seen in source.watch():
+        told.append((time.monotonic(), seen))
+
+
+@dataclass(slots=True)
+class _Change:
+    """Of the leader, which begins when this is made. told: what a watch has told, and when."""
+
+    what: str
+    sources: dict[str, Source]
+    told: list[tuple[float, Sighting]]
+    began: float = field(default_factory=time.monotonic)
+
+    async def is_noticed(self, heir: Node) -> None:
+        """Measures when each source names the heir, against the heir's own word."""
+        at, *named = await asyncio.gather(
+            self._writes(heir), *(self._names(heir, each) for each in self.sources.values()), self._is_told(heir)
+        )
+        late = {name: round(one - at, 3) for name, one in zip([*self.sources, "watch"], named, strict=True)}
+        print(f"after the {self.what}, {heir.name} is named {late} s after it says itself that it can write")
+        assert max(late.values()) < LATE_S, late
+
+    async def _writes(self, heir: Node) -> float:
+        await _first_writable([heir], within_s=60)
+        return time.monotonic()
+
+    async def _names(self, heir: Node, source: Source) -> float:
+        async def ask() -> float | None:
+            with contextlib.suppress(SourceFailed):
+                if _leads(heir.name)(await source.look()):
+                    return time.monotonic()
+            return None
+
+        return await _until(ask, within_s=60, what=lambda: f"{heir.name} is named after the {self.what}")
+
+    async def _is_told(self, heir: Node) -> float:
+        async def ask() -> float | None:
+            return next((at for at, seen in self.told if at > self.began and _leads(heir.name)(seen)), None)
+
+        return await _until(ask, within_s=60, what=lambda: f"the watch names {heir.name} after the {self.what}")
+
+
+def _grew(before: Sighting, after: Sighting) -> None:
+    """A leader that comes later can be told from one that comes back."""
+    assert before.lease is not None
+    assert after.lease is not None
+    assert (after.lease.term or 0) > (before.lease.term or 0) > 0
+    assert (after.primaries[0].timeline or 0) > (before.primaries[0].timeline or 0) > 0

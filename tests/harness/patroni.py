@@ -1,0 +1,263 @@
+"""A cluster of three PostgreSQL servers under Patroni, with its store in etcd: as others run it in earnest.
+
+Patroni is installed into .cache of the checkout, etcd is taken out of Debian's package where the machine has none.
+Everything listens on loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import account
+from tests.harness.deadline import until
+from tests.harness.postgres import CACHE, Programs, free_port
+from tests.harness.processes import is_alive
+from tests.harness.target import Target
+
+PACKAGES = ("patroni[etcd3]==4.1.5", "psycopg[binary]==3.3.9")
+ETCD_PACKAGE = "etcd-server"
+FETCH_S = 300
+
+SCOPE = "shop"
+NAMES = ("one", "two", "three")
+# The shortest that Patroni accepts: a leader that is gone is missed after this.
+TTL_S = 20
+PARAMETERS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_connections": 30,
+    "shared_buffers": "16MB",
+    "timezone": "Etc/UTC",
+}
+
+
+def installed() -> Path:
+    """The folder that Patroni lies in, with all it needs."""
+    folder = CACHE / "patroni"
+    with _alone("patroni"):
+        if not (folder / "ready").exists():
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder),
+                 *PACKAGES],
+                check=True, timeout=FETCH_S,
+            )  # fmt: skip
+            (folder / "ready").touch()
+    return folder
+
+
+def etcd_program() -> str:
+    """The machine's etcd, or Debian's. Skips the test where there is neither it nor apt-get."""
+    if found := shutil.which("etcd"):
+        return found
+    packages, folder = CACHE / "packages", CACHE / "etcd"
+    with _alone("etcd"):
+        packages.mkdir(exist_ok=True)
+        if not list(packages.glob(f"{ETCD_PACKAGE}_*.deb")):
+            if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+                pytest.skip("there is no etcd on PATH and no apt-get to fetch it with: install etcd")
+            _download(packages)
+        if not (folder / "usr/bin/etcd").exists():
+            package = next(packages.glob(f"{ETCD_PACKAGE}_*.deb"))
+            subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True, timeout=FETCH_S)
+    return str(folder / "usr/bin/etcd")
+
+
+def _download(into: Path) -> None:
+    def apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["apt-get", "-q", *arguments], cwd=into, capture_output=True, text=True, timeout=FETCH_S, check=False
+        )
+
+    done = apt_get("download", ETCD_PACKAGE)
+    if done.returncode and account.is_root():
+        # A fresh machine has no lists of packages.
+        apt_get("update")
+        done = apt_get("download", ETCD_PACKAGE)
+    assert done.returncode == 0, f"etcd could not be fetched: install it, or run apt-get update first\n{done.stderr}"
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process of a test run at a time."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(slots=True)
+class Node:
+    """A server and the Patroni that looks after it."""
+
+    name: str
+    folder: Path
+    port: int
+    api_port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def target(self) -> Target:
+        """Its PostgreSQL."""
+        return Target("direct", "127.0.0.1", self.port, dbname="postgres", user="postgres")
+
+    @property
+    def api(self) -> str:
+        """Where Patroni's REST interface is, as host:port."""
+        return f"127.0.0.1:{self.api_port}"
+
+    def kill(self) -> None:
+        """SIGKILL to Patroni and to all of PostgreSQL, as a crash of the machine would."""
+        assert self.process is not None, "it has not been started"
+        # Patroni first: it would start the server again. The server stops forking before its children are counted.
+        self.process.kill()
+        self.process.wait(timeout=30)
+        self.process = None
+        pids = self._servers()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(map(is_alive, pids)), within_s=30, what=f"the processes of {self.name} have ended")
+
+    def log(self) -> str:
+        """The end of what Patroni and PostgreSQL have said."""
+        return "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*log*")))
+
+    def _servers(self) -> list[int]:
+        """The postmaster, stopped, and its children."""
+        try:
+            postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+            is_ours = str(self.folder) in Path(f"/proc/{postmaster}/cmdline").read_text()
+            if not is_ours:
+                return []
+            os.kill(postmaster, signal.SIGSTOP)
+            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        except (OSError, IndexError, ValueError):
+            return []
+        return [postmaster, *map(int, children.split())]
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Three nodes and the etcd that they agree in."""
+
+    nodes: dict[str, Node]
+    etcd: subprocess.Popen[bytes]
+    etcd_port: int
+
+    def switch_over(self, leader: str, candidate: str) -> None:
+        """A planned one, asked of the leader; returns when Patroni has answered."""
+        body = json.dumps({"leader": leader, "candidate": candidate}).encode()
+        request = urllib.request.Request(
+            f"http://{self.nodes[leader].api}/switchover", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200, answer.read()
+
+    def stop_etcd(self) -> None:
+        """Ends the store; Patroni has none then."""
+        self.etcd.kill()
+        self.etcd.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def running(programs: Programs) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts; it may still be making its replicas at first."""
+    packages, program = installed(), etcd_program()
+    with (
+        tempfile.TemporaryDirectory(prefix="fbpat-", ignore_cleanup_errors=True) as name,
+        contextlib.ExitStack() as stack,
+    ):
+        folder = Path(name)
+        folder.chmod(0o755)
+        etcd, etcd_port = _etcd(program, folder)
+        stack.callback(etcd.wait, timeout=30)
+        stack.callback(etcd.kill)
+        nodes = {}
+        for each in NAMES:
+            nodes[each] = node = Node(each, folder / each, free_port(), free_port())
+            _start(node, programs, packages, etcd_port)
+            stack.callback(lambda node=node: node.process and node.kill())
+        yield Cluster(nodes, etcd, etcd_port)
+
+
+def _etcd(program: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    port, peers = free_port(), free_port()
+    client_url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
+    with (folder / "etcd.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "--data-dir", str(folder / "etcd"), "--listen-client-urls", client_url,
+             "--advertise-client-urls", client_url, "--listen-peer-urls", peer_url,
+             "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "etcd.log").read_text()[-2000:]
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{client_url}/health", timeout=1) as answer:
+            return b"true" in answer.read()
+        return False
+
+    until(answers, within_s=30, what="etcd answers")
+    return process, port
+
+
+def _start(node: Node, programs: Programs, packages: Path, etcd_port: int) -> None:
+    node.folder.mkdir()
+    account.give(node.folder)
+    settings = node.folder / "patroni.yml"
+    # JSON is YAML.
+    settings.write_text(json.dumps(_settings(node, programs, etcd_port)))
+    environment = {**programs.environment, "PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"}
+    with (node.folder / "patroni.log").open("ab") as log:
+        node.process = subprocess.Popen(
+            [*_demoted(), sys._base_executable, "-m", "patroni", str(settings)],  # type: ignore[attr-defined]
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd="/", start_new_session=True,
+        )  # fmt: skip
+
+
+def _demoted() -> list[str]:
+    """A command in front of another, then not root; it may read what root alone can reach, such as a Python."""
+    if not account.is_root():
+        return []
+    return ["setpriv", f"--reuid={account.UNPRIVILEGED}", "--regid=nogroup", "--clear-groups",
+            "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # fmt: skip
+
+
+def _settings(node: Node, programs: Programs, etcd_port: int) -> dict[str, Any]:
+    return {
+        "scope": SCOPE,
+        "name": node.name,
+        "restapi": {"listen": node.api, "connect_address": node.api},
+        "etcd3": {"hosts": f"127.0.0.1:{etcd_port}"},
+        "bootstrap": {
+            "dcs": {"ttl": TTL_S, "loop_wait": 1, "retry_timeout": 3, "postgresql": {"parameters": PARAMETERS}},
+            "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, {"wal-segsize": "1"}, "no-sync"],
+        },
+        "postgresql": {
+            "listen": f"127.0.0.1:{node.port}",
+            "connect_address": f"127.0.0.1:{node.port}",
+            "data_dir": str(node.folder / "data"),
+            "bin_dir": str(Path(programs.path("postgres")).parent),
+            "pgpass": str(node.folder / "pgpass"),
+            "authentication": {"superuser": {"username": "postgres"}, "replication": {"username": "postgres"}},
+            "pg_hba": [f"{each} 127.0.0.1/32 trust" for each in ("host all all", "host replication all")],
+            "parameters": {"unix_socket_directories": str(node.folder)},
+        },
+    }  # fmt: skip
