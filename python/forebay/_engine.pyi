@@ -120,6 +120,9 @@ class Estate(TypedDict):
     last_id: int
     # Servers that it holds: database, user, how many. Filled in by who passes it on.
     held: list[tuple[str, str, int]]
+    # Databases that are paused ("*": all) or disabled, likewise.
+    paused: list[str]
+    disabled: list[str]
 
 @final
 class Engine:
@@ -144,8 +147,15 @@ class Engine:
     def tell_held(self, held: list[tuple[str, str, int]]) -> None:
         """Tells that process how many servers there still are here: database, user, count."""
 
+    def give_place(self) -> bool:
+        """Offers the place to that process; returns whether it has accepted it. Blocks for up to ten seconds."""
+
+    @property
+    def place(self) -> str:
+        """How it stands to the place it listens at: ours, coming, giving, given, lost."""
+
     def end_hand_over(self) -> None:
-        """Tells the other process that all has been passed on, and leaves the Unix socket's file to it."""
+        """Tells the other process that all has been passed on."""
 
     def take_over(self, socket: int) -> None:
         """Takes connections that come through a copy of this socket. Raises EngineError."""

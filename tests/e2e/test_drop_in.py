@@ -350,6 +350,24 @@ def test_reboot_takes_over_clients_and_the_pid_file(make: Make) -> None:
     assert not (running.folder / "pgbouncer.pid").exists()
 
 
+def test_reboot_goes_on_where_the_pid_file_cannot_be_written(make: Make) -> None:
+    """By then clients are the new process's: they are not cut for a file."""
+    running = make()
+    running.start()
+    old = running.process
+    assert old is not None
+    path = running.folder / "pgbouncer.pid"
+    with running.target.wire() as wire:
+        wire.ask(query("begin"))
+        path.unlink()
+        path.mkdir()
+        running.start("-R")
+        assert old.wait(timeout=15) == 0
+        running.says("pgbouncer.pid")
+        assert wire.value("select 'still here'") == "still here"
+    path.rmdir()
+
+
 def test_reboot_takes_over_from_no_pgbouncer(make: Make) -> None:
     """Nobody must believe that clients were handed over; what helps instead is said."""
     done = make().run("-R")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
+from tests.harness.certificates import Pair
 from tests.harness.deadline import until
 from tests.harness.pooler import SECRETS, Forebay, Variant, configuration
 from tests.harness.postgres import Postgres, free_port
 from tests.harness.processes import Orphan
-from tests.harness.wire import Gone, Wire, query
+from tests.harness.wire import SSL_REQUEST, Gone, Wire, query
 
 # Between two requests of one client.
 PAUSE_S = 0.05
@@ -125,6 +127,56 @@ def test_an_old_process_that_is_killed_leaves_a_new_one_that_serves(forebay: For
         upgrade.communicate(timeout=60)
         until(lambda: serves(forebay), within_s=10, what="the new process serves")
         survivors(wires, expected)
+
+
+@pytest.fixture
+def encrypted(
+    server: Postgres, variant: Variant, start: Start, tls: tuple[Pair, ssl.SSLContext], tmp_path: Path
+) -> Forebay:
+    """One with a Unix socket, whose clients may use TLS; it lets go of what can't move for three seconds."""
+    listen = {
+        "port": free_port(), "address": ["127.0.0.1"], "unix": str(tmp_path),
+        "tls": {"certificate": tls[0].certificate, "key": tls[0].key, "mode": "prefer"},
+    }  # fmt: skip
+    return start(configuration(server, variant, listen=listen))
+
+
+@contextlib.contextmanager
+def one_that_stays(forebay: Forebay, context: ssl.SSLContext) -> Iterator[Wire]:
+    """A client in a transaction that can't move."""
+    with forebay.target.dial() as wire:
+        wire.send(SSL_REQUEST)
+        assert wire.take(1) == b"S"
+        wire.start_tls(context)
+        wire.log_in(user="app", database="app")
+        wire.ask(query("begin"))
+        yield wire
+
+
+@pytest.mark.variants("uring-2", "epoll-1")
+def test_an_old_process_ends_in_bounded_time_and_takes_nothing_of_the_new_one_along(
+    encrypted: Forebay, tls: tuple[Pair, ssl.SSLContext], tmp_path: Path
+) -> None:
+    """Who does not end its transaction is cut after limits.drain_timeout. Neither that, nor a stop of the old process,
+    takes the socket's file from the new one, which can be upgraded in its turn meanwhile.
+    """
+    forebay, beside = encrypted, encrypted.target.at(host=str(tmp_path))
+    first = forebay.process
+    assert first is not None
+    with one_that_stays(forebay, tls[1]) as wire, beside.wire() as local:
+        assert "1 can't move" in forebay.upgrade(ends=False)
+        second = forebay.process
+        assert second is not None
+        with one_that_stays(forebay, tls[1]):
+            assert "1 can't move" in forebay.upgrade(ends=False), "while the first one is still there"
+            assert first.poll() is None
+            second.send_signal(signal.SIGINT)
+            assert second.wait(timeout=15) == 0
+        assert [frame.fields["C"] for frame in wire.rest() if frame.tag == "E"] == ["57P01"]
+        assert first.wait(timeout=15) == 0
+        assert local.value("select 'moved twice'") == "moved twice"
+        with beside.wire() as new:
+            assert new.value("select 'in by the file'") == "in by the file"
 
 
 class Worked:

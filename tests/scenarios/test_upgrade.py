@@ -289,7 +289,7 @@ def test_who_cannot_move_is_let_go_when_its_transaction_ends(
         "address": ["127.0.0.1"],
         "tls": {"certificate": pair.certificate, "key": pair.key, "mode": "prefer"},
     }
-    forebay = start(configuration(server, variant, listen=listen))
+    forebay = start(configuration(server, variant, listen=listen, limits={"drain_timeout": "60s"}))
     before = forebay.process
     assert before is not None
     with forebay.target.dial() as secret, forebay.target.wire() as hears, forebay.target.wire() as plain:

@@ -134,8 +134,10 @@ impl<I: Io> Worker<I> {
 
     /// Sees that what may move is looked for.
     pub(crate) fn arm_round(&mut self, at: Instant) {
-        self.moving.is_armed = true;
-        self.alarms.push(Alarm { at, of: AlarmOf::Moves });
+        if self.moving.next_round_at.is_none_or(|armed| at < armed) {
+            self.moving.next_round_at = Some(at);
+            self.alarms.push(Alarm { at, of: AlarmOf::Moves });
+        }
     }
 
     /// Sees that orders which are not answered yet are looked at again.

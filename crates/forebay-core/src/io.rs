@@ -10,6 +10,7 @@ use crate::command::{CommandId, Reply};
 use crate::config::ServerTls;
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
+use crate::moving::State;
 use crate::question::Question;
 use crate::time::Instant;
 use crate::worker::Message;
@@ -183,7 +184,7 @@ pub trait Io {
     fn stay(&mut self, conn: ConnId);
     /// A group of connections that were taken out, for another process: `Message::Arrived` follows, or `Message::Group`
     /// where it comes back.
-    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Self::Handover>);
+    fn hand_on(&mut self, number: u64, state: State, connections: Vec<Self::Handover>);
     /// Takes over a connection that another worker's driver gave up.
     fn adopt(&mut self, handover: Self::Handover) -> ConnId;
     /// An event for the log. Cheap to call and dropped when nobody listens.

@@ -77,6 +77,16 @@ impl PyEngine {
         })
     }
 
+    fn give_place(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.read().as_ref().is_some_and(Engine::give_place))
+    }
+
+    /// How this process stands to the place that it listens at.
+    #[getter]
+    fn place(&self) -> &'static str {
+        self.read().as_ref().map_or("lost", |engine| engine.place().name())
+    }
+
     fn end_hand_over(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| {
             self.running(|engine| {

@@ -21,12 +21,14 @@ use crate::driver::Driver;
 use crate::driver::backend::Backend;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::Uring;
+use crate::estate::Estate;
 use crate::hub::{Hub, Mail};
 use crate::listen::{ListenError, Listener, Listeners, UnixFile};
 use crate::metrics::MetricsServer;
 use crate::outbox::Outbox;
+use crate::place::Place;
 use crate::resolve::Host;
-use crate::succession::Sending;
+use crate::succession::{NOBODYS, Sending};
 use crate::tls::context::{Contexts, TlsError};
 
 /// Most workers of an engine.
@@ -156,6 +158,9 @@ impl Engine {
         let hub = Hub::start(workers, tls, config.auth.ask_timeout, clock).map_err(StartError::System)?;
         hub.set_tcp(config.tcp);
         hub.resolver.set_options(config.dns);
+        if before.is_some() {
+            hub.place.set(Place::Coming);
+        }
         let hub = Arc::new(hub);
         let metrics = match &config.metrics {
             None => None,
@@ -187,7 +192,8 @@ impl Engine {
         for (database, user, count) in before.iter().flat_map(|before| &before.held) {
             shared.expect_servers(&database.as_str().into(), &user.as_str().into(), *count);
         }
-        let part = Part { tables, shared, buffers, size };
+        let orders = before.map_or_else(Vec::new, |before| before.orders).into();
+        let part = Part { tables, shared, buffers, size, orders };
         let started = if is_uring {
             engine.start_workers::<Uring>(bound.by_worker, &part)
         } else {
@@ -227,6 +233,11 @@ impl Engine {
     /// The driver in use.
     pub fn driver(&self) -> &DriverChoice {
         &self.driver
+    }
+
+    /// How this process stands to the place that it listens at.
+    pub fn place(&self) -> Place {
+        self.hub.place.get()
     }
 
     /// How many workers there are.
@@ -302,14 +313,26 @@ impl Engine {
             last_id: last_id.max(self.shared.first_id),
         };
         let metrics = self.metrics.as_ref().map(MetricsServer::fd);
-        Estate { sockets: self.sockets.clone(), metrics, clock: self.hub.clock.origin(), legacy, held: Vec::new() }
+        let (sockets, clock) = (self.sockets.clone(), self.hub.clock.origin());
+        Estate { sockets, metrics, clock, legacy, held: Vec::new(), orders: Vec::new() }
     }
 
     /// Passes connections on to the process at the other end of `socket`, from [`Command::HandOn`] on.
     pub fn hand_over(&self, socket: RawFd) -> io::Result<()> {
         let sender = crate::succession::start_sending(self.hub.clone(), owned(socket)?)?;
+        self.hub.place.set(Place::Giving);
         self.hub.start_handing(sender);
         Ok(())
+    }
+
+    /// All has moved that can: the other process gets the place. Returns whether it has it; if not, this one goes on. Waits
+    /// for its answer; never called on a loop.
+    pub fn give_place(&self) -> bool {
+        let is_given = self.hub.give_place();
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| is_given) {
+            metrics.leave();
+        }
+        is_given
     }
 
     /// Tells the other process how many servers this one still has: database, user, count.
@@ -317,20 +340,19 @@ impl Engine {
         self.hub.tell_held(held);
     }
 
-    /// All has been passed on: the other process is told so, and the files are its own.
+    /// All has been passed on: the other process is told so.
     pub fn end_hand_over(&self) {
         if let Some(sender) = self.hub.stop_handing() {
             // A thread that has failed has given everything back.
             let _ = sender.send(Sending::End);
-            if let Some(file) = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                file.leave();
-            }
         }
     }
 
     /// Takes connections from the process at the other end of `socket`.
     pub fn take_over(&self, socket: RawFd) -> io::Result<()> {
-        crate::succession::start_receiving(self.hub.clone(), self.shared.clone(), owned(socket)?)
+        let starter = self.metrics.as_ref().map(MetricsServer::starter);
+        let settles = move || starter.into_iter().for_each(|start| start());
+        crate::succession::start_receiving(self.hub.clone(), self.shared.clone(), owned(socket)?, settles)
     }
 
     /// The answer to a question takes longer than usual: the worker waits for it anew.
@@ -352,7 +374,11 @@ impl Engine {
             let _ = thread.join();
         }
         drop(self.metrics.take());
-        drop(self.unix.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let file = self.unix.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match self.hub.place.get() {
+            Place::Ours => drop(file),
+            _ => file.into_iter().for_each(UnixFile::leave),
+        }
     }
 }
 
@@ -360,21 +386,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// What a process leaves to its successor beside its connections.
-#[derive(Clone, Debug)]
-pub struct Estate {
-    /// Descriptors of the sockets that it listens at.
-    pub sockets: Vec<RawFd>,
-    /// That of the metrics server.
-    pub metrics: Option<RawFd>,
-    /// The zero of its clock, in microseconds of the system's.
-    pub clock: u64,
-    /// Names and numbers.
-    pub legacy: Legacy,
-    /// Servers that it holds: database, user, how many.
-    pub held: Vec<(String, String, u32)>,
 }
 
 /// A descriptor of the caller's, as one of our own.
@@ -390,6 +401,8 @@ struct Part {
     shared: Arc<Shared>,
     buffers: u32,
     size: u32,
+    /// In force before anybody is served.
+    orders: Arc<[Command]>,
 }
 
 fn run_worker<B: Backend>(
@@ -410,6 +423,9 @@ fn run_worker<B: Backend>(
         }
     };
     let mut worker = Worker::<Driver<B>>::new(id, part.tables.clone(), part.shared.clone(), stats);
+    for order in &*part.orders {
+        worker.command(&mut driver, NOBODYS, order.clone());
+    }
     let _ = ready.send(Ok(()));
     driver.run(&mut worker);
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::command::{Command, CommandId};
@@ -19,6 +19,7 @@ use crate::driver::Handover;
 use crate::mailbox::Mailbox;
 use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
+use crate::place::SharedPlace;
 use crate::resolve::{Found, News, Resolver};
 use crate::succession::{Parcel, Sending};
 use crate::tls::context::Contexts;
@@ -55,6 +56,8 @@ pub(crate) struct Hub {
     tls: Mutex<Arc<Contexts>>,
     tcp: Mutex<TcpOptions>,
     ask_timeout_us: AtomicU64,
+    /// How this process stands to the place that it listens at.
+    pub(crate) place: SharedPlace,
     /// The way to the process that succeeds this one.
     handing: Mutex<Option<Sender<Sending>>>,
 }
@@ -96,6 +99,7 @@ impl Hub {
             tls: Mutex::new(Arc::new(tls)),
             tcp: Mutex::default(),
             ask_timeout_us: AtomicU64::new(ask_timeout_us),
+            place: SharedPlace::default(),
             handing: Mutex::default(),
         })
     }
@@ -132,9 +136,25 @@ impl Hub {
         }
     }
 
+    /// Offers the place to the process that succeeds this one. Returns whether it has accepted it.
+    pub(crate) fn give_place(&self) -> bool {
+        let (answer, given) = channel();
+        let handing = self.handing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_asked = handing.as_ref().is_some_and(|sender| sender.send(Sending::Place(answer)).is_ok());
+        drop(handing);
+        // A thread that fails drops the question.
+        is_asked && given.recv().unwrap_or(false)
+    }
+
     /// From here on they stay.
     pub(crate) fn stop_handing(&self) -> Option<Sender<Sending>> {
         self.handing.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether groups go nowhere any more.
+    #[cfg(test)]
+    pub(crate) fn handing_is_over(&self) -> bool {
+        self.handing.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// The certificates in force.

@@ -9,6 +9,11 @@
 //! Before "yours" a group belongs to the old process, which goes on with it when anything fails; behind it, to the new
 //! one. The new process uses nothing that it was not told is its own: if the old one is silent and gone, its end is made
 //! sure of first ([`Pid::has_ended`]).
+//!
+//! So it is with the place: to accept clients for good, and the files. When all has moved that can, the old one offers it,
+//! and the new one accepts. If the channel breaks before that, and the old one lives, the new one lets go of what it has
+//! and ends; behind it, the old one does. Both know which it is: an answer that was sent is read, and once the old one has
+//! shut its end ([`give_place`]) none can be sent.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,11 +24,12 @@ use std::time::Duration;
 use forebay_core::command::{Command, CommandId};
 use forebay_core::event::{Event, Field, Level};
 use forebay_core::ids::WorkerId;
-use forebay_core::moving::{Arrival, examine};
+use forebay_core::moving::{Arrival, Damaged, State, examine};
 use forebay_core::worker::{Message, Shared};
 
 use crate::driver::Handover;
 use crate::hub::{Hub, Mail};
+use crate::place::Place;
 use crate::socket::{receive_with, send_with};
 
 /// Descriptors of one batch; the kernel takes 253.
@@ -35,13 +41,16 @@ const GROUP_BYTES_MAX: usize = 1 << 30;
 /// How long the other side may be silent in the middle of a batch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the old process may take to end once its socket has.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });
 /// The order that workers are given where nobody waits for its reply.
-const NOBODYS: CommandId = CommandId(u64::MAX);
+pub(crate) const NOBODYS: CommandId = CommandId(u64::MAX);
 
 const BATCH: u8 = b'G';
 const YOURS: u8 = b'Y';
 const END: u8 = b'E';
+/// The place is offered, and accepted.
+const PLACE: u8 = b'P';
+const ACCEPTED: u8 = b'A';
 const HELD: u8 = b'H';
 /// Bytes of what is said of servers that are held.
 const HELD_BYTES_MAX: u32 = 1 << 24;
@@ -50,15 +59,25 @@ const HELD_BYTES_MAX: u32 = 1 << 24;
 pub(crate) struct Parcel {
     pub(crate) worker: WorkerId,
     pub(crate) number: u64,
-    pub(crate) state: Box<[u8]>,
+    pub(crate) state: State,
     pub(crate) connections: Vec<Handover>,
 }
 
 impl Parcel {
-    /// To the worker that it came from.
+    /// To the worker that it came from, to go on there and to be tried again.
     pub(crate) fn give_back(self, hub: &Hub) {
-        let arrival = Arrival { state: self.state, connections: self.connections, counted: Some(self.number) };
-        hub.post(self.worker, Mail::Told(self.worker, Message::Group(Box::new(arrival))));
+        self.return_to_worker(hub, false);
+    }
+
+    /// The same, to go on there.
+    fn give_back_refused(self, hub: &Hub) {
+        self.return_to_worker(hub, true);
+    }
+
+    fn return_to_worker(self, hub: &Hub, is_refused: bool) {
+        let Parcel { worker, number, state, connections } = self;
+        let arrival = Arrival { state, connections, counted: Some(number), is_refused };
+        hub.post(worker, Mail::Told(worker, Message::Group(Box::new(arrival))));
     }
 }
 
@@ -67,6 +86,8 @@ pub(crate) enum Sending {
     Group(Parcel),
     /// How many servers there still are.
     Held(Vec<Held>),
+    /// The place is the other's. The answer says whether that has accepted it.
+    Place(Sender<bool>),
     End,
 }
 
@@ -95,6 +116,11 @@ fn send(hub: &Hub, socket: &OwnedFd, parcels: &Receiver<Sending>) {
                     pass(hub, socket, batch)
                 }
                 Sending::Held(held) => say_held(socket, &held),
+                Sending::Place(answer) => give_place(socket).inspect(|()| {
+                    hub.place.set(Place::Given);
+                    // Who asked waits for it, or ends.
+                    let _ = answer.send(true);
+                }),
                 Sending::End => {
                     // Whether it is heard or not: all has been passed on.
                     let _ = write_all(socket, &[END]);
@@ -105,6 +131,7 @@ fn send(hub: &Hub, socket: &OwnedFd, parcels: &Receiver<Sending>) {
                 if let Some(Sending::Group(parcel)) = next {
                     parcel.give_back(hub);
                 }
+                shut(socket);
                 return fail(hub, parcels, passed, &error);
             }
         }
@@ -127,8 +154,29 @@ fn fill_batch(first: Parcel, parcels: &Receiver<Sending>) -> (Vec<Parcel>, Optio
     }
 }
 
+/// The other process has the place if it says so; and if it does not, it can't any more when this returns.
+fn give_place(socket: RawFd) -> io::Result<()> {
+    let mut word = [0];
+    let heard = write_all(socket, &[PLACE]).and_then(|()| read_exact(socket, &mut word));
+    if heard.is_err() {
+        shut(socket);
+        // What it said before that can still be read.
+        let _ = read_exact(socket, &mut word);
+    }
+    if word[0] == ACCEPTED { Ok(()) } else { Err(heard.err().unwrap_or_else(damaged)) }
+}
+
+fn shut(socket: RawFd) {
+    // SAFETY: no pointers. One that is shut by the other side is no less so for us.
+    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
+}
+
 fn say_held(socket: RawFd, held: &[Held]) -> io::Result<()> {
     let text = serde_json::to_vec(held).map_err(io::Error::other)?;
+    if text.len() > HELD_BYTES_MAX as usize {
+        // What is not told counts for longer; that breaks nothing.
+        return Ok(());
+    }
     let mut out = vec![HELD];
     out.extend_from_slice(&(text.len() as u32).to_le_bytes());
     out.extend_from_slice(&text);
@@ -153,7 +201,7 @@ fn pass(hub: &Hub, socket: RawFd, batch: Vec<Parcel>) -> io::Result<()> {
             hub.post(parcel.worker, Mail::Told(parcel.worker, Message::Arrived(parcel.number)));
         } else {
             event(hub, Level::Error, "group_refused", vec![("bytes", (parcel.state.len() as u64).into())]);
-            parcel.give_back(hub);
+            parcel.give_back_refused(hub);
         }
     }
     Ok(())
@@ -183,13 +231,17 @@ fn offer(socket: RawFd, batch: &[Parcel]) -> io::Result<Vec<u8>> {
     Ok(taken)
 }
 
-/// The other process is gone or broken: nothing moves any more, and all that has not gone stays here.
+/// The other process is gone or broken: nothing moves any more, and all that has not gone stays here; where the place is
+/// the other's, until its transaction ends.
 fn fail(hub: &Hub, parcels: &Receiver<Sending>, passed: u64, error: &io::Error) {
     event(hub, Level::Error, "succession_failed", vec![("error", error.to_string().into()), ("groups", passed.into())]);
     hub.stop_handing();
-    for worker in (0..hub.mailboxes.len()).map(|worker| WorkerId(worker as u16)) {
-        hub.post(worker, Mail::Command(NOBODYS, Command::Stay));
+    let is_given = hub.place.get() == Place::Given;
+    if !is_given {
+        hub.place.set(Place::Ours);
     }
+    let order = if is_given { Command::Drain } else { Command::Stay };
+    order_all(hub, &order);
     // Until the last worker has let go of its end of the channel.
     while let Ok(sending) = parcels.recv_timeout(ANSWER_TIMEOUT) {
         if let Sending::Group(parcel) = sending {
@@ -198,11 +250,22 @@ fn fail(hub: &Hub, parcels: &Receiver<Sending>, passed: u64, error: &io::Error) 
     }
 }
 
-/// Starts the thread that takes over what the process at the other end of `socket` passes on.
-pub(crate) fn start_receiving(hub: Arc<Hub>, shared: Arc<Shared>, socket: OwnedFd) -> io::Result<()> {
+fn order_all(hub: &Hub, order: &Command) {
+    for worker in (0..hub.mailboxes.len()).map(|worker| WorkerId(worker as u16)) {
+        hub.post(worker, Mail::Command(NOBODYS, order.clone()));
+    }
+}
+
+/// Starts the thread that takes over what the process at the other end of `socket` passes on. `settles`: called when the place is ours.
+pub(crate) fn start_receiving(
+    hub: Arc<Hub>,
+    shared: Arc<Shared>,
+    socket: OwnedFd,
+    settles: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let old = Pid::behind(socket.as_raw_fd())?;
     crate::engine::spawn("forebay-succeed".to_owned(), move || {
-        receive(&hub, &shared, &socket, &old);
+        receive(&hub, &shared, &socket, &old, settles);
         // Servers that have not come are gone, or stay where nobody tells of them any more.
         expect_at_most(&hub, &shared, &[]);
     })?;
@@ -218,11 +281,19 @@ fn expect_at_most(hub: &Hub, shared: &Shared, held: &[Held]) {
     }
 }
 
-fn receive(hub: &Hub, shared: &Shared, socket: &OwnedFd, old: &Pid) {
+fn receive(hub: &Hub, shared: &Shared, socket: &OwnedFd, old: &Pid, settles: impl FnOnce()) {
+    let mut settles = Some(settles);
     let socket = socket.as_raw_fd();
     let (mut groups, mut connections, mut next) = (0_u64, 0_u64, 0_usize);
     let how = loop {
         match take(socket, old) {
+            Ok(Taken::Place) => {
+                if let Err(error) = write_all(socket, &[ACCEPTED]) {
+                    break failure(&error);
+                }
+                hub.place.set(Place::Ours);
+                settles.take().into_iter().for_each(|settles| settles());
+            }
             Ok(Taken::Held(held)) => expect_at_most(hub, shared, &held),
             Ok(Taken::Groups(batch)) => {
                 for (state, own) in batch {
@@ -230,37 +301,59 @@ fn receive(hub: &Hub, shared: &Shared, socket: &OwnedFd, old: &Pid) {
                     connections += own.len() as u64;
                     let worker = WorkerId((next % hub.mailboxes.len()) as u16);
                     next += 1;
-                    let arrival = Arrival { state, connections: own, counted: None };
+                    let arrival = Arrival { state, connections: own, counted: None, is_refused: false };
                     hub.post(worker, Mail::Told(worker, Message::Group(Box::new(arrival))));
                 }
             }
             Ok(Taken::End) => break "whole",
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break "cut: the old process has ended",
-            Err(_) => break "broken",
+            Err(error) => break failure(&error),
         }
     };
+    // It is over for the other side as well, which may sit there and wait.
+    shut(socket);
+    if hub.place.get() == Place::Coming {
+        if old.has_ended() {
+            hub.place.set(Place::Ours);
+            settles.take().into_iter().for_each(|settles| settles());
+        } else {
+            hub.place.set(Place::Lost);
+            order_all(hub, &Command::Drain);
+        }
+    }
     let fields = vec![("groups", groups.into()), ("connections", connections.into()), ("how", how.into())];
     event(hub, Level::Info, "taken_over", fields);
+}
+
+fn failure(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::UnexpectedEof { "cut: the old process has ended" } else { "broken" }
 }
 
 /// What the old process has passed on.
 enum Taken {
     /// Ours from here on: a state each, and its connections.
-    Groups(Vec<(Box<[u8]>, Vec<Handover>)>),
+    Groups(Vec<(State, Vec<Handover>)>),
     /// How many servers it still has.
     Held(Vec<Held>),
+    /// The place.
+    Place,
     End,
 }
 
 fn take(socket: RawFd, old: &Pid) -> io::Result<Taken> {
+    take_with(socket, old, examine)
+}
+
+/// `examine`: says how many connections a state speaks of.
+fn take_with(socket: RawFd, old: &Pid, examine: impl Fn(&[u8]) -> Result<usize, Damaged>) -> io::Result<Taken> {
     let mut fds = Vec::new();
     let mut kind = [0];
     let got = receive_with(socket, &mut kind, &mut fds)?;
     match (got, kind[0]) {
         (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
         (_, END) => Ok(Taken::End),
+        (_, PLACE) => Ok(Taken::Place),
         (_, HELD) => take_held(socket),
-        (_, BATCH) => take_groups(socket, old, fds),
+        (_, BATCH) => take_groups(socket, old, fds, examine),
         _ => Err(damaged()),
     }
 }
@@ -273,7 +366,12 @@ fn take_held(socket: RawFd) -> io::Result<Taken> {
     serde_json::from_slice(&text).map(Taken::Held).map_err(|_| damaged())
 }
 
-fn take_groups(socket: RawFd, old: &Pid, fds: Vec<OwnedFd>) -> io::Result<Taken> {
+fn take_groups(
+    socket: RawFd,
+    old: &Pid,
+    fds: Vec<OwnedFd>,
+    examine: impl Fn(&[u8]) -> Result<usize, Damaged>,
+) -> io::Result<Taken> {
     let mut count = [0; 4];
     read_exact(socket, &mut count)?;
     let count = u32::from_le_bytes(count) as usize;
@@ -290,16 +388,17 @@ fn take_groups(socket: RawFd, old: &Pid, fds: Vec<OwnedFd>) -> io::Result<Taken>
         for length in lengths.as_chunks::<8>().0 {
             parts.push(read_part(socket, u64::from_le_bytes(*length))?);
         }
-        let (state, unsent) = (parts.remove(0), parts);
+        let (state, unsent) = (State::new(parts.remove(0)), parts);
         let own: Vec<Handover> = fds
             .by_ref()
             .take(usize::from(connections))
             .zip(unsent)
             .map(|(fd, unsent)| Handover::plain(fd, unsent))
             .collect();
+        // Fewer descriptors than were sent have come where this process may have no more (MSG_CTRUNC).
         let is_whole = examine(&state).is_ok_and(|count| count == own.len());
         taken.push(u8::from(is_whole));
-        batch.push((state.into_boxed_slice(), own));
+        batch.push((state, own));
     }
     write_all(socket, &taken)?;
     let mut word = [0];
@@ -378,3 +477,6 @@ fn read_exact(socket: RawFd, mut bytes: &mut [u8]) -> io::Result<()> {
 fn event(hub: &Hub, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {
     hub.outbox.event(Event { level, name, code: None, worker: WorkerId(0), fields });
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, Endpoint, Io, Slice, TlsRole};
+use forebay_core::moving::State;
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
 use forebay_core::worker::Message;
@@ -58,7 +59,7 @@ pub(crate) enum Op {
     },
     HandOn {
         number: u64,
-        state: Box<[u8]>,
+        state: State,
         connections: Vec<Handover>,
     },
     Adopt {
@@ -400,7 +401,7 @@ impl Io for SimIo {
         self.ops.push(Op::Resume { conn });
     }
 
-    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Handover>) {
+    fn hand_on(&mut self, number: u64, state: State, connections: Vec<Handover>) {
         self.ops.push(Op::HandOn { number, state, connections });
     }
 

@@ -45,6 +45,7 @@ class RunningBackend:
         shutdown: Callable[[Shutdown], None],
         is_stopping: Callable[[], bool],
         endpoints: Callable[[], Sequence[EndpointRow]],
+        is_moving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._configuration = configuration
@@ -53,6 +54,7 @@ class RunningBackend:
         self._shutdown = shutdown
         self._is_stopping = is_stopping
         self._endpoints = endpoints
+        self._is_moving = is_moving
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
@@ -131,6 +133,7 @@ class RunningBackend:
         await self._resume_unless_watched()
 
     async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+        self._refuse_while_moving()
         wait_s = limit_s if limit_s is not None else self._patience_s()
         try:
             require_whole(await self._order("pause", database, limit_s=wait_s))
@@ -142,6 +145,7 @@ class RunningBackend:
             raise Refused(f"{words}; RESUME was done") from None
 
     async def resume(self, database: str | None) -> None:
+        self._refuse_while_moving()
         require_done(await self._order("resume", database))
 
     async def reconnect(self, database: str | None) -> None:
@@ -155,9 +159,11 @@ class RunningBackend:
         require_done(await self._order("kill_client", client))
 
     async def disable(self, database: str) -> None:
+        self._refuse_while_moving()
         require_done(await self._order("disable", database))
 
     async def enable(self, database: str) -> None:
+        self._refuse_while_moving()
         require_done(await self._order("enable", database))
 
     async def wait_close(self, database: str | None) -> None:
@@ -185,6 +191,11 @@ class RunningBackend:
         if not any(client.database in CONSOLE_DATABASES for client in (await self.snapshot()).clients):
             event(logging.WARNING, "console_gone_when_suspended")
             await self.resume(None)
+
+    def _refuse_while_moving(self) -> None:
+        """What holds on is told to the process that takes over as it starts: an order after that would be lost."""
+        if self._is_moving():
+            raise Refused("another process is taking over: give the order again, to that one, in a moment")
 
     def _patience_s(self) -> float | None:
         """How long a command waits for clients. In PgBouncer's place it is as that has it: for as long as it takes."""

@@ -80,6 +80,7 @@ class Service:
         self._successor = successor
         self._gives_place = gives_place
         self._has_given_place = False
+        self._predecessor: Predecessor | None = None
         self._watch = watch
         self._log = Log()
         self._runner = HookRunner()
@@ -89,8 +90,12 @@ class Service:
         self._asked_again = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
 
-    async def run(self, *, started: Callable[[Engine], Awaitable[None]]) -> None:
+    async def run(
+        self, *, started: Callable[[Engine], Awaitable[None]], settled: Callable[[], None] = lambda: None
+    ) -> None:
         """Serves until a stop is asked for; calls `started` once clients can connect.
+
+        settled: called once the place is this process's for good, which is later where it takes that of another.
 
         Raises Failure when the service can't start, and ConfigurationRefused for its first configuration.
         """
@@ -102,15 +107,15 @@ class Service:
             self._configuration.accepted()
             self._connect()
             if self._successor is not None:
-                await self._successor.take_over(self._engine, self._link)
+                await self._successor.take_over(self._engine)
             self._announce()
             await self._discovery.follow(self._configuration.config.topologies)
             await started(self._engine)
-            # Where the system chooses the port, nobody can know where to meet.
-            if self._gives_place and self._configuration.config.engine.listen.port:
-                self._spawn(self._predecessor().serve)
+            self._spawn(lambda: self._settle(settled))
             await self._wait_for_stop()
             await self._drain()
+            if self._engine.place == "lost":
+                raise Failure("the running process goes on in its place", hint="Its log says why, and this one's.")
         finally:
             await self._end()
 
@@ -119,7 +124,19 @@ class Service:
             return self._successor.start_engine(self._configuration)
         return start_engine(self._configuration, self._manners.inherited)
 
-    def _predecessor(self) -> Predecessor:
+    async def _settle(self, settled: Callable[[], None]) -> None:
+        if self._successor is not None and not await self._successor.settle(self._engine):
+            hint = "The connection between both broke. Clients that have moved are let go as their transactions end."
+            event(logging.ERROR, "place_not_taken", because="the process before goes on", hint=hint)
+            self.ask_stop(Stop.DRAIN)
+            return
+        settled()
+        # Where the system chooses the port, nobody can know where to meet.
+        if self._gives_place and self._configuration.config.engine.listen.port:
+            self._predecessor = self._make_predecessor()
+            await self._predecessor.serve()
+
+    def _make_predecessor(self) -> Predecessor:
         return Predecessor(
             self._engine,
             self._link,
@@ -136,12 +153,15 @@ class Service:
         self._spawn(self._let_go)
 
     async def _let_go(self) -> None:
+        limit_s = self._configuration.drain_timeout_s
+        deadline = None if limit_s is None else time.monotonic() + limit_s
         left = asyncio.ensure_future(self._link.order("let_go"))
-        while not left.done():
+        while not left.done() and (deadline is None or time.monotonic() < deadline):
             await self._tell_held()
             await asyncio.wait({left}, timeout=HELD_S)
         self._engine.end_hand_over()
-        self.ask_stop(Stop.NOW)
+        # Where it was called off, nothing moves any more, and nobody is cut in a transaction all the same.
+        self.ask_stop(Stop.DRAIN if left.done() and left.result().refusals else Stop.NOW)
 
     async def _tell_held(self) -> None:
         """What closes here makes room in the pools of the process that serves."""
@@ -227,6 +247,7 @@ class Service:
             shutdown=self._shutdown_by_console,
             is_stopping=lambda: self.is_stopping,
             endpoints=self._discovery.rows,
+            is_moving=lambda: self._predecessor is not None and self._predecessor.is_under_way,
         )
         self._link = EngineLink(
             self._engine,

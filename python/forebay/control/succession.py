@@ -6,9 +6,11 @@
 | 2 | refuses, or passes on its sockets, names and numbers, and what is paused | |
 | 3 | | starts its engine on those sockets: it serves new clients |
 | 4 | accepts nobody any more; connections follow, see crates/forebay-runtime/src/succession.rs | takes them over |
-| 5 | lets go of those that can't move as their transactions end, and ends | serves |
+| 5 | offers its place, and leaves the name where it is met | accepts it: files, metrics, that name are its own |
+| 6 | lets go of those that can't move as their transactions end, and ends | serves |
 
-Whatever fails before the end of step 4 leaves the running process where it was, with all that has not moved.
+Whatever fails before the end of step 5 leaves the running process where it was, with all that has not moved, and the
+new one lets go of what it has, and ends; unless the running one has ended, whose place it has then.
 """
 
 from __future__ import annotations
@@ -44,19 +46,23 @@ if TYPE_CHECKING:
     from forebay._engine import Estate
 
 # Of the conversation, not of the state: see `state_schema`.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 # Set for a process that is started to succeed its parent.
 SUCCEED: Final = "FOREBAY_SUCCEED"
 # How long each side may take over its part of the conversation.
 STEP_S: Final = 30.0
-# How long a name may be taken by the process before, which is on its way out.
-NAME_S: Final = 30.0
+# How long a name may be taken by the process before, which leaves it with its place.
+NAME_S: Final = 5.0
+# Time between two looks at whether the place is ours.
+PLACE_LOOK_S: Final = 0.01
 # Time between two looks at whether a new process is still there.
 CHILD_LOOK_S: Final = 0.02
 # Descriptors beside those of connections.
 FDS_SPARE: Final = 128
 FDS_MAX: Final = 253
-_LINE_BYTES_MAX: Final = 1 << 20
+_LINE_BYTES_MAX: Final = 1 << 16
+# What is said of a process that has tens of thousands of pools.
+_TEXT_BYTES_MAX: Final = 1 << 26
 _CREDENTIALS: Final = struct.Struct("3i")
 
 Words = Mapping[str, Any]
@@ -98,8 +104,6 @@ class Successor:
     def __init__(self, place: str | None = None) -> None:
         self._place = place
         self._channel: socket.socket | None = None
-        self._paused: Sequence[str] = ()
-        self._disabled: Sequence[str] = ()
 
     def start_engine(self, configuration: Configuration) -> Engine:
         """Asks the running process for its place, and starts the engine in it. Raises Failure."""
@@ -110,8 +114,8 @@ class Successor:
         answer, fds = _hear_with_fds(channel)
         if "refused" in answer:
             raise Failure(f"the running process does not give its place: {answer['refused']}", hint=answer.get("hint"))
+        answer |= _hear_text(channel, answer["bytes"])
         _refuse_other_listeners(answer, config)
-        self._paused, self._disabled = answer["paused"], answer["disabled"]
         estate: Estate = answer["estate"]
         estate["held"] = [(database, user, count) for database, user, count in estate["held"]]
         count = len(estate["sockets"])
@@ -126,22 +130,25 @@ class Successor:
         except EngineError as error:
             raise Failure(str(error.args[0])) from None
 
-    async def take_over(self, engine: Engine, link: EngineLink) -> None:
+    async def take_over(self, engine: Engine) -> None:
         """The engine serves: the connections may come."""
         channel = self._channel
         if channel is None:
             raise TypeError("the engine of a successor is started by it")
-        for database in self._paused:
-            # It is answered when all servers are free; nobody waits for that here.
-            engine.command("pause", None if database == "*" else database)
-        for database in self._disabled:
-            await link.order("disable", database)
         # The engine's thread waits without a limit: the other side may have nothing to pass on for long.
         channel.settimeout(None)
         engine.take_over(channel.fileno())
         _say(channel, {"ready": os.getpid()})
         channel.close()
         self._channel = None
+
+    async def settle(self, engine: Engine) -> bool:
+        """Waits until the place is this process's, or can't be any more: whether it is."""
+        while True:
+            place = engine.place
+            if place != "coming":
+                return place == "ours"
+            await asyncio.sleep(PLACE_LOOK_S)
 
     def gives_up(self, because: str) -> None:
         """Tells the running process why nothing comes of it."""
@@ -187,8 +194,11 @@ class Predecessor:
         self._is_stopping = is_stopping
         self._started_as = tuple(started_as)
         self._place = meeting_place(configuration().config.engine)
-        self._is_under_way = False
+        # Another process has asked for the place, and has it, or has not failed yet.
+        self.is_under_way = False
+        self._has_given_place = asyncio.Event()
         self._outcome: asyncio.Future[Words] | None = None
+        self._talks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Answers whoever asks, for as long as this process has its place."""
@@ -197,13 +207,22 @@ class Predecessor:
             if not await self._take_name(door):
                 return
             door.listen(8)
-            talks: set[asyncio.Task[None]] = set()
-            loop = asyncio.get_running_loop()
-            while True:
-                channel, _ = await loop.sock_accept(door)
-                talk = asyncio.ensure_future(self._talk(channel))
-                talks.add(talk)
-                talk.add_done_callback(talks.discard)
+            answering = asyncio.ensure_future(self._answer(door))
+            # Whoever has the place answers at its door.
+            given = asyncio.ensure_future(self._has_given_place.wait())
+            try:
+                await asyncio.wait({answering, given}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                given.cancel()
+                answering.cancel()
+
+    async def _answer(self, door: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            channel, _ = await loop.sock_accept(door)
+            talk = asyncio.ensure_future(self._talk(channel))
+            self._talks.add(talk)
+            talk.add_done_callback(self._talks.discard)
 
     async def _take_name(self, door: socket.socket) -> bool:
         deadline = time.monotonic() + NAME_S
@@ -212,7 +231,9 @@ class Predecessor:
                 door.bind(self._place)
             except OSError as error:
                 if time.monotonic() > deadline:
-                    event(logging.WARNING, "upgrade_unavailable", because=str(error))
+                    event(logging.ERROR, "upgrade_unavailable", because=str(error),
+                          hint="Another process has the name at which this one is to be met: end it, or start this one "
+                          "anew; until then `forebay upgrade` can't reach it.")  # fmt: skip
                     return False
                 await asyncio.sleep(0.05)
             else:
@@ -235,7 +256,7 @@ class Predecessor:
 
     async def _upgrade(self, channel: socket.socket) -> None:
         """Starts the program anew, as this process was started, and says what became of it."""
-        if self._is_under_way or self._is_stopping() or self._outcome is not None:
+        if self.is_under_way or self._is_stopping() or self._outcome is not None:
             _say(channel, {"refused": "a restart or a stop is under way"})
             return
         self._outcome = asyncio.get_running_loop().create_future()
@@ -255,26 +276,28 @@ class Predecessor:
             self._outcome = None
 
     async def _give_place(self, channel: socket.socket, asked: Words) -> None:
-        if self._is_under_way or self._is_stopping():
+        if self.is_under_way or self._is_stopping():
             _say(channel, {"refused": "a restart or a stop is under way"})
             return
-        self._is_under_way = True
+        self.is_under_way = True
         began = time.monotonic()
         try:
             await self._prepare(channel, asked)
             moved = await self._hand_on(channel)
+            await self._leave_place()
         except Declined as declined:
             event(logging.ERROR, "upgrade_refused", because=str(declined), version=asked.get("version"))
             with contextlib.suppress(OSError):
                 _say(channel, {"refused": str(declined)})
             self._tell({"refused": str(declined)})
-            self._is_under_way = False
+            self.is_under_way = False
             return
         except BaseException as error:
             self._tell({"refused": str(error) or type(error).__name__})
-            self._is_under_way = False
+            self.is_under_way = False
             raise
         seconds = round(time.monotonic() - began, 3)
+        self._has_given_place.set()
         left = merge(decode(part) for part in (await self._link.order("snapshot")).snapshots)
         event(logging.INFO, "upgraded", version=asked.get("version"), pid=asked.get("pid"), seconds=seconds,
               clients=moved, clients_left=len(left.clients))  # fmt: skip
@@ -293,13 +316,16 @@ class Predecessor:
         self._clients = len(held.clients)
         estate = self._engine.estate()
         estate["held"] = servers_by_pool(held)
+        estate["paused"], estate["disabled"] = held.paused, held.disabled
         fds = [*estate["sockets"], *([] if estate["metrics"] is None else [estate["metrics"]])]
         if len(fds) > FDS_MAX:
             raise Declined(f"there are {len(fds)} sockets that listen, and {FDS_MAX} can be passed on")
         listen = self._configuration().config.engine.listen
-        words = {"version": __version__, "driver": self._engine.driver, "paused": held.paused, "estate": estate,
-                 "disabled": held.disabled, "listen": [list(listen.addresses), listen.port, listen.unix]}  # fmt: skip
-        _say(channel, words, fds)
+        words = {"estate": estate, "listen": [list(listen.addresses), listen.port, listen.unix]}
+        text = json.dumps(words).encode()
+        _say(channel, {"version": __version__, "driver": self._engine.driver, "bytes": len(text)}, fds)
+        # Pools without number make it longer than what a socket takes at once.
+        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(channel, text), STEP_S)
         heard = await asyncio.wait_for(_heard(channel), STEP_S)
         if "ready" not in heard:
             raise Declined(str(heard.get("failed") or "the new process has ended before it was ready"))
@@ -314,6 +340,10 @@ class Predecessor:
             raise Declined("the new process has ended, or does not answer: this one goes on")
         left = merge(decode(part) for part in (await self._link.order("snapshot")).snapshots)
         return max(0, self._clients - len(left.clients))
+
+    async def _leave_place(self) -> None:
+        if not await asyncio.to_thread(self._engine.give_place):
+            raise Declined("the new process did not accept the place: this one goes on")
 
     def _tell(self, words: Words) -> None:
         """Says what became of it to who asked for it, while there is time: this process may end in the next moment."""
@@ -378,13 +408,14 @@ def _say(channel: socket.socket, words: Words, fds: Sequence[int] = ()) -> None:
         sent += channel.send(line[sent:])
 
 
-def _hear_with_fds(channel: socket.socket) -> tuple[Words, list[int]]:
+def _hear_with_fds(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """A line and the descriptors that came with it, to be closed on exec. Raises Failure at the end of the stream."""
     line, fds = bytearray(), array("i")
     while not line.endswith(b"\n"):
         try:
             # Byte by byte: what comes behind the line is not ours.
-            part, extra, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(FDS_MAX * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
+            room = socket.CMSG_SPACE(FDS_MAX * fds.itemsize)
+            part, extra, flags, _ = channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise Failure(f"the running process does not answer: {error}") from None
         if not part or len(line) > _LINE_BYTES_MAX:
@@ -392,9 +423,26 @@ def _hear_with_fds(channel: socket.socket) -> tuple[Words, list[int]]:
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        if flags & socket.MSG_CTRUNC:
+            raise Failure("not all sockets of the running process can be had", hint="Raise the limit of open files.")
         line += part
-    words: Words = json.loads(line)
+    words: dict[str, Any] = json.loads(line)
     return words, list(fds)
+
+
+def _hear_text(channel: socket.socket, count: int) -> dict[str, Any]:
+    """What is too long for a line. Raises Failure at the end of the stream."""
+    text = bytearray()
+    while len(text) < min(count, _TEXT_BYTES_MAX):
+        try:
+            part = channel.recv(min(count - len(text), 1 << 16))
+        except OSError as error:
+            raise Failure(f"the running process does not answer: {error}") from None
+        if not part:
+            raise Failure("the running process has ended the conversation", hint="Its log says why.")
+        text += part
+    words: dict[str, Any] = json.loads(text)
+    return words
 
 
 async def _heard(channel: socket.socket) -> Words:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import time
@@ -35,6 +36,7 @@ from forebay.dropin.process import (
 )
 from forebay.dropin.source import IniSource
 from forebay.failure import Failure, sentence_for
+from forebay.observe.log import event
 
 NO_REBOOT = (
     "Set so_reuseport = 1 in both, and give the successor its own unix_socket_dir, pidfile and logfile; start it, then "
@@ -154,11 +156,18 @@ def _serve(
     successor: Successor | None,
 ) -> int:
     async def started(_: Engine) -> None:
-        if successor is not None and path is not None:
-            replace_pid_file(path)
         held.release()
         if background is not None:
             background.started()
+
+    def settled() -> None:
+        if successor is None or path is None:
+            return
+        try:
+            replace_pid_file(path)
+        except Failure as failure:
+            # It serves: nobody is cut for a file.
+            event(logging.ERROR, "pid_file_not_written", because=failure.message, hint=failure.hint)
 
     def watch() -> None:
         if source.have_users_changed(now_s=time.monotonic()):
@@ -166,7 +175,7 @@ def _serve(
 
     async def serve() -> None:
         try:
-            await service.run(started=started)
+            await service.run(started=started, settled=settled)
         finally:
             held.hold()
 

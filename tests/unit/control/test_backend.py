@@ -42,13 +42,13 @@ class FakeLink:
         return Outcome(done=1)
 
 
-def running(suspend_timeout: float | None) -> tuple[RunningBackend, FakeLink]:
+def running(suspend_timeout: float | None, *, is_moving: bool = False) -> tuple[RunningBackend, FakeLink]:
     """A backend; in PgBouncer's place with its setting."""
     process = None if suspend_timeout is None else SimpleNamespace(number=lambda _: suspend_timeout)
     unused = cast("Any", None)
     made = RunningBackend(
         unused, configuration=lambda: cast("Any", SimpleNamespace(process=process)), reload=unused, set_setting=unused,
-        shutdown=unused, is_stopping=lambda: False, endpoints=list,
+        shutdown=unused, is_stopping=lambda: False, endpoints=list, is_moving=lambda: is_moving,
     )  # fmt: skip
     link = FakeLink()
     made.link = cast("Any", link)
@@ -92,3 +92,12 @@ def test_suspend_is_undone_when_no_console_is_left(is_flushed: bool) -> None:
         return link.orders
 
     assert asyncio.run(suspend())[:2] == ["suspend", "resume"]
+
+
+@pytest.mark.parametrize("order", ["pause", "resume", "disable", "enable"])
+def test_what_holds_on_is_refused_while_another_process_takes_over(order: str) -> None:
+    """It has been told what is paused when it started: it would serve clients of a database that is paused since."""
+    made, link = running(None, is_moving=True)
+    with pytest.raises(Refused, match="another process is taking over"):
+        asyncio.run(getattr(made, order)("app"))
+    assert not link.orders

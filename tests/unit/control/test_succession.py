@@ -18,35 +18,40 @@ from forebay.control.succession import PROTOCOL, Predecessor, meeting_place
 from forebay.failure import Exit
 
 GOOD = {"ask": "take over", "protocol": PROTOCOL, "schema": state_schema(), "version": "0", "pid": os.getpid()}
-NOTHING = json.dumps({"clients": [], "servers": [], "pools": []})
+NOTHING: dict[str, Any] = {"clients": [], "servers": [], "pools": []}
 
 
 class Link:
     """Answers orders as an engine without clients does. refuses: an order that comes to nothing."""
 
-    def __init__(self, refuses: str = "") -> None:
+    def __init__(self, refuses: str = "", held: dict[str, Any] = NOTHING) -> None:
         self.refuses = refuses
+        self.held = held
         self.ordered: list[str] = []
 
     async def order(self, kind: str, _: object = None) -> Outcome:
         self.ordered.append(kind)
-        return Outcome(done=1, snapshots=[NOTHING], refusals=["called off"] if kind == self.refuses else [])
+        return Outcome(
+            done=1, snapshots=[json.dumps(self.held)], refusals=["called off"] if kind == self.refuses else []
+        )
 
 
 def conversation(
-    *lines: dict[str, Any], link: Link | None = None, port: int = 0
+    *lines: dict[str, Any], link: Link | None = None, accepts: bool = True, held: dict[str, Any] = NOTHING
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """What is answered to these lines, each said after an answer to the one before; and who was left the place."""
     left: list[int] = []
     estate = {"sockets": [], "metrics": None, "clock": 0, "prefix": "fb_", "last_statement": 0, "last_id": 0}
-    engine: Any = SimpleNamespace(driver="epoll", estate=lambda: dict(estate), hand_over=lambda _: None)
+    engine: Any = SimpleNamespace(
+        driver="epoll", estate=lambda: dict(estate), hand_over=lambda _: None, give_place=lambda: accepts
+    )
     listen = SimpleNamespace(addresses=[f"127.0.0.1#{os.getpid()}"], port=1, unix=None)
     configuration: Any = SimpleNamespace(config=SimpleNamespace(engine=SimpleNamespace(listen=listen)))
     place = meeting_place(configuration.config.engine)
 
     async def talk() -> list[dict[str, Any]]:
         predecessor = Predecessor(
-            engine, link or Link(),  # type: ignore[arg-type]
+            engine, link or Link(held=held),  # type: ignore[arg-type]
             configuration=lambda: configuration, leave=left.append, is_stopping=lambda: False, started_as=["false"],
         )  # fmt: skip
         serving = asyncio.ensure_future(predecessor.serve())
@@ -60,7 +65,10 @@ def conversation(
         for line in lines:
             writer.write(json.dumps(line).encode() + b"\n")
             if said := await asyncio.wait_for(reader.readline(), 10):
-                answers.append(json.loads(said))
+                answer = json.loads(said)
+                if "bytes" in answer:
+                    answer |= json.loads(await asyncio.wait_for(reader.readexactly(answer["bytes"]), 10))
+                answers.append(answer)
         writer.close()
         await asyncio.sleep(0)
         serving.cancel()
@@ -83,6 +91,7 @@ def test_one_that_gives_up_leaves_all_as_it_was() -> None:
     link = Link()
     answers, left = conversation(GOOD, {"failed": "the port is taken"}, link=link)
     assert answers[0]["driver"] == "epoll"
+    assert answers[0]["estate"]["paused"] == []
     assert answers[1]["refused"] == "the port is taken"
     assert "hand_on" not in link.ordered
     assert not left
@@ -100,6 +109,29 @@ def test_one_that_dies_in_the_middle_does_not_get_the_place() -> None:
     """What it had not taken over is here, and served."""
     _, left = conversation(GOOD, {"ready": 1}, link=Link(refuses="hand_on"))
     assert not left
+
+
+def test_one_that_does_not_accept_the_place_does_not_get_it() -> None:
+    """It has let go of what it had by then, and ends."""
+    _, left = conversation(GOOD, {"ready": 1}, accepts=False)
+    assert not left
+
+
+def test_what_is_told_of_a_process_may_be_longer_than_a_socket_takes_at_once() -> None:
+    """With tens of thousands of databases the restart would end in the middle of a line."""
+    paused = [f"a_database_with_quite_a_long_name_{number}" for number in range(30_000)]
+    answers, left = conversation(GOOD, {"ready": 1}, held={**NOTHING, "paused": paused, "disabled": ["one"]})
+    assert answers[0]["estate"]["paused"] == sorted(paused)
+    assert answers[0]["estate"]["disabled"] == ["one"]
+    assert left == [os.getpid()]
+
+
+def test_who_has_given_its_place_leaves_the_name_at_which_it_is_met() -> None:
+    """The new process is to be met there, and upgraded in its turn, while the old one lets go of what is left."""
+    _, left = conversation(GOOD, {"ready": 1})
+    again, left_again = conversation(GOOD, {"ready": 1})
+    assert left == left_again == [os.getpid()]
+    assert again
 
 
 def test_upgrade_says_that_there_is_nothing_to_upgrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, Endpoint, Io, Slice, TlsRole};
+use crate::moving::State;
 use crate::question::Question;
 use crate::time::Instant;
 use crate::worker::Message;
@@ -67,6 +68,8 @@ pub struct MemoryIo {
     pub told: Option<Vec<(WorkerId, Message<Handed>)>>,
     /// Connections that are to be taken out.
     pub detaching: Vec<ConnId>,
+    /// Groups that were handed on, if there is a process that they can go to.
+    pub handed_on: Option<Vec<HandedOn>>,
     /// Orders that were answered.
     pub replies: Vec<(CommandId, Reply)>,
     /// Where servers are.
@@ -77,6 +80,17 @@ pub struct MemoryIo {
 /// A connection between two workers: nothing of it matters here.
 #[derive(Debug)]
 pub struct Handed;
+
+/// A group for another process.
+#[derive(Debug)]
+pub struct HandedOn {
+    /// Its number.
+    pub number: u64,
+    /// What was written of it.
+    pub state: State,
+    /// Its connections.
+    pub connections: Vec<Handed>,
+}
 
 /// The one buffer.
 pub const BUFFER: BufId = BufId(0);
@@ -227,16 +241,20 @@ impl Io for MemoryIo {
     }
 
     fn detach(&mut self, conn: ConnId) {
-        assert!(self.told.is_some(), "there is no worker that {conn:?} could go to");
+        assert!(self.told.is_some() || self.handed_on.is_some(), "there is no worker that {conn:?} could go to");
         self.detaching.push(conn);
     }
 
     fn stay(&mut self, conn: ConnId) {
-        panic!("{conn:?} was not to go");
+        let at = self.detaching.iter().position(|detaching| *detaching == conn);
+        self.detaching.swap_remove(at.unwrap_or_else(|| panic!("{conn:?} was not to go")));
     }
 
-    fn hand_on(&mut self, number: u64, _: Box<[u8]>, _: Vec<Self::Handover>) {
-        panic!("there is no process that group {number} could go to");
+    fn hand_on(&mut self, number: u64, state: State, connections: Vec<Self::Handover>) {
+        match &mut self.handed_on {
+            Some(handed_on) => handed_on.push(HandedOn { number, state, connections }),
+            None => panic!("there is no process that group {number} could go to"),
+        }
     }
 
     fn adopt(&mut self, Handed: Handed) -> ConnId {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use forebay_spec::errors;
 
-use super::Place;
 use super::group::{About, Group};
+use super::{Place, State};
 use crate::cancel_key;
 use crate::config::TlsMode;
 use crate::deadline::NEVER;
@@ -16,23 +16,25 @@ use crate::pool::census::Of;
 use crate::pool::{PoolId, Waiter, endpoints};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Server, ServerKey, ServerState};
-use crate::worker::{Owner, Worker};
+use crate::worker::{Message, Owner, Worker};
 
 /// A group on its way.
 #[derive(Debug)]
 pub struct Arrival<H> {
     /// What was written of it.
-    pub state: Box<[u8]>,
+    pub state: State,
     /// Its connections: a client's first.
     pub connections: Vec<H>,
     /// What it holds is counted in this engine: it has come back, under this number, or moved within it.
     pub counted: Option<u64>,
+    /// The other process could not take it: it is not offered again.
+    pub is_refused: bool,
 }
 
 impl<I: Io> Worker<I> {
     /// A group comes from another process, or back.
     pub(crate) fn group_arrives(&mut self, io: &mut I, arrival: Arrival<I::Handover>) {
-        let Arrival { state, connections, counted } = arrival;
+        let Arrival { state, connections, counted, is_refused } = arrival;
         if let Some(number) = counted {
             self.group_is_back(number);
         }
@@ -48,6 +50,9 @@ impl<I: Io> Worker<I> {
         let mut conns = connections.into_iter().map(|handover| io.adopt(handover));
         let mut server_key = None;
         let client_key = client.map(|mut client| {
+            if is_refused {
+                client.rare().is_refused_to_move = true;
+            }
             client.conn = conns.next().expect("as many as the group has");
             client.pool = id;
             self.settle_client(*client, is_new)
@@ -55,9 +60,15 @@ impl<I: Io> Worker<I> {
         if let Some(mut server) = server {
             server.conn = conns.next().expect("as many as the group has");
             drop(conns);
+            // One that is idle, and can't move, only takes the room of one there.
+            server.is_close_needed |= is_refused;
+            // Nobody may have it, and nobody has it: it would only take room.
+            let is_of_another = |id: PoolId| self.pools[id.0 as usize].user != about.user;
             match id {
-                Some(id) => server_key = Some(self.settle_server(*server, id, &about, is_new)),
-                None => self.turn_away_server(io, *server, &about, is_new),
+                Some(id) if client_key.is_some() || !is_of_another(id) => {
+                    server_key = Some(self.settle_server(io, *server, id, &about, is_new));
+                }
+                _ => self.turn_away_server(io, *server, &about, is_new),
             }
         } else {
             drop(conns);
@@ -123,7 +134,7 @@ impl<I: Io> Worker<I> {
         key
     }
 
-    fn settle_server(&mut self, mut server: Server, id: PoolId, about: &About, is_new: bool) -> ServerKey {
+    fn settle_server(&mut self, io: &mut I, mut server: Server, id: PoolId, about: &About, is_new: bool) -> ServerKey {
         let place = self.place_of(id, &server);
         let pool = self.pool(id);
         server.is_close_needed |= place.is_none() || pool.user != about.user;
@@ -139,13 +150,17 @@ impl<I: Io> Worker<I> {
         }
         (server.pool, server.stats) = (id, self.pool(id).stats.clone());
         server.state = ServerState::Leased;
-        let is_expected = is_new && self.shared.expected.arrived(&(about.database.clone(), about.user.clone()));
-        let pool = self.pool(id);
-        if is_new && !is_expected {
+        let is_at_home = self.pool(id).user == about.user && self.pool(id).database == about.database;
+        let has_permits = is_new && is_at_home && self.shared.expected.arrived(&about.pool());
+        if is_new && !has_permits {
+            self.no_longer_expected(io, about);
+            // It is there, with a client that holds it: no limit turns it away.
+            let pool = self.pool(id);
             pool.shared.permits.try_take(0);
             pool.shared.of_database.try_take(0);
             pool.shared.of_user.try_take(0);
         }
+        let pool = self.pool(id);
         pool.servers += 1;
         pool.leased += u32::from(server.is_leased);
         pool.measure_servers();
@@ -168,15 +183,31 @@ impl<I: Io> Worker<I> {
         (is_by_socket || may_be_plain).then(|| found.clone())
     }
 
-    /// The configuration in force has no such database.
+    /// The configuration in force has no such database, or another user in it.
     fn turn_away_server(&mut self, io: &mut I, server: Server, about: &About, is_new: bool) {
         io.close(server.conn, Close::Now);
-        if !is_new {
-            let shared = self.shared.pool(&about.database, &about.user);
-            shared.permits.give_back();
-            shared.of_database.give_back();
-            shared.of_user.give_back();
+        if is_new {
+            self.no_longer_expected(io, about);
+        } else {
+            self.give_back_permits_of(io, about);
         }
+    }
+
+    /// One that was expected has come, and is not of the pool that it was expected in.
+    fn no_longer_expected(&mut self, io: &mut I, about: &About) {
+        if self.shared.expected.arrived(&about.pool()) {
+            self.give_back_permits_of(io, about);
+        }
+    }
+
+    /// Of a pool that may not be there: whoever waits for its room, here or at another worker, is told.
+    fn give_back_permits_of(&mut self, io: &mut I, about: &About) {
+        let shared = self.shared.pool(&about.database, &about.user);
+        shared.permits.give_back();
+        shared.of_database.give_back();
+        shared.of_user.give_back();
+        self.tell_others(io, || Message::PermitFree(about.pool()));
+        self.permit_free(io, &about.pool());
     }
 
     fn stop_reading_where_it_was(&mut self, io: &mut I, client: Option<ClientKey>, server: Option<ServerKey>) {

@@ -12,6 +12,7 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 use forebay_sql::shape::Shape;
 
+use super::State;
 use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
 use crate::config::Usage;
@@ -30,6 +31,7 @@ use crate::statements::{ClientStatements, Raw, Registry, ServerStatements, State
 use crate::time::Instant;
 use crate::tracking::Left;
 use crate::tracking::pin::{Causes, Pin};
+use crate::worker::PoolName;
 
 /// What moves in one piece.
 pub(crate) struct Group {
@@ -50,6 +52,13 @@ pub(crate) struct About {
     pub(super) epoch: u32,
 }
 
+impl About {
+    /// The pool's name.
+    pub(super) fn pool(&self) -> PoolName {
+        (self.database.clone(), self.user.clone())
+    }
+}
+
 part_struct!(About {
     database: Arc<str>,
     user: Arc<str>,
@@ -62,12 +71,7 @@ const NOWHERE: ConnId = ConnId { slot: u32::MAX, generation: 0 };
 
 impl Group {
     /// Writes a group out.
-    pub(super) fn write(
-        registry: &Registry,
-        about: &About,
-        client: Option<&Client>,
-        server: Option<&Server>,
-    ) -> Vec<u8> {
+    pub(super) fn write(registry: &Registry, about: &About, client: Option<&Client>, server: Option<&Server>) -> State {
         part::write(registry, |out| {
             about.put(out);
             client.is_some().put(out);
@@ -230,8 +234,15 @@ carried!(Server, put_server, get_server, describe_server,
 
 impl Part for Rare {
     fn put(&self, out: &mut Writer) {
-        let Rare { raw_names, resetting: _, asked_who_holds_at: _, told_of_wait_since, is_cancel_sent: _, console: _ } =
-            self;
+        let Rare {
+            raw_names,
+            resetting: _,
+            asked_who_holds_at: _,
+            told_of_wait_since,
+            is_cancel_sent: _,
+            is_refused_to_move: _,
+            console: _,
+        } = self;
         raw_names.put(out);
         told_of_wait_since.put(out);
     }

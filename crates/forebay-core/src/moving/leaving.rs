@@ -5,6 +5,7 @@ use forebay_spec::errors;
 use super::group::{About, Group};
 use super::{AGAIN, LEAVING_MAX, Leaving, Receipt, SENT_MAX};
 use crate::command::{Command, CommandId, Reply};
+use crate::config::PoolMode;
 use crate::ids::ConnId;
 use crate::io::{ClosedBy, Io};
 use crate::pool::PoolId;
@@ -20,7 +21,8 @@ enum May {
     Now,
     /// Something of ours is under way.
     Later,
-    /// What it holds can't be carried: TLS, channels that the pool's listener hears for it, replication, the console.
+    /// What it holds can't be carried: TLS, channels that the pool's listener hears for it, replication, the console, a
+    /// server for good that is reached by TLS; or the other process has refused it.
     Never,
 }
 
@@ -76,13 +78,18 @@ impl<I: Io> Worker<I> {
 
     /// Whether clients of this pool that wait for a server are about to wait elsewhere: none is opened for them.
     pub(crate) fn are_waiters_leaving(&self, id: PoolId) -> bool {
-        let may_move = |key: ClientKey| self.clients.get(key).is_none_or(|client| self.may_move(client) != May::Never);
-        self.moving.is_on && self.pools[id.0 as usize].waiters.iter().all(|waiter| may_move(waiter.client))
+        // One that can't go at this moment may be logging in: it is in no session before it has been served.
+        let leaves = |client: &Client| client.state == ClientState::Moving || self.may_move(client) == May::Now;
+        let is_leaving = |key: ClientKey| self.clients.get(key).is_none_or(leaves);
+        self.moving.is_on && self.pools[id.0 as usize].waiters.iter().all(|waiter| is_leaving(waiter.client))
     }
 
     /// Takes out what may move, as much as may be on its way at a time.
     pub(crate) fn move_round(&mut self, io: &mut I) {
-        self.moving.is_armed = false;
+        if self.moving.next_round_at.take_if(|at| *at <= self.now).is_none() {
+            // An earlier one has been armed meanwhile, and has run.
+            return;
+        }
         if !self.moving.is_on || self.is_draining {
             return;
         }
@@ -99,9 +106,7 @@ impl<I: Io> Worker<I> {
             }
             self.command_progress(io);
         }
-        if !self.moving.is_armed {
-            self.arm_round(self.now + AGAIN);
-        }
+        self.arm_round(self.now + AGAIN);
     }
 
     /// Idle servers first: who comes without one is to find them.
@@ -147,12 +152,14 @@ impl<I: Io> Worker<I> {
             || client.listens.is_some()
             || client.replication.is_some()
             || !client.resetting().is_empty()
-            || client.state == ClientState::Console;
-        if is_bound {
+            || client.state == ClientState::Console
+            || client.rare.as_ref().is_some_and(|rare| rare.is_refused_to_move);
+        let server = client.server.map(|key| &self.servers[key]);
+        let keeps_server = client.pin.is_some() || client.usage.mode == PoolMode::Session;
+        if is_bound || (keeps_server && server.is_some_and(|server| !is_carried(server))) {
             return May::Never;
         }
         let is_at_rest = is_in_session && !client.is_gone && !client.is_deferred;
-        let server = client.server.map(|key| &self.servers[key]);
         if is_at_rest && server.is_none_or(is_movable_with_client) { May::Now } else { May::Later }
     }
 
@@ -236,7 +243,7 @@ impl<I: Io> Worker<I> {
         let receipt = Receipt { client: client.map(Box::new), server_of: server.as_ref().map(|_| id) };
         self.moving.sent.insert(number, receipt);
         let connections = leaving.client_out.into_iter().chain(leaving.server_out).collect();
-        io.hand_on(number, state.into(), connections);
+        io.hand_on(number, state, connections);
         if self.moving.leaving.is_empty() {
             self.arm_round(self.now);
         }
@@ -414,8 +421,13 @@ fn is_movable_alone(server: &Server) -> bool {
     is_idle && is_movable(server) && server.client.is_none()
 }
 
+/// Whether a server's connection can go to another process at all.
+fn is_carried(server: &Server) -> bool {
+    server.tls.is_none()
+}
+
 fn is_movable(server: &Server) -> bool {
-    let is_plain = server.tls.is_none() && server.apart.is_none() && server.login.is_none();
+    let is_plain = is_carried(server) && server.apart.is_none() && server.login.is_none();
     let is_unasked = server.cancels == 0
         && server.hand_over.is_none()
         && server.probe.is_none()

@@ -10,7 +10,8 @@
 //! | is told that it has arrived | [`leaving`] | they are given back |
 //!
 //! and the worker that gets it reads it in ([`arriving`]), lets it go on with what was kept, and counts it.
-//! A group that can't be handed on comes back the way it went, and goes on where it was.
+//! A group that can't be handed on comes back the way it went, and goes on where it was; one that the other process has
+//! refused does not try again.
 //!
 //! What may not move at the moment is looked at again every [`AGAIN`]; what never may ([`Stays`]) is left to the worker,
 //! which lets it go when it is told that all others have gone.
@@ -23,6 +24,8 @@ pub(crate) mod leaving;
 pub(crate) mod part;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns;
 mod values;
 
 use std::sync::{Mutex, PoisonError};
@@ -30,6 +33,7 @@ use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use rustc_hash::FxHashMap;
+use zeroize::Zeroizing;
 
 pub use arriving::Arrival;
 pub use group::{examine, schema};
@@ -41,7 +45,11 @@ use crate::ids::WorkerId;
 use crate::pool::PoolId;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::ServerKey;
+use crate::time::Instant;
 use crate::worker::PoolName;
+
+/// What was written of a group. Secrets are in it, so that it is wiped.
+pub type State = Zeroizing<Vec<u8>>;
 
 /// Groups whose connections are taken out at a time: what leaves at once stands still together.
 const LEAVING_MAX: usize = 32;
@@ -62,8 +70,8 @@ pub(crate) struct Moves<H> {
     last_number: u64,
     /// Answered when nothing is left that may move.
     ordered: Option<CommandId>,
-    /// A round is due by an alarm.
-    pub(crate) is_armed: bool,
+    /// When the next round is due, by an alarm.
+    pub(crate) next_round_at: Option<Instant>,
 }
 
 impl<H> Default for Moves<H> {
@@ -75,7 +83,7 @@ impl<H> Default for Moves<H> {
             sent: FxHashMap::default(),
             last_number: 0,
             ordered: None,
-            is_armed: false,
+            next_round_at: None,
         }
     }
 }

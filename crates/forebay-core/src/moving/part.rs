@@ -15,9 +15,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::State;
 use crate::parameters::{Image, Images};
 use crate::statements::{Raw, Registry, Statement};
 use crate::time::Instant;
+
+/// Room that is made for a state at first: most need no more.
+const ROOM: usize = 2048;
 
 /// The bytes are not what was written, or of another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub struct Damaged;
 /// Where a state is written to.
 #[derive(Default)]
 pub(crate) struct Writer {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: State,
     /// Statements that were named so far: each is written once.
     pub(super) statements: Vec<Arc<Statement>>,
     places: FxHashMap<usize, u32>,
@@ -34,7 +38,18 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn byte(&mut self, byte: u8) {
-        self.bytes.push(byte);
+        self.extend(&[byte]);
+    }
+
+    /// Bytes as they are. No copy of a secret is left behind when room is made for them.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        let needed = self.bytes.len() + bytes.len();
+        if needed > self.bytes.capacity() {
+            let mut larger = State::new(Vec::with_capacity(needed.max(ROOM).next_power_of_two()));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// A statement's place in the list of those that are named.
@@ -46,7 +61,7 @@ impl Writer {
         })
     }
 
-    fn length(&mut self, length: usize) {
+    pub(super) fn length(&mut self, length: usize) {
         u32::try_from(length).expect("what one connection holds is under 4 GiB").put(self);
     }
 }
@@ -67,7 +82,7 @@ impl<'r> Reader<'r> {
         Ok(taken)
     }
 
-    fn length(&mut self) -> Result<usize, Damaged> {
+    pub(super) fn length(&mut self) -> Result<usize, Damaged> {
         u32::get(self).map(|length| length as usize)
     }
 }
@@ -181,7 +196,7 @@ macro_rules! part_integer {
     ($($type:ty),*) => { $(
         impl Part for $type {
             fn put(&self, out: &mut Writer) {
-                out.bytes.extend_from_slice(&self.to_le_bytes());
+                out.extend(&self.to_le_bytes());
             }
             fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
                 let bytes = from.take(size_of::<$type>())?;
@@ -343,7 +358,8 @@ macro_rules! part_text {
     ($($type:ty),*) => { $(
         impl Part for $type {
             fn put(&self, out: &mut Writer) {
-                put_all(self.len(), self.as_bytes().iter(), out);
+                out.length(self.len());
+                out.extend(self.as_bytes());
             }
             fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
                 let length = from.length()?;
@@ -369,7 +385,9 @@ impl Part for Rc<Image> {
         let values: BTreeMap<_, _> = (0..count).map(|_| <(Arc<str>, Arc<str>)>::get(from)).collect::<Result<_, _>>()?;
         Ok(from.images.intern(&values))
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        to.field("image", "count (name value)");
+    }
 }
 
 impl Part for Arc<Statement> {
@@ -399,27 +417,28 @@ impl Part for IpAddr {
             _ => Err(Damaged),
         }
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        to.field("address", "4 octets, 6 octets");
+    }
 }
 
 /// A state whole: the statements that it names, then itself. `body` writes what comes behind them.
-pub(super) fn write(registry: &Registry, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+pub(super) fn write(registry: &Registry, body: impl FnOnce(&mut Writer)) -> State {
     let mut out = Writer::default();
     body(&mut out);
     let body = std::mem::take(&mut out.bytes);
     // A statement may name another, which is appended while they are written.
-    let (mut at, mut table) = (0, Vec::new());
+    let mut at = 0;
     while let Some(statement) = out.statements.get(at).cloned() {
         Raw::of(&statement, &mut out).put(&mut out);
-        table.append(&mut out.bytes);
         at += 1;
     }
     registry.note_leaving(&out.statements);
+    let table = std::mem::take(&mut out.bytes);
     out.length(at);
-    let mut bytes = out.bytes;
-    bytes.extend_from_slice(&table);
-    bytes.extend_from_slice(&body);
-    bytes
+    out.extend(&table);
+    out.extend(&body);
+    out.bytes
 }
 
 /// A reader at the beginning of what [`write`]'s caller wrote.

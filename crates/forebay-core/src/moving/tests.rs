@@ -11,7 +11,8 @@ use forebay_sql::traces::Traces;
 use proptest::prelude::*;
 
 use super::group::{About, Group};
-use super::{examine, schema};
+use super::part::{Part, Schema};
+use super::{State, examine, schema};
 use crate::auth::{Secret, SecretKey, ServerSecret};
 use crate::config::{ServerTls, TlsMode};
 use crate::io::{Endpoint, Peer};
@@ -103,7 +104,7 @@ impl Scene {
         server
     }
 
-    fn write(&mut self, client: bool, server: bool) -> Vec<u8> {
+    fn write(&mut self, client: bool, server: bool) -> State {
         let client = client.then(|| self.client());
         let server = server.then(|| self.server());
         Group::write(&self.registry, &about(), client.as_ref(), server.as_ref())
@@ -167,7 +168,38 @@ fn a_statement_is_one_again_whoever_brings_it() {
 fn the_schema_is_the_same_in_every_build() {
     assert_eq!(schema(), schema());
     let key = SecretKey::new([1; 32]);
+    let of = |describe: fn(&mut Schema)| {
+        let mut to = Schema::default();
+        describe(&mut to);
+        to.hash()
+    };
+    let nothing = of(|_| ());
+    for hash in [of(Traces::describe), of(Peer::describe), of(<std::rc::Rc<crate::parameters::Image>>::describe)] {
+        assert_ne!(hash, nothing, "what is written by hand is told as well");
+    }
     assert!(format!("{:?}", ServerSecret::Md5(key)).contains('…'), "what is written out is not what is printed");
+}
+
+/// What a client sends decides how many there are: each in a call of its own, they would take the stack.
+#[test]
+fn names_given_by_one_text_may_be_many() {
+    let mut here = scene();
+    let mut server = here.server();
+    let mut first = Naming::of(Does::TakesAll, vec![], vec![]);
+    for _ in 0..200_000 {
+        let mut before = Naming::of(Does::Makes, vec![], vec![]);
+        before.next = Some(Box::new(first));
+        first = before;
+    }
+    server.expect =
+        [Expect::Query { commits: true, refusal: None, naming: Some(Box::new(first)), places: None }].into();
+    let bytes = Group::write(&here.registry, &about(), None, Some(&server));
+    drop(server);
+    let mut there = scene();
+    let server = there.read(&bytes).server.expect("it has one");
+    let Some(Expect::Query { naming: Some(naming), .. }) = server.expect.front() else { panic!("it is a query") };
+    assert_eq!(naming.all().count(), 200_001);
+    assert_eq!(naming.all().last().map(|last| last.what), Some(Does::TakesAll));
 }
 
 proptest! {
@@ -181,7 +213,7 @@ proptest! {
         let at = at % other.len();
         other[at] ^= with;
         let _ = examine(&other);
-        let mut longer = bytes;
+        let mut longer = bytes.to_vec();
         longer.push(with);
         prop_assert!(examine(&longer).is_err());
     }

@@ -1,5 +1,6 @@
 //! What sessions consist of, field by field.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
@@ -87,12 +88,6 @@ part_struct!(Left {
 
 part_struct!(Change { name: Box<[u8]>, before: Option<Arc<Statement>>, segment: u32 });
 part_enum!(Does { 0 = Makes, 1 = Takes, 2 = TakesAll });
-part_struct!(Naming {
-    what: Does,
-    changes: Vec<Change>,
-    statements: Vec<Arc<Statement>>,
-    next: Option<Box<Naming>>,
-});
 part_enum!(expect::Refusal { 0 = Instead(report: Report), 1 = AsItIs });
 part_enum!(Own {
     0 = Prepare,
@@ -179,6 +174,38 @@ part_enum!(Verb {
     37 = Other,
 });
 
+/// One behind the other: a text may have thousands, which are not read in, or let go of, as many calls deep.
+impl Part for Naming {
+    fn put(&self, out: &mut Writer) {
+        out.length(self.all().count());
+        for naming in self.all() {
+            let Naming { what, changes, statements, next: _ } = naming;
+            what.put(out);
+            changes.put(out);
+            statements.put(out);
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let mut all = Vec::new();
+        for _ in 0..from.length()? {
+            all.push(Naming::of(Part::get(from)?, Part::get(from)?, Part::get(from)?));
+        }
+        let join = |next: Option<Naming>, mut naming: Naming| {
+            naming.next = next.map(Box::new);
+            Some(naming)
+        };
+        all.into_iter().rev().fold(None, join).ok_or(Damaged)
+    }
+    fn describe(to: &mut Schema) {
+        if to.begins("Naming") {
+            to.field("all", "count (what changes statements)");
+            Does::describe(to);
+            Vec::<Change>::describe(to);
+            Vec::<Arc<Statement>>::describe(to);
+        }
+    }
+}
+
 impl Part for Traces {
     fn put(&self, out: &mut Writer) {
         self.bits().put(out);
@@ -186,7 +213,10 @@ impl Part for Traces {
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         u32::get(from).map(Traces::of_bits)
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        // In the order of their bits.
+        Traces::of_bits(u32::MAX).names().for_each(|name| to.field("trace", name));
+    }
 }
 
 impl Part for Peer {
@@ -209,27 +239,36 @@ impl Part for Peer {
             _ => Err(Damaged),
         }
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        to.field("peer", "0 tcp address port, 1 unix uid");
+        IpAddr::describe(to);
+    }
 }
 
 impl Part for SecretKey {
     fn put(&self, out: &mut Writer) {
-        self.expose().put(out);
+        out.extend(self.expose());
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        Part::get(from).map(SecretKey::new)
+        from.take(32)?.try_into().map(SecretKey::new).map_err(|_| Damaged)
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        to.field("key", "32 bytes");
+    }
 }
 
 impl Part for Secret {
     fn put(&self, out: &mut Writer) {
-        Arc::<str>::from(self.expose()).put(out);
+        out.length(self.expose().len());
+        out.extend(self.expose().as_bytes());
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        Arc::<str>::get(from).map(|text| Secret::new(&text))
+        let length = from.length()?;
+        std::str::from_utf8(from.take(length)?).map(Secret::new).map_err(|_| Damaged)
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        to.field("secret", "length text");
+    }
 }
 
 /// A report is known by its code; the row says the rest that is fixed.

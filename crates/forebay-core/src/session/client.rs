@@ -136,6 +136,8 @@ pub struct Rare {
     pub told_of_wait_since: Option<Instant>,
     /// The cancel that it asked for was sent.
     pub is_cancel_sent: bool,
+    /// Another process could not take it over: it stays, and is let go.
+    pub is_refused_to_move: bool,
     /// Its session with the console.
     pub console: Option<Box<ConsoleSession>>,
 }

@@ -31,6 +31,16 @@ pub struct Naming {
     pub next: Option<Box<Naming>>,
 }
 
+/// Those behind it may be thousands: they go one after the other, not each within the one before.
+impl Drop for Naming {
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut naming) = next {
+            next = naming.next.take();
+        }
+    }
+}
+
 impl Naming {
     /// What one statement does.
     pub fn of(what: Does, changes: Vec<Change>, statements: Vec<Arc<Statement>>) -> Naming {

@@ -34,6 +34,23 @@ pub(crate) fn names_begin(prefix: &str) -> String {
 const PARAMETER: &str = "$1";
 
 impl Fixed {
+    /// In the order of their numbers.
+    const ALL: [Fixed; 13] = [
+        Fixed::Begin,
+        Fixed::Commit,
+        Fixed::ResetAuthorization,
+        Fixed::ResetRole,
+        Fixed::ResetAll,
+        Fixed::CloseAll,
+        Fixed::UnlistenAll,
+        Fixed::DiscardSequences,
+        Fixed::DiscardTemp,
+        Fixed::DeallocateAll,
+        Fixed::UnlockAll,
+        Fixed::Reseed,
+        Fixed::UnlockAllAndReseed,
+    ];
+
     pub(crate) fn text(self) -> &'static str {
         match self {
             // The last client's defaults hold for it: without the level, a standby would refuse what begins serializable.
@@ -78,7 +95,10 @@ impl Part for There {
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         u16::get(from).map(There)
     }
-    fn describe(_: &mut Schema) {}
+    fn describe(to: &mut Schema) {
+        // A bit each, by its place in the list.
+        Fixed::ALL.iter().for_each(|fixed| to.field("there", fixed.text()));
+    }
 }
 
 impl There {

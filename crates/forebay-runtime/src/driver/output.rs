@@ -8,6 +8,7 @@ use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
 use forebay_core::io::{Close, Endpoint, Io, Peer, Slice, Socket, TlsRole};
+use forebay_core::moving::State;
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
 use forebay_core::worker::Message;
@@ -181,7 +182,7 @@ impl<B: Backend> Io for Driver<B> {
         }
     }
 
-    fn hand_on(&mut self, number: u64, state: Box<[u8]>, connections: Vec<Handover>) {
+    fn hand_on(&mut self, number: u64, state: State, connections: Vec<Handover>) {
         self.hub.hand_on(Parcel { worker: self.id, number, state, connections });
     }
 

@@ -34,6 +34,8 @@ struct State {
     bell: Bell,
     is_stopping: AtomicBool,
     is_draining: AtomicBool,
+    /// Another process serves metrics for as long as it has its place.
+    is_held: AtomicBool,
 }
 
 /// The server; stops when dropped.
@@ -50,8 +52,10 @@ impl MetricsServer {
     /// `listening`: the socket of the process that is succeeded, if it had one.
     pub(crate) fn start(address: &str, hub: &Hub, listening: Option<OwnedFd>) -> Result<MetricsServer, ListenError> {
         let failed = |cause| ListenError { address: address.to_owned(), cause };
-        let listener = match listening {
-            Some(fd) => TcpListener::from(fd),
+        let is_held = listening.is_some();
+        let same = listening.map(TcpListener::from).filter(|listener| is_at(listener, address));
+        let listener = match same {
+            Some(listener) => listener,
             None => bind(address).map_err(failed)?,
         };
         let fd = listener.as_raw_fd();
@@ -62,9 +66,13 @@ impl MetricsServer {
             bell: Bell::new().map_err(failed)?,
             is_stopping: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            is_held: AtomicBool::new(is_held),
         });
         let serving = state.clone();
         let run = move || {
+            while serving.is_held.load(Ordering::Acquire) && !serving.is_stopping.load(Ordering::Acquire) {
+                std::thread::park();
+            }
             let mut connections = Connections::new(listener, serving.bell.fd().as_raw_fd());
             while !serving.is_stopping.load(Ordering::Acquire) {
                 connections.turn(|path| serving.answer(path));
@@ -83,6 +91,22 @@ impl MetricsServer {
         self.fd
     }
 
+    /// Another process serves at its socket from here on.
+    pub(crate) fn leave(&self) {
+        self.state.is_stopping.store(true, Ordering::Release);
+        self.state.bell.ring();
+    }
+
+    /// Makes one that succeeds another begin, from any thread.
+    pub(crate) fn starter(&self) -> impl FnOnce() + Send + 'static {
+        let state = self.state.clone();
+        let thread = self.thread.as_ref().map(|thread| thread.thread().clone());
+        move || {
+            state.is_held.store(false, Ordering::Release);
+            thread.into_iter().for_each(|thread| thread.unpark());
+        }
+    }
+
     /// From here on /readyz says no.
     pub(crate) fn set_draining(&self) {
         self.state.is_draining.store(true, Ordering::Release);
@@ -94,10 +118,18 @@ impl Drop for MetricsServer {
         self.state.is_stopping.store(true, Ordering::Release);
         self.state.bell.ring();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // A panic there has said so on standard error.
             let _ = thread.join();
         }
     }
+}
+
+/// Whether a socket listens where it is to listen.
+fn is_at(listener: &TcpListener, address: &str) -> bool {
+    let Ok(bound) = listener.local_addr() else { return false };
+    let wanted = address.to_socket_addrs().ok().and_then(|mut all| all.next());
+    wanted.is_some_and(|wanted| wanted.ip() == bound.ip() && (wanted.port() == bound.port() || wanted.port() == 0))
 }
 
 fn bind(address: &str) -> io::Result<TcpListener> {

@@ -5,7 +5,7 @@
 
 use forebay_core::command::Command;
 use forebay_core::ids::WorkerId;
-use forebay_core::moving::Arrival;
+use forebay_core::moving::{Arrival, State};
 use forebay_core::worker::Message;
 
 use crate::driver::Handover;
@@ -36,7 +36,7 @@ impl World {
     }
 
     /// A worker hands a group on: it comes back, or goes to any worker as from another process.
-    pub(crate) fn hand_on(&mut self, w: usize, number: u64, state: Box<[u8]>, connections: Vec<Handover>) {
+    pub(crate) fn hand_on(&mut self, w: usize, number: u64, state: State, connections: Vec<Handover>) {
         self.trace.note(b'h', w as u64, &state);
         self.trace.say(self.now, || {
             let links: Vec<usize> = connections.iter().map(|handover| handover.link.0).collect();
@@ -49,7 +49,7 @@ impl World {
         let comes_back = !self.may_change_worker() || self.move_luck.one_in(3);
         let to = if comes_back { w } else { self.move_luck.index(self.seats.len()) };
         let counted = comes_back.then_some(number);
-        let arrival = Box::new(Arrival { state, connections, counted });
+        let arrival = Box::new(Arrival { state, connections, counted, is_refused: false });
         let from = WorkerId(w as u16);
         let after = self.move_luck.below(600);
         self.schedule(after, Event::Told(to, from, Message::Group(arrival)));
