@@ -22,7 +22,7 @@ from tests.harness.target import Target
 START_S = 20.0
 STOP_S = 15.0
 # Users in its auth_file.
-USERS = ("app", "other", "ops", "watcher", "scram_user")
+USERS = ("app", "other", "ops", "watcher", "scram_user", "md5_user")
 PROGRAM = "import sys; from forebay.dropin import main; sys.argv[0] = 'forebay-pgbouncer'; main()"
 
 
@@ -39,12 +39,17 @@ def folder() -> Iterator[Path]:
 
 @dataclass
 class DropIn:
-    """A running one, or one to be started. databases, settings: lines of its ini beside those that every test wants."""
+    """A running one, or one to be started.
+
+    databases, users, settings: lines of its ini beside those that every test wants. A line of databases
+    that names a host says itself where its servers are.
+    """
 
     folder: Path
     server: Postgres
     settings: dict[str, str] = field(default_factory=dict)
     databases: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -71,7 +76,9 @@ class DropIn:
         lines = [
             "[databases]",
             f"app = {reached}",
-            *(f"{name} = {reached} {more}" for name, more in self.databases.items()),
+            *(f"{name} = {more if 'host=' in more else f'{reached} {more}'}" for name, more in self.databases.items()),
+            "[users]",
+            *(f"{name} = {values}" for name, values in self.users.items()),
         ]
         lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in {**base, **self.settings}.items())]
         users = self.folder / "userlist.txt"
@@ -164,8 +171,10 @@ def maker(server: Postgres) -> Iterator[Make]:
     """make(**settings): one that is not started yet, in a folder of its own; all are ended at the end."""
     with contextlib.ExitStack() as stack:
 
-        def make(databases: dict[str, str] | None = None, **settings: str) -> DropIn:
-            made = DropIn(stack.enter_context(folder()), server, settings, databases or {})
+        def make(
+            databases: dict[str, str] | None = None, users: dict[str, str] | None = None, **settings: str
+        ) -> DropIn:
+            made = DropIn(stack.enter_context(folder()), server, settings, databases or {}, users or {})
             stack.callback(made.close)
             made.write()
             return made

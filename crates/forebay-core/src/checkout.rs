@@ -9,7 +9,6 @@ use std::time::Duration;
 use forebay_spec::{Report, errors};
 
 use crate::clearing::CLEARED;
-use crate::config::PoolMode;
 use crate::io::Io;
 use crate::planted::{Bug, planted};
 use crate::pool::shared::Standing;
@@ -190,7 +189,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
-        let was_of_session = server.usage.is_some_and(|usage| usage.mode == PoolMode::Session);
+        let is_reset_by_query = server.usage.is_some_and(|usage| usage.is_reset_by_query);
         let was_leased = std::mem::take(&mut server.is_leased);
         if self.pools[id.0 as usize].is_limited && self.gives_way(id) {
             self.pools[id.0 as usize].leased -= u32::from(was_leased);
@@ -203,7 +202,7 @@ impl<I: Io> Worker<I> {
             self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
             return;
         }
-        if was_of_session && was_leased && !pool.settings.server_reset_query.is_empty() {
+        if is_reset_by_query && was_leased && !pool.settings.server_reset_query.is_empty() {
             let query = pool.settings.server_reset_query.clone();
             self.send_own(io, key, Own::Reset, &query);
             return;

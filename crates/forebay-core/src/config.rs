@@ -117,6 +117,12 @@ pub struct Limits {
     pub statement_bytes_max: u64,
     /// Time to log in.
     pub login_timeout: u64,
+    /// Time out of use after which a pool is forgotten; 0: never.
+    pub pool_idle_timeout: u64,
+    /// The same for pools of databases that only `*` names.
+    pub autodb_idle_timeout: u64,
+    /// Pools that have metrics of their own.
+    pub metric_pools_max: u32,
     /// Time in which a client that holds a server must take something of its answer; 0: no limit.
     pub client_write_timeout: u64,
     /// Time a clean shutdown may take.
@@ -249,6 +255,10 @@ pub struct PoolSettings {
     pub server_fast_close: bool,
     /// Run at check-in in session mode.
     pub server_reset_query: Arc<str>,
+    /// Run in the other modes too.
+    pub server_reset_query_always: bool,
+    /// Simple queries are refused.
+    pub disable_pqexec: bool,
     /// When a server is reset before it serves another client.
     pub level: Level,
     /// What happens when a session comes to own what only its server can keep.
@@ -283,6 +293,8 @@ impl PoolSettings {
             max_db_connections: 0,
             server_lifetime: 0,
             server_reset_query: "".into(),
+            // Its commands are simple queries.
+            disable_pqexec: false,
             max_prepared_statements: 0,
             pin_idle_limit: 0,
             transaction_timeout: 0,
@@ -302,6 +314,10 @@ pub struct Usage {
     pub mode: PoolMode,
     /// Its statements are shared with other clients.
     pub is_sharing: bool,
+    /// `server_reset_query` is run on its server when that goes back.
+    pub is_reset_by_query: bool,
+    /// It may ask nothing by simple queries.
+    pub is_extended_only: bool,
 }
 
 impl Usage {
@@ -326,7 +342,8 @@ impl PoolSettings {
     /// How clients that log in now use servers.
     pub fn usage(&self) -> Usage {
         let is_sharing = self.pool_mode != PoolMode::Session && self.max_prepared_statements > 0;
-        Usage { mode: self.pool_mode, is_sharing }
+        let is_reset_by_query = self.pool_mode == PoolMode::Session || self.server_reset_query_always;
+        Usage { mode: self.pool_mode, is_sharing, is_reset_by_query, is_extended_only: self.disable_pqexec }
     }
 }
 

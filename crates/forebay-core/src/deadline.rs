@@ -132,6 +132,11 @@ impl<I: Io> Worker<I> {
         self.alarms.push(Alarm { at, of: AlarmOf::Pool(id) });
     }
 
+    /// No pool has a number from this one on any more.
+    pub(crate) fn forget_alarms_of_pools(&mut self, from: usize) {
+        self.alarms.retain(|alarm| !matches!(alarm.of, AlarmOf::Pool(id) if id.0 as usize >= from));
+    }
+
     /// Sees that what may move is looked for.
     pub(crate) fn arm_round(&mut self, at: Instant) {
         if self.moving.next_round_at.is_none_or(|armed| at < armed) {
@@ -416,6 +421,9 @@ impl<I: Io> Worker<I> {
         self.make_forced_pools();
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
+            if self.pool(id).is_vacant {
+                continue;
+            }
             self.note_limits(id);
             self.sweep_pool(io, id);
             if self.pool(id).leased > 0 {
@@ -427,6 +435,7 @@ impl<I: Io> Worker<I> {
             self.try_sick_endpoints(io, id);
         }
         self.sweep_listeners(io);
+        self.forget_pools(io);
         self.look_for_silent(io);
         let is_sick = |p: &&crate::pool::Pool| p.endpoints.sickness().is_some() && p.servers == p.opening;
         self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);

@@ -128,7 +128,11 @@ impl<I: Io> Worker<I> {
         let (id, reported) = (server.pool, server.reported.clone());
         let default_name = server.defaults.get("application_name").cloned();
         let reported = self.images.with(&reported, "application_name", default_name.as_deref());
-        self.pool(id).keep_greeting(nameless, reported);
+        // Nothing was done with it that server_reset_query would be for.
+        let was_leased = std::mem::take(&mut self.servers[key].is_leased);
+        let pool = self.pool(id);
+        pool.leased -= u32::from(was_leased);
+        pool.keep_greeting(nameless, reported);
         self.part(key);
         self.freed.push(key);
         self.greet_or_wait(io, client_key, id);
@@ -191,8 +195,14 @@ impl<I: Io> Worker<I> {
             (Own::Prepare, None) => self.prepare_done(io, key),
             (Own::Prepare, Some((sqlstate, message))) => self.prepare_failed(io, key, &sqlstate, &message),
             (Own::Reset, None) => {
-                server.statements.clear();
                 server.is_set_known = false;
+                let query = self.pools[server.pool.0 as usize].settings.server_reset_query.trim_end_matches(';').trim();
+                if server.left.is_on && !query.eq_ignore_ascii_case("DISCARD ALL") {
+                    // Whatever it may have done, all of it is undone before another client comes.
+                    server.left.dirt |= EVERYTHING;
+                    return;
+                }
+                server.statements.clear();
                 // What DISCARD ALL leaves.
                 server.left = Left { dirt: Traces::SEED, ..Left::default() };
             }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::checkout::LEND_AFTER;
 use crate::config::Usage;
-use crate::ids::WorkerId;
-use crate::io::{Io, TlsInfo};
+use crate::ids::{ConnId, WorkerId};
+use crate::io::{Close, Io, TlsInfo};
 use crate::parameters::Image;
 use crate::pool::endpoints::Place;
 use crate::reach::READDRESSED;
@@ -119,9 +119,10 @@ impl<I: Io> Worker<I> {
         if self.is_suspended {
             io.pause_read(conn);
         }
-        let Some(id) = self.pool_ids.get(&lent.pool).copied() else {
-            // A worker lends only to one that waits in the pool, and pools are never forgotten.
-            unreachable!("a server was lent to a worker that does not know its pool");
+        let found = self.pool_ids.get(&lent.pool).copied();
+        // A worker lends only to one that waits in the pool, which may have been forgotten since.
+        let Some(id) = found.or_else(|| self.find_pool(&lent.pool.0, &lent.pool.1, false)) else {
+            return self.refuse_lent(io, conn, &lent);
         };
         let me = self.id;
         let (set, reported) = (self.images.intern(&lent.set), self.images.intern(&lent.reported));
@@ -154,6 +155,17 @@ impl<I: Io> Worker<I> {
             None => self.offer(io, key),
         }
         self.supply(io, id);
+    }
+
+    /// The database is gone, and with it the pool.
+    #[cold]
+    fn refuse_lent(&mut self, io: &mut I, conn: ConnId, lent: &LentServer) {
+        io.close(conn, Close::Now);
+        let shared = self.shared.pool(&lent.pool.0, &lent.pool.1);
+        shared.got_server(self.id);
+        for permits in [&*shared.permits, &**shared.of_database, &**shared.of_user] {
+            permits.give_back();
+        }
     }
 
     /// Why a server that has arrived is not wanted any more: it was on its way when the order reached us.

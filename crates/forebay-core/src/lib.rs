@@ -25,6 +25,7 @@ mod ensure;
 pub mod event;
 mod failure;
 mod flow;
+mod forgetting;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

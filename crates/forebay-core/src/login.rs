@@ -201,6 +201,7 @@ impl<I: Io> Worker<I> {
         let Some(id) = self.find_pool(&database, &user, replication.is_some()) else {
             return self.refuse_login(io, key, errors::unknown_database(database), "unknown database".into());
         };
+        self.tell_new_database(io, id);
         let limit = self.pools[id.0 as usize].settings.max_db_client_connections;
         if let Some(report) = self.count_in(key, limit) {
             return self.refuse_and_close(io, key, report);
@@ -322,8 +323,16 @@ impl<I: Io> Worker<I> {
         if let Some(id) = ids.get(&name).or_else(|| another().map(|(_, id)| id)) {
             return Some(*id);
         }
+        let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
+        let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
+        let (shared, settings) = if is_replication {
+            (self.shared.replication(database), settings.for_replication())
+        } else {
+            (self.shared.pool(database, &server_user), settings)
+        };
         let stats = Arc::new(LabelledPool {
             database: database.clone(),
+            is_named: shared.is_named,
             user: if planted(Bug::SecretInLabel) {
                 planted::secret_of(&tables, &server_user)
             } else {
@@ -332,13 +341,6 @@ impl<I: Io> Worker<I> {
             stats: PoolStats::default(),
         });
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
-        let (shared, settings) = if is_replication {
-            (self.shared.replication(database), settings.for_replication())
-        } else {
-            (self.shared.pool(database, &server_user), settings)
-        };
-        let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
-        let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
         let found = self.places(target, database);
         let is_held = found.is_none();
         let places = found.unwrap_or_else(|| Place::all(target, database));
@@ -351,8 +353,7 @@ impl<I: Io> Worker<I> {
         let own = tables.user(&server_user).and_then(|u| u.credential.as_ref());
         let forced = pool.target.forced_credential.as_ref();
         pool.secret = forced.or(own).and_then(Credential::server_secret);
-        let id = PoolId(u32::try_from(self.pools.len()).expect("under 2^32 pools"));
-        self.pools.push(pool);
+        let id = self.place_pool(pool);
         let ids = if is_replication { &mut self.replication_ids } else { &mut self.pool_ids };
         ids.insert(name, id);
         self.note_limits(id);

@@ -304,10 +304,14 @@ impl<I: Io> Worker<I> {
     fn reload(&mut self, io: &mut I, tables: Arc<Tables>) {
         self.tables = tables.clone();
         self.secrets.clear();
+        self.shared.name_at_most(tables.config.limits.metric_pools_max);
         self.addresses.retain(|host, _| tables.has_host(host));
         self.cache.set_bytes_max(tables.config.limits.statement_bytes_max);
         for index in 0..self.pools.len() {
             let id = PoolId(index as u32);
+            if self.pools[index].is_vacant {
+                continue;
+            }
             let (database, user) = (self.pools[index].database.clone(), self.pools[index].user.clone());
             let Some(target) = tables.database(&database) else {
                 self.remove_pool(io, id);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::frontend::tag;
 use forebay_pgwire::{rename, write};
-use forebay_spec::{Report, Severity};
+use forebay_spec::{Report, Severity, errors};
 use forebay_sql::lexer::Backslash;
 use forebay_sql::shape::{Shape, StatementShape, Verb};
 use forebay_sql::traces::Traces;
@@ -29,6 +29,9 @@ const COMMIT_PREFIX_BYTES: usize = 64;
 
 impl Forwarding<'_> {
     pub(crate) fn query(&mut self, at: At<'_>) -> Taken {
+        if self.client.usage.is_extended_only {
+            return self.refuse_query(at, errors::simple_query_refused());
+        }
         let text = at.body();
         let is_tracked = self.server.left.is_on;
         let is_read = is_tracked || self.has_start_untracked();

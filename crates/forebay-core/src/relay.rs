@@ -198,7 +198,6 @@ impl<I: Io> Worker<I> {
 
     /// A message of a client that holds no server.
     fn without_server(&mut self, io: &mut I, key: ClientKey, frame: At<'_>) -> Alone {
-        let now = self.now;
         let client = &mut self.clients[key];
         match frame.head.tag {
             tag::TERMINATE => {
@@ -220,12 +219,15 @@ impl<I: Io> Worker<I> {
             // As PostgreSQL: after an error in a copy, the rest of the data is still on its way.
             tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
             _ if client.is_skipping => {}
+            tag::QUERY if client.usage.is_extended_only => {
+                return self.refuse_request(io, key, frame, &errors::simple_query_refused());
+            }
             tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FUNCTION_CALL => {
                 if !frame.is_whole() && frame.head.bytes <= self.tables.config.limits.wait_bytes_max {
                     // It costs nobody a server before it is all there.
                     return Alone::Stop;
                 }
-                client.request_at = now;
+                client.request_at = self.now;
                 if client.unsent > self.tables.config.limits.relay_bytes_max as usize {
                     // It does not read its replies: it gets no more before it has.
                     return Alone::Stop;

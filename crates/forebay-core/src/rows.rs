@@ -5,7 +5,7 @@ use crate::config::PoolMode;
 use crate::ids::ConnId;
 use crate::io::{Endpoint, Io, Peer, Socket};
 use crate::planted::{Bug, planted};
-use crate::pool::PoolId;
+use crate::pool::{Pool, PoolId};
 use crate::session::client::{Client, ClientState};
 use crate::session::server::{Server, ServerState};
 use crate::worker::Worker;
@@ -23,7 +23,7 @@ impl<I: Io> Worker<I> {
             worker: self.id.0,
             clients: self.clients.iter().map(|(_, c)| self.client_row(c, socket)).collect(),
             servers: self.servers.iter().map(|(_, s)| self.server_row(s, socket)).collect(),
-            pools: (0..self.pools.len()).map(|index| self.pool_row(PoolId(index as u32))).collect(),
+            pools: self.pool_rows(),
             paused,
             is_suspended: self.is_suspended,
             disabled: self.disabled.clone(),
@@ -92,34 +92,47 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn pool_row(&self, id: PoolId) -> PoolRow {
-        let pool = &self.pools[id.0 as usize];
-        let of =
-            |state: &str| self.servers.iter().filter(|(_, s)| s.pool == id && s.state_name() == state).count() as u32;
-        let clients = self.clients.iter().filter(|(_, c)| c.pool == Some(id)).count() as u32;
-        let oldest = pool.waiters.front().map(|w| self.now.micros_since(w.since));
-        let waiting = pool.waiters.len() as u32;
-        let cancellers = |is_sent| {
-            let all = self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent == is_sent);
-            all.map(|(_, c)| c.cancellers.len() as u32).sum()
-        };
+    /// A row for each pool; each connection is looked at once, as there may be thousands of pools.
+    fn pool_rows(&self) -> Vec<PoolRow> {
+        let mut rows: Vec<PoolRow> = self.pools.iter().map(|pool| self.pool_row(pool)).collect();
+        for id in self.clients.iter().filter_map(|(_, client)| client.pool) {
+            rows[id.0 as usize].cl_active += 1;
+        }
+        for (_, server) in self.servers.iter() {
+            let row = &mut rows[server.pool.0 as usize];
+            match server.state_name() {
+                "active" => row.sv_active += 1,
+                "being_canceled" => row.sv_being_canceled += 1,
+                "idle" => row.sv_idle += 1,
+                "tested" => row.sv_tested += 1,
+                "login" => row.sv_login += 1,
+                _ => {}
+            }
+        }
+        for (_, cancel) in self.cancels.iter() {
+            let row = &mut rows[cancel.pool.0 as usize];
+            let cancellers = cancel.cancellers.len() as u32;
+            row.sv_active_cancel += u32::from(cancel.is_sent);
+            *(if cancel.is_sent { &mut row.cl_active_cancel_req } else { &mut row.cl_waiting_cancel_req }) +=
+                cancellers;
+        }
+        for row in &mut rows {
+            row.cl_active = row.cl_active.saturating_sub(row.cl_waiting);
+        }
+        let known = rows.into_iter().zip(&self.pools).filter(|(_, pool)| !pool.is_vacant);
+        known.map(|(row, _)| row).collect()
+    }
+
+    /// Without what is counted by connections.
+    fn pool_row(&self, pool: &Pool) -> PoolRow {
         PoolRow {
             database: pool.database.clone(),
             user: pool.user.clone(),
-            cl_active: clients.saturating_sub(waiting),
-            cl_waiting: waiting,
-            cl_active_cancel_req: cancellers(true),
-            cl_waiting_cancel_req: cancellers(false),
-            sv_active: of("active"),
-            sv_active_cancel: self.cancels.iter().filter(|(_, c)| c.pool == id && c.is_sent).count() as u32,
-            sv_being_canceled: of("being_canceled"),
-            sv_idle: of("idle"),
-            sv_used: of("used"),
-            sv_tested: of("tested"),
-            sv_login: of("login"),
-            maxwait_us: oldest.unwrap_or(0),
+            cl_waiting: pool.waiters.len() as u32,
+            maxwait_us: pool.waiters.front().map_or(0, |waiter| self.now.micros_since(waiter.since)),
             pool_mode: if pool.is_replication { "replication" } else { mode_name(pool.settings.pool_mode) },
             sick: pool.endpoints.sickness().map(|(_, sick)| sick.cause.to_string()),
+            ..PoolRow::default()
         }
     }
 }

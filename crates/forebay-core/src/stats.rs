@@ -48,6 +48,10 @@ impl Histogram {
         (i + 1 < BUCKETS).then(|| 16 << i)
     }
 
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.counts.iter().chain([&self.sum_us])
+    }
+
     /// Records one duration.
     pub fn record(&self, us: u64) {
         let above = us.saturating_sub(1) >> 4;
@@ -128,7 +132,80 @@ pub struct PoolStats {
     pub servers_other: Cell,
 }
 
+/// What stands for names that have no figures of their own.
+pub const REST: &str = "*";
+
 impl PoolStats {
+    /// Adds what another has counted; gauges are not counts.
+    pub fn absorb(&self, other: &PoolStats) {
+        let counts = |of: &PoolStats| -> Vec<u64> { of.counts().map(Cell::get).collect() };
+        for (count, more) in self.counts().zip(counts(other)) {
+            count.add(more);
+        }
+    }
+
+    /// All that only grows.
+    fn counts(&self) -> impl Iterator<Item = &Cell> {
+        let Self {
+            transactions,
+            requests,
+            received_bytes,
+            sent_bytes,
+            transaction,
+            request,
+            wait,
+            assignments,
+            client_parses,
+            server_parses,
+            binds,
+            logins,
+            opened,
+            closed,
+            closed_in_doubt,
+            open,
+            errors,
+            refusals,
+            server_errors,
+            pins,
+            resets,
+            probes_vector,
+            probes_full,
+            catalogue_loads,
+            notifications,
+            takeovers,
+            clients: _,
+            waiting: _,
+            pinned: _,
+            channels: _,
+            servers_active: _,
+            servers_idle: _,
+            servers_other: _,
+        } = self;
+        let single = [
+            transactions,
+            requests,
+            received_bytes,
+            sent_bytes,
+            assignments,
+            client_parses,
+            server_parses,
+            binds,
+            logins,
+            opened,
+            closed,
+            closed_in_doubt,
+            errors,
+            resets,
+            probes_vector,
+            probes_full,
+            catalogue_loads,
+            notifications,
+            takeovers,
+        ];
+        let durations = [transaction, request, wait, open].into_iter().flat_map(Histogram::cells);
+        single.into_iter().chain(durations).chain(refusals.cells()).chain(server_errors.cells()).chain(pins)
+    }
+
     /// Counts an error of ours.
     #[cold]
     pub fn count_refusal(&self, code: &str) {
@@ -144,8 +221,17 @@ pub struct LabelledPool {
     pub database: Arc<str>,
     /// The pool's user.
     pub user: Arc<str>,
+    /// It has metrics of its own.
+    pub is_named: bool,
     /// The figures.
     pub stats: PoolStats,
+}
+
+impl LabelledPool {
+    /// Whether these are the figures of pools that were forgotten.
+    pub fn is_rest(&self) -> bool {
+        *self.database == *REST && *self.user == *REST
+    }
 }
 
 /// Errors made for clients: one count for each row of [`errors::ALL`].
@@ -167,6 +253,10 @@ impl ByCode {
         }
     }
 
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.0.iter()
+    }
+
     /// Counts by code.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         errors::ALL.iter().map(|row| row.code).zip(self.0.iter().map(Cell::get))
@@ -178,8 +268,11 @@ impl ByCode {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerStats {
-    /// Pools, in order of first use; entries stay for the worker's life. The lock is taken to add and to scrape.
+    /// Pools, in order of first use, and one for all that were forgotten. The lock is taken to add, to forget and to
+    /// scrape.
     pub pools: Mutex<Vec<Arc<LabelledPool>>>,
+    /// How many were forgotten: who has read meanwhile may have counted one twice.
+    pub forgotten: Cell,
     /// Connections accepted.
     pub accepted: Cell,
     /// The last number of a client or server.

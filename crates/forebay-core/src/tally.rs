@@ -28,6 +28,10 @@ impl ByClass {
         self.0[at].add(1);
     }
 
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.0.iter()
+    }
+
     /// Those that there were, by class.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         CLASSES.into_iter().zip(self.0.iter().map(Cell::get)).filter(|(_, count)| *count > 0)

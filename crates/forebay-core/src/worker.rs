@@ -12,7 +12,7 @@
 //! (clients), [`crate::connect`] (servers), [`crate::reach`] (endpoints that let nobody in), [`crate::hand_over`] (from
 //! one client of a server to the next),
 //! [`crate::tracking`] (what statements leave in a session),
-//! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::silent`], [`crate::console`], [`crate::lend`]
+//! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::silent`], [`crate::forgetting`] (pools that nobody uses), [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
 //! at a time.
 
@@ -119,6 +119,8 @@ pub struct Worker<I: Io> {
     /// Clients by the process id that they were told, where that has a peer in it.
     pub(crate) by_pid: FxHashMap<u32, Vec<ClientKey>>,
     pub(crate) pools: Vec<Pool>,
+    /// Slots of pools that were forgotten.
+    pub(crate) vacant: Vec<PoolId>,
     pub(crate) pool_ids: FxHashMap<PoolName, PoolId>,
     /// Pools of replication connections.
     pub(crate) replication_ids: FxHashMap<PoolName, PoolId>,
@@ -174,6 +176,7 @@ pub struct Worker<I: Io> {
 impl<I: Io> Worker<I> {
     /// A worker without connections.
     pub fn new(id: WorkerId, tables: Arc<Tables>, shared: Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
+        shared.name_at_most(tables.config.limits.metric_pools_max);
         let cache = StatementCache::new(shared.registry.clone(), tables.config.limits.statement_bytes_max);
         Worker {
             id,
@@ -187,6 +190,7 @@ impl<I: Io> Worker<I> {
             peering: Peering::default(),
             by_pid: FxHashMap::default(),
             pools: Vec::new(),
+            vacant: Vec::new(),
             pool_ids: FxHashMap::default(),
             replication_ids: FxHashMap::default(),
             images: Images::default(),

@@ -230,6 +230,18 @@ def too_many_clients_of_user(*, user: object, limit: object) -> LimitError:
     )
 
 
+def simple_query_refused() -> LimitError:
+    """FB214, SQLSTATE 0A000."""
+    return LimitError(
+        code="FB214",
+        sqlstate="0A000",
+        severity="ERROR",
+        message="PQexec disallowed: simple queries are refused here (disable_pqexec)",
+        detail=None,
+        hint="Send statements by the extended protocol: PQexecParams or PQprepare, and what other drivers call prepared or parameterised. (FB214)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(
@@ -1106,7 +1118,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "idle_behind_nat": FindingRow("FBC104", "warning", "idle servers at {endpoint} are kept for {idle}, and {keepalive}", "set {name} to 5 minutes or less, or leave TCP keepalive as it is by default"),
     "statement_mode": FindingRow("FBC105", "warning", "pool_mode = statement refuses BEGIN: transactions of several statements, and thus most ORMs and migrations, do not work", "use transaction, unless every client sends single statements only"),
     "session_mode_waits": FindingRow("FBC106", "warning", "session mode: {clients} clients may connect and {size} of a pool are served; the others wait until one leaves{waiting}", "use pool_mode = transaction"),
-    "reset_query_unused": FindingRow("FBC107", "info", "server_reset_query is run in session mode alone; no pool here is in session mode", "remove the line: servers are reset by what was done with them"),
+    "reset_query_unused": FindingRow("FBC107", "info", "server_reset_query is run in session mode alone; no pool here is in session mode, and server_reset_query_always is off", "remove the line: servers are reset by what was done with them"),
     "no_reset": FindingRow("FBC108", "warning", "server_reset_query is empty: what a client of {pools} sets in its session is there for the next one", "leave it at DISCARD ALL"),
     "clients_above_descriptors": FindingRow("FBC109", "warning", "max_client_conn {clients} needs {needed} open files; this process may have {limit}", "raise the limit (LimitNOFILE= of the unit, ulimit -n of the shell), or lower max_client_conn"),
     "needless_ignore": FindingRow("FBC110", "info", "{parameters}: ignoring it is no longer needed; forebay gives each client the value that it asked for", "remove it from ignore_startup_parameters, unless clients must not have it"),

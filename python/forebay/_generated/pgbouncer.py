@@ -509,8 +509,8 @@ KNOWN: Final[dict[str, Known]] = {
         False,
         None,
         None,
-        "simple queries can't be refused",
         None,
+        "the query fails and its session lives on",
     ),
     "application_name_add_host": Known(
         "application_name_add_host",
@@ -537,7 +537,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
-        "it is run in session mode alone; in the other modes a server is reset by what was done with it",
+        "in the other modes a server is reset by what was done with it, whether it is run there or not",
     ),
     "server_reset_query_always": Known(
         "server_reset_query_always",
@@ -545,7 +545,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "in transaction mode a server is reset by what was done with it; level = \"strict\" of forebay.toml resets it at every change of client",
+        None,
         None,
     ),
     "server_check_query": Known(
@@ -617,8 +617,8 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "databases of \"*\" are kept",
         None,
+        "each pool of such a database is dropped by itself",
     ),
     "pool_idle_timeout": Known(
         "pool_idle_timeout",
@@ -626,7 +626,7 @@ KNOWN: Final[dict[str, Known]] = {
         True,
         None,
         None,
-        "empty pools cost nothing",
+        None,
         None,
     ),
     "client_login_timeout": Known(

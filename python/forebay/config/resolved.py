@@ -100,6 +100,9 @@ class Limits(msgspec.Struct, frozen=True):
     notification_bytes_max: int
     statement_bytes_max: int
     login_timeout: int
+    pool_idle_timeout: int
+    autodb_idle_timeout: int
+    metric_pools_max: int
     client_write_timeout: int
     drain_timeout: int
 
@@ -140,6 +143,8 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_round_robin: bool
     server_fast_close: bool
     server_reset_query: str
+    server_reset_query_always: bool
+    disable_pqexec: bool
     level: str
     on_pin: str
     sequence_affinity: str

@@ -183,6 +183,8 @@ _TEXTS: Final[Mapping[str, Callable[[Fields], str]]] = {
     "server_open_failed": _open_failed,
     "stats": _stats,
     "reserve_taken": lambda fields: f"{fields.get('pool')} taking connection from reserve_pool",
+    "pool_forgotten": lambda fields: f"cleaning up idle pool: {fields.get('pool')}",
+    "auto_database": lambda fields: f"registered new auto-database: db={fields.get('database')}",
     "resume_ignored": lambda fields: "got SIGUSR2 while shutting down, ignoring",
     "start": _start,
 }

@@ -76,6 +76,8 @@ class Totals:
         return tuple(getattr(self, field.name) for field in fields(self))
 
 
+# Stands for the pools that were forgotten.
+REST: Final = "*"
 NAMES: Final = tuple(field.name for field in fields(Totals))
 
 
@@ -118,7 +120,9 @@ def average(now: Totals, before: Totals, seconds: float) -> Totals:
     """
     if seconds <= 0:
         return Totals()
-    gone = dict(zip(NAMES, (a - b for a, b in zip(now.values(), before.values(), strict=True)), strict=True))
+    # Of pools that were forgotten meanwhile there is less than before.
+    differences = (max(0, a - b) for a, b in zip(now.values(), before.values(), strict=True))
+    gone = dict(zip(NAMES, differences, strict=True))
     rates = {name: int(count / seconds) for name, count in gone.items()}
     rates["xact_time"] = gone["xact_time"] // gone["xact_count"] if gone["xact_count"] else 0
     rates["query_time"] = gone["query_time"] // gone["query_count"] if gone["query_count"] else 0
@@ -143,4 +147,7 @@ class Averages:
         latest = self._samples[-1] if len(self._samples) == 2 else (now_s, totals)
         since, before = self._samples[0]
         seconds = latest[0] - since
+        # What a database that was forgotten had counted is in the rest.
+        moved = sum((before[name] for name in before if name not in latest[1]), Totals())
+        before = {**before, REST: before.get(REST, Totals()) + moved}
         return {name: average(latest[1].get(name, Totals()), before.get(name, Totals()), seconds) for name in totals}

@@ -35,7 +35,7 @@ auth_file = userlist.txt
 auth_type = plain
 admin_users = ops, app
 %include limits.ini
-disable_pqexec = 1
+resolv_conf = resolv.conf
 pidfile = x.pid
 logfile = forebay.log
 """
@@ -112,8 +112,8 @@ def test_comments_say_what_is_to_be_known(ini: Path, tmp_path: Path) -> None:
     assert lines[lines.index("[databases.shop]") - 1] == "# the shop"
     assert any("PgBouncer's default" in line for line in lines)
     assert f"# Different: {KNOWN['server_login_retry'].differs}." in lines
-    at = f"#   {ini}:{INI.splitlines().index('disable_pqexec = 1') + 1}: "
-    assert f'{at}"disable_pqexec" has no counterpart: simple queries can\'t be refused' in lines
+    at = f"#   {ini}:{INI.splitlines().index('resolv_conf = resolv.conf') + 1}: "
+    assert f'{at}"resolv_conf" has no counterpart: the system\'s resolver is used' in lines
     assert any("pidfile is for `forebay-pgbouncer`" in line for line in lines)
     assert f"{tmp_path / 'limits.ini'}" in lines[0], "what was included"
 

@@ -46,6 +46,7 @@ OTHER: dict[str, str] = {
     "application_name_add_host": "1", "login_notify_message": "be kind", "max_db_client_connections": "12",
     "max_user_client_connections": "11", "query_wait_notify": "3", "dns_max_ttl": "7", "dns_nxdomain_ttl": "8",
     "peer_id": "7", "suspend_timeout": "3", "cancel_wait_timeout": "3",
+    "server_reset_query_always": "1", "disable_pqexec": "1", "pool_idle_timeout": "5", "autodb_idle_timeout": "6",
 }  # fmt: skip
 _TLS = "client_tls_sslmode = prefer\nclient_tls_cert_file = own.pem\nclient_tls_key_file = own.key\n"
 _SERVER_TLS = "server_tls_cert_file = own.pem\nserver_tls_key_file = own.key\n"

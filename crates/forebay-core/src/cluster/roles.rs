@@ -95,7 +95,8 @@ impl<I: Io> Worker<I> {
         self.clusters.insert(database.clone(), known);
         for index in 0..self.pools.len() {
             let pool = &self.pools[index];
-            if pool.target.config.name == *database && pool.target.config.cluster.is_some() {
+            let is_meant = pool.target.config.name == *database && pool.target.config.cluster.is_some();
+            if is_meant && !pool.is_vacant {
                 self.follow_roles(io, PoolId(index as u32));
             }
         }

@@ -5,6 +5,8 @@
 mod cancels;
 mod choices;
 mod conversation;
+#[cfg(test)]
+mod forgotten;
 mod login;
 pub mod memory;
 #[cfg(test)]

@@ -92,7 +92,12 @@ impl<I: Io> Worker<I> {
         | Told::Passed(name, ..)
         | Told::Refused(name, ..)
         | Told::Lost(name, ..)) = &told;
-        let Some(id) = self.pool_ids.get(name).copied() else { return };
+        let is_asked = matches!(told, Told::Subscribe(..) | Told::Ask(..));
+        let found = self.pool_ids.get(name).copied();
+        // Who owns a listener may have forgotten the pool meanwhile.
+        let Some(id) = found.or_else(|| is_asked.then(|| self.find_pool(&name.0, &name.1, false)).flatten()) else {
+            return;
+        };
         match told {
             Told::Subscribe(_, channels, mark) => self.subscribe(io, id, from, channels, mark),
             Told::Unsubscribe(_, channels) => self.unsubscribe(io, id, from, &channels),
@@ -229,6 +234,12 @@ impl<I: Io> Worker<I> {
             self.let_channels_go(io, id, None, takeover.into_added());
         }
         self.let_channels_go(io, id, Some(key), std::mem::take(&mut listens.taken));
+    }
+
+    /// Nobody of a pool listens, and it is forgotten.
+    pub(crate) fn forget_listening(&mut self, id: PoolId) {
+        self.listening.ears.remove(&id);
+        self.listening.listeners.remove(&id);
     }
 
     /// The listener is lost. Whoever listened through it may have missed something: its session ends, as it would if

@@ -62,6 +62,11 @@ enum Kept {
 }
 
 impl Listener {
+    fn is_at_rest(&self) -> bool {
+        let is_asked = !(self.cuts.is_empty() && self.asks.is_empty() && self.asks_sent.is_empty());
+        self.line.is_none() && self.relief.is_none() && self.channels.is_empty() && !is_asked
+    }
+
     fn want(&mut self, channel: Channel, worker: WorkerId) {
         let workers = self.channels.entry(channel.clone()).or_default();
         if workers.is_empty() && !self.to_unlisten.remove(&channel) {
@@ -125,6 +130,11 @@ fn cut(mark: Mark) -> String {
 impl<I: Io> Worker<I> {
     fn listener(&mut self, id: PoolId) -> &mut Listener {
         self.listening.listeners.entry(id).or_default()
+    }
+
+    /// Whether nobody wants anything of a pool's listener here.
+    pub(crate) fn is_listener_at_rest(&self, id: PoolId) -> bool {
+        self.listening.listeners.get(&id).is_none_or(Listener::is_at_rest)
     }
 
     /// How many channels a pool's listener, which this worker owns, listens to.

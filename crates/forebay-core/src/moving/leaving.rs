@@ -71,6 +71,11 @@ impl<I: Io> Worker<I> {
         ids.into_iter().for_each(|id| io.reply(id, Reply::Refused("called off".into())));
     }
 
+    /// Whether groups go to another process, or are on their way there.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.is_on || self.has_sent_groups()
+    }
+
     /// Whether groups are on their way out, with what is counted of them.
     pub(crate) fn has_sent_groups(&self) -> bool {
         !self.moving.sent.is_empty()

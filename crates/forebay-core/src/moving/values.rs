@@ -60,7 +60,7 @@ part_struct!(Place {
 });
 part_enum!(Severity { 0 = Error, 1 = Fatal, 2 = Notice });
 part_enum!(PoolMode { 0 = Session, 1 = Transaction, 2 = Statement });
-part_struct!(Usage { mode: PoolMode, is_sharing: bool });
+part_struct!(Usage { mode: PoolMode, is_sharing: bool, is_reset_by_query: bool, is_extended_only: bool });
 part_enum!(Body { 0 = Forward, 1 = Drop });
 part_enum!(Extent { 0 = NextRequest, 1 = AllKept });
 part_struct!(Refusal { report: Report, extent: Extent });

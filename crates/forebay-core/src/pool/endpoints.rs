@@ -97,7 +97,7 @@ impl PoolEndpoint {
     }
 }
 
-/// The endpoints of a pool; there is one at least.
+/// The endpoints of a pool; there is one at least, until it is forgotten.
 #[derive(Debug)]
 pub struct Endpoints {
     all: Vec<PoolEndpoint>,
@@ -123,6 +123,11 @@ impl Endpoints {
             learnt: Vec::new(),
         };
         Endpoints { all: places.into_iter().map(known).collect(), turn }
+    }
+
+    /// Those of a pool that is none any more.
+    pub fn none() -> Endpoints {
+        Endpoints { all: Vec::new(), turn: Arc::default() }
     }
 
     /// Keeps what is known of those that were there before.

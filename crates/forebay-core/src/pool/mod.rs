@@ -30,7 +30,7 @@ use crate::tracking::knowledge::Knowledge;
 use endpoints::Endpoints;
 use shared::{Permits, PoolShared};
 
-/// Names a pool of this worker: dense, never reused.
+/// Names a pool of this worker: dense, and that of another once it is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolId(pub u32);
 
@@ -89,6 +89,8 @@ pub struct Pool {
     pub is_shut: bool,
     /// The database is gone from the configuration.
     pub is_removed: bool,
+    /// It was forgotten: another pool may take its slot.
+    pub is_vacant: bool,
     /// Until then none of its servers is kept while it has no clients.
     pub cleared_until: Instant,
     /// The client for which that is, which does not count as one.
@@ -154,6 +156,7 @@ impl Pool {
             is_held: false,
             is_shut: false,
             is_removed: false,
+            is_vacant: false,
             cleared_until: Instant(0),
             cleared_by: 0,
             is_asking: false,
@@ -176,6 +179,25 @@ impl Pool {
     pub fn set_held(&mut self, is_held: bool) {
         self.is_held = is_held;
         self.is_shut = is_held || self.is_paused;
+    }
+
+    /// Empties the slot of a pool that is forgotten. Whatever looks at all pools finds nothing to do in it.
+    pub(crate) fn vacate(&mut self) {
+        (self.is_vacant, self.is_removed, self.is_replication, self.is_limited) = (true, true, false, false);
+        let nobody: Arc<str> = Arc::from("");
+        (self.database, self.user) = (nobody.clone(), nobody);
+        self.target.endpoints = Arc::from([]);
+        self.target.forced_credential = None;
+        (self.shared, self.stats) = (PoolShared::nowhere(), Arc::default());
+        (self.knowledge, self.catalogue, self.catalogue_version) = (Arc::default(), Catalogue::builtin(), 0);
+        self.endpoints = Endpoints::none();
+        (self.idle, self.waiters) = (VecDeque::new(), VecDeque::new());
+        (self.secret, self.greetings) = (None, FxHashMap::default());
+    }
+
+    /// Whether somebody counts on its servers: those of another worker, or of another process.
+    pub(crate) fn has_permits(&self) -> bool {
+        !self.is_replication && self.shared.permits.used() > 0
     }
 
     /// What servers report to a client that wants `wanted`, if that is known.

@@ -63,6 +63,8 @@ struct Flags {
     servers: AtomicU32,
     /// Servers on their way to it.
     coming: AtomicU32,
+    /// When its part of the pool was last found in use.
+    used_at: AtomicU64,
     holding: Mutex<Holding>,
 }
 
@@ -94,6 +96,8 @@ pub struct PoolShared {
     pub of_database: Arc<Limited>,
     /// Servers of the user, over all databases.
     pub of_user: Arc<Limited>,
+    /// It has metrics of its own.
+    pub is_named: bool,
     is_starved: AtomicBool,
     /// How the pool does at its endpoints.
     pub here: Healths<Arc<endpoints::Place>>,
@@ -162,6 +166,41 @@ impl PoolShared {
     /// How many are on their way between workers.
     pub fn under_way(&self) -> u32 {
         self.workers.iter().map(|flags| flags.coming.load(SeqCst)).sum()
+    }
+
+    /// The worker's part of the pool is in use.
+    pub fn use_at(&self, worker: WorkerId, now: Instant) {
+        self.workers[usize::from(worker.0)].used_at.store(now.0, Relaxed);
+    }
+
+    /// When any part of it was last found in use.
+    pub fn used_at(&self) -> Instant {
+        Instant(self.workers.iter().map(|flags| flags.used_at.load(Relaxed)).max().unwrap_or(0))
+    }
+
+    /// That of a pool which is none any more: nobody shares it.
+    pub fn nowhere() -> Arc<PoolShared> {
+        Arc::new(PoolShared::of(Arc::default(), Arc::default(), Arc::default(), false, Box::default()))
+    }
+
+    fn of(
+        permits: Arc<Permits>,
+        of_database: Arc<Limited>,
+        of_user: Arc<Limited>,
+        is_named: bool,
+        workers: Box<[Flags]>,
+    ) -> PoolShared {
+        PoolShared {
+            permits,
+            of_database,
+            of_user,
+            is_named,
+            is_starved: AtomicBool::new(false),
+            here: Healths::default(),
+            turn: Arc::default(),
+            closing_before: AtomicU64::new(0),
+            workers,
+        }
     }
 
     /// Whether a server of that generation is to be closed.
@@ -264,6 +303,7 @@ pub struct Shared {
     /// How the endpoints do, whichever pool they are of.
     pub hosts: Healths<Arc<str>>,
     pools: Mutex<SharedPools>,
+    named_max: AtomicU32,
     /// By endpoint and name there.
     knowledge: Mutex<FxHashMap<Place, Arc<Knowledge>>>,
     /// By pool: the worker that owns its listener.
@@ -276,6 +316,8 @@ struct SharedPools {
     databases: FxHashMap<Arc<str>, Arc<Limited>>,
     replication: FxHashMap<Arc<str>, Arc<Permits>>,
     users: FxHashMap<Arc<str>, Arc<Limited>>,
+    /// Pools that have metrics of their own.
+    named: u32,
 }
 
 impl Shared {
@@ -336,6 +378,7 @@ impl Shared {
             failed_logins: Misses::default(),
             hosts: Healths::default(),
             pools: Mutex::default(),
+            named_max: AtomicU32::new(u32::MAX),
             knowledge: Mutex::default(),
             listeners: Mutex::default(),
         }
@@ -359,18 +402,53 @@ impl Shared {
         if let Some(pool) = all.pools.get(&(database.clone(), user.clone())) {
             return pool.clone();
         }
-        let pool = Arc::new(PoolShared {
-            permits: Arc::default(),
-            of_database: all.databases.entry(database.clone()).or_default().clone(),
-            of_user: all.users.entry(user.clone()).or_default().clone(),
-            is_starved: AtomicBool::new(false),
-            here: Healths::default(),
-            turn: Arc::default(),
-            closing_before: AtomicU64::new(0),
-            workers: self.flags(),
-        });
+        let of_database = all.databases.entry(database.clone()).or_default().clone();
+        let of_user = all.users.entry(user.clone()).or_default().clone();
+        let is_named = self.has_room_to_name(&all);
+        all.named += u32::from(is_named);
+        let pool = Arc::new(PoolShared::of(Arc::default(), of_database, of_user, is_named, self.flags()));
         all.pools.insert((database.clone(), user.clone()), pool.clone());
         pool
+    }
+
+    /// How many pools may have metrics of their own, of those that are made from here on.
+    pub fn name_at_most(&self, pools: u32) {
+        self.named_max.store(pools, Relaxed);
+    }
+
+    fn has_room_to_name(&self, all: &SharedPools) -> bool {
+        all.named < self.named_max.load(Relaxed)
+    }
+
+    /// How many pools are known.
+    pub fn pools_known(&self) -> usize {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).pools.len()
+    }
+
+    /// A worker has forgotten its part of a pool, whose first endpoint that is. What no other part needs is dropped.
+    pub fn forget(&self, name: &Name, endpoint: &Arc<str>, dbname: &Arc<str>) {
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = |pool: &Arc<PoolShared>| Arc::strong_count(pool) == 1 && pool.permits.used() == 0;
+        if let Some(pool) = all.pools.get(name).filter(|pool| is_last(pool)) {
+            let is_named = pool.is_named;
+            all.pools.remove(name);
+            all.named -= u32::from(is_named);
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+        fn drop_unused<T>(of: &mut FxHashMap<Arc<str>, Arc<T>>, name: &Arc<str>) {
+            if of.get(name).is_some_and(|counted| Arc::strong_count(counted) == 1) {
+                of.remove(name);
+            }
+        }
+        drop_unused(&mut all.databases, &name.0);
+        drop_unused(&mut all.replication, &name.0);
+        drop_unused(&mut all.users, &name.1);
+        drop(all);
+        let mut known = self.knowledge.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (endpoint.clone(), dbname.clone());
+        if known.get(&place).is_some_and(|knowledge| Arc::strong_count(knowledge) == 1) {
+            known.remove(&place);
+        }
     }
 
     /// Of the pools that are meant, and starved: the one whose waiter of a worker other than `but` waits longest.
@@ -395,16 +473,9 @@ impl Shared {
     /// nowhere else.
     pub fn replication(&self, database: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::new(PoolShared {
-            permits: all.replication.entry(database.clone()).or_default().clone(),
-            of_database: Arc::default(),
-            of_user: Arc::default(),
-            is_starved: AtomicBool::new(false),
-            here: Healths::default(),
-            turn: Arc::default(),
-            closing_before: AtomicU64::new(0),
-            workers: self.flags(),
-        })
+        let permits = all.replication.entry(database.clone()).or_default().clone();
+        let is_named = self.has_room_to_name(&all);
+        Arc::new(PoolShared::of(permits, Arc::default(), Arc::default(), is_named, self.flags()))
     }
 
     fn flags(&self) -> Box<[Flags]> {
@@ -414,6 +485,7 @@ impl Shared {
             waiting: AtomicU32::new(0),
             servers: AtomicU32::new(0),
             coming: AtomicU32::new(0),
+            used_at: AtomicU64::new(0),
             holding: Mutex::default(),
         };
         (0..self.workers).map(|_| flags()).collect()
@@ -421,56 +493,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn permits_end_at_the_limit_and_come_back() {
-        let permits = Permits::default();
-        assert!(permits.try_take(2) && permits.try_take(2) && !permits.try_take(2));
-        permits.give_back();
-        assert!(permits.try_take(2));
-        assert!(permits.try_take(0), "a limit of 0 is none");
-    }
-
-    /// A waiter that the other workers can't see would wait beside their idle servers.
-    #[test]
-    fn the_oldest_waiter_of_the_other_workers_is_found() {
-        let shared = Shared::new(3);
-        let pool = shared.pool(&"shop".into(), &"app".into());
-        let standing = |has_idle, oldest| Standing { has_idle, oldest, ..Standing::default() };
-        pool.publish(WorkerId(0), standing(false, Some(Instant(5))));
-        pool.publish(WorkerId(1), standing(true, None));
-        pool.publish(WorkerId(2), standing(false, Some(Instant(3))));
-        assert_eq!(pool.worker_with_oldest_waiter(WorkerId(1)), Some((WorkerId(2), Instant(3))));
-        assert_eq!(pool.worker_with_oldest_waiter(WorkerId(2)), Some((WorkerId(0), Instant(5))));
-        assert_eq!(pool.worker_with_idle(WorkerId(0)), Some(WorkerId(1)));
-        assert_eq!(pool.worker_with_idle(WorkerId(1)), None);
-    }
-
-    /// Servers that all follow the oldest waiter make one worker do the work of all.
-    #[test]
-    fn a_worker_with_more_than_its_part_of_servers_is_lent_to_later() {
-        let shared = Shared::new(3);
-        let pool = shared.pool(&"shop".into(), &"app".into());
-        (0..6).for_each(|_| assert!(pool.permits.try_take(6)));
-        let publish = |worker, servers, oldest| {
-            pool.publish(
-                WorkerId(worker),
-                Standing { has_idle: false, oldest: Some(Instant(oldest)), waiting: 10, servers },
-            );
-        };
-        let lent_to = || pool.worker_to_lend_to(WorkerId(0), Duration::from_micros(100));
-        publish(0, 3, 1000);
-        publish(1, 1, 500);
-        publish(2, 2, 450);
-        assert_eq!(lent_to(), Some((WorkerId(1), Instant(500))), "each has a part of two");
-        pool.sent_server(WorkerId(1));
-        assert_eq!(lent_to(), Some((WorkerId(2), Instant(550))), "one on its way counts");
-        publish(2, 2, 600);
-        assert_eq!(lent_to(), Some((WorkerId(1), Instant(600))), "nobody is passed over for ever");
-        pool.got_server(WorkerId(1));
-        publish(1, 1, 500);
-        assert_eq!(lent_to(), Some((WorkerId(1), Instant(500))));
-    }
-}
+mod tests;

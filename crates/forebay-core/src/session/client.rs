@@ -266,7 +266,12 @@ impl Client {
             is_gone: false,
             is_uncounted: false,
             is_in_census: false,
-            usage: Usage { mode: PoolMode::Transaction, is_sharing: false },
+            usage: Usage {
+                mode: PoolMode::Transaction,
+                is_sharing: false,
+                is_reset_by_query: false,
+                is_extended_only: false,
+            },
             replication: None,
             rare: None,
             since: now,

@@ -13,7 +13,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "max_replication_connections": 0,
             "query_wait_timeout": 1, "query_wait_notify": 0, "server_lifetime": 2, "server_idle_timeout": 3, "server_connect_timeout": 4,
             "server_backoff_max": 5, "load_balance_hosts": "round-robin", "server_opening_max": 6, "server_check_delay": 7, "server_check_query": "",
-            "server_round_robin": false, "server_fast_close": false, "server_reset_query": "DISCARD ALL", "max_prepared_statements": 8, "transaction_timeout": 9,
+            "server_round_robin": false, "server_fast_close": false, "server_reset_query": "DISCARD ALL", "server_reset_query_always": false, "disable_pqexec": false, "max_prepared_statements": 8, "transaction_timeout": 9,
             "idle_transaction_timeout": 10, "query_timeout": 11, "client_idle_timeout": 12,
             "level": "safe", "on_pin": "allow", "sequence_affinity": "pin", "pin_idle_limit": 13,
             "catalogue_refresh": 14,
@@ -43,7 +43,7 @@ fn config(databases: Vec<Value>, users: Vec<Value>) -> Value {
         "engine": { "workers": 1, "io": "auto", "buffers": 16, "buffer_size": 4096, "core_dumps": false },
         "arrivals": { "ignored_parameters": [], "is_name_with_address": false, "login_notice": "" },
         "limits": {
-            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1, "cancel_wait_timeout": 1,
+            "clients_max": 10, "max_user_connections": 0, "max_user_client_connections": 0, "message_bytes_max": 1, "relay_bytes_max": 1, "wait_bytes_max": 1, "waiters_max": 1, "cancel_misses_max": 1, "pool_idle_timeout": 0, "autodb_idle_timeout": 0, "metric_pools_max": 1, "cancel_wait_timeout": 1,
             "client_channels_max": 1, "notification_bytes_max": 1, "client_statements_max": 1, "statement_bytes_max": 1, "login_timeout": 1, "client_write_timeout": 0, "drain_timeout": 1,
         },
         "auth": {

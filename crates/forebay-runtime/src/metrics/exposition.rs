@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, PoisonError};
 
-use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, WorkerStats};
+use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, REST, WorkerStats};
 
 use super::table::{METRICS, Metric, Part, Source};
 
@@ -16,13 +16,28 @@ const READS_MAX: usize = 8;
 /// Each pool's parts, one a worker that knows it, under its labels.
 type Pools = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<LabelledPool>>>;
 
-/// All metrics of `workers`, summed.
+/// All metrics of `workers`, summed. While pools are forgotten, their figures might be read twice: all are read again.
 pub(super) fn render(workers: &[Arc<WorkerStats>]) -> String {
+    let forgotten = || workers.iter().map(|worker| worker.forgotten.get()).fold(0, u64::wrapping_add);
+    let mut text = String::new();
+    for _ in 0..READS_MAX {
+        let before = forgotten();
+        text = render_once(workers);
+        if forgotten() == before {
+            break;
+        }
+    }
+    text
+}
+
+fn render_once(workers: &[Arc<WorkerStats>]) -> String {
     let mut pools = Pools::new();
     for worker in workers {
         let known = worker.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for pool in known {
-            pools.entry((pool.database.clone(), pool.user.clone())).or_default().push(pool);
+            let name =
+                if pool.is_named { (pool.database.clone(), pool.user.clone()) } else { (REST.into(), REST.into()) };
+            pools.entry(name).or_default().push(pool);
         }
     }
     let mut out = String::with_capacity(16 * 1024);
@@ -139,7 +154,7 @@ mod tests {
             stats.request.record(20);
             stats.pins[1].add(1);
             stats.server_errors.count(b"23505");
-            let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), stats };
+            let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), is_named: true, stats };
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
         }

@@ -67,6 +67,8 @@ fn pool(plan: &Plan) -> PoolSettings {
         server_round_robin: false,
         server_fast_close: false,
         server_reset_query: "DISCARD ALL".into(),
+        server_reset_query_always: false,
+        disable_pqexec: false,
         level: Level::Safe,
         on_pin: OnPin::Allow,
         sequence_affinity: SequenceAffinity::Pin,

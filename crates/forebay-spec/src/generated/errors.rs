@@ -22,6 +22,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "too_many_clients_of_database", code: "FB211", sqlstate: "53300" },
     ErrorRow { id: "too_many_clients_of_user", code: "FB212", sqlstate: "53300" },
     ErrorRow { id: "waiting", code: "FB213", sqlstate: "00000" },
+    ErrorRow { id: "simple_query_refused", code: "FB214", sqlstate: "0A000" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
@@ -323,6 +324,23 @@ pub fn waiting(database: impl Display, waited: impl Display) -> Report {
         detail: None,
         hint: Some(String::from("SHOW POOLS on the console tells how many wait, and for how long. (FB213)")),
         pgbouncer: Some(String::from("No server connection available in postgres backend, client being queued")),
+    }
+}
+
+/// FB214, SQLSTATE 0A000: PQexec disallowed: simple queries are refused here (disable_pqexec).
+#[cold]
+pub fn simple_query_refused() -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB214",
+        sqlstate: "0A000",
+        message: String::from("PQexec disallowed: simple queries are refused here (disable_pqexec)"),
+        detail: None,
+        hint: Some(String::from(
+            "Send statements by the extended protocol: PQexecParams or PQprepare, and what other drivers call \
+             prepared or parameterised. (FB214)",
+        )),
+        pgbouncer: None,
     }
 }
 

@@ -47,7 +47,12 @@ def reset_query(draft: Draft, facts: Facts, report: Report) -> None:
     for _, query, place in given_values(draft, "server_reset_query"):
         if not query and bare:
             report.add("no_reset", place, pools=listed(bare))
-        elif query and not are_sessions and draft.databases:
+        elif (
+            query
+            and not are_sessions
+            and draft.databases
+            and not any(pool_value(draft, one, "server_reset_query_always") for one in draft.databases.values())
+        ):
             report.add("reset_query_unused", place)
 
 
