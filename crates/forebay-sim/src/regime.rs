@@ -110,6 +110,7 @@ impl Regimes {
             }
             Command::Reconnect(_) => told.reconnects += 1,
             Command::KillClient(_)
+            | Command::Roles(..)
             | Command::Close
             | Command::Shed
             | Command::Disable(_)

@@ -269,6 +269,7 @@ fn name(command: &Command) -> &'static str {
         Command::Stay => "an online restart that is called off",
         Command::Suspend => "SUSPEND",
         Command::DropUnflushed => "drop what is unflushed",
+        Command::Roles(..) => "roles of a cluster",
         Command::Snapshot | Command::Sockets => "SHOW",
     }
 }
