@@ -38,8 +38,8 @@ async def _story(cluster: Cluster) -> None:
     apis = ",".join(node.api for node in cluster.nodes.values())
     async with (
         _open(f"patroni://{apis}") as rest,
-        _open(f"etcd://127.0.0.1:{cluster.etcd_port}/{SCOPE}") as etcd,
-        _open(f"etcd://127.0.0.1:{cluster.etcd_port}/{SCOPE}") as watched,
+        _open(f"etcd://127.0.0.1:{cluster.etcd.port}/{SCOPE}") as etcd,
+        _open(f"etcd://127.0.0.1:{cluster.etcd.port}/{SCOPE}") as watched,
     ):
         assert isinstance(watched, WatchedSource)
         first = await _seen(rest, _is_whole, within_s=90, of=cluster)
@@ -72,13 +72,16 @@ async def _story(cluster: Cluster) -> None:
         is_told = _leads(heir.name, above=after.primaries[0].timeline or 0)
         _grew(after, await _seen(etcd, is_told, within_s=10, of=cluster))
 
-        cluster.stop_etcd()
+        cluster.etcd.stop()
         with pytest.raises(SourceFailed, match="the watch at etcd"):
             await asyncio.wait_for(watching, 10)
         with pytest.raises(
-            SourceFailed, match=f"etcd gave no answer .127.0.0.1:{cluster.etcd_port}: connection refused"
+            SourceFailed, match=f"etcd gave no answer .127.0.0.1:{cluster.etcd.port}: connection refused"
         ):
             await etcd.look()
+        # Patroni names no leader that nobody can vouch for.
+        with pytest.raises(SourceFailed, match=r"Patroni gave no answer .*no answer within 1 s"):
+            await rest.look()
 
 
 @contextlib.asynccontextmanager

@@ -1,16 +1,13 @@
 """A cluster of three PostgreSQL servers under Patroni, with its store in etcd: as others run it in earnest.
 
-Patroni is installed into .cache of the checkout, etcd is taken out of Debian's package where the machine has none.
-Everything listens on loopback.
+Patroni is installed into .cache of the checkout. Everything listens on loopback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,18 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.harness import account
+from tests.harness import account, etcd
 from tests.harness.deadline import until
+from tests.harness.etcd import FETCH_S, Etcd, alone
 from tests.harness.postgres import CACHE, Programs, free_port
 from tests.harness.processes import is_alive
 from tests.harness.target import Target
 
 PACKAGES = ("patroni[etcd3]==4.1.5", "psycopg[binary]==3.3.9")
-ETCD_PACKAGE = "etcd-server"
-FETCH_S = 300
-
 SCOPE = "shop"
 NAMES = ("one", "two", "three")
 # The shortest that Patroni accepts: a leader that is gone is missed after this.
@@ -51,7 +44,7 @@ PARAMETERS = {
 def installed() -> Path:
     """The folder that Patroni lies in, with all it needs."""
     folder = CACHE / "patroni"
-    with _alone("patroni"):
+    with alone("patroni"):
         if not (folder / "ready").exists():
             subprocess.run(
                 [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder),
@@ -60,46 +53,6 @@ def installed() -> Path:
             )  # fmt: skip
             (folder / "ready").touch()
     return folder
-
-
-def etcd_program() -> str:
-    """The machine's etcd, or Debian's. Skips the test where there is neither it nor apt-get."""
-    if found := shutil.which("etcd"):
-        return found
-    packages, folder = CACHE / "packages", CACHE / "etcd"
-    with _alone("etcd"):
-        packages.mkdir(exist_ok=True)
-        if not list(packages.glob(f"{ETCD_PACKAGE}_*.deb")):
-            if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-                pytest.skip("there is no etcd on PATH and no apt-get to fetch it with: install etcd")
-            _download(packages)
-        if not (folder / "usr/bin/etcd").exists():
-            package = next(packages.glob(f"{ETCD_PACKAGE}_*.deb"))
-            subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True, timeout=FETCH_S)
-    return str(folder / "usr/bin/etcd")
-
-
-def _download(into: Path) -> None:
-    def apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["apt-get", "-q", *arguments], cwd=into, capture_output=True, text=True, timeout=FETCH_S, check=False
-        )
-
-    done = apt_get("download", ETCD_PACKAGE)
-    if done.returncode and account.is_root():
-        # A fresh machine has no lists of packages.
-        apt_get("update")
-        done = apt_get("download", ETCD_PACKAGE)
-    assert done.returncode == 0, f"etcd could not be fetched: install it, or run apt-get update first\n{done.stderr}"
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """One process of a test run at a time."""
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass(slots=True)
@@ -158,8 +111,7 @@ class Cluster:
     """Three nodes and the etcd that they agree in."""
 
     nodes: dict[str, Node]
-    etcd: subprocess.Popen[bytes]
-    etcd_port: int
+    etcd: Etcd
 
     def switch_over(self, leader: str, candidate: str) -> None:
         """A planned one, asked of the leader; returns when Patroni has answered."""
@@ -170,52 +122,21 @@ class Cluster:
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, answer.read()
 
-    def stop_etcd(self) -> None:
-        """Ends the store; Patroni has none then."""
-        self.etcd.kill()
-        self.etcd.wait(timeout=30)
-
 
 @contextlib.contextmanager
 def running(programs: Programs) -> Iterator[Cluster]:
     """A cluster for as long as the block lasts; it may still be making its replicas at first."""
-    packages, program = installed(), etcd_program()
-    with (
-        tempfile.TemporaryDirectory(prefix="fbpat-", ignore_cleanup_errors=True) as name,
-        contextlib.ExitStack() as stack,
-    ):
-        folder = Path(name)
+    packages = installed()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fbpat-", ignore_cleanup_errors=True)))
         folder.chmod(0o755)
-        etcd, etcd_port = _etcd(program, folder)
-        stack.callback(etcd.wait, timeout=30)
-        stack.callback(etcd.kill)
+        store = stack.enter_context(etcd.running(folder))
         nodes = {}
         for each in NAMES:
             nodes[each] = node = Node(each, folder / each, free_port(), free_port())
-            _start(node, programs, packages, etcd_port)
+            _start(node, programs, packages, store.port)
             stack.callback(lambda node=node: node.process and node.kill())
-        yield Cluster(nodes, etcd, etcd_port)
-
-
-def _etcd(program: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    port, peers = free_port(), free_port()
-    client_url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
-    with (folder / "etcd.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "--data-dir", str(folder / "etcd"), "--listen-client-urls", client_url,
-             "--advertise-client-urls", client_url, "--listen-peer-urls", peer_url,
-             "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "etcd.log").read_text()[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{client_url}/health", timeout=1) as answer:
-            return b"true" in answer.read()
-        return False
-
-    until(answers, within_s=30, what="etcd answers")
-    return process, port
+        yield Cluster(nodes, store)
 
 
 def _start(node: Node, programs: Programs, packages: Path, etcd_port: int) -> None:

@@ -189,7 +189,7 @@ class Etcd:
         except NoAnswer as none:
             if self._token is None or none.status not in (400, 401, 403):
                 raise
-        # A token holds for minutes, and is forgotten by a server that starts again.
+        # Tokens end after minutes, or when the user is changed.
         self._token = None
         return await self._http.post(url, body, of, headers=await self._login(host))
 

@@ -126,7 +126,7 @@ class Kubernetes:
                 slices = (await self._get(self._slices_path, _Slices, login)).items
                 found = [(each, port) for one in slices for each in one.endpoints or () for port in self._port(one)]
                 if len(found) > MEMBERS_MAX:
-                    raise SourceFailed(f"{self._by} names {len(found)} members; {MEMBERS_MAX} at most are accepted")
+                    raise SourceFailed(f"{self._by} names more than {MEMBERS_MAX} members")
                 roles = await self._roles({each.pod for each, _ in found if each.pod}, login)
         except TimeoutError:
             raise SourceFailed(f"{self._by} gave no answer within {self._timeout_s * 1.5:g} s") from None

@@ -127,7 +127,7 @@ def checked(members: list[Member], *, by: str) -> tuple[Member, ...]:
     if not members:
         raise SourceFailed(f"{by} names no member with an address")
     if len(members) > MEMBERS_MAX:
-        raise SourceFailed(f"{by} names {len(members)} members; {MEMBERS_MAX} at most are accepted")
+        raise SourceFailed(f"{by} names more than {MEMBERS_MAX} members")
     return tuple(members)
 
 

@@ -23,10 +23,11 @@ class Turns:
     def __init__(self, hosts: Sequence[str], *, kind: str, timeout_s: float) -> None:
         self._hosts = list(hosts)
         self._kind = kind
+        self._timeout_s = timeout_s
         self._head_start_s = min(HEAD_START_S, timeout_s / 2 / len(hosts))
 
     async def ask(self, question: Callable[[str], Awaitable[T]]) -> tuple[str, T]:
-        """Who answered, and what. The question has a timeout of its own. Raises SourceFailed where nobody answers."""
+        """Who answered, and what. The timeout is that of each for all of the question. Raises SourceFailed."""
         waiting = list(self._hosts)
         running: dict[asyncio.Future[T], str] = {}
         causes: dict[str, NoAnswer] = {}
@@ -34,7 +35,7 @@ class Turns:
             while waiting or running:
                 if waiting:
                     host = waiting.pop(0)
-                    running[asyncio.ensure_future(question(host))] = host
+                    running[asyncio.ensure_future(self._in_time(question, host))] = host
                 alone_s = self._head_start_s if waiting else None
                 done, _ = await asyncio.wait(running, timeout=alone_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -52,10 +53,12 @@ class Turns:
             await asyncio.gather(*running, return_exceptions=True)
         raise self._failed(causes)
 
-    @property
-    def preferred(self) -> str:
-        """Who is asked first."""
-        return self._hosts[0]
+    async def _in_time(self, question: Callable[[str], Awaitable[T]], host: str) -> T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await question(host)
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {self._timeout_s:g} s") from None
 
     def _prefer(self, host: str) -> None:
         self._hosts.remove(host)
@@ -66,5 +69,5 @@ class Turns:
         more = len(causes) - len(told)
         text = "; ".join(told) + (f"; and {more} more" if more else "")
         statuses = {cause.status for cause in causes.values()}
-        hint = "Check the user and the password in its address." if statuses <= {401, 403} else None
+        hint = "Check the user and the password in its address." if statuses <= {400, 401, 403} else None
         return SourceFailed(f"{self._kind} gave no answer ({text})", hint=hint)

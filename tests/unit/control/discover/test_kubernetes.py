@@ -190,7 +190,7 @@ def test_what_stands_in_the_way_is_told(tmp_path: Path) -> None:
     async def story() -> None:
         async with api_server(api, tmp_path) as web:
             assert "names no member" in (await refused(web, "none"))[0]
-            assert "names 65 members" in (await refused(web, "crowd"))[0]
+            assert "names more than 64 members" in (await refused(web, "crowd"))[0]
             api.may = (SLICES,)
             message, hint = await refused(web, "shop")
             assert f"{PODS}shop-1: HTTP status 403" in message
