@@ -42,7 +42,11 @@ def both(trio: Trio, tmp_path: Path) -> Iterator[list[Forebay]]:
     """A forebay with each I/O driver before the same servers, so that one failover serves both."""
     endpoints = [f"127.0.0.1:{one.port}" for one in trio]
     database = {"endpoints": endpoints, "topology": "poll", "poll_user": "app", "server_check_delay": "0s"}
-    databases = {"app": database, "reading": {**database, "role": "replica"}}
+    databases = {
+        "app": database,
+        "reading": {**database, "role": "replica"},
+        "split": {**database, "read_write_split": True},
+    }
     with contextlib.ExitStack() as stack:
         started = []
         for variant in VARIANTS:
@@ -182,3 +186,6 @@ def a_deposed_primary_gets_no_write(trio: Trio, both: list[Forebay]) -> None:
     for forebay in both:
         with forebay.target.connect(autocommit=True) as client:
             assert client.execute("select inet_server_port()").fetchone() == (first.port,)
+        with forebay.target.at(dbname="split").connect(autocommit=True) as client:
+            where = client.execute("select current_setting('port')").fetchone()
+            assert where == (str(first.port),), "without a replica the primary serves reads"
