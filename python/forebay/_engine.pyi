@@ -53,7 +53,8 @@ def classify(text: str) -> str:
     statements: verb, name (or null), traces (names as in crates/forebay-sql/src/traces.rs), settings, in order.
     functions, operators, relations, types: last parts of the names in it; maybe_functions: names that call a function
     only where the database has one of that name. needs_catalogue: those of the functions (operators among them),
-    relations and types that are not PostgreSQL's own.
+    relations and types that are not PostgreSQL's own. asks_for: what a comment at its beginning says, or null: primary,
+    replica or auto.
     """
 
 class EngineError(Exception):

@@ -78,3 +78,34 @@ def test_roles_are_found_and_clients_get_what_their_database_is_for(
     waited = forebay.target.first(startup(user="app", database="nobody"))[-1].fields
     assert (waited["C"], waited["M"][:34]) == ("57P03", 'no replica of database "nobody" wa')
     assert "(FB415)" in waited["H"]
+
+
+def test_a_server_that_does_not_let_the_poll_in_keeps_its_role(
+    server: Postgres, standby: Postgres, variant: Variant, start: Start
+) -> None:
+    """A password that was changed, or a server that is full, is no failover."""
+    database = clustered(server, standby, poll_user="other", poll_interval="100ms")
+    forebay = start(configuration(server, variant, databases={"app": database}))
+    primary = f"127.0.0.1:{server.port}"
+    assert endpoints(forebay, "app", 2)[primary]["role"] == "primary"
+    with server.target.connect(user="postgres", autocommit=True) as admin:
+        admin.execute("alter role other nologin")
+        try:
+            polls = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'forebay poll'"
+            admin.execute(polls)  # type: ignore[arg-type]
+            late = until(
+                lambda: next(
+                    (row for row in forebay.console("show endpoints") if int(row["answered_ms"] or 0) > 1000), None
+                ),
+                within_s=10, what="many polls are refused",
+            )  # fmt: skip
+            assert late["endpoint"] == primary
+            assert "not permitted to log in" in str(late["error"])
+            assert late["role"] == "primary"
+            assert asked(forebay, "app") == [(False,)]
+        finally:
+            admin.execute("alter role other login")
+    until(
+        lambda: all(row["error"] is None for row in forebay.console("show endpoints")),
+        within_s=10, what="they are let in again",
+    )  # fmt: skip

@@ -212,7 +212,7 @@ impl<I: Io> Worker<I> {
         let client = &self.clients[key];
         match (client.state, client.server) {
             (ClientState::Waiting, None) => {
-                if let Some(id) = client.pool {
+                if let Some(id) = client.serving() {
                     self.refuse_waiting(key, errors::cancelled_while_waiting(), Extent::AllKept);
                     self.publish(id);
                 }

@@ -47,7 +47,7 @@ pub enum Checkout {
 impl<I: Io> Worker<I> {
     /// A server for a client in session, or a place in the queue.
     pub(crate) fn checkout(&mut self, io: &mut I, key: ClientKey) -> Checkout {
-        let id = self.clients[key].pool.expect("a client in session has a pool");
+        let id = self.clients[key].serving().expect("a client in session has a pool");
         let (waiters_max, now) = (self.tables.config.limits.waiters_max, self.now);
         let pool = self.pool(id);
         if pool.is_removed {
@@ -75,6 +75,7 @@ impl<I: Io> Worker<I> {
 
     /// Puts a client, whose state is already Waiting or Greeting, at the end of the queue.
     pub(crate) fn enqueue(&mut self, io: &mut I, id: PoolId, key: ClientKey) {
+        let id = self.waits_in(id, key);
         let since = self.clients[key].since;
         self.pool(id).waiters.push_back(Waiter { client: key, since });
         if planted(Bug::NewestWaiterFirst) {

@@ -261,7 +261,7 @@ impl<I: Io> Worker<I> {
     /// While its endpoint can't be reached, a client waits no longer than `server_connect_timeout`.
     fn wait_limit(&self, client: &Client, us: u64) -> Instant {
         let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
-        let Some(pool) = client.pool.map(|id| &self.pools[id.0 as usize]) else { return limit };
+        let Some(pool) = client.serving().map(|id| &self.pools[id.0 as usize]) else { return limit };
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
         match pool.endpoints.sickness() {
             // Another one is about to take its place.
@@ -349,7 +349,7 @@ impl<I: Io> Worker<I> {
             ("waited_ms", waited.into()),
         ];
         self.log_code(io, crate::event::Level::Warn, "checkout_timeout", Some(report.code), fields);
-        let id = client.pool;
+        let id = client.serving();
         self.refuse_waiting(key, report, Extent::NextRequest);
         if let Some(id) = id {
             self.publish(id);

@@ -5,7 +5,24 @@ use crate::session::client::{ClientKey, ClientState};
 use crate::session::server::{ServerKey, ServerState};
 use crate::worker::Worker;
 
+/// A session's own memory is given back when it is empty and larger than this.
+const CARRY_BYTES_KEPT: usize = 1024;
+
 impl<I: Io> Worker<I> {
+    /// Keeps what is left of bytes that were taken out of a client's own memory.
+    pub(crate) fn put_back(&mut self, key: ClientKey, mut kept: Vec<u8>, taken: usize) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        kept.drain(..taken);
+        if !kept.is_empty() || kept.capacity() <= CARRY_BYTES_KEPT {
+            // What came meanwhile stands behind.
+            kept.append(&mut client.carry);
+            client.carry = kept;
+        }
+        if client.carry.is_empty() && client.state == ClientState::Idle {
+            client.carry = Vec::new();
+        }
+    }
+
     /// Bytes of our own for a client.
     pub(crate) fn send_to_client(&mut self, io: &mut I, key: ClientKey, bytes: &[u8]) {
         let client = &mut self.clients[key];

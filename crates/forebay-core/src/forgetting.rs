@@ -42,7 +42,8 @@ impl<I: Io> Worker<I> {
         if due.is_empty() || self.is_moving() {
             return;
         }
-        self.clients.iter().filter_map(|(_, client)| client.pool).for_each(|id| _ = due.remove(&id));
+        let of_clients = self.clients.iter().flat_map(|(_, client)| [client.pool, client.served_by]);
+        of_clients.flatten().for_each(|id| _ = due.remove(&id));
         self.servers.iter().for_each(|(_, server)| _ = due.remove(&server.pool));
         self.cancels.iter().for_each(|(_, cancel)| _ = due.remove(&cancel.pool));
         for id in due {
@@ -74,6 +75,7 @@ impl<I: Io> Worker<I> {
         let ids = if is_replication { &mut self.replication_ids } else { &mut self.pool_ids };
         ids.remove(&name);
         self.forget_listening(id);
+        self.pools.iter_mut().filter(|pool| pool.replicas == Some(id)).for_each(|pool| pool.replicas = None);
         let pool = &mut self.pools[id.0 as usize];
         let place = pool.endpoints.get(0).place.clone();
         let stats = pool.stats.clone();

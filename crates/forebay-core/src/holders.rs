@@ -73,7 +73,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn wait_report(&mut self, key: ClientKey) -> Report {
         let (id, since) = {
             let client = &self.clients[key];
-            (client.pool.expect("a waiting client has a pool"), client.since)
+            (client.serving().expect("a waiting client has a pool"), client.since)
         };
         let now = self.now;
         let pool = self.pool(id);
@@ -129,7 +129,7 @@ impl<I: Io> Worker<I> {
         if self.shared.workers == 1 {
             return true;
         }
-        let id = self.clients[key].pool.expect("a waiting client has a pool");
+        let id = self.clients[key].serving().expect("a waiting client has a pool");
         let pool = &self.pools[id.0 as usize];
         let Some(asked_at) = self.clients[key].rare.as_ref().and_then(|rare| rare.asked_who_holds_at) else {
             let name = (pool.database.clone(), pool.user.clone());

@@ -129,7 +129,7 @@ impl<I: Io> Worker<I> {
         }
         if let Some(server_key) = client.server {
             self.leave_server(io, server_key, client);
-        } else if let Some(id) = client.pool {
+        } else if let Some(id) = client.serving() {
             self.publish(id);
         }
         self.command_progress(io);
@@ -422,7 +422,7 @@ impl<I: Io> Worker<I> {
     /// The wait of a client in session is over: its request is answered with `report`.
     pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report, extent: Extent) {
         let report = self.worded(report);
-        if let Some(id) = self.clients[key].pool {
+        if let Some(id) = self.clients[key].serving() {
             self.pool(id).stats.stats.count_refusal(report.code);
         }
         let client = &mut self.clients[key];

@@ -198,7 +198,9 @@ impl<I: Io> Worker<I> {
         if self.disabled.contains(&database) {
             return self.refuse_login(io, key, errors::database_disabled(database), "disabled".into());
         }
-        let Some(id) = self.find_pool(&database, &user, replication.is_some()) else {
+        let is_known = self.tables.database(&database).is_some();
+        let found = is_known.then(|| self.find_pool(&database, &user, replication.is_some())).flatten();
+        let Some(id) = found else {
             return self.refuse_login(io, key, errors::unknown_database(database), "unknown database".into());
         };
         self.tell_new_database(io, id);
@@ -213,16 +215,22 @@ impl<I: Io> Worker<I> {
         pool.stats.stats.logins.add(1);
         pool.stats.stats.clients.add(1);
         let usage = pool.settings.usage();
+        let is_split = pool.target.config.cluster.is_some_and(|cluster| cluster.is_split);
         if pool.target.forced_credential.is_none()
             && pool.target.config.forced_user.is_none()
             && let Some(secret) = known.or_else(|| proof.server_secret())
         {
-            pool.learn_secret(secret);
+            let replicas = pool.replicas;
+            pool.learn_secret(secret.clone());
+            if let Some(replicas) = replicas {
+                self.pool(replicas).learn_secret(secret);
+            }
         }
         self.tell_login(io, key, "client_connected");
         let client = &mut self.clients[key];
         client.pool = Some(id);
         client.usage = usage;
+        client.is_split = is_split && usage.is_tracked() && replication.is_none();
         client.enter(ClientState::Greeting, self.now);
         match replication {
             Some(_) => self.begin_replication(io, id, key),
@@ -314,7 +322,7 @@ impl<I: Io> Worker<I> {
     /// The pool for clients of `user` that ask for `database`; made at first use.
     pub(crate) fn find_pool(&mut self, database: &Arc<str>, user: &Arc<str>, is_replication: bool) -> Option<PoolId> {
         let tables = self.tables.clone();
-        let target = tables.database(database)?;
+        let target = tables.pool_target(database)?;
         let settings = tables.pool_settings(database, user)?;
         let server_user = target.config.forced_user.clone().unwrap_or_else(|| user.clone());
         let name = (database.clone(), server_user.clone());

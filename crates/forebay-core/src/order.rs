@@ -14,7 +14,7 @@ use crate::pool::{Pool, PoolId};
 use crate::rows::socket_row;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
-use crate::tables::Tables;
+use crate::tables::{Tables, database_of};
 use crate::worker::Worker;
 
 /// When to look again for a server that is on its way between workers.
@@ -184,7 +184,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn pools_of(&self, database: Option<&str>) -> Vec<PoolId> {
-        let of = self.pools.iter().enumerate().filter(|(_, p)| database.is_none_or(|d| *p.database == *d));
+        let of = self.pools.iter().enumerate().filter(|(_, p)| database.is_none_or(|d| database_of(&p.database) == d));
         of.map(|(index, _)| PoolId(index as u32)).collect()
     }
 
@@ -194,7 +194,7 @@ impl<I: Io> Worker<I> {
                 let pool = &self.pools[s.pool.0 as usize];
                 // A replication connection lasts for as long as its client wants, and a listener as its clients do.
                 let is_counted = !pool.is_replication && s.apart.is_none();
-                database.is_none_or(|d| *pool.database == *d) && is_counted
+                database.is_none_or(|d| database_of(&pool.database) == d) && is_counted
             })
     }
 
@@ -205,7 +205,7 @@ impl<I: Io> Worker<I> {
 
     /// Whether a server is left that shall be closed once it is released.
     fn is_closing(&self, database: Option<&str>) -> bool {
-        let of = |s: &Server| database.is_none_or(|d| *self.pools[s.pool.0 as usize].database == *d);
+        let of = |s: &Server| database.is_none_or(|d| database_of(&self.pools[s.pool.0 as usize].database) == d);
         self.is_under_way(database) || self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
     }
 
@@ -221,7 +221,7 @@ impl<I: Io> Worker<I> {
 
     /// Whether a pool of `database` that is made now has to wait.
     pub(crate) fn is_paused(&self, database: &str) -> bool {
-        self.paused.iter().any(|paused| paused.as_deref().is_none_or(|d| d == database))
+        self.paused.iter().any(|paused| paused.as_deref().is_none_or(|d| d == database_of(database)))
     }
 
     fn set_paused(&mut self, io: &mut I, database: Option<&str>, is_paused: bool) {
@@ -262,7 +262,7 @@ impl<I: Io> Worker<I> {
         self.shared.close_before(database, self.generation);
         // A worker to which the order came first may have lent us a server that it has opened since.
         let generation = self.generation;
-        let is_of = |pool: &Pool| database.is_none_or(|database| *pool.database == *database);
+        let is_of = |pool: &Pool| database.is_none_or(|database| database_of(&pool.database) == database);
         self.mark_for_closing(io, "reconnect", |server, pool| is_of(pool) && server.generation < generation);
     }
 
@@ -313,7 +313,7 @@ impl<I: Io> Worker<I> {
                 continue;
             }
             let (database, user) = (self.pools[index].database.clone(), self.pools[index].user.clone());
-            let Some(target) = tables.database(&database) else {
+            let Some(target) = tables.pool_target(&database) else {
                 self.remove_pool(io, id);
                 continue;
             };
@@ -344,8 +344,9 @@ impl<I: Io> Worker<I> {
         let place = pool.endpoints.get(0).place.clone();
         if pool.endpoints.at(&first).is_none() {
             pool.forget_greetings();
-            // What is known is known of the place that it was.
-            let knowledge = self.shared.knowledge(&place.name, &place.dbname);
+            // What is known is known of the place that it was. The copies of a cluster are one.
+            let of_cluster = pool.target.config.cluster.and(pool.target.config.endpoints.first().cloned());
+            let knowledge = self.shared.knowledge(&of_cluster.unwrap_or_else(|| place.name.clone()), &place.dbname);
             self.pool(id).move_to(knowledge);
         }
         let is_gone = |server: &Server, pool: &Pool| server.pool == id && pool.endpoints.at(&server.place).is_none();
@@ -356,6 +357,7 @@ impl<I: Io> Worker<I> {
         let database = self.pool(id).database.clone();
         self.pool(id).is_removed = true;
         self.close_idle(io, id, "the database was removed");
+        self.send_home(io, id);
         // A pin alone is no work that could be waited for.
         let is_only_pinned = |c: &Client| {
             let server = c.pin.as_ref().and(c.server).and_then(|key| self.servers.get(key));

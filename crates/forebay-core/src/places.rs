@@ -8,6 +8,7 @@ use crate::ids::WorkerId;
 use crate::io::Io;
 use crate::pool::PoolId;
 use crate::supply::Scope;
+use crate::tables::database_of;
 use crate::time::Instant;
 use crate::worker::{Message, PoolName, Worker};
 
@@ -29,8 +30,10 @@ impl<I: Io> Worker<I> {
     /// The limits over several pools that hold for a pool.
     pub(crate) fn scopes(&self, id: PoolId) -> [(Scope, u32); 2] {
         let pool = &self.pools[id.0 as usize];
+        let of = database_of(&pool.database);
+        let database = if of.len() == pool.database.len() { pool.database.clone() } else { of.into() };
         [
-            (Scope::Database(pool.database.clone()), pool.settings.max_db_connections),
+            (Scope::Database(database), pool.settings.max_db_connections),
             (Scope::User(pool.user.clone()), self.user_limit(id)),
         ]
     }

@@ -24,9 +24,6 @@ use crate::worker::Worker;
 /// server all the same, and everybody else for what is done of it in one go.
 pub(crate) const MESSAGES_A_TURN: u32 = 128;
 
-/// A session's own memory is given back when it is empty and larger than this.
-const CARRY_BYTES_KEPT: usize = 1024;
-
 impl<I: Io> Worker<I> {
     /// Bytes came from a client.
     pub(crate) fn client_received(&mut self, io: &mut I, key: ClientKey, buf: BufId, data: &[u8]) {
@@ -75,20 +72,6 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Keeps what is left of bytes that were taken out of a client's own memory.
-    pub(crate) fn put_back(&mut self, key: ClientKey, mut kept: Vec<u8>, taken: usize) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        kept.drain(..taken);
-        if !kept.is_empty() || kept.capacity() <= CARRY_BYTES_KEPT {
-            // What came meanwhile stands behind.
-            kept.append(&mut client.carry);
-            client.carry = kept;
-        }
-        if client.carry.is_empty() && client.state == ClientState::Idle {
-            client.carry = Vec::new();
-        }
-    }
-
     /// Forwards a client's messages as far as they can go. Returns the bytes dealt with.
     fn pump(&mut self, io: &mut I, key: ClientKey, buf: Option<BufId>, data: &[u8]) -> usize {
         let mut at = 0;
@@ -102,6 +85,8 @@ impl<I: Io> Worker<I> {
                 }
                 continue;
             };
+            let reach = if client.is_split { self.reach_on_replica(key, server_key, data, at) } else { data.len() };
+            let client = &mut self.clients[key];
             let (usage, server) = (client.usage, &mut self.servers[server_key]);
             let pool = &mut self.pools[server.pool.0 as usize];
             pool.look_up_catalogue();
@@ -124,7 +109,10 @@ impl<I: Io> Worker<I> {
                 now: self.now,
                 messages_left: MESSAGES_A_TURN,
             };
-            let (stop, end) = forwarding.run(data, at, limits.message_bytes_max);
+            let (mut stop, end) = forwarding.run(&data[..reach], at, limits.message_bytes_max);
+            if reach < data.len() && matches!(stop, Stop::More) {
+                stop = Stop::Hold;
+            }
             if planted(Bug::RequestLogged) {
                 let text = String::from_utf8_lossy(data).into_owned();
                 self.log(io, Level::Debug, "request", vec![("text", text.into())]);
@@ -240,6 +228,9 @@ impl<I: Io> Worker<I> {
                         client.refusal = Some(refusal);
                     }
                     return alone;
+                }
+                if client.is_split {
+                    self.route(key, frame);
                 }
                 return match self.checkout(io, key) {
                     Checkout::Leased => Alone::GoOn,

@@ -13,6 +13,7 @@ use crate::io::{Close, Io};
 use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
 use crate::session::server::{Apart, ServerKey, ServerState};
+use crate::tables::database_of;
 use crate::worker::{Message, Worker};
 
 /// Time after which other workers are asked the same again.
@@ -30,7 +31,7 @@ pub enum Scope {
 impl Scope {
     pub(crate) fn has(&self, database: &Arc<str>, user: &Arc<str>) -> bool {
         match self {
-            Scope::Database(meant) => meant == database,
+            Scope::Database(meant) => **meant == *database_of(database),
             Scope::User(meant) => meant == user,
         }
     }
@@ -245,7 +246,7 @@ impl<I: Io> Worker<I> {
     /// A server of a pool has left: whoever waited for its place is supplied.
     pub(crate) fn fill_vacancy(&mut self, io: &mut I, id: PoolId) {
         let (database, user) = (self.pool(id).database.clone(), self.pool(id).user.clone());
-        let is_near = |pool: &Pool| pool.database == database || pool.user == user;
+        let is_near = |pool: &Pool| database_of(&pool.database) == database_of(&database) || pool.user == user;
         let near: Vec<_> = (0..).map(PoolId).zip(&self.pools).filter(|(_, p)| is_near(p)).map(|(id, _)| id).collect();
         let mut waiting: Vec<_> = near.into_iter().filter_map(|id| Some((self.oldest_waiter(id)?, id))).collect();
         waiting.sort_by_key(|(since, _)| *since);

@@ -9,13 +9,33 @@ use rustc_hash::FxHashMap;
 
 use crate::auth::access::{Arrival, Demand, Maps, Rules};
 use crate::auth::{Credential, MockSecret, Random};
-use crate::config::{DatabaseConfig, EngineConfig, Peers, PoolSettings, SecretText, ServerTls, UserConfig};
+use crate::config::{
+    ClusterConfig, DatabaseConfig, EngineConfig, Peers, PoolSettings, Role, SecretText, ServerTls, UserConfig,
+};
 use crate::io::{Endpoint, Peer};
 use crate::misses::Source;
 use crate::proxied::Network;
 
 /// As many misses of cancel keys as of so many others are a peer's.
 const SOURCES_OF_A_PEER: u32 = 16;
+
+/// What the names of pools of replicas end with, which stand beside a database's own. No database has such a name.
+const REPLICAS: &str = ":replicas";
+
+/// The name of the pools of replicas beside those of a database.
+pub(crate) fn replicas_of(database: &str) -> String {
+    format!("{database}{REPLICAS}")
+}
+
+/// Whether a pool of this name is one of replicas beside a database's own.
+pub(crate) fn is_of_replicas(name: &str) -> bool {
+    name.ends_with(REPLICAS)
+}
+
+/// The database that a pool of this name is of.
+pub(crate) fn database_of(name: &str) -> &str {
+    name.strip_suffix(REPLICAS).unwrap_or(name)
+}
 
 /// Shared by all workers, replaced as a whole by a reload.
 #[derive(Debug)]
@@ -25,6 +45,8 @@ pub struct Tables {
     /// What unknown users are checked against. The same over all reloads.
     pub mock: MockSecret,
     databases: FxHashMap<Arc<str>, Database>,
+    /// Of databases whose reads go to replicas: the same, for these.
+    replicas: FxHashMap<Arc<str>, Database>,
     fallback_database: Option<Database>,
     users: FxHashMap<Arc<str>, User>,
     rules: Option<Rules>,
@@ -52,6 +74,13 @@ impl Database {
     /// The name on the server, for clients that ask for `asked`.
     pub fn dbname<'a>(&'a self, asked: &'a str) -> &'a str {
         if self.is_fallback { asked } else { &self.config.dbname }
+    }
+
+    /// The same for the reads of its clients, where those go elsewhere.
+    fn for_replicas(&self) -> Option<Database> {
+        self.config.cluster.filter(|cluster| cluster.is_split)?;
+        let cluster = Some(ClusterConfig { role: Role::Replica, is_split: false });
+        Some(Database { config: Arc::new(DatabaseConfig { cluster, ..(*self.config).clone() }), ..self.clone() })
     }
 }
 
@@ -99,10 +128,15 @@ impl Tables {
         for database in &config.databases {
             let path = format!("databases.{}", database.name);
             let ready = prepare_database(database, &config.server_tls, &path, false)?;
+            if database.name.ends_with(REPLICAS) {
+                return Err(ConfigError { path, message: format!("a database's name can't end with {REPLICAS}") });
+            }
             if databases.insert(database.name.clone(), ready).is_some() {
                 return Err(ConfigError { path, message: String::from("the name is used twice") });
             }
         }
+        let replicas = databases.values().filter_map(Database::for_replicas);
+        let replicas = replicas.map(|database| (database.config.name.clone(), database)).collect();
         let fallback_database = config
             .fallback_database
             .as_ref()
@@ -129,12 +163,24 @@ impl Tables {
         };
         let rules = access.rules.as_deref().map(Rules::build).transpose().map_err(|e| faulty("rules", e))?;
         let maps = Maps::build(&access.maps).map_err(|e| faulty("maps", e))?;
-        Ok(Tables { config, mock, databases, fallback_database, users, rules, maps, peers, proxies })
+        Ok(Tables { config, mock, databases, replicas, fallback_database, users, rules, maps, peers, proxies })
     }
 
     /// The database that clients ask for by `name`, or `*`.
     pub fn database(&self, name: &str) -> Option<&Database> {
+        if name.ends_with(REPLICAS) {
+            // Who asked for it would get past what is said of the database itself.
+            return None;
+        }
         self.databases.get(name).or(self.fallback_database.as_ref())
+    }
+
+    /// What the pools of that name are of: as [`Self::database`], and those of replicas.
+    pub fn pool_target(&self, name: &str) -> Option<&Database> {
+        match name.strip_suffix(REPLICAS) {
+            Some(of) => self.replicas.get(of),
+            None => self.database(name),
+        }
     }
 
     /// What is asked of a client; `None`: no rule fits it, and it is turned away.
@@ -185,7 +231,7 @@ impl Tables {
 
     /// The settings of the pool of (database, user): the database's, with what the user overrides.
     pub fn pool_settings(&self, database: &str, user: &str) -> Option<PoolSettings> {
-        let mut pool = self.database(database)?.config.pool.clone();
+        let mut pool = self.pool_target(database)?.config.pool.clone();
         if let Some(user) = self.user(user) {
             override_by(&mut pool, &user.config);
         }

@@ -1,5 +1,6 @@
 //! What a text does, for people.
 
+use forebay_core::cluster::routing::role_asked;
 use forebay_sql::catalogue::Catalogue;
 use forebay_sql::grammar::TEXT_BYTES_MAX;
 use forebay_sql::lexer::{Backslash, Kind, Lexer};
@@ -12,7 +13,11 @@ use serde_json::{Value, json};
 /// The shape of a text as JSON; `python/forebay/_engine.pyi` says what is in it.
 #[pyfunction]
 pub(crate) fn classify(py: Python<'_>, text: &str) -> String {
-    py.detach(|| described(&shorten::parse(text.as_bytes(), Backslash::Plain)).to_string())
+    py.detach(|| {
+        let mut described = described(&shorten::parse(text.as_bytes(), Backslash::Plain));
+        described["asks_for"] = json!(role_asked(text.as_bytes()));
+        described.to_string()
+    })
 }
 
 fn described(shape: &Shape) -> Value {

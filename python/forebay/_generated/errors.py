@@ -1094,6 +1094,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "unusable_poll_secret": FindingRow("FBC171", "error", "database \"{name}\": the secret of \"{user}\" can't be shown to a server", "give poll_user its plain password"),
     "topology_of_any": FindingRow("FBC172", "error", "the fallback database can have no topology", "list the database by its name"),
     "role_without_topology": FindingRow("FBC173", "error", "database \"{name}\": {setting} needs a topology", "set topology = \"poll\""),
+    "split_of_one_role": FindingRow("FBC174", "error", "database \"{name}\": read_write_split needs role = \"primary\", and it is \"{role}\"", "leave one of them out"),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
     "unknown_admin": FindingRow("FBC056", "warning", "{name}: user \"{user}\" is not known", "add [users.{user}] with a secret, or the console refuses its login", "add \"{user}\" with its secret to auth_file, or the console refuses its login"),
     "idle_minimum": FindingRow("FBC057", "warning", "min_pool_size of \"{name}\" takes effect once a client has connected", "set user and secret of the database to open servers from the start"),

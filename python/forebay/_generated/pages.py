@@ -1479,6 +1479,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set topology, or leave the setting out.",
         example=None,
     ),
+    "FBC174": Page(
+        code="FBC174",
+        name="split_of_one_role",
+        severity="error",
+        sqlstate=None,
+        message="database \"{name}\": read_write_split needs role = \"primary\", and it is \"{role}\"",
+        detail=None,
+        hint="leave one of them out",
+        why="Reads are told from writes so that the writes reach the primary. A database with another role sends all its requests to that.",
+        fix="Leave role out where writes are to reach the primary, or read_write_split where nothing is written.",
+        example=None,
+    ),
     "FBC055": Page(
         code="FBC055",
         name="same_port",

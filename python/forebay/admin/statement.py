@@ -1,7 +1,7 @@
 """A console statement's text to words.
 
 The grammar is PgBouncer's: a command word, then bare words, "quoted names" or 'quoted texts', then an optional
-semicolon. `SELECT x` is read as `SHOW x`. Comments are skipped.
+semicolon. `SELECT x` and `EXPLAIN x` are read as `SHOW x`. Comments are skipped.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ _TOKEN = re.compile(
       | (?P<word>[^\s;=,"']+)""",
     re.VERBOSE | re.DOTALL,
 )
+
+
+_SHOWS = ("select", "explain")
 
 
 class Unreadable(Exception):
@@ -44,7 +47,7 @@ def parse(text: str) -> Statement | None:
     if not words:
         return None
     command = words[0].lower()
-    return Statement("show" if command == "select" else command, tuple(words[1:]), spelled=words[0])
+    return Statement("show" if command in _SHOWS else command, tuple(words[1:]), spelled=words[0])
 
 
 def _words(text: str) -> list[str]:

@@ -179,13 +179,18 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
     for database in draft.databases.values():
         given = database.settings.get("topology")
         if given is None or not has_topology(database):
-            if own_value(database, "role") != "primary":
-                place = database.settings["role"].place
-                report.add("role_without_topology", place, name=database.name, setting="role")
+            for name, default in (("role", "primary"), ("read_write_split", False)):
+                if own_value(database, name) != default:
+                    place = database.settings[name].place
+                    report.add("role_without_topology", place, name=database.name, setting=name)
             continue
         login = poll_login(draft, database)
+        role = own_value(database, "role")
         if database.name == FALLBACK:
             report.add("topology_of_any", given.place)
+        elif role != "primary" and own_value(database, "read_write_split"):
+            place = database.settings["read_write_split"].place
+            report.add("split_of_one_role", place, name=database.name, role=role)
         elif login is None:
             report.add("nobody_polls", given.place, name=database.name)
         elif login[1] is not None and login[1].is_verifier:

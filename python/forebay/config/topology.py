@@ -46,7 +46,7 @@ def cluster(database: Entity) -> ClusterConfig | None:
     """What the engine is told of it."""
     if not has_topology(database):
         return None
-    return ClusterConfig(role=str(own_value(database, "role")), is_split=False)
+    return ClusterConfig(role=str(own_value(database, "role")), is_split=bool(own_value(database, "read_write_split")))
 
 
 def poll_login(draft: Draft, database: Entity) -> tuple[str, Secret | None] | None:

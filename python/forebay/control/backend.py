@@ -204,7 +204,8 @@ class RunningBackend:
     async def _served(self) -> list[str]:
         """Databases of the configuration, and those that the fallback serves."""
         listed = [database.name for database in self.config.databases]
-        used = {pool.database for pool in (await self.snapshot()).pools}
+        # Pools of replicas are their database's.
+        used = {pool.database.removesuffix(":replicas") for pool in (await self.snapshot()).pools}
         return [*listed, *sorted(used.difference(listed, CONSOLE_DATABASES))]
 
     async def _order(self, kind: str, argument: str | int | None = None, *, limit_s: float | None = ORDER_S) -> Outcome:

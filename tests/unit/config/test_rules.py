@@ -10,6 +10,7 @@ from forebay.config import Loaded
 
 USER = '[users.app]\nsecret = { env = "APP" }\n'
 DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
+SPLIT = "topology = 'poll'\npoll_user = 'app'\nread_write_split = true\n"
 PROXIED = "[listen]\npeer_id = 1\nproxy_from = ['10.1.0.0/16', '2001:db8::/64']\n"
 SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
 
@@ -44,6 +45,8 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"{DATABASE}topology = 'poll'\npoll_user = 'md5'\n{USER}[users.md5]\nsecret = 'md5{'0' * 32}'\n", "FBC171"),
         (f"[databases.'*']\nendpoints = ['a:1']\ntopology = 'poll'\npoll_user = 'app'\n{USER}", "FBC172"),
         (f"{DATABASE}role = 'replica'\n{USER}", "FBC173"),
+        (f"{DATABASE}read_write_split = true\n{USER}", "FBC173"),
+        (f"{DATABASE}{SPLIT}role = 'any'\n{USER}", "FBC174"),
         (f"{DATABASE}level = 'fast'\n{USER}", "FBC071"),
         (f"[server_defaults]\nlevel = 'fast'\n{DATABASE}{USER}", "FBC071"),
         (f"{DATABASE}level = 'fast'\npool_mode = 'session'\n{USER}pool_mode = 'transaction'\n", "FBC071"),

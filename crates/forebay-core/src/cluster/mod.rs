@@ -15,6 +15,7 @@
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
 
 pub mod roles;
+pub mod routing;
 
 use std::sync::Arc;
 

@@ -119,6 +119,7 @@ impl<I: Io> Worker<I> {
             }
             None => {
                 self.pool(id).set_held(true);
+                self.send_home(io, id);
                 self.mark_for_closing(io, ROLE_LOST, |server, _| server.pool == id);
             }
         }

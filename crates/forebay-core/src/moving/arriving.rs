@@ -54,7 +54,7 @@ impl<I: Io> Worker<I> {
                 client.rare().is_refused_to_move = true;
             }
             client.conn = conns.next().expect("as many as the group has");
-            client.pool = id;
+            client.pool = self.home_of(id, &client);
             self.settle_client(*client, is_new)
         });
         if let Some(mut server) = server {
@@ -101,6 +101,12 @@ impl<I: Io> Worker<I> {
         Some(id)
     }
 
+    /// A client's own pool, where its server is in `id`, which may be that of the replicas.
+    fn home_of(&mut self, id: Option<PoolId>, client: &Client) -> Option<PoolId> {
+        let pool = &self.pools[id?.0 as usize];
+        if pool.database == client.database { id } else { self.find_pool(&client.database, &client.user, false) }
+    }
+
     fn settle_client(&mut self, mut client: Client, is_new: bool) -> ClientKey {
         if planted(Bug::MovedBytesLost) {
             client.carry.clear();
@@ -121,6 +127,8 @@ impl<I: Io> Worker<I> {
                 self.shared.census.try_count(Of::User, &client.user, 0);
             }
         }
+        let cluster = client.pool.and_then(|id| self.pools[id.0 as usize].target.config.cluster);
+        client.is_split = cluster.is_some_and(|cluster| cluster.is_split) && client.usage.is_tracked();
         let (conn, pool, is_pinned) = (client.conn, client.pool, client.pin.is_some());
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));

@@ -181,7 +181,7 @@ carried!(Client, put_client, get_client, describe_client,
         usage: Usage,
         connected_at: Instant,
     }
-    left { conn, server, is_deferred, is_gone, pool, armed, listens, replication, login, tls }
+    left { conn, server, is_deferred, is_gone, is_split, pool, served_by, armed, listens, replication, login, tls }
 );
 
 carried!(Server, put_server, get_server, describe_server,

@@ -232,7 +232,7 @@ impl<I: Io> Worker<I> {
     fn hand_on(&mut self, io: &mut I, leaving: Leaving<I::Handover>) {
         let client = leaving.client.and_then(|key| self.remove_moving_client(key, leaving.state));
         let server = leaving.server.and_then(|key| self.servers.remove(key));
-        let id = client.as_ref().and_then(|client| client.pool).or(server.as_ref().map(|server| server.pool));
+        let id = server.as_ref().map(|server| server.pool).or(client.as_ref().and_then(|client| client.pool));
         let id = id.expect("a group is of a pool");
         let about = self.about(id);
         let state = Group::write(&self.shared.registry, &about, client.as_ref(), server.as_ref());

@@ -75,6 +75,8 @@ pub struct Pool {
     /// The same, as this worker last looked.
     pub catalogue: Arc<Catalogue>,
     pub(crate) catalogue_version: u32,
+    /// The pool of the replicas that its clients' reads go to, once one did.
+    pub replicas: Option<PoolId>,
     /// Where its servers are, and how they do there.
     pub endpoints: Endpoints,
     /// What its servers are told when they ask who we are.
@@ -149,6 +151,7 @@ impl Pool {
             knowledge,
             catalogue: Catalogue::builtin(),
             catalogue_version: 0,
+            replicas: None,
             endpoints,
             secret: None,
             is_replication: false,
@@ -192,7 +195,7 @@ impl Pool {
         (self.knowledge, self.catalogue, self.catalogue_version) = (Arc::default(), Catalogue::builtin(), 0);
         self.endpoints = Endpoints::none();
         (self.idle, self.waiters) = (VecDeque::new(), VecDeque::new());
-        (self.secret, self.greetings) = (None, FxHashMap::default());
+        (self.secret, self.greetings, self.replicas) = (None, FxHashMap::default(), None);
     }
 
     /// Whether somebody counts on its servers: those of another worker, or of another process.

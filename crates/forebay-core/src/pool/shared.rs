@@ -17,6 +17,7 @@ use crate::pool::holding::Holding;
 use crate::pool::limited::Limited;
 use crate::statements::Registry;
 use crate::supply::Scope;
+use crate::tables::database_of;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 
@@ -402,7 +403,7 @@ impl Shared {
         if let Some(pool) = all.pools.get(&(database.clone(), user.clone())) {
             return pool.clone();
         }
-        let of_database = all.databases.entry(database.clone()).or_default().clone();
+        let of_database = all.databases.entry(database_of(database).into()).or_default().clone();
         let of_user = all.users.entry(user.clone()).or_default().clone();
         let is_named = self.has_room_to_name(&all);
         all.named += u32::from(is_named);
@@ -435,12 +436,12 @@ impl Shared {
             all.named -= u32::from(is_named);
             self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
-        fn drop_unused<T>(of: &mut FxHashMap<Arc<str>, Arc<T>>, name: &Arc<str>) {
+        fn drop_unused<T>(of: &mut FxHashMap<Arc<str>, Arc<T>>, name: &str) {
             if of.get(name).is_some_and(|counted| Arc::strong_count(counted) == 1) {
                 of.remove(name);
             }
         }
-        drop_unused(&mut all.databases, &name.0);
+        drop_unused(&mut all.databases, database_of(&name.0));
         drop_unused(&mut all.replication, &name.0);
         drop_unused(&mut all.users, &name.1);
         drop(all);
@@ -464,7 +465,9 @@ impl Shared {
     /// are.
     pub fn close_before(&self, database: Option<&str>, generation: u64) {
         let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, pool) in all.pools.iter().filter(|((of, _), _)| database.is_none_or(|database| **of == *database)) {
+        for (_, pool) in
+            all.pools.iter().filter(|((of, _), _)| database.is_none_or(|database| database_of(of) == database))
+        {
             pool.closing_before.fetch_max(generation, SeqCst);
         }
     }

@@ -169,8 +169,12 @@ pub struct Client {
     pub failed_hand_overs: u8,
     /// Its connection has ended after it said goodbye; what it asked for before is still to be run, for nobody to read.
     pub is_gone: bool,
+    /// Its reads may go to replicas: where a request goes is decided before it is served.
+    pub is_split: bool,
     /// Its pool, once logged in.
     pub pool: Option<PoolId>,
+    /// The pool that serves its request where it is another one: that of the replicas.
+    pub served_by: Option<PoolId>,
     /// Bytes sent to it and not yet written.
     pub unsent: usize,
     /// Since when it is in its state.
@@ -264,6 +268,8 @@ impl Client {
             refusal: None,
             failed_hand_overs: 0,
             is_gone: false,
+            is_split: false,
+            served_by: None,
             is_uncounted: false,
             is_in_census: false,
             usage: Usage {
@@ -282,6 +288,11 @@ impl Client {
             login: Some(Box::default()),
             tls: None,
         }
+    }
+
+    /// The pool that its request waits in.
+    pub fn serving(&self) -> Option<PoolId> {
+        self.served_by.or(self.pool)
     }
 
     /// Whether nothing but its server holds its next message back.

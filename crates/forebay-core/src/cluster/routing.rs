@@ -1,0 +1,243 @@
+//! Which requests of a client go to a replica, where its database says that reads do (`read_write_split`).
+//!
+//! Decided before the request gets a server, for all of it up to its Sync: what a server has begun it ends. A text is for
+//! the primary unless it is known to do nothing but read ([`forebay_sql::route`]). A client that holds a server goes on there.
+//!
+//! | of a request | goes to |
+//! |---|---|
+//! | a comment `/* forebay: role=replica */` before its text, or `SET forebay.role` | that |
+//! | a text that only reads, or begins a transaction that can only do so | a replica |
+//! | a pipeline up to Sync, all of whose statements do | a replica |
+//! | one whose Sync has not come yet, or that has a Flush in it | the primary: nobody knows what is still to come |
+//! | a function call, whatever else | the primary |
+//!
+//! No replica serves at the moment: all goes to the primary.
+
+use forebay_pgwire::frame::{self, HEAD_BYTES};
+use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
+use forebay_sql::catalogue::Catalogue;
+use forebay_sql::route::route;
+
+use crate::frame::At;
+use crate::io::Io;
+use crate::pool::PoolId;
+use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::server::ServerKey;
+use crate::statements::{Lookup, StatementCache};
+use crate::tables::{is_of_replicas, replicas_of};
+use crate::worker::Worker;
+
+/// The setting by which a session says where its requests go.
+const SETTING: &str = "forebay.role";
+/// What a comment that says so for one text begins with.
+const COMMENT: &[u8] = b"forebay:";
+/// Messages of a request that are looked at; a longer one is for the primary.
+const MESSAGES_MAX: usize = 128;
+/// Bytes of a text in which that comment ends.
+const COMMENT_BYTES_MAX: usize = 128;
+
+/// Where a session or a text asks to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Primary,
+    Replica,
+    Auto,
+}
+
+/// Where a comment at the beginning of a text asks for it to be served: `primary`, `replica`, `auto`.
+pub fn role_asked(text: &[u8]) -> Option<&'static str> {
+    Asked::in_text(text).map(|asked| match asked {
+        Asked::Primary => "primary",
+        Asked::Replica => "replica",
+        Asked::Auto => "auto",
+    })
+}
+
+impl Asked {
+    fn of(word: &[u8]) -> Option<Asked> {
+        match word {
+            b"primary" => Some(Asked::Primary),
+            b"replica" => Some(Asked::Replica),
+            b"auto" => Some(Asked::Auto),
+            _ => None,
+        }
+    }
+
+    /// What a comment at the beginning of a text says.
+    fn in_text(text: &[u8]) -> Option<Asked> {
+        let said = text.trim_ascii_start().strip_prefix(b"/*")?.trim_ascii_start().strip_prefix(COMMENT)?;
+        let said = &said[..said.len().min(COMMENT_BYTES_MAX)];
+        let end = said.windows(2).position(|two| two == b"*/")?;
+        let mut words = said[..end].split(|byte| byte.is_ascii_whitespace() || *byte == b',');
+        words.find_map(|word| Asked::of(word.strip_prefix(b"role=")?))
+    }
+}
+
+/// What is needed to say where a request goes.
+struct Router<'a> {
+    client: &'a Client,
+    cache: &'a mut StatementCache,
+    catalogue: &'a Catalogue,
+    asked: Asked,
+}
+
+impl Router<'_> {
+    /// Whether a replica may serve the request that begins at `start`.
+    fn allows_replica(&mut self, data: &[u8], mut start: usize) -> bool {
+        let mut parsed: Vec<&[u8]> = Vec::new();
+        for _ in 0..MESSAGES_MAX {
+            let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return false };
+            let end = start + head.bytes as usize;
+            let Some(body) = data.get(start + HEAD_BYTES..end) else { return false };
+            let is_allowed = match head.tag {
+                tag::QUERY => return self.allows_text(body.strip_suffix(b"\0").unwrap_or(body)),
+                tag::SYNC => return true,
+                tag::PARSE => Parse::decode(body).is_ok_and(|parse| {
+                    parsed.push(parse.name);
+                    self.allows_text(parse.query)
+                }),
+                tag::BIND => BindHead::decode(body)
+                    .is_some_and(|bind| parsed.contains(&bind.statement) || self.allows_statement(bind.statement)),
+                tag::DESCRIBE => Target::decode(body).is_ok_and(|target| {
+                    let is_known = target.kind != Target::STATEMENT || parsed.contains(&target.name);
+                    is_known || self.allows_statement(target.name)
+                }),
+                tag::EXECUTE | tag::CLOSE => true,
+                _ => false,
+            };
+            if !is_allowed {
+                return false;
+            }
+            start = end;
+        }
+        false
+    }
+
+    fn allows_statement(&mut self, name: &[u8]) -> bool {
+        // Nothing is under way that could still change what a name means.
+        match self.client.statements.as_ref().map(|names| names.find(name, 0)) {
+            Some(Lookup::Known(statement)) => self.allows_text(statement.text()),
+            _ => false,
+        }
+    }
+
+    fn allows_text(&mut self, text: &[u8]) -> bool {
+        match Asked::in_text(text).unwrap_or(self.asked) {
+            Asked::Primary => false,
+            Asked::Replica => true,
+            Asked::Auto => {
+                let shape = self.cache.shape(text, self.client.seen.backslash_in(text));
+                route(&shape, self.catalogue.judge(&shape)).allows_replica()
+            }
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Says which pool serves the request of a client that begins at `at`.
+    pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
+        self.clients[key].served_by = None;
+        let Some(home) = self.clients[key].pool else { return };
+        let pool = &mut self.pools[home.0 as usize];
+        if !pool.target.config.cluster.is_some_and(|cluster| cluster.is_split) {
+            return;
+        }
+        pool.look_up_catalogue();
+        let client = &self.clients[key];
+        let wanted = |name: &str| client.wanted.get(name).map(|value| value.as_bytes());
+        // A standby knows no serializable transactions, and hears no notifications.
+        if wanted("default_transaction_isolation") == Some(b"serializable") || client.listens.is_some() {
+            return;
+        }
+        let asked = wanted(SETTING).and_then(Asked::of).unwrap_or(Asked::Auto);
+        let catalogue = &pool.catalogue;
+        let mut router = Router { client, cache: &mut self.cache, catalogue, asked };
+        if !router.allows_replica(at.data, at.start) {
+            return;
+        }
+        let replicas = self.replicas_of(home).filter(|id| {
+            let pool = &self.pools[id.0 as usize];
+            !pool.is_held && !pool.is_removed
+        });
+        self.clients[key].served_by = replicas;
+    }
+
+    /// How far of the bytes at hand a client may send to its server. To a replica, up to where its request ends: what comes
+    /// behind it may have to be served elsewhere.
+    pub(crate) fn reach_on_replica(&self, key: ClientKey, server: ServerKey, data: &[u8], at: usize) -> usize {
+        let (client, server) = (&self.clients[key], &self.servers[server]);
+        if Some(server.pool) == client.pool {
+            return data.len();
+        }
+        let mut start = at + client.body_left as usize;
+        while start < data.len() && !server.owes_ready() {
+            let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return data.len() };
+            start += head.bytes as usize;
+            if matches!(head.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
+                break;
+            }
+        }
+        start.min(data.len())
+    }
+
+    /// The pool of the replicas beside a database's own; made at first use.
+    fn replicas_of(&mut self, home: PoolId) -> Option<PoolId> {
+        if let Some(id) = self.pools[home.0 as usize].replicas {
+            return Some(id);
+        }
+        let pool = &self.pools[home.0 as usize];
+        let (name, user) = (replicas_of(&pool.database), pool.user.clone());
+        let id = self.find_pool(&name.into(), &user, false)?;
+        self.pool(id).secret = self.pools[home.0 as usize].secret.clone();
+        self.pool(home).replicas = Some(id);
+        Some(id)
+    }
+
+    /// The pool that a client waits in: not that of replicas while none of them serves.
+    pub(crate) fn waits_in(&mut self, id: PoolId, key: ClientKey) -> PoolId {
+        let client = &mut self.clients[key];
+        match client.pool {
+            Some(home) if client.served_by == Some(id) && self.pools[id.0 as usize].is_held => {
+                client.served_by = None;
+                home
+            }
+            _ => id,
+        }
+    }
+
+    /// No replica serves any more: who waits for one waits for the primary.
+    pub(crate) fn send_home(&mut self, io: &mut I, id: PoolId) {
+        if !is_of_replicas(&self.pool(id).database) {
+            return;
+        }
+        let waiting: Vec<_> = self.pool(id).waiters.drain(..).collect();
+        self.publish(id);
+        for waiter in waiting {
+            let Some(client) = self.clients.get_mut(waiter.client) else { continue };
+            let waits = client.state == ClientState::Waiting && client.since == waiter.since && client.server.is_none();
+            if let Some(home) = client.pool.filter(|_| waits) {
+                client.served_by = None;
+                self.enqueue(io, home, waiter.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_says_where_a_text_goes() {
+        let said = |text: &str| Asked::in_text(text.as_bytes());
+        assert_eq!(said("/* forebay: role=primary */ select 1"), Some(Asked::Primary));
+        assert_eq!(said(" \n/*forebay: role=replica*/select 1"), Some(Asked::Replica));
+        assert_eq!(said("/* forebay: shard=4, role=auto */ select 1"), Some(Asked::Auto));
+        for text in
+            ["/* role=primary */ select 1", "select 1 /* forebay: role=primary */", "/* forebay: role=none */", "/*"]
+        {
+            assert_eq!(said(text), None, "{text}");
+        }
+        assert_eq!(said(&format!("/* forebay: {} role=primary */", " ".repeat(COMMENT_BYTES_MAX))), None);
+    }
+}

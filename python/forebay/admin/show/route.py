@@ -1,0 +1,55 @@
+"""SHOW ROUTE, which EXPLAIN ROUTE is read as: where a text would go, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from forebay._engine import classify
+from forebay._generated.errors import console_syntax
+from forebay._generated.show import COLUMNS
+from forebay.admin.answer import Answer, Notice, Table, Value
+from forebay.admin.backend import Backend
+from forebay.admin.registration import Command, Role, required_database
+
+_USAGE: Final = "EXPLAIN ROUTE database 'text'"
+_SERVING: Final = ("primary", "replica")
+
+
+async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
+    """A row for each endpoint that could serve it.
+
+    Of the database's own functions and relations nothing is known here: what uses them is for the primary, though the
+    engine, which has read the catalogue, may know better.
+    """
+    if not arguments:
+        return Answer("SHOW", Table(COLUMNS["route"], []), notices=[Notice("Usage", f"\n\t{_USAGE}")])
+    if len(arguments) != 2:
+        raise console_syntax(cause=f"the form is {_USAGE}")
+    name, text = required_database(backend, arguments, "route for"), arguments[1]
+    database = next((one for one in backend.config.databases if one.name == name), backend.config.fallback_database)
+    found = json.loads(classify(text))
+    intent, because = found["route"]["to"], f"it {found['route']['because']}"
+    if found["asks_for"] in ("primary", "replica"):
+        intent, because = found["asks_for"], "its comment says so"
+    cluster = database.cluster if database else None
+    if database is None or cluster is None:
+        because = "the database has no topology: all its endpoints are equal"
+        rows: list[tuple[Value, ...]] = [
+            (name, intent, "any", endpoint, because) for endpoint in (database.endpoints if database else ())
+        ]
+        return Answer("SHOW", Table(COLUMNS["route"], rows))
+    role = cluster.role
+    if not cluster.is_split:
+        because = "read_write_split is off" if role == "primary" else f'the database has role = "{role}"'
+    endpoints = [each for each in backend.endpoints() if each.database == name]
+    if cluster.is_split:
+        role = intent
+        if role == "replica" and not any(each.role == "replica" for each in endpoints):
+            role, because = "primary", "no replica serves at the moment"
+    serving = [each.endpoint for each in endpoints if each.role == role or (role == "any" and each.role in _SERVING)]
+    rows = [(name, intent, role, endpoint, because) for endpoint in serving or (None,)]
+    return Answer("SHOW", Table(COLUMNS["route"], rows))
+
+
+COMMAND = Command("show route", Role.VIEWER, handler, arguments_max=2)
