@@ -31,6 +31,8 @@ use crate::worker::{Message, Owner, Worker};
 const SHORT_KEY_BYTES: usize = 4;
 /// Tries to find a process id that no other client of the worker has.
 const PID_TRIES: u32 = 16;
+/// As many requests may go on to peers as this times those that may name nobody: whether they are right is seen there.
+const PASSES_A_MISS: u32 = 8;
 
 /// Whether somebody could come by such a key by trying: not by one of protocol 3.2.
 fn is_guessable(secret: &[u8]) -> bool {
@@ -123,8 +125,13 @@ impl<I: Io> Worker<I> {
     pub(crate) fn cancel_came(&mut self, io: &mut I, key: ClientKey, pid: u32, secret: &[u8]) {
         self.stats.cancels.add(1);
         let source = Source::of(&self.clients[key].peer);
-        let limit = self.misses_max(source, secret);
-        let verdict = self.shared.misses.judge(source, limit, self.now);
+        let (limit, verdict) = if self.peer_named(pid).is_some() {
+            let limit = self.passes_max(source, secret);
+            (limit, self.shared.passes.judge(source, limit, self.now))
+        } else {
+            let limit = self.misses_max(source, secret);
+            (limit, self.shared.misses.judge(source, limit, self.now))
+        };
         if verdict == Verdict::Heard {
             self.clients[key].enter(ClientState::Cancelling, self.now);
             let canceller = Canceller { worker: self.id, client: key };
@@ -157,7 +164,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn cancel_asked(&mut self, io: &mut I, mut request: Request) {
         let own = self.tables.config.peers.own;
         let (peer, by_peer) = cancel_key::peer_and_worker(request.pid, self.shared.workers);
-        if own > 0 && peer != own && self.tables.peer(peer).is_some() {
+        if let Some(peer) = self.peer_named(request.pid) {
             return self.pass_to_peer(io, peer, request);
         }
         // Keys made before this process had a number, or while it had another, are still understood.
@@ -201,6 +208,18 @@ impl<I: Io> Worker<I> {
     pub(crate) fn misses_max(&self, source: Source, secret: &[u8]) -> u32 {
         let limit = self.tables.config.limits.cancel_misses_max;
         if is_guessable(secret) { limit.saturating_mul(self.tables.sources_behind(source)) } else { 0 }
+    }
+
+    /// How many requests with keys like this one may go on to peers; 0: any number.
+    pub(crate) fn passes_max(&self, source: Source, secret: &[u8]) -> u32 {
+        self.misses_max(source, secret).saturating_mul(PASSES_A_MISS)
+    }
+
+    /// The peer whose client a process id names.
+    fn peer_named(&self, pid: u32) -> Option<u16> {
+        let own = self.tables.config.peers.own;
+        let (peer, _) = cancel_key::peer_and_worker(pid, self.shared.workers);
+        (own > 0 && peer != own && self.tables.peer(peer).is_some()).then_some(peer)
     }
 
     /// False: there is nothing to be cancelled, or nothing to wait for.

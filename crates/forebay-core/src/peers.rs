@@ -47,9 +47,9 @@ impl<I: Io> Worker<I> {
         if owner != self.id {
             return io.tell(owner, Message::Cancel(Box::new(request)));
         }
-        // It names nobody here; and who guesses the keys of others is not to do it through us.
-        let limit = self.misses_max(request.source, &request.secret);
-        self.shared.misses.note(request.source, limit, self.now);
+        // Who guesses the keys of others is not to do it through us; and whether this one is right is not known here.
+        let limit = self.passes_max(request.source, &request.secret);
+        self.shared.passes.note(request.source, limit, self.now);
         let canceller = request.canceller;
         let Some(secret) = cancel_key::with_a_hop_less(&request.secret) else {
             return self.not_passed(io, peer, canceller, "its TTL was exhausted");

@@ -16,8 +16,8 @@ use crate::io::{Endpoint, Peer};
 use crate::misses::Source;
 use crate::proxied::Network;
 
-/// As many misses of cancel keys as of so many others are a peer's.
-const SOURCES_OF_A_PEER: u32 = 16;
+/// As many misses of cancel keys as of so many others are a peer's: what one source may have it pass on is a small part of that.
+const SOURCES_OF_A_PEER: u32 = 64;
 
 /// What the names of pools of replicas end with, which stand beside a database's own. No database has such a name.
 const REPLICAS: &str = ":replicas";

@@ -743,7 +743,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="cancel_misses_max",
-        doc="Cancel requests with a wrong key that one address (of IPv6: one /64 network) may send within 10 seconds; further ones of it are closed unread, right or wrong. Those with the right key do not count, nor those with one of protocol 3.2. What is passed on to a peer counts; an address of [peers] may send 16 times as many.",
+        doc="Cancel requests with a wrong key that one address (of IPv6: one /64 network) may send within 10 seconds; further ones of it are closed unread, right or wrong. Those with the right key do not count, nor those with one of protocol 3.2. Those passed on to a peer count apart, and may be 8 times as many; an address of [peers] may send 64 times as many.",
     ),
     Setting(
         section="limits",

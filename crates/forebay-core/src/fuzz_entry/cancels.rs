@@ -62,6 +62,28 @@ fn ten_thousand_that_wait_for_a_peer_end_with_it() {
     assert_eq!(scene.io.alive().count(), 0, "of {}", waiting.len());
 }
 
+/// Half of the cancels of all that come by one address are for the other process: they are no guesses.
+#[test]
+fn what_goes_on_to_a_peer_is_counted_apart_and_may_be_more() {
+    let mut scene = Scene::with(|config| {
+        peered(config, 1);
+        config.limits.cancel_misses_max = 2;
+        config.peers.others[0].pool_size = 0;
+    });
+    scene.tick(SECOND);
+    for _ in 0..16 {
+        scene.cancels(OF_2, b"abc\x43");
+    }
+    assert_eq!(scene.connecting().len(), 16);
+    let too_many = scene.cancels(OF_2, b"abc\x43");
+    assert!(!scene.is_alive(too_many) && scene.connecting().len() == 16, "nobody guesses through us");
+    assert_eq!(scene.worker.stats.cancels_refused.get(), 1);
+    for _ in 0..3 {
+        scene.cancels(0x11_01_00_22, b"abc\x43");
+    }
+    assert_eq!(scene.worker.stats.cancels_refused.get(), 2, "two that name nobody here are looked at");
+}
+
 /// A server that is at work has no limit, so that the cancel needs one: else no other is ever sent.
 #[test]
 fn a_cancel_that_was_sent_and_does_not_end_is_given_up() {

@@ -303,6 +303,8 @@ pub struct Shared {
     pub failed_logins: Misses,
     /// How the endpoints do, whichever pool they are of.
     pub hosts: Healths<Arc<str>>,
+    /// What went on to peers, by whom it came from.
+    pub passes: Misses,
     pools: Mutex<SharedPools>,
     named_max: AtomicU32,
     /// By endpoint and name there.
@@ -378,6 +380,7 @@ impl Shared {
             misses: Misses::default(),
             failed_logins: Misses::default(),
             hosts: Healths::default(),
+            passes: Misses::default(),
             pools: Mutex::default(),
             named_max: AtomicU32::new(u32::MAX),
             knowledge: Mutex::default(),
