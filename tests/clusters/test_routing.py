@@ -11,7 +11,7 @@ from tests.clusters.test_roles import clustered, endpoints
 from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
 from tests.harness.standby import caught_up
 from tests.harness.wire import Wire, bind, describe, execute, flush, parse, query, row, sync
 
@@ -141,3 +141,28 @@ def test_a_session_is_the_same_on_both_servers(forebay: Forebay, server: Postgre
     for name in ("app:replicas", "other:replicas"):
         with pytest.raises(psycopg.OperationalError, match=f'"{name}"'):
             forebay.target.at(dbname=name).connect()
+
+
+def test_an_online_restart_keeps_a_transaction_on_its_replica(
+    server: Postgres, standby: Postgres, variant: Variant, start: Start
+) -> None:
+    """Moved into the primary's pool, the server would be given to those who write."""
+    primary, replica = str(server.port), str(standby.port)
+    split = clustered(server, standby, read_write_split=True)
+    listen = {"port": free_port(), "address": ["127.0.0.1"]}
+    forebay = start(configuration(server, variant, databases={"app": split}, listen=listen))
+    endpoints(forebay, "app", 2)
+    with forebay.target.wire() as reader, forebay.target.wire() as writer:
+        assert ports(reader, query("begin read only"), query(WHERE), readies=2) == [replica]
+        assert ports(writer, query("begin"), query(WHERE), readies=2) == [primary]
+        forebay.upgrade()
+        assert ports(reader, query(WHERE)) == [replica]
+        assert ports(writer, query(WHERE)) == [primary]
+        reader.ask(query("commit"))
+        writer.ask(query("commit"))
+        for wire in (reader, writer):
+            # Until the new process has found the roles, nobody is served by a replica.
+            until(lambda wire=wire: ports(wire, query(WHERE)) == [replica], within_s=10, what="replicas serve again")
+            assert ports(wire, query(f"/* forebay: role=primary */ {WHERE}")) == [primary]
+        used = {(row["database"], row["port"]) for row in forebay.console("show servers")}
+        assert used <= {("app", primary), ("app:replicas", replica)}
