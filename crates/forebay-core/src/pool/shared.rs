@@ -408,7 +408,7 @@ impl Shared {
         }
         let of_database = all.databases.entry(database_of(database).into()).or_default().clone();
         let of_user = all.users.entry(user.clone()).or_default().clone();
-        let is_named = self.has_room_to_name(&all);
+        let is_named = all.named < self.named_max.load(Relaxed);
         all.named += u32::from(is_named);
         let pool = Arc::new(PoolShared::of(Arc::default(), of_database, of_user, is_named, self.flags()));
         all.pools.insert((database.clone(), user.clone()), pool.clone());
@@ -418,10 +418,6 @@ impl Shared {
     /// How many pools may have metrics of their own, of those that are made from here on.
     pub fn name_at_most(&self, pools: u32) {
         self.named_max.store(pools, Relaxed);
-    }
-
-    fn has_room_to_name(&self, all: &SharedPools) -> bool {
-        all.named < self.named_max.load(Relaxed)
     }
 
     /// How many pools are known.
@@ -480,7 +476,7 @@ impl Shared {
     pub fn replication(&self, database: &Arc<str>) -> Arc<PoolShared> {
         let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let permits = all.replication.entry(database.clone()).or_default().clone();
-        let is_named = self.has_room_to_name(&all);
+        let is_named = all.named < self.named_max.load(Relaxed);
         Arc::new(PoolShared::of(permits, Arc::default(), Arc::default(), is_named, self.flags()))
     }
 
