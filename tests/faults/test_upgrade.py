@@ -133,12 +133,12 @@ def test_an_old_process_that_is_killed_leaves_a_new_one_that_serves(forebay: For
 def encrypted(
     server: Postgres, variant: Variant, start: Start, tls: tuple[Pair, ssl.SSLContext], tmp_path: Path
 ) -> Forebay:
-    """One with a Unix socket, whose clients may use TLS; it lets go of what can't move for three seconds."""
+    """One with a Unix socket, whose clients may use TLS; it lets go of what can't move for eight seconds."""
     listen = {
         "port": free_port(), "address": ["127.0.0.1"], "unix": str(tmp_path),
         "tls": {"certificate": tls[0].certificate, "key": tls[0].key, "mode": "prefer"},
     }  # fmt: skip
-    return start(configuration(server, variant, listen=listen))
+    return start(configuration(server, variant, listen=listen, limits={"drain_timeout": "8s"}))
 
 
 @contextlib.contextmanager

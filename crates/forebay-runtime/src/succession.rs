@@ -3,17 +3,16 @@
 //! | old process | new process |
 //! |---|---|
 //! | a batch of groups, with their descriptors | examines each: can it be read in? |
-//! | | a byte for each: taken, or not |
-//! | gives back to its workers what was not taken; "yours", then closes its copies | gives them to its workers |
+//! | | a byte for each, taken or not; gives to its workers what it has taken |
+//! | gives back to its workers what was not taken, and closes its copies | |
 //!
-//! Before "yours" a group belongs to the old process, which goes on with it when anything fails; behind it, to the new
-//! one. The new process uses nothing that it was not told is its own: if the old one is silent and gone, its end is made
-//! sure of first ([`Pid::has_ended`]).
+//! A group is the old process's until the answer is sent, and then the new one's. Both know which it is: an answer that
+//! was sent is read, and once the old one has shut its end ([`answer`]) none can be sent. Where that is gone, its end is
+//! made sure of first ([`Pid::has_ended`]).
 //!
 //! So it is with the place: to accept clients for good, and the files. When all has moved that can, the old one offers it,
 //! and the new one accepts. If the channel breaks before that, and the old one lives, the new one lets go of what it has
-//! and ends; behind it, the old one does. Both know which it is: an answer that was sent is read, and once the old one has
-//! shut its end ([`give_place`]) none can be sent.
+//! and ends; behind it, the old one does.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -46,7 +45,6 @@ const END_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 
 pub(crate) const NOBODYS: CommandId = CommandId(u64::MAX);
 
 const BATCH: u8 = b'G';
-const YOURS: u8 = b'Y';
 const END: u8 = b'E';
 /// The place is offered, and accepted.
 const PLACE: u8 = b'P';
@@ -157,13 +155,9 @@ fn fill_batch(first: Parcel, parcels: &Receiver<Sending>) -> (Vec<Parcel>, Optio
 /// The other process has the place if it says so; and if it does not, it can't any more when this returns.
 fn give_place(socket: RawFd) -> io::Result<()> {
     let mut word = [0];
-    let heard = write_all(socket, &[PLACE]).and_then(|()| read_exact(socket, &mut word));
-    if heard.is_err() {
-        shut(socket);
-        // What it said before that can still be read.
-        let _ = read_exact(socket, &mut word);
-    }
-    if word[0] == ACCEPTED { Ok(()) } else { Err(heard.err().unwrap_or_else(damaged)) }
+    write_all(socket, &[PLACE])?;
+    answer(socket, &mut word)?;
+    if word[0] == ACCEPTED { Ok(()) } else { Err(damaged()) }
 }
 
 fn shut(socket: RawFd) {
@@ -192,10 +186,6 @@ fn pass(hub: &Hub, socket: RawFd, batch: Vec<Parcel>) -> io::Result<()> {
             return Err(error);
         }
     };
-    if let Err(error) = write_all(socket, &[YOURS]) {
-        batch.into_iter().for_each(|parcel| parcel.give_back(hub));
-        return Err(error);
-    }
     for (parcel, taken) in batch.into_iter().zip(taken) {
         if taken == 1 {
             hub.post(parcel.worker, Mail::Told(parcel.worker, Message::Arrived(parcel.number)));
@@ -227,8 +217,17 @@ fn offer(socket: RawFd, batch: &[Parcel]) -> io::Result<Vec<u8>> {
         }
     }
     let mut taken = vec![0; batch.len()];
-    read_exact(socket, &mut taken)?;
+    answer(socket, &mut taken)?;
     Ok(taken)
+}
+
+/// Reads the other process's answer. If there is none, there can't be one any more when this returns.
+fn answer(socket: RawFd, words: &mut [u8]) -> io::Result<()> {
+    read_exact(socket, words).or_else(|error| {
+        shut(socket);
+        // What it said before that can still be read.
+        read_exact(socket, words).map_err(|_| error)
+    })
 }
 
 /// The other process is gone or broken: nothing moves any more, and all that has not gone stays here; where the place is
@@ -400,13 +399,10 @@ fn take_groups(
         taken.push(u8::from(is_whole));
         batch.push((state, own));
     }
-    write_all(socket, &taken)?;
-    let mut word = [0];
-    match read_exact(socket, &mut word) {
-        Ok(()) if word[0] == YOURS => {}
-        // Killed before it could say so: nobody else has them.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && old.has_ended() => {}
-        Ok(()) => return Err(damaged()),
+    match write_all(socket, &taken) {
+        Ok(()) => {}
+        // Killed before it could hear it: nobody else has them.
+        Err(_) if old.has_ended() => {}
         Err(error) => return Err(error),
     }
     let ours = batch.into_iter().zip(taken).filter(|(_, taken)| *taken == 1).map(|(group, _)| group);

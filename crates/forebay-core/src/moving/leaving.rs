@@ -3,7 +3,7 @@
 use forebay_spec::errors;
 
 use super::group::{About, Group};
-use super::{AGAIN, LEAVING_MAX, Leaving, Receipt, SENT_MAX};
+use super::{AGAIN, Leaving, Receipt, UNDER_WAY_MAX, UNDER_WAY_MIN};
 use crate::command::{Command, CommandId, Reply};
 use crate::config::PoolMode;
 use crate::ids::ConnId;
@@ -98,10 +98,8 @@ impl<I: Io> Worker<I> {
         if !self.moving.is_on || self.is_draining {
             return;
         }
-        if self.moving.sent.len() < SENT_MAX {
-            self.take_out_servers(io);
-            self.take_out_clients(io);
-        }
+        self.take_out_servers(io);
+        self.take_out_clients(io);
         if self.moving.lets_go {
             self.let_go_of_those_that_stay(io);
         }
@@ -114,10 +112,16 @@ impl<I: Io> Worker<I> {
         self.arm_round(self.now + AGAIN);
     }
 
+    /// How many groups more may be under way.
+    fn room_to_move(&self) -> usize {
+        let most = (UNDER_WAY_MAX / usize::from(self.shared.workers)).max(UNDER_WAY_MIN);
+        most.saturating_sub(self.moving.leaving.len() + self.moving.sent.len())
+    }
+
     /// Idle servers first: who comes without one is to find them.
     fn take_out_servers(&mut self, io: &mut I) {
         for index in 0..self.pools.len() {
-            while self.moving.leaving.len() < LEAVING_MAX {
+            while self.room_to_move() > 0 {
                 let (servers, pool) = (&self.servers, &mut self.pools[index]);
                 let found = pool.idle.iter().position(|key| is_movable_alone(&servers[*key]));
                 let Some(key) = found.and_then(|at| pool.idle.remove(at)) else { break };
@@ -129,7 +133,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn take_out_clients(&mut self, io: &mut I) {
-        let room = LEAVING_MAX.saturating_sub(self.moving.leaving.len());
+        let room = self.room_to_move();
         let ready = self.clients.iter().filter(|(_, client)| self.may_move(client) == May::Now).take(room);
         let ready: Vec<_> = ready.map(|(key, _)| key).collect();
         for key in ready {
@@ -249,9 +253,6 @@ impl<I: Io> Worker<I> {
         self.moving.sent.insert(number, receipt);
         let connections = leaving.client_out.into_iter().chain(leaving.server_out).collect();
         io.hand_on(number, state, connections);
-        if self.moving.leaving.is_empty() {
-            self.arm_round(self.now);
-        }
     }
 
     fn remove_moving_client(&mut self, key: ClientKey, state: ClientState) -> Option<Client> {
@@ -286,9 +287,8 @@ impl<I: Io> Worker<I> {
         if let Some(id) = receipt.server_of {
             self.give_permit_back(io, id);
         }
-        if self.moving.sent.is_empty() {
-            self.arm_round(self.now);
-        }
+        // Those of a batch arrive together: a round for all of them.
+        self.arm_round(self.now);
     }
 
     /// A group is back, or has moved within the engine: what it holds is still counted.

@@ -51,10 +51,11 @@ use crate::worker::PoolName;
 /// What was written of a group. Secrets are in it, so that it is wiped.
 pub type State = Zeroizing<Vec<u8>>;
 
-/// Groups whose connections are taken out at a time: what leaves at once stands still together.
-const LEAVING_MAX: usize = 32;
-/// Groups that were handed on and are not known to have arrived.
-const SENT_MAX: usize = 128;
+/// Groups of all workers that are taken out, or were handed on and are not known to have arrived: what is under way at once
+/// stands still together, behind what is before it. One batch on its way, and one that is filled meanwhile.
+const UNDER_WAY_MAX: usize = 96;
+/// Of one worker, however many there are.
+const UNDER_WAY_MIN: usize = 8;
 /// How long until what could not move is looked at again.
 const AGAIN: Duration = Duration::from_millis(2);
 
