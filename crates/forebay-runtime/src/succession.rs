@@ -24,13 +24,16 @@ use std::time::Duration;
 use forebay_core::command::{Command, CommandId};
 use forebay_core::event::{Event, Field, Level};
 use forebay_core::ids::WorkerId;
-use forebay_core::moving::{Arrival, Damaged, State, examine};
+use forebay_core::moving::{Arrival, Damaged, State, examine, schema};
 use forebay_core::worker::{Message, Shared};
+
+use zeroize::Zeroizing;
 
 use crate::driver::Handover;
 use crate::hub::{Hub, Mail};
 use crate::place::Place;
 use crate::socket::{receive_with, send_with};
+use crate::tls::FORMAT;
 
 /// Descriptors of one batch; the kernel takes 253.
 const FDS_MAX: usize = 64;
@@ -38,6 +41,9 @@ const FDS_MAX: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of one group that are believed: what a client may have waiting, many times over.
 const GROUP_BYTES_MAX: usize = 1 << 30;
+/// What stands before a connection's parts: whether it has TLS, the length of that, what is to be written: how many bytes of
+/// core's that stands for, its length.
+const CONNECTION_HEAD: usize = 17;
 /// How long the other side may be silent in the middle of a batch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the old process may take to end once its socket has.
@@ -54,6 +60,11 @@ const ACCEPTED: u8 = b'A';
 const HELD: u8 = b'H';
 /// Bytes of what is said of servers that are held.
 const HELD_BYTES_MAX: u32 = 1 << 24;
+
+/// What crosses consists of, as a number: groups, and what stands beside them. Who has another can't read it.
+pub fn state_schema() -> u64 {
+    schema() ^ u64::from(FORMAT).rotate_right(8)
+}
 
 /// A group that a worker hands on.
 pub(crate) struct Parcel {
@@ -213,22 +224,33 @@ fn offer(socket: RawFd, batch: &[Parcel]) -> io::Result<Vec<u8>> {
     head.extend_from_slice(&(batch.len() as u32).to_le_bytes());
     for parcel in batch {
         head.push(parcel.connections.len() as u8);
-        let unsent = |at: usize| parcel.connections.get(at).map_or(0, |connection| connection.unsent().len() as u64);
-        for length in [parcel.state.len() as u64, unsent(0), unsent(1)] {
-            head.extend_from_slice(&length.to_le_bytes());
-        }
+        head.extend_from_slice(&(parcel.state.len() as u64).to_le_bytes());
     }
     let sent = send_with(socket, &head, &fds)?;
     write_all(socket, &head[sent..])?;
     for parcel in batch {
         write_all(socket, &parcel.state)?;
         for connection in &parcel.connections {
-            write_all(socket, connection.unsent())?;
+            offer_connection(socket, connection)?;
         }
     }
     let mut taken = vec![0; batch.len()];
     read_exact(socket, &mut taken)?;
     Ok(taken)
+}
+
+/// What a connection has besides its descriptor.
+fn offer_connection(socket: RawFd, connection: &Handover) -> io::Result<()> {
+    let tls = connection.tls();
+    let mut head = [0; CONNECTION_HEAD];
+    head[0] = u8::from(tls.is_some());
+    let tls = tls.unwrap_or_default();
+    head[1..5].copy_from_slice(&(tls.len() as u32).to_le_bytes());
+    head[5..9].copy_from_slice(&connection.unsent_plain().to_le_bytes());
+    head[9..].copy_from_slice(&(connection.unsent().len() as u64).to_le_bytes());
+    write_all(socket, &head)?;
+    write_all(socket, &tls)?;
+    write_all(socket, connection.unsent())
 }
 
 /// The other process is gone or broken: nothing moves any more, and all that has not gone stays here; where the place is
@@ -378,25 +400,21 @@ fn take_groups(
     if count > FDS_MAX {
         return Err(damaged());
     }
-    let mut heads = vec![[0_u8; 25]; count];
+    let mut heads = vec![[0_u8; 9]; count];
     for head in &mut heads {
         read_exact(socket, head)?;
     }
     let (mut batch, mut taken, mut fds) = (Vec::new(), Vec::new(), fds.into_iter());
-    for [connections, lengths @ ..] in heads {
-        let mut parts = Vec::new();
-        for length in lengths.as_chunks::<8>().0 {
-            parts.push(read_part(socket, u64::from_le_bytes(*length))?);
+    for [connections, length @ ..] in heads {
+        let state = read_part(socket, u64::from_le_bytes(length))?;
+        let mut own = Vec::new();
+        for _ in 0..connections {
+            // All is read, whether it can be used or not: the next one follows.
+            own.extend(take_connection(socket, fds.next())?);
         }
-        let (state, unsent) = (State::new(parts.remove(0)), parts);
-        let own: Vec<Handover> = fds
-            .by_ref()
-            .take(usize::from(connections))
-            .zip(unsent)
-            .map(|(fd, unsent)| Handover::plain(fd, unsent))
-            .collect();
+        let state = State::new(state);
         // Fewer descriptors than were sent have come where this process may have no more (MSG_CTRUNC).
-        let is_whole = examine(&state).is_ok_and(|count| count == own.len());
+        let is_whole = own.len() == usize::from(connections) && examine(&state) == Ok(own.len());
         taken.push(u8::from(is_whole));
         batch.push((state, own));
     }
@@ -411,6 +429,21 @@ fn take_groups(
     }
     let ours = batch.into_iter().zip(taken).filter(|(_, taken)| *taken == 1).map(|(group, _)| group);
     Ok(Taken::Groups(ours.collect()))
+}
+
+/// What [`offer_connection`] wrote. None: it can't be used.
+fn take_connection(socket: RawFd, fd: Option<OwnedFd>) -> io::Result<Option<Handover>> {
+    let mut head = [0; CONNECTION_HEAD];
+    read_exact(socket, &mut head)?;
+    let [has_tls, rest @ ..] = head;
+    let (tls_length, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let (unsent_plain, unsent_length) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let unsent_length = unsent_length.try_into().map_err(|_| damaged())?;
+    let tls = Zeroizing::new(read_part(socket, u32::from_le_bytes(*tls_length).into())?);
+    let unsent = read_part(socket, u64::from_le_bytes(unsent_length))?;
+    let tls = (has_tls == 1).then_some(&tls[..]);
+    let unsent_plain = u32::from_le_bytes(*unsent_plain);
+    Ok(fd.and_then(|fd| Handover::arrived(fd, unsent, unsent_plain, tls)))
 }
 
 fn read_part(socket: RawFd, length: u64) -> io::Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use forebay_core::ids::ConnId;
 use forebay_core::io::{Close, Io, Slice};
 
 use super::harness::{PATIENCE, Role, Seen, Setup, World, pattern};
+use super::secure::{Files, client_config, secure};
 use crate::driver::backend::Backend;
 
 /// A server that is lent while its bytes are on their way: each byte is seen once, by one worker or the other.
@@ -31,6 +32,32 @@ fn nothing_is_lost_or_doubled_by_a_hand_over<B: Backend + 'static>() {
         writer = thread.join().expect("written");
         assert!(back == bytes);
         // All is quiet, so that the last wish to move comes true.
+        world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+    }
+}
+
+/// TLS, as it moves to another process: wherever records are cut, and however slowly the client takes what is sent.
+fn nothing_is_lost_or_doubled_where_tls_moves<B: Backend + 'static>() {
+    let files = Files::new();
+    let setup = Setup { workers: 2, tls: files.contexts(&[]), ..Setup::default() };
+    let world = World::<B>::with(Role::TlsPass, setup);
+    let mut stream = secure(&world, client_config(&files, &[]));
+    stream.sock.set_nodelay(true).expect("set");
+    let bytes = pattern(300_000);
+    for round in 1..20 {
+        let mut back = vec![0; bytes.len()];
+        let (mut sent, mut got) = (0, 0);
+        while got < bytes.len() {
+            // Some of what is echoed is left to wait, so that it moves as well.
+            if sent < bytes.len() && sent - got < 120_000 {
+                let end = bytes.len().min(sent + round * 1777);
+                stream.write_all(&bytes[sent..end]).expect("written");
+                sent = end;
+            } else {
+                got += stream.read(&mut back[got..]).expect("answered");
+            }
+        }
+        assert!(back == bytes, "round {round}");
         world.wait(|seen| (*seen == Seen::Detached).then_some(()));
     }
 }
@@ -135,6 +162,7 @@ fn the_last_wish_counts<B: Backend + 'static>() {
 
 super::over_both!(
     nothing_is_lost_or_doubled_by_a_hand_over,
+    nothing_is_lost_or_doubled_where_tls_moves,
     an_idle_connection_moves_back_and_forth,
     clients_of_a_unix_socket_are_handed_round,
     a_dead_id_reaches_nobody,

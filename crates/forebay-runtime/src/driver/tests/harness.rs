@@ -49,6 +49,8 @@ pub(super) enum Role {
     TlsRelay(Endpoint, TlsRole),
     /// Gives each client to the next worker after each piece, which echoes it first.
     Pass,
+    /// The same over TLS, and as another process would get it.
+    TlsPass,
 }
 
 /// What a test can look at.
@@ -135,6 +137,10 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
                 // Here to connect is to ask for TLS, so that nothing can have come before.
                 io.table.conn(conn.slot).clear(Flags::TLS_HELD);
             }
+            Role::TlsPass if io.table.conn(conn.slot).tls.is_none() => {
+                io.start_tls(conn, TlsRole::Accept { direct: false }, &[]);
+                io.table.conn(conn.slot).clear(Flags::TLS_HELD);
+            }
             Role::Sink => io.pause_read(conn),
             _ => {}
         }
@@ -169,7 +175,7 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
                 io.start_tls(conn, TlsRole::Accept { direct: true }, data);
             }
             Role::Echo | Role::TlsEcho { .. } => io.send(conn, &[whole]),
-            Role::Pass => {
+            Role::Pass | Role::TlsPass => {
                 io.send(conn, &[whole]);
                 if self.passing.insert(conn, ()).is_some() {
                     self.see(Seen::StayedBehind);
@@ -226,8 +232,14 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
         }
     }
 
-    fn detached(&mut self, io: &mut Driver<B>, conn: ConnId, handover: Handover) {
+    fn detached(&mut self, io: &mut Driver<B>, conn: ConnId, mut handover: Handover) {
         self.see(Seen::Detached);
+        if matches!(self.role, Role::TlsPass) {
+            handover.carry();
+            let (tls, fd) = (handover.tls().expect("it has TLS"), handover.fd.try_clone().expect("a descriptor"));
+            let arrived = Handover::arrived(fd, handover.unsent().to_vec(), handover.unsent_plain(), Some(&tls));
+            handover = arrived.expect("what was written is read");
+        }
         self.passing.remove(&conn);
         io.hub.post(WorkerId((self.id.0 + 1) % self.workers), Mail::Client(handover, Peer::Unix(None)));
     }
