@@ -115,4 +115,11 @@ def test_libpq_goes_on_in_its_transaction_and_can_cancel_over_three_upgrades(for
                 client.execute("select pg_sleep(30)")
             canceller.join()
             client.execute("rollback to savepoint here")
+        # A server is kept for its transaction only, where its encryption is not what is asked for any more.
+        encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        forebay.path.write_text(forebay.path.read_text().replace('tls.mode = "require"', 'tls.mode = "disable"'))
+        forebay.upgrade()
+        assert client.execute(encrypted).fetchone() == (True,)
+        client.commit()
+        assert client.execute(encrypted).fetchone() == (False,)
         assert client.pgconn.ssl_in_use
