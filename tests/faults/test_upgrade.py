@@ -30,10 +30,16 @@ CLIENTS = 24
 
 
 @pytest.fixture
-def forebay(server: Postgres, variant: Variant, start: Start) -> Forebay:
-    """One that can be upgraded: its port is known beforehand."""
-    listen = {"port": free_port(), "address": ["127.0.0.1"]}
-    return start(configuration(server, variant, databases={"app": {"pool_size": CLIENTS}}, listen=listen))
+def forebay(server: Postgres, variant: Variant, start: Start, tls: tuple[Pair, ssl.SSLContext]) -> Forebay:
+    """One that can be upgraded: its port is known beforehand. Servers of `secret` are reached by TLS."""
+    pair, _ = tls
+    listen = {
+        "port": free_port(),
+        "address": ["127.0.0.1"],
+        "tls": {"certificate": pair.certificate, "key": pair.key, "mode": "prefer"},
+    }
+    databases = {"app": {"pool_size": CLIENTS}, "secret": {"pool_size": CLIENTS, "tls.mode": "require"}}
+    return start(configuration(server, variant, databases=databases, listen=listen))
 
 
 def begin_upgrade(forebay: Forebay) -> subprocess.Popen[str]:
@@ -188,10 +194,16 @@ class Worked:
         self.errors: list[str] = []
 
 
-async def work(port: int, number: int, seen: Worked, end: asyncio.Event) -> None:
-    """A client that asks again and again; every other one stays in one transaction."""
+async def work(port: int, number: int, seen: Worked, end: asyncio.Event, tls: ssl.SSLContext | None = None) -> None:
+    """A client that asks again and again; half of them in one transaction. `tls`: for half of each, on both sides."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    startup = b"\x00\x03\x00\x00user\x00app\x00database\x00app\x00\x00"
+    database = b"app"
+    if tls is not None and number % 4 < 2:
+        database = b"secret"
+        writer.write(SSL_REQUEST)
+        assert await reader.readexactly(1) == b"S"
+        await writer.start_tls(tls, server_hostname="localhost")
+    startup = b"\x00\x03\x00\x00user\x00app\x00database\x00" + database + b"\x00\x00"
     writer.write((len(startup) + 4).to_bytes(4, "big") + startup)
     await until_ready(reader)
     if number % 2:
@@ -224,10 +236,10 @@ async def until_ready(reader: asyncio.StreamReader) -> bytes:
             return got
 
 
-async def upgrade_under_load(forebay: Forebay, clients: int, times: int) -> Worked:
+async def upgrade_under_load(forebay: Forebay, clients: int, times: int, tls: ssl.SSLContext | None = None) -> Worked:
     """Upgrades so many times, one right after the other, while clients ask."""
     seen, end = Worked(), asyncio.Event()
-    tasks = [asyncio.ensure_future(work(forebay.port, number, seen, end)) for number in range(clients)]
+    tasks = [asyncio.ensure_future(work(forebay.port, number, seen, end, tls)) for number in range(clients)]
     try:
         for _ in range(times):
             await asyncio.to_thread(forebay.upgrade)
@@ -239,9 +251,9 @@ async def upgrade_under_load(forebay: Forebay, clients: int, times: int) -> Work
 
 
 @pytest.mark.variants("uring-2", "epoll-1")
-def test_clients_at_work_see_no_error_over_several_upgrades(forebay: Forebay) -> None:
-    """Half of them in one transaction all along. How long the longest answer took is bounded for a busy machine."""
-    seen = asyncio.run(upgrade_under_load(forebay, CLIENTS, 3))
+def test_clients_at_work_see_no_error_over_several_upgrades(forebay: Forebay, tls: tuple[Pair, ssl.SSLContext]) -> None:
+    """Half of them in one transaction all along, half with TLS. The longest answer is bounded for a busy machine."""
+    seen = asyncio.run(upgrade_under_load(forebay, CLIENTS, 3, tls[1]))
     assert not seen.errors, seen.errors[:5]
     assert seen.requests > CLIENTS
     assert seen.longest_s < 10, seen.longest_s

@@ -25,7 +25,7 @@ fn version() -> &'static str {
 /// What the state that moves between processes consists of, as a number: who has another can't read it.
 #[pyfunction]
 fn state_schema() -> u64 {
-    forebay_core::moving::schema()
+    forebay_runtime::state_schema()
 }
 
 #[pymodule]

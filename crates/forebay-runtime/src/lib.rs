@@ -35,4 +35,5 @@ pub use outbox::{Batch, EVENTS_MAX, Outbox};
 pub use place::Place;
 pub use random::fill as fill_random;
 pub use resolve::Host;
+pub use succession::state_schema;
 pub use tls::context::TlsError;

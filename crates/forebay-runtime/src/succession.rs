@@ -14,22 +14,27 @@
 //! and the new one accepts. If the channel breaks before that, and the old one lives, the new one lets go of what it has
 //! and ends; behind it, the old one does.
 
+mod channel;
+
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use forebay_core::command::{Command, CommandId};
 use forebay_core::event::{Event, Field, Level};
 use forebay_core::ids::WorkerId;
-use forebay_core::moving::{Arrival, Damaged, State, examine};
+use forebay_core::moving::{Arrival, Damaged, State, examine, schema};
 use forebay_core::worker::{Message, Shared};
 
+use zeroize::Zeroizing;
+
+use self::channel::{ANSWER_TIMEOUT, Pid, answer, read_exact, set_timeout, shut, write_all};
 use crate::driver::Handover;
 use crate::hub::{Hub, Mail};
 use crate::place::Place;
 use crate::socket::{receive_with, send_with};
+use crate::tls::FORMAT;
 
 /// Descriptors of one batch; the kernel takes 253.
 const FDS_MAX: usize = 64;
@@ -37,10 +42,9 @@ const FDS_MAX: usize = 64;
 const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of one group that are believed: what a client may have waiting, many times over.
 const GROUP_BYTES_MAX: usize = 1 << 30;
-/// How long the other side may be silent in the middle of a batch.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the old process may take to end once its socket has.
-const END_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });
+/// What stands before a connection's parts: whether it has TLS, the length of that, what is to be written: how many bytes of
+/// core's that stands for, its length.
+const CONNECTION_HEAD: usize = 17;
 /// The order that workers are given where nobody waits for its reply.
 pub(crate) const NOBODYS: CommandId = CommandId(u64::MAX);
 
@@ -52,6 +56,11 @@ const ACCEPTED: u8 = b'A';
 const HELD: u8 = b'H';
 /// Bytes of what is said of servers that are held.
 const HELD_BYTES_MAX: u32 = 1 << 24;
+
+/// What crosses consists of, as a number: groups, and what stands beside them. Who has another can't read it.
+pub fn state_schema() -> u64 {
+    schema() ^ u64::from(FORMAT).rotate_right(8)
+}
 
 /// A group that a worker hands on.
 pub(crate) struct Parcel {
@@ -160,11 +169,6 @@ fn give_place(socket: RawFd) -> io::Result<()> {
     if word[0] == ACCEPTED { Ok(()) } else { Err(damaged()) }
 }
 
-fn shut(socket: RawFd) {
-    // SAFETY: no pointers. One that is shut by the other side is no less so for us.
-    unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
-}
-
 fn say_held(socket: RawFd, held: &[Held]) -> io::Result<()> {
     let text = serde_json::to_vec(held).map_err(io::Error::other)?;
     if text.len() > HELD_BYTES_MAX as usize {
@@ -203,17 +207,14 @@ fn offer(socket: RawFd, batch: &[Parcel]) -> io::Result<Vec<u8>> {
     head.extend_from_slice(&(batch.len() as u32).to_le_bytes());
     for parcel in batch {
         head.push(parcel.connections.len() as u8);
-        let unsent = |at: usize| parcel.connections.get(at).map_or(0, |connection| connection.unsent().len() as u64);
-        for length in [parcel.state.len() as u64, unsent(0), unsent(1)] {
-            head.extend_from_slice(&length.to_le_bytes());
-        }
+        head.extend_from_slice(&(parcel.state.len() as u64).to_le_bytes());
     }
     let sent = send_with(socket, &head, &fds)?;
     write_all(socket, &head[sent..])?;
     for parcel in batch {
         write_all(socket, &parcel.state)?;
         for connection in &parcel.connections {
-            write_all(socket, connection.unsent())?;
+            offer_connection(socket, connection)?;
         }
     }
     let mut taken = vec![0; batch.len()];
@@ -221,13 +222,18 @@ fn offer(socket: RawFd, batch: &[Parcel]) -> io::Result<Vec<u8>> {
     Ok(taken)
 }
 
-/// Reads the other process's answer. If there is none, there can't be one any more when this returns.
-fn answer(socket: RawFd, words: &mut [u8]) -> io::Result<()> {
-    read_exact(socket, words).or_else(|error| {
-        shut(socket);
-        // What it said before that can still be read.
-        read_exact(socket, words).map_err(|_| error)
-    })
+/// What a connection has besides its descriptor.
+fn offer_connection(socket: RawFd, connection: &Handover) -> io::Result<()> {
+    let tls = connection.tls();
+    let mut head = [0; CONNECTION_HEAD];
+    head[0] = u8::from(tls.is_some());
+    let tls = tls.unwrap_or_default();
+    head[1..5].copy_from_slice(&(tls.len() as u32).to_le_bytes());
+    head[5..9].copy_from_slice(&connection.unsent_plain().to_le_bytes());
+    head[9..].copy_from_slice(&(connection.unsent().len() as u64).to_le_bytes());
+    write_all(socket, &head)?;
+    write_all(socket, &tls)?;
+    write_all(socket, connection.unsent())
 }
 
 /// The other process is gone or broken: nothing moves any more, and all that has not gone stays here; where the place is
@@ -377,25 +383,21 @@ fn take_groups(
     if count > FDS_MAX {
         return Err(damaged());
     }
-    let mut heads = vec![[0_u8; 25]; count];
+    let mut heads = vec![[0_u8; 9]; count];
     for head in &mut heads {
         read_exact(socket, head)?;
     }
     let (mut batch, mut taken, mut fds) = (Vec::new(), Vec::new(), fds.into_iter());
-    for [connections, lengths @ ..] in heads {
-        let mut parts = Vec::new();
-        for length in lengths.as_chunks::<8>().0 {
-            parts.push(read_part(socket, u64::from_le_bytes(*length))?);
+    for [connections, length @ ..] in heads {
+        let state = read_part(socket, u64::from_le_bytes(length))?;
+        let mut own = Vec::new();
+        for _ in 0..connections {
+            // All is read, whether it can be used or not: the next one follows.
+            own.extend(take_connection(socket, fds.next())?);
         }
-        let (state, unsent) = (State::new(parts.remove(0)), parts);
-        let own: Vec<Handover> = fds
-            .by_ref()
-            .take(usize::from(connections))
-            .zip(unsent)
-            .map(|(fd, unsent)| Handover::plain(fd, unsent))
-            .collect();
+        let state = State::new(state);
         // Fewer descriptors than were sent have come where this process may have no more (MSG_CTRUNC).
-        let is_whole = examine(&state).is_ok_and(|count| count == own.len());
+        let is_whole = own.len() == usize::from(connections) && examine(&state) == Ok(own.len());
         taken.push(u8::from(is_whole));
         batch.push((state, own));
     }
@@ -409,6 +411,21 @@ fn take_groups(
     Ok(Taken::Groups(ours.collect()))
 }
 
+/// What [`offer_connection`] wrote. None: it can't be used.
+fn take_connection(socket: RawFd, fd: Option<OwnedFd>) -> io::Result<Option<Handover>> {
+    let mut head = [0; CONNECTION_HEAD];
+    read_exact(socket, &mut head)?;
+    let [has_tls, rest @ ..] = head;
+    let (tls_length, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let (unsent_plain, unsent_length) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let unsent_length = unsent_length.try_into().map_err(|_| damaged())?;
+    let tls = Zeroizing::new(read_part(socket, u32::from_le_bytes(*tls_length).into())?);
+    let unsent = read_part(socket, u64::from_le_bytes(unsent_length))?;
+    let tls = (has_tls == 1).then_some(&tls[..]);
+    let unsent_plain = u32::from_le_bytes(*unsent_plain);
+    Ok(fd.and_then(|fd| Handover::arrived(fd, unsent, unsent_plain, tls)))
+}
+
 fn read_part(socket: RawFd, length: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(length).ok().filter(|length| *length <= GROUP_BYTES_MAX).ok_or_else(damaged)?;
     let mut part = vec![0; length];
@@ -418,56 +435,6 @@ fn read_part(socket: RawFd, length: u64) -> io::Result<Vec<u8>> {
 
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the other process says what nobody understands")
-}
-
-/// The process at the other end of a socket.
-struct Pid(OwnedFd);
-
-impl Pid {
-    fn behind(socket: RawFd) -> io::Result<Pid> {
-        let pid = crate::socket::peer_pid(socket)?;
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int;
-        crate::socket::check(fd)?;
-        // SAFETY: just created, owned by nobody else.
-        Ok(Pid(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Whether it ends, now or shortly.
-    fn has_ended(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry, which lives over the call.
-        unsafe { libc::poll(&raw mut poll, 1, END_TIMEOUT.as_millis() as libc::c_int) > 0 }
-    }
-}
-
-fn set_timeout(socket: &OwnedFd) -> io::Result<()> {
-    let timeout = libc::timeval { tv_sec: ANSWER_TIMEOUT.as_secs() as libc::time_t, tv_usec: 0 };
-    let length = size_of::<libc::timeval>() as libc::socklen_t;
-    for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
-        let value = (&raw const timeout).cast();
-        // SAFETY: `timeout` lives over the call and its size is given.
-        crate::socket::check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })?;
-    }
-    Ok(())
-}
-
-fn write_all(socket: RawFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let sent = send_with(socket, bytes, &[])?;
-        bytes = &bytes[sent..];
-    }
-    Ok(())
-}
-
-fn read_exact(socket: RawFd, mut bytes: &mut [u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match receive_with(socket, bytes, &mut Vec::new())? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            got => bytes = &mut bytes[got..],
-        }
-    }
-    Ok(())
 }
 
 fn event(hub: &Hub, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {

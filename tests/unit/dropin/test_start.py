@@ -41,7 +41,7 @@ def test_a_signal_while_it_starts_is_acted_on_once_it_serves(
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
-        async def run(self, *, started: Callable[[Any], Awaitable[None]]) -> None:
+        async def run(self, *, started: Callable[[Any], Awaitable[None]], settled: Callable[[], None]) -> None:
             seen.append((tmp_path / "x.pid").read_text())
             os.kill(os.getpid(), signal.SIGTERM)
             loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -181,9 +181,13 @@ impl<I: Io> Worker<I> {
 
     /// Where a server is, as the configuration in force says it. None: nowhere that it speaks of.
     ///
-    /// What moves is not encrypted, so it has a place where it needn't be.
+    /// One that is encrypted is as good as a new one where that is asked for with the same words; one that is not, where it
+    /// needn't be.
     fn place_of(&self, id: PoolId, server: &Server) -> Option<Arc<endpoints::Place>> {
         let mut places = self.pools[id.0 as usize].endpoints.iter().map(|endpoint| &endpoint.place);
+        if server.tls.is_some() {
+            return places.find(|place| **place == server.place).cloned();
+        }
         let found = places.find(|place| server.place.is_but_for_tls(place))?;
         let mode = found.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode);
         let is_by_socket = server.is_local || matches!(found.endpoint, Endpoint::Unix(_));

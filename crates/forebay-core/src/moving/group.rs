@@ -17,7 +17,7 @@ use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
 use crate::config::Usage;
 use crate::ids::ConnId;
-use crate::io::{Endpoint, Peer};
+use crate::io::{Endpoint, Peer, TlsInfo};
 use crate::listen::OnServer;
 use crate::parameters::{Image, Images};
 use crate::pool::PoolId;
@@ -180,8 +180,9 @@ carried!(Client, put_client, get_client, describe_client,
         is_in_census: bool,
         usage: Usage,
         connected_at: Instant,
+        tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, pool, served_by, armed, listens, replication, login, tls }
+    left { conn, server, is_deferred, is_gone, is_split, pool, served_by, armed, listens, replication, login }
 );
 
 carried!(Server, put_server, get_server, describe_server,
@@ -224,11 +225,12 @@ carried!(Server, put_server, get_server, describe_server,
         remote_pid: u32,
         remote_key: Box<[u8]>,
         opened_at: Instant,
+        tls: Option<Box<TlsInfo>>,
     }
     left {
         conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
         reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
-        cancel_at, tls, login,
+        cancel_at, login,
     }
 );
 

@@ -5,7 +5,6 @@ use forebay_spec::errors;
 use super::group::{About, Group};
 use super::{AGAIN, Leaving, Receipt, UNDER_WAY_MAX, UNDER_WAY_MIN};
 use crate::command::{Command, CommandId, Reply};
-use crate::config::PoolMode;
 use crate::ids::ConnId;
 use crate::io::{ClosedBy, Io};
 use crate::pool::PoolId;
@@ -21,8 +20,8 @@ enum May {
     Now,
     /// Something of ours is under way.
     Later,
-    /// What it holds can't be carried: TLS, channels that the pool's listener hears for it, replication, the console, a
-    /// server for good that is reached by TLS; or the other process has refused it.
+    /// What it holds can't be carried: channels that the pool's listener hears for it, replication, the console; or the
+    /// other process has refused it.
     Never,
 }
 
@@ -157,15 +156,13 @@ impl<I: Io> Worker<I> {
 
     fn may_move(&self, client: &Client) -> May {
         let is_in_session = client.is_in_session();
-        let is_bound = client.tls.is_some()
-            || client.listens.is_some()
+        let is_bound = client.listens.is_some()
             || client.replication.is_some()
             || !client.resetting().is_empty()
             || client.state == ClientState::Console
             || client.rare.as_ref().is_some_and(|rare| rare.is_refused_to_move);
         let server = client.server.map(|key| &self.servers[key]);
-        let keeps_server = client.pin.is_some() || client.usage.mode == PoolMode::Session;
-        if is_bound || (keeps_server && server.is_some_and(|server| !is_carried(server))) {
+        if is_bound {
             return May::Never;
         }
         let is_at_rest = is_in_session && !client.is_gone && !client.is_deferred;
@@ -426,13 +423,8 @@ fn is_movable_alone(server: &Server) -> bool {
     is_idle && is_movable(server) && server.client.is_none()
 }
 
-/// Whether a server's connection can go to another process at all.
-fn is_carried(server: &Server) -> bool {
-    server.tls.is_none()
-}
-
 fn is_movable(server: &Server) -> bool {
-    let is_plain = is_carried(server) && server.apart.is_none() && server.login.is_none();
+    let is_at_work = server.apart.is_none() && server.login.is_none();
     let is_unasked = server.cancels == 0
         && server.hand_over.is_none()
         && server.probe.is_none()
@@ -450,5 +442,5 @@ fn is_movable(server: &Server) -> bool {
         && server.clearing.is_empty()
         && server.listen.awaits.is_none()
         && server.listen.channels.is_empty();
-    is_plain && is_unasked && is_settled
+    is_at_work && is_unasked && is_settled
 }

@@ -15,7 +15,7 @@ use super::part::{Part, Schema};
 use super::{State, examine, schema};
 use crate::auth::{Secret, SecretKey, ServerSecret};
 use crate::config::{ServerTls, TlsMode};
-use crate::io::{Endpoint, Peer};
+use crate::io::{Endpoint, Peer, TlsInfo};
 use crate::parameters::Images;
 use crate::pool::endpoints::Place;
 use crate::renamed::{Moved, Places};
@@ -57,6 +57,7 @@ impl Scene {
         client.cancel = CancelSecret::new([9; 32], true);
         client.refusal = Some(Box::new(Refusal { report: errors::draining(), extent: Extent::AllKept }));
         client.rare().raw_names.push("raw".into());
+        client.tls = Some(Box::new(tls()));
         client
     }
 
@@ -73,6 +74,7 @@ impl Scene {
         server.status = TransactionStatus::InTransaction;
         server.left.fresh = Traces::SETTING;
         server.left.name("work_mem");
+        server.tls = Some(Box::new(tls()));
         server.late = Some(Box::new(errors::query_timeout("5 s")));
         let change = || Change { name: Box::from(*b"s"), before: Some(statement.clone()), segment: 2 };
         let places =
@@ -114,6 +116,15 @@ impl Scene {
         let cache = &mut self.cache;
         let shape = |raw: &crate::statements::Raw| cache.shape(&raw.text, raw.backslash);
         Group::read(bytes, &mut self.images, &self.registry, shape).expect("what was written is read")
+    }
+}
+
+fn tls() -> TlsInfo {
+    TlsInfo {
+        certificate_hash: [7; 32].into(),
+        peer_name: Some("app".into()),
+        is_certified: true,
+        description: "TLSv1.3/TLS_AES_256_GCM_SHA384".into(),
     }
 }
 

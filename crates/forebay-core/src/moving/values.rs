@@ -12,7 +12,7 @@ use super::part::{Damaged, Part, Reader, Schema, Writer, part_enum, part_struct}
 use crate::auth::scram::ScramKeys;
 use crate::auth::{Secret, SecretKey, ServerSecret};
 use crate::config::{PoolMode, ServerTls, TlsMode, TlsOffers, Usage};
-use crate::io::{Endpoint, Peer};
+use crate::io::{Endpoint, Peer, TlsInfo};
 use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
@@ -49,6 +49,12 @@ part_struct!(ServerTls {
     certificate: Option<String>,
     key: Option<String>,
     offers: TlsOffers,
+});
+part_struct!(TlsInfo {
+    certificate_hash: Arc<[u8]>,
+    peer_name: Option<Arc<str>>,
+    is_certified: bool,
+    description: Arc<str>,
 });
 part_struct!(Place {
     name: Arc<str>,

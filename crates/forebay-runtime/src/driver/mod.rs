@@ -40,6 +40,7 @@ use forebay_core::ids::{ConnId, QuestionId, WorkerId};
 use forebay_core::io::{ClosedBy, TlsInfo};
 use forebay_core::time::Instant;
 use rustc_hash::{FxHashMap, FxHashSet};
+use zeroize::Zeroizing;
 
 use self::backend::Backend;
 use self::table::{Flags, Table};
@@ -58,24 +59,52 @@ const TRIM_CONNS: usize = 1024;
 /// How long after that, as those who leave do so one after the other.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
-/// A connection on its way from one worker to another: its descriptor and its TLS state.
+/// A connection on its way to another worker or process: its descriptor and its TLS state.
 #[derive(Debug)]
 pub(crate) struct Handover {
     fd: OwnedFd,
     tls: Option<Box<Session>>,
     /// To be written.
     unsent: Vec<u8>,
+    /// Bytes of core's that those stand for: fewer, where they are encrypted.
+    unsent_plain: u32,
 }
 
 impl Handover {
-    /// A connection without TLS, and bytes that are to be written on it.
-    pub(crate) fn plain(fd: OwnedFd, unsent: Vec<u8>) -> Handover {
-        Handover { fd, tls: None, unsent }
+    /// A connection without TLS of which nothing is to be written.
+    pub(crate) fn plain(fd: OwnedFd) -> Handover {
+        Handover { fd, tls: None, unsent: Vec::new(), unsent_plain: 0 }
+    }
+
+    /// A connection of another process's. None: its TLS state is none.
+    pub(crate) fn arrived(fd: OwnedFd, unsent: Vec<u8>, unsent_plain: u32, tls: Option<&[u8]>) -> Option<Handover> {
+        let tls = match tls {
+            Some(bytes) => Some(Box::new(Session::from_bytes(bytes)?)),
+            None => None,
+        };
+        Some(Handover { fd, tls, unsent, unsent_plain })
+    }
+
+    /// Makes it one that another process can go on with. So can this one.
+    fn carry(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.carry(&mut self.unsent);
+        }
+    }
+
+    /// Its TLS state, with the keys.
+    pub(crate) fn tls(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.tls.as_ref().map(|session| session.to_bytes())
     }
 
     /// What is to be written.
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.unsent
+    }
+
+    /// How many bytes of core's that stands for.
+    pub(crate) fn unsent_plain(&self) -> u32 {
+        self.unsent_plain
     }
 
     /// Its descriptor's number.
@@ -287,13 +316,13 @@ impl<B: Backend> Driver<B> {
     /// Takes a settled connection out of the table.
     fn take_out(&mut self, slot: u32) -> Handover {
         self.back.detach(&mut self.table, slot);
-        let unsent = self.table.unsent(slot);
+        let (unsent, unsent_plain) = self.table.unsent(slot);
         let conn = self.table.conn(slot);
         let fd = std::mem::replace(&mut conn.fd, -1);
         let tls = conn.tls.take();
         self.table.remove(slot);
         // SAFETY: the slot owned the descriptor and has forgotten it.
-        Handover { fd: unsafe { OwnedFd::from_raw_fd(fd) }, tls, unsent }
+        Handover { fd: unsafe { OwnedFd::from_raw_fd(fd) }, tls, unsent, unsent_plain }
     }
 
     fn event(&mut self, level: Level, name: &'static str, fields: Vec<(&'static str, Field)>) {

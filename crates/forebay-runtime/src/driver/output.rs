@@ -7,7 +7,7 @@ use std::time::Duration;
 use forebay_core::command::{CommandId, Reply};
 use forebay_core::event::Event;
 use forebay_core::ids::{BufId, ConnId, QuestionId, WorkerId};
-use forebay_core::io::{Close, Endpoint, Io, Peer, Slice, Socket, TlsRole};
+use forebay_core::io::{Close, ClosedBy, Endpoint, Io, Peer, Slice, Socket, TlsRole};
 use forebay_core::moving::State;
 use forebay_core::question::Question;
 use forebay_core::time::Instant;
@@ -20,6 +20,7 @@ use crate::derive::Derivation;
 use crate::hub::Mail;
 use crate::socket;
 use crate::succession::Parcel;
+use crate::tls::session::LOST;
 
 /// How long Python may take for a statement of the console.
 pub(super) const CONSOLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -161,13 +162,11 @@ impl<B: Backend> Io for Driver<B> {
     }
 
     fn detach(&mut self, id: ConnId) {
-        if let Some(conn) = self.table.open(id) {
-            conn.set(Flags::DETACHING);
+        if self.table.open(id).is_some() {
+            self.seal_conn(id.slot);
+            self.table.conn(id.slot).set(Flags::DEPARTING);
             self.back.read(&mut self.table, id.slot);
-            if self.table.conn(id.slot).tls.is_none() {
-                self.table.conn(id.slot).set(Flags::HELD_BACK);
-                self.back.stop_writing(&mut self.table, id.slot);
-            }
+            self.back.stop_writing(&mut self.table, id.slot);
             self.settle(id.slot);
         }
     }
@@ -182,7 +181,8 @@ impl<B: Backend> Io for Driver<B> {
         }
     }
 
-    fn hand_on(&mut self, number: u64, state: State, connections: Vec<Handover>) {
+    fn hand_on(&mut self, number: u64, state: State, mut connections: Vec<Handover>) {
+        connections.iter_mut().for_each(Handover::carry);
         self.hub.hand_on(Parcel { worker: self.id, number, state, connections });
     }
 
@@ -191,8 +191,11 @@ impl<B: Backend> Io for Driver<B> {
         self.table.conn(id.slot).tls = handover.tls;
         self.back.attach(&mut self.table, id.slot);
         if !handover.unsent.is_empty() {
-            self.table.push_bytes(id.slot, &handover.unsent, handover.unsent.len() as u32);
+            self.table.push_bytes(id.slot, &handover.unsent, handover.unsent_plain);
             self.table.mark_dirty(id.slot);
+        }
+        if self.table.conn(id.slot).tls.as_ref().is_some_and(|session| session.is_lost()) {
+            self.report_closed(id, ClosedBy::Error(format!("TLS: {LOST}").into()));
         }
         id
     }

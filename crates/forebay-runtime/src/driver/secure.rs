@@ -70,6 +70,12 @@ impl<B: Backend> Driver<B> {
         incoming.extend_from_slice(&self.table.buffers.memory(buf)[..len as usize]);
         let result = self.process_tls(id.slot, &mut incoming);
         self.cipher = incoming;
+        if result.as_ref().is_ok_and(|progress| progress.is_nothing()) && self.plain.is_empty() {
+            // A connection that is being taken out still is: core hears of nothing.
+            self.table.buffers.discard(buf);
+            return;
+        }
+        self.table.conn(id.slot).clear(Flags::DEPARTING);
         let progress = match result {
             Ok(progress) => progress,
             Err(error) => {
@@ -128,7 +134,7 @@ impl<B: Backend> Driver<B> {
     }
 
     #[inline(never)]
-    fn seal_conn(&mut self, slot: u32) {
+    pub(super) fn seal_conn(&mut self, slot: u32) {
         let conn = self.table.conn(slot);
         if !conn.is(Flags::UNSEALED) || conn.is(Flags::DEAD) {
             return;

@@ -392,15 +392,16 @@ impl Table {
         })
     }
 
-    /// A copy of all that is queued.
-    pub(crate) fn unsent(&self, slot: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
+    /// A copy of all that is queued, and how many bytes of core's that stands for.
+    pub(crate) fn unsent(&self, slot: u32) -> (Vec<u8>, u32) {
+        let (mut bytes, mut plain) = (Vec::new(), 0);
         for piece in self.pieces(slot, u32::MAX) {
             let from = self.buffers.range(piece.buf, piece.start, piece.start + piece.len);
             // SAFETY: `range` checked the bounds, and the piece holds the bytes.
             bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(from, piece.len as usize) });
+            plain += piece.plain;
         }
-        bytes
+        (bytes, plain)
     }
 
     /// Takes `written` bytes off the queue; returns how many bytes of core's they stood for.

@@ -187,7 +187,6 @@ impl<B: Backend> Driver<B> {
             return;
         }
         let conn = self.table.conn(id.slot);
-        conn.clear(Flags::DEPARTING);
         if conn.is(Flags::TLS_HELD) {
             self.table.buffers.discard(buf);
             self.hub.stats[usize::from(self.id.0)].tls_injections.add(1);
@@ -279,7 +278,7 @@ impl<B: Backend> Driver<B> {
         let Ok(peer) = socket::peer(fd.as_raw_fd()) else { return };
         let workers = self.hub.mailboxes.len() as u16;
         let is_shared = self.listener(listener).is_some_and(|l| l.is_for_all_workers);
-        let handover = Handover::plain(fd, Vec::new());
+        let handover = Handover::plain(fd);
         if is_shared && workers > 1 {
             let worker = WorkerId(self.next_worker);
             self.next_worker = (self.next_worker + 1) % workers;

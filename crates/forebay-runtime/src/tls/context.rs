@@ -124,6 +124,8 @@ fn load_accepting(tls: &ListenTls) -> Result<Accepting, TlsError> {
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
         .map_err(|e| error("certificate", &tls.certificate, e.to_string()))?;
     config.send_tls13_tickets = 1;
+    // Connections move to another process: see `carried`.
+    config.enable_secret_extraction = true;
     Ok(Accepting { config: Arc::new(config), certificate_hash })
 }
 
@@ -152,6 +154,7 @@ fn load_connecting(tls: &ServerTls, setting: &str) -> Result<ClientConfig, TlsEr
         _ => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 

@@ -12,11 +12,12 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
 use rustls::{CommonState, Error, ProtocolVersion};
 
+use super::carried::Carried;
 use super::certificate::{common_name, end_point_hash};
 use super::context::{ALPN, Contexts};
 
 /// Largest incomplete handshake message or record kept for a peer; rustls refuses longer messages before.
-const PARTIAL_BYTES_MAX: usize = 128 * 1024;
+pub(super) const PARTIAL_BYTES_MAX: usize = 128 * 1024;
 /// Plaintext of one record.
 const RECORD_BYTES: usize = 16 * 1024;
 /// What a record adds to its plaintext, at most.
@@ -24,23 +25,27 @@ const RECORD_OVERHEAD: usize = 64;
 /// Room that an idle connection keeps for its next answer.
 const IDLE_ROOM_MAX: usize = 4 * 1024;
 
-enum Side {
-    Server(UnbufferedServerConnection),
-    Client(UnbufferedClientConnection),
+pub(super) enum Side {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+    /// It has moved, or is about to.
+    Carried(Box<Carried>),
+    /// It could not be taken along.
+    Lost,
 }
 
 /// See the module's text.
 pub(crate) struct Session {
-    side: Side,
+    pub(super) side: Side,
     /// Ciphertext of a record that is not complete.
-    partial: Vec<u8>,
+    pub(super) partial: Vec<u8>,
     /// Plaintext of core's, not encrypted yet.
-    outgoing: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
     /// Of our certificate, in the accepting role.
-    own_hash: Arc<[u8]>,
-    is_alpn_required: bool,
-    is_ready: bool,
-    is_peer_closed: bool,
+    pub(super) own_hash: Arc<[u8]>,
+    pub(super) is_alpn_required: bool,
+    pub(super) is_ready: bool,
+    pub(super) is_peer_closed: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -58,10 +63,19 @@ pub(crate) struct Progress {
     pub(crate) is_closed: bool,
 }
 
+impl Progress {
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.ready.is_none() && !self.is_closed
+    }
+}
+
 /// What to do once application data may be written.
 #[derive(Clone, Copy)]
-enum Action<'a> {
+pub(super) enum Action<'a> {
     Nothing,
+    /// What the library keeps for the next write is due now.
+    Settle,
     Encrypt(&'a [u8]),
     Close,
 }
@@ -84,14 +98,14 @@ impl Session {
                 let accepting = contexts.accepting.as_ref().ok_or("no certificate is configured")?;
                 let connection =
                     UnbufferedServerConnection::new(accepting.config.clone()).map_err(|e| e.to_string())?;
-                (Side::Server(connection), accepting.certificate_hash.clone(), *direct)
+                (Side::Server(Box::new(connection)), accepting.certificate_hash.clone(), *direct)
             }
             TlsRole::Connect { tls, server_name } => {
                 let config = contexts.connecting(tls).ok_or("TLS towards this server is not configured")?;
                 let name = ServerName::try_from(server_name.to_string())
                     .map_err(|_| format!("\"{server_name}\" is no host name"))?;
                 let connection = UnbufferedClientConnection::new(config.clone(), name).map_err(|e| e.to_string())?;
-                (Side::Client(connection), Arc::default(), false)
+                (Side::Client(Box::new(connection)), Arc::default(), false)
             }
         };
         Ok(Session {
@@ -139,6 +153,12 @@ impl Session {
         wire: &mut Vec<u8>,
         progress: &mut Progress,
     ) -> Result<usize, String> {
+        if let Side::Carried(carried) = &mut self.side {
+            let taken = carried.read(bytes, plain, wire)?;
+            progress.is_closed = taken.is_closed;
+            self.is_peer_closed |= taken.is_closed;
+            return Ok(taken.used);
+        }
         let mut used = 0;
         loop {
             match self.step(&mut bytes[used..], Action::Nothing, plain, wire, &mut used) {
@@ -185,6 +205,7 @@ impl Session {
                 *used += status.discard;
                 on_state(status.state?, action, plain, wire)?
             }
+            Side::Carried(_) | Side::Lost => return Err(Error::General(LOST.to_owned())),
         };
         if let Step::Again(more) = step {
             *used += more;
@@ -227,7 +248,15 @@ impl Session {
         if self.is_ready { self.act(Action::Close, wire) } else { Ok(()) }
     }
 
-    fn act(&mut self, action: Action<'_>, wire: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn act(&mut self, action: Action<'_>, wire: &mut Vec<u8>) -> Result<(), String> {
+        if let Side::Carried(carried) = &mut self.side {
+            match action {
+                Action::Encrypt(bytes) => carried.seal(bytes, wire)?,
+                Action::Close => carried.close(wire),
+                Action::Nothing | Action::Settle => {}
+            }
+            return Ok(());
+        }
         // Nothing complete is in `partial`, but rustls wants to see it as it was.
         let mut partial = std::mem::take(&mut self.partial);
         let mut used = 0;
@@ -255,33 +284,37 @@ impl Session {
         self.is_ready
     }
 
-    fn state(&self) -> &CommonState {
+    /// None: the library does not have it any more.
+    fn state(&self) -> Option<&CommonState> {
         match &self.side {
-            Side::Server(connection) => connection,
-            Side::Client(connection) => connection,
+            Side::Server(connection) => Some(connection),
+            Side::Client(connection) => Some(connection),
+            Side::Carried(_) | Side::Lost => None,
         }
     }
 
     fn check_alpn(&self) -> Result<(), String> {
-        if self.is_alpn_required && self.state().alpn_protocol() != Some(ALPN) {
+        if self.is_alpn_required && self.state().and_then(|state| state.alpn_protocol()) != Some(ALPN) {
             return Err("direct TLS without the ALPN protocol \"postgresql\"".to_owned());
         }
         Ok(())
     }
 
+    /// At the end of the handshake.
     fn info(&self) -> TlsInfo {
-        let state = self.state();
-        let certificate_hash = match &self.side {
-            Side::Server(_) => self.own_hash.clone(),
-            Side::Client(_) => {
-                state.peer_certificates().and_then(|c| c.first()).map(|c| end_point_hash(c)).unwrap_or_default()
-            }
-        };
+        let Some(state) = self.state() else { return TlsInfo::default() };
         let peer = state.peer_certificates().and_then(|certificates| certificates.first());
+        let certificate_hash = match &self.side {
+            Side::Client(_) => peer.map(|certificate| end_point_hash(certificate)).unwrap_or_default(),
+            _ => self.own_hash.clone(),
+        };
         let peer_name = peer.and_then(|certificate| common_name(certificate)).map(Arc::from);
         TlsInfo { certificate_hash, description: describe(state).into(), is_certified: peer.is_some(), peer_name }
     }
 }
+
+/// Why a session can't go on that could not be taken along.
+pub(crate) const LOST: &str = "the connection could not be taken along to the new process";
 
 fn on_state<Data>(
     state: ConnectionState<'_, '_, Data>,
@@ -334,6 +367,13 @@ fn write<Data>(mut traffic: WriteTraffic<'_, Data>, action: Action<'_>, wire: &m
     let start = wire.len();
     let mut room = match action {
         Action::Nothing => return Ok(()),
+        Action::Settle => {
+            // Without room nothing is encrypted, and what waits for a write to go before it is queued.
+            return match traffic.encrypt(&[0], &mut []) {
+                Ok(_) | Err(EncryptError::InsufficientSize(_)) => Ok(()),
+                Err(error) => Err(Error::General(error.to_string())),
+            };
+        }
         Action::Encrypt(bytes) => bytes.len() + RECORD_OVERHEAD,
         Action::Close => RECORD_OVERHEAD,
     };

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use forebay_core::ids::ConnId;
 use forebay_core::io::{Close, Io, Slice};
 
-use super::harness::{PATIENCE, Role, Seen, Setup, World, pattern};
+use super::harness::{Order, PATIENCE, Role, Seen, Setup, World, pattern};
+use super::secure::{Files, client_config, secure};
 use crate::driver::backend::Backend;
 
 /// A server that is lent while its bytes are on their way: each byte is seen once, by one worker or the other.
@@ -32,6 +33,62 @@ fn nothing_is_lost_or_doubled_by_a_hand_over<B: Backend + 'static>() {
         assert!(back == bytes);
         // All is quiet, so that the last wish to move comes true.
         world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+    }
+}
+
+/// TLS, as it moves to another process: wherever records are cut, and however slowly the client takes what is sent.
+fn nothing_is_lost_or_doubled_where_tls_moves<B: Backend + 'static>() {
+    let files = Files::new();
+    let setup = Setup { workers: 2, tls: files.contexts(&[]), ..Setup::default() };
+    let world = World::<B>::with(Role::TlsPass, setup);
+    let mut stream = secure(&world, client_config(&files, &[]));
+    stream.sock.set_nodelay(true).expect("set");
+    let bytes = pattern(300_000);
+    for round in 1..20 {
+        let mut back = vec![0; bytes.len()];
+        let (mut sent, mut got) = (0, 0);
+        while got < bytes.len() {
+            // Some of what is echoed is left to wait, so that it moves as well.
+            if sent < bytes.len() && sent - got < 120_000 {
+                let end = bytes.len().min(sent + round * 1777);
+                stream.write_all(&bytes[sent..end]).expect("written");
+                sent = end;
+            } else {
+                got += stream.read(&mut back[got..]).expect("answered");
+            }
+        }
+        assert!(back == bytes, "round {round}");
+        world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+    }
+}
+
+/// Half a record comes while the connection is being taken out. Core hears of nothing, and must not wait for ever.
+fn half_a_record_keeps_no_connection_from_moving<B: Backend + 'static>() {
+    let files = Files::new();
+    let setup = Setup { tls: files.contexts(&[]), ..Setup::default() };
+    let world = World::<B>::with(Role::TlsEcho { direct: false }, setup);
+    let mut stream = secure(&world, client_config(&files, &[]));
+    stream.sock.set_nodelay(true).expect("set");
+    for _ in 0..5 {
+        stream.write_all(b"ping").expect("written");
+        stream.read_exact(&mut [0; 4]).expect("answered");
+        let conn = world.wait(|seen| if let Seen::Accepted(conn, _) = seen { Some(*conn) } else { None });
+        let mut record = Vec::new();
+        stream.conn.writer().write_all(b"halves").expect("memory");
+        stream.conn.write_tls(&mut record).expect("memory");
+        let (first, second) = record.split_at(9);
+        let (mut sock, half) = (stream.sock.try_clone().expect("a second handle"), first.to_vec());
+        world.on(0, move |consumer, _| {
+            sock.write_all(&half).expect("written");
+            // At the beginning of the turn that has the half record.
+            let detach: Order<B> = Box::new(move |_, driver| driver.detach(conn));
+            consumer.orders.lock().expect("no panic before").push(detach);
+        });
+        world.wait(|seen| (*seen == Seen::Detached).then_some(()));
+        stream.sock.write_all(second).expect("written");
+        let mut back = [0; 6];
+        stream.read_exact(&mut back).expect("answered");
+        assert_eq!(&back, b"halves");
     }
 }
 
@@ -135,6 +192,8 @@ fn the_last_wish_counts<B: Backend + 'static>() {
 
 super::over_both!(
     nothing_is_lost_or_doubled_by_a_hand_over,
+    nothing_is_lost_or_doubled_where_tls_moves,
+    half_a_record_keeps_no_connection_from_moving,
     an_idle_connection_moves_back_and_forth,
     clients_of_a_unix_socket_are_handed_round,
     a_dead_id_reaches_nobody,

@@ -49,6 +49,8 @@ pub(super) enum Role {
     TlsRelay(Endpoint, TlsRole),
     /// Gives each client to the next worker after each piece, which echoes it first.
     Pass,
+    /// The same over TLS.
+    TlsPass,
 }
 
 /// What a test can look at.
@@ -73,7 +75,7 @@ pub(super) struct Consumer<B: Backend> {
     pub(super) id: WorkerId,
     workers: u16,
     seen: Sender<Seen>,
-    orders: Arc<Mutex<Vec<Order<B>>>>,
+    pub(super) orders: Arc<Mutex<Vec<Order<B>>>>,
     /// The other side of a relayed connection.
     pub(super) peers: HashMap<ConnId, ConnId>,
     /// Received before the other side was there.
@@ -130,7 +132,7 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
                 let server = io.connect(endpoint);
                 self.peers.insert(server, conn);
             }
-            Role::TlsEcho { direct: false } => {
+            Role::TlsEcho { direct: false } | Role::TlsPass if io.table.conn(conn.slot).tls.is_none() => {
                 io.start_tls(conn, TlsRole::Accept { direct: false }, &[]);
                 // Here to connect is to ask for TLS, so that nothing can have come before.
                 io.table.conn(conn.slot).clear(Flags::TLS_HELD);
@@ -169,7 +171,7 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
                 io.start_tls(conn, TlsRole::Accept { direct: true }, data);
             }
             Role::Echo | Role::TlsEcho { .. } => io.send(conn, &[whole]),
-            Role::Pass => {
+            Role::Pass | Role::TlsPass => {
                 io.send(conn, &[whole]);
                 if self.passing.insert(conn, ()).is_some() {
                     self.see(Seen::StayedBehind);
@@ -226,8 +228,15 @@ impl<B: Backend> Inputs<Driver<B>> for Consumer<B> {
         }
     }
 
-    fn detached(&mut self, io: &mut Driver<B>, conn: ConnId, handover: Handover) {
+    fn detached(&mut self, io: &mut Driver<B>, conn: ConnId, mut handover: Handover) {
         self.see(Seen::Detached);
+        handover.carry();
+        if let Some(tls) = handover.tls() {
+            // As another process would get it.
+            let fd = handover.fd.try_clone().expect("a descriptor");
+            let arrived = Handover::arrived(fd, handover.unsent().to_vec(), handover.unsent_plain(), Some(&tls));
+            handover = arrived.expect("what was written is read");
+        }
         self.passing.remove(&conn);
         io.hub.post(WorkerId((self.id.0 + 1) % self.workers), Mail::Client(handover, Peer::Unix(None)));
     }

@@ -38,7 +38,7 @@ impl Files {
     }
 
     /// Contexts that accept with the certificate, and connect with each of `modes`.
-    fn contexts(&self, modes: &[(TlsMode, bool)]) -> Contexts {
+    pub(super) fn contexts(&self, modes: &[(TlsMode, bool)]) -> Contexts {
         let mut config = empty_config();
         config.listen.tls = Some(forebay_core::config::ListenTls {
             certificate: self.path("crt.pem"),
@@ -75,7 +75,7 @@ fn world<B: Backend + 'static>(role: Role, files: &Files) -> World<B> {
     World::with(role, Setup { tls: files.contexts(&[]), ..Setup::default() })
 }
 
-fn client_config(files: &Files, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+pub(super) fn client_config(files: &Files, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(files.der.clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -86,7 +86,7 @@ fn client_config(files: &Files, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn secure<B: Backend + 'static>(
+pub(super) fn secure<B: Backend + 'static>(
     world: &World<B>,
     config: Arc<ClientConfig>,
 ) -> StreamOwned<ClientConnection, TcpStream> {
