@@ -1,6 +1,7 @@
 //! The channel breaks at each step while both processes live: one of them has the place, and both know which.
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use forebay_core::worker::Shared;
 
