@@ -136,44 +136,36 @@ def test_an_old_process_that_is_killed_leaves_a_new_one_that_serves(forebay: For
 
 
 @pytest.fixture
-def encrypted(
-    server: Postgres, variant: Variant, start: Start, tls: tuple[Pair, ssl.SSLContext], tmp_path: Path
-) -> Forebay:
-    """One with a Unix socket, whose clients may use TLS; it lets go of what can't move for eight seconds."""
-    listen = {
-        "port": free_port(), "address": ["127.0.0.1"], "unix": str(tmp_path),
-        "tls": {"certificate": tls[0].certificate, "key": tls[0].key, "mode": "prefer"},
-    }  # fmt: skip
+def with_file(server: Postgres, variant: Variant, start: Start, tmp_path: Path) -> Forebay:
+    """One with a Unix socket; it lets go of what can't move for eight seconds."""
+    listen = {"port": free_port(), "address": ["127.0.0.1"], "unix": str(tmp_path)}
     return start(configuration(server, variant, listen=listen, limits={"drain_timeout": "8s"}))
 
 
 @contextlib.contextmanager
-def one_that_stays(forebay: Forebay, context: ssl.SSLContext) -> Iterator[Wire]:
-    """A client in a transaction that can't move."""
-    with forebay.target.dial() as wire:
-        wire.send(SSL_REQUEST)
-        assert wire.take(1) == b"S"
-        wire.start_tls(context)
-        wire.log_in(user="app", database="app")
+def one_that_stays(forebay: Forebay) -> Iterator[Wire]:
+    """A client in a transaction that can't move, as it hears through the pool's listener."""
+    with forebay.target.wire() as wire:
+        wire.ask(query("listen news"))
         wire.ask(query("begin"))
         yield wire
 
 
 @pytest.mark.variants("uring-2", "epoll-1")
 def test_an_old_process_ends_in_bounded_time_and_takes_nothing_of_the_new_one_along(
-    encrypted: Forebay, tls: tuple[Pair, ssl.SSLContext], tmp_path: Path
+    with_file: Forebay, tmp_path: Path
 ) -> None:
     """Who does not end its transaction is cut after limits.drain_timeout. Neither that, nor a stop of the old process,
     takes the socket's file from the new one, which can be upgraded in its turn meanwhile.
     """
-    forebay, beside = encrypted, encrypted.target.at(host=str(tmp_path))
+    forebay, beside = with_file, with_file.target.at(host=str(tmp_path))
     first = forebay.process
     assert first is not None
-    with one_that_stays(forebay, tls[1]) as wire, beside.wire() as local:
+    with one_that_stays(forebay) as wire, beside.wire() as local:
         assert "1 can't move" in forebay.upgrade(ends=False)
         second = forebay.process
         assert second is not None
-        with one_that_stays(forebay, tls[1]):
+        with one_that_stays(forebay):
             assert "1 can't move" in forebay.upgrade(ends=False), "while the first one is still there"
             assert first.poll() is None
             second.send_signal(signal.SIGINT)
