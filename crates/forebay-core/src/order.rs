@@ -93,6 +93,10 @@ impl<I: Io> Worker<I> {
             Command::Drain => {
                 self.unsuspend(io);
                 self.is_draining = true;
+                if self.is_moving() {
+                    // Who was about to wait elsewhere waits here.
+                    (0..self.pools.len()).for_each(|index| self.supply(io, PoolId(index as u32)));
+                }
                 self.answer_later(io, id, command);
             }
             Command::Cut => {

@@ -291,6 +291,9 @@ impl Engine {
         {
             metrics.set_draining();
         }
+        if matches!(command, Command::Drain | Command::Cut | Command::Close) {
+            self.hub.stop_receiving();
+        }
         for i in 0..self.workers() {
             if worker.is_none_or(|w| w.0 == i) {
                 self.hub.post(WorkerId(i), Mail::Command(id, command.clone()));
@@ -366,6 +369,7 @@ impl Engine {
     }
 
     fn end(&mut self) {
+        self.hub.stop_receiving();
         for i in 0..self.workers() {
             self.hub.post(WorkerId(i), Mail::Stop);
         }

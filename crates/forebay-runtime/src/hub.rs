@@ -1,6 +1,7 @@
 //! What the threads of one engine share.
 
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
 use crate::place::SharedPlace;
 use crate::resolve::{Found, News, Resolver};
-use crate::succession::{Parcel, Sending};
+use crate::succession::{Parcel, Sending, shut};
 use crate::tls::context::Contexts;
 
 /// What reaches a worker from another thread.
@@ -60,6 +61,8 @@ pub(crate) struct Hub {
     pub(crate) place: SharedPlace,
     /// The way to the process that succeeds this one.
     handing: Mutex<Option<Sender<Sending>>>,
+    /// What comes from the process that this one succeeds.
+    receiving: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Hub {
@@ -101,6 +104,7 @@ impl Hub {
             ask_timeout_us: AtomicU64::new(ask_timeout_us),
             place: SharedPlace::default(),
             handing: Mutex::default(),
+            receiving: Mutex::default(),
         })
     }
 
@@ -151,8 +155,19 @@ impl Hub {
         self.handing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Groups come through this socket.
+    pub(crate) fn start_receiving(&self, socket: Arc<OwnedFd>) {
+        *self.receiving.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+    }
+
+    /// No more of them: who leaves takes over nothing. The other process goes on with what it has.
+    pub(crate) fn stop_receiving(&self) {
+        if let Some(socket) = self.receiving.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            shut(socket.as_raw_fd());
+        }
+    }
+
     /// Whether groups go nowhere any more.
-    #[cfg(test)]
     pub(crate) fn handing_is_over(&self) -> bool {
         self.handing.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }

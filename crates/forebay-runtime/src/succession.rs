@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use forebay_core::command::{Command, CommandId};
 use forebay_core::event::{Event, Field, Level};
@@ -29,7 +30,8 @@ use forebay_core::worker::{Message, Shared};
 
 use zeroize::Zeroizing;
 
-use self::channel::{ANSWER_TIMEOUT, Pid, answer, read_exact, set_timeout, shut, write_all};
+pub(crate) use self::channel::shut;
+use self::channel::{ANSWER_TIMEOUT, Pid, answer, read_exact, set_timeout, write_all};
 use crate::driver::Handover;
 use crate::hub::{Hub, Mail};
 use crate::place::Place;
@@ -269,6 +271,8 @@ pub(crate) fn start_receiving(
     settles: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let old = Pid::behind(socket.as_raw_fd())?;
+    let socket = Arc::new(socket);
+    hub.start_receiving(socket.clone());
     crate::engine::spawn("forebay-succeed".to_owned(), move || {
         receive(&hub, &shared, &socket, &old, settles);
         // Servers that have not come are gone, or stay where nobody tells of them any more.
@@ -377,6 +381,7 @@ fn take_groups(
     fds: Vec<OwnedFd>,
     examine: impl Fn(&[u8]) -> Result<usize, Damaged>,
 ) -> io::Result<Taken> {
+    let began = Instant::now();
     let mut count = [0; 4];
     read_exact(socket, &mut count)?;
     let count = u32::from_le_bytes(count) as usize;
@@ -389,13 +394,13 @@ fn take_groups(
     }
     let (mut batch, mut taken, mut fds) = (Vec::new(), Vec::new(), fds.into_iter());
     for [connections, length @ ..] in heads {
-        let state = read_part(socket, u64::from_le_bytes(length))?;
+        let mut state = read_part(socket, u64::from_le_bytes(length))?;
         let mut own = Vec::new();
         for _ in 0..connections {
             // All is read, whether it can be used or not: the next one follows.
             own.extend(take_connection(socket, fds.next())?);
         }
-        let state = State::new(state);
+        let state = State::new(std::mem::take(&mut *state));
         // Fewer descriptors than were sent have come where this process may have no more (MSG_CTRUNC).
         let is_whole = own.len() == usize::from(connections) && examine(&state) == Ok(own.len());
         taken.push(u8::from(is_whole));
@@ -403,8 +408,8 @@ fn take_groups(
     }
     match write_all(socket, &taken) {
         Ok(()) => {}
-        // Killed before it could hear it: nobody else has them.
-        Err(_) if old.has_ended() => {}
+        // Killed before it could hear it: nobody else has them. Later than that it may have given up, and gone on itself.
+        Err(_) if began.elapsed() < ANSWER_TIMEOUT / 2 && old.has_ended() => {}
         Err(error) => return Err(error),
     }
     let ours = batch.into_iter().zip(taken).filter(|(_, taken)| *taken == 1).map(|(group, _)| group);
@@ -419,16 +424,16 @@ fn take_connection(socket: RawFd, fd: Option<OwnedFd>) -> io::Result<Option<Hand
     let (tls_length, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
     let (unsent_plain, unsent_length) = rest.split_first_chunk().ok_or_else(damaged)?;
     let unsent_length = unsent_length.try_into().map_err(|_| damaged())?;
-    let tls = Zeroizing::new(read_part(socket, u32::from_le_bytes(*tls_length).into())?);
-    let unsent = read_part(socket, u64::from_le_bytes(unsent_length))?;
+    let tls = read_part(socket, u32::from_le_bytes(*tls_length).into())?;
+    let unsent = std::mem::take(&mut *read_part(socket, u64::from_le_bytes(unsent_length))?);
     let tls = (has_tls == 1).then_some(&tls[..]);
     let unsent_plain = u32::from_le_bytes(*unsent_plain);
     Ok(fd.and_then(|fd| Handover::arrived(fd, unsent, unsent_plain, tls)))
 }
 
-fn read_part(socket: RawFd, length: u64) -> io::Result<Vec<u8>> {
+fn read_part(socket: RawFd, length: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let length = usize::try_from(length).ok().filter(|length| *length <= GROUP_BYTES_MAX).ok_or_else(damaged)?;
-    let mut part = vec![0; length];
+    let mut part = Zeroizing::new(vec![0; length]);
     read_exact(socket, &mut part)?;
     Ok(part)
 }

@@ -267,8 +267,11 @@ class Predecessor:
                 subprocess.Popen, self._started_as, env=environment, stdin=subprocess.DEVNULL, start_new_session=False
             )
             # Looked at, not waited for: a thread that waits for the child would keep this process from its end.
+            asks_by = time.monotonic() + 2 * STEP_S
             while not self._outcome.done() and child.poll() is None:
                 await asyncio.wait({self._outcome}, timeout=CHILD_LOOK_S)
+                if not self.is_under_way and time.monotonic() > asks_by:
+                    child.kill()
             if not self._outcome.done():
                 self._tell({"refused": f"the new process has ended with status {child.returncode}",
                             "hint": "Its words are in the log, or on this process's standard error."})  # fmt: skip

@@ -288,7 +288,7 @@ impl<I: Io> Worker<I> {
     /// A client that waited does so again, behind those who have waited longer.
     fn waits_again(&mut self, io: &mut I, key: ClientKey) {
         let client = &self.clients[key];
-        let (since, id) = (client.since, client.pool.expect("a waiting client has a pool"));
+        let (since, id) = (client.since, client.serving().expect("a waiting client has a pool"));
         let waiters = &mut self.pool(id).waiters;
         waiters.retain(|waiter| waiter.client != key);
         let at = waiters.partition_point(|waiter| waiter.since <= since);

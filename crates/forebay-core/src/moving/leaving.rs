@@ -85,7 +85,9 @@ impl<I: Io> Worker<I> {
         // One that can't go at this moment may be logging in: it is in no session before it has been served.
         let leaves = |client: &Client| client.state == ClientState::Moving || self.may_move(client) == May::Now;
         let is_leaving = |key: ClientKey| self.clients.get(key).is_none_or(leaves);
-        self.moving.is_on && self.pools[id.0 as usize].waiters.iter().all(|waiter| is_leaving(waiter.client))
+        // Nothing moves in a drain.
+        let moves = self.moving.is_on && !self.is_draining;
+        moves && self.pools[id.0 as usize].waiters.iter().all(|waiter| is_leaving(waiter.client))
     }
 
     /// Takes out what may move, as much as may be on its way at a time.

@@ -390,6 +390,10 @@ impl<B: Backend> Driver<B> {
                     self.guard(inputs, None, |inputs, io| inputs.told(io, from, message));
                 }
                 Mail::Client(handover, peer) => self.welcome(inputs, handover, peer),
+                // Its channel has broken before this worker heard of it.
+                Mail::Command(id, Command::HandOn) if self.hub.handing_is_over() => {
+                    self.guard(inputs, None, |inputs, io| inputs.command(io, id, Command::Stay));
+                }
                 Mail::Command(id, command) => {
                     match command {
                         Command::Drain | Command::Cut => self.stop_accepting(|_| true),

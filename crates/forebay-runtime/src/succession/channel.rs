@@ -70,7 +70,7 @@ pub(super) fn answer(socket: RawFd, words: &mut [u8]) -> io::Result<()> {
     })
 }
 
-pub(super) fn shut(socket: RawFd) {
+pub(crate) fn shut(socket: RawFd) {
     // SAFETY: no pointers. One that is shut by the other side is no less so for us.
     unsafe { libc::shutdown(socket, libc::SHUT_RDWR) };
 }

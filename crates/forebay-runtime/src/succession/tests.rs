@@ -161,3 +161,18 @@ fn a_group_whose_descriptors_did_not_all_come_is_refused() {
     assert_eq!(talk.join().expect("it is answered"), [1, 0]);
     assert_eq!(groups.iter().map(|(state, own)| (state[0], own.len())).collect::<Vec<_>>(), [(1, 1)]);
 }
+
+/// What it took over would end with it, and the old process would have left.
+#[test]
+fn who_is_told_to_stop_takes_over_nothing() {
+    let (old, new) = ends();
+    let hub = hub();
+    hub.place.set(Place::Coming);
+    start_receiving(hub.clone(), Arc::new(Shared::new(1)), new, || panic!("it has the place")).expect("a thread");
+    hub.stop_receiving();
+    let mut word = [0];
+    // Either end may notice first.
+    let _ = write_all(old.as_raw_fd(), &[PLACE]);
+    read_exact(old.as_raw_fd(), &mut word).expect_err("nobody accepts");
+    until(|| hub.place.get() == Place::Lost);
+}
