@@ -7,7 +7,7 @@ use forebay_pgwire::write;
 
 use super::Arrival;
 use crate::command::{Command, CommandId, Reply};
-use crate::config::{AuthMethod, EngineConfig, PoolMode};
+use crate::config::{AuthMethod, EngineConfig, PoolMode, ServerTls, TlsMode};
 use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Peer, TlsInfo};
@@ -267,6 +267,30 @@ fn who_keeps_a_server_that_cannot_move_is_let_go_when_its_transaction_ends() {
     old.commits();
     assert!(old.moves().is_empty() && old.is_done(2));
     assert!(old.last_words().iter().any(|words| words.contains("57P01")), "{:?}", old.last_words());
+}
+
+fn by_tls(config: &mut EngineConfig) {
+    config.server_tls = vec![ServerTls { mode: TlsMode::Require, ..ServerTls::default() }];
+    config.databases[0].tls = 0;
+}
+
+/// TLS moves as anything else; and where the configuration says something else of it, what was agreed on is not used on.
+#[test]
+fn a_server_with_tls_moves_and_stays_where_the_same_is_asked_for() {
+    let plain: fn(&mut EngineConfig) = |_| ();
+    for (asked, kept) in [(by_tls as fn(&mut EngineConfig), 1), (plain, 0)] {
+        let mut old = Process::new(PoolMode::Transaction, by_tls);
+        old.client_in_a_transaction();
+        old.order(1, Command::HandOn);
+        let mut new = Process::new(PoolMode::Transaction, asked);
+        let groups = old.moves();
+        assert_eq!(groups.len(), 1, "a client with its server");
+        groups.into_iter().for_each(|group| new.gets(group));
+        assert_eq!((new.worker.clients.len(), new.worker.servers.len()), (1, 1), "nobody is cut in a transaction");
+        assert!(new.worker.servers.iter().all(|(_, server)| server.tls.is_some()));
+        new.commits();
+        assert_eq!((new.worker.clients.len(), new.worker.servers.len()), (1, kept));
+    }
 }
 
 /// Each alarm looks at all clients, and sets the next one: more and more of them would leave no time for anything else.
