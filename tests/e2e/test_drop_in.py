@@ -412,10 +412,10 @@ def test_systemd_passes_sockets_and_is_told(make: Make) -> None:
 
 
 def test_what_has_no_effect_is_said_at_the_start_and_nothing_else_is(make: Make) -> None:
-    running = make(pkt_buf="8192", disable_pqexec="1")
+    running = make(pkt_buf="8192", sbuf_loopcnt="5")
     running.start()
     said = re.findall(r"config finding code=(\w+) at=\S+ message=\"(\w+)\" has no counterpart", running.log())
-    assert said == [("FBC070", "pkt_buf"), ("FBC070", "disable_pqexec")]
+    assert said == [("FBC070", "pkt_buf"), ("FBC070", "sbuf_loopcnt")]
 
 
 def test_the_unix_socket_has_the_mode_and_the_group_that_are_set(make: Make) -> None:
