@@ -20,7 +20,7 @@ mod workers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use forebay_core::command::{Command, CommandId};
 use forebay_core::ids::{QuestionId, WorkerId};
@@ -62,6 +62,8 @@ pub(crate) enum Event {
     Detached(usize, forebay_core::ids::ConnId),
     TlsDone(usize, forebay_core::ids::ConnId),
     Told(usize, WorkerId, Message<Handover>),
+    /// A group that a worker handed on may have been taken.
+    Moved(usize, u64, Vec<Weak<()>>),
     Answered(usize, QuestionId, Answer),
     Ordered(usize, CommandId, Command),
     /// A client goes on with its program.
@@ -286,6 +288,7 @@ impl World {
             Event::Detached(w, conn) => self.input(w, workers::Input::Detached(conn)),
             Event::TlsDone(w, conn) => self.input(w, workers::Input::Tls(conn)),
             Event::Told(w, from, message) => self.input(w, workers::Input::Told(from, message)),
+            Event::Moved(w, number, under_way) => self.moved(w, number, under_way),
             Event::Answered(w, id, answer) => self.input(w, workers::Input::Answer(id, answer)),
             Event::Ordered(w, id, command) => self.input(w, workers::Input::Command(id, command)),
             Event::Client(i) => self.client(i),

@@ -3,6 +3,8 @@
 //! To a worker that does not hold them, nothing but the bytes tells what they are. All rules hold as if they had never moved:
 //! that is what says that a state is whole.
 
+use std::sync::{Arc, Weak};
+
 use forebay_core::command::Command;
 use forebay_core::ids::WorkerId;
 use forebay_core::moving::{Arrival, State};
@@ -17,6 +19,9 @@ const EVERY_US: u64 = 60_000;
 
 /// Longest time that one takes until it is called off.
 const LASTS_US: u64 = 60_000;
+
+/// Time between two looks whether a group has been taken.
+const ASKS_AGAIN_US: u64 = 100;
 
 impl World {
     /// Draws when connections move: up to the time at which all heals.
@@ -49,14 +54,23 @@ impl World {
         let comes_back = !self.may_change_worker() || self.move_luck.one_in(3);
         let to = if comes_back { w } else { self.move_luck.index(self.seats.len()) };
         let counted = comes_back.then_some(number);
+        let under_way = connections.iter().map(|handover| Arc::downgrade(&handover.alive)).collect();
         let arrival = Box::new(Arrival { state, connections, counted, is_refused: false });
         let from = WorkerId(w as u16);
         let after = self.move_luck.below(600);
         self.schedule(after, Event::Told(to, from, Message::Group(arrival)));
         if !comes_back {
             let after = after + self.move_luck.below(600);
-            self.schedule(after, Event::Told(w, from, Message::Arrived(number)));
+            self.schedule(after, Event::Moved(w, number, under_way));
         }
+    }
+
+    /// Whoever takes a group has counted its servers by then: another process expects them from the start.
+    pub(crate) fn moved(&mut self, w: usize, number: u64, under_way: Vec<Weak<()>>) {
+        if under_way.iter().any(|alive| alive.strong_count() > 0) {
+            return self.schedule(ASKS_AGAIN_US, Event::Moved(w, number, under_way));
+        }
+        self.schedule(0, Event::Told(w, WorkerId(w as u16), Message::Arrived(number)));
     }
 
     /// An order holds for the clients of a worker: who comes from another was not there to hear it.
