@@ -17,7 +17,8 @@ from psycopg.rows import tuple_row
 from forebay.config.draft import CONSOLE_NAMES
 from forebay.config.resolve import FALLBACK
 from forebay.config.resolve import AuthQuery as Settings
-from forebay.config.resolved import EngineConfig
+from forebay.config.resolved import EngineConfig, ServerTls
+from forebay.config.secret import Secret
 from forebay.control.secrets import LookupFailed
 
 CONNECTIONS_MAX: Final = 64
@@ -88,22 +89,12 @@ class AuthQuery:
         database = database or self._engine.fallback_database
         if database is None:
             raise LookupFailed(f"there is no database {name}")
-        host, port = host_and_port(database.endpoints[0])
         tls = self._engine.server_tls[database.tls]
-        parameters = {
-            "host": host,
-            "port": port,
-            "dbname": dbname,
-            "user": settings.user,
-            "password": settings.secret.text if settings.secret else None,
-            "sslmode": tls.mode,
-            "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
-            "sslcert": tls.certificate,
-            "sslkey": tls.key,
+        return {
+            **own_connection(database.endpoints[0], dbname, settings.user, settings.secret, tls),
             "application_name": "forebay auth_query",
             "connect_timeout": max(2, int(self._timeout_s)),
         }
-        return {key: value for key, value in parameters.items() if value is not None}
 
 
 class _Line:
@@ -154,3 +145,22 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
         return (folder, int(port)) if name.startswith(".s.PGSQL.") else (endpoint, 5432)
     host, _, port = endpoint.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def own_connection(
+    endpoint: str, dbname: str, user: str | None, secret: Secret | None, tls: ServerTls
+) -> dict[str, Any]:
+    """What libpq needs to know for a connection of forebay's own to a server."""
+    host, port = host_and_port(endpoint)
+    parameters = {
+        "host": host,
+        "port": port,
+        "dbname": dbname,
+        "user": user,
+        "password": secret.text if secret else None,
+        "sslmode": tls.mode,
+        "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
+        "sslcert": tls.certificate,
+        "sslkey": tls.key,
+    }
+    return {key: value for key, value in parameters.items() if value is not None}

@@ -22,7 +22,7 @@ import psycopg
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
-from forebay.control.auth_query import host_and_port
+from forebay.control.auth_query import own_connection
 from forebay.control.console_link import first_line
 from forebay.observe.log import event
 
@@ -218,20 +218,9 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
-    host, port = host_and_port(endpoint)
-    tls = topology.tls
-    parameters = {
-        "host": host,
-        "port": port,
-        "dbname": topology.dbname,
-        "user": topology.user,
-        "password": topology.secret.text if topology.secret else None,
-        "sslmode": tls.mode,
-        "sslrootcert": tls.ca or ("system" if tls.mode == "verify-full" else None),
-        "sslcert": tls.certificate,
-        "sslkey": tls.key,
+    return {
+        **own_connection(endpoint, topology.dbname, topology.user, topology.secret, topology.tls),
         "application_name": "forebay poll",
         "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
         "connect_timeout": 2,
     }
-    return {key: value for key, value in parameters.items() if value is not None}
