@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
 from tests.harness.wire import Frame, Gone, bind, cancel, execute, message, parse, query, row, startup, sync, terminate
 
 # Servers of a user whom only one test at a time uses; the reader of the catalogue is none of the pool's.
@@ -79,6 +79,21 @@ def test_clients_of_every_worker_are_served_by_one_server(start: Start, server: 
             for wire in wires:
                 wire.send(query("select pg_backend_pid()"))
             assert len({row(frame)[0] for wire in wires for frame in wire.ready() if frame.tag == "D"}) == 1
+
+
+@pytest.mark.variants("uring-2", "epoll-2")
+def test_a_login_needs_no_server_once_any_worker_has_asked_one(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """What servers say at a login is the same for all: while every server is in use, clients of all workers get in."""
+    forebay = start(configuration(server, variant, databases=ONE, listen={"port": free_port()}))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(forebay.target.wire()).ask(query("begin"))
+        for _ in range(8):
+            stack.enter_context(forebay.target.wire(application_name="late"))
+        forebay.upgrade()
+        for _ in range(8):
+            stack.enter_context(forebay.target.wire(application_name="later"))
 
 
 @pytest.mark.variants("uring-1", "epoll-1")

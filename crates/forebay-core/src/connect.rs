@@ -325,10 +325,10 @@ impl<I: Io> Worker<I> {
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
         pool.stats.stats.open.record(self.now.micros_since(self.servers[key].opened_at));
-        pool.keep_greeting(empty, reported);
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
             *keys = Some(proved);
         }
+        self.keep_greeting(io, id, empty, reported);
         self.tell_server_opened(io, key);
         if let Some(client) = self.servers[key].client {
             return self.replication_begins(io, key, client);
@@ -337,16 +337,6 @@ impl<I: Io> Worker<I> {
         self.freed.push(key);
         self.try_local_socket(io, key);
         self.supply(io, id);
-    }
-
-    /// Clients whose greeting needs no server of their own are greeted with what this one reported.
-    fn greet_waiters(&mut self, io: &mut I, id: PoolId) {
-        let waiting: Vec<_> = self.pool(id).waiters.iter().map(|w| w.client).collect();
-        for key in waiting {
-            if self.clients.get(key).is_some_and(|c| c.state == ClientState::Greeting && c.server.is_none()) {
-                self.greet(io, key);
-            }
-        }
     }
 
     /// The server said no to our login.

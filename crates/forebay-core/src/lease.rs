@@ -130,9 +130,8 @@ impl<I: Io> Worker<I> {
         let reported = self.images.with(&reported, "application_name", default_name.as_deref());
         // Nothing was done with it that server_reset_query would be for.
         let was_leased = std::mem::take(&mut self.servers[key].is_leased);
-        let pool = self.pool(id);
-        pool.leased -= u32::from(was_leased);
-        pool.keep_greeting(nameless, reported);
+        self.pool(id).leased -= u32::from(was_leased);
+        self.keep_greeting(io, id, nameless, reported);
         self.part(key);
         self.freed.push(key);
         self.greet_or_wait(io, client_key, id);

@@ -1,6 +1,5 @@
 //! Servers that move between workers: the connection itself changes hands, with what is known of it by value.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,16 +7,14 @@ use crate::checkout::LEND_AFTER;
 use crate::config::Usage;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Close, Io, TlsInfo};
-use crate::parameters::Image;
 use crate::pool::endpoints::Place;
+use crate::pool::greetings::Values;
 use crate::reach::READDRESSED;
 use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::ServerStatements;
 use crate::time::Instant;
 use crate::tracking::Left;
 use crate::worker::{Message, Owner, PoolName, Worker};
-
-type Values = BTreeMap<Arc<str>, Arc<str>>;
 
 /// A server on its way between workers: idle, clean, without a client.
 pub struct LentServer {
@@ -46,10 +43,6 @@ impl std::fmt::Debug for LentServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LentServer({} of {}/{})", self.id, self.pool.0, self.pool.1)
     }
-}
-
-fn values(image: &Image) -> Values {
-    image.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 impl<I: Io> Worker<I> {
@@ -204,12 +197,12 @@ fn lent(server: Server, pool: PoolName) -> LentServer {
         address: server.address,
         generation: server.generation,
         is_local: server.is_local,
-        set: values(&server.set),
+        set: server.set.values(),
         is_set_known: server.is_set_known,
         usage: server.usage,
         left: server.left,
-        reported: values(&server.reported),
-        defaults: values(&server.defaults),
+        reported: server.reported.values(),
+        defaults: server.defaults.values(),
         statements: server.statements,
         remote_pid: server.remote_pid,
         remote_key: server.remote_key,

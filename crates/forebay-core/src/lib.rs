@@ -30,6 +30,7 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz_entry;
+mod greet;
 mod hand_over;
 mod holders;
 mod identify;

@@ -10,15 +10,12 @@ use forebay_spec::errors;
 use crate::asked::Asked;
 use crate::auth::Credential;
 use crate::auth::client::Proof;
-use crate::cancel_key;
 use crate::config::TlsMode;
 use crate::io::{Io, Peer, TlsInfo, TlsRole};
-use crate::parameters::Image;
 use crate::planted::{self, Bug, planted};
 use crate::pool::endpoints::{Endpoints, Place};
-use crate::pool::{Greeting, Pool, PoolId};
-use crate::session::IDLE;
-use crate::session::client::{CancelSecret, ClientKey, ClientState};
+use crate::pool::{Pool, PoolId};
+use crate::session::client::{ClientKey, ClientState};
 use crate::stats::{LabelledPool, PoolStats};
 use crate::worker::Worker;
 
@@ -236,74 +233,6 @@ impl<I: Io> Worker<I> {
             Some(_) => self.begin_replication(io, id, key),
             None => self.greet_or_wait(io, key, id),
         }
-    }
-
-    /// Greets a client as soon as it is known what servers report to clients with its parameters.
-    pub(crate) fn greet_or_wait(&mut self, io: &mut I, key: ClientKey, id: PoolId) {
-        if !self.greet(io, key) {
-            self.enqueue(io, id, key);
-        }
-    }
-
-    /// `image` without application_name, which differs from client to client and changes nothing else.
-    pub(crate) fn without_name(&mut self, image: &std::rc::Rc<Image>) -> std::rc::Rc<Image> {
-        self.images.with(image, "application_name", None)
-    }
-
-    /// Tells a client everything up to its first ReadyForQuery; false: that is not known yet.
-    pub(crate) fn greet(&mut self, io: &mut I, key: ClientKey) -> bool {
-        let Some(greeting) = self.greeting_for(key) else { return false };
-        let mut out = std::mem::take(&mut self.scratch);
-        out.extend_from_slice(&greeting.bytes);
-        self.finish_greeting(io, key, &mut out);
-        out.clear();
-        self.scratch = out;
-        let client = &mut self.clients[key];
-        client.seen = greeting.reported;
-        client.enter(ClientState::Idle, self.now);
-        self.arm_client(key);
-        self.ready.push_back(key);
-        true
-    }
-
-    /// The greeting for a client's parameters: kept, or made from one that differs in application_name only.
-    fn greeting_for(&mut self, key: ClientKey) -> Option<Greeting> {
-        let wanted = self.clients[key].wanted.clone();
-        let id = self.clients[key].pool?;
-        if let Some(greeting) = self.pool(id).greeting(&wanted) {
-            return Some(greeting);
-        }
-        let nameless = self.without_name(&wanted);
-        let reported = self.pool(id).greeting(&nameless)?.reported;
-        let name = wanted.get("application_name").map_or("", |n| n);
-        let reported = match reported.get("application_name") {
-            Some(_) => self.images.with(&reported, "application_name", Some(name)),
-            None => reported,
-        };
-        self.pool(id).keep_greeting(wanted.clone(), reported);
-        self.pool(id).greeting(&wanted)
-    }
-
-    /// The cancel key and ReadyForQuery end every greeting.
-    pub(crate) fn finish_greeting(&mut self, io: &mut I, key: ClientKey, out: &mut Vec<u8>) {
-        let mut random = [0; 32];
-        io.fill_random(&mut random);
-        let pid = self.virtual_pid(key);
-        let client = &mut self.clients[key];
-        client.virtual_pid = pid;
-        let login = client.login.take();
-        let is_long = login.as_ref().is_some_and(|l| l.minor >= 2);
-        if self.tables.config.peers.own > 0 {
-            cancel_key::give_all_hops(&mut random);
-        }
-        client.cancel = CancelSecret::new(random, is_long);
-        write::backend_key_data(out, pid, client.cancel.bytes());
-        let message = &*self.tables.config.arrivals.login_notice;
-        if !message.is_empty() && login.is_some_and(|l| !l.is_console) {
-            write::notice(out, &write::Fields { severity: "NOTICE", sqlstate: "00000", message, ..Default::default() });
-        }
-        write::ready_for_query(out, IDLE);
-        self.send_to_client(io, key, out);
     }
 
     /// Pools that are kept filled before any client has come; one worker sees to them.

@@ -347,7 +347,7 @@ impl<I: Io> Worker<I> {
         pool.endpoints.keep(before);
         let place = pool.endpoints.get(0).place.clone();
         if pool.endpoints.at(&first).is_none() {
-            pool.forget_greetings();
+            pool.greetings.clear();
             // What is known is known of the place that it was. The copies of a cluster are one.
             let of_cluster = pool.target.config.cluster.and(pool.target.config.endpoints.first().cloned());
             let knowledge = self.shared.knowledge(&of_cluster.unwrap_or_else(|| place.name.clone()), &place.dbname);

@@ -55,6 +55,11 @@ impl Image {
         self.entries.iter().map(|(n, v)| (n, v))
     }
 
+    /// The same by name.
+    pub fn values(&self) -> BTreeMap<Arc<str>, Arc<str>> {
+        self.entries.iter().cloned().collect()
+    }
+
     /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -69,6 +69,8 @@ pub enum Message<H> {
     WhoHolds(PoolName),
     /// A permit came free, and the receiver has waiters.
     PermitFree(PoolName),
+    /// A server of the pool has told what no worker knew.
+    Greeting(PoolName),
     /// An endpoint lets us in again.
     EndpointWell(Arc<str>),
     /// A CancelRequest for a client of the receiver, or for a peer that is the receiver's.
@@ -363,6 +365,7 @@ impl<I: Io> Worker<I> {
             Message::RoomFor(scope) => self.make_room_for(io, &scope),
             Message::WhoHolds(name) => self.tell_holding(&name),
             Message::PermitFree(name) => self.permit_free(io, &name),
+            Message::Greeting(name) => self.greeting_heard(io, &name),
             Message::EndpointWell(name) => self.endpoint_well(&name),
             Message::Cancel(request) => self.cancel_asked(io, *request),
             Message::CancelIsAt(key, stage) => self.cancel_is_at(io, key, stage),

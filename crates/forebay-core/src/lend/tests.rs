@@ -17,6 +17,9 @@ use crate::worker::{Message, Shared, Worker};
 
 type Told = Message<Handed>;
 
+/// Any statement.
+const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
+
 /// Two workers, and what they have told each other and not been given yet.
 struct Pair {
     workers: [(Worker<MemoryIo>, MemoryIo); 2],
@@ -44,7 +47,7 @@ impl Pair {
         let server = pair.opening(0).expect("a server is opened for the first client");
         pair.let_in(0, server);
         assert!(pair.sent(0, first).ends_with(b"I"), "the first client is greeted, and its server idle");
-        pair.client_comes(1);
+        pair.asks_for_one(1);
         let want = pair.told(0).expect("the other worker asks for it");
         pair.tell(1, 0, want);
         let (worker, io) = &mut pair.workers[0];
@@ -64,6 +67,16 @@ impl Pair {
         write::startup(&mut hello, (3, 0), [("user", "app"), ("database", "app")]);
         self.arrives(w, conn, &hello);
         conn
+    }
+
+    /// A client comes, is told what the other worker has heard, and has a query.
+    fn asks_for_one(&mut self, w: usize) {
+        let heard = self.told(w).expect("the other worker has heard how a server greets");
+        assert!(matches!(heard, Message::Greeting(_)));
+        self.tell(1 - w, w, heard);
+        let client = self.client_comes(w);
+        assert!(self.sent(w, client).ends_with(b"I"), "it is greeted without a server");
+        self.arrives(w, client, QUERY);
     }
 
     fn arrives(&mut self, w: usize, conn: ConnId, bytes: &[u8]) {
@@ -136,6 +149,23 @@ fn tables(change: impl FnOnce(&mut EngineConfig)) -> Arc<Tables> {
     Arc::new(Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound"))
 }
 
+/// The only server may be in a transaction for as long as it likes: nobody waits at the door for it.
+#[test]
+fn clients_of_both_workers_are_greeted_by_what_one_has_heard() {
+    let mut pair = Pair::new();
+    pair.client_comes(0);
+    let early = pair.client_comes(1);
+    assert!(!pair.sent(1, early).ends_with(b"I"), "nothing is known yet");
+    assert!(pair.opening(1).is_none(), "the pool has room for one");
+    let server = pair.opening(0).expect("a server is opened");
+    pair.let_in(0, server);
+    let heard = pair.told(1).expect("it is told");
+    pair.tell(0, 1, heard);
+    assert!(pair.sent(1, early).ends_with(b"I"));
+    let late = pair.client_comes(1);
+    assert!(pair.sent(1, late).ends_with(b"I"));
+}
+
 /// After RECONNECT or a new endpoint, a client would go on with what the operator has turned away from.
 #[test]
 fn a_server_that_arrives_after_an_order_is_closed() {
@@ -191,7 +221,7 @@ fn a_server_opened_after_reconnect_is_kept_by_a_worker_that_hears_of_it_later() 
     pair.client_comes(0);
     let server = pair.opening(0).expect("a server is opened");
     pair.let_in(0, server);
-    pair.client_comes(1);
+    pair.asks_for_one(1);
     let want = pair.told(0).expect("the other worker asks for it");
     pair.tell(1, 0, want);
     let (worker, io) = &mut pair.workers[0];

@@ -168,6 +168,10 @@ impl<I: Io> Worker<I> {
             pool.shared.of_database.try_take(0);
             pool.shared.of_user.try_take(0);
         }
+        let empty = self.images.empty();
+        if !server.is_close_needed && self.pool(id).greetings.get(&empty).is_none() {
+            self.keep_greeting(io, id, empty, server.defaults.clone());
+        }
         let pool = self.pool(id);
         pool.servers += 1;
         pool.leased += u32::from(server.is_leased);

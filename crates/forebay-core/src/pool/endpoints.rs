@@ -154,6 +154,11 @@ impl Endpoints {
         self.all.iter().position(|endpoint| *endpoint.place == *place)
     }
 
+    /// The name of the first.
+    pub fn first_name(&self) -> Option<&Arc<str>> {
+        self.all.first().map(|endpoint| &endpoint.place.name)
+    }
+
     /// One of them.
     pub fn get(&self, index: usize) -> &PoolEndpoint {
         &self.all[index]

@@ -5,22 +5,19 @@
 
 pub mod census;
 pub mod endpoints;
+pub mod greetings;
 pub mod health;
 pub mod holding;
 pub mod limited;
 pub mod shared;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use forebay_pgwire::write;
 use forebay_sql::catalogue::Catalogue;
-use rustc_hash::FxHashMap;
 
 use crate::auth::ServerSecret;
 use crate::config::PoolSettings;
-use crate::parameters::Image;
 use crate::session::client::ClientKey;
 use crate::session::server::ServerKey;
 use crate::stats::LabelledPool;
@@ -28,6 +25,7 @@ use crate::tables::Database;
 use crate::time::Instant;
 use crate::tracking::knowledge::Knowledge;
 use endpoints::Endpoints;
+use greetings::Greetings;
 use shared::{Permits, PoolShared};
 
 /// Names a pool of this worker: dense, and that of another once it is forgotten.
@@ -42,9 +40,6 @@ pub struct Waiter {
     /// Since when: the same as the client's state, or the wish is over.
     pub since: Instant,
 }
-
-/// Greetings kept for one pool; more than these are rarely in use, and forgotten ones are asked again.
-const GREETINGS_MAX: usize = 256;
 
 /// One worker's part of a pool.
 pub struct Pool {
@@ -111,18 +106,8 @@ pub struct Pool {
     pub compared_at: Instant,
     /// Counters.
     pub stats: Arc<LabelledPool>,
-    greetings: FxHashMap<*const Image, Greeting>,
-}
-
-/// What a client is told at its login, as far as it is the same for all that want the same.
-#[derive(Clone)]
-pub struct Greeting {
-    /// Kept, so that its address names no other image meanwhile.
-    wanted: Rc<Image>,
-    /// The values.
-    pub reported: Rc<Image>,
-    /// The same as ParameterStatus messages.
-    pub bytes: Rc<[u8]>,
+    /// What its clients are told at their login.
+    pub greetings: Greetings,
 }
 
 impl Pool {
@@ -168,7 +153,7 @@ impl Pool {
             is_limited: false,
             compared_at: Instant(0),
             stats,
-            greetings: FxHashMap::default(),
+            greetings: Greetings::default(),
         }
     }
 
@@ -195,31 +180,12 @@ impl Pool {
         (self.knowledge, self.catalogue, self.catalogue_version) = (Arc::default(), Catalogue::builtin(), 0);
         self.endpoints = Endpoints::none();
         (self.idle, self.waiters) = (VecDeque::new(), VecDeque::new());
-        (self.secret, self.greetings, self.replicas) = (None, FxHashMap::default(), None);
+        (self.secret, self.greetings, self.replicas) = (None, Greetings::default(), None);
     }
 
     /// Whether somebody counts on its servers: those of another worker, or of another process.
     pub(crate) fn has_permits(&self) -> bool {
         !self.is_replication && self.shared.permits.used() > 0
-    }
-
-    /// What servers report to a client that wants `wanted`, if that is known.
-    pub fn greeting(&self, wanted: &Rc<Image>) -> Option<Greeting> {
-        let greeting = self.greetings.get(&Rc::as_ptr(wanted))?;
-        debug_assert!(Rc::ptr_eq(&greeting.wanted, wanted));
-        Some(greeting.clone())
-    }
-
-    /// Keeps what a server reports with `wanted` set.
-    pub fn keep_greeting(&mut self, wanted: Rc<Image>, reported: Rc<Image>) {
-        if self.greetings.len() >= GREETINGS_MAX {
-            self.greetings.clear();
-        }
-        let mut bytes = Vec::new();
-        for (name, value) in reported.iter() {
-            write::parameter_status(&mut bytes, &**name, &**value);
-        }
-        self.greetings.insert(Rc::as_ptr(&wanted), Greeting { wanted, reported, bytes: bytes.into() });
     }
 
     /// How many servers there may be: with the reserve, once somebody has waited long enough for it.
@@ -252,11 +218,6 @@ impl Pool {
         stats.servers_idle.set(idle);
         stats.servers_active.set(u64::from(self.leased));
         stats.servers_other.set(u64::from(self.servers).saturating_sub(idle + u64::from(self.leased)));
-    }
-
-    /// Forgets all greetings: the endpoints have changed.
-    pub fn forget_greetings(&mut self) {
-        self.greetings.clear();
     }
 
     /// `database/user`, as errors and the log name it.

@@ -12,6 +12,7 @@ use crate::misses::Misses;
 use crate::moving::{Expected, Moved};
 use crate::pool::census::Census;
 use crate::pool::endpoints;
+use crate::pool::greetings::Heard;
 use crate::pool::health::Healths;
 use crate::pool::holding::Holding;
 use crate::pool::limited::Limited;
@@ -54,7 +55,7 @@ impl Permits {
 }
 
 /// One worker's flags, on a cache line of their own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 struct Flags {
     has_idle: AtomicBool,
@@ -100,6 +101,8 @@ pub struct PoolShared {
     /// It has metrics of its own.
     pub is_named: bool,
     is_starved: AtomicBool,
+    /// What its servers have reported at login.
+    pub heard: Heard,
     /// How the pool does at its endpoints.
     pub here: Healths<Arc<endpoints::Place>>,
     /// At which of its endpoints the search for the next one begins.
@@ -197,6 +200,7 @@ impl PoolShared {
             of_user,
             is_named,
             is_starved: AtomicBool::new(false),
+            heard: Heard::default(),
             here: Healths::default(),
             turn: Arc::default(),
             closing_before: AtomicU64::new(0),
@@ -481,15 +485,7 @@ impl Shared {
     }
 
     fn flags(&self) -> Box<[Flags]> {
-        let flags = || Flags {
-            has_idle: AtomicBool::new(false),
-            oldest: AtomicU64::new(NOBODY),
-            waiting: AtomicU32::new(0),
-            servers: AtomicU32::new(0),
-            coming: AtomicU32::new(0),
-            used_at: AtomicU64::new(0),
-            holding: Mutex::default(),
-        };
+        let flags = || Flags { oldest: AtomicU64::new(NOBODY), ..Flags::default() };
         (0..self.workers).map(|_| flags()).collect()
     }
 }
