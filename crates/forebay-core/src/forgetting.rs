@@ -10,6 +10,7 @@ use rustc_hash::FxHashSet;
 
 use crate::event::Level;
 use crate::io::Io;
+use crate::planted::{Bug, planted};
 use crate::pool::{Pool, PoolId};
 use crate::stats::{LabelledPool, REST};
 use crate::worker::Worker;
@@ -28,7 +29,8 @@ impl<I: Io> Worker<I> {
             if pool.is_vacant {
                 continue;
             }
-            if pool.servers > 0 || !pool.waiters.is_empty() || pool.stats.stats.clients.get() > 0 {
+            let has_clients = pool.stats.stats.clients.get() > 0 && !planted(Bug::UsedPoolForgotten);
+            if pool.servers > 0 || !pool.waiters.is_empty() || has_clients {
                 pool.shared.use_at(self.id, now);
                 continue;
             }
@@ -43,7 +45,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         let of_clients = self.clients.iter().flat_map(|(_, client)| [client.pool, client.served_by]);
-        of_clients.flatten().for_each(|id| _ = due.remove(&id));
+        of_clients.flatten().filter(|_| !planted(Bug::UsedPoolForgotten)).for_each(|id| _ = due.remove(&id));
         self.servers.iter().for_each(|(_, server)| _ = due.remove(&server.pool));
         self.cancels.iter().for_each(|(_, cancel)| _ = due.remove(&cancel.pool));
         for id in due {

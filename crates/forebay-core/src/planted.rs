@@ -117,11 +117,14 @@ pub enum Bug {
     MovedSettingsLost,
     /// What a server owes is forgotten when it moves.
     MovedRepliesLost,
+    /// A pool is forgotten while it has clients, if it has no server.
+    UsedPoolForgotten,
 }
 
 impl Bug {
     /// Those that the simulator must find, by name.
-    pub const ALL: [(&str, Bug); 40] = [
+    pub const ALL: [(&str, Bug); 41] = [
+        ("used-pool-forgotten", Bug::UsedPoolForgotten),
         ("moved-bytes-lost", Bug::MovedBytesLost),
         ("moved-names-lost", Bug::MovedNamesLost),
         ("moved-settings-lost", Bug::MovedSettingsLost),

@@ -185,6 +185,7 @@ impl Scenario {
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let mut config = engine_config(workers, pools, method, &secret, buffers, buffer_size);
         config.limits.cancel_misses_max = *rng.aside(9).pick(&[0, 2, 100]);
+        config.limits.pool_idle_timeout = *rng.aside(10).pick(&[0, 1, 200_000]);
         if faults.bad_answer_one_in > 0 {
             ask_for_secrets(&mut config, *luck.pick(&[0, 30_000, 60 * SECOND]));
         }

@@ -9,8 +9,12 @@ use forebay_sim::{Options, bug_names, run};
 const SEEDS_MAX: u64 = 700;
 
 /// Where the search begins for bugs that show in one of hundreds of seeds, so that it does not take minutes.
-const FIRST: [(&str, u64); 3] =
-    [("cut-ignored", 1600), ("unseen-pin-kept", 320), ("statement-without-environment", 200)];
+const FIRST: [(&str, u64); 4] = [
+    ("cut-ignored", 1600),
+    ("unseen-pin-kept", 320),
+    ("statement-without-environment", 200),
+    ("used-pool-forgotten", 230),
+];
 
 /// What a bug did.
 struct Finding {
