@@ -1,13 +1,19 @@
 -- What the server is asked for its objects and what they reach; see crates/forebay-sql/src/catalogue.rs.
 --
 -- tools/gen.py qualifies operators and casts, and puts the names of functions.toml in. Other names are qualified here.
-WITH listed (names) AS (
+WITH RECURSIVE listed (names) AS (
   SELECT '{:functions}'::name[]
 ), own (oid, name) AS MATERIALIZED (
   -- PostgreSQL's own functions that leave something behind, as the trees below name them.
   SELECT p.oid::text, p.proname::text
   FROM listed JOIN pg_catalog.pg_proc p ON p.proname = ANY (listed.names)
   WHERE p.oid < '16384'
+), unlogged (oid) AS (
+  -- Tables of which a standby has nothing, and those that are read with one.
+  SELECT c.oid FROM pg_catalog.pg_class c
+  WHERE c.oid >= '16384' AND c.relpersistence = 'u' AND c.relkind = ANY ('{r,p,m,S}')
+  UNION
+  SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN unlogged ON unlogged.oid = i.inhrelid
 ), part (class, id, owner, why, reach, tree) AS (
   -- What runs when its owner is used: its catalogue, its id, the owner, what it is, how it reaches relations.
   -- reach: r reads them, w writes to them, b is as the owner: reads for a read and writes for a write.
@@ -85,6 +91,8 @@ UNION ALL
 SELECT 'relation', c.oid::text, c.relname::text, c.relkind::text, c.reltype::text, t.typarray::text
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_type t ON t.oid = c.reltype
 WHERE c.oid >= '16384' AND c.relkind = ANY ('{r,p,v,m,f,S,c}') AND c.relpersistence <> 't'
+UNION ALL
+SELECT 'unlogged', oid::text, NULL, NULL, NULL, NULL FROM unlogged
 UNION ALL
 SELECT 'type', t.oid::text, t.typname::text, t.typtype::text, t.typarray::text, NULL
 FROM pg_catalog.pg_type t

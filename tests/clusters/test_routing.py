@@ -126,6 +126,8 @@ def test_a_session_is_the_same_on_both_servers(forebay: Forebay, server: Postgre
         client.execute("set default_transaction_isolation to serializable")
         assert where() == (on_primary,), "a standby has no such transactions"
         client.execute("reset default_transaction_isolation")
+    with forebay.target.connect(autocommit=True, options="-c default_transaction_isolation=SERIALIZABLE") as client:
+        assert client.execute(WHERE).fetchone() == (on_primary,)
     clients = [forebay.target.connect() for _ in range(2)]
     for client in clients:
         client.execute("insert into scratch values (1, 'x')")

@@ -8,6 +8,10 @@ create table parent (id int);
 create table child (more text) inherits (parent);
 create table "Quoted Table" ("Odd Column" int, "select" text);
 create table ruled (id int);
+create unlogged table hits (id int, day int);
+create table days (id int, hour int) partition by range (id);
+create table days_low partition of days for values from (0) to (100) partition by range (hour);
+create unlogged table days_low_noon partition of days_low for values from (12) to (13);
 create table secured (id int, owner text);
 create table counted (id int, n int default 0);
 create sequence numbers;
@@ -18,6 +22,7 @@ insert into orders (item_id, qty) select 1 + n % 50, n from generate_series(1, 2
 insert into parts select n, 'p' from generate_series(0, 99) n;
 
 create function pure(a int) returns int immutable language sql as 'select a + 1';
+create function reads_hits() returns bigint language sql as 'select count(*) from hits';
 create function pure_atomic(a int) returns int language sql begin atomic; select a + 1; end;
 create function reads(a int) returns bigint stable language plpgsql as $$begin return (select count(*) from items where id < a); end$$;
 create function reads_volatile(a int) returns bigint language plpgsql as $$begin return (select count(*) from items where id < a); end$$;
@@ -82,3 +87,4 @@ create domain word as text check (value ~ '^[a-z ]+$');
 create domain bad_word as text check (writes(value) > 0);
 create type color as enum ('red', 'green');
 create type pair as (a int, b int);
+create view hits_by_day as select day, count(*) from hits group by day;

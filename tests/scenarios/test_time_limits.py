@@ -122,6 +122,21 @@ def test_a_login_that_takes_too_long_is_ended(start: Start, server: Postgres, va
     served(forebay)
 
 
+@pytest.mark.parametrize(("wait", "login"), [("300ms", "60s"), ("0s", "300ms")])
+def test_a_login_that_waits_for_a_server_is_ended(
+    start: Start, server: Postgres, variant: Variant, wait: str, login: str
+) -> None:
+    """By the shorter of two limits; to wait for ever is for those who are logged in."""
+    databases = {"app": {"query_wait_timeout": wait}}
+    forebay = start(configuration(server, variant, databases=databases, limits={"client_login_timeout": login}))
+    forebay.console("pause app")
+    began = time.monotonic()
+    with forebay.target.dial() as wire:
+        wire.send(startup(user="app", database="app"))
+        assert [frame.fields["C"] for frame in wire.rest() if frame.tag == "E"] == ["53300"]
+    assert LIMIT_S * 0.5 <= time.monotonic() - began < LIMIT_S + 3
+
+
 def test_a_users_limit_beats_the_databases(start: Start, server: Postgres, variant: Variant) -> None:
     """Precedence: user, database, global."""
     sections: dict[str, Any] = configuration(

@@ -215,7 +215,8 @@ impl<I: Io> Worker<I> {
         let Some(settings) = settings else { return (self.limit_without_pool(client), Limit::Login) };
         match client.state {
             ClientState::Greeting => {
-                (self.wait_limit(client, limits.login_timeout.min(settings.query_wait_timeout)), Limit::Greeting)
+                let set = [limits.login_timeout, settings.query_wait_timeout].into_iter().filter(|limit| *limit > 0);
+                (self.wait_limit(client, set.min().unwrap_or(0)), Limit::Greeting)
             }
             ClientState::Waiting => {
                 let wait = (self.wait_limit(client, settings.query_wait_timeout), Limit::Wait);

@@ -146,7 +146,8 @@ impl<I: Io> Worker<I> {
         let client = &self.clients[key];
         let wanted = |name: &str| client.wanted.get(name).map(|value| value.as_bytes());
         // A standby knows no serializable transactions, and hears no notifications.
-        if wanted("default_transaction_isolation") == Some(b"serializable") || client.listens.is_some() {
+        let is_serializable = |level: &[u8]| level.eq_ignore_ascii_case(b"serializable");
+        if wanted("default_transaction_isolation").is_some_and(is_serializable) || client.listens.is_some() {
             return;
         }
         let asked = wanted(SETTING).and_then(Asked::of).unwrap_or(Asked::Auto);

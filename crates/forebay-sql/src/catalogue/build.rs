@@ -17,6 +17,7 @@ pub struct Builder {
     functions: Vec<Function>,
     relations: Vec<Relation>,
     types: Vec<Type>,
+    unlogged: Vec<u32>,
     operators: Vec<Operator>,
     edges: Vec<Edge>,
     own: Vec<Own>,
@@ -100,6 +101,7 @@ impl Builder {
                 row_type: number(d)?,
                 array_type: e.map_or(Some(0), |_| number(e))?,
             }),
+            b"unlogged" => self.unlogged.push(number(a)?),
             b"type" => self.types.push(Type { oid: number(a)?, name: text(b)?.into(), array_type: number(d)? }),
             b"operator" => self.operators.push(Operator {
                 oid: number(a)?,
@@ -183,6 +185,11 @@ impl Plan {
             }
             if relation.kind == b'p' {
                 self.add((b'k', relation.oid), "the partition key of relation", &relation.name);
+            }
+        }
+        for oid in &rows.unlogged {
+            if let Some(read) = self.vertices.get(&(b'r', *oid)) {
+                self.graph.leave(*read, Traces::PRIMARY, || String::from("it is unlogged, and empty on a standby"));
             }
         }
         self.vertices.remove(&(b't', 0));

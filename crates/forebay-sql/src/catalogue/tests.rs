@@ -327,6 +327,7 @@ fn assert_independent_of_search_path(query: &str) {
         "own",
         "part",
         "s",
+        "unlogged",
     ];
     for at in 1..tokens.len() {
         match tokens[at].kind {
