@@ -42,7 +42,7 @@ class DropIn:
     """A running one, or one to be started.
 
     databases, users, settings: lines of its ini beside those that every test wants. A line of databases
-    that names a host says itself where its servers are.
+    that names a host says itself where its servers are. under: a command in front of its own.
     """
 
     folder: Path
@@ -51,6 +51,7 @@ class DropIn:
     databases: dict[str, str] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    under: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,7 +92,7 @@ class DropIn:
     def command(self, *options: str) -> list[str]:
         """The command line."""
         become = ["-u", account.UNPRIVILEGED] if account.is_root() else []
-        return [sys.executable, "-c", PROGRAM, *become, *options, str(self.path)]
+        return [*self.under, sys.executable, "-c", PROGRAM, *become, *options, str(self.path)]
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What it is started with."""
@@ -136,7 +137,7 @@ class DropIn:
         """A console command's rows, by column."""
         from tests.harness.pooler import asked
 
-        with self.target.at(user=user, dbname="pgbouncer").wire() as wire:
+        with self.target.at(user=user, dbname="pgbouncer", password=PASSWORD.format(user)).wire() as wire:
             return asked(wire, sql)
 
     def send_signal(self, number: signal.Signals) -> None:

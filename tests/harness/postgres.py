@@ -45,6 +45,8 @@ USERS = ("app", "other", "scram_user", "md5_user", "password_user", "gone")
 HBA = """\
 local   all all                    trust
 hostssl all tls_user all           scram-sha-256
+hostssl all cert_user all          cert
+host    all cert_user all          reject
 host    all tls_user all           reject
 host    all scram_user all         scram-sha-256
 host    all lookup all             scram-sha-256
@@ -69,6 +71,7 @@ unix_socket_directories = '{sockets}'
 ssl = on
 ssl_cert_file = 'server.crt'
 ssl_key_file = 'server.key'
+ssl_ca_file = 'root.crt'
 timezone = 'Etc/UTC'
 log_destination = 'stderr'
 logging_collector = off
@@ -190,7 +193,11 @@ class Postgres:
             conf.write(lines)
         (data / "pg_hba.conf").write_text(HBA)
         issued = self.authority.issue(f"postgres-{self.port}", "localhost", "127.0.0.1", "::1")
-        for source, name in ((issued.certificate, "server.crt"), (issued.key, "server.key")):
+        for source, name in (
+            (issued.certificate, "server.crt"),
+            (issued.key, "server.key"),
+            (self.authority.certificate, "root.crt"),
+        ):
             shutil.copy(source, data / name)
             account.give(data / name)
             (data / name).chmod(0o600)
@@ -208,7 +215,7 @@ class Postgres:
     def populate(self) -> None:
         """Users and tables that tests rely on."""
         with self.target.connect(user="postgres", autocommit=True) as admin:
-            for user in (*USERS, "tls_user", "lookup"):
+            for user in (*USERS, "tls_user", "cert_user", "lookup"):
                 hashing = "md5" if user == "md5_user" else "scram-sha-256"
                 admin.execute(f"set password_encryption = '{hashing}'")  # type: ignore[arg-type]
                 admin.execute(f"create role {user} login password '{PASSWORD.format(user)}'")  # type: ignore[arg-type]

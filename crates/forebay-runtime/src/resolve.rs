@@ -202,9 +202,11 @@ impl Names {
     fn due(&self, name: &Name) -> Instant {
         let Some(at) = name.looked_at else { return name.asked_at };
         let holds_for = Duration::from_micros(self.options.max_ttl);
-        let failed_for = Duration::from_micros(self.options.nxdomain_ttl).max(RETRY_AFTER).min(holds_for);
+        let failed_for = Duration::from_micros(self.options.nxdomain_ttl).max(RETRY_AFTER);
         at + match &name.error {
-            Some(error) if error.is_lasting => failed_for,
+            // Nobody is served at a name that was never found: how often it is asked for is the setting's own matter.
+            Some(error) if error.is_lasting && name.addresses.is_empty() => failed_for,
+            Some(error) if error.is_lasting => failed_for.min(holds_for),
             Some(_) => RETRY_AFTER.min(holds_for),
             None => holds_for,
         }
@@ -398,15 +400,19 @@ mod tests {
     /// A resolver that was not up yet at boot took a name away for as long as one that does not exist.
     #[test]
     fn no_answer_is_no_answer_that_the_name_is_not_there() {
-        let known = |words: &str| {
+        let known = |words: &str, max_ttl_ms: u64, before: &[u8]| {
             let mut name = Name::new(Instant::now());
             (name.error, name.looked_at) = (Some(Unfound::new(words)), Some(name.asked_at));
+            name.addresses = addresses(before).into();
             let (known, urgent) = (HashMap::from([(Arc::from("db"), name)]), VecDeque::new());
-            let names = Names { known, urgent, options: options(600_000), is_stopped: false };
+            let names = Names { known, urgent, options: options(max_ttl_ms), is_stopped: false };
             names.due(&names.known["db"]).duration_since(names.known["db"].asked_at)
         };
-        assert_eq!(known("failed to lookup address information: Temporary failure in name resolution"), RETRY_AFTER);
-        assert_eq!(known("failed to lookup address information: Name or service not known").as_secs(), 60);
+        let (passing, lasting) = ("Temporary failure in name resolution", "Name or service not known");
+        assert_eq!(known(passing, 600_000, &[]), RETRY_AFTER);
+        assert_eq!(known(lasting, 600_000, &[]).as_secs(), 60);
+        assert_eq!(known(lasting, 5_000, &[]).as_secs(), 60, "how old an answer may be is about answers");
+        assert_eq!(known(lasting, 5_000, &[1]).as_secs(), 5, "servers are there by this name");
     }
 
     #[test]

@@ -600,7 +600,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
-        None,
+        "0, no limit, is the longest there is: 10 minutes",
     ),
     "server_login_retry": Known(
         "server_login_retry",
@@ -636,7 +636,7 @@ KNOWN: Final[dict[str, Known]] = {
         None,
         None,
         None,
-        None,
+        "0, no limit, is the longest there is: an hour",
     ),
     "client_idle_timeout": Known(
         "client_idle_timeout",

@@ -80,6 +80,34 @@ def test_a_zero_that_means_something_else_is_no_zero_here(ini: Callable[[str], C
     assert (pool.server_check_delay, pool.server_lifetime) == (1, 3_600_000_000)
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "us"),
+    [
+        ("server_connect_timeout", "0", 600_000_000),
+        ("server_connect_timeout", "3600", 600_000_000),
+        ("client_login_timeout", "0", 3_600_000_000),
+        ("dns_max_ttl", "0.5", 1_000_000),
+    ],
+)
+def test_what_is_out_of_range_here_is_the_next_that_is_not(
+    name: str, written: str, us: int, load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    """A file that PgBouncer has started with is not refused for it; a wait that is cut short is told."""
+    (tmp_path / "userlist.txt").write_text('"app" "pw"\n')
+    (tmp_path / "userlist.txt").chmod(0o600)
+    text = f"[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n{name} = {written}\n"
+    loaded = load(text, name="pgbouncer.ini")
+    assert loaded.config is not None
+    engine = loaded.config.engine
+    found = {
+        "server_connect_timeout": engine.databases[0].pool.server_connect_timeout,
+        "client_login_timeout": engine.limits.login_timeout,
+        "dns_max_ttl": engine.dns.max_ttl,
+    }
+    assert found[name] == us
+    assert [one.code for one in loaded.findings if name in one.message] == ["FBC070"] * (name != "dns_max_ttl")
+
+
 def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]) -> None:
     config = ini("[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\nauth_user = app\n")
     assert config.auth_query is not None

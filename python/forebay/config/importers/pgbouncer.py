@@ -44,8 +44,10 @@ _LOG_DEFAULTS: Final = ("log_pooler_errors",)
 _LOG_FIXED: Final = (("format", "pgbouncer"), ("attempts", "1"), ("servers", "1"))
 
 _MILLISECONDS: Final = ("tcp_user_timeout",)
-# 0 is "at once" there, and out of range here.
-_LEAST: Final = {"server_login_retry": "10ms", "dns_max_ttl": "1s"}
+# What is shorter there, 0 being "at once", is out of range here.
+_LEAST_US: Final = {"server_login_retry": 10_000, "dns_max_ttl": 1_000_000}
+# 0 is "no limit" there; here each wait has one, and a longer one there is cut to it.
+_MOST_US: Final = {"server_connect_timeout": 600_000_000, "client_login_timeout": 3_600_000_000}
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
@@ -260,8 +262,12 @@ class _Translation:
         if us is None:
             self._report.add("bad_ini_value", value.place, name=name, text=value.value, wanted=wanted)
             return None
-        if us == 0 and name in _LEAST:
-            return tree.text(_LEAST[name], value.place)
+        us = max(us, _LEAST_US.get(name, 0))
+        most = _MOST_US.get(name)
+        if most is not None and not 0 < us <= most:
+            reason = f"each such wait has a limit here, of {measures.duration_text(most)} at most"
+            self._report.add("not_translated", value.place, name=f"{name} = {value.value}", reason=reason)
+            us = most
         if us == 0 and name == "server_lifetime":
             reason = "a server is used more than once; the default is taken"
             self._report.add("not_translated", value.place, name="server_lifetime = 0", reason=reason)
