@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 
 def sample() -> str:
     """A forebay.toml with every setting, its default and its meaning as comments."""
+    from importlib.resources import files
+
     text = files("forebay._generated").joinpath("forebay.toml").read_text(encoding="utf-8")
     return text.split("\n", 1)[1]
 

@@ -16,8 +16,8 @@ from forebay._engine import Engine
 from forebay._generated.errors import internal
 from forebay.admin.answer import encode_error
 from forebay.admin.console import Asked
+from forebay.control.claim import Claim
 from forebay.control.secrets import LookupFailed
-from forebay.control.verdicts import Claim
 from forebay.observe.log import event, log_engine_events
 
 # How long lines of the log wait for more of them: a loop that wakes for each costs more than to write it.

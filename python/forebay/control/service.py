@@ -29,6 +29,7 @@ from forebay.config.diff import diff
 from forebay.config.finding import Finding
 from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
+from forebay.control.claim import Claim
 from forebay.control.discover import Discovery
 from forebay.control.engine_link import EngineLink
 from forebay.control.hooks import HookRunner
@@ -42,7 +43,6 @@ from forebay.control.source import (
     keep_until_restart,
 )
 from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
-from forebay.control.verdicts import Claim
 from forebay.failure import Failure
 from forebay.observe.log import Log, event, log_event
 from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
@@ -361,7 +361,7 @@ class Service:
         return await self._lookup.secrets.find(database, user)
 
     async def _judge(self, claim: Claim) -> bool:
-        return await self._lookup.verdicts.is_right(claim)
+        return await self._lookup.is_right(claim)
 
     def begin_reload(self) -> None:
         """Reloads; what comes of it is in the log."""

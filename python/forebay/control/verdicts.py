@@ -12,10 +12,10 @@ import socket
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from forebay.config.access.shapes import AccessRules, Directory, PamService
+from forebay.control.claim import CALLED, Claim
 from forebay.control.ldap import filter as filters
 from forebay.control.ldap import judge
 from forebay.control.ldap.connection import DirectoryFailed
@@ -25,22 +25,6 @@ from forebay.failure import Failure
 
 # Questions under way at once with one directory or service.
 CALLS_MAX: Final = 64
-_CALLED: Final = {"ldap": "directory", "pam": "service"}
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Who says what: service is the number that the configuration has for the directory or service."""
-
-    method: Literal["ldap", "pam"]
-    service: int
-    database: str
-    user: str
-    password: str
-    address: str
-
-    def __repr__(self) -> str:
-        return f"Claim({self.method}, {self.service}, {self.user!r})"
 
 
 class Verdicts:
@@ -80,7 +64,7 @@ class Verdicts:
             return lambda: self._system().is_right(
                 asked.name, claim.user, claim.password, host=_host(claim.address, is_named=asked.names_host)
             )
-        raise LookupFailed(f"the {_CALLED[claim.method]} is not configured any more")
+        raise LookupFailed(f"the {CALLED[claim.method]} is not configured any more")
 
     def _system(self) -> Pam:
         if self._pam is None:

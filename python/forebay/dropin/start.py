@@ -38,6 +38,14 @@ from forebay.dropin.source import IniSource
 from forebay.failure import Failure, sentence_for
 from forebay.observe.log import event
 
+# Modules of our own that a reload, or a command of the console, may be the first to need.
+LOADED_LATE = (
+    "forebay._generated.pages",
+    "forebay.config.access.directory",
+    "forebay.config.access.hba",
+    "forebay.config.access.ident",
+    "forebay.control.verdicts",
+)
 NO_REBOOT = (
     "Set so_reuseport = 1 in both, and give the successor its own unix_socket_dir, pidfile and logfile; start it, then "
     "send SIGTERM to the process that runs."
@@ -77,8 +85,9 @@ def _start(options: Options) -> int:
     process = configuration.process
     if process is None:
         raise TypeError("an ini read for the drop-in says what the process does")
-    _load_ahead(configuration)
-    become(options.user or process.text("user") or None)
+    user = options.user or process.text("user") or None
+    _load_ahead(configuration, is_to_change=user is not None)
+    become(user)
     path = process.path("pidfile")
     successor = None
     if is_reboot:
@@ -129,11 +138,13 @@ def _load(source: IniSource) -> Configuration:
         ) from None
 
 
-def _load_ahead(configuration: Configuration) -> None:
+def _load_ahead(configuration: Configuration, *, is_to_change: bool) -> None:
     """What Python loads when it is first needed: the user that this process becomes need not be able to read it."""
     needed = ["concurrent.futures.thread", "encodings.idna", "logging.handlers"]
     if configuration.config.auth_query is not None or configuration.config.auth_queries:
         needed.append("forebay.control.auth_query")
+    if is_to_change:
+        needed += LOADED_LATE
     for name in needed:
         # What is missing is told by who needs it.
         with contextlib.suppress(ImportError):

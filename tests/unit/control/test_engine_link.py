@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from forebay.admin.console import Asked
 from forebay.control import engine_link
+from forebay.control.claim import Claim
 from forebay.control.engine_link import EngineLink
 from forebay.control.secrets import LookupFailed
-from forebay.control.verdicts import Claim
 from forebay.observe.log import Log
 
 

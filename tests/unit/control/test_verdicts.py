@@ -14,11 +14,12 @@ import pytest
 from forebay.config import Config, load_text
 from forebay.config.access.shapes import AccessRules, Directory, PamService
 from forebay.control import verdicts
+from forebay.control.claim import Claim
 from forebay.control.ldap import judge
 from forebay.control.ldap.ber import element, integer, text
 from forebay.control.ldap.connection import DirectoryFailed
 from forebay.control.secrets import LookupFailed
-from forebay.control.verdicts import Claim, Verdicts
+from forebay.control.verdicts import Verdicts
 
 HEAD = '[databases.shop]\nendpoints = ["10.0.0.5:5432"]\n[users.app]\nsecret = { env = "APP" }\n[auth]\n'
 

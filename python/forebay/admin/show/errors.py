@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from forebay._generated.pages import PAGES
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend
 from forebay.admin.registration import Role, show
@@ -10,6 +9,9 @@ from forebay.admin.registration import Role, show
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     """A row for each kind of error that a pool's clients were told: forebay's own by code, servers' by class."""
+    # A page for each error is a lot to keep for who never asks.
+    from forebay._generated.pages import PAGES
+
     found: list[tuple[Value, ...]] = []
     for pool in sorted(backend.pools(), key=lambda pool: (pool.database, pool.user)):
         own = sorted(pool.refusals.items())

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forebay.config.access.directory import DirectoryFault, directory
-from forebay.config.access.hba import read_rule
-from forebay.config.access.ident import read_line
 from forebay.config.access.judges import Judges
-from forebay.config.access.records import RecordReader, records
 from forebay.config.access.shapes import Access, AccessRule, AccessRules, Directory, MapLine, PamService
 from forebay.config.draft import Draft
 from forebay.config.finding import Report
@@ -42,6 +38,10 @@ def _rules(
         report.add("hba_without_file", draft.place("auth", "type"))
         return ()
     names = {line.map for line in maps}
+    # Most configurations have no such file, and need not load what reads one.
+    from forebay.config.access.hba import read_rule
+    from forebay.config.access.records import RecordReader
+
     reader = RecordReader(files, report, is_pgbouncers=place.source.is_ini)
     read = [read_rule(record, names, judges, report) for record in reader.read(Path(str(path)), place)]
     rules = tuple(rule for rule in read if rule is not None)
@@ -54,6 +54,9 @@ def _maps(draft: Draft, files: Files, report: Report) -> tuple[MapLine, ...]:
     path, place = draft.value("auth", "ident_file"), draft.place("auth", "ident_file")
     if not path:
         return ()
+    from forebay.config.access.ident import read_line
+    from forebay.config.access.records import RecordReader
+
     reader = RecordReader(files, report, is_pgbouncers=place.source.is_ini)
     read = [read_line(record, report) for record in reader.read(Path(str(path)), place)]
     return tuple(line for line in read if line is not None)
@@ -71,6 +74,9 @@ def _directory(draft: Draft, report: Report) -> Directory | None:
 
 
 def _from_options(written: str, place: Place, report: Report) -> Directory | None:
+    from forebay.config.access.directory import DirectoryFault, directory
+    from forebay.config.access.records import records
+
     inner = Report()
     options: dict[str, str] = {}
     # What stands behind a password may be a piece of it.
