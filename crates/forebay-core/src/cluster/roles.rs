@@ -107,18 +107,20 @@ impl<I: Io> Worker<I> {
         let pool = &self.pools[id.0 as usize];
         let places = self.places(&pool.target, &pool.database);
         let was_held = pool.is_held;
-        self.cut_servers(io, id, places.as_deref());
-        match places {
+        // First of all, no idle server is handed out that must not be: what is cut may be begun again at once.
+        match &places {
             Some(places) => {
-                let is_moved = !self.pool(id).endpoints.iter().map(|endpoint| &endpoint.place).eq(&places);
-                self.pool(id).set_held(false);
+                let is_moved = !self.pool(id).endpoints.iter().map(|endpoint| &endpoint.place).eq(places);
                 if is_moved {
-                    self.move_pool(io, id, places);
+                    self.move_pool(io, id, places.clone());
                 }
+                self.cut_servers(io, id, Some(places));
+                self.pool(id).set_held(false);
                 self.supply(io, id);
             }
             None => {
                 self.pool(id).set_held(true);
+                self.cut_servers(io, id, None);
                 self.send_home(io, id);
                 self.mark_for_closing(io, ROLE_LOST, |server, _| server.pool == id);
             }

@@ -6,6 +6,8 @@ mod cancels;
 mod choices;
 mod conversation;
 #[cfg(test)]
+mod deposed;
+#[cfg(test)]
 mod forgotten;
 mod login;
 pub mod memory;

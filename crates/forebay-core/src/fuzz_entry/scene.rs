@@ -84,10 +84,8 @@ impl Scene {
         self.io.alive().any(|(alive, _)| alive == conn)
     }
 
-    /// A client that has logged in and is in a transaction, and its server.
-    pub(super) fn in_transaction(&mut self) -> (ConnId, ConnId) {
-        let client = self.client();
-        let server = self.connecting().pop().expect("the greeting needs a server");
+    /// A server lets us in.
+    pub(super) fn let_in(&mut self, server: ConnId) {
         self.connected(server);
         self.sent(server);
         let mut bytes = Vec::new();
@@ -96,7 +94,14 @@ impl Scene {
         write::backend_key_data(&mut bytes, 4711, &[1, 2, 3, 4]);
         write::ready_for_query(&mut bytes, TransactionStatus::Idle);
         self.arrives(server, &bytes);
-        bytes.clear();
+    }
+
+    /// A client that has logged in and is in a transaction, and its server.
+    pub(super) fn in_transaction(&mut self) -> (ConnId, ConnId) {
+        let client = self.client();
+        let server = self.connecting().pop().expect("the greeting needs a server");
+        self.let_in(server);
+        let mut bytes = Vec::new();
         write::query(&mut bytes, b"BEGIN");
         self.arrives(client, &bytes);
         assert!(self.sent(server).ends_with(b"BEGIN\0"), "a new server needs nothing else first");
