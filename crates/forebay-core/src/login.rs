@@ -260,8 +260,7 @@ impl<I: Io> Worker<I> {
         if let Some(id) = ids.get(&name).or_else(|| another().map(|(_, id)| id)) {
             return Some(*id);
         }
-        let endpoint = target.config.endpoints.first().cloned().unwrap_or_else(|| self.nobody.clone());
-        let knowledge = self.shared.knowledge(&endpoint, &target.dbname(database).into());
+        let knowledge = self.knowledge_of(target, database);
         let (shared, settings) = if is_replication {
             (self.shared.replication(database), settings.for_replication())
         } else {

@@ -14,7 +14,7 @@ use crate::pool::{Pool, PoolId};
 use crate::rows::socket_row;
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
-use crate::tables::{Tables, database_of};
+use crate::tables::{Tables, database_of, is_of_replicas};
 use crate::worker::Worker;
 
 /// When to look again for a server that is on its way between workers.
@@ -345,13 +345,14 @@ impl<I: Io> Worker<I> {
         let before = std::mem::replace(&mut pool.endpoints, endpoints);
         let first = before.get(0).place.clone();
         pool.endpoints.keep(before);
-        let place = pool.endpoints.get(0).place.clone();
         if pool.endpoints.at(&first).is_none() {
             pool.greetings.clear();
-            // What is known is known of the place that it was. The copies of a cluster are one.
-            let of_cluster = pool.target.config.cluster.and(pool.target.config.endpoints.first().cloned());
-            let knowledge = self.shared.knowledge(&of_cluster.unwrap_or_else(|| place.name.clone()), &place.dbname);
-            self.pool(id).move_to(knowledge);
+            let (target, database) = (pool.target.clone(), pool.database.clone());
+            let knowledge = self.knowledge_of(&target, &database);
+            if !is_of_replicas(&database) || !Arc::ptr_eq(&knowledge, &self.pool(id).knowledge) {
+                // What is known is known of the place that it was.
+                self.pool(id).move_to(knowledge);
+            }
         }
         let is_gone = |server: &Server, pool: &Pool| server.pool == id && pool.endpoints.at(&server.place).is_none();
         self.mark_for_closing(io, "the endpoint changed", is_gone);

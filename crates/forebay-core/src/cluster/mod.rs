@@ -205,4 +205,6 @@ impl Cluster {
 }
 
 #[cfg(test)]
+mod scenes;
+#[cfg(test)]
 mod tests;

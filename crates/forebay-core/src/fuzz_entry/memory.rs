@@ -40,12 +40,21 @@ pub struct Connection {
     pub stage: Stage,
     /// Core opened it: it leads to a server.
     pub is_outgoing: bool,
+    /// Where it leads, if core has opened it.
+    pub to: Option<Endpoint>,
     /// What was sent on it and not taken.
     pub sent: Vec<u8>,
     /// Bytes of them that were not reported as written.
     pub unreported: usize,
     /// It is read from.
     pub is_read: bool,
+}
+
+impl Connection {
+    fn new(stage: Stage, is_outgoing: bool) -> Connection {
+        let (sent, unreported) = (Vec::new(), 0);
+        Connection { generation: 0, stage, is_outgoing, to: None, sent, unreported, is_read: true }
+    }
 }
 
 /// Sockets, buffers, clock and luck, all in memory.
@@ -107,16 +116,9 @@ impl MemoryIo {
         match self.connections.get_mut(slot as usize) {
             Some(c) => {
                 let generation = c.generation + 1;
-                *c = Connection { generation, stage, is_outgoing, sent: Vec::new(), unreported: 0, is_read: true };
+                *c = Connection { generation, ..Connection::new(stage, is_outgoing) };
             }
-            None => self.connections.push(Connection {
-                generation: 0,
-                stage,
-                is_outgoing,
-                sent: Vec::new(),
-                unreported: 0,
-                is_read: true,
-            }),
+            None => self.connections.push(Connection::new(stage, is_outgoing)),
         }
         ConnId { slot, generation: self.connections[slot as usize].generation }
     }
@@ -189,8 +191,10 @@ impl Io for MemoryIo {
         self.connection(conn).is_read = true;
     }
 
-    fn connect(&mut self, _endpoint: &Endpoint) -> ConnId {
-        self.open(true)
+    fn connect(&mut self, endpoint: &Endpoint) -> ConnId {
+        let conn = self.open(true);
+        self.connection(conn).to = Some(endpoint.clone());
+        conn
     }
 
     fn remote_address(&mut self, _conn: ConnId) -> Option<std::net::IpAddr> {

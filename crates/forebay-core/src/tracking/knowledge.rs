@@ -6,7 +6,7 @@
 
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use forebay_sql::catalogue::{Builder, Catalogue};
@@ -49,6 +49,10 @@ pub struct Knowledge {
     /// Until then no connection is opened to read it: the last one was refused.
     refused_until: AtomicU64,
     reads_sequences: AtomicBool,
+    /// What replicas tell those that ask them alone: they may lag behind.
+    of_replicas: OnceLock<Arc<Knowledge>>,
+    /// The other way round.
+    of_primary: Weak<Knowledge>,
 }
 
 struct Known {
@@ -78,11 +82,19 @@ impl Default for Knowledge {
             is_being_read: AtomicBool::new(false),
             refused_until: AtomicU64::new(0),
             reads_sequences: AtomicBool::new(false),
+            of_replicas: OnceLock::new(),
+            of_primary: Weak::new(),
         }
     }
 }
 
 impl Knowledge {
+    /// What is known of the same database by those that any of a cluster's endpoints may tell.
+    pub fn of_replicas(self: &Arc<Self>) -> Arc<Knowledge> {
+        let new = || Arc::new(Knowledge { of_primary: Arc::downgrade(self), ..Knowledge::default() });
+        self.of_replicas.get_or_init(new).clone()
+    }
+
     /// The number of the schema's state, part of a shared statement's key.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(SeqCst)
@@ -119,6 +131,9 @@ impl Knowledge {
 
     /// A client with this process id notifies, or may, through the server with that one.
     pub fn note_notifier(&self, server: u32, client: u32) {
+        if let Some(of_primary) = self.of_primary.upgrade() {
+            return of_primary.note_notifier(server, client);
+        }
         let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
         if notifiers.len() >= NOTIFIERS_MAX && !notifiers.contains_key(&server) {
             notifiers.clear();
@@ -128,6 +143,9 @@ impl Knowledge {
 
     /// The client that last notified, or may have, through a server.
     pub fn notifier(&self, server: u32) -> Option<u32> {
+        if let Some(of_primary) = self.of_primary.upgrade() {
+            return of_primary.notifier(server);
+        }
         self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).get(&server).copied()
     }
 
@@ -138,6 +156,12 @@ impl Knowledge {
 
     /// Objects have changed, or may have.
     pub fn schema_changed(&self) {
+        self.forget();
+        self.of_replicas.get().into_iter().for_each(|of_replicas| of_replicas.forget());
+        self.of_primary.upgrade().into_iter().for_each(|of_primary| of_primary.forget());
+    }
+
+    fn forget(&self) {
         self.epoch.fetch_add(1, SeqCst);
         self.is_stale.store(true, SeqCst);
         let mut known = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,17 +3,22 @@
 //!
 //! It is none of the pool's servers: it never serves a client, what clients left in a session does not touch it, and it
 //! counts in no limit. Where none is let in (the role's or the server's connections are all in use), a server of the pool
-//! reads when it comes free, before it serves again.
+//! reads when it comes free, before it serves again. Of a database whose reads go to replicas the primary is asked: they may
+//! lag behind it.
+
+use std::sync::Arc;
 
 use forebay_sql::catalogue::Catalogue;
 
-use super::knowledge::Reading;
+use super::knowledge::{Knowledge, Reading};
+use crate::config::Role;
 use crate::event::Level;
 use crate::io::Io;
 use crate::parameters::is_utf8;
 use crate::pool::PoolId;
 use crate::session::expect::Own;
 use crate::session::server::{Apart, ServerKey};
+use crate::tables::{Database, database_of, is_of_replicas};
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -42,7 +47,9 @@ impl<I: Io> Worker<I> {
     }
 
     #[cold]
-    fn begin_reading(&mut self, io: &mut I, id: PoolId, free: Option<ServerKey>) -> bool {
+    fn begin_reading(&mut self, io: &mut I, of: PoolId, free: Option<ServerKey>) -> bool {
+        let Some(id) = self.read_by(of) else { return false };
+        let free = free.filter(|_| id == of);
         let pool = &self.pools[id.0 as usize];
         let is_open =
             !(pool.is_shut || pool.is_removed || self.is_cleared(id)) && pool.endpoints.next_try(self.now) <= self.now;
@@ -57,6 +64,24 @@ impl<I: Io> Worker<I> {
             self.send_own(io, key, Own::Stamp, &format!("{UNHURRIED}{}", Catalogue::STAMP));
         }
         !is_let_in
+    }
+
+    /// The pool whose servers tell the catalogue of a database: that of the primary, which no other is ahead of.
+    fn read_by(&self, id: PoolId) -> Option<PoolId> {
+        let pool = &self.pools[id.0 as usize];
+        if !is_of_replicas(&pool.database) {
+            return Some(id);
+        }
+        self.pool_ids.get(&(database_of(&pool.database).into(), pool.user.clone())).copied()
+    }
+
+    /// What is known of the database of the pools that are called `name`.
+    pub(crate) fn knowledge_of(&self, target: &Database, name: &str) -> Arc<Knowledge> {
+        // The copies of a cluster are one, whichever of them is listed first.
+        let endpoint = target.config.endpoints.first().unwrap_or(&self.nobody);
+        let known = self.shared.knowledge(endpoint, &target.dbname(name).into());
+        let is_of_primary = target.config.cluster.is_none_or(|cluster| cluster.role == Role::Primary);
+        if is_of_primary || is_of_replicas(name) { known } else { known.of_replicas() }
     }
 
     /// The connection is logged in.

@@ -1,0 +1,238 @@
+//! A worker before a cluster of two, as its clients and the servers live through a change of roles.
+
+use std::sync::Arc;
+
+use forebay_pgwire::backend::TransactionStatus;
+use forebay_pgwire::write;
+
+use crate::cluster::roles::{Found, Serves};
+use crate::command::{Command, CommandId};
+use crate::config::{AuthMethod, ClusterConfig, DatabaseConfig, PoolMode, Role};
+use crate::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
+use crate::ids::{ConnId, WorkerId};
+use crate::io::{Endpoint, Peer};
+use crate::stats::WorkerStats;
+use crate::tables::Tables;
+use crate::time::Instant;
+use crate::worker::{Shared, Worker};
+
+use Serves::{Barred, Reads, Writes};
+
+const SECOND: u64 = 1_000_000;
+const A: &str = "a";
+const B: &str = "b";
+
+/// One worker, the servers `a` and `b`, and what they have been told.
+struct Scene {
+    worker: Worker<MemoryIo>,
+    io: MemoryIo,
+}
+
+fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
+    Some(ClusterConfig { role, is_split })
+}
+
+impl Scene {
+    /// A database `app` at both, whose reads go to replicas; `change` is made to it.
+    fn new(change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
+        Scene::with(AuthMethod::Trust, change)
+    }
+
+    fn with(method: AuthMethod, change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
+        let mut config = config(method, PoolMode::Transaction, 2);
+        let database = &mut config.databases[0];
+        database.endpoints = vec![format!("{A}:5432").into(), format!("{B}:5432").into()];
+        database.cluster = cluster(Role::Primary, true);
+        database.pool.server_check_delay = 0;
+        change(database);
+        let reading =
+            DatabaseConfig { name: "reading".into(), cluster: cluster(Role::Replica, false), ..database.clone() };
+        config.databases.push(reading);
+        let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
+        let (shared, stats) = (Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
+        let mut worker = Worker::new(WorkerId(0), Arc::new(tables), shared, stats);
+        let mut io = MemoryIo::default();
+        worker.tick(&mut io, Instant(1));
+        Scene { worker, io }
+    }
+
+    /// `a` writes and `b` reads; each has let in a server of `app`, and both are idle.
+    fn at_rest(change: impl FnOnce(&mut DatabaseConfig)) -> (Scene, ConnId, ConnId, ConnId) {
+        let mut scene = Scene::new(change);
+        scene.roles(Writes, Reads);
+        let client = scene.comes("app");
+        let primary = scene.lets_in(A);
+        scene.asks(client, "select 1");
+        let replica = scene.lets_in(B);
+        assert_eq!(scene.heard(replica), "select 1");
+        scene.answers(replica, TransactionStatus::Idle);
+        (scene, client, primary, replica)
+    }
+
+    fn roles(&mut self, a: Serves, b: Serves) {
+        self.roles_of("app", a, b);
+    }
+
+    fn roles_of(&mut self, database: &str, a: Serves, b: Serves) {
+        let found = |(name, serves): (&str, Serves)| Found { name: format!("{name}:5432").into(), serves };
+        self.order(&Command::Roles(database.into(), [(A, a), (B, b)].map(found).into()));
+    }
+
+    fn order(&mut self, command: &Command) {
+        self.worker.command(&mut self.io, CommandId(1), command.clone());
+        self.worker.turn_end(&mut self.io);
+    }
+
+    fn comes(&mut self, database: &str) -> ConnId {
+        let conn = self.io.open_client();
+        self.worker.accepted(&mut self.io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
+        let mut hello = Vec::new();
+        write::startup(&mut hello, (3, 0), [("user", "app"), ("database", database)]);
+        self.arrives(conn, &hello);
+        conn
+    }
+
+    fn arrives(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.io.lend(bytes);
+        self.worker.received(&mut self.io, conn, BUFFER, bytes);
+        self.worker.turn_end(&mut self.io);
+        self.io.assert_released();
+    }
+
+    /// A client asks this.
+    fn asks(&mut self, client: ConnId, sql: &str) {
+        let mut bytes = Vec::new();
+        write::query(&mut bytes, sql);
+        self.arrives(client, &bytes);
+    }
+
+    /// Connections to a host that are being opened.
+    fn opening(&self, host: &str) -> Vec<ConnId> {
+        let is_to = |to: &Option<Endpoint>| matches!(to, Some(Endpoint::Tcp { host: of, .. }) if **of == *host);
+        let opening = self.io.alive().filter(|(_, c)| c.stage == Stage::Connecting && is_to(&c.to));
+        opening.map(|(conn, _)| conn).collect()
+    }
+
+    /// The one connection to a host that is being opened stands, and asks to be let in.
+    fn connected(&mut self, host: &str) -> ConnId {
+        let [conn] = self.opening(host)[..] else { panic!("one is opened to {host}: {:?}", self.opening(host)) };
+        self.io.connection(conn).stage = Stage::Open;
+        self.worker.connected(&mut self.io, conn);
+        self.taken(conn);
+        conn
+    }
+
+    /// The same, and it is let in.
+    fn lets_in(&mut self, host: &str) -> ConnId {
+        let conn = self.connected(host);
+        let mut bytes = Vec::new();
+        write::authentication_ok(&mut bytes);
+        write::backend_key_data(&mut bytes, 7, &[1, 2, 3, 4]);
+        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
+        self.arrives(conn, &bytes);
+        conn
+    }
+
+    /// A server answers what it was asked.
+    fn answers(&mut self, server: ConnId, status: TransactionStatus) {
+        let mut bytes = Vec::new();
+        write::command_complete(&mut bytes, "SELECT 0");
+        write::ready_for_query(&mut bytes, status);
+        self.arrives(server, &bytes);
+    }
+
+    /// A client reads at a replica, which then is idle again.
+    fn reads(&mut self, client: ConnId, replica: ConnId) {
+        self.asks(client, "select 1");
+        assert_eq!(self.heard(replica), "select 1");
+        self.answers(replica, TransactionStatus::Idle);
+        self.taken(client);
+    }
+
+    /// Time goes on up to then, with a turn each half a second at least: a longer gap would be a standstill.
+    fn at(&mut self, us: u64) {
+        for now in (0..us).step_by(500_000).chain([us]) {
+            if Instant(now) > self.worker.now {
+                self.worker.tick(&mut self.io, Instant(now));
+                self.worker.turn_end(&mut self.io);
+            }
+        }
+    }
+
+    fn refuses(&mut self, server: ConnId, sqlstate: &str) {
+        let mut bytes = Vec::new();
+        write::error_response(&mut bytes, &[(b'S', b"FATAL"), (b'C', sqlstate.as_bytes()), (b'M', b"no")]);
+        self.arrives(server, &bytes);
+    }
+
+    fn is_open(&self, conn: ConnId) -> bool {
+        self.io.alive().any(|(alive, _)| alive == conn)
+    }
+
+    /// What was sent on a connection, which is written from here on.
+    fn taken(&mut self, conn: ConnId) -> Vec<u8> {
+        if !self.is_open(conn) {
+            let words = self.io.last_words.iter().rev().find(|(of, _)| *of == conn);
+            return words.map(|(_, said)| said.clone()).unwrap_or_default();
+        }
+        let unreported = std::mem::take(&mut self.io.connection(conn).unreported);
+        self.worker.sent(&mut self.io, conn, unreported);
+        self.worker.turn_end(&mut self.io);
+        std::mem::take(&mut self.io.connection(conn).sent)
+    }
+
+    /// The text of a simple query that was sent on a connection.
+    fn heard(&mut self, server: ConnId) -> String {
+        let said = self.taken(server);
+        let text = said.strip_prefix(b"Q").and_then(|said| said.get(4..said.len() - 1));
+        String::from_utf8_lossy(text.unwrap_or(&said)).into_owned()
+    }
+
+    fn pool(&self, name: &str) -> &crate::pool::Pool {
+        self.worker.pools.iter().find(|pool| *pool.database == *name).expect("there is such a pool")
+    }
+}
+
+/// A replica that lags behind tells of functions as they were, and what is sent to the primary would be judged by that.
+#[test]
+fn the_catalogue_is_read_on_the_primary() {
+    let (mut scene, client, primary, replica) = Scene::at_rest(|database| {
+        database.pool.catalogue_refresh = 30 * SECOND;
+        database.pool.min_pool_size = 1;
+    });
+    let reader = scene.connected(A);
+    scene.refuses(reader, "53300");
+    // A server that comes free is to read instead: that of the primary.
+    scene.reads(client, replica);
+    assert_eq!(scene.heard(replica), "");
+    scene.asks(client, "begin; commit");
+    scene.answers(primary, TransactionStatus::Idle);
+    let asked = scene.heard(primary);
+    assert!(asked.contains("statement_timeout"), "it is asked whether anything has changed: {asked}");
+    scene.answers(primary, TransactionStatus::Idle);
+    // Reads alone see to it as well.
+    scene.at(62 * SECOND);
+    let at_replica = scene.opening(B);
+    scene.reads(client, replica);
+    assert_eq!(scene.opening(B), at_replica);
+    scene.lets_in(A);
+}
+
+/// Those that ask for replicas alone have nobody else to ask, and what they hear holds for nobody else.
+#[test]
+fn what_replicas_tell_of_the_catalogue_holds_for_their_own_databases() {
+    let (mut scene, client, primary, _) = Scene::at_rest(|database| database.pool.catalogue_refresh = 30 * SECOND);
+    scene.roles_of("reading", Writes, Reads);
+    scene.comes("reading");
+    let of = |scene: &Scene, name| scene.pool(name).knowledge.clone();
+    let (own, replicas, reading) = (of(&scene, "app"), of(&scene, "app:replicas"), of(&scene, "reading"));
+    assert!(Arc::ptr_eq(&own, &replicas) && !Arc::ptr_eq(&own, &reading));
+    // What is changed through one of them is changed for all.
+    let before = (own.epoch(), reading.epoch());
+    scene.asks(client, "create table made (a int)");
+    scene.answers(primary, TransactionStatus::Idle);
+    assert!(own.epoch() > before.0 && reading.epoch() > before.1);
+    scene.roles_of("reading", Reads, Barred);
+    scene.roles_of("reading", Barred, Reads);
+    assert!(Arc::ptr_eq(&reading, &scene.pool("reading").knowledge), "the copies of a cluster are one");
+}
