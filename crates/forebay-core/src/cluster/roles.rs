@@ -134,13 +134,23 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// A server that has come from another process is closed as those are that were here when the roles were told.
+    pub(crate) fn cut_arrived(&mut self, io: &mut I, id: PoolId) {
+        let pool = &self.pools[id.0 as usize];
+        if pool.target.config.cluster.is_some() {
+            let places = self.places(&pool.target, &pool.database);
+            self.cut_servers(io, id, places.as_deref());
+        }
+    }
+
     /// Closes servers that are in use at endpoints that may acknowledge nothing more.
     fn cut_servers(&mut self, io: &mut I, id: PoolId, places: Option<&[Arc<Place>]>) {
         let pool = &self.pools[id.0 as usize];
         let Some(cluster) = pool.target.config.cluster else { return };
         let Some(known) = self.clusters.get(&pool.target.config.name) else { return };
         let is_cut = |place: &Arc<Place>| {
-            let is_gone = places.is_some_and(|places| !places.contains(place));
+            // A reload may have changed how its servers are opened; that is no reason to cut one.
+            let is_gone = places.is_some_and(|places| !places.iter().any(|serving| serving.name == place.name));
             known.serves(&place.name) == Serves::Barred || cluster.role == Role::Primary && is_gone
         };
         let is_used = |state: ServerState| {

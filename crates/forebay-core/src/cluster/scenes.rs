@@ -8,13 +8,14 @@ use forebay_pgwire::write;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::{Command, CommandId};
 use crate::config::{AuthMethod, ClusterConfig, DatabaseConfig, PoolMode, Role};
-use crate::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
+use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Endpoint, Peer};
+use crate::moving::arriving::Arrival;
 use crate::stats::WorkerStats;
 use crate::tables::Tables;
 use crate::time::Instant;
-use crate::worker::{Shared, Worker};
+use crate::worker::{Message, Shared, Worker};
 
 use Serves::{Barred, Reads, Writes};
 
@@ -188,6 +189,29 @@ impl Scene {
         String::from_utf8_lossy(text.unwrap_or(&said)).into_owned()
     }
 
+    /// All that may move goes to another process.
+    fn hands_on(&mut self) -> Vec<HandedOn> {
+        self.io.handed_on = Some(Vec::new());
+        self.order(&Command::HandOn);
+        for _ in 0..2 {
+            self.worker.tick(&mut self.io, Instant(self.worker.now.0 + 100_000));
+            for conn in std::mem::take(&mut self.io.detaching) {
+                self.io.end(conn);
+                self.worker.detached(&mut self.io, conn, Handed);
+            }
+            self.worker.turn_end(&mut self.io);
+        }
+        self.io.handed_on.take().expect("that was set")
+    }
+
+    /// It comes from another process.
+    fn takes(&mut self, handed_on: HandedOn) {
+        let HandedOn { state, connections, .. } = handed_on;
+        let arrival = Arrival { state, connections, counted: None, is_refused: false };
+        self.worker.told(&mut self.io, WorkerId(0), Message::Group(Box::new(arrival)));
+        self.worker.turn_end(&mut self.io);
+    }
+
     fn pool(&self, name: &str) -> &crate::pool::Pool {
         self.worker.pools.iter().find(|pool| *pool.database == *name).expect("there is such a pool")
     }
@@ -235,4 +259,39 @@ fn what_replicas_tell_of_the_catalogue_holds_for_their_own_databases() {
     scene.roles_of("reading", Reads, Barred);
     scene.roles_of("reading", Barred, Reads);
     assert!(Arc::ptr_eq(&reading, &scene.pool("reading").knowledge), "the copies of a cluster are one");
+}
+
+/// Whoever is given a server of such an endpoint meanwhile would write there.
+#[test]
+fn nobody_gets_a_server_of_a_barred_endpoint_while_its_others_are_closed() {
+    for (a, b) in [(Barred, Reads), (Barred, Writes), (Reads, Writes)] {
+        let (mut scene, first, primary, _) = Scene::at_rest(|_| ());
+        let [second, third] = ["app", "app"].map(|name| scene.comes(name));
+        scene.asks(first, "begin");
+        scene.asks(second, "begin");
+        let other = scene.lets_in(A);
+        scene.asks(third, "begin");
+        scene.io.last_words.clear();
+        scene.roles(a, b);
+        let to_a =
+            [primary, other].map(|conn| scene.io.last_words.iter().filter(|(of, _)| of.slot == conn.slot).count());
+        assert_eq!(to_a, [1, 1], "each of them is closed, and none is opened in its place");
+        assert_eq!(scene.opening(A), []);
+    }
+}
+
+/// It comes with its client from a process that did not know yet that it may acknowledge nothing more.
+#[test]
+fn a_server_that_comes_from_a_barred_endpoint_is_closed() {
+    let (mut before, client, primary, _) = Scene::at_rest(|_| ());
+    before.asks(client, "begin");
+    before.answers(primary, TransactionStatus::InTransaction);
+    let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
+    let mut after = Scene::new(|_| ());
+    after.roles(Barred, Writes);
+    after.takes(group);
+    let left: Vec<_> = after.io.alive().filter(|(_, c)| c.to.is_none()).map(|(conn, _)| conn).collect();
+    assert_eq!(left.len(), 1, "the server is closed, and the session lives on");
+    after.asks(left[0], "commit");
+    assert!(String::from_utf8_lossy(&after.taken(left[0])).contains("57P01"));
 }

@@ -83,6 +83,9 @@ impl<I: Io> Worker<I> {
             }
             (None, None) => {}
         }
+        if let Some(id) = id.filter(|_| server_key.is_some()) {
+            self.cut_arrived(io, id);
+        }
     }
 
     /// The pool that a group belongs to, as the configuration in force has it.
