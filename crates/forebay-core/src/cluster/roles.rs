@@ -74,6 +74,12 @@ impl Known {
     }
 }
 
+/// Whether the endpoint of a place is among those of others. A reload may have changed how its servers are opened, which
+/// is no reason to cut one.
+fn is_among(places: &[Arc<Place>], place: &Place) -> bool {
+    places.iter().any(|serving| serving.name == place.name)
+}
+
 impl<I: Io> Worker<I> {
     /// The endpoints that serve the clients of `database`, which asked for it by `asked`; `None`: there is none.
     pub(crate) fn places(&self, database: &Database, asked: &str) -> Option<Vec<Arc<Place>>> {
@@ -115,12 +121,14 @@ impl<I: Io> Worker<I> {
                     self.move_pool(io, id, places.clone());
                 }
                 self.cut_servers(io, id, Some(places));
+                self.cut_listeners(io, id, Some(places));
                 self.pool(id).set_held(false);
                 self.supply(io, id);
             }
             None => {
                 self.pool(id).set_held(true);
                 self.cut_servers(io, id, None);
+                self.cut_listeners(io, id, None);
                 self.send_home(io, id);
                 self.mark_for_closing(io, ROLE_LOST, |server, _| server.pool == id);
             }
@@ -149,8 +157,7 @@ impl<I: Io> Worker<I> {
         let Some(cluster) = pool.target.config.cluster else { return };
         let Some(known) = self.clusters.get(&pool.target.config.name) else { return };
         let is_cut = |place: &Arc<Place>| {
-            // A reload may have changed how its servers are opened; that is no reason to cut one.
-            let is_gone = places.is_some_and(|places| !places.iter().any(|serving| serving.name == place.name));
+            let is_gone = places.is_some_and(|places| !is_among(places, place));
             known.serves(&place.name) == Serves::Barred || cluster.role == Role::Primary && is_gone
         };
         let is_used = |state: ServerState| {
@@ -165,6 +172,22 @@ impl<I: Io> Worker<I> {
                 self.close_conn(io, conn, Close::Now);
                 self.server_lost(io, key, ROLE_LOST);
             }
+        }
+    }
+
+    /// Closes listeners at endpoints where their clients' notifications are not any more. One that takes such a one's place
+    /// has heard nothing of what was said meanwhile, so that its clients are told of the loss. An endpoint that does not
+    /// answer may be the same afterwards.
+    fn cut_listeners(&mut self, io: &mut I, id: PoolId, places: Option<&[Arc<Place>]>) {
+        let pool = &self.pools[id.0 as usize];
+        let Some(known) = pool.target.config.cluster.and(self.clusters.get(&pool.target.config.name)) else { return };
+        let is_cut = |place: &Place| {
+            let is_gone = places.is_some_and(|places| !is_among(places, place));
+            is_gone || known.serves(&place.name) == Serves::Barred
+        };
+        let cut = self.servers.iter().filter(|(_, s)| s.pool == id && s.is_listener() && is_cut(&s.place));
+        for key in cut.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.retire(io, key, ROLE_LOST);
         }
     }
 

@@ -179,7 +179,7 @@ impl<I: Io> Worker<I> {
             }
             None => {
                 let pool = &self.pools[id.0 as usize];
-                if pool.is_removed || pool.endpoints.next_try(self.now) > self.now {
+                if pool.is_removed || pool.is_held || pool.endpoints.next_try(self.now) > self.now {
                     let cause =
                         pool.endpoints.sickness().map_or_else(|| Arc::from("not tried"), |(_, sick)| sick.cause);
                     return self.lose_listener(io, id, &cause);
@@ -360,7 +360,8 @@ impl<I: Io> Worker<I> {
 
     fn sweep_listener(&mut self, io: &mut I, id: PoolId) {
         let now = self.now;
-        let is_over = self.pools[id.0 as usize].endpoints.next_try(now) <= now;
+        let pool = &self.pools[id.0 as usize];
+        let is_over = !pool.is_held && pool.endpoints.next_try(now) <= now;
         let listener = self.listener(id);
         if let Some(relief) = &listener.relief {
             let is_late = relief.cut.is_some_and(|(_, since)| now.since(since) >= RELIEF_MAX);
