@@ -416,6 +416,7 @@ impl<I: Io> Worker<I> {
         if let Some(client) = client {
             self.refuse_and_close(io, client, report.clone());
         }
+        self.send_home(io, id);
         self.refuse_waiters(io, id, &report);
     }
 

@@ -112,6 +112,7 @@ impl<I: Io> Worker<I> {
         }
         let client = self.leave_opening(key);
         self.drop_opening(io, key, cause);
+        self.send_home_if_sick(io, id);
         let another = index.and_then(|index| self.pools[id.0 as usize].endpoints.another(index, now));
         match (client, another) {
             (Some(client), Some(another)) => self.replicate_from(io, id, client, another),

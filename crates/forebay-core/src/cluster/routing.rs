@@ -20,11 +20,12 @@ use forebay_sql::route::route;
 
 use crate::frame::At;
 use crate::io::Io;
-use crate::pool::PoolId;
+use crate::pool::{Pool, PoolId};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::ServerKey;
 use crate::statements::{Lookup, StatementCache};
 use crate::tables::{is_of_replicas, replicas_of};
+use crate::time::Instant;
 use crate::worker::Worker;
 
 /// The setting by which a session says where its requests go.
@@ -133,6 +134,18 @@ impl Router<'_> {
     }
 }
 
+impl Pool {
+    /// No endpoint is for its clients, now or for good.
+    fn has_no_replica(&self) -> bool {
+        self.is_held || self.is_removed
+    }
+
+    /// Whether reads are sent to this pool of replicas: it has servers, or one may be opened.
+    fn serves_reads(&self, now: Instant) -> bool {
+        !self.has_no_replica() && (self.servers > self.opening || self.endpoints.next_try(now) <= now)
+    }
+}
+
 impl<I: Io> Worker<I> {
     /// Says which pool serves the request of a client that begins at `at`.
     pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
@@ -156,11 +169,8 @@ impl<I: Io> Worker<I> {
         if !router.allows_replica(at.data, at.start) {
             return;
         }
-        let replicas = self.replicas_of(home).filter(|id| {
-            let pool = &self.pools[id.0 as usize];
-            !pool.is_held && !pool.is_removed
-        });
-        self.clients[key].served_by = replicas;
+        let replicas = self.replicas_of(home);
+        self.clients[key].served_by = replicas.filter(|id| self.pools[id.0 as usize].serves_reads(self.now));
     }
 
     /// How far of the bytes at hand a client may send to its server. To a replica, up to where its request ends: what comes
@@ -194,11 +204,18 @@ impl<I: Io> Worker<I> {
         Some(id)
     }
 
+    /// A server of a pool could not be opened: who waits for a replica, and none is there, waits for the primary.
+    pub(crate) fn send_home_if_sick(&mut self, io: &mut I, id: PoolId) {
+        if !self.pools[id.0 as usize].serves_reads(self.now) {
+            self.send_home(io, id);
+        }
+    }
+
     /// The pool that a client waits in: not that of replicas while none of them serves.
     pub(crate) fn waits_in(&mut self, id: PoolId, key: ClientKey) -> PoolId {
         let client = &mut self.clients[key];
         match client.pool {
-            Some(home) if client.served_by == Some(id) && self.pools[id.0 as usize].is_held => {
+            Some(home) if client.served_by == Some(id) && self.pools[id.0 as usize].has_no_replica() => {
                 client.served_by = None;
                 home
             }
