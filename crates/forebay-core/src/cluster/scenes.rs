@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
+use forebay_sql::traces::Traces;
 
 use crate::cluster::roles::{Found, Serves};
 use crate::command::{Command, CommandId};
-use crate::config::{AuthMethod, ClusterConfig, DatabaseConfig, PoolMode, Role};
+use crate::config::{AuthMethod, ClusterConfig, DatabaseConfig, EngineConfig, PoolMode, Role};
 use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Endpoint, Peer};
 use crate::moving::arriving::Arrival;
+use crate::pool::PoolId;
 use crate::stats::WorkerStats;
 use crate::tables::Tables;
 use crate::time::Instant;
 use crate::worker::{Message, Shared, Worker};
 
-use Serves::{Barred, Reads, Writes};
+use Serves::{Barred, Nobody, Reads, Writes};
 
 const SECOND: u64 = 1_000_000;
 const A: &str = "a";
@@ -36,11 +38,11 @@ fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
 impl Scene {
     /// A database `app` at both, whose reads go to replicas; `change` is made to it.
     fn new(change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
-        Scene::with(AuthMethod::Trust, change)
+        Scene::with(change, |_| ())
     }
 
-    fn with(method: AuthMethod, change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
-        let mut config = config(method, PoolMode::Transaction, 2);
+    fn with(change: impl FnOnce(&mut DatabaseConfig), change_all: impl FnOnce(&mut EngineConfig)) -> Scene {
+        let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 2);
         let database = &mut config.databases[0];
         database.endpoints = vec![format!("{A}:5432").into(), format!("{B}:5432").into()];
         database.cluster = cluster(Role::Primary, true);
@@ -49,6 +51,7 @@ impl Scene {
         let reading =
             DatabaseConfig { name: "reading".into(), cluster: cluster(Role::Replica, false), ..database.clone() };
         config.databases.push(reading);
+        change_all(&mut config);
         let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
         let (shared, stats) = (Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
         let mut worker = Worker::new(WorkerId(0), Arc::new(tables), shared, stats);
@@ -85,10 +88,15 @@ impl Scene {
     }
 
     fn comes(&mut self, database: &str) -> ConnId {
+        self.comes_with(database, &[])
+    }
+
+    fn comes_with(&mut self, database: &str, parameters: &[(&str, &str)]) -> ConnId {
         let conn = self.io.open_client();
         self.worker.accepted(&mut self.io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
         let mut hello = Vec::new();
-        write::startup(&mut hello, (3, 0), [("user", "app"), ("database", database)]);
+        let who = [("user", "app"), ("database", database)];
+        write::startup(&mut hello, (3, 0), who.into_iter().chain(parameters.iter().copied()));
         self.arrives(conn, &hello);
         conn
     }
@@ -158,6 +166,34 @@ impl Scene {
                 self.worker.turn_end(&mut self.io);
             }
         }
+    }
+
+    /// A client listens, and its pool's listener has taken that over from its server.
+    fn listens(&mut self, client: ConnId, server: ConnId) -> ConnId {
+        self.asks(client, "listen news");
+        self.answers(server, TransactionStatus::Idle);
+        self.taken(server);
+        self.says_channels(server);
+        let listener = self.lets_in(A);
+        let said = self.heard(listener);
+        let mark = said.split_once("NOTIFY fb_cut,'").and_then(|(_, mark)| mark.split('\'').next());
+        let mut cut = Vec::new();
+        write::notification_response(&mut cut, 7, b"fb_cut", mark.expect("it makes a cut").as_bytes());
+        self.answers(listener, TransactionStatus::Idle);
+        self.arrives(listener, &cut);
+        self.arrives(server, &cut);
+        assert_eq!(self.heard(server), "UNLISTEN *");
+        self.answers(server, TransactionStatus::Idle);
+        self.taken(client);
+        listener
+    }
+
+    /// A server says what it listens to.
+    fn says_channels(&mut self, server: ConnId) {
+        let mut bytes = Vec::new();
+        write::data_row(&mut bytes, &[Some(b"news".as_slice())]);
+        self.arrives(server, &bytes);
+        self.answers(server, TransactionStatus::Idle);
     }
 
     fn refuses(&mut self, server: ConnId, sqlstate: &str) {
@@ -294,4 +330,120 @@ fn a_server_that_comes_from_a_barred_endpoint_is_closed() {
     assert_eq!(left.len(), 1, "the server is closed, and the session lives on");
     after.asks(left[0], "commit");
     assert!(String::from_utf8_lossy(&after.taken(left[0])).contains("57P01"));
+}
+
+/// A new listener hears nothing of what was notified before it listened: whoever hears it must know.
+#[test]
+fn a_listener_is_lost_with_the_primary() {
+    for (a, b) in [(Barred, Reads), (Reads, Writes), (Nobody, Writes), (Nobody, Reads)] {
+        let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
+        let listener = scene.listens(client, primary);
+        scene.roles(a, b);
+        let is_kept = (a, b) == (Nobody, Reads);
+        assert_eq!(scene.is_open(listener), is_kept, "a primary that does not answer may be the same afterwards");
+        assert_eq!(scene.is_open(client), is_kept);
+        let said = String::from_utf8_lossy(&scene.taken(client)).into_owned();
+        assert_eq!(said.contains("FB4"), !is_kept, "{said}");
+        assert_eq!(scene.opening(A), []);
+    }
+}
+
+/// Its connection would be to whichever endpoint served last.
+#[test]
+fn no_listener_is_opened_while_there_is_no_primary() {
+    let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
+    scene.asks(client, "listen news");
+    scene.answers(primary, TransactionStatus::Idle);
+    scene.taken(primary);
+    scene.roles(Nobody, Reads);
+    scene.says_channels(primary);
+    assert_eq!(scene.opening(A), []);
+    assert_eq!(scene.heard(primary), "UNLISTEN fb_cut", "its client stays on its server");
+}
+
+/// A role that a replica does not know would fail all reads, which the primary serves as well.
+#[test]
+fn reads_go_home_where_no_replica_lets_the_pool_in() {
+    for sqlstate in ["28000", "57P03"] {
+        let mut scene = Scene::new(|_| ());
+        scene.roles(Writes, Reads);
+        let client = scene.comes("app");
+        let primary = scene.lets_in(A);
+        scene.taken(client);
+        scene.asks(client, "select 1");
+        let replica = scene.connected(B);
+        scene.refuses(replica, sqlstate);
+        assert_eq!(scene.heard(primary), "select 1", "{sqlstate}");
+        scene.answers(primary, TransactionStatus::Idle);
+        scene.asks(client, "select 1");
+        assert_eq!(scene.heard(primary), "select 1", "the replica is not tried by each");
+        scene.answers(primary, TransactionStatus::Idle);
+        scene.at(10 * SECOND);
+        scene.asks(client, "select 1");
+        let replica = scene.lets_in(B);
+        assert_eq!(scene.heard(replica), "select 1", "it is tried again");
+    }
+}
+
+/// Nobody serves that pool any more, and who waits there would wait for ever.
+#[test]
+fn nobody_waits_in_a_pool_of_replicas_that_was_removed() {
+    let (mut scene, client, primary, replica) = Scene::at_rest(|_| ());
+    scene.asks(client, "select 1");
+    assert_eq!(scene.heard(replica), "select 1");
+    let of = |scene: &Scene, name: &str| {
+        let at = scene.worker.pools.iter().position(|pool| *pool.database == *name);
+        PoolId(at.expect("there is such a pool") as u32)
+    };
+    let (home, replicas) = (of(&scene, "app"), of(&scene, "app:replicas"));
+    let key = scene.worker.clients.iter().next().expect("there is one").0;
+    assert_eq!(scene.worker.waits_in(replicas, key), replicas);
+    scene.worker.pool(replicas).is_removed = true;
+    assert_eq!(scene.worker.waits_in(replicas, key), home);
+    assert!(scene.is_open(primary));
+}
+
+/// Without a limit on waits that of logins holds all the same.
+#[test]
+fn a_login_ends_while_there_is_no_primary() {
+    let mut scene = Scene::new(|database| database.pool.query_wait_timeout = 0);
+    scene.roles(Nobody, Reads);
+    let client = scene.comes("app");
+    scene.at(16 * SECOND);
+    assert!(!scene.is_open(client), "login_timeout is over");
+}
+
+/// A standby refuses what begins serializable, however that is written.
+#[test]
+fn who_is_serializable_by_default_reads_at_the_primary() {
+    let mut scene = Scene::new(|_| ());
+    scene.roles(Writes, Reads);
+    let client = scene.comes_with("app", &[("options", "-c default_transaction_isolation=SERIALIZABLE")]);
+    let primary = scene.lets_in(A);
+    scene.answers(primary, TransactionStatus::Idle);
+    scene.taken(primary);
+    scene.asks(client, "select 1");
+    assert_eq!((scene.heard(primary), scene.opening(B)), ("select 1".into(), vec![]));
+}
+
+/// A pool that its clients have come to with servers of replicas must let others in, and count, as before.
+#[test]
+fn who_comes_with_a_server_of_a_replica_is_at_home_as_before() {
+    let (mut before, client, _, replica) = Scene::at_rest(|_| ());
+    before.asks(client, "begin read only");
+    before.answers(replica, TransactionStatus::InTransaction);
+    let held = before.worker.servers.iter().find(|(_, server)| server.client.is_some()).expect("one is held").0;
+    before.worker.pinned_by(&mut before.io, held, Traces::LOCK, Traces::LOCK);
+    let pinned = |scene: &Scene| ["app", "app:replicas"].map(|name| scene.pool(name).stats.stats.pinned.get());
+    assert_eq!(pinned(&before), [0, 1]);
+    let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
+    assert_eq!(pinned(&before), [0, 0]);
+    // The secret is known from logins alone.
+    let mut after = Scene::with(|_| (), |config| config.users.clear());
+    after.roles(Writes, Reads);
+    after.takes(group);
+    assert_eq!(pinned(&after), [0, 1]);
+    let (home, replicas) = (after.pool("app"), after.pool("app:replicas"));
+    assert!(replicas.secret.is_some() && home.secret.is_some());
+    assert!(home.replicas.is_some(), "what the next login gives away reaches both");
 }

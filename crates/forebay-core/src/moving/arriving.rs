@@ -16,6 +16,7 @@ use crate::pool::census::Of;
 use crate::pool::{PoolId, Waiter, endpoints};
 use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{Server, ServerKey, ServerState};
+use crate::tables::is_of_replicas;
 use crate::worker::{Message, Owner, Worker};
 
 /// A group on its way.
@@ -54,7 +55,7 @@ impl<I: Io> Worker<I> {
                 client.rare().is_refused_to_move = true;
             }
             client.conn = conns.next().expect("as many as the group has");
-            client.pool = self.home_of(id, &client);
+            client.pool = self.home_of(id, &client, &about);
             self.settle_client(*client, is_new)
         });
         if let Some(mut server) = server {
@@ -95,19 +96,32 @@ impl<I: Io> Worker<I> {
             Some(id) => id,
             None => self.find_pool(&about.database, client.map_or(&about.user, |client| &client.user), false)?,
         };
+        self.pool(id).knowledge.catch_up(about.epoch);
+        self.learn(id, about);
+        Some(id)
+    }
+
+    /// What a pool's clients have given away at their logins goes with them.
+    fn learn(&mut self, id: PoolId, about: &About) {
         let pool = self.pool(id);
-        pool.knowledge.catch_up(about.epoch);
         let is_learning = pool.target.forced_credential.is_none() && pool.target.config.forced_user.is_none();
         if let Some(secret) = about.secret.clone().filter(|_| is_learning) {
             pool.learn_secret(secret);
         }
-        Some(id)
     }
 
     /// A client's own pool, where its server is in `id`, which may be that of the replicas.
-    fn home_of(&mut self, id: Option<PoolId>, client: &Client) -> Option<PoolId> {
+    fn home_of(&mut self, id: Option<PoolId>, client: &Client, about: &About) -> Option<PoolId> {
         let pool = &self.pools[id?.0 as usize];
-        if pool.database == client.database { id } else { self.find_pool(&client.database, &client.user, false) }
+        if pool.database == client.database {
+            return id;
+        }
+        let home = self.find_pool(&client.database, &client.user, false)?;
+        if is_of_replicas(&about.database) {
+            self.pool(home).replicas = id;
+            self.learn(home, about);
+        }
+        Some(home)
     }
 
     fn settle_client(&mut self, mut client: Client, is_new: bool) -> ClientKey {
@@ -132,14 +146,12 @@ impl<I: Io> Worker<I> {
         }
         let cluster = client.pool.and_then(|id| self.pools[id.0 as usize].target.config.cluster);
         client.is_split = cluster.is_some_and(|cluster| cluster.is_split) && client.usage.is_tracked();
-        let (conn, pool, is_pinned) = (client.conn, client.pool, client.pin.is_some());
+        let (conn, pool) = (client.conn, client.pool);
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));
         self.stats.clients.set(self.clients.len() as u64);
         if let Some(id) = pool {
-            let stats = &self.pool(id).stats.stats;
-            stats.clients.add(1);
-            stats.pinned.add(u64::from(is_pinned));
+            self.pool(id).stats.stats.clients.add(1);
         }
         self.note_place(key);
         key
@@ -242,6 +254,8 @@ impl<I: Io> Worker<I> {
         self.clients[key].server = server;
         if let Some(server) = server {
             self.servers[server].client = Some(key);
+            let is_pinned = self.clients[key].pin.is_some();
+            self.servers[server].stats.stats.pinned.add(u64::from(is_pinned));
         }
         let client = &self.clients[key];
         let is_served = client.state == ClientState::Active && server.is_some();

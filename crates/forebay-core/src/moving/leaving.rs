@@ -260,9 +260,11 @@ impl<I: Io> Worker<I> {
         self.forget_place(key, &client);
         self.stats.clients.set(self.clients.len() as u64);
         if let Some(id) = client.pool {
-            let stats = &self.pool(id).stats.stats;
-            stats.clients.sub(1);
-            stats.pinned.sub(u64::from(client.pin.is_some()));
+            self.pool(id).stats.stats.clients.sub(1);
+        }
+        if let Some(server) = client.server.filter(|_| client.pin.is_some()) {
+            let id = self.servers[server].pool;
+            self.pool(id).stats.stats.pinned.sub(1);
         }
         Some(client)
     }
