@@ -95,6 +95,9 @@ class Cluster:
     def __new__(cls, endpoints: list[str], misses_max: int, lag_max: int) -> Self:
         """Nothing is known of them. misses_max: probes on end; lag_max: bytes, 0 for no limit."""
 
+    def succeed(self, before: Cluster) -> None:
+        """Goes on from what that one knows; called before anything is heard."""
+
     def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int) -> None:
         """An endpoint has answered."""
 

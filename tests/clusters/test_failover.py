@@ -190,3 +190,20 @@ def a_deposed_primary_gets_no_write(trio: Trio, both: list[Forebay]) -> None:
         with forebay.target.at(dbname="split").connect(autocommit=True) as client:
             where = client.execute("select current_setting('port')").fetchone()
             assert where == (str(first.port),), "without a replica the primary serves reads"
+    a_reload_forgets_nothing(trio, both)
+
+
+def a_reload_forgets_nothing(trio: Trio, both: list[Forebay]) -> None:
+    """The deposed one is the only one that answers when the database's settings change."""
+    _primary, first, _second = trio
+    first.stop(signal.SIGQUIT)
+    are(both, trio, "deposed", "down", "down")
+    for forebay in both:
+        name = 'databases."app"'
+        forebay.reload({**forebay.sections, name: {**forebay.sections[name], "poll_interval": "400ms"}})
+        until(
+            lambda forebay=forebay: [row for row in forebay.console("show endpoints")
+                                     if row["database"] == "app" and row["answered_ms"] is not None],
+            within_s=5, what="it has answered since",
+        )  # fmt: skip
+        assert roles(forebay, trio) == ["deposed", "down", "down"]

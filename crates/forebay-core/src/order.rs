@@ -308,6 +308,7 @@ impl<I: Io> Worker<I> {
     fn reload(&mut self, io: &mut I, tables: Arc<Tables>) {
         self.tables = tables.clone();
         self.secrets.clear();
+        self.forget_roles();
         self.shared.name_at_most(tables.config.limits.metric_pools_max);
         self.addresses.retain(|host, _| tables.has_host(host));
         self.cache.set_bytes_max(tables.config.limits.statement_bytes_max);

@@ -23,6 +23,12 @@ impl PyCluster {
         PyCluster { cluster: Mutex::new(Cluster::new(names, misses_max, lag_max)) }
     }
 
+    fn succeed(&self, before: &PyCluster) {
+        // By a copy: the same one twice would wait for itself.
+        let before = before.lock().clone();
+        self.lock().succeed(&before);
+    }
+
     fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64) {
         let mut cluster = self.lock();
         if index < cluster.nodes().len() {

@@ -106,6 +106,8 @@ pub struct Cluster {
     system: Option<u64>,
     /// The highest timeline that was seen to write.
     floor: u32,
+    /// A system, and the highest timeline that was seen to write of it, by an account before this one.
+    remembered: Option<(u64, u32)>,
 }
 
 impl Cluster {
@@ -114,7 +116,27 @@ impl Cluster {
     pub fn new(names: impl IntoIterator<Item = Arc<str>>, misses_max: u32, lag_max: u64) -> Cluster {
         let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0 };
         let nodes = names.into_iter().map(node).collect();
-        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0 }
+        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0, remembered: None }
+    }
+
+    /// Goes on from what an account before this one knows of the same database. Before anything is heard here.
+    ///
+    /// An endpoint that was there keeps what it said and what it is. While one of the system stays, the system does; where
+    /// none does, the endpoints say which it is, and what was seen holds if it is the same.
+    pub fn succeed(&mut self, before: &Cluster) {
+        for node in &mut self.nodes {
+            if let Some(known) = before.nodes.iter().find(|known| known.name == node.name) {
+                *node = known.clone();
+            }
+        }
+        let Some(system) = before.system.or_else(|| before.most_common_system()) else {
+            self.remembered = before.remembered;
+            return;
+        };
+        self.remembered = Some((system, before.floor));
+        if self.nodes.iter().any(|node| node.seen.is_some_and(|seen| seen.system == system)) {
+            self.system = before.system;
+        }
     }
 
     /// An endpoint has answered. What follows is decided by [`Self::decide`].
@@ -149,7 +171,8 @@ impl Cluster {
             is_up(node).then_some(seen)
         };
         let newest = self.nodes.iter().filter_map(writes).map(|seen| seen.timeline).max().unwrap_or(0);
-        let floor = self.floor.max(newest);
+        let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
+        let floor = self.floor.max(newest).max(remembered);
         let is_first = |seen: Seen| seen.timeline == floor;
         let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
         let standings: Vec<_> = self

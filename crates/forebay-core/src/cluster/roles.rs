@@ -17,7 +17,7 @@ use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::question::Question;
 use crate::session::server::ServerState;
-use crate::tables::Database;
+use crate::tables::{Database, Tables};
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -80,7 +80,18 @@ fn is_among(places: &[Arc<Place>], place: &Place) -> bool {
     places.iter().any(|serving| serving.name == place.name)
 }
 
+/// Whether the database is one whose endpoints have roles.
+fn has_cluster(tables: &Tables, database: &str) -> bool {
+    tables.database(database).is_some_and(|database| database.config.cluster.is_some())
+}
+
 impl<I: Io> Worker<I> {
+    /// Roles of databases that have none any more are not to be believed when they have some again.
+    pub(crate) fn forget_roles(&mut self) {
+        let tables = self.tables.clone();
+        self.clusters.retain(|database, _| has_cluster(&tables, database));
+    }
+
     /// The endpoints that serve the clients of `database`, which asked for it by `asked`; `None`: there is none.
     pub(crate) fn places(&self, database: &Database, asked: &str) -> Option<Vec<Arc<Place>>> {
         let all = Place::all(database, asked);
@@ -97,6 +108,10 @@ impl<I: Io> Worker<I> {
 
     /// The roles of a database's endpoints have been found.
     pub(crate) fn take_roles(&mut self, io: &mut I, database: &Arc<str>, found: Arc<[Found]>) {
+        if !has_cluster(&self.tables, database) {
+            // Told before the word of a reload had reached whoever asks.
+            return;
+        }
         let known = Known { found, suspected_at: self.now };
         self.clusters.insert(database.clone(), known);
         for index in 0..self.pools.len() {

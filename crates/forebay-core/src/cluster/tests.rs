@@ -2,6 +2,16 @@
 
 use super::*;
 
+use crate::command::{Command, CommandId};
+use crate::config::{AuthMethod, ClusterConfig, PoolMode, Role};
+use crate::fuzz_entry::memory::{MemoryIo, config};
+use crate::ids::WorkerId;
+use crate::stats::WorkerStats;
+use crate::tables::Tables;
+use crate::worker::{Shared, Worker};
+
+use super::roles::{Found, Serves};
+
 /// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays there; a number after a colon is its LSN, and
 /// one after `#` its system; `-` is a miss, `.` nothing.
 fn say(cluster: &mut Cluster, index: usize, word: &str) {
@@ -124,4 +134,64 @@ fn a_change_is_told_once() {
     assert_eq!(cluster.primary().map(|node| &*node.name), Some("a"));
     cluster.missed(0);
     assert!(cluster.decide() && cluster.primary().is_none());
+}
+
+/// An account of `names` after that of `before`, once its endpoints have said `said`.
+fn after(before: &Cluster, names: &[&str], said: &str) -> Cluster {
+    let mut cluster = Cluster::new(names.iter().map(|name| Arc::from(*name)), 2, 0);
+    cluster.succeed(before);
+    for (index, word) in said.split_whitespace().enumerate() {
+        say(&mut cluster, index, word);
+    }
+    cluster.decide();
+    cluster
+}
+
+fn account(names: &[&str], said: &str) -> Cluster {
+    after(&Cluster::new([], 2, 0), names, said)
+}
+
+/// A reload that adds a replica must not let the old primary write again, nor stop the one that does.
+#[test]
+fn what_was_seen_outlives_a_change_of_the_endpoints() {
+    let seen = after(&account(&["a", "b"], "w1 r1"), &["a", "b"], "w1 w2");
+    assert_eq!(standings(&seen), "deposed primary");
+    assert_eq!(standings(&after(&seen, &["c", "b", "a"], ". . .")), "unknown primary deposed", "before it is asked");
+    assert_eq!(standings(&after(&seen, &["a"], "w1")), "deposed", "the new primary is not listed any more");
+    assert_eq!(standings(&after(&seen, &["d"], "w1")), "deposed", "the same server by another name");
+    let twice = after(&after(&seen, &["d"], "."), &["e"], "w1");
+    assert_eq!(standings(&twice), "deposed", "a second change, before the first was answered");
+}
+
+/// Timelines are those of one system: another one's begin at 1.
+#[test]
+fn another_system_is_refused_beside_one_that_stays_and_taken_in_its_place() {
+    let seen = after(&account(&["a", "b"], "w1 r1"), &["a", "b"], "w1 w2");
+    assert_eq!(standings(&after(&seen, &["x", "y", "b"], "w1#8 r1#8 -")), "stranger stranger primary");
+    assert_eq!(standings(&after(&seen, &["x", "y"], "w1#8 r1#8")), "primary replica");
+}
+
+fn tables(cluster: Option<ClusterConfig>) -> Arc<Tables> {
+    let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
+    config.databases[0].cluster = cluster;
+    Arc::new(Tables::build(config, None, &mut |out| out.fill(7)).expect("a configuration"))
+}
+
+/// Endpoints that have been promoted and demoted while nobody asked them.
+#[test]
+fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
+    let with = tables(Some(ClusterConfig { role: Role::Primary, is_split: false }));
+    let database = with.config.databases[0].name.clone();
+    let name: Arc<str> = with.config.databases[0].endpoints[0].clone();
+    let found: Arc<[Found]> = [Found { name, serves: Serves::Writes }].into();
+    let roles = || Command::Roles(database.clone(), found.clone());
+    let mut io = MemoryIo::default();
+    let mut worker = Worker::new(WorkerId(0), with.clone(), Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
+    let serves = |worker: &Worker<MemoryIo>| worker.places(with.database(&database).expect("it"), &database).is_some();
+    worker.command(&mut io, CommandId(1), roles());
+    assert!(serves(&worker));
+    for order in [Command::Reload(tables(None)), roles(), Command::Reload(with.clone())] {
+        worker.command(&mut io, CommandId(1), order);
+    }
+    assert!(!serves(&worker));
 }

@@ -28,18 +28,22 @@ class Source(Protocol):
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
 
+    @property
+    def cluster(self) -> Cluster:
+        """What is known of them."""
+
 
 Tell = Callable[[str, Cluster], None]
 
 
-def _poll(topology: Topology, tell: Tell) -> Source:
+def _poll(topology: Topology, tell: Tell, before: Cluster | None) -> Source:
     # The driver is imported where a database needs it.
     from forebay.control.discover.poll import Poll
 
-    return Poll(topology, tell)
+    return Poll(topology, tell, before)
 
 
-SOURCES: Final[dict[str, Callable[[Topology, Tell], Source]]] = {"poll": _poll}
+SOURCES: Final[dict[str, Callable[[Topology, Tell, Cluster | None], Source]]] = {"poll": _poll}
 
 
 class Discovery:
@@ -50,15 +54,20 @@ class Discovery:
         self._sources: dict[str, tuple[Topology, Source]] = {}
 
     async def follow(self, topologies: Sequence[Topology]) -> None:
-        """Watches these, and nothing else; what is watched already, and has not changed, goes on."""
+        """Watches these, and nothing else; what is watched already, and has not changed, goes on.
+
+        One that has changed goes on from what was seen before.
+        """
         wanted = {one.database: one for one in topologies}
+        known: dict[str, Cluster] = {}
         for name, (topology, source) in list(self._sources.items()):
             if wanted.get(name) != topology:
                 del self._sources[name]
+                known[name] = source.cluster
                 await source.close()
         for name, topology in wanted.items():
             if name not in self._sources:
-                source = SOURCES[topology.kind](topology, self._tell)
+                source = SOURCES[topology.kind](topology, self._tell, known.get(name))
                 self._sources[name] = (topology, source)
                 source.start()
 

@@ -48,19 +48,26 @@ _LEVELS: Final = {
 
 
 class Poll:
-    """Asks the endpoints of one database."""
+    """Asks the endpoints of one database. before: what is known of them already."""
 
-    def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None]) -> None:
+    def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None], before: Cluster | None = None) -> None:
         self._topology = topology
         self._tell = tell
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
+        self._is_known = before is not None
+        if before is not None:
+            self._cluster.succeed(before)
         self._probes = [_Probe(_parameters(topology, endpoint)) for endpoint in topology.endpoints]
-        self._unheard = set(range(len(self._probes)))
-        self._roles: dict[str, str] = {}
+        nodes = self._cluster.nodes()
+        self._unheard = {index for index, node in enumerate(nodes) if node[1] == "unknown"}
+        self._roles = {node[0]: node[1] for node in nodes if node[1] != "unknown"}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begins to ask."""
+        if self._is_known:
+            # Endpoints that have gone must be known for nothing when they come back.
+            self._tell_roles()
         self._tasks = [asyncio.ensure_future(self._watch(index)) for index in range(len(self._probes))]
 
     def look_now(self) -> None:
@@ -75,6 +82,11 @@ class Poll:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for probe in self._probes:
             probe.close()
+
+    @property
+    def cluster(self) -> Cluster:
+        """What is known of the endpoints."""
+        return self._cluster
 
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
