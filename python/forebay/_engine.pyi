@@ -98,6 +98,9 @@ class Cluster:
     def succeed(self, before: Cluster) -> None:
         """Goes on from what that one knows; called before anything is heard."""
 
+    def name(self, endpoints: list[str] | None) -> None:
+        """Somebody else says that these may write, and no others; None: nobody says so."""
+
     def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int) -> None:
         """An endpoint has answered."""
 

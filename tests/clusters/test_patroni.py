@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import psycopg
@@ -15,8 +16,11 @@ from forebay.control.discover import registry
 from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
 from forebay.control.discover.registration import Means
 
-from tests.harness import patroni
+from tests.conftest import skip_without_uring
+from tests.harness import patroni, pooler
+from tests.harness.deadline import until
 from tests.harness.patroni import NAMES, SCOPE, TTL_S, Cluster, Node
+from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 
 T = TypeVar("T")
@@ -28,13 +32,13 @@ POLL_S = 0.05
 
 
 @pytest.mark.timeout(400)
-def test_sources_name_the_leader_through_a_switchover_and_a_crash(server: Postgres) -> None:
+def test_sources_name_the_leader_through_a_switchover_and_a_crash(server: Postgres, tmp_path: Path) -> None:
     """Otherwise writes go to a server that was demoted, or the cluster stays down for forebay alone."""
-    with patroni.running(server.programs) as cluster:
-        asyncio.run(_story(cluster))
+    with patroni.running(server.programs) as cluster, contextlib.ExitStack() as stack:
+        asyncio.run(_story(cluster, stack, tmp_path))
 
 
-async def _story(cluster: Cluster) -> None:
+async def _story(cluster: Cluster, stack: contextlib.ExitStack, folder: Path) -> None:
     apis = ",".join(node.api for node in cluster.nodes.values())
     async with (
         _open(f"patroni://{apis}") as rest,
@@ -47,6 +51,10 @@ async def _story(cluster: Cluster) -> None:
         assert leader.name is not None
         before = await _seen(etcd, _is_whole, within_s=10, of=cluster)
         await _agrees(cluster, first, before)
+        sessions = [_Session(forebay, stack) for forebay in _forebays(cluster, leader.name, folder, stack)]
+        for session in sessions:
+            session.is_at(cluster.nodes[leader.name], known=len(NAMES))
+            session.is_told_the_same_after_a_reload()
 
         told: list[tuple[float, Sighting]] = []
         watching = asyncio.create_task(_note(watched, told))
@@ -59,6 +67,8 @@ async def _story(cluster: Cluster) -> None:
         after = await _seen(etcd, _is_whole, within_s=10, of=cluster)
         _grew(before, after)
         await _agrees(cluster, again, after)
+        for session in sessions:
+            await asyncio.to_thread(session.is_at, cluster.nodes[candidate], known=len(NAMES))
 
         change = _Change("crash", {"rest": rest, "etcd": etcd}, told)
         cluster.nodes[candidate].kill()
@@ -72,6 +82,9 @@ async def _story(cluster: Cluster) -> None:
         is_told = _leads(heir.name, above=after.primaries[0].timeline or 0)
         _grew(after, await _seen(etcd, is_told, within_s=10, of=cluster))
 
+        for session in sessions:
+            await asyncio.to_thread(session.is_at, heir, known=len(NAMES) - 1)
+
         cluster.etcd.stop()
         with pytest.raises(SourceFailed, match="the watch at etcd"):
             await asyncio.wait_for(watching, 10)
@@ -82,6 +95,66 @@ async def _story(cluster: Cluster) -> None:
         # Patroni names no leader that nobody can vouch for.
         with pytest.raises(SourceFailed, match=r"Patroni gave no answer .*no answer within 1 s"):
             await rest.look()
+        for session in sessions:
+            await asyncio.to_thread(session.keeps_what_was_told)
+
+
+def _forebays(cluster: Cluster, leader: str, folder: Path, stack: contextlib.ExitStack) -> Iterator[Forebay]:
+    """One that asks Patroni, and one that asks etcd. Each is given one endpoint, and learns the others."""
+    apis = ",".join(node.api for node in cluster.nodes.values())
+    store = f"127.0.0.1:{cluster.etcd.port}"
+    for variant, kind, at in (
+        (Variant("uring", 2), "patroni", apis),
+        (Variant("epoll", 1), "etcd", f"{store}/{SCOPE}"),
+    ):
+        port = cluster.nodes[leader].port
+        database = {"dbname": "postgres", "user": "postgres", "topology": kind, "topology_source": f"{kind}://{at}",
+                    "poll_user": "postgres", "server_check_delay": "0s"}  # fmt: skip
+        sections = configuration(port, variant, databases={"app": database})
+        with skip_without_uring(variant):
+            yield stack.enter_context(pooler.running(folder / kind, sections, variant))
+
+
+class _Session:
+    """A client of a forebay, which stays while leaders change."""
+
+    def __init__(self, forebay: Forebay, stack: contextlib.ExitStack) -> None:
+        self.forebay = forebay
+        self.client = stack.enter_context(forebay.target.connect(autocommit=True))
+        self.told: dict[str | None, str | None] = {}
+
+    def is_at(self, node: Node, *, known: int) -> None:
+        """Waits until this is the primary of so many endpoints that answer; the session goes on there."""
+
+        def rows() -> dict[str | None, str | None]:
+            found = self.forebay.console("show endpoints")
+            self.told = {row["endpoint"]: row["source"] for row in found}
+            roles = {row["endpoint"]: row["role"] for row in found}
+            is_there = roles.get(f"127.0.0.1:{node.port}") == "primary"
+            return self.told if is_there and [*roles.values()].count("replica") == known - 1 else {}
+
+        until(rows, within_s=20, what=f"{node.name} is the primary of {known}")
+        assert set(self.told.values()) <= {"patroni", "etcd"}
+        assert self.client.execute("select inet_server_port()").fetchone() == (node.port,)
+
+    def is_told_the_same_after_a_reload(self) -> None:
+        """Neither what the source told nor what was seen is forgotten; a source that can't be asked is refused."""
+        before = self.forebay.sections
+        name = 'databases."app"'
+        address = f"{before[name]['topology_source']}?nope=1"
+        refused = self.forebay.reload({**before, name: {**before[name], "topology_source": address}})
+        assert (refused["event"], refused["because"][-20:]) == ("reload_refused", 'has no option "nope"')
+        changed = {**before, name: {**before[name], "poll_interval": "400ms"}}
+        assert self.forebay.reload(changed)["event"] == "reload"
+        rows = self.forebay.console("show endpoints")
+        assert {row["endpoint"]: row["source"] for row in rows} == self.told
+        assert "unknown" not in {row["role"] for row in rows}
+
+    def keeps_what_was_told(self) -> None:
+        """The source is away."""
+        until(lambda: self.forebay.events("topology_source_away"), within_s=10, what="it is told that it is away")
+        assert {row["endpoint"] for row in self.forebay.console("show endpoints")} == set(self.told)
+        assert len(self.forebay.events("topology_source_away")) == 1
 
 
 @contextlib.asynccontextmanager

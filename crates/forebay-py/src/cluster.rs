@@ -29,6 +29,10 @@ impl PyCluster {
         self.lock().succeed(&before);
     }
 
+    fn name(&self, endpoints: Option<Vec<String>>) {
+        self.lock().name(endpoints.map(|names| names.into_iter().map(Into::into).collect()));
+    }
+
     fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64) {
         let mut cluster = self.lock();
         if index < cluster.nodes().len() {

@@ -310,6 +310,8 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("lag", "int8"),
         ("answered_ms", "int8"),
         ("error", "text"),
+        ("source", "text"),
+        ("source_ms", "int8"),
     ),
     "route": (
         ("database", "text"),
@@ -373,7 +375,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("SHOW PEERS", "Other poolers that cancel requests are passed on to."),
     ("SHOW PEER_POOLS", "What is on its way to each of them."),
     ("SHOW DNS_HOSTS", "Names of servers that are kept: seconds until each is looked up again, and its last good addresses."),
-    ("SHOW ENDPOINTS", "Endpoints of databases with a topology: the role of each and why, what it has written or replayed, bytes behind the primary, milliseconds since its last answer."),
+    ("SHOW ENDPOINTS", "Endpoints of databases with a topology: the role of each and why, what it has written or replayed, bytes behind the primary, milliseconds since its last answer; who tells of the topology besides them, and milliseconds since that did."),
     ("SHOW ROUTE", "EXPLAIN ROUTE database 'text': where the text would go, and why: whom it is for, who serves that at the moment, the endpoints. The database's own functions and relations are not known here."),
     ("SHOW DNS_ZONES", "Zones that are polled: none."),
     ("SHOW MEM", "Memory set aside: the receive buffers of all workers; how many are in use is not counted."),

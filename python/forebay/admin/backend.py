@@ -54,7 +54,8 @@ class EndpointRow:
     """An endpoint of a cluster. role: a name of forebay_core::cluster::Standing; reason: completes "it …".
 
     lsn: written or replayed up to there; lag: bytes behind the primary; answered_s: seconds since its last answer;
-    error: why the last probe failed. None where that is not known.
+    error: why the last probe failed; source: the kind of who tells of the topology besides the endpoints; source_s:
+    seconds since that did. None where that is not known.
     """
 
     database: str
@@ -66,6 +67,8 @@ class EndpointRow:
     lag: int | None
     answered_s: float | None
     error: str | None
+    source: str | None = None
+    source_s: float | None = None
 
 
 class Backend(Protocol):

@@ -12,8 +12,18 @@ from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
 from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
+from forebay.config.source_address import parse
 from forebay.config.tls_offers import NothingLeft, offers, wanted_of
-from forebay.config.topology import has_topology, own_value, poll_login
+from forebay.config.topology import (
+    SOURCE_EXAMPLES,
+    SOURCE_SETTINGS,
+    has_source,
+    has_topology,
+    own_value,
+    poll_login,
+    topology_source,
+)
+from forebay.failure import Failure
 
 _CHECKING = ("verify-ca", "verify-full")
 # Methods by which clients send their password as it is.
@@ -197,6 +207,47 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
             report.add("unusable_poll_secret", given.place, name=database.name, user=login[0])
 
 
+def sources_can_be_asked(draft: Draft, report: Report) -> None:
+    """A topology that somebody tells of has an address of its kind, without a login in it."""
+    for database in draft.databases.values():
+        kind, given = str(own_value(database, "topology")), database.settings.get("topology_source")
+        if not has_source(database):
+            for name in SOURCE_SETTINGS:
+                if name in database.settings:
+                    place = database.settings[name].place
+                    report.add("source_without_topology", place, name=database.name, setting=name)
+            continue
+        place = (given or database.settings["topology"]).place
+        if given is None:
+            example = f'"{SOURCE_EXAMPLES[kind]}"'
+            report.add("topology_without_source", place, name=database.name, kind=kind, example=example)
+        elif wrong := _wrong_source(kind, database):
+            cause, hint = wrong
+            report.add("unusable_topology_source", place, name=database.name, cause=cause, hint=hint)
+
+
+def _wrong_source(kind: str, database: Entity) -> tuple[str, str] | None:
+    """What is wrong with where and as whom a source is asked, and what to do about it; holds no password."""
+    source = topology_source(database)
+    if source is None:
+        return None
+    try:
+        address = parse(source.address, example=SOURCE_EXAMPLES[kind])
+    except Failure as failure:
+        return str(failure), failure.hint or ""
+    if address.scheme.partition("+")[0] != kind:
+        return f'topology = "{kind}", and the source is {address.scheme}://', f"write {SOURCE_EXAMPLES[kind]}"
+    if address.user is not None:
+        return "topology_source holds a login", "set topology_source_user and topology_source_secret instead"
+    if (source.user is None) != (source.secret is None):
+        return "topology_source_user and topology_source_secret go together", "set both, or none of them"
+    if source.user is not None and kind not in ("patroni", "etcd"):
+        return f"a source of the kind {kind} takes no user", "leave topology_source_user and its secret out"
+    if source.secret is not None and source.secret.is_verifier:
+        return "topology_source_secret can't be shown to anybody", "give it the plain password"
+    return None
+
+
 def pools_fit(draft: Draft, report: Report) -> None:
     """Sizes of pools against each other."""
     for database in draft.databases.values():
@@ -371,6 +422,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     files_can_be_read,
     databases_lead_somewhere,
     topologies_can_be_found,
+    sources_can_be_asked,
     pools_fit,
     levels_isolate,
     forced_users_can_log_in,

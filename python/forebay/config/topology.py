@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
 from forebay.config.resolved import ClusterConfig, DatabaseConfig, ServerTls
 from forebay.config.secret import Secret
+
+SOURCE_SETTINGS: Final = ("topology_source", "topology_source_user", "topology_source_secret")
+SOURCE_EXAMPLES: Final = {
+    "patroni": "patroni://10.0.0.1:8008,10.0.0.2:8008",
+    "etcd": "etcd://10.0.0.1:2379,10.0.0.2:2379/scope",
+    "dns": "dns://db.example.com:5432",
+    "kubernetes": "kubernetes://namespace/service",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySource:
+    """Who tells the endpoints besides themselves. address: without a login."""
+
+    address: str
+    user: str | None
+    secret: Secret | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,7 @@ class Topology:
     timeout_s: float
     misses_max: int
     lag_max: int
+    source: TopologySource | None = None
 
 
 def own_value(database: Entity, name: str) -> object:
@@ -61,6 +79,22 @@ def poll_login(draft: Draft, database: Entity) -> tuple[str, Secret | None] | No
     return name, given.value if given and isinstance(given.value, Secret) else None
 
 
+def has_source(database: Entity) -> bool:
+    """Whether somebody besides its endpoints tells of them."""
+    return own_value(database, "topology") not in ("none", "poll")
+
+
+def topology_source(database: Entity) -> TopologySource | None:
+    """Who tells of its endpoints; None where nobody does, or is named."""
+    address, user, secret = (
+        given.value if (given := database.settings.get(f"topology_source{which}")) else None
+        for which in ("", "_user", "_secret")
+    )
+    if address is None or not has_source(database):
+        return None
+    return TopologySource(str(address), None if user is None else str(user), cast("Secret | None", secret))
+
+
 def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list[ServerTls]) -> tuple[Topology, ...]:
     """Those of all databases that have one."""
     found = []
@@ -87,6 +121,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 timeout_s=value("poll_timeout") / 1_000_000,
                 misses_max=int(value("poll_misses")),
                 lag_max=int(value("replica_lag_max")),
+                source=topology_source(entity),
             )
         )
     return tuple(found)

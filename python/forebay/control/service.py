@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from forebay.admin.console import Console
 from forebay.admin.snapshot import decode, merge
 from forebay.config.diff import diff
 from forebay.config.finding import Finding
+from forebay.config.resolve import Config
 from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
 from forebay.control.claim import Claim
@@ -85,7 +87,7 @@ class Service:
         self._log = Log()
         self._runner = HookRunner()
         self._reloading = asyncio.Lock()
-        self._discovery = Discovery(self._tell_roles)
+        self._discovery = Discovery(self._tell_roles, self._move_endpoints, os.environ)
         self._asked: Stop | None = None
         self._asked_again = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -102,6 +104,7 @@ class Service:
         self._configuration = await asyncio.to_thread(self._source.load)
         self._configure_log(self._configuration)
         self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
+        await self._discovery.prepare(self._configuration.config.topologies)
         self._engine = await asyncio.to_thread(self._begin_engine)
         try:
             self._configuration.accepted()
@@ -216,7 +219,8 @@ class Service:
         try:
             self._configure_log(after)
             config = keep_until_restart(before.config, after.config)
-            await asyncio.to_thread(self._engine.reload, config.engine.to_json())
+            await self._discovery.prepare(config.topologies)
+            await self._reload_engine(config)
         except BaseException:
             self._configure_log(before)
             await lookup.close()
@@ -232,6 +236,15 @@ class Service:
         for change in changes:
             event(logging.INFO, "setting_changed", change=change)
         return changes
+
+    async def _reload_engine(self, config: Config) -> None:
+        engine = self._discovery.overlaid(config.engine, config.topologies)
+        await asyncio.to_thread(self._engine.reload, engine.to_json())
+
+    async def _move_endpoints(self) -> None:
+        """A source has told other endpoints."""
+        async with self._reloading:
+            await self._reload_engine(self._configuration.config)
 
     def _refuse_reload(self, because: str) -> NoReturn:
         event(logging.ERROR, "reload_refused", because=because)

@@ -10,6 +10,8 @@ from forebay.config import Loaded
 
 USER = '[users.app]\nsecret = { env = "APP" }\n'
 DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
+TOLD = "topology = 'patroni'\npoll_user = 'app'\n"
+AT = "topology_source = 'patroni://a:8008'\n"
 SPLIT = "topology = 'poll'\npoll_user = 'app'\nread_write_split = true\n"
 PROXIED = "[listen]\npeer_id = 1\nproxy_from = ['10.1.0.0/16', '2001:db8::/64']\n"
 SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
@@ -47,6 +49,14 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"{DATABASE}role = 'replica'\n{USER}", "FBC173"),
         (f"{DATABASE}read_write_split = true\n{USER}", "FBC173"),
         (f"{DATABASE}{SPLIT}role = 'any'\n{USER}", "FBC174"),
+        (f"{DATABASE}topology = 'patroni'\npoll_user = 'app'\n{USER}", "FBC175"),
+        (f"{DATABASE}{TOLD}topology_source = 'etcd://a/b'\n{USER}", "FBC176"),
+        (f"{DATABASE}{TOLD}topology_source = 'patroni://a b'\n{USER}", "FBC176"),
+        (f"{DATABASE}{TOLD}topology_source = 'patroni://u:p@a'\n{USER}", "FBC176"),
+        (f"{DATABASE}{TOLD}{AT}topology_source_user = 'x'\n{USER}", "FBC176"),
+        (f"{DATABASE}{TOLD}{AT}topology_source_secret = {{ env = 'APP' }}\n{USER}", "FBC176"),
+        (f"{DATABASE}{AT}{USER}", "FBC177"),
+        (f"{DATABASE}{SPLIT}{AT}{USER}", "FBC177"),
         (f"{DATABASE}level = 'fast'\n{USER}", "FBC071"),
         (f"[server_defaults]\nlevel = 'fast'\n{DATABASE}{USER}", "FBC071"),
         (f"{DATABASE}level = 'fast'\npool_mode = 'session'\n{USER}pool_mode = 'transaction'\n", "FBC071"),
@@ -71,6 +81,7 @@ def test_a_rule_that_is_broken_is_the_only_finding(load: Callable[..., Loaded], 
         f"[listen]\naddress = []\nunix = '/run/forebay'\n{DATABASE}{USER}",
         f"{DATABASE}user = 'app'\nmin_pool_size = 3\n{USER}",
         f"[auth]\nquery = 'select 1'\nuser = 'app'\n{DATABASE}{USER}",
+        f"{DATABASE}{TOLD}{AT}topology_source_user = 'x'\ntopology_source_secret = {{ env = 'APP' }}\n{USER}",
         f"[metrics]\naddress = ''\n{DATABASE}{USER}",
         f"{PROXIED}[peers.2]\nendpoint = '10.2.2.3:6432'\n[peers.3]\nendpoint = 'other:6432'\n{DATABASE}{USER}",
         f"[listen]\nport = 0\n[metrics]\naddress = '127.0.0.1:0'\n{DATABASE}{USER}",

@@ -10,6 +10,7 @@
 //! | can write, on the highest timeline ever seen to write, as the only one | primary | all |
 //! | can write, on an older timeline | deposed | nobody |
 //! | can write, on the highest timeline, and another one as well | contested | nobody |
+//! | can write, as the only one there, and somebody else who knows names others, or nobody | unnamed | nobody |
 //!
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
@@ -51,6 +52,8 @@ pub enum Standing {
     Deposed,
     /// See there.
     Contested,
+    /// See there.
+    Unnamed,
 }
 
 impl Standing {
@@ -65,6 +68,7 @@ impl Standing {
             Standing::Primary => "primary",
             Standing::Deposed => "deposed",
             Standing::Contested => "contested",
+            Standing::Unnamed => "unnamed",
         }
     }
 
@@ -79,6 +83,7 @@ impl Standing {
             Standing::Primary => "can write, on the highest timeline",
             Standing::Deposed => "can write, but another one has been promoted since",
             Standing::Contested => "can write, and another one can on the same timeline: writes are stopped",
+            Standing::Unnamed => "can write, and the source of the topology does not say that it may",
         }
     }
 }
@@ -108,6 +113,8 @@ pub struct Cluster {
     floor: u32,
     /// A system, and the highest timeline that was seen to write of it, by an account before this one.
     remembered: Option<(u64, u32)>,
+    /// Those that may write, where somebody else says so.
+    named: Option<Vec<Arc<str>>>,
 }
 
 impl Cluster {
@@ -116,7 +123,7 @@ impl Cluster {
     pub fn new(names: impl IntoIterator<Item = Arc<str>>, misses_max: u32, lag_max: u64) -> Cluster {
         let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0 };
         let nodes = names.into_iter().map(node).collect();
-        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0, remembered: None }
+        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0, remembered: None, named: None }
     }
 
     /// Goes on from what an account before this one knows of the same database. Before anything is heard here.
@@ -144,6 +151,11 @@ impl Cluster {
         let node = &mut self.nodes[index];
         node.misses = 0;
         node.seen = Some(seen);
+    }
+
+    /// Somebody who knows says that these may write and no others; `None`: nobody says so, and any may.
+    pub fn name(&mut self, named: Option<Vec<Arc<str>>>) {
+        self.named = named;
     }
 
     /// An endpoint has not answered in time, or nobody listens there.
@@ -174,6 +186,7 @@ impl Cluster {
         let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
         let floor = self.floor.max(newest).max(remembered);
         let is_first = |seen: Seen| seen.timeline == floor;
+        let may_write = |node: &Node| self.named.as_ref().is_none_or(|named| named.contains(&node.name));
         let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
         let standings: Vec<_> = self
             .nodes
@@ -186,6 +199,7 @@ impl Cluster {
                 Some(seen) if seen.is_in_recovery => Standing::Replica,
                 Some(seen) if !is_first(seen) => Standing::Deposed,
                 Some(_) if are_contested => Standing::Contested,
+                Some(_) if !may_write(node) => Standing::Unnamed,
                 Some(_) => Standing::Primary,
             })
             .collect();

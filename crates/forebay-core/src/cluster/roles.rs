@@ -56,7 +56,7 @@ impl From<Standing> for Serves {
         match standing {
             Standing::Primary => Serves::Writes,
             Standing::Replica => Serves::Reads,
-            Standing::Unknown | Standing::Down | Standing::Lagging => Serves::Nobody,
+            Standing::Unknown | Standing::Down | Standing::Lagging | Standing::Unnamed => Serves::Nobody,
             Standing::Stranger | Standing::Deposed | Standing::Contested => Serves::Barred,
         }
     }

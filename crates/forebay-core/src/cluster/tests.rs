@@ -171,6 +171,25 @@ fn another_system_is_refused_beside_one_that_stays_and_taken_in_its_place() {
     assert_eq!(standings(&after(&seen, &["x", "y"], "w1#8 r1#8")), "primary replica");
 }
 
+/// Who can write is said by the server, who may by whoever holds its cluster together; of two, neither.
+#[test]
+fn only_the_named_one_of_those_that_can_write_gets_writes() {
+    let name = |cluster: &mut Cluster, names: &[&str]| {
+        cluster.name(Some(names.iter().map(|name| Arc::from(*name)).collect()));
+        cluster.decide();
+        standings(cluster)
+    };
+    let mut cluster = account(&["a", "b"], "w1 r1");
+    assert_eq!(name(&mut cluster, &["a"]), "primary replica");
+    assert_eq!(name(&mut cluster, &["b"]), "unnamed replica", "it is named, and can not write yet");
+    assert_eq!(name(&mut cluster, &[]), "unnamed replica");
+    say(&mut cluster, 1, "w2");
+    assert_eq!(name(&mut cluster, &["a"]), "deposed unnamed", "the word of the source is older than the promotion");
+    assert_eq!(name(&mut cluster, &["b"]), "deposed primary");
+    say(&mut cluster, 0, "w2");
+    assert_eq!(name(&mut cluster, &["b"]), "contested contested");
+}
+
 fn tables(cluster: Option<ClusterConfig>) -> Arc<Tables> {
     let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
     config.databases[0].cluster = cluster;

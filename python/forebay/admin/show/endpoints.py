@@ -15,9 +15,10 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
 def _row(endpoint: EndpointRow) -> tuple[Value, ...]:
     lsn = None if endpoint.lsn is None else f"{endpoint.lsn >> 32:X}/{endpoint.lsn & 0xFFFFFFFF:X}"
     answered = None if endpoint.answered_s is None else int(endpoint.answered_s * 1000)
+    source_ms = None if endpoint.source_s is None else int(endpoint.source_s * 1000)
     return (
         endpoint.database, endpoint.endpoint, endpoint.role, endpoint.reason, endpoint.timeline, lsn, endpoint.lag,
-        answered, endpoint.error,
+        answered, endpoint.error, endpoint.source, source_ms,
     )  # fmt: skip
 
 

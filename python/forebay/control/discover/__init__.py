@@ -1,19 +1,30 @@
-"""Finds the roles of endpoints that are a cluster, and tells the engine.
+"""Finds the endpoints of clusters and their roles, and tells the engine.
 
-`SOURCES` is the registration: what a database's `topology` names, and who asks then.
+| `topology` | endpoints are | roles are said by |
+|---|---|---|
+| poll | those of the configuration | themselves: `poll.py` |
+| of a kind in `registry.py` | those that the source names | themselves, and who may write by the source: `told.py` |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
-from forebay.config.topology import Topology
+from forebay.config.resolved import EngineConfig
+from forebay.config.topology import Topology, TopologySource
+
+if TYPE_CHECKING:
+    from forebay.control.discover.member import Source
+    from forebay.control.discover.told import Account, Move, Tell
 
 
-class Source(Protocol):
+class Follower(Protocol):
     """Watches one database's endpoints from `start` to `close`."""
 
     def start(self) -> None:
@@ -32,26 +43,33 @@ class Source(Protocol):
     def cluster(self) -> Cluster:
         """What is known of them."""
 
-
-Tell = Callable[[str, Cluster], None]
-
-
-def _poll(topology: Topology, tell: Tell, before: Cluster | None) -> Source:
-    # The driver is imported where a database needs it.
-    from forebay.control.discover.poll import Poll
-
-    return Poll(topology, tell, before)
-
-
-SOURCES: Final[dict[str, Callable[[Topology, Tell, Cluster | None], Source]]] = {"poll": _poll}
+    @property
+    def account(self) -> Account | None:
+        """What somebody besides them has told."""
 
 
 class Discovery:
-    """The sources of the configuration in force, by database."""
+    """Follows the clusters of the configuration in force.
 
-    def __init__(self, tell: Tell) -> None:
+    move: puts in force what `overlaid` gives. environment: of the process.
+    """
+
+    def __init__(self, tell: Tell, move: Move, environment: Mapping[str, str]) -> None:
         self._tell = tell
-        self._sources: dict[str, tuple[Topology, Source]] = {}
+        self._move = move
+        self._environment = environment
+        self._followers: dict[str, tuple[Topology, Follower]] = {}
+        self._made: dict[str, Source] = {}
+
+    async def prepare(self, topologies: Sequence[Topology]) -> None:
+        """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
+        await self._drop_made()
+        for topology in topologies:
+            running = self._followers.get(topology.database)
+            if topology.source is not None and (running is None or running[0] != topology):
+                self._made[topology.database] = await asyncio.to_thread(
+                    _source, topology, topology.source, self._environment
+                )
 
     async def follow(self, topologies: Sequence[Topology]) -> None:
         """Watches these, and nothing else; what is watched already, and has not changed, goes on.
@@ -59,27 +77,63 @@ class Discovery:
         One that has changed goes on from what was seen before.
         """
         wanted = {one.database: one for one in topologies}
-        known: dict[str, Cluster] = {}
-        for name, (topology, source) in list(self._sources.items()):
+        known: dict[str, tuple[Cluster, Account | None]] = {}
+        for name, (topology, follower) in list(self._followers.items()):
             if wanted.get(name) != topology:
-                del self._sources[name]
-                known[name] = source.cluster
-                await source.close()
+                account = self._account(wanted[name]) if name in wanted else None
+                del self._followers[name]
+                known[name] = follower.cluster, account
+                await follower.close()
         for name, topology in wanted.items():
-            if name not in self._sources:
-                source = SOURCES[topology.kind](topology, self._tell, known.get(name))
-                self._sources[name] = (topology, source)
-                source.start()
+            if name not in self._followers:
+                follower = self._follower(topology, *known.get(name, (None, None)))
+                self._followers[name] = (topology, follower)
+                follower.start()
+        await self._drop_made()
+
+    def overlaid(self, engine: EngineConfig, topologies: Sequence[Topology]) -> EngineConfig:
+        """A configuration with the endpoints that sources have told in place of the listed ones."""
+        told = {one.database: account.endpoints for one in topologies if (account := self._account(one))}
+        databases = tuple(replace(one, endpoints=told.get(one.name, one.endpoints)) for one in engine.databases)
+        return replace(engine, databases=databases) if told else engine
 
     def suspect(self, database: str) -> None:
         """A server of the database was lost."""
-        if database in self._sources:
-            self._sources[database][1].look_now()
+        if database in self._followers:
+            self._followers[database][1].look_now()
 
     def rows(self) -> list[EndpointRow]:
         """The endpoints of all clusters."""
-        return [row for _, source in self._sources.values() for row in source.rows()]
+        return [row for _, follower in self._followers.values() for row in follower.rows()]
 
     async def close(self) -> None:
         """Watches nothing any more."""
         await self.follow(())
+
+    def _account(self, topology: Topology) -> Account | None:
+        """What this topology's source has told, if it is one that is followed."""
+        running = self._followers.get(topology.database)
+        is_same = running is not None and topology.source is not None and running[0].source == topology.source
+        return running[1].account if running is not None and is_same else None
+
+    def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:
+        # The driver is imported where a database needs it.
+        from forebay.control.discover.poll import Poll
+        from forebay.control.discover.told import Told
+
+        if topology.source is None:
+            return Poll(topology, self._tell, before)
+        source = self._made.pop(topology.database)
+        return Told(topology, source, self._tell, self._move, before=before, account=account)
+
+    async def _drop_made(self) -> None:
+        for name in list(self._made):
+            await self._made.pop(name).close()
+
+
+def _source(topology: Topology, told_by: TopologySource, environment: Mapping[str, str]) -> Source:
+    from forebay.control.discover import registry
+    from forebay.control.discover.registration import Means
+
+    means = Means(environment=environment, timeout_s=topology.timeout_s)
+    return registry.build(told_by.address, means, user=told_by.user, password=told_by.secret)

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from forebay.control.discover.address import Address
-from forebay.control.discover.member import MEMBERS_MAX, Member, Role, Sighting, SourceFailed, checked, is_port
+from forebay.config.source_address import MEMBERS_MAX, Address, is_port
+from forebay.control.discover.member import Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, Query, some_hosts
 from forebay.failure import Exit, Failure
 

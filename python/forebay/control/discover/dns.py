@@ -10,8 +10,8 @@ import asyncio
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from forebay.control.discover.address import Address, Host
-from forebay.control.discover.member import Member, Role, Sighting, SourceFailed, checked, is_port
+from forebay.config.source_address import Address, Host, is_port
+from forebay.control.discover.member import Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.failure import Exit, Failure
 

@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from forebay.control.discover.address import Address
+from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, tls_of
-from forebay.control.discover.member import MEMBERS_MAX, Lease, Member, Role, Sighting, SourceFailed, checked, is_port
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 from forebay.failure import Exit, Failure

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from forebay.control.discover.address import Address
+from forebay.config.source_address import Address
 from forebay.failure import Exit, Failure
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from forebay.control.discover.address import Address
+from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover.http import Http, NoAnswer, T
-from forebay.control.discover.member import MEMBERS_MAX, Lease, Member, Role, Sighting, SourceFailed, checked, is_port
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need
 from forebay.failure import Exit, Failure
 

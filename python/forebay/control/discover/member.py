@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
 
-# A source that names more is not believed: nothing grows by what a peer sends.
-MEMBERS_MAX: Final = 64
+from forebay.config.source_address import MEMBERS_MAX
+
 TIMEOUT_S: Final = 1.0
 
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
@@ -135,8 +135,3 @@ def lsn_of(text: str) -> int | None:
     """The position that PostgreSQL writes as 16/B374D848, in bytes; None for anything else."""
     found = _LSN.fullmatch(text)
     return int(found[1], 16) << 32 | int(found[2], 16) if found else None
-
-
-def is_port(number: int) -> bool:
-    """Whether a server can listen there."""
-    return 0 < number < 65536

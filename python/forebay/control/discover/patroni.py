@@ -10,17 +10,9 @@ from typing import Final
 
 import msgspec
 
-from forebay.control.discover.address import Address
+from forebay.config.source_address import Address, is_port
 from forebay.control.discover.http import TLS_OPTIONS, Http, tls_of
-from forebay.control.discover.member import (
-    Lease,
-    Member,
-    Role,
-    Sighting,
-    checked,
-    is_port,
-    lsn_of,
-)
+from forebay.control.discover.member import Lease, Member, Role, Sighting, checked, lsn_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 

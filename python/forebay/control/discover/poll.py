@@ -44,11 +44,14 @@ _QUESTION: Final = (
 _LEVELS: Final = {
     "primary": logging.INFO, "replica": logging.INFO, "unknown": logging.INFO, "lagging": logging.WARNING,
     "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR, "stranger": logging.ERROR,
+    "unnamed": logging.WARNING,
 }  # fmt: skip
 
 
 class Poll:
     """Asks the endpoints of one database. before: what is known of them already."""
+
+    account: Final = None
 
     def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None], before: Cluster | None = None) -> None:
         self._topology = topology
@@ -74,6 +77,12 @@ class Poll:
         """Asks all of them at once."""
         for probe in self._probes:
             probe.is_due.set()
+
+    def name(self, endpoints: Sequence[str] | None) -> None:
+        """Somebody else says that these may write, and no others; None: nobody says so."""
+        self._cluster.name(None if endpoints is None else list(endpoints))
+        if not self._unheard and self._cluster.decide():
+            self._tell_roles()
 
     async def close(self) -> None:
         """Asks nothing more."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from forebay.control.discover.address import Address
+from forebay.config.source_address import Address
 from forebay.control.discover.member import TIMEOUT_S, Source
 from forebay.failure import Exit, Failure
 

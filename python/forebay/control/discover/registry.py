@@ -6,11 +6,13 @@ a server can write, is decided by those who ask.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from forebay.config.finding import closest
+from forebay.config.secret import Secret
+from forebay.config.source_address import accept, parse
 from forebay.control.discover import aurora, dns, etcd, kubernetes, patroni
-from forebay.control.discover.address import accept, parse
 from forebay.control.discover.member import Source
 from forebay.control.discover.registration import Kind, Means
 from forebay.failure import Exit, Failure
@@ -24,8 +26,8 @@ KINDS: Final[tuple[Kind, ...]] = (
 )
 
 
-def build(text: str, means: Means) -> Source:
-    """The source at an address.
+def build(text: str, means: Means, *, user: str | None = None, password: Secret | None = None) -> Source:
+    """The source at an address, asked as `user` where the address holds no login.
 
     Imports its driver and reads certificates: where a loop already serves, call it on another thread. The source
     belongs to the loop that first asks it. Raises Failure for an address that can't be used; it holds no password.
@@ -33,6 +35,8 @@ def build(text: str, means: Means) -> Source:
     address = parse(text)
     kind = _kind(address.scheme)
     accept(address, kind.options, example=kind.example)
+    if user is not None:
+        address = replace(address, user=user, password=password)
     return kind.build(address, means)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from forebay.config.draft import BY_KEY
+from forebay.config.source_address import Host, parse
+from forebay.config.topology import SOURCE_EXAMPLES
 from forebay.control.discover import registry
-from forebay.control.discover.address import Host, parse
 from forebay.control.discover.registration import Means
 from forebay.failure import Exit, Failure
 
@@ -106,3 +108,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         registry.build("patroni://h", Means())
     assert "needs the package httpx2" in failed.value.message
     assert "forebay[discover]" in str(failed.value.hint)
+
+
+def test_each_topology_that_can_be_chosen_has_a_source() -> None:
+    """A name that the check accepts, and that nobody serves, would end the start."""
+    schemes = {scheme for kind in registry.KINDS for scheme in kind.schemes}
+    for kind, example in SOURCE_EXAMPLES.items():
+        assert parse(example).scheme == kind
+        assert kind in schemes
+    assert BY_KEY["databases", "topology"].choices == ("none", "poll", *SOURCE_EXAMPLES)

@@ -10,8 +10,10 @@ from urllib.parse import parse_qsl, unquote
 
 from forebay.config.finding import closest
 from forebay.config.secret import Secret
-from forebay.control.discover.member import MEMBERS_MAX, is_port
 from forebay.failure import Exit, Failure
+
+# A source that names more is not believed: nothing grows by what a peer sends.
+MEMBERS_MAX: Final = 64
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+]*)://(.*)", re.DOTALL)
 # Of a name or an address; an underscore stands in names of services.
@@ -88,6 +90,16 @@ def parse(text: str, *, example: str = "patroni://10.0.0.1:8008,10.0.0.2:8008") 
         user=unquote(user) if at else None,
         password=Secret(unquote(password)) if password else None,
     )
+
+
+def is_host(name: str) -> bool:
+    """Whether it is a host's name, or an address without brackets."""
+    return _HOST.fullmatch(f"[{name}]" if ":" in name else name) is not None
+
+
+def is_port(number: int) -> bool:
+    """Whether a server can listen there."""
+    return 0 < number < 65536
 
 
 def accept(address: Address, options: Iterable[str], *, example: str) -> None:

@@ -1,0 +1,200 @@
+"""A topology that somebody besides its endpoints tells of: which there are, and which of them may write.
+
+The endpoints are asked all the same: whether one can write is for itself to say.
+
+| the source | then |
+|---|---|
+| names other endpoints than before | they are the database's from now on; what was seen of those that stay holds |
+| names primaries, and an endpoint that can write is none of them | it is `unnamed`, and gets nothing |
+| does not tell roles | what the endpoints say decides |
+| is away | what it told last holds; the log says so once |
+| has not answered yet | the endpoints are those of the configuration, and what they say decides |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from forebay._engine import Cluster, EngineError
+from forebay.admin.backend import EndpointRow
+from forebay.config.source_address import is_host
+from forebay.config.topology import Topology
+from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
+from forebay.control.discover.poll import Poll
+from forebay.observe.log import event
+
+# A watch that has ended, and a source that failed, is asked again after this at the earliest.
+AGAIN_S: Final = 0.25
+
+Tell = Callable[[str, Cluster], None]
+# Puts the endpoints of a database in force that `endpoints` of its follower has by then. Raises EngineError.
+Move = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a source has told last. named: the endpoints that may write; None: it does not tell."""
+
+    endpoints: tuple[str, ...]
+    named: tuple[str, ...] | None
+
+
+class Told:
+    """Follows one database's source, and asks the endpoints that it names.
+
+    account: what the source told before.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        source: Source,
+        tell: Tell,
+        move: Move,
+        *,
+        before: Cluster | None = None,
+        account: Account | None = None,
+    ) -> None:
+        self._topology = topology
+        self._source = source
+        self._tell = tell
+        self._move = move
+        self.account = account
+        self._told_at: float | None = None
+        self._is_away = False
+        self._refused: str | None = None
+        self._is_due = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._poll = self._make_poll(before)
+
+    @property
+    def cluster(self) -> Cluster:
+        """What is known of the endpoints."""
+        return self._poll.cluster
+
+    def start(self) -> None:
+        """Begins to ask."""
+        self._poll.start()
+        self._task = asyncio.ensure_future(self._follow())
+
+    def look_now(self) -> None:
+        """Asks the source and all endpoints at once."""
+        self._is_due.set()
+        self._poll.look_now()
+
+    async def close(self) -> None:
+        """Asks nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._poll.close()
+        await self._source.close()
+
+    def rows(self) -> Sequence[EndpointRow]:
+        """The endpoints as they stand."""
+        age_s = None if self._told_at is None else time.monotonic() - self._told_at
+        return [replace(row, source=self._topology.kind, source_s=age_s) for row in self._poll.rows()]
+
+    def _make_poll(self, before: Cluster | None) -> Poll:
+        if self.account is None:
+            return Poll(self._topology, self._tell_roles, before)
+        poll = Poll(replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before)
+        poll.name(self.account.named)
+        return poll
+
+    def _tell_roles(self, database: str, cluster: Cluster) -> None:
+        self._tell(database, cluster)
+        if any(node[1] == "unnamed" for node in cluster.nodes()):
+            # Promoted since the source was asked, it may be.
+            self._is_due.set()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with contextlib.aclosing(self._sightings()) as sightings:
+                    async for sighting in sightings:
+                        await self._take(sighting)
+            except SourceFailed as failed:
+                self._miss(str(failed), failed.hint)
+            except EngineError as error:
+                self._refuse(str(error.args[0]))
+            except Exception as error:
+                # A source that fails unforeseen must not end all that follow.
+                self._miss(f"{type(error).__name__}: {error}", None)
+            await self._wait(max(AGAIN_S, self._topology.interval_s))
+
+    async def _sightings(self) -> AsyncGenerator[Sighting, None]:
+        if isinstance(self._source, WatchedSource):
+            async with contextlib.aclosing(self._source.watch()) as watched:
+                async for sighting in watched:
+                    yield sighting
+            return
+        while True:
+            self._is_due.clear()
+            yield await self._source.look()
+            await self._wait(self._topology.interval_s)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until then, or until someone wants to know."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_due.wait(), seconds)
+        self._is_due.clear()
+
+    def _miss(self, error: str, hint: str | None) -> None:
+        if not self._is_away:
+            self._is_away = True
+            event(logging.WARNING, "topology_source_away", database=self._topology.database,
+                  source=self._topology.kind, error=error, hint=hint, keeps="what it told last")  # fmt: skip
+
+    def _refuse(self, because: str) -> None:
+        """The engine does not take the endpoints. Told once: the source names them again and again."""
+        if self._refused != because:
+            self._refused = because
+            event(logging.ERROR, "topology_refused", database=self._topology.database, because=because)
+
+    async def _take(self, sighting: Sighting) -> None:
+        self._told_at = time.monotonic()
+        if self._is_away:
+            self._is_away = False
+            event(logging.INFO, "topology_source_back", database=self._topology.database,
+                  source=self._topology.kind, asked=sighting.asked)  # fmt: skip
+        account = account_of(sighting)
+        if account == self.account:
+            return
+        in_force = self.account.endpoints if self.account else self._topology.endpoints
+        before, self.account = self.account, account
+        if account.endpoints == in_force:
+            self._poll.name(account.named)
+            return
+        try:
+            await self._move()
+        except BaseException:
+            self.account = before
+            raise
+        self._refused = None
+        event(logging.INFO, "topology_told", database=self._topology.database, source=self._topology.kind,
+              endpoints=", ".join(account.endpoints))  # fmt: skip
+        poll = self._poll
+        await poll.close()
+        self._poll = self._make_poll(poll.cluster)
+        self._poll.start()
+
+
+def account_of(sighting: Sighting) -> Account:
+    """What of a sighting counts here. Raises SourceFailed where it names nobody that can be reached."""
+    members = [(_endpoint(each.host, each.port), each) for each in sighting.members if is_host(each.host)]
+    if not members:
+        raise SourceFailed(f"{sighting.asked} names no host that can be used")
+    named = tuple(sorted({name for name, each in members if each.role is Role.PRIMARY}))
+    tells_roles = any(each.role is not Role.UNKNOWN for _, each in members)
+    return Account(tuple(sorted({name for name, _ in members})), named if tells_roles else None)
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
