@@ -82,6 +82,7 @@ class Batch:
     consoles: list[tuple[int, int, str, bool, str, Literal["query", "describe", "execute"], list[int]]]
     # databases that lost a server of their cluster
     suspects: list[str]
+    called_off: list[tuple[int, int]]
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -138,3 +139,35 @@ def test_a_name_that_is_not_there_costs_its_own_clients_alone(
         names.answers["db.test"] = ["127.0.0.1"]
         with forebay.target.wire() as client:
             assert client.value("select 1") == "1"
+
+
+def test_a_peer_is_found_by_its_name_and_again_elsewhere(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """Pods come back with other addresses: a cancel request for one follows its name."""
+    key = (0x11_02_00_22, b"abc\x42")
+    with Names(tmp_path) as names, contextlib.ExitStack() as stack:
+        first = stack.enter_context(socket.create_server((FIRST, 0)))
+        second = stack.enter_context(socket.create_server((SECOND, first.getsockname()[1])))
+        sections = configuration(server, variant, listen={"peer_id": 1}, dns={"max_ttl": "1s", "nxdomain_ttl": "1s"})
+        sections["peers.2"] = {"endpoint": f"pooler.test:{first.getsockname()[1]}"}
+        forebay = start(sections, under=names.command)
+        with forebay.target.dial() as early:
+            early.send(cancel(*key))
+            assert early.ends(), "a name that is not there holds nobody up"
+        for address, listener in ((FIRST, first), (SECOND, second)):
+            names.answers["pooler.test"] = [address]
+            listener.settimeout(0.2)
+
+            def arrives() -> bool:
+                with forebay.target.dial() as client:
+                    client.send(cancel(*key))
+                    try:
+                        passed, _ = listener.accept()  # noqa: B023  (called here)
+                    except TimeoutError:
+                        return False
+                    with passed:
+                        assert passed.recv(1024) == cancel(key[0], b"abc\x41")
+                return True
+
+            until(arrives, within_s=10, what=f"it is passed on to {address}")

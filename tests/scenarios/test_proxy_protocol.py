@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,3 +177,31 @@ def test_networks_follow_a_reload(start: Start, server: Postgres, variant: Varia
             assert (late.value("select 1"), early.value("select 2")) == ("1", "2")
         bad = {**sections, "listen": {**sections["listen"], "proxy_from": ["127.0.0.1/8"]}}
         assert forebay.reload(bad)["event"] == "reload_refused"
+
+
+def test_rules_by_address_are_judged_by_the_header(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """Else all clients behind a load balancer would have its rights, or none of them."""
+    hba = tmp_path / "hba.conf"
+    hba.write_text(
+        "host all all 192.0.2.1/32 trust\n"
+        "host all all 192.0.2.0/24 reject\n"
+        "host all all 2001:db8::/32 trust\n"
+        "host all all 127.0.0.1/32 password\n"
+    )
+    forebay = begin(start, server, variant, auth={"type": "hba", "hba_file": hba})
+    for header, told in (
+        (v1("192.0.2.1", 1), "R"),
+        (v2("2001:db8::7", 1), "R"),
+        (v1("192.0.2.2", 1), "E"),
+        (v2("198.51.100.1", 1), "E"),
+    ):
+        with forebay.target.dial() as wire:
+            first = wire.first(header + startup(user="app", database="app"))
+            assert (first[-1].tag == "Z") == (told == "R"), (header, first)
+    # Who comes for itself is asked for a password, as who is at the load balancer's own address.
+    for header in (b"PROXY UNKNOWN\r\n", v1("127.0.0.1", 1)):
+        with forebay.target.dial() as wire:
+            wire.send(header + startup(user="app", database="app"))
+            assert wire.read().body == b"\0\0\0\3"

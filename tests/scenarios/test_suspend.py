@@ -12,7 +12,7 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, asked, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.wire import Wire, query, startup
+from tests.harness.wire import Wire, cancel, query, startup
 
 pytestmark = pytest.mark.variants("uring-1", "epoll-2")
 ROWS = query("select repeat('x', 1000) from generate_series(1, 100000)")
@@ -164,3 +164,32 @@ def served(forebay: Forebay) -> list[str | None]:
 def waits(forebay: Forebay) -> bool:
     """Whether a client of `app` does."""
     return any(row["cl_waiting"] == "1" for row in forebay.console("show pools") if row["database"] == "app")
+
+
+def test_a_command_that_waits_is_cancelled_by_its_user(start: Start, server: Postgres, variant: Variant) -> None:
+    """Ctrl-C in psql. PgBouncer undoes a PAUSE of all, and leaves the console without an answer."""
+    forebay = start(configuration(server, variant, databases={"app": {}, "wide": {}}))
+    with forebay.target.wire() as busy, operator(forebay) as console:
+        busy.ask(query("begin"))
+        for sql, command in (("PAUSE", "PAUSE"), ("PAUSE app TIMEOUT 60", "PAUSE"), ("WAIT_CLOSE", "WAIT_CLOSE")):
+            if command == "WAIT_CLOSE":
+                assert refusals(console, "RECONNECT") == []
+            console.send(query(sql))
+            until(lambda: sql == "WAIT_CLOSE" or is_paused(forebay), within_s=10, what="it waits")  # noqa: B023
+            with forebay.target.dial() as canceller:
+                canceller.send(cancel(*console.key))
+                assert canceller.rest() == []
+            (error,) = [frame.fields for frame in console.ready() if frame.tag == "E"]
+            assert (error["S"], error["C"]) == ("ERROR", "57014")
+            assert error["M"] == f"{command} was cancelled by its user"
+            assert not is_paused(forebay), "it is undone"
+            assert state(forebay)["paused"] == "no"
+        with forebay.target.at(dbname="wide").wire() as other:
+            assert other.value("select 1") == "1"
+        # A cancel that comes too late cancels nothing.
+        with forebay.target.dial() as canceller:
+            canceller.send(cancel(*console.key))
+            assert canceller.rest() == []
+        assert refusals(console, "PAUSE wide") == []
+        assert refusals(console, "RESUME wide") == []
+        busy.ask(query("commit"))

@@ -243,6 +243,10 @@ impl<I: Io> Worker<I> {
                 }
                 self.cancel_server_for(io, server, Some(canceller))
             }
+            (ClientState::Console, _) => {
+                self.call_off_statement(io, key);
+                false
+            }
             (ClientState::Active, Some(server)) => {
                 self.cancel_behind_hand_over(io, server);
                 false

@@ -207,6 +207,15 @@ impl<I: Io> Worker<I> {
         self.ask(io, Asker::Client(key), question);
     }
 
+    /// The session's user has cancelled what Python is at work on.
+    pub(crate) fn call_off_statement(&mut self, io: &mut I, key: ClientKey) {
+        let of_session = |asker: &Asker| matches!(asker, Asker::Client(asking) if *asking == key);
+        let asked = self.questions.iter().find(|(_, asker)| of_session(asker)).map(|(id, _)| *id);
+        if let Some(asked) = asked {
+            self.tell_python(io, Question::CallOff { asked });
+        }
+    }
+
     fn console_error(&mut self, io: &mut I, key: ClientKey, report: &Report) {
         let mut out = Vec::new();
         encode(&mut out, report, Severity::Error, &self.stats);

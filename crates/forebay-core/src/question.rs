@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Secret;
 use crate::config::AuthMethod;
+use crate::ids::QuestionId;
 use crate::misses::Source;
 
 /// What core wants to know.
@@ -63,6 +64,19 @@ pub enum Question {
         /// The cluster's database.
         database: Arc<str>,
     },
+    /// No question: the user of a console session has cancelled the statement that is being answered. That ends soon, if it
+    /// is one that waits; nobody waits for an answer to this.
+    CallOff {
+        /// The statement's.
+        asked: QuestionId,
+    },
+}
+
+impl Question {
+    /// Whether nobody waits for an answer.
+    pub fn is_news(&self) -> bool {
+        matches!(self, Question::Suspect { .. } | Question::CallOff { .. })
+    }
 }
 
 /// For whom something dear is done: each has its turn, in this order.

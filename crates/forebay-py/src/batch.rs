@@ -18,6 +18,7 @@ pub(crate) struct PyBatch {
     verdicts: Vec<VerdictTuple>,
     consoles: Vec<ConsoleTuple>,
     suspects: Vec<String>,
+    called_off: Vec<(u16, u64)>,
     replies: Vec<(u64, &'static str, Option<String>)>,
 }
 
@@ -40,7 +41,7 @@ enum Value {
 impl From<Batch> for PyBatch {
     fn from(batch: Batch) -> PyBatch {
         let (mut secrets, mut verdicts, mut consoles) = (Vec::new(), Vec::new(), Vec::new());
-        let mut suspects = Vec::new();
+        let (mut suspects, mut called_off) = (Vec::new(), Vec::new());
         for (worker, id, question) in batch.questions {
             match question {
                 Question::Secret { database, user } => {
@@ -61,6 +62,7 @@ impl From<Batch> for PyBatch {
                     consoles.push((worker.0, id.0, user.to_string(), is_own, text.to_string(), step, formats));
                 }
                 Question::Suspect { database } => suspects.push(database.to_string()),
+                Question::CallOff { asked } => called_off.push((worker.0, asked.0)),
                 // Answered by the runtime's side threads; they never come this far.
                 Question::SaltPassword { .. } | Question::OsUser { .. } => {}
             }
@@ -72,6 +74,7 @@ impl From<Batch> for PyBatch {
             verdicts,
             consoles,
             suspects,
+            called_off,
             replies: batch.replies.into_iter().map(|(_, id, reply)| named(id.0, reply)).collect(),
         }
     }

@@ -943,6 +943,18 @@ def console_refused(*, command: object, cause: object) -> ConsoleError:
     )
 
 
+def console_cancelled(*, command: object) -> ConsoleError:
+    """FB914, SQLSTATE 57014."""
+    return ConsoleError(
+        code="FB914",
+        sqlstate="57014",
+        severity="ERROR",
+        message=f"{command} was cancelled by its user",
+        detail=None,
+        hint="What it held is going on again; SHOW STATE and SHOW DATABASES tell what is paused. (FB914)",
+    )
+
+
 def console_login_denied(*, user: object) -> ConsoleError:
     """FB906, SQLSTATE 42501."""
     return ConsoleError(

@@ -879,6 +879,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Put right what it says: a faulty configuration for RELOAD, a RESUME that came before PAUSE was done.",
         example=None,
     ),
+    "FB914": Page(
+        code="FB914",
+        name="console_cancelled",
+        severity="ERROR",
+        sqlstate="57014",
+        message="{command} was cancelled by its user",
+        detail=None,
+        hint="What it held is going on again; SHOW STATE and SHOW DATABASES tell what is paused.",
+        why="A command that waits (PAUSE, SUSPEND, WAIT_CLOSE) was cancelled, as by Ctrl-C in psql. PAUSE and SUSPEND are undone, as by RESUME.",
+        fix="Nothing has to be done; give the command again if it is still wanted.",
+        example=None,
+    ),
     "FB906": Page(
         code="FB906",
         name="console_login_denied",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from forebay._generated.errors import (
     ForebayError,
+    console_cancelled,
     console_denied,
     console_refused,
     console_syntax,
@@ -17,7 +20,7 @@ from forebay._generated.errors import (
     internal,
 )
 from forebay._generated.show import COLUMNS
-from forebay.admin.answer import Column, encode_description, encode_empty, encode_error
+from forebay.admin.answer import Answer, Column, encode_description, encode_empty, encode_error
 from forebay.admin.backend import Backend, Refused
 from forebay.admin.command.set import IGNORED
 from forebay.admin.registration import Command, Role
@@ -38,6 +41,7 @@ class Asked:
     is_own: it comes from the user that forebay runs as, who may do everything.
     step: all of the answer as text; its columns only, and nothing is run; all but the columns.
     formats: of columns, as Bind gives them.
+    is_called_off: its user waits for the answer no longer.
     """
 
     user: str
@@ -45,6 +49,7 @@ class Asked:
     is_own: bool = False
     step: Step = "query"
     formats: Sequence[int] = ()
+    is_called_off: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
 
 class Console:
@@ -82,12 +87,30 @@ class Console:
             return encode_description(columns_of(command), asked.formats)
         event(logging.DEBUG, "console", user=asked.user, command=command.name)
         try:
-            answer = await command.handler(self._backend, arguments)
+            answer = await self._carried_out(command, arguments, asked)
         except Refused as refused:
             raise self._refused(command, refused) from None
         except TimeoutError:
             raise console_unavailable(cause="a worker did not reply in time") from None
         return answer.encode(asked.formats, is_described=asked.step == "execute")
+
+    async def _carried_out(self, command: Command, arguments: tuple[str, ...], asked: Asked) -> Answer:
+        """The command's answer. Raises ForebayError where its user does not wait for it."""
+        if command.undo is None:
+            return await command.handler(self._backend, arguments)
+        answering = asyncio.ensure_future(command.handler(self._backend, arguments))
+        called_off = asyncio.ensure_future(asked.is_called_off.wait())
+        try:
+            await asyncio.wait({answering, called_off}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+        finally:
+            answering.cancel()
+            called_off.cancel()
+        event(logging.WARNING, "console_cancelled", user=asked.user, command=command.name)
+        with contextlib.suppress(Refused):
+            await command.undo(self._backend, arguments)
+        raise console_cancelled(command=command.name.upper())
 
     def role_of(self, asked: Asked) -> Role:
         """The role that the configuration in force gives who asks. The engine lets in nobody without one."""

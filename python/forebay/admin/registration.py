@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from forebay._generated.errors import console_no_database
 from forebay._generated.show import COLUMNS
@@ -19,7 +20,8 @@ class Role(Enum):
     ADMIN = 2
 
 
-Handler = Callable[[Backend, tuple[str, ...]], Awaitable[Answer]]
+Handler = Callable[[Backend, tuple[str, ...]], Coroutine[Any, Any, Answer]]
+Undo = Callable[[Backend, tuple[str, ...]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Command:
     name: in lower case; `show pools` for a table.
     role: the least role that may run it; stand_in_role: the same where PgBouncer is stood in for, if it is another.
     arguments_max: words that may follow; more is an error.
+    undo: it waits; where its user cancels that, it is ended where it stands, and this is done.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Command:
     handler: Handler
     arguments_max: int = 0
     stand_in_role: Role | None = None
+    undo: Undo | None = None
 
     def role_for(self, backend: Backend) -> Role:
         """The least role that may run it with this service."""

@@ -69,6 +69,8 @@ class EngineLink:
         self._answer_console = answer_console
         self._pending: dict[int, _Pending] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        # Statements of the console that are being answered, by worker and question.
+        self._asked: dict[tuple[int, int], Asked] = {}
         # By who is asked, so that a directory that hangs takes no place from other questions.
         self._judging: defaultdict[tuple[str, int], set[asyncio.Task[None]]] = defaultdict(set)
         self._loop = asyncio.get_running_loop()
@@ -116,6 +118,9 @@ class EngineLink:
         for worker, question, user, is_own, text, step, formats in batch.consoles:
             asked = Asked(user, text, is_own, step, formats)
             self._begin(self._answering, worker, question, self._console(worker, question, asked))
+        for called_off in batch.called_off:
+            # Behind the first step of the statement that it is about, which may have come in the same batch.
+            self._loop.call_soon(self._call_off, called_off)
         for database in batch.suspects:
             self._suspect(database)
         for command, kind, payload in batch.replies:
@@ -167,7 +172,12 @@ class EngineLink:
             event(logging.ERROR, "verdict_failed", code="FB999", error=type(error).__name__)
             self._engine.answer_failed(worker, question, f"internal error: {type(error).__name__}")
 
+    def _call_off(self, statement: tuple[int, int]) -> None:
+        if asked := self._asked.get(statement):
+            asked.is_called_off.set()
+
     async def _console(self, worker: int, question: int, asked: Asked) -> None:
+        self._asked[worker, question] = asked
         answering = asyncio.ensure_future(self._answer_console(asked))
         try:
             while not (await asyncio.wait({answering}, timeout=EXTEND_S))[0]:
@@ -178,6 +188,7 @@ class EngineLink:
             answer = encode_error(internal(cause=type(error).__name__))
         finally:
             answering.cancel()
+            self._asked.pop((worker, question), None)
         self._engine.answer_console(worker, question, answer)
 
     def _settle(self, command: int, kind: str, payload: str | None) -> None:

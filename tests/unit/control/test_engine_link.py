@@ -58,6 +58,7 @@ class FakeEngine:
         waiting, self._waiting = self._waiting, {}
         empty: dict[str, Any] = {
             "events": [], "events_dropped": 0, "secrets": [], "verdicts": [], "consoles": [], "suspects": [],
+            "called_off": [],
             "replies": [],
         }  # fmt: skip
         return SimpleNamespace(**{**empty, **waiting})

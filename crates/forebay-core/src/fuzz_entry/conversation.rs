@@ -236,7 +236,7 @@ impl Play {
                 (Question::SaltPassword { .. }, _) => Answer::SaltedPassword([choices.byte(); 32]),
                 (Question::Verdict { .. }, _) => Answer::Verdict(false),
                 (Question::OsUser { .. }, _) => Answer::OsUser(None),
-                (Question::Suspect { .. }, _) => return,
+                (Question::Suspect { .. } | Question::CallOff { .. }, _) => return,
                 (Question::Console { .. }, _) => Answer::Console(Arc::from(&b"C\0\0\0\x09SHOW\0"[..])),
             };
             return self.worker.answer(&mut self.io, id, answer);

@@ -137,12 +137,12 @@ impl<B: Backend> Io for Driver<B> {
         let timeout = match &question {
             Question::SaltPassword { .. } => DERIVE_TIMEOUT,
             Question::Console { .. } => CONSOLE_TIMEOUT,
-            Question::Suspect { .. } => Duration::ZERO,
+            Question::Suspect { .. } | Question::CallOff { .. } => Duration::ZERO,
             Question::Secret { .. } | Question::Verdict { .. } | Question::OsUser { .. } => {
                 Duration::from_micros(self.hub.ask_timeout_us())
             }
         };
-        if !matches!(question, Question::Suspect { .. }) {
+        if !question.is_news() {
             self.asked.insert(id);
         }
         if !timeout.is_zero() {

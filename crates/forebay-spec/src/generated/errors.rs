@@ -79,6 +79,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "console_unknown", code: "FB903", sqlstate: "42601" },
     ErrorRow { id: "console_unavailable", code: "FB904", sqlstate: "57P03" },
     ErrorRow { id: "console_refused", code: "FB905", sqlstate: "55000" },
+    ErrorRow { id: "console_cancelled", code: "FB914", sqlstate: "57014" },
     ErrorRow { id: "console_login_denied", code: "FB906", sqlstate: "42501" },
     ErrorRow { id: "console_syntax", code: "FB907", sqlstate: "42601" },
     ErrorRow { id: "console_no_database", code: "FB908", sqlstate: "3D000" },
@@ -1190,6 +1191,22 @@ pub fn console_refused(command: impl Display, cause: impl Display) -> Report {
             "Put right what it says and try again; SHOW HELP tells what each command does. (FB905)",
         )),
         pgbouncer: Some(format!("{cause}")),
+    }
+}
+
+/// FB914, SQLSTATE 57014: {command} was cancelled by its user.
+#[cold]
+pub fn console_cancelled(command: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB914",
+        sqlstate: "57014",
+        message: format!("{command} was cancelled by its user"),
+        detail: None,
+        hint: Some(String::from(
+            "What it held is going on again; SHOW STATE and SHOW DATABASES tell what is paused. (FB914)",
+        )),
+        pgbouncer: None,
     }
 }
 

@@ -21,6 +21,11 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     return Answer("PAUSE")
 
 
+async def undo(backend: Backend, arguments: tuple[str, ...]) -> None:
+    """What it holds goes on: nobody is left who knows that it is to be resumed."""
+    await backend.resume(known_database(backend, _limit(arguments)[0], "resume"))
+
+
 def _limit(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
     """What stands before TIMEOUT, and the seconds behind it. Raises ForebayError."""
     at = next((at for at, word in enumerate(arguments) if word.upper() == "TIMEOUT"), None)
@@ -35,4 +40,4 @@ def _limit(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
     return arguments[:at], float(written[0])
 
 
-COMMAND = Command("pause", Role.ADMIN, handler, arguments_max=3)
+COMMAND = Command("pause", Role.ADMIN, handler, arguments_max=3, undo=undo)

@@ -18,4 +18,9 @@ async def handler(backend: Backend, _arguments: tuple[str, ...]) -> Answer:
     return Answer("SUSPEND")
 
 
-COMMAND = Command("suspend", Role.ADMIN, handler)
+async def undo(backend: Backend, _arguments: tuple[str, ...]) -> None:
+    """All goes on: nobody is left who knows that it is to be resumed."""
+    await backend.resume(None)
+
+
+COMMAND = Command("suspend", Role.ADMIN, handler, undo=undo)

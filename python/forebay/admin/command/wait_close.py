@@ -13,4 +13,8 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     return Answer("WAIT_CLOSE")
 
 
-COMMAND = Command("wait_close", Role.ADMIN, handler, arguments_max=1)
+async def undo(_backend: Backend, _arguments: tuple[str, ...]) -> None:
+    """It holds nothing: what RECONNECT has marked is closed all the same."""
+
+
+COMMAND = Command("wait_close", Role.ADMIN, handler, arguments_max=1, undo=undo)
