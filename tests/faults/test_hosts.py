@@ -76,11 +76,11 @@ def refusing(sqlstate: str) -> Iterator[tuple[int, list[float]]]:
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[int]:
+def black_hole(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port that does not answer a connect: its queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, port))
         listener.listen(0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Start
+from tests.faults.test_hosts import black_hole
 from tests.harness.deadline import until
 from tests.harness.names import Names
 from tests.harness.pooler import Forebay, Variant, configuration
@@ -121,6 +122,20 @@ def test_several_addresses_are_used_in_turn_and_a_cancel_goes_to_the_one_in_use(
                     canceller.send(cancel(*wire.key))
                 (error,) = [frame.fields["C"] for frame in wire.ready() if frame.tag == "E"]
                 assert error == "57014"
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """A server on several networks, one of which swallows everything: each opening gets through within its limit."""
+    with Names(tmp_path) as names, Toxi(server.port, host=SECOND) as alive, black_hole(FIRST, alive.port):
+        names.answers["db.test"] = [FIRST, SECOND]
+        forebay = start(behind(server, variant, alive.port), under=names.command)
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(forebay.target.wire()).ask(query("begin"))
+            assert used(forebay) == {SECOND: 4}
+        assert forebay.events("server_open_failed") == []
 
 
 def test_a_name_that_is_not_there_costs_its_own_clients_alone(

@@ -19,8 +19,9 @@ use crate::socket::{self, SockAddr};
 
 /// How long a name may take to resolve that was never resolved before.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an address may take to answer while another is left to try. The last one has the pool's limit.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an address may take to answer while another is left to try. The last one has the pool's limit. The system
+/// repeats a request that was lost after a second, and core gives an endpoint two where another one is well.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that does not exist yet.
 pub(crate) struct Connecting {
