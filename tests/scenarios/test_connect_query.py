@@ -10,7 +10,7 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.wire import query
+from tests.harness.wire import query, startup
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -61,3 +61,19 @@ def test_a_changed_one_is_done_on_all_servers(start: Start, server: Postgres, va
         sections['databases."app"'] = {**sections['databases."app"'], "connect_query": "set work_mem to '6MB'"}
         assert forebay.reload(sections)["event"] == "reload"
         assert client.value("show work_mem") == "6MB"
+
+
+@pytest.mark.parametrize("text", ["begin", "select pg_terminate_backend(pg_backend_pid())"])
+def test_one_that_costs_each_server_is_tried_ever_less_often(
+    text: str, start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Until somebody corrects it: PostgreSQL must not fork for it all the time."""
+    sections = configuration(server, variant, databases={"app": {"connect_query": text}})
+    forebay = start(sections)
+    with forebay.target.dial() as client:
+        client.send(startup(user="app", database="app"))
+        until(lambda: len(forebay.events("server_open_failed")) >= 6, within_s=10, what="it is tried again")
+        pauses = [one["retry_in_ms"] for one in forebay.events("server_open_failed")]
+        # 50 ms, and twice as long each time, give or take a quarter.
+        assert pauses[0] < 100
+        assert pauses[5] > 1000, pauses

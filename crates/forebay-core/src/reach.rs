@@ -36,7 +36,8 @@ pub(crate) enum Fault {
     Host,
     /// Somebody answers: others may be let in.
     Pool,
-    /// Others may; the server has refused the login, and will do so again until somebody changes something.
+    /// Others may; the server has refused the login, or the pool's query has ended it, and that will be so again until
+    /// somebody changes something.
     Refusal,
 }
 
@@ -44,8 +45,16 @@ impl<I: Io> Worker<I> {
     /// A server could not be opened: its host did not answer, or not as a server of this pool does.
     pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
         // Once connected, it may be the pool's TLS, its query, or a pooler there that has no such database.
-        let is_connected = self.servers[key].state != ServerState::Connecting;
-        self.open_failed_by(io, key, cause, if is_connected { Fault::Pool } else { Fault::Host });
+        let server = &self.servers[key];
+        let fault = if server.login.as_ref().is_some_and(|login| login.before_query.is_some()) {
+            // It has let us in, and what ended it is the database's own query.
+            Fault::Refusal
+        } else if server.state == ServerState::Connecting {
+            Fault::Host
+        } else {
+            Fault::Pool
+        };
+        self.open_failed_by(io, key, cause, fault);
     }
 
     /// The server said no to our login, for a reason that may pass.
