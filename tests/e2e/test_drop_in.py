@@ -244,6 +244,21 @@ def test_what_a_client_writes_into_its_startup_is_not_repeated_in_the_log(make: 
     assert "2026-01-01" not in running.log()
 
 
+def test_quiet_and_verbose_are_about_standard_error_and_decisions(make: Make) -> None:
+    """A supervisor that keeps standard error has all lines there, unless they were not wanted twice."""
+    for given, lines, decisions in ((("-q",), False, False), (("-v",), True, True), ((), True, False)):
+        running = make()
+        running.start(*given)
+        with running.target.wire() as wire:
+            assert wire.value("select 1") == "1"
+        running.console("show version")
+        running.says("closing because: ")
+        running.close()
+        stderr = (running.folder / "stderr").read_text()
+        assert ("process up: " in stderr) == lines, given
+        assert (" DEBUG " in running.log()) == decisions, given
+
+
 def test_what_the_file_leaves_out_to_pgbouncers_default_is_said(make: Make) -> None:
     """Its defaults are weaker than what forebay starts with by itself."""
     running = make()
