@@ -189,6 +189,9 @@ class Engine:
         another kind or a wrong argument.
         """
 
+    def was_refused(self, endpoint: str, dbname: str, text: str) -> bool:
+        """Whether a replica has refused a text that the catalogue takes for a reading one. endpoint: the first."""
+
     def set_roles(self, database: str, cluster: Cluster) -> tuple[int, int]:
         """Tells all workers the roles of a database's endpoints. Returns the command, and how many replies come."""
 

@@ -168,3 +168,55 @@ def test_an_online_restart_keeps_a_transaction_on_its_replica(
             assert ports(wire, query(f"/* forebay: role=primary */ {WHERE}")) == [primary]
         used = {(row["database"], row["port"]) for row in forebay.console("show servers")}
         assert used <= {("app", primary), ("app:replicas", replica)}
+
+
+def test_what_a_replica_refuses_is_done_by_the_primary(
+    server: Postgres, standby: Postgres, variant: Variant, start: Start
+) -> None:
+    """Functions that have begun to write since the catalogue was read: who calls them must not hear 25006."""
+    primary, replica = str(server.port), str(standby.port)
+    direct = server.target.at(dbname="app").connect(autocommit=True)
+
+    def define(body: str) -> None:
+        for name in "abcdefg":
+            head = f"create or replace function quiet_{name}() returns text language plpgsql as $$begin {body}"
+            direct.execute(f"{head} return current_setting('port'); end$$".encode())
+        caught_up(server, standby)
+
+    define("")
+    split = clustered(server, standby, read_write_split=True, catalogue_refresh="1h")
+    forebay = start(configuration(server, variant, databases={"app": split}, log={"level": "debug"}))
+    endpoints(forebay, "app", 2)
+    call = {name: f"select quiet_{name}()" for name in "abcdefg"}
+    turned = lambda: len(forebay.events("turned_to_primary"))  # noqa: E731
+    with forebay.target.wire() as wire:
+        until(lambda: ports(wire, query(call["a"])) == [replica], within_s=10, what="the catalogue is known")
+        define("insert into scratch values (77, 'quiet');")
+        # Which server it is, is reported.
+        said = lambda *sent: "".join(frame.tag for frame in wire.ask(*sent) if frame.tag != "S")  # noqa: E731
+        assert said(query(call["a"])) == "TDCZ", "the primary's answer, and nothing else"
+        read = (parse("", WHERE), bind(), execute())
+        # A name that was made along is made once.
+        named = (parse("mine", call["b"]), bind(statement="mine"), describe("P"), execute(), sync())
+        assert said(*named) == "12TDCZ"
+        assert ports(wire, bind(statement="mine"), execute(), sync()) == [primary]
+        assert ports(wire, *read, parse("", call["c"]), bind(), execute(), sync()) == [primary, primary]
+        between = (parse("", call["d"]), bind(), execute())
+        assert ports(wire, *read, sync(), *between, sync(), *read, sync(), readies=3) == [replica, primary, primary]
+        until(lambda: turned() == 4, within_s=5, what="it is told")
+        # Each is known by now, whatever it is called with, and what the replica was asked is done once.
+        assert ports(wire, query(f"{call['a']} -- again")) == [primary]
+        assert ports(wire, *between, sync()) == [primary]
+        assert turned() == 4
+        assert direct.execute("select count(*) from scratch where a = 77").fetchone() == (7,)
+        errors = lambda *sent: [frame.fields["C"] for frame in wire.ask(*sent) if frame.tag == "E"]  # noqa: E731
+        assert errors(query(f"/* forebay: role=replica */ {call['a']}")) == ["25006"], "it was asked for"
+        wire.ask(query("begin read only"))
+        assert errors(query(call["e"])) == ["25006"], "the transaction is there"
+        wire.ask(query("rollback"))
+    because = {row["reason"] for row in forebay.console(f"explain route app '{call['c']}'")}
+    assert because == {"it writes: a replica has refused it"}
+    direct.execute("delete from scratch where a = 77")
+    for name in "abcdefg":
+        direct.execute(f"drop function quiet_{name}()".encode())
+    direct.close()

@@ -40,6 +40,9 @@ def standby_of(primary: Postgres) -> Iterator[Postgres]:
 def caught_up(primary: Postgres, standby: Postgres) -> None:
     """Returns once the standby has replayed all that the primary has written by now."""
     with primary.target.connect(user="postgres", autocommit=True) as asked:
+        # What was committed before need not have been written out yet; with this it is.
+        asked.execute("set synchronous_commit to local")
+        asked.execute("select pg_logical_emit_message(true, 'forebay', 'caught up')")
         written = asked.execute("select pg_current_wal_lsn()").fetchone()
     assert written is not None
     with standby.target.connect(user="postgres", autocommit=True) as asked:

@@ -59,6 +59,10 @@ impl Relaying<'_> {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
+            if let Some(next) = self.turns_away(fields) {
+                self.skip_after_error();
+                return (Verdict::Drop, Some(next));
+            }
             if self.client.is_some() {
                 self.server.stats.stats.server_errors.count(fields.sqlstate().unwrap_or_default());
             }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod alone;
 mod asked;
 pub mod auth;
 pub mod cancel;

@@ -1,22 +1,17 @@
 //! Bytes between a client and its server, both ways. What holds them back is in [`crate::flow`].
 
-use forebay_pgwire::frame::{self, FrameError};
-use forebay_pgwire::frontend::tag;
-use forebay_pgwire::write;
-use forebay_spec::{Report, Severity, errors};
+use forebay_pgwire::frame::FrameError;
+use forebay_spec::errors;
 
-use crate::checkout::Checkout;
+use crate::alone::Alone;
 use crate::event::Level;
-use crate::frame::At;
 use crate::ids::BufId;
 use crate::io::{Close, Io};
-use crate::leave::encode;
 use crate::planted::{Bug, planted};
 use crate::reply::{Next, Relaying};
 use crate::request::{Forwarding, Stop};
 use crate::session::client::{ClientKey, ClientState, Extent};
 use crate::session::server::{ServerKey, ServerState};
-use crate::session::{Body, IDLE};
 use crate::tracking::mark::Judging;
 use crate::worker::Worker;
 
@@ -85,7 +80,8 @@ impl<I: Io> Worker<I> {
                 }
                 continue;
             };
-            let reach = if client.is_split { self.reach_on_replica(key, server_key, data, at) } else { data.len() };
+            let is_split = client.is_split;
+            let reach = if is_split { self.reach_on_replica(key, server_key, data, at) } else { data.len() };
             let client = &mut self.clients[key];
             let (usage, server) = (client.usage, &mut self.servers[server_key]);
             let pool = &mut self.pools[server.pool.0 as usize];
@@ -112,6 +108,9 @@ impl<I: Io> Worker<I> {
             let (mut stop, end) = forwarding.run(&data[..reach], at, limits.message_bytes_max);
             if reach < data.len() && matches!(stop, Stop::More) {
                 stop = Stop::Hold;
+            }
+            if is_split {
+                self.keep_of_trial(server_key, &data[at..end]);
             }
             if planted(Bug::RequestLogged) {
                 let text = String::from_utf8_lossy(data).into_owned();
@@ -157,127 +156,13 @@ impl<I: Io> Worker<I> {
     }
 
     #[cold]
-    fn framing_fault(&mut self, io: &mut I, key: ClientKey, error: FrameError) {
+    pub(crate) fn framing_fault(&mut self, io: &mut I, key: ClientKey, error: FrameError) {
         self.stats.protocol_errors.add(1);
         let report = match error {
             FrameError::TooLong { bytes, max } => errors::message_too_large(bytes, max),
             FrameError::TooShort => errors::malformed_message(error),
         };
         self.refuse_and_close(io, key, report);
-    }
-
-    /// Deals with the next of a client that holds no server: a message, or the rest of one.
-    fn pump_alone(&mut self, io: &mut I, key: ClientKey, data: &[u8], at: usize) -> Alone {
-        let client = &mut self.clients[key];
-        if client.body_left > 0 {
-            let n = (data.len() - at).min(client.body_left as usize);
-            client.body_left -= n as u32;
-            return Alone::Took(n);
-        }
-        match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
-            Ok(Some(head)) => self.without_server(io, key, At::new(data, at, head)),
-            Ok(None) => Alone::Stop,
-            Err(error) => {
-                self.framing_fault(io, key, error);
-                Alone::Stop
-            }
-        }
-    }
-
-    /// A message of a client that holds no server.
-    fn without_server(&mut self, io: &mut I, key: ClientKey, frame: At<'_>) -> Alone {
-        let client = &mut self.clients[key];
-        match frame.head.tag {
-            tag::TERMINATE => {
-                self.client_leaves(io, key);
-                return Alone::Stop;
-            }
-            tag::SYNC => {
-                let mut out = std::mem::take(&mut self.scratch);
-                if !std::mem::take(&mut client.is_skipping)
-                    && let Some(refusal) = client.refusal.take()
-                {
-                    encode(&mut out, &refusal.report, Severity::Error, &self.stats);
-                }
-                write::ready_for_query(&mut out, IDLE);
-                self.send_to_client(io, key, &out);
-                out.clear();
-                self.scratch = out;
-            }
-            // As PostgreSQL: after an error in a copy, the rest of the data is still on its way.
-            tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
-            _ if client.is_skipping => {}
-            tag::QUERY if client.usage.is_extended_only => {
-                return self.refuse_request(io, key, frame, &errors::simple_query_refused());
-            }
-            tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FUNCTION_CALL => {
-                if !frame.is_whole() && frame.head.bytes <= self.tables.config.limits.wait_bytes_max {
-                    // It costs nobody a server before it is all there.
-                    return Alone::Stop;
-                }
-                client.request_at = self.now;
-                if client.unsent > self.tables.config.limits.relay_bytes_max as usize {
-                    // It does not read its replies: it gets no more before it has.
-                    return Alone::Stop;
-                }
-                if let Some(refusal) = client.refusal.take() {
-                    let alone = self.refuse_request(io, key, frame, &refusal.report);
-                    if refusal.extent == Extent::AllKept
-                        && let Some(client) = self.clients.get_mut(key)
-                    {
-                        client.refusal = Some(refusal);
-                    }
-                    return alone;
-                }
-                if client.is_split {
-                    self.route(key, frame);
-                }
-                return match self.checkout(io, key) {
-                    Checkout::Leased => Alone::GoOn,
-                    Checkout::Queued => Alone::Stop,
-                    Checkout::Refused(report) => {
-                        let report = self.worded(*report);
-                        self.refuse_request(io, key, frame, &report)
-                    }
-                };
-            }
-            other => {
-                self.stats.protocol_errors.add(1);
-                let report = errors::unexpected_message(char::from(other).escape_default(), "in a session");
-                self.refuse_and_close(io, key, report);
-                return Alone::Stop;
-            }
-        }
-        self.drop_message(key, frame)
-    }
-
-    fn drop_message(&mut self, key: ClientKey, frame: At<'_>) -> Alone {
-        let Some(client) = self.clients.get_mut(key) else { return Alone::Stop };
-        let there = frame.there();
-        client.body_left = frame.head.bytes - there as u32;
-        client.body = Body::Drop;
-        Alone::Took(there)
-    }
-
-    /// Answers a request that gets no server: as PostgreSQL answers one that fails, so that the session goes on.
-    #[cold]
-    fn refuse_request(&mut self, io: &mut I, key: ClientKey, frame: At<'_>, report: &Report) -> Alone {
-        let mut out = Vec::new();
-        encode(&mut out, report, Severity::Error, &self.stats);
-        let client = &mut self.clients[key];
-        if frame.head.tag == tag::QUERY
-            && let Some(names) = &mut client.statements
-        {
-            // A Query drops the unnamed statement, whatever becomes of it.
-            names.clear_unnamed();
-        }
-        if matches!(frame.head.tag, tag::QUERY | tag::FUNCTION_CALL) {
-            write::ready_for_query(&mut out, IDLE);
-        } else {
-            client.is_skipping = true;
-        }
-        self.send_to_client(io, key, &out);
-        self.drop_message(key, frame)
     }
 
     /// Sends what was forwarded. Returns whether the client was given answers of ours.
@@ -314,13 +199,17 @@ impl<I: Io> Worker<I> {
     /// Answers of our own that wait for nothing are given at once.
     #[inline(never)]
     fn settle_answers(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey) {
+        self.give_held(server_key);
         let server = &mut self.servers[server_key];
         let client = self.clients.get_mut(key);
         let reader = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
         let (images, batch) = (&mut self.images, &mut self.batch);
         Relaying { server, client, images, batch, prefix: self.cache.prefix(), stats: &self.stats }.settle();
         match reader {
-            Some(conn) => self.clients[key].unsent += self.batch.send(io, conn, None, &[]),
+            Some(conn) => {
+                self.servers[server_key].end_trial();
+                self.clients[key].unsent += self.batch.send(io, conn, None, &[]);
+            }
             None => self.batch.clear(),
         }
     }
@@ -387,6 +276,7 @@ impl<I: Io> Worker<I> {
     fn relay(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) -> usize {
         let bytes_max = self.tables.config.limits.message_bytes_max;
         let mut at = 0;
+        self.give_held(key);
         while at < data.len() {
             let Some(server) = self.servers.get_mut(key) else { break };
             let client = server.client.and_then(|c| self.clients.get_mut(c));
@@ -395,7 +285,8 @@ impl<I: Io> Worker<I> {
                 Relaying { server, client, images, batch, prefix: self.cache.prefix(), stats: &self.stats };
             let (next, end) = relaying.run(data, at, bytes_max);
             at = end;
-            if !self.batch.is_empty() {
+            let is_held = self.batch.is_empty() || matches!(next, Next::More) && self.holds_back(key, data);
+            if !is_held {
                 self.flush_to_client(io, key, buf, data);
             }
             match next {
@@ -425,6 +316,7 @@ impl<I: Io> Worker<I> {
             Next::More => {}
             Next::Ready => self.request_ended(io, key),
             Next::Restore => self.restore(io, key),
+            Next::TurnedAway { writes } => self.make_again(io, key, writes),
             Next::HandOverFailed => self.hand_over_failed(io, key),
             Next::AwaitOwn => self.await_own(io, key),
             Next::ClientAtFault => self.client_at_fault(io, key),
@@ -460,6 +352,8 @@ impl<I: Io> Worker<I> {
             self.batch.clear();
             return;
         };
+        server.end_trial();
+        client.is_tried = false;
         let bytes = self.batch.send(io, client.conn, buf, data);
         client.unsent += bytes;
         self.pools[server.pool.0 as usize].stats.stats.sent_bytes.add(bytes as u64);
@@ -478,14 +372,4 @@ impl<I: Io> Worker<I> {
         self.close_conn(io, conn, Close::Now);
         self.server_lost(io, key, what);
     }
-}
-
-/// What became of a message of a client without a server.
-enum Alone {
-    /// This many bytes are dealt with.
-    Took(usize),
-    /// It has a server, or an answer: the message is looked at again.
-    GoOn,
-    /// It must wait, or has left.
-    Stop,
 }

@@ -29,6 +29,11 @@ pub(crate) enum Next {
     OwnDone(Own),
     /// A request is answered but for its ReadyForQuery, which waits until what it reset is set again.
     Restore,
+    /// The server, a replica, does not do what the client asks for: the primary is to.
+    TurnedAway {
+        /// For it writes.
+        writes: bool,
+    },
     /// What stands between two clients of a server has failed.
     HandOverFailed,
     /// A request is answered but for its ReadyForQuery, which waits for what its client has notified itself.
@@ -210,6 +215,7 @@ impl Relaying<'_> {
                     if let Some(client) = &mut self.client {
                         self.batch.owned().extend_from_slice(&[tag, 0, 0, 0, 4]);
                         confirm(client, &change);
+                        self.server.note_done(change);
                     }
                 }
                 _ => return,
@@ -279,8 +285,9 @@ impl Relaying<'_> {
             return (Verdict::Drop, Some(Next::Violation("ParseComplete that nothing asked for")));
         };
         statement.iter().for_each(|s| self.server.statements.is_there(s));
-        if let (Some(client), Some(change)) = (&mut self.client, &change) {
-            confirm(client, change);
+        if let (Some(client), Some(change)) = (&mut self.client, change) {
+            confirm(client, &change);
+            self.server.note_done(change);
         }
         (Verdict::relay_if(relay), None)
     }

@@ -2,7 +2,8 @@
 //!
 //! A line is who, an arrow and a message as [`forebay_pgwire::text`] prints it. `c1 > …`: a client says; `s1 > …`: a
 //! server says; `c1 < …`, `s1 < …`: what forebay says to them, in order for each. `s1 lets in` stands for the end of
-//! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool. What one says in
+//! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool, `split` for a primary
+//! and a replica that has the reads. What one says in
 //! a row arrives in one piece; an empty line lets forebay speak in between. Each trace is played whole, and again with
 //! everything that is said cut in two at every byte. Servers are counted in the order in which forebay connects to
 //! them; a connection for a CancelRequest is one of them.
@@ -19,7 +20,9 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::text::{self, Side};
 use forebay_pgwire::write;
 
-use crate::config::{AuthMethod, PoolMode};
+use crate::cluster::roles::{Found, Serves};
+use crate::command::{Command, CommandId};
+use crate::config::{AuthMethod, ClusterConfig, PoolMode, Role};
 use crate::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{ClosedBy, Peer};
@@ -28,10 +31,14 @@ use crate::tables::Tables;
 use crate::time::Instant;
 use crate::worker::{Shared, Worker};
 
+/// A primary and a replica.
+const ENDPOINTS: [&str; 2] = ["127.0.0.1:5432", "127.0.0.1:5433"];
+
 /// A line of a trace that is not forebay's.
 enum Line<'t> {
     Comment(&'t str),
     Pool(u32),
+    Split,
     /// Who, the bytes, and the line as written.
     Says(&'t str, Vec<u8>, &'t str),
     Leaves(&'t str, &'t str),
@@ -45,6 +52,9 @@ fn read(trace: &str) -> Vec<Line<'_>> {
 fn read_line(line: &str) -> Option<Line<'_>> {
     if line.is_empty() || line.starts_with('#') {
         return Some(Line::Comment(line));
+    }
+    if line == "split" {
+        return Some(Line::Split);
     }
     let (who, what) = line.split_once(' ').expect("a line is who and what");
     if who == "pool" {
@@ -96,18 +106,29 @@ struct Stagehand {
 /// Plays the lines and returns the trace with what forebay said.
 fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     let size = lines.iter().find_map(|line| if let Line::Pool(size) = line { Some(*size) } else { None });
-    let settings = config(AuthMethod::Trust, PoolMode::Transaction, size.unwrap_or(1));
+    let mut settings = config(AuthMethod::Trust, PoolMode::Transaction, size.unwrap_or(1));
+    let is_split = lines.iter().any(|line| matches!(line, Line::Split));
+    if is_split {
+        settings.databases[0].endpoints = ENDPOINTS.map(Arc::from).into();
+        settings.databases[0].cluster = Some(ClusterConfig { role: Role::Primary, is_split });
+    }
     let tables = Tables::build(settings, None, &mut |out| out.fill(7)).expect("the configuration is sound");
     let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
     let named = BTreeMap::new();
     let mut hand = Stagehand { worker, io: MemoryIo::default(), named, servers: 0, played: String::new(), cut };
     hand.worker.tick(&mut hand.io, Instant(1));
+    if is_split {
+        let found = ENDPOINTS.into_iter().zip([Serves::Writes, Serves::Reads]);
+        let found: Vec<_> = found.map(|(name, serves)| Found { name: name.into(), serves }).collect();
+        hand.worker.command(&mut hand.io, CommandId(1), Command::Roles("app".into(), found.into()));
+    }
     let mut at = 0;
     while let Some(line) = lines.get(at) {
         at += 1;
         match line {
             Line::Comment(line) => hand.note(line),
             Line::Pool(size) => hand.note(&format!("pool {size}")),
+            Line::Split => hand.note("split"),
             Line::Leaves(who, line) => {
                 hand.note(line);
                 hand.leaves(who);

@@ -191,6 +191,11 @@ impl PyEngine {
         })
     }
 
+    /// Whether a replica has refused a text that was taken for a reading one.
+    fn was_refused(&self, py: Python<'_>, endpoint: &str, dbname: &str, text: &str) -> bool {
+        py.detach(|| self.read().as_ref().is_some_and(|engine| engine.was_refused(endpoint, dbname, text.as_bytes())))
+    }
+
     fn worker_stats(&self, py: Python<'_>) -> String {
         py.detach(|| counters::workers_to_json(&self.stats))
     }

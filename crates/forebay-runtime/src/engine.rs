@@ -113,7 +113,7 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     // Dropped after the threads have ended: see `stop`.
     unix: Mutex<Option<UnixFile>>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Engine {

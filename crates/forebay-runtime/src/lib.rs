@@ -6,6 +6,7 @@
 //! that derives salted passwords; what Python has to know or to answer waits in the [`Outbox`].
 
 mod clock;
+mod cluster;
 mod derive;
 mod driver;
 mod dumpable;

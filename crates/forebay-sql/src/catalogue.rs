@@ -117,6 +117,21 @@ impl Catalogue {
         traces
     }
 
+    /// A replica has refused a text, whatever the catalogue says: it writes. Known until the catalogue is another.
+    pub fn note_refused(&self, shape: &Shape) {
+        shape.refused.store(self.id, Ordering::Relaxed);
+    }
+
+    /// Whether a replica has refused it.
+    pub fn was_refused(&self, shape: &Shape) -> bool {
+        shape.refused.load(Ordering::Relaxed) == self.id
+    }
+
+    /// Of its own in this process, and not 0.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// What makes a text leave anything behind but its own traces, for people.
     pub fn why(&self, shape: &Shape) -> Vec<String> {
         let mut told = Vec::new();

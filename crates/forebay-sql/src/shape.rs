@@ -1,6 +1,6 @@
 //! Shapes: what a text does, statement by statement, as far as the text alone tells.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::builtin;
 use crate::traces::Traces;
@@ -166,6 +166,8 @@ pub struct Shape {
     pub types: Box<[Box<str>]>,
     /// The answer of the catalogue that was asked last: its id above, the traces below.
     pub(crate) judged: AtomicU64,
+    /// The id of the catalogue in force when a replica last refused it; 0: none has.
+    pub(crate) refused: AtomicU32,
 }
 
 /// Names that are not PostgreSQL's own, so that only a database's catalogue tells what they do.
@@ -190,6 +192,11 @@ impl Shape {
             relations: others(&self.relations, |name| builtin::relation(name, false).is_some()),
             types: others(&self.types, builtin::is_type),
         }
+    }
+
+    /// Whether it names anything that is not PostgreSQL's own.
+    pub fn is_of_database(&self) -> bool {
+        self.foreign_names() != ForeignNames::default()
     }
 
     /// The names of all settings that its statements set or reset.

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from forebay.admin.snapshot import Snapshot
-from forebay.config.resolved import EngineConfig
+from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
 from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
@@ -96,6 +96,9 @@ class Backend(Protocol):
 
     def endpoints(self) -> Sequence[EndpointRow]:
         """The endpoints of databases with a topology."""
+
+    def was_refused(self, database: DatabaseConfig, text: str) -> bool:
+        """Whether a replica has refused a text that the catalogue takes for a reading one."""
 
     def workers(self) -> Sequence[WorkerCounters]:
         """Totals since the start, by worker."""

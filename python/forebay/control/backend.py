@@ -13,7 +13,7 @@ from forebay._engine import Engine
 from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
-from forebay.config.resolved import EngineConfig
+from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
@@ -86,6 +86,9 @@ class RunningBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self._endpoints()
+
+    def was_refused(self, database: DatabaseConfig, text: str) -> bool:
+        return bool(database.endpoints) and self._engine.was_refused(database.endpoints[0], database.dbname, text)
 
     def workers(self) -> Sequence[WorkerCounters]:
         return stats.decode_workers(self._engine.worker_stats())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
-from forebay.config.resolved import EngineConfig
+from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
 CONFIG = """
@@ -76,6 +76,7 @@ class FakeBackend:
     pooled: list[PoolCounters] = field(default_factory=list)
     clustered: list[EndpointRow] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
+    refused: frozenset[str] = frozenset()
     refuses: str | None = None
     is_stopping: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)
@@ -95,6 +96,9 @@ class FakeBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self.clustered
+
+    def was_refused(self, database: DatabaseConfig, text: str) -> bool:
+        return text in self.refused
 
     def workers(self) -> Sequence[WorkerCounters]:
         return self.working

@@ -15,6 +15,7 @@
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
 
+pub mod again;
 pub mod roles;
 pub mod routing;
 

@@ -6,6 +6,7 @@
 //! | of a request | goes to |
 //! |---|---|
 //! | a comment `/* forebay: role=replica */` before its text, or `SET forebay.role` | that |
+//! | a text that a replica has refused, for it writes ([`super::again`]) | the primary |
 //! | a text that only reads, or begins a transaction that can only do so | a replica |
 //! | a pipeline up to Sync, all of whose statements do | a replica |
 //! | one whose Sync has not come yet, or that has a Flush in it | the primary: nobody knows what is still to come |
@@ -80,6 +81,8 @@ struct Router<'a> {
     cache: &'a mut StatementCache,
     catalogue: &'a Catalogue,
     asked: Asked,
+    /// The client has asked for a replica, in a text or at large.
+    is_asked: bool,
 }
 
 impl Router<'_> {
@@ -125,10 +128,14 @@ impl Router<'_> {
     fn allows_text(&mut self, text: &[u8]) -> bool {
         match Asked::in_text(text).unwrap_or(self.asked) {
             Asked::Primary => false,
-            Asked::Replica => true,
+            Asked::Replica => {
+                self.is_asked = true;
+                true
+            }
             Asked::Auto => {
                 let shape = self.cache.shape(text, self.client.seen.backslash_in(text));
-                route(&shape, self.catalogue.judge(&shape)).allows_replica()
+                let reason = route(&shape, self.catalogue.judge(&shape));
+                reason.allows_replica() && !self.catalogue.was_refused(&shape)
             }
         }
     }
@@ -149,7 +156,8 @@ impl Pool {
 impl<I: Io> Worker<I> {
     /// Says which pool serves the request of a client that begins at `at`.
     pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
-        self.clients[key].served_by = None;
+        let client = &mut self.clients[key];
+        (client.served_by, client.is_tried) = (None, false);
         let Some(home) = self.clients[key].pool else { return };
         let pool = &mut self.pools[home.0 as usize];
         if !pool.target.config.cluster.is_some_and(|cluster| cluster.is_split) {
@@ -165,21 +173,24 @@ impl<I: Io> Worker<I> {
         }
         let asked = wanted(SETTING).and_then(Asked::of).unwrap_or(Asked::Auto);
         let catalogue = &pool.catalogue;
-        let mut router = Router { client, cache: &mut self.cache, catalogue, asked };
+        let mut router = Router { client, cache: &mut self.cache, catalogue, asked, is_asked: false };
         if !router.allows_replica(at.data, at.start) {
             return;
         }
-        let replicas = self.replicas_of(home);
-        self.clients[key].served_by = replicas.filter(|id| self.pools[id.0 as usize].serves_reads(self.now));
+        let is_tried = !router.is_asked;
+        let replicas = self.replicas_of(home).filter(|id| self.pools[id.0 as usize].serves_reads(self.now));
+        let client = &mut self.clients[key];
+        (client.served_by, client.is_tried) = (replicas, is_tried && replicas.is_some());
     }
 
     /// How far of the bytes at hand a client may send to its server. To a replica, up to where its request ends: what comes
     /// behind it may have to be served elsewhere.
-    pub(crate) fn reach_on_replica(&self, key: ClientKey, server: ServerKey, data: &[u8], at: usize) -> usize {
-        let (client, server) = (&self.clients[key], &self.servers[server]);
-        if Some(server.pool) == client.pool {
+    pub(crate) fn reach_on_replica(&mut self, key: ClientKey, server: ServerKey, data: &[u8], at: usize) -> usize {
+        if Some(self.servers[server].pool) == self.clients[key].pool {
             return data.len();
         }
+        self.begin_trial(key, server);
+        let (client, server) = (&self.clients[key], &self.servers[server]);
         let mut start = at + client.body_left as usize;
         while start < data.len() && !server.owes_ready() {
             let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return data.len() };

@@ -182,7 +182,7 @@ carried!(Client, put_client, get_client, describe_client,
         connected_at: Instant,
         tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, pool, served_by, armed, listens, replication, login }
+    left { conn, server, is_deferred, is_gone, is_split, is_tried, pool, served_by, armed, listens, replication, login }
 );
 
 carried!(Server, put_server, get_server, describe_server,
@@ -229,7 +229,7 @@ carried!(Server, put_server, get_server, describe_server,
     }
     left {
         conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
-        reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
+        reported_apart, is_set_apart, hand_over, again, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
         cancel_at, login,
     }
 );

@@ -398,6 +398,11 @@ impl Shared {
         all.entry((endpoint.clone(), dbname.clone())).or_default().clone()
     }
 
+    /// The same, if anything is known of it.
+    pub fn known(&self, endpoint: &str, dbname: &str) -> Option<Arc<Knowledge>> {
+        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner).get(&(endpoint.into(), dbname.into())).cloned()
+    }
+
     /// The worker that owns the listener of the pool `name`: the one that first asks, which is `me` if nobody has.
     pub fn listener_owner(&self, name: &Name, me: WorkerId) -> WorkerId {
         let mut all = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);

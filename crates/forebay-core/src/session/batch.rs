@@ -23,6 +23,13 @@ impl Piece {
         let (Piece::Received { start, end } | Piece::Owned { start, end }) = *self;
         (end - start) as usize
     }
+
+    fn of<'d>(&self, data: &'d [u8], owned: &'d [u8]) -> &'d [u8] {
+        match *self {
+            Piece::Received { start, end } => &data[start as usize..end as usize],
+            Piece::Owned { start, end } => &owned[start as usize..end as usize],
+        }
+    }
 }
 
 /// Pieces that are this short together are copied and sent as one: to send a list of pieces costs more.
@@ -74,21 +81,30 @@ impl Batch {
         self.owned_sent = 0;
     }
 
+    /// How many bytes there are, what is still being appended left out.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(Piece::len).sum()
+    }
+
+    /// Moves all of it to the end of `out`. `data` are the received bytes.
+    pub fn take(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        self.close_owned();
+        self.pieces.iter().for_each(|piece| out.extend_from_slice(piece.of(data, &self.owned)));
+        self.clear();
+    }
+
     /// Sends all pieces to `conn` and is empty again. Returns the bytes sent. `data` are the received
     /// bytes, of `buf` or, where that is `None`, of a session's own memory, to be copied.
     pub fn send<I: Io>(&mut self, io: &mut I, conn: ConnId, buf: Option<BufId>, data: &[u8]) -> usize {
         self.close_owned();
-        let bytes = self.pieces.iter().map(Piece::len).sum();
+        let bytes = self.bytes();
         match &self.pieces[..] {
             [] => {}
             [piece] => io.send(conn, &[self.slice(piece, buf, data)]),
             pieces if bytes <= JOINED_BYTES_MAX => {
                 self.joined.clear();
                 for piece in pieces {
-                    self.joined.extend_from_slice(match *piece {
-                        Piece::Received { start, end } => &data[start as usize..end as usize],
-                        Piece::Owned { start, end } => &self.owned[start as usize..end as usize],
-                    });
+                    self.joined.extend_from_slice(piece.of(data, &self.owned));
                 }
                 io.send(conn, &[Slice::Bytes(&self.joined)]);
             }

@@ -171,6 +171,8 @@ pub struct Client {
     pub is_gone: bool,
     /// Its reads may go to replicas: where a request goes is decided before it is served.
     pub is_split: bool,
+    /// What a replica does not do of its request, the primary does, as long as nothing was answered.
+    pub is_tried: bool,
     /// Its pool, once logged in.
     pub pool: Option<PoolId>,
     /// The pool that serves its request where it is another one: that of the replicas.
@@ -269,6 +271,7 @@ impl Client {
             failed_hand_overs: 0,
             is_gone: false,
             is_split: false,
+            is_tried: false,
             served_by: None,
             is_uncounted: false,
             is_in_census: false,

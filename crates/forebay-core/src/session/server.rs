@@ -23,6 +23,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
+use crate::cluster::again::Again;
 use crate::config::Usage;
 use crate::hand_over::HandOver;
 use crate::ids::{ConnId, WorkerId};
@@ -167,6 +168,8 @@ pub struct Server {
     pub expect: VecDeque<Expect>,
     /// What stands between its last client and this one, and is not answered yet.
     pub hand_over: Option<Box<HandOver>>,
+    /// What its client has sent, where it may be made again elsewhere.
+    pub again: Option<Box<Again>>,
     /// A reply cut in two, to be decided whole.
     pub carry: Vec<u8>,
     /// Its request took too long and was cancelled: what its client is told instead of "canceled by user".
@@ -253,6 +256,7 @@ impl Server {
             is_leased: false,
             expect: VecDeque::new(),
             hand_over: None,
+            again: None,
             is_report_due: false,
             segment: 0,
             is_segment_open: false,

@@ -100,6 +100,17 @@ impl ClientStatements {
         }
     }
 
+    /// A change that was confirmed is as if it had never been made: what was before holds again.
+    pub fn restore(&mut self, change: &Change) {
+        if !change.name.is_empty() && !self.named.contains_key(&change.name) {
+            self.named.insert(change.name.clone(), ClientEntry::default());
+        }
+        if let Some(entry) = self.entry(&change.name) {
+            entry.statement = change.before.clone();
+            self.drop_if_void(&change.name);
+        }
+    }
+
     /// Whether a segment before `segment` will, or will not, make something of a name.
     pub fn is_unconfirmed(&self, segment: u32) -> bool {
         self.named.values().any(|entry| entry.unanswered.holds(segment))

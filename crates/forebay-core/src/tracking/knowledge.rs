@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use forebay_sql::catalogue::{Builder, Catalogue};
-use rustc_hash::{FxHashMap, FxHasher};
+use forebay_sql::fingerprint::fingerprint;
+use forebay_sql::lexer::Backslash;
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::parameters::is_restorable;
 use crate::pool::Pool;
@@ -27,6 +29,11 @@ pub(crate) const CUSTOM_MAX: usize = 256;
 
 /// Servers of which it is known who notified through them.
 const NOTIFIERS_MAX: usize = 4096;
+
+/// Texts of which it is remembered that a replica has refused them; one more, and all are forgotten.
+const REFUSED_MAX: usize = 256;
+/// A longer one is not remembered.
+const REFUSED_BYTES_MAX: usize = 4096;
 
 /// Never read.
 const NEVER: u64 = u64::MAX;
@@ -53,6 +60,15 @@ pub struct Knowledge {
     of_replicas: OnceLock<Arc<Knowledge>>,
     /// The other way round.
     of_primary: Weak<Knowledge>,
+    refused: Mutex<Refused>,
+}
+
+/// Fingerprints of texts that a replica has refused, for people.
+#[derive(Debug, Default)]
+struct Refused {
+    /// The catalogue that had judged them.
+    catalogue: u32,
+    texts: FxHashSet<Box<[u8]>>,
 }
 
 struct Known {
@@ -84,6 +100,7 @@ impl Default for Knowledge {
             reads_sequences: AtomicBool::new(false),
             of_replicas: OnceLock::new(),
             of_primary: Weak::new(),
+            refused: Mutex::default(),
         }
     }
 }
@@ -147,6 +164,23 @@ impl Knowledge {
             return of_primary.notifier(server);
         }
         self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).get(&server).copied()
+    }
+
+    /// A replica has refused a text that the catalogue takes for a reading one.
+    pub fn note_refused_text(&self, catalogue: &Catalogue, text: &[u8]) {
+        let Some(key) = key_of(text) else { return };
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.catalogue != catalogue.id() || refused.texts.len() >= REFUSED_MAX {
+            *refused = Refused { catalogue: catalogue.id(), ..Refused::default() };
+        }
+        refused.texts.insert(key);
+    }
+
+    /// Whether one has, since the catalogue was last read.
+    pub fn was_refused(&self, text: &[u8]) -> bool {
+        let catalogue = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner).catalogue.id();
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.catalogue == catalogue && key_of(text).is_some_and(|key| refused.texts.contains(&key))
     }
 
     /// The names of [`Self::note_custom`].
@@ -295,6 +329,13 @@ impl Reading {
         }
         self.builder.row(values);
     }
+}
+
+/// What texts of one shape have in common.
+fn key_of(text: &[u8]) -> Option<Box<[u8]>> {
+    let mut key = Vec::new();
+    let has_one = text.len() <= REFUSED_BYTES_MAX && fingerprint(text, Backslash::Plain, &mut key);
+    has_one.then(|| key.into())
 }
 
 impl Pool {

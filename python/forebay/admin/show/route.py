@@ -30,6 +30,8 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     database = next((one for one in backend.config.databases if one.name == name), backend.config.fallback_database)
     found = json.loads(classify(text))
     intent, because = found["route"]["to"], f"it {found['route']['because']}"
+    if database is not None and backend.was_refused(database, text):
+        intent, because = "primary", "it writes: a replica has refused it"
     if found["asks_for"] in ("primary", "replica"):
         intent, because = found["asks_for"], "its comment says so"
     cluster = database.cluster if database else None
