@@ -102,14 +102,17 @@ class Cluster:
     def name(self, endpoints: list[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""
 
-    def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int) -> None:
-        """An endpoint has answered."""
+    def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int, asked_us: int) -> None:
+        """An endpoint has answered. asked_us: of the monotonic clock, before it was asked."""
 
     def missed(self, index: int) -> None:
         """It has not."""
 
     def decide(self) -> bool:
         """Concludes; whether some role is another one than before."""
+
+    def is_behind(self) -> bool:
+        """Whether the replicas are not known to have replayed all that the primary has told of."""
 
     def nodes(self) -> list[tuple[str, str, str, int | None, int | None, int | None]]:
         """Endpoint, role, reason, timeline, LSN, lag in bytes."""

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::Found;
 use crate::tables::Tables;
 
@@ -51,8 +52,8 @@ pub enum Command {
     Suspend,
     /// End connections that have not taken what was sent to them.
     DropUnflushed,
-    /// The roles of a database's endpoints, which are a cluster.
-    Roles(Arc<str>, Arc<[Found]>),
+    /// The roles of a database's endpoints, which are a cluster, and how far its replicas are.
+    Roles(Arc<str>, Arc<[Found]>, Replayed),
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
     /// The same, with what the system knows the connections by: a call for each.

@@ -14,7 +14,7 @@ mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
-pub use cluster::{ClusterConfig, Role};
+pub use cluster::{ClusterConfig, Consistency, Role};
 pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
 pub use peers::{PeerConfig, Peers};
 pub use tls::{ServerTls, TlsMode, TlsOffers};

@@ -6,6 +6,7 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
+use crate::cluster::consistency::WRITING;
 use crate::config::{self, PoolMode};
 use crate::event::{Field, Level};
 use crate::io::Io;
@@ -382,6 +383,9 @@ impl<I: Io> Worker<I> {
         client.is_held = false;
         if client.state != ClientState::Greeting {
             client.enter(ClientState::Idle, now);
+        }
+        if client.written_at == WRITING {
+            self.wrote.push(client_key);
         }
         self.arm_client(client_key);
         Some(client_key)

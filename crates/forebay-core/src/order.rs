@@ -71,8 +71,8 @@ impl<I: Io> Worker<I> {
                 }
                 io.reply(id, Reply::Done);
             }
-            Command::Roles(database, found) => {
-                self.take_roles(io, database, found.clone());
+            Command::Roles(database, found, replayed) => {
+                self.take_roles(io, database, found.clone(), replayed.clone());
                 io.reply(id, Reply::Done);
             }
             Command::WaitClose(_) => self.answer_later(io, id, command),

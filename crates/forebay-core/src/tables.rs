@@ -78,8 +78,8 @@ impl Database {
 
     /// The same for the reads of its clients, where those go elsewhere.
     fn for_replicas(&self) -> Option<Database> {
-        self.config.cluster.filter(|cluster| cluster.is_split)?;
-        let cluster = Some(ClusterConfig { role: Role::Replica, is_split: false });
+        let cluster = self.config.cluster.filter(|cluster| cluster.is_split)?;
+        let cluster = Some(ClusterConfig { role: Role::Replica, is_split: false, ..cluster });
         Some(Database { config: Arc::new(DatabaseConfig { cluster, ..(*self.config).clone() }), ..self.clone() })
     }
 }

@@ -20,9 +20,10 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::text::{self, Side};
 use forebay_pgwire::write;
 
+use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::{Command, CommandId};
-use crate::config::{AuthMethod, ClusterConfig, PoolMode, Role};
+use crate::config::{AuthMethod, ClusterConfig, Consistency, PoolMode, Role};
 use crate::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{ClosedBy, Peer};
@@ -110,7 +111,8 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     let is_split = lines.iter().any(|line| matches!(line, Line::Split));
     if is_split {
         settings.databases[0].endpoints = ENDPOINTS.map(Arc::from).into();
-        settings.databases[0].cluster = Some(ClusterConfig { role: Role::Primary, is_split });
+        settings.databases[0].cluster =
+            Some(ClusterConfig { role: Role::Primary, is_split, read_consistency: Consistency::Session });
     }
     let tables = Tables::build(settings, None, &mut |out| out.fill(7)).expect("the configuration is sound");
     let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
@@ -120,7 +122,11 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     if is_split {
         let found = ENDPOINTS.into_iter().zip([Serves::Writes, Serves::Reads]);
         let found: Vec<_> = found.map(|(name, serves)| Found { name: name.into(), serves }).collect();
-        hand.worker.command(&mut hand.io, CommandId(1), Command::Roles("app".into(), found.into()));
+        hand.worker.command(
+            &mut hand.io,
+            CommandId(1),
+            Command::Roles("app".into(), found.into(), Replayed::default()),
+        );
     }
     let mut at = 0;
     while let Some(line) = lines.get(at) {

@@ -134,6 +134,8 @@ pub struct Worker<I: Io> {
     pub(crate) ready: VecDeque<ClientKey>,
     /// Clients that have had their part of this turn.
     pub(crate) deferred: Vec<ClientKey>,
+    /// Clients that may have written, parted from their servers in this turn.
+    pub(crate) wrote: Vec<ClientKey>,
     /// Servers that a client has just been parted from.
     pub(crate) freed: Vec<ServerKey>,
     /// Pools that a server has left.
@@ -201,6 +203,7 @@ impl<I: Io> Worker<I> {
             scratch: Vec::new(),
             ready: VecDeque::new(),
             deferred: Vec::new(),
+            wrote: Vec::new(),
             freed: Vec::new(),
             vacated: Vec::new(),
             alarms: BinaryHeap::new(),
@@ -243,6 +246,9 @@ impl<I: Io> Worker<I> {
             if now >= self.next_sweep {
                 self.sweep(io);
             }
+        }
+        if !self.wrote.is_empty() {
+            self.note_written();
         }
         if !self.deferred.is_empty() {
             self.end_deferral();

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use forebay_core::cluster::consistency::Replayed;
 use forebay_core::cluster::roles::Found;
 use forebay_core::cluster::{Cluster, Seen};
 use pyo3::prelude::*;
@@ -33,10 +34,10 @@ impl PyCluster {
         self.lock().name(endpoints.map(|names| names.into_iter().map(Into::into).collect()));
     }
 
-    fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64) {
+    fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64, asked_us: u64) {
         let mut cluster = self.lock();
         if index < cluster.nodes().len() {
-            cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system });
+            cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system }, asked_us);
         }
     }
 
@@ -51,6 +52,10 @@ impl PyCluster {
         self.lock().decide()
     }
 
+    fn is_behind(&self) -> bool {
+        self.lock().is_behind()
+    }
+
     fn nodes(&self) -> Vec<NodeRow> {
         let cluster = self.lock();
         let row = |node: &forebay_core::cluster::Node| {
@@ -63,10 +68,12 @@ impl PyCluster {
 }
 
 impl PyCluster {
-    /// The roles, as the workers want them.
-    pub(crate) fn found(&self) -> Vec<Found> {
+    /// The roles, as the workers want them, and how far the replicas are.
+    pub(crate) fn found(&self) -> (Vec<Found>, Replayed) {
         let cluster = self.lock();
-        cluster.nodes().iter().map(|node| Found { name: node.name.clone(), serves: node.standing.into() }).collect()
+        let found =
+            |node: &forebay_core::cluster::Node| Found { name: node.name.clone(), serves: node.standing.into() };
+        (cluster.nodes().iter().map(found).collect(), cluster.replayed().clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Cluster> {

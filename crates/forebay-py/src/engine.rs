@@ -135,9 +135,12 @@ impl PyEngine {
     }
 
     fn set_roles(&self, py: Python<'_>, database: &str, cluster: &PyCluster) -> PyResult<(u64, u16)> {
-        let command = Command::Roles(database.into(), cluster.found().into());
+        let (found, replayed) = cluster.found();
         py.detach(|| match &*self.read() {
-            Some(engine) => Ok((engine.command(None, &command).0, self.workers)),
+            Some(engine) => {
+                let command = Command::Roles(database.into(), found.into(), replayed.since(engine.clock_origin()));
+                Ok((engine.command(None, &command).0, self.workers))
+            }
             None => Err(stopped()),
         })
     }

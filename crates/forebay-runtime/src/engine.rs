@@ -100,7 +100,7 @@ impl std::error::Error for ReloadError {}
 
 /// A running engine. Dropping it stops it.
 pub struct Engine {
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     driver: DriverChoice,
     listeners: Vec<String>,
     /// Their descriptors, which the workers own.

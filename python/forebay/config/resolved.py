@@ -169,6 +169,7 @@ class ClusterConfig(msgspec.Struct, frozen=True):
 
     role: str
     is_split: bool
+    read_consistency: str
 
 
 class DatabaseConfig(msgspec.Struct, frozen=True):

@@ -189,7 +189,7 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
     for database in draft.databases.values():
         given = database.settings.get("topology")
         if given is None or not has_topology(database):
-            for name, default in (("role", "primary"), ("read_write_split", False)):
+            for name, default in (("role", "primary"), ("read_write_split", False), ("read_consistency", "session")):
                 if own_value(database, name) != default:
                     place = database.settings[name].place
                     report.add("role_without_topology", place, name=database.name, setting=name)

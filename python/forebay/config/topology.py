@@ -32,7 +32,7 @@ class TopologySource:
 class Topology:
     """The endpoints of a database, and as whom they are asked.
 
-    kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit.
+    kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit. is_followed: reads wait for replicas.
     """
 
     kind: str
@@ -46,6 +46,7 @@ class Topology:
     timeout_s: float
     misses_max: int
     lag_max: int
+    is_followed: bool
     source: TopologySource | None = None
 
 
@@ -64,7 +65,11 @@ def cluster(database: Entity) -> ClusterConfig | None:
     """What the engine is told of it."""
     if not has_topology(database):
         return None
-    return ClusterConfig(role=str(own_value(database, "role")), is_split=bool(own_value(database, "read_write_split")))
+    return ClusterConfig(
+        role=str(own_value(database, "role")),
+        is_split=bool(own_value(database, "read_write_split")),
+        read_consistency=str(own_value(database, "read_consistency")),
+    )
 
 
 def poll_login(draft: Draft, database: Entity) -> tuple[str, Secret | None] | None:
@@ -122,6 +127,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 misses_max=int(value("poll_misses")),
                 lag_max=int(value("replica_lag_max")),
                 source=topology_source(entity),
+                is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency == "session",
             )
         )
     return tuple(found)

@@ -17,6 +17,7 @@ use forebay_pgwire::backend::{ErrorFields, tag as reply};
 use forebay_pgwire::frame::{Frames, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, tag};
 
+use super::consistency::WRITING;
 use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::reply::{Next, Relaying};
@@ -173,6 +174,7 @@ impl<I: Io> Worker<I> {
             done.iter().rev().for_each(|change| names.restore(change));
         }
         (client.is_tried, client.served_by) = (false, None);
+        client.written_at = WRITING;
         client.keep_again(kept);
         if writes {
             self.learn_refused(client_key);

@@ -16,10 +16,13 @@
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
 
 pub mod again;
+pub mod consistency;
 pub mod roles;
 pub mod routing;
 
 use std::sync::Arc;
+
+use consistency::Progress;
 
 /// What an endpoint says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub struct Node {
     /// Bytes that it is behind the primary, where both are known.
     pub lag: Option<u64>,
     misses: u32,
+    /// When it was asked what it last said, in microseconds of the system's monotonic clock.
+    asked_us: u64,
 }
 
 /// The endpoints of a cluster, and what follows from what they say.
@@ -116,15 +121,25 @@ pub struct Cluster {
     remembered: Option<(u64, u32)>,
     /// Those that may write, where somebody else says so.
     named: Option<Vec<Arc<str>>>,
+    progress: Progress,
 }
 
 impl Cluster {
     /// Endpoints of which nothing is known. `misses_max`: probes on end after which one is down. `lag_max`: bytes, 0 for no
     /// limit.
     pub fn new(names: impl IntoIterator<Item = Arc<str>>, misses_max: u32, lag_max: u64) -> Cluster {
-        let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0 };
+        let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0, asked_us: 0 };
         let nodes = names.into_iter().map(node).collect();
-        Cluster { nodes, misses_max: misses_max.max(1), lag_max, system: None, floor: 0, remembered: None, named: None }
+        Cluster {
+            nodes,
+            misses_max: misses_max.max(1),
+            lag_max,
+            system: None,
+            floor: 0,
+            remembered: None,
+            named: None,
+            progress: Progress::default(),
+        }
     }
 
     /// Goes on from what an account before this one knows of the same database. Before anything is heard here.
@@ -147,9 +162,11 @@ impl Cluster {
         }
     }
 
-    /// An endpoint has answered. What follows is decided by [`Self::decide`].
-    pub fn heard(&mut self, index: usize, seen: Seen) {
+    /// An endpoint has answered. What follows is decided by [`Self::decide`]. `asked_us`: a moment before it was asked, in
+    /// microseconds of the system's monotonic clock.
+    pub fn heard(&mut self, index: usize, seen: Seen, asked_us: u64) {
         let node = &mut self.nodes[index];
+        node.asked_us = asked_us;
         node.misses = 0;
         node.seen = Some(seen);
     }
@@ -208,7 +225,9 @@ impl Cluster {
         if standings.contains(&Standing::Primary) {
             self.system = system;
         }
-        self.put(&standings)
+        let has_changed = self.put(&standings);
+        self.measure(has_changed);
+        has_changed
     }
 
     /// Takes over what was concluded, and measures replicas by the primary.

@@ -22,6 +22,7 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 use super::Standing;
+use super::consistency::Replayed;
 
 /// Why a server is closed whose endpoint serves others now, or nobody.
 const ROLE_LOST: &str = "the endpoint has another role";
@@ -65,6 +66,7 @@ impl From<Standing> for Serves {
 /// What a worker knows of a cluster.
 pub(crate) struct Known {
     found: Arc<[Found]>,
+    pub(super) replayed: Replayed,
     suspected_at: Instant,
 }
 
@@ -107,12 +109,12 @@ impl<I: Io> Worker<I> {
     }
 
     /// The roles of a database's endpoints have been found.
-    pub(crate) fn take_roles(&mut self, io: &mut I, database: &Arc<str>, found: Arc<[Found]>) {
+    pub(crate) fn take_roles(&mut self, io: &mut I, database: &Arc<str>, found: Arc<[Found]>, replayed: Replayed) {
         if !has_cluster(&self.tables, database) {
             // Told before the word of a reload had reached whoever asks.
             return;
         }
-        let known = Known { found, suspected_at: self.now };
+        let known = Known { found, replayed, suspected_at: self.now };
         self.clusters.insert(database.clone(), known);
         for index in 0..self.pools.len() {
             let pool = &self.pools[index];

@@ -12,13 +12,15 @@
 //! | one whose Sync has not come yet, or that has a Flush in it | the primary: nobody knows what is still to come |
 //! | a function call, whatever else | the primary |
 //!
-//! No replica serves at the moment: all goes to the primary.
+//! No replica serves at the moment: all goes to the primary. So do reads whose session has written what the replicas may lack
+//! ([`super::consistency`]).
 
 use forebay_pgwire::frame::{self, HEAD_BYTES};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_sql::catalogue::Catalogue;
 use forebay_sql::route::route;
 
+use super::consistency::{Reading, WRITING};
 use crate::frame::At;
 use crate::io::Io;
 use crate::pool::{Pool, PoolId};
@@ -157,7 +159,7 @@ impl<I: Io> Worker<I> {
     /// Says which pool serves the request of a client that begins at `at`.
     pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
         let client = &mut self.clients[key];
-        (client.served_by, client.is_tried) = (None, false);
+        (client.served_by, client.is_tried, client.reading) = (None, false, Reading::No);
         let Some(home) = self.clients[key].pool else { return };
         let pool = &mut self.pools[home.0 as usize];
         if !pool.target.config.cluster.is_some_and(|cluster| cluster.is_split) {
@@ -168,36 +170,46 @@ impl<I: Io> Worker<I> {
         let wanted = |name: &str| client.wanted.get(name).map(|value| value.as_bytes());
         // A standby knows no serializable transactions, and hears no notifications.
         let is_serializable = |level: &[u8]| level.eq_ignore_ascii_case(b"serializable");
-        if wanted("default_transaction_isolation").is_some_and(is_serializable) || client.listens.is_some() {
-            return;
-        }
+        let level = wanted("default_transaction_isolation");
+        let is_barred = level.is_some_and(is_serializable) || client.listens.is_some();
         let asked = wanted(SETTING).and_then(Asked::of).unwrap_or(Asked::Auto);
         let catalogue = &pool.catalogue;
         let mut router = Router { client, cache: &mut self.cache, catalogue, asked, is_asked: false };
-        if !router.allows_replica(at.data, at.start) {
+        if is_barred || !router.allows_replica(at.data, at.start) {
+            self.clients[key].written_at = WRITING;
             return;
         }
         let is_tried = !router.is_asked;
         let replicas = self.replicas_of(home).filter(|id| self.pools[id.0 as usize].serves_reads(self.now));
+        let may_read = !is_tried || self.sees_its_own(key, home);
         let client = &mut self.clients[key];
-        (client.served_by, client.is_tried) = (replicas, is_tried && replicas.is_some());
+        match replicas {
+            Some(_) if may_read => (client.served_by, client.is_tried) = (replicas, is_tried),
+            _ => client.reading = Reading::Alone,
+        }
     }
 
-    /// How far of the bytes at hand a client may send to its server. To a replica, up to where its request ends: what comes
-    /// behind it may have to be served elsewhere.
+    /// How far of the bytes at hand a client may send to its server. Up to where its request ends if it only reads: what comes
+    /// behind it may have to be served elsewhere, or may write.
     pub(crate) fn reach_on_replica(&mut self, key: ClientKey, server: ServerKey, data: &[u8], at: usize) -> usize {
-        if Some(self.servers[server].pool) == self.clients[key].pool {
+        let is_home = Some(self.servers[server].pool) == self.clients[key].pool;
+        if is_home && self.ends_reading(key, server) {
             return data.len();
         }
         self.begin_trial(key, server);
         let (client, server) = (&self.clients[key], &self.servers[server]);
-        let mut start = at + client.body_left as usize;
+        let (mut start, mut is_whole) = (at + client.body_left as usize, false);
         while start < data.len() && !server.owes_ready() {
             let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return data.len() };
             start += head.bytes as usize;
             if matches!(head.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
+                is_whole = true;
                 break;
             }
+        }
+        let client = &mut self.clients[key];
+        if is_whole && client.reading == Reading::Alone {
+            client.reading = Reading::Sent;
         }
         start.min(data.len())
     }
@@ -227,7 +239,8 @@ impl<I: Io> Worker<I> {
         let client = &mut self.clients[key];
         match client.pool {
             Some(home) if client.served_by == Some(id) && self.pools[id.0 as usize].has_no_replica() => {
-                client.served_by = None;
+                // What comes behind its request is not looked at.
+                (client.served_by, client.written_at) = (None, WRITING);
                 home
             }
             _ => id,
@@ -245,7 +258,7 @@ impl<I: Io> Worker<I> {
             let Some(client) = self.clients.get_mut(waiter.client) else { continue };
             let waits = client.state == ClientState::Waiting && client.since == waiter.since && client.server.is_none();
             if let Some(home) = client.pool.filter(|_| waits) {
-                client.served_by = None;
+                (client.served_by, client.written_at) = (None, WRITING);
                 self.enqueue(io, home, waiter.client);
             }
         }

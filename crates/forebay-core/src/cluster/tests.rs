@@ -3,13 +3,14 @@
 use super::*;
 
 use crate::command::{Command, CommandId};
-use crate::config::{AuthMethod, ClusterConfig, PoolMode, Role};
+use crate::config::{AuthMethod, ClusterConfig, Consistency, PoolMode, Role};
 use crate::fuzz_entry::memory::{MemoryIo, config};
 use crate::ids::WorkerId;
 use crate::stats::WorkerStats;
 use crate::tables::Tables;
 use crate::worker::{Shared, Worker};
 
+use super::consistency::Replayed;
 use super::roles::{Found, Serves};
 
 /// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays there; a number after a colon is its LSN, and
@@ -30,7 +31,7 @@ fn say(cluster: &mut Cluster, index: usize, word: &str) {
         lsn: number(lsn),
         system: number(system),
     };
-    cluster.heard(index, seen);
+    cluster.heard(index, seen, 0);
 }
 
 fn standings(cluster: &Cluster) -> String {
@@ -199,11 +200,12 @@ fn tables(cluster: Option<ClusterConfig>) -> Arc<Tables> {
 /// Endpoints that have been promoted and demoted while nobody asked them.
 #[test]
 fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
-    let with = tables(Some(ClusterConfig { role: Role::Primary, is_split: false }));
+    let with =
+        tables(Some(ClusterConfig { role: Role::Primary, is_split: false, read_consistency: Consistency::Session }));
     let database = with.config.databases[0].name.clone();
     let name: Arc<str> = with.config.databases[0].endpoints[0].clone();
     let found: Arc<[Found]> = [Found { name, serves: Serves::Writes }].into();
-    let roles = || Command::Roles(database.clone(), found.clone());
+    let roles = || Command::Roles(database.clone(), found.clone(), Replayed::default());
     let mut io = MemoryIo::default();
     let mut worker = Worker::new(WorkerId(0), with.clone(), Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
     let serves = |worker: &Worker<MemoryIo>| worker.places(with.database(&database).expect("it"), &database).is_some();
@@ -213,4 +215,67 @@ fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
         worker.command(&mut io, CommandId(1), order);
     }
     assert!(!serves(&worker));
+}
+
+/// What the replicas are told to have is what sessions read from them as their own.
+#[test]
+fn what_all_replicas_have_replayed_is_known_by_when_it_was_asked() {
+    let mut cluster = Cluster::new(["a", "b", "c"].map(Arc::from), 2, 0);
+    let mut at = 0;
+    let mut hears = |cluster: &mut Cluster, words: &str| {
+        for (index, word) in words.split_whitespace().enumerate() {
+            let (kind, lsn) = word.split_at(2);
+            at += 1;
+            let is_in_recovery = kind.starts_with('r');
+            let timeline = kind[1..].parse().expect("a timeline");
+            match lsn {
+                "" => cluster.missed(index),
+                lsn => {
+                    let lsn = lsn.strip_prefix(':').and_then(|lsn| lsn.parse().ok()).expect("an LSN");
+                    cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system: 7 }, at);
+                }
+            }
+            cluster.decide();
+        }
+        let now = cluster.replayed().clone();
+        (now.clone(), now.until().0)
+    };
+    let (before, until) = hears(&mut cluster, "w1:100 r1:100");
+    assert_eq!(until, 1, "the only replica has what the primary had when it was asked");
+    let (joined, until) = hears(&mut cluster, "w1:200 r1:200 r1:50");
+    assert_eq!(until, 0, "one has joined that lacks it");
+    assert_eq!(before.until().0, 3, "who does not know of it goes by those it knows");
+    assert!(cluster.is_behind());
+    assert_eq!(
+        hears(&mut cluster, "w1:300 r1:300 r1:299").1,
+        3,
+        "of what was asked before, all have what was there at 3"
+    );
+    assert_eq!(hears(&mut cluster, "w1:300 r1:300 r1:300").1, 9);
+    assert!(!cluster.is_behind());
+    assert_eq!(before.until().0, 3);
+    assert_eq!(hears(&mut cluster, "w1:300 r1 r1:300").1, 0, "of one it is not known");
+    assert_eq!(hears(&mut cluster, "w1:300 r1:300 r1:300").1, 15);
+    assert_eq!(hears(&mut cluster, "w1:400 r1:10 r1:400").1, 0, "one has begun anew");
+    assert_eq!(hears(&mut cluster, "w1:400 r1:400 r1:400").1, 21);
+    assert_eq!(joined.until().0, 21, "it holds for as long as the roles do");
+    // What the old primary has told says nothing of the new one's.
+    hears(&mut cluster, "w1 w2:390 r2:390");
+    assert_eq!(hears(&mut cluster, "w1 w2:390 r2:390").1, 28);
+    assert_eq!(joined.until().0, 21);
+}
+
+/// A replica that stands still for hours must not cost memory for each moment of them.
+#[test]
+fn moments_that_are_not_replayed_are_thinned_out() {
+    let mut cluster = Cluster::new(["a", "b"].map(Arc::from), 2, 0);
+    for at in 1..10_000 {
+        cluster.heard(0, Seen { is_in_recovery: false, timeline: 1, lsn: at, system: 7 }, at);
+        cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, lsn: 0, system: 7 }, at);
+        cluster.decide();
+    }
+    cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, lsn: 9_000, system: 7 }, 10_000);
+    cluster.decide();
+    let until = cluster.replayed().until().0;
+    assert!((8_500..=9_000).contains(&until), "{until}");
 }

@@ -10,6 +10,29 @@ pub struct ClusterConfig {
     pub role: Role,
     /// Reads of its clients go to the replicas.
     pub is_split: bool,
+    /// What those reads see, unless their session says otherwise.
+    pub read_consistency: Consistency,
+}
+
+/// What a session's reads see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// What the session has written.
+    Session,
+    /// What a replica has replayed by then.
+    Eventual,
+}
+
+impl Consistency {
+    /// By its name.
+    pub fn of(name: &[u8]) -> Option<Consistency> {
+        match name {
+            b"session" => Some(Consistency::Session),
+            b"eventual" => Some(Consistency::Eventual),
+            _ => None,
+        }
+    }
 }
 
 /// Which endpoints of a cluster serve a pool.

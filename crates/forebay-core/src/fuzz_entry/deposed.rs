@@ -6,21 +6,23 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 
 use super::scene::Scene;
+use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::Command;
-use crate::config::{ClusterConfig, EngineConfig, Role};
+use crate::config::{ClusterConfig, Consistency, EngineConfig, Role};
 
 fn of_two(config: &mut EngineConfig) {
     let database = &mut config.databases[0];
     database.endpoints = vec!["127.0.0.1:5432".into(), "127.0.0.1:5433".into()];
-    database.cluster = Some(ClusterConfig { role: Role::Primary, is_split: false });
+    database.cluster =
+        Some(ClusterConfig { role: Role::Primary, is_split: false, read_consistency: Consistency::Session });
     database.pool.pool_size = 2;
 }
 
 fn roles(scene: &mut Scene, first: Serves, second: Serves) {
     let found = |name: &str, serves| Found { name: name.into(), serves };
     let found: Arc<[Found]> = [found("127.0.0.1:5432", first), found("127.0.0.1:5433", second)].into();
-    scene.order(Command::Roles("app".into(), found));
+    scene.order(Command::Roles("app".into(), found, Replayed::default()));
 }
 
 /// What was cut off is begun again, and the next server at hand is one of the same primary.

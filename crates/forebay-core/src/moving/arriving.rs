@@ -7,6 +7,7 @@ use forebay_spec::errors;
 use super::group::{About, Group};
 use super::{Place, State};
 use crate::cancel_key;
+use crate::cluster::consistency::WRITING;
 use crate::config::TlsMode;
 use crate::deadline::NEVER;
 use crate::event::{Field, Level};
@@ -146,6 +147,10 @@ impl<I: Io> Worker<I> {
         }
         let cluster = client.pool.and_then(|id| self.pools[id.0 as usize].target.config.cluster);
         client.is_split = cluster.is_some_and(|cluster| cluster.is_split) && client.usage.is_tracked();
+        if client.is_split && client.state == ClientState::Active {
+            // What its request does is not known here.
+            client.written_at = WRITING;
+        }
         let (conn, pool) = (client.conn, client.pool);
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));

@@ -160,6 +160,7 @@ carried!(Client, put_client, get_client, describe_client,
         since: Instant,
         request_at: Instant,
         transaction_at: Instant,
+        written_at: Instant,
         wanted: Rc<Image>,
         seen: Rc<Image>,
         pin: Option<Box<Pin>>,
@@ -182,7 +183,7 @@ carried!(Client, put_client, get_client, describe_client,
         connected_at: Instant,
         tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, is_tried, pool, served_by, armed, listens, replication, login }
+    left { conn, server, is_deferred, is_gone, is_split, is_tried, reading, pool, served_by, armed, listens, replication, login }
 );
 
 carried!(Server, put_server, get_server, describe_server,

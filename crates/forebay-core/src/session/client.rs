@@ -27,6 +27,7 @@ use forebay_sql::shape::Shape;
 use crate::auth::ServerSecret;
 use crate::auth::access::Demand;
 use crate::auth::client::ClientLogin;
+use crate::cluster::consistency::Reading;
 use crate::config::{PoolMode, Usage};
 use crate::console::ConsoleSession;
 use crate::ids::ConnId;
@@ -173,6 +174,10 @@ pub struct Client {
     pub is_split: bool,
     /// What a replica does not do of its request, the primary does, as long as nothing was answered.
     pub is_tried: bool,
+    /// How it reads from the primary.
+    pub reading: Reading,
+    /// When it last may have written and that had ended, where its reads may go to replicas; 0: never.
+    pub written_at: Instant,
     /// Its pool, once logged in.
     pub pool: Option<PoolId>,
     /// The pool that serves its request where it is another one: that of the replicas.
@@ -272,6 +277,8 @@ impl Client {
             is_gone: false,
             is_split: false,
             is_tried: false,
+            reading: Reading::No,
+            written_at: Instant(0),
             served_by: None,
             is_uncounted: false,
             is_in_census: false,

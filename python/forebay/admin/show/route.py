@@ -49,6 +49,9 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
         role = intent
         if role == "replica" and not any(each.role == "replica" for each in endpoints):
             role, because = "primary", "no replica serves at the moment"
+    is_held = cluster.is_split and cluster.read_consistency == "session" and not found["asks_for"]
+    if is_held and intent == role == "replica":
+        because += ", and goes to the primary while its session has written what the replicas have not replayed"
     serving = [each.endpoint for each in endpoints if each.role == role or (role == "any" and each.role in _SERVING)]
     rows = [(name, intent, role, endpoint, because) for endpoint in serving or (None,)]
     return Answer("SHOW", Table(COLUMNS["route"], rows))

@@ -28,16 +28,25 @@ from forebay.observe.log import event
 
 # While a primary is missing, or about to be, endpoints are asked as often as this.
 HURRY_S: Final = 0.1
+# So are they while the replicas have not replayed what the primary has written: reads of who wrote it wait for that.
+FOLLOW_S: Final = 0.1
 # A probe that ends so much later than it should was kept from running; what it found says nothing.
 STALLED_S: Final = 0.25
 # Names are qualified, so that nothing that others have made is called. A timeline's number is the first part of a WAL
-# file's name; on a replica it is that of the last restart point.
+# file's name; on a replica it is that of the last restart point. How far a primary is, is where its next record begins,
+# written out or not. As the first on a page it stands behind the page's head, of 24 bytes, 40 on a file's first page:
+# no replica comes there before.
 _QUESTION: Final = (
     "SELECT r.is_in, CASE WHEN r.is_in THEN (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())"
     " ELSE ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),"
     " 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 END,"
-    " pg_catalog.pg_wal_lsn_diff(CASE WHEN r.is_in THEN COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0')"
-    " ELSE pg_catalog.pg_current_wal_lsn() END, '0/0')::pg_catalog.int8,"
+    " CASE WHEN r.is_in THEN pg_catalog.pg_wal_lsn_diff(COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0'),"
+    " '0/0')::pg_catalog.int8 ELSE (SELECT n.at OPERATOR(pg_catalog.-) CASE"
+    " WHEN n.at OPERATOR(pg_catalog.%) s.segment OPERATOR(pg_catalog.=) 40 THEN 40"
+    " WHEN n.at OPERATOR(pg_catalog.%) s.block OPERATOR(pg_catalog.=) 24 THEN 24 ELSE 0 END"
+    " FROM (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::pg_catalog.int8)"
+    " AS n(at), (SELECT bytes_per_wal_segment, wal_block_size FROM pg_catalog.pg_control_init())"
+    " AS s(segment, block)) END,"
     " (SELECT system_identifier FROM pg_catalog.pg_control_system())"
     " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
 )
@@ -121,10 +130,11 @@ class Poll:
 
     async def _look(self, index: int) -> None:
         began = time.monotonic()
+        asked_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         found = await self._probes[index].ask(self._topology.timeout_s)
         was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
         if isinstance(found, Seen):
-            self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system)
+            self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system, asked_us)
         elif found is None and not was_stalled:
             self._cluster.missed(index)
         self._unheard.discard(index)
@@ -144,7 +154,10 @@ class Poll:
         """Until the next probe: less where a primary is missing, or has missed one."""
         primary = next((index for index, node in enumerate(self._cluster.nodes()) if node[1] == "primary"), None)
         is_hurried = primary is None or self._probes[primary].error is not None
-        return min(self._topology.interval_s, HURRY_S) if is_hurried else self._topology.interval_s
+        if is_hurried:
+            return min(self._topology.interval_s, HURRY_S)
+        is_followed = self._topology.is_followed and self._cluster.is_behind()
+        return min(self._topology.interval_s, FOLLOW_S) if is_followed else self._topology.interval_s
 
 
 class Seen:

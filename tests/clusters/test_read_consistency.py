@@ -1,0 +1,151 @@
+"""read_consistency: what a session reads from replicas that are behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.clusters.test_roles import clustered, endpoints
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres, free_port
+from tests.harness.standby import caught_up, standby_of
+from tests.harness.wire import bind, execute, parse, query, row, sync
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+# How late the standby replays what was committed.
+DELAY_S = 0.5
+# The newest write that can be seen, and from where.
+LAST = "select current_setting('port'), coalesce(max(a), 0) from behind"
+
+
+@pytest.fixture(scope="module")
+def behind(server: Postgres) -> Iterator[Postgres]:
+    """A standby that tests keep behind, and a table that they write to."""
+    with server.target.at(dbname="app").connect(autocommit=True) as direct:
+        direct.execute("create table behind (a int primary key)")
+        with standby_of(server) as standby:
+            yield standby
+        direct.execute("drop table behind")
+
+
+@pytest.fixture
+def forebay(server: Postgres, behind: Postgres, variant: Variant, start: Start) -> Forebay:
+    """A forebay whose database sends reads to that standby."""
+    with server.target.at(dbname="app").connect(autocommit=True) as direct:
+        direct.execute("truncate behind")
+    caught_up(server, behind)
+    settings = {"read_write_split": True, "pool_size": 4}
+    databases = {"app": clustered(server, behind, **settings, dbname="app"),
+                 "loose": clustered(server, behind, **settings, dbname="app", read_consistency="eventual")}  # fmt: skip
+    listen = {"port": free_port(), "address": ["127.0.0.1"]}
+    started = start(configuration(server, variant, databases=databases, listen=listen))
+    for name in databases:
+        endpoints(started, name, 2)
+    with started.target.connect(autocommit=True) as reader:
+        until(lambda: last(reader)[0] == behind.port, within_s=10, what="the catalogue is known")
+    return started
+
+
+def last(client: psycopg.Connection) -> tuple[int, int]:
+    """The server that a read was served by, and the newest write that it saw."""
+    found = client.execute(LAST).fetchone()
+    assert found is not None
+    return int(found[0]), int(found[1])
+
+
+def replays(standby: Postgres, how: str) -> None:
+    """Has a standby stop to replay, or go on."""
+    with standby.target.connect(user="postgres", autocommit=True) as asked:
+        asked.execute(f"select pg_wal_replay_{how}()".encode())
+
+
+def test_a_session_sees_what_it_has_written(forebay: Forebay, server: Postgres, behind: Postgres) -> None:
+    """The write that an application has just made is what it shows next."""
+    app, loose = forebay.target, forebay.target.at(dbname="loose")
+    clients = [app.connect(autocommit=True) for _ in range(2)] + [loose.connect(autocommit=True) for _ in range(2)]
+    writer, other, eventual, strict = clients
+    strict.execute("set forebay.read_consistency to 'session'")
+    replays(behind, "pause")
+    try:
+        for number, client in enumerate((writer, eventual, strict), 1):
+            client.execute("insert into behind values (%s)", [number])
+        assert last(writer) == (server.port, 3)
+        assert last(strict) == (server.port, 3)
+        assert last(other) == (behind.port, 0), "who has written nothing is served by the replica"
+        assert last(eventual) == (behind.port, 0)
+        writer.execute("set forebay.read_consistency to 'eventual'")
+        assert last(writer) == (behind.port, 0)
+        writer.execute("set forebay.read_consistency to 'session'")
+        with app.wire() as wire:
+            # Nobody has looked at what comes behind a read: it writes, and what is read next must see that.
+            where = query(LAST)
+            wire.send(
+                query("insert into behind values (7)"), where, where, query("insert into behind values (8)"), where
+            )
+            assert [row(frame) for frame in wire.ready(5) if frame.tag == "D"] == [
+                [str(server.port), seen] for seen in ("7", "7", "8")
+            ]
+            read = (parse("", LAST), bind(), execute(), sync())
+            wire.send(*read, query("begin read only"), where, query("commit"))
+            assert [row(frame)[1] for frame in wire.ready(4) if frame.tag == "D"] == ["8", "8"]
+    finally:
+        replays(behind, "resume")
+    for client in (writer, strict):
+        until(lambda client=client: last(client) == (behind.port, 8), within_s=10, what="the replica has it")
+    for client in clients:
+        client.close()
+
+
+def test_an_online_restart_keeps_what_a_session_has_written(
+    forebay: Forebay, server: Postgres, behind: Postgres
+) -> None:
+    """The new process has seen no write of it."""
+    with forebay.target.wire() as writer:
+        replays(behind, "pause")
+        try:
+            writer.ask(query("insert into behind values (1)"))
+            forebay.upgrade()
+            where = lambda wire: [row(frame) for frame in wire.ask(query(LAST)) if frame.tag == "D"]  # noqa: E731
+
+            def others() -> list[list[str | None]]:
+                # Until the new process has read the catalogue, what a session does may be anything.
+                with forebay.target.wire() as other:
+                    return where(other)
+
+            until(lambda: others() == [[str(behind.port), "0"]], within_s=10, what="the replica serves again")
+            assert where(writer) == [[str(server.port), "1"]]
+        finally:
+            replays(behind, "resume")
+        until(lambda: where(writer) == [[str(behind.port), "1"]], within_s=10, what="the replica has it")
+
+
+def test_reads_behind_a_write_wait_no_longer_than_the_replica(
+    forebay: Forebay, server: Postgres, behind: Postgres
+) -> None:
+    """Too soon is a stale read, and never is a replica without work."""
+    with behind.target.connect(user="postgres", autocommit=True) as asked:
+        asked.execute(f"alter system set recovery_min_apply_delay to '{DELAY_S:g}s'".encode())
+        asked.execute("select pg_reload_conf()")
+        try:
+            with forebay.target.connect(autocommit=True) as client:
+                seen, took = [], []
+                for number in range(1, 4):
+                    client.execute("insert into behind values (%s)", [number])
+                    began = time.monotonic()
+                    while (found := last(client))[0] != behind.port:
+                        seen.append(found)
+                        assert time.monotonic() < began + 10, "the replica is never asked again"
+                    took.append(time.monotonic() - began)
+                    assert found[1] == number, "the replica did not have it yet"
+                    assert last(client) == (behind.port, number)
+                print(f"reads at the primary {len(seen)}, until a replica serves: {[f'{s:.3f}' for s in took]} s")
+                assert min(took) > DELAY_S / 2
+        finally:
+            asked.execute("alter system reset recovery_min_apply_delay")
+            asked.execute("select pg_reload_conf()")
