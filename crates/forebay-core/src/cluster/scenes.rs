@@ -6,9 +6,10 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 use forebay_sql::traces::Traces;
 
+use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::{Command, CommandId};
-use crate::config::{AuthMethod, ClusterConfig, DatabaseConfig, EngineConfig, PoolMode, Role};
+use crate::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, EngineConfig, PoolMode, Role};
 use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Endpoint, Peer};
@@ -32,7 +33,7 @@ struct Scene {
 }
 
 fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
-    Some(ClusterConfig { role, is_split })
+    Some(ClusterConfig { role, is_split, read_consistency: Consistency::Eventual })
 }
 
 impl Scene {
@@ -79,7 +80,7 @@ impl Scene {
 
     fn roles_of(&mut self, database: &str, a: Serves, b: Serves) {
         let found = |(name, serves): (&str, Serves)| Found { name: format!("{name}:5432").into(), serves };
-        self.order(&Command::Roles(database.into(), [(A, a), (B, b)].map(found).into()));
+        self.order(&Command::Roles(database.into(), [(A, a), (B, b)].map(found).into(), Replayed::default()));
     }
 
     fn order(&mut self, command: &Command) {
