@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,12 +21,15 @@ pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 # Reads, and tells which server it ran on.
 WHERE = "select current_setting('port')"
 
+# Where a request goes hangs on it alone, and not on what its session has written before.
+SPLIT: dict[str, Any] = {"read_write_split": True, "read_consistency": "eventual"}
+
 
 @pytest.fixture
 def forebay(server: Postgres, standby: Postgres, variant: Variant, start: Start) -> Forebay:
     """A forebay whose database sends reads to the standby."""
     caught_up(server, standby)
-    split = clustered(server, standby, read_write_split=True, pool_size=2, max_db_connections=3)
+    split = clustered(server, standby, **SPLIT, pool_size=2, max_db_connections=3)
     started = start(configuration(server, variant, databases={"app": split}))
     endpoints(started, "app", 2)
     return started
@@ -150,7 +154,7 @@ def test_an_online_restart_keeps_a_transaction_on_its_replica(
 ) -> None:
     """Moved into the primary's pool, the server would be given to those who write."""
     primary, replica = str(server.port), str(standby.port)
-    split = clustered(server, standby, read_write_split=True)
+    split = clustered(server, standby, **SPLIT)
     listen = {"port": free_port(), "address": ["127.0.0.1"]}
     forebay = start(configuration(server, variant, databases={"app": split}, listen=listen))
     endpoints(forebay, "app", 2)
@@ -184,7 +188,7 @@ def test_what_a_replica_refuses_is_done_by_the_primary(
         caught_up(server, standby)
 
     define("")
-    split = clustered(server, standby, read_write_split=True, catalogue_refresh="1h")
+    split = clustered(server, standby, **SPLIT, catalogue_refresh="1h")
     forebay = start(configuration(server, variant, databases={"app": split}, log={"level": "debug"}))
     endpoints(forebay, "app", 2)
     call = {name: f"select quiet_{name}()" for name in "abcdefg"}
