@@ -377,6 +377,9 @@ impl<I: Io> Worker<I> {
             return self.not_let_in(io, key, sqlstate, &reply);
         }
         self.open_anew(io, key, &format!("login refused: {sqlstate}"));
+        if sqlstate == "53300" {
+            self.send_home_if_sick(io, id);
+        }
     }
 
     /// All its walsenders, or connections, are in use: the client hears it as it would from the server itself.

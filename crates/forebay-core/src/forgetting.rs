@@ -79,11 +79,13 @@ impl<I: Io> Worker<I> {
         self.forget_listening(id);
         self.pools.iter_mut().filter(|pool| pool.replicas == Some(id)).for_each(|pool| pool.replicas = None);
         let pool = &mut self.pools[id.0 as usize];
-        let place = pool.endpoints.get(0).place.clone();
+        // As `knowledge_of` names it, wherever its servers are now.
+        let endpoint = pool.target.config.endpoints.first().cloned();
+        let dbname: Arc<str> = pool.target.dbname(&pool.database).into();
         let stats = pool.stats.clone();
         pool.vacate();
         self.vacant.push(id);
-        self.shared.forget(&name, &place.name, &place.dbname);
+        self.shared.forget(&name, &endpoint.unwrap_or_else(|| self.nobody.clone()), &dbname);
         self.keep_counts(&stats);
         self.log(io, Level::Info, "pool_forgotten", vec![("pool", label.into())]);
     }

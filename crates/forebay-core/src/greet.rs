@@ -55,7 +55,7 @@ impl<I: Io> Worker<I> {
             Some(greeting) => greeting.reported,
             None => {
                 let pool = self.pool(id);
-                let values = pool.shared.heard.get(pool.endpoints.first_name()?, &nameless)?;
+                let values = pool.shared.heard.get(pool.endpoints.first_place()?, &nameless)?;
                 let reported = self.images.intern(&values);
                 self.pool(id).greetings.keep(nameless, reported.clone());
                 reported
@@ -74,7 +74,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn keep_greeting(&mut self, io: &mut I, id: PoolId, wanted: Rc<Image>, reported: Rc<Image>) {
         let pool = self.pool(id);
         let is_news =
-            pool.endpoints.first_name().is_some_and(|place| pool.shared.heard.keep(place, &wanted, &reported));
+            pool.endpoints.first_place().is_some_and(|place| pool.shared.heard.keep(place, &wanted, &reported));
         pool.greetings.keep(wanted, reported);
         if is_news && !pool.is_replication {
             let name = (pool.database.clone(), pool.user.clone());

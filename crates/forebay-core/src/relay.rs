@@ -110,7 +110,7 @@ impl<I: Io> Worker<I> {
                 stop = Stop::Hold;
             }
             if is_split {
-                self.keep_of_trial(server_key, &data[at..end]);
+                self.sent_of_split(key, server_key, &data[at..end], end == reach);
             }
             if planted(Bug::RequestLogged) {
                 let text = String::from_utf8_lossy(data).into_owned();
@@ -208,6 +208,7 @@ impl<I: Io> Worker<I> {
         match reader {
             Some(conn) => {
                 self.servers[server_key].end_trial();
+                self.clients[key].is_tried = false;
                 self.clients[key].unsent += self.batch.send(io, conn, None, &[]);
             }
             None => self.batch.clear(),

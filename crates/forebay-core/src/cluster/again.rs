@@ -16,6 +16,7 @@
 use forebay_pgwire::backend::{ErrorFields, tag as reply};
 use forebay_pgwire::frame::{Frames, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, tag};
+use forebay_spec::errors;
 
 use super::consistency::WRITING;
 use crate::event::{Field, Level};
@@ -132,9 +133,11 @@ impl<I: Io> Worker<I> {
     }
 
     /// A client has sent this to a server of replicas.
-    pub(crate) fn keep_of_trial(&mut self, server: ServerKey, sent: &[u8]) {
+    pub(crate) fn keep_of_trial(&mut self, client: ClientKey, server: ServerKey, sent: &[u8]) {
         let Some(again) = self.servers[server].again.as_mut().filter(|again| again.is_on) else { return };
         if again.kept.len() + sent.len() > KEPT_BYTES_MAX && again.held.is_empty() {
+            // What comes behind must not be taken for the whole of it.
+            self.clients[client].is_tried = false;
             return again.end();
         }
         again.kept.extend_from_slice(sent);
@@ -190,9 +193,13 @@ impl<I: Io> Worker<I> {
         // What it was asked has failed: there is nothing to cancel.
         self.servers[key].is_finishing = true;
         self.clean(io, key);
-        if let Some(home) = home {
-            self.enqueue(io, home, client_key);
+        let Some(home) = home else { return };
+        let pool = &self.pools[home.0 as usize];
+        if pool.is_removed {
+            let report = errors::database_removed(pool.database.clone());
+            return self.refuse_and_close(io, client_key, report);
         }
+        self.enqueue(io, home, client_key);
     }
 
     /// The texts of a client's next request write, whatever is known of them.

@@ -214,6 +214,15 @@ impl<I: Io> Worker<I> {
         start.min(data.len())
     }
 
+    /// A client whose database is split has sent this; `is_all`: of what it may send.
+    pub(crate) fn sent_of_split(&mut self, key: ClientKey, server: ServerKey, sent: &[u8], is_all: bool) {
+        let client = &mut self.clients[key];
+        if !is_all && client.reading == Reading::Sent {
+            client.reading = Reading::Alone;
+        }
+        self.keep_of_trial(key, server, sent);
+    }
+
     /// The pool of the replicas beside a database's own; made at first use.
     fn replicas_of(&mut self, home: PoolId) -> Option<PoolId> {
         if let Some(id) = self.pools[home.0 as usize].replicas {

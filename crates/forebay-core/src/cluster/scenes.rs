@@ -12,7 +12,7 @@ use crate::command::{Command, CommandId};
 use crate::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, EngineConfig, PoolMode, Role};
 use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
 use crate::ids::{ConnId, WorkerId};
-use crate::io::{Endpoint, Peer};
+use crate::io::{ClosedBy, Endpoint, Peer};
 use crate::moving::arriving::Arrival;
 use crate::pool::PoolId;
 use crate::stats::WorkerStats;
@@ -197,6 +197,14 @@ impl Scene {
         self.answers(server, TransactionStatus::Idle);
     }
 
+    /// A server answers what it was asked with an error.
+    fn fails(&mut self, server: ConnId, sqlstate: &str) {
+        let mut bytes = Vec::new();
+        write::error_response(&mut bytes, &[(b'S', b"ERROR"), (b'C', sqlstate.as_bytes()), (b'M', b"no")]);
+        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
+        self.arrives(server, &bytes);
+    }
+
     fn refuses(&mut self, server: ConnId, sqlstate: &str) {
         let mut bytes = Vec::new();
         write::error_response(&mut bytes, &[(b'S', b"FATAL"), (b'C', sqlstate.as_bytes()), (b'M', b"no")]);
@@ -365,7 +373,7 @@ fn no_listener_is_opened_while_there_is_no_primary() {
 /// A role that a replica does not know would fail all reads, which the primary serves as well.
 #[test]
 fn reads_go_home_where_no_replica_lets_the_pool_in() {
-    for sqlstate in ["28000", "57P03"] {
+    for sqlstate in ["28000", "57P03", "53300"] {
         let mut scene = Scene::new(|_| ());
         scene.roles(Writes, Reads);
         let client = scene.comes("app");
@@ -384,6 +392,47 @@ fn reads_go_home_where_no_replica_lets_the_pool_in() {
         let replica = scene.lets_in(B);
         assert_eq!(scene.heard(replica), "select 1", "it is tried again");
     }
+}
+
+/// Its bytes would be made again for the next one, whose answers they would take the place of.
+#[test]
+fn what_a_client_that_left_had_sent_to_a_replica_is_made_again_for_nobody() {
+    let (mut scene, gone, primary, replica) = Scene::at_rest(|_| ());
+    scene.taken(primary);
+    scene.asks(gone, "select 'of another'");
+    assert_eq!(scene.heard(replica), "select 'of another'");
+    scene.io.end(gone);
+    scene.worker.closed(&mut scene.io, gone, ClosedBy::Peer);
+    scene.worker.turn_end(&mut scene.io);
+    scene.answers(replica, TransactionStatus::Idle);
+    for cancel in scene.opening(B) {
+        scene.io.end(cancel);
+        scene.worker.closed(&mut scene.io, cancel, ClosedBy::Peer);
+        scene.worker.turn_end(&mut scene.io);
+    }
+    scene.taken(replica);
+    let client = scene.comes("app");
+    scene.asks(client, "select 'own'");
+    assert_eq!(scene.heard(replica), "select 'own'");
+    scene.fails(replica, "40001");
+    assert_eq!(scene.heard(primary), "select 'own'");
+}
+
+/// A tail of a request that was made again would be taken for the whole of it.
+#[test]
+fn a_request_that_is_too_long_to_keep_is_not_made_again() {
+    let (mut scene, client, primary, replica) = Scene::at_rest(|_| ());
+    scene.taken(primary);
+    scene.taken(client);
+    let long = format!("select '{}'", "x".repeat(20_000));
+    scene.asks(client, &long);
+    assert_eq!(scene.heard(replica), long);
+    scene.asks(client, "select 2");
+    scene.fails(replica, "40001");
+    let said = scene.taken(client);
+    assert!(said.windows(5).any(|part| part == b"40001"), "it hears of it");
+    assert_eq!(scene.taken(primary), b"");
+    assert_eq!(scene.heard(replica), "select 2", "what is behind it is a request of its own");
 }
 
 /// Nobody serves that pool any more, and who waits there would wait for ever.

@@ -147,7 +147,7 @@ impl<I: Io> Worker<I> {
         }
         let cluster = client.pool.and_then(|id| self.pools[id.0 as usize].target.config.cluster);
         client.is_split = cluster.is_some_and(|cluster| cluster.is_split) && client.usage.is_tracked();
-        if client.is_split && client.state == ClientState::Active {
+        if client.is_split && matches!(client.state, ClientState::Active | ClientState::Waiting) {
             // What its request does is not known here.
             client.written_at = WRITING;
         }
@@ -191,6 +191,7 @@ impl<I: Io> Worker<I> {
         let empty = self.images.empty();
         if !server.is_close_needed && self.pool(id).greetings.get(&empty).is_none() {
             self.keep_greeting(io, id, empty, server.defaults.clone());
+            self.greet_waiters(io, id);
         }
         let pool = self.pool(id);
         pool.servers += 1;

@@ -154,9 +154,9 @@ impl Endpoints {
         self.all.iter().position(|endpoint| *endpoint.place == *place)
     }
 
-    /// The name of the first.
-    pub fn first_name(&self) -> Option<&Arc<str>> {
-        self.all.first().map(|endpoint| &endpoint.place.name)
+    /// Where the first is.
+    pub fn first_place(&self) -> Option<&Arc<Place>> {
+        self.all.first().map(|endpoint| &endpoint.place)
     }
 
     /// One of them.

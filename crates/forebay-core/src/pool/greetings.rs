@@ -11,6 +11,7 @@ use forebay_pgwire::write;
 use rustc_hash::FxHashMap;
 
 use crate::parameters::Image;
+use crate::pool::endpoints::Place;
 
 /// Greetings kept for one pool; more than these are rarely in use, and forgotten ones are asked again.
 const GREETINGS_MAX: usize = 256;
@@ -67,27 +68,27 @@ pub struct Heard(Mutex<ByPlace>);
 
 #[derive(Debug, Default)]
 struct ByPlace {
-    /// The pool's first endpoint, as those saw it who heard it.
-    place: Arc<str>,
+    /// The pool's first endpoint, and how its servers are opened there, as those saw it who heard it.
+    place: Option<Arc<Place>>,
     /// What was reported, by what was set.
     reported: FxHashMap<Values, Values>,
 }
 
 impl Heard {
     /// What a server of a pool with this first endpoint reports with `wanted` set, if one has told it.
-    pub fn get(&self, place: &Arc<str>, wanted: &Image) -> Option<Values> {
+    pub fn get(&self, place: &Arc<Place>, wanted: &Image) -> Option<Values> {
         let kept = self.kept();
-        if kept.place != *place {
+        if kept.place.as_ref() != Some(place) {
             return None;
         }
         kept.reported.get(&wanted.values()).cloned()
     }
 
     /// Keeps what one reports; whether that was not known.
-    pub fn keep(&self, place: &Arc<str>, wanted: &Image, reported: &Image) -> bool {
+    pub fn keep(&self, place: &Arc<Place>, wanted: &Image, reported: &Image) -> bool {
         let mut kept = self.kept();
-        if kept.place != *place {
-            *kept = ByPlace { place: place.clone(), ..ByPlace::default() };
+        if kept.place.as_ref() != Some(place) {
+            *kept = ByPlace { place: Some(place.clone()), ..ByPlace::default() };
         }
         if kept.reported.len() >= GREETINGS_MAX {
             kept.reported.clear();

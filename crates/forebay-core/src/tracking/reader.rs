@@ -72,6 +72,9 @@ impl<I: Io> Worker<I> {
         if !is_of_replicas(&pool.database) {
             return Some(id);
         }
+        if pool.is_held {
+            return None;
+        }
         self.pool_ids.get(&(database_of(&pool.database).into(), pool.user.clone())).copied()
     }
 
