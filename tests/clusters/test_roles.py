@@ -102,6 +102,8 @@ def test_a_server_that_does_not_let_the_poll_in_keeps_its_role(
             assert late["endpoint"] == primary
             assert "not permitted to log in" in str(late["error"])
             assert late["role"] == "primary"
+            (told,) = [line for line in forebay.events("probe_refused") if line["endpoint"] == primary]
+            assert "not permitted to log in" in told["error"]
             assert asked(forebay, "app") == [(False,)]
         finally:
             admin.execute("alter role other login")

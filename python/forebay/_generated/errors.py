@@ -1107,6 +1107,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "topology_of_any": FindingRow("FBC172", "error", "the fallback database can have no topology", "list the database by its name"),
     "role_without_topology": FindingRow("FBC173", "error", "database \"{name}\": {setting} needs a topology", "set topology = \"poll\""),
     "split_of_one_role": FindingRow("FBC174", "error", "database \"{name}\": read_write_split needs role = \"primary\", and it is \"{role}\"", "leave one of them out"),
+    "split_of_sessions": FindingRow("FBC178", "warning", "database \"{name}\": read_write_split does nothing in session mode", "set pool_mode = \"transaction\" for it"),
     "topology_without_source": FindingRow("FBC175", "error", "database \"{name}\": topology = \"{kind}\" needs topology_source", "set topology_source to its address, as in {example}"),
     "unusable_topology_source": FindingRow("FBC176", "error", "database \"{name}\": {cause}", "{hint}"),
     "source_without_topology": FindingRow("FBC177", "error", "database \"{name}\": {setting} needs a topology that has a source", "set topology to patroni, etcd, dns or kubernetes"),

@@ -1503,6 +1503,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Leave role out where writes are to reach the primary, or read_write_split where nothing is written.",
         example=None,
     ),
+    "FBC178": Page(
+        code="FBC178",
+        name="split_of_sessions",
+        severity="warning",
+        sqlstate=None,
+        message="database \"{name}\": read_write_split does nothing in session mode",
+        detail=None,
+        hint="set pool_mode = \"transaction\" for it",
+        why="In session mode a client keeps one server for as long as it stays, which is the primary's.",
+        fix="Set pool_mode to transaction, or leave read_write_split out and give readers a database with role = \"replica\".",
+        example=None,
+    ),
     "FBC175": Page(
         code="FBC175",
         name="topology_without_source",

@@ -194,6 +194,8 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
                     place = database.settings[name].place
                     report.add("role_without_topology", place, name=database.name, setting=name)
             continue
+        if own_value(database, "read_write_split") and pool_value(draft, database, "pool_mode") == "session":
+            report.add("split_of_sessions", database.settings["read_write_split"].place, name=database.name)
         login = poll_login(draft, database)
         role = own_value(database, "role")
         if database.name == FALLBACK:

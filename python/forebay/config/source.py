@@ -23,6 +23,8 @@ _SHOWN_KEYS = ("env", "file", "command", "timeout")
 _OF_PGBOUNCER = re.compile(r"^[ \t]*\[pgbouncer\]", re.MULTILINE)
 # user:password@ of a URL.
 _CREDENTIALS = re.compile(r"(://)([^@\s\"']*)(?=@)")
+# The same of a source, whose scheme may be missing or misspelt.
+_SOURCE_LOGIN = re.compile(r"""(\btopology_source["']?\s*=\s*["']+)([^\n]*)(?=@)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Place:
 
 def without_secrets(text: str) -> str:
     """`text` with a star for each character of a secret; lines and columns stay."""
-    for pattern in (_NUMBERED, _BIND_PASSWORD):
+    for pattern in (_NUMBERED, _BIND_PASSWORD, _SOURCE_LOGIN):
         text = pattern.sub(_starred, text)
     return _CREDENTIALS.sub(_starred, _SECRET_VALUE.sub(_without_secret, text))
 

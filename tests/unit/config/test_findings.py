@@ -133,6 +133,16 @@ def test_a_password_in_a_url_is_not_shown(only: Callable[..., Finding], minimal:
     assert "hunter2" not in config.render([finding])
 
 
+@pytest.mark.parametrize("scheme", ["", "patroni//", "patorni://", "https:"])
+def test_a_password_in_the_address_of_a_source_is_not_shown(
+    load: Callable[..., Loaded], minimal: str, scheme: str
+) -> None:
+    source = f'topology = "patroni"\ntopology_source = "{scheme}app:hunter2@10.0.0.1:8008"'
+    findings = load(f"{minimal}[databases.x]\nendpoints = ['a']\n{source}\n").findings
+    assert "FBC176" in {one.code for one in findings}
+    assert "hunter2" not in config.render(findings)
+
+
 def test_where_a_secret_is_looked_up_is_shown(only: Callable[..., Finding]) -> None:
     finding = only('[databases.a]\nendpoints = ["a"]\n[users.a]\nsecret = { env = "NOPE" }\n')
     assert 'secret = { env = "NOPE" }' in config.render([finding])

@@ -48,6 +48,7 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"[databases.'*']\nendpoints = ['a:1']\ntopology = 'poll'\npoll_user = 'app'\n{USER}", "FBC172"),
         (f"{DATABASE}role = 'replica'\n{USER}", "FBC173"),
         (f"{DATABASE}read_write_split = true\n{USER}", "FBC173"),
+        (f"{DATABASE}{SPLIT}pool_mode = 'session'\n{USER}", "FBC178"),
         (f"{DATABASE}{SPLIT}role = 'any'\n{USER}", "FBC174"),
         (f"{DATABASE}topology = 'patroni'\npoll_user = 'app'\n{USER}", "FBC175"),
         (f"{DATABASE}{TOLD}topology_source = 'etcd://a/b'\n{USER}", "FBC176"),

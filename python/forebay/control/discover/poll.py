@@ -132,6 +132,7 @@ class Poll:
         began = time.monotonic()
         asked_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         found = await self._probes[index].ask(self._topology.timeout_s)
+        self._tell_refusal(index, isinstance(found, _Refused))
         was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
         if isinstance(found, Seen):
             self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system, asked_us)
@@ -141,6 +142,14 @@ class Poll:
         # Of which system they all are is said by most of them.
         if not self._unheard and self._cluster.decide():
             self._tell_roles()
+
+    def _tell_refusal(self, index: int, is_refused: bool) -> None:
+        """An endpoint that does not let us in has no role that anybody knows of; told once for each reason."""
+        probe, name = self._probes[index], self._topology.endpoints[index]
+        if is_refused and probe.error != probe.refused_with:
+            event(logging.WARNING, "probe_refused", database=self._topology.database, endpoint=name, error=probe.error)
+        if is_refused or probe.error is None:
+            probe.refused_with = probe.error
 
     def _tell_roles(self) -> None:
         self._tell(self._topology.database, self._cluster)
@@ -153,7 +162,11 @@ class Poll:
     def _pause_s(self) -> float:
         """Until the next probe: less where a primary is missing, or has missed one."""
         primary = next((index for index, node in enumerate(self._cluster.nodes()) if node[1] == "primary"), None)
-        is_hurried = primary is None or self._probes[primary].error is not None
+        if primary is None:
+            # Whoever refuses us will do so again.
+            is_hurried = any(probe.refused_with is None for probe in self._probes)
+        else:
+            is_hurried = self._probes[primary].error is not None
         if is_hurried:
             return min(self._topology.interval_s, HURRY_S)
         is_followed = self._topology.is_followed and self._cluster.is_behind()
@@ -187,6 +200,7 @@ class _Probe:
         self.is_due = asyncio.Event()
         self.answered_at: float | None = None
         self.error: str | None = None
+        self.refused_with: str | None = None
 
     async def ask(self, timeout_s: float) -> Seen | _Refused | None:
         """What it says; None: it has missed this one."""

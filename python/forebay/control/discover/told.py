@@ -149,8 +149,9 @@ class Told:
     def _miss(self, error: str, hint: str | None) -> None:
         if not self._is_away:
             self._is_away = True
+            keeps = "the endpoints of the configuration" if self.account is None else "what it told last"
             event(logging.WARNING, "topology_source_away", database=self._topology.database,
-                  source=self._topology.kind, error=error, hint=hint, keeps="what it told last")  # fmt: skip
+                  source=self._topology.kind, error=error, hint=hint, keeps=keeps)  # fmt: skip
 
     def _refuse(self, because: str) -> None:
         """The engine does not take the endpoints. Told once: the source names them again and again."""
