@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 _QUOTED = r"""("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"?|'(?:''|[^'\n])*'?"""
 # The value of a key that holds a secret: quoted text over one or more lines, a list, a table, or a bare word.
 _SECRET_VALUE = re.compile(
-    r"""(\b(?:secret|password|verifier)["']?\s*=\s*)""" + _QUOTED + r"|\[[^\n]*|\{[^\n}]*|[^\s,}]+)",
+    r"""(\b(?:\w+_)?(?:secret|password|verifier)["']?\s*=\s*)""" + _QUOTED + r"|\[[^\n]*|\{[^\n}]*|[^\s,}]+)",
     re.DOTALL | re.IGNORECASE,
 )
 # Among the options of a directory, quotes may stand anywhere, and a backslash continues a line: all behind the name is

@@ -120,7 +120,9 @@ def _host(text: str, wrong: Callable[[str], NoReturn]) -> Host:
     if colon >= 0:
         name, number = text[:colon], text[colon + 1 :]
         if not (number.isascii() and number.isdecimal() and len(number) <= 5 and is_port(int(number))):
-            wrong(f'"{number}" is not a port from 1 to 65535')
+            # Where the @ is missing, it may be a password.
+            shown = f'"{number}"' if number.isascii() and number.isdecimal() else "what stands behind a host's colon"
+            wrong(f"{shown} is not a port from 1 to 65535")
         port = int(number)
     if not name:
         wrong("a host of the address is empty")

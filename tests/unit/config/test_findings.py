@@ -143,6 +143,13 @@ def test_a_password_in_the_address_of_a_source_is_not_shown(
     assert "hunter2" not in config.render(findings)
 
 
+def test_a_plain_secret_of_a_source_is_not_shown(load: Callable[..., Loaded], minimal: str) -> None:
+    source = 'topology_source_user = "app"\ntopology_source_secret = "hunter2"'
+    findings = load(f"{minimal}[databases.x]\nendpoints = ['a']\n{source}\n").findings
+    assert {"FBC030", "FBC177"} <= {one.code for one in findings}
+    assert "hunter2" not in config.render(findings)
+
+
 def test_where_a_secret_is_looked_up_is_shown(only: Callable[..., Finding]) -> None:
     finding = only('[databases.a]\nendpoints = ["a"]\n[users.a]\nsecret = { env = "NOPE" }\n')
     assert 'secret = { env = "NOPE" }' in config.render([finding])

@@ -60,6 +60,8 @@ class Discovery:
         self._environment = environment
         self._followers: dict[str, tuple[Topology, Follower]] = {}
         self._made: dict[str, Source] = {}
+        # What was told when a configuration was last put together.
+        self._given: dict[str, Account] = {}
 
     async def prepare(self, topologies: Sequence[Topology]) -> None:
         """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
@@ -80,9 +82,9 @@ class Discovery:
         known: dict[str, tuple[Cluster, Account | None]] = {}
         for name, (topology, follower) in list(self._followers.items()):
             if wanted.get(name) != topology:
-                account = self._account(wanted[name]) if name in wanted else None
                 del self._followers[name]
-                known[name] = follower.cluster, account
+                # What has been told since is not in force, and is told again.
+                known[name] = follower.cluster, self._given.get(name)
                 await follower.close()
         for name, topology in wanted.items():
             if name not in self._followers:
@@ -93,7 +95,8 @@ class Discovery:
 
     def overlaid(self, engine: EngineConfig, topologies: Sequence[Topology]) -> EngineConfig:
         """A configuration with the endpoints that sources have told in place of the listed ones."""
-        told = {one.database: account.endpoints for one in topologies if (account := self._account(one))}
+        self._given = {one.database: account for one in topologies if (account := self._account(one))}
+        told = {name: account.endpoints for name, account in self._given.items()}
         databases = tuple(replace(one, endpoints=told.get(one.name, one.endpoints)) for one in engine.databases)
         return replace(engine, databases=databases) if told else engine
 
@@ -111,10 +114,10 @@ class Discovery:
         await self.follow(())
 
     def _account(self, topology: Topology) -> Account | None:
-        """What this topology's source has told, if it is one that is followed."""
+        """What a source of this kind has told, if one is followed: whoever is asked from now on may be away."""
         running = self._followers.get(topology.database)
-        is_same = running is not None and topology.source is not None and running[0].source == topology.source
-        return running[1].account if running is not None and is_same else None
+        is_alike = running is not None and topology.source is not None and running[0].kind == topology.kind
+        return running[1].account if running is not None and is_alike else None
 
     def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:
         # The driver is imported where a database needs it.

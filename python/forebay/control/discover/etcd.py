@@ -7,6 +7,7 @@ Patroni documentation, "Dynamic configuration", and what Patroni writes.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncGenerator
@@ -29,6 +30,8 @@ PLAIN, SECURE = "etcd", "etcd+https"
 NAMESPACE: Final = "service"
 # Patroni writes keys every ten seconds: a watch that is silent for longer may be one that nobody serves.
 SILENCE_S: Final = 15.0
+# A watch that was ended is not begun again before that.
+AGAIN_S: Final = 1.0
 
 
 class _Key(msgspec.Struct):
@@ -173,7 +176,8 @@ class Etcd:
             async with contextlib.aclosing(lines):
                 async for line in lines:
                     if line.result.canceled:
-                        # The revision is gone from the store, or the right to watch.
+                        # The revision is gone from the store, or the right to watch: then it is so again at once.
+                        await asyncio.sleep(AGAIN_S)
                         return
                     if line.result.events:
                         yield _number(line.result.header.revision)

@@ -31,7 +31,7 @@ BAD = {
     "no scheme": ("10.0.0.1:8008", "does not begin with scheme://"),
     "an unknown scheme": ("patron://h", "no source of topology with the scheme patron://"),
     "a port beyond all": ("patroni://h:65536", '"65536" is not a port'),
-    "a port of words": ("patroni://h:x", '"x" is not a port'),
+    "a port of words": ("patroni://h:x", "what stands behind a host's colon is not a port"),
     "an empty host": ("patroni://a,,b", "a host of the address is empty"),
     "a host of signs": ("patroni://a%b", '"a%b" is neither a host name nor an address'),
     "IPv6 without brackets": ("patroni://fd00::1", "is not a port"),

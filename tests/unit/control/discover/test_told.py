@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
+from forebay._engine import Cluster
+from forebay.config import load_text
+from forebay.config.resolve import Config
+from forebay.control.discover import Discovery
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed
 from forebay.control.discover.told import Account, account_of
 
@@ -34,3 +42,55 @@ def test_a_sighting_is_endpoints_and_who_may_write(members: list[tuple[str, Role
 def test_a_sighting_without_a_host_that_can_be_used_is_none() -> None:
     with pytest.raises(SourceFailed, match="no host"):
         account_of(sighting(("a b", Role.PRIMARY)))
+
+
+@dataclass
+class Following:
+    """One that is told what the test says."""
+
+    account: Account | None
+    cluster: Cluster = field(default_factory=lambda: Cluster(["a:5432"], 2, 0))
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def configured(address: str, interval: str = "500ms") -> Config:
+    """A database that a source tells of."""
+    told = f"topology = 'patroni'\ntopology_source = '{address}'\npoll_user = 'app'\npoll_interval = '{interval}'"
+    text = f"[databases.app]\nendpoints = ['a:5432']\n{told}\n[users.app]\nsecret = {{ env = 'APP' }}\n"
+    loaded = load_text(text, environ={"APP": "x"})
+    assert loaded.config is not None, loaded.findings
+    return loaded.config
+
+
+def test_what_was_told_holds_until_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a reload that asks another host, nor by what is told while that is under way: it is in force nowhere."""
+    before, later = Account(("b:5432", "c:5432"), ("b:5432",)), Account(("d:5432",), ("d:5432",))
+    followed: list[Following] = []
+
+    def following(_: Discovery, *made: Any) -> Following:
+        followed.append(Following(made[2]))
+        return followed[-1]
+
+    async def no_move() -> None: ...
+
+    async def play() -> None:
+        monkeypatch.setattr("forebay.control.discover._source", lambda *_: None)
+        monkeypatch.setattr(Discovery, "_follower", following)
+        monkeypatch.setattr(Discovery, "_drop_made", lambda _: no_move())
+        discovery = Discovery(lambda *_: None, no_move, {})
+        first = configured("patroni://p1:8008")
+        await discovery.follow(first.topologies)
+        assert followed[0].account is None
+        followed[0].account = before
+        for changed in (configured("patroni://p2:8008"), configured("patroni://p2:8008", "600ms")):
+            engine = discovery.overlaid(changed.engine, changed.topologies)
+            assert [list(one.endpoints) for one in engine.databases] == [["b:5432", "c:5432"]]
+            followed[-1].account = later
+            await discovery.follow(changed.topologies)
+            assert followed[-1].account == before
+
+    asyncio.run(play())
+    assert len(followed) == 3
