@@ -134,7 +134,9 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(
         with contextlib.ExitStack() as stack:
             for _ in range(4):
                 stack.enter_context(forebay.target.wire()).ask(query("begin"))
-            assert used(forebay) == {SECOND: 4}
+            # A worker may have begun another one before the first that came free was lent to it.
+            assert set(used(forebay)) == {SECOND}
+            assert used(forebay)[SECOND] >= 4
         assert forebay.events("server_open_failed") == []
 
 

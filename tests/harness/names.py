@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -10,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests.harness.deadline import until
 
 # A loopback address of its own: resolv.conf names no port.
 ADDRESS = "127.0.53.53"
@@ -36,8 +39,9 @@ class Names:
 
     def __enter__(self) -> Names:
         try:
-            self._socket.bind((ADDRESS, 53))
-        except OSError as error:
+            # There is one for all: another process's test has it for as long as it runs.
+            until(self._is_bound, within_s=90, what="the name server's address is free")
+        except PermissionError as error:
             self._socket.close()
             pytest.skip(f"{ADDRESS}:53 can't be bound: {error}")
         self._socket.settimeout(0.1)
@@ -45,6 +49,15 @@ class Names:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         return self
+
+    def _is_bound(self) -> bool:
+        try:
+            self._socket.bind((ADDRESS, 53))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
