@@ -165,7 +165,8 @@ impl Epoll {
 
     fn on_conn_event(&mut self, table: &mut Table, data: u64, flags: libc::c_int) {
         let slot = data as u32;
-        if data != conn_data(table, slot) || table.conn(slot).is(Flags::DEAD) {
+        // One that another process holds as well goes on telling, when it is closed or moved here and its slot is free.
+        if data != conn_data(table, slot) || table.conn(slot).fd < 0 {
             return;
         }
         let is_over = flags & (libc::EPOLLHUP | libc::EPOLLERR) != 0;

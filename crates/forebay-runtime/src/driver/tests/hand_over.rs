@@ -9,6 +9,7 @@ use forebay_core::io::{Close, Io, Slice};
 
 use super::harness::{Order, PATIENCE, Role, Seen, Setup, World, pattern};
 use super::secure::{Files, client_config, secure};
+use crate::driver::Handover;
 use crate::driver::backend::Backend;
 
 /// A server that is lent while its bytes are on their way: each byte is seen once, by one worker or the other.
@@ -152,6 +153,33 @@ fn a_dead_id_reaches_nobody<B: Backend + 'static>() {
     assert_eq!(&back, b"mine");
 }
 
+/// As a server that has come from another process and is closed at once, while that still holds it too: what happens on it
+/// is nobody's, and least of all that of who gets its slot next.
+fn what_another_process_still_holds_is_of_nobody_here_once_closed<B: Backend + 'static>() {
+    let world = World::<B>::new(Role::Echo);
+    for _ in 0..20 {
+        let (mut peer, ours) = UnixStream::pair().expect("a pair");
+        let held = ours.try_clone().expect("a second handle");
+        world.on(0, move |_, driver| {
+            let conn = driver.adopt(Handover::plain(ours.into()));
+            driver.close(conn, Close::Now);
+        });
+        peer.write_all(b"late").expect("somebody holds the other end");
+        drop(peer);
+        // The worker has looked at what happened since.
+        for _ in 0..3 {
+            world.on(0, |_, _| ());
+        }
+        let mut next = TcpStream::connect(world.address).expect("accepted");
+        next.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        next.write_all(b"mine").expect("written");
+        let mut back = [0; 4];
+        next.read_exact(&mut back).expect("answered");
+        assert_eq!(&back, b"mine");
+        drop(held);
+    }
+}
+
 /// A client of which nothing may be read for now; then it may.
 fn a_paused_connection_is_read_when_it_is_resumed<B: Backend + 'static>() {
     let world = World::<B>::new(Role::Sink);
@@ -197,6 +225,7 @@ super::over_both!(
     an_idle_connection_moves_back_and_forth,
     clients_of_a_unix_socket_are_handed_round,
     a_dead_id_reaches_nobody,
+    what_another_process_still_holds_is_of_nobody_here_once_closed,
     a_paused_connection_is_read_when_it_is_resumed,
     the_last_wish_counts,
 );
