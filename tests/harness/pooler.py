@@ -195,6 +195,15 @@ class Forebay:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
             return str(answer.read().decode())
 
+    def total(self, name: str) -> int:
+        """A metric, summed up over its labels."""
+        found = re.findall(rf"^{name}{{.*}} (\S+)$", self.metrics(), re.MULTILINE)
+        return sum(int(float(value)) for value in found)
+
+    def catalogue_loads(self) -> int:
+        """How often the catalogue of a database was read."""
+        return self.total("forebay_catalogue_loads_total")
+
     def rss_kb(self) -> int:
         """Memory it holds that no file backs, in KB."""
         status = Path(f"/proc/{self.pid}/status").read_text()

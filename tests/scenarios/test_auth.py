@@ -196,15 +196,16 @@ def test_limits_of_each_user_hold_for_those_that_are_found(start: Start, server:
         "type": "password", "query": QUERY, "user": "lookup",
     }}  # fmt: skip
     sections["limits"] = {"max_user_connections": 1, "max_user_client_connections": 2}
-    target = start(sections).target.at(user="scram_user", password=PASSWORD.format("scram_user"))
+    forebay = start(sections)
+    target = forebay.target.at(user="scram_user", password=PASSWORD.format("scram_user"))
     with target.wire() as one, target.wire() as two:
         one.ask(query("begin"))
+        # Its reader has no name yet while it logs in.
+        until(lambda: forebay.catalogue_loads() > 0, within_s=10, what="the catalogue is read")
         two.send(query("select 'later'"))
         with server.target.at(user="postgres").wire() as watcher:
             mine = "usename = 'scram_user' and application_name <> 'forebay catalogue'"
-            # The catalogue's reader has its user for a moment before it has its name.
-            count = f"select count(*) from pg_stat_activity where {mine}"
-            until(lambda: watcher.value(count) == "1", within_s=5, what="there is one server of the user's")
+            assert watcher.value(f"select count(*) from pg_stat_activity where {mine}") == "1"
         with pytest.raises(AssertionError, match="max_user_client_connections"):
             target.wire()
         one.ask(query("commit"))

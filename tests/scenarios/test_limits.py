@@ -45,6 +45,10 @@ def total(rows: list[dict[str, Any]], column: str, database: str = "app") -> int
 def test_a_pool_is_as_large_as_it_says_over_all_workers(start: Start, server: Postgres, variant: Variant) -> None:
     """A limit for each worker would let two workers open twice as many servers."""
     forebay = start(configuration(server, variant, databases={"app": {"pool_size": 3}}))
+    with forebay.target.at(user="gone").wire() as wire:
+        wire.ask(query("select 1"))
+    # Its reader has no name yet while it logs in.
+    until(lambda: forebay.catalogue_loads() > 0, within_s=10, what="the catalogue is read")
     stop = threading.Event()
     counts: list[int] = []
 

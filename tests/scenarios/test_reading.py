@@ -91,18 +91,16 @@ def test_the_catalogue_is_read_whatever_the_last_client_s_encoding(
         create trigger t after insert on "t\u00e9" for each row execute function "f\u00e9"()"""
     with forebay.target.wire() as other, forebay.target.wire(client_encoding="LATIN1") as one:
         usual = other.value("show work_mem")
-        until(lambda: read(forebay) == 1, within_s=5, what="the catalogue is read")
+        until(lambda: forebay.catalogue_loads() == 1, within_s=5, what="the catalogue is read")
         try:
             one.ask(message("Q", objects.encode("latin1"), b"\0"))
-            until(lambda: one.value("select 1") and read(forebay) == 2, within_s=5, what="it is read over LATIN1")
+            until(
+                lambda: one.value("select 1") and forebay.catalogue_loads() == 2,
+                within_s=5,
+                what="it is read over LATIN1",
+            )
             other.ask(query('insert into "t\u00e9" values (1)'))
             assert one.value("show work_mem") == usual
             assert other.value("show work_mem") == "1234kB"
         finally:
             other.ask(query('drop table "t\u00e9"; drop function "f\u00e9"()'))
-
-
-def read(forebay: Forebay) -> int:
-    """How often the catalogue was read."""
-    samples = [line for line in forebay.metrics().splitlines() if line.startswith("forebay_catalogue_loads_total{")]
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,17 +16,6 @@ from tests.harness.wire import Wire, query
 Start = Callable[..., Forebay]
 
 READER = "select count(*) from pg_stat_activity where application_name = 'forebay catalogue'"
-
-
-def samples(forebay: Forebay, name: str) -> int:
-    """A metric, summed up."""
-    found = re.findall(rf"^{name}{{.*}} (\S+)$", forebay.metrics(), re.MULTILINE)
-    return sum(int(float(value)) for value in found)
-
-
-def read(forebay: Forebay) -> int:
-    """How often the catalogue was read."""
-    return samples(forebay, "forebay_catalogue_loads_total")
 
 
 @contextmanager
@@ -64,7 +52,7 @@ def test_clients_are_served_while_the_catalogue_is_read(start: Start, server: Po
             states = [row["state"] for row in forebay.console("show servers")]
             assert sorted(states) == ["idle", "reading"], states
     with server.target.wire() as direct:
-        until(lambda: read(forebay) == 1, within_s=10, what="the catalogue is read after all")
+        until(lambda: forebay.catalogue_loads() == 1, within_s=10, what="the catalogue is read after all")
         until(lambda: direct.value(READER) == "0", within_s=5, what="the reader has gone")
 
 
@@ -73,11 +61,15 @@ def test_a_pool_whose_servers_are_all_kept_learns_of_changes(start: Start, serve
     """If only a free server read, clients that keep theirs would have all they send taken for what may do anything."""
     forebay = start(configuration(server, variant, databases={"app": {"pool_size": 1}}))
     with forebay.target.wire() as client:
-        until(lambda: client.value("select 1") and read(forebay) == 1, within_s=5, what="the catalogue is read")
+        until(
+            lambda: client.value("select 1") and forebay.catalogue_loads() == 1,
+            within_s=5,
+            what="the catalogue is read",
+        )
         client.ask(query("create temp table kept (id int)"))
         client.ask(query("create table reading_changes (id int)"))
         try:
-            until(lambda: read(forebay) == 2, within_s=10, what="it is read again")
+            until(lambda: forebay.catalogue_loads() == 2, within_s=10, what="it is read again")
         finally:
             client.ask(query("drop table reading_changes"))
 
@@ -159,10 +151,10 @@ def in_a_hurry(role: str) -> tuple[str, str]:
 
 def is_known(forebay: Forebay, client: Wire, table: str) -> bool:
     """Whether nothing is looked for behind a statement on a table. The last look may be counted behind its answer."""
-    before = samples(forebay, "forebay_probes_total")
+    before = forebay.total("forebay_probes_total")
     for _ in range(5):
         client.ask(query(f"select from {table} where id = 1"))
-    return samples(forebay, "forebay_probes_total") == before
+    return forebay.total("forebay_probes_total") == before
 
 
 @pytest.mark.variants("uring-1", "epoll-2")
