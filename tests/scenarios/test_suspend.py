@@ -166,6 +166,13 @@ def waits(forebay: Forebay) -> bool:
     return any(row["cl_waiting"] == "1" for row in forebay.console("show pools") if row["database"] == "app")
 
 
+def press(forebay: Forebay, console: Wire) -> None:
+    """Ctrl-C in a session with the console."""
+    with forebay.target.dial() as canceller:
+        canceller.send(cancel(*console.key))
+        assert canceller.rest() == []
+
+
 def test_a_command_that_waits_is_cancelled_by_its_user(start: Start, server: Postgres, variant: Variant) -> None:
     """Ctrl-C in psql. PgBouncer undoes a PAUSE of all, and leaves the console without an answer."""
     forebay = start(configuration(server, variant, databases={"app": {}, "wide": {}}))
@@ -176,9 +183,10 @@ def test_a_command_that_waits_is_cancelled_by_its_user(start: Start, server: Pos
                 assert refusals(console, "RECONNECT") == []
             console.send(query(sql))
             until(lambda: sql == "WAIT_CLOSE" or is_paused(forebay), within_s=10, what="it waits")  # noqa: B023
-            with forebay.target.dial() as canceller:
-                canceller.send(cancel(*console.key))
-                assert canceller.rest() == []
+            # One that another worker hears of before WAIT_CLOSE has come cancels nothing.
+            press(forebay, console)
+            while sql == "WAIT_CLOSE" and is_silent(console):
+                press(forebay, console)
             (error,) = [frame.fields for frame in console.ready() if frame.tag == "E"]
             assert (error["S"], error["C"]) == ("ERROR", "57014")
             assert error["M"] == f"{command} was cancelled by its user"
@@ -187,9 +195,7 @@ def test_a_command_that_waits_is_cancelled_by_its_user(start: Start, server: Pos
         with forebay.target.at(dbname="wide").wire() as other:
             assert other.value("select 1") == "1"
         # A cancel that comes too late cancels nothing.
-        with forebay.target.dial() as canceller:
-            canceller.send(cancel(*console.key))
-            assert canceller.rest() == []
+        press(forebay, console)
         assert refusals(console, "PAUSE wide") == []
         assert refusals(console, "RESUME wide") == []
         busy.ask(query("commit"))
