@@ -15,7 +15,7 @@ from tests.conftest import Start
 from tests.harness.certificates import Pair
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
-from tests.harness.postgres import PASSWORD, Postgres
+from tests.harness.postgres import PASSWORD, Postgres, free_port
 from tests.harness.target import Target
 from tests.harness.wire import message, query, row, startup, text
 
@@ -187,6 +187,14 @@ def test_auth_query_finds_users(start: Start, server: Postgres, variant: Variant
     assert refusal(forebay.target.at(user="scram_user", password="wrong")) == refusal(
         forebay.target.at(user="nobody_at_all", password="wrong")
     )
+
+
+@pytest.mark.variants("epoll-1")
+def test_auth_query_asks_the_first_endpoint_that_answers(start: Start, server: Postgres, variant: Variant) -> None:
+    """Else nobody could log in to a cluster whose first endpoint is down."""
+    sections = looked_up(server, variant, query=QUERY, user="lookup")
+    sections['databases."app"'] |= {"endpoints": [f"127.0.0.1:{free_port()}", f"127.0.0.1:{server.port}"]}
+    assert known("scram_user", start(sections).target) == "scram_user"
 
 
 @pytest.mark.variants("uring-2", "epoll-1")

@@ -1,14 +1,16 @@
 """auth_query: asks a database for a user's secret, by a query that returns a row (name, secret).
 
 One connection for each database asked, opened when it is first needed and kept; questions to one database follow each
-other. The connections go to the endpoint directly, not through a pool, so that a full pool never stops logins.
+other. The connections go to the endpoints directly, not through a pool, so that a full pool never stops logins: to the
+first of them that answers, the primary before its replicas where roles are known. A question that a kept connection to
+another one could answer is not asked there: it may be a primary that was deposed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -22,13 +24,24 @@ from forebay.config.secret import Secret
 from forebay.control.secrets import LookupFailed
 
 CONNECTIONS_MAX: Final = 64
+# libpq gives each address no less.
+CONNECT_MIN_S: Final = 2
+
+# Endpoints of a database, in the order to try them in. Takes its name, and those of the configuration.
+Endpoints = Callable[[str, Sequence[str]], Sequence[str]]
 
 
 class AuthQuery:
     """Asks with the settings and the resolved configuration of one reload; the next makes another."""
 
     def __init__(
-        self, settings: Settings | None, own: Mapping[str, Settings], engine: EngineConfig, *, timeout_s: float
+        self,
+        settings: Settings | None,
+        own: Mapping[str, Settings],
+        engine: EngineConfig,
+        *,
+        timeout_s: float,
+        endpoints: Endpoints = lambda _, listed: listed,
     ) -> None:
         """own: of databases that have some of their own, by name; settings: of all others."""
         self._settings = settings
@@ -36,6 +49,7 @@ class AuthQuery:
         self._engine = engine
         self._databases = {each.name: each for each in engine.databases}
         self._timeout_s = timeout_s
+        self._endpoints = endpoints
         self._lines: dict[tuple[str, str], _Line] = {}
 
     async def secret(self, database: str, user: str) -> str | None:
@@ -51,11 +65,11 @@ class AuthQuery:
         if key not in self._lines:
             if len(self._lines) >= CONNECTIONS_MAX:
                 raise LookupFailed(f"{CONNECTIONS_MAX} databases are connected already; set auth.dbname")
-            self._lines[key] = _Line(self._parameters(name, settings))
-        line = self._lines[key]
+            self._lines[key] = _Line()
+        line, parameters = self._lines[key], self._parameters(name, settings)
         try:
             async with asyncio.timeout(self._timeout_s):
-                row = await line.ask(settings.query, user)
+                row = await line.ask(parameters, settings.query, user)
         except TimeoutError:
             raise LookupFailed(f"no answer within {self._timeout_s:g} s") from None
         except psycopg.Error as error:
@@ -90,23 +104,27 @@ class AuthQuery:
         if database is None:
             raise LookupFailed(f"there is no database {name}")
         tls = self._engine.server_tls[database.tls]
+        endpoints = self._endpoints(database.name, database.endpoints)
         return {
-            **own_connection(database.endpoints[0], dbname, settings.user, settings.secret, tls),
+            **own_connection(endpoints, dbname, settings.user, settings.secret, tls),
             "application_name": "forebay auth_query",
-            "connect_timeout": max(2, int(self._timeout_s)),
+            "connect_timeout": max(CONNECT_MIN_S, int(self._timeout_s / len(endpoints))),
         }
 
 
 class _Line:
     """One connection, used by one question at a time."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        self._parameters = parameters
+    def __init__(self) -> None:
+        self._parameters: dict[str, Any] = {}
         self._lock = asyncio.Lock()
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
-    async def ask(self, query: str, user: str) -> tuple[Any, ...] | None:
+    async def ask(self, parameters: dict[str, Any], query: str, user: str) -> tuple[Any, ...] | None:
         async with self._lock:
+            if parameters != self._parameters:
+                await self.close()
+                self._parameters = parameters
             was_kept = self._connection is not None
             try:
                 return await self._run(query, user)
@@ -148,13 +166,13 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
 
 
 def own_connection(
-    endpoint: str, dbname: str, user: str | None, secret: Secret | None, tls: ServerTls
+    endpoints: Sequence[str], dbname: str, user: str | None, secret: Secret | None, tls: ServerTls
 ) -> dict[str, Any]:
-    """What libpq needs to know for a connection of forebay's own to a server."""
-    host, port = host_and_port(endpoint)
+    """What libpq needs to know for a connection of forebay's own to the first of `endpoints` that answers."""
+    places = [host_and_port(endpoint) for endpoint in endpoints]
     parameters = {
-        "host": host,
-        "port": port,
+        "host": ",".join(host for host, _ in places),
+        "port": ",".join(str(port) for _, port in places),
         "dbname": dbname,
         "user": user,
         "password": secret.text if secret else None,

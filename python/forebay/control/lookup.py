@@ -13,7 +13,7 @@ from forebay.control.source import Configuration
 from forebay.failure import Failure
 
 if TYPE_CHECKING:
-    from forebay.control.auth_query import AuthQuery
+    from forebay.control.auth_query import AuthQuery, Endpoints
     from forebay.control.verdicts import Verdicts
 
 
@@ -38,14 +38,16 @@ class Lookup:
             await self._query.close()
 
 
-def build_lookup(configuration: Configuration, runner: HookRunner, load: Sequence[str]) -> Lookup:
+def build_lookup(configuration: Configuration, runner: HookRunner, load: Sequence[str], endpoints: Endpoints) -> Lookup:
     """The sources of `configuration`, after those of `load` (files named on the command line).
+
+    endpoints: where auth.query asks.
 
     Runs users' files. Raises Failure when one can't be loaded, or when auth.query is set without its driver.
     """
     named = configuration.config.secret_source
     hooks = load_hooks([*load, *([named] if named else [])])
-    query = _query(configuration)
+    query = _query(configuration, endpoints)
     secrets = Secrets(runner=runner, hooks=hooks, query=query, ask_timeout_s=configuration.ask_timeout_s)
     return Lookup(secrets, query, _verdicts(configuration))
 
@@ -59,7 +61,7 @@ def _verdicts(configuration: Configuration) -> Verdicts | None:
     return Verdicts(config.access, authorities=config.ldap_ca, timeout_s=configuration.ask_timeout_s)
 
 
-def _query(configuration: Configuration) -> AuthQuery | None:
+def _query(configuration: Configuration, endpoints: Endpoints) -> AuthQuery | None:
     config = configuration.config
     if config.auth_query is None and not config.auth_queries:
         return None
@@ -67,4 +69,7 @@ def _query(configuration: Configuration) -> AuthQuery | None:
         raise Failure("auth.query needs the driver psycopg", hint="Run pip install 'forebay[auth-query]'.")
     from forebay.control.auth_query import AuthQuery
 
-    return AuthQuery(config.auth_query, config.auth_queries, config.engine, timeout_s=configuration.ask_timeout_s)
+    return AuthQuery(
+        config.auth_query, config.auth_queries, config.engine, timeout_s=configuration.ask_timeout_s,
+        endpoints=endpoints,
+    )  # fmt: skip

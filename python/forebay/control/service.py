@@ -35,7 +35,7 @@ from forebay.control.claim import Claim
 from forebay.control.discover import Discovery
 from forebay.control.engine_link import EngineLink
 from forebay.control.hooks import HookRunner
-from forebay.control.lookup import build_lookup
+from forebay.control.lookup import Lookup, build_lookup
 from forebay.control.manners import Manners, Stop
 from forebay.control.source import (
     Configuration,
@@ -103,7 +103,7 @@ class Service:
         """
         self._configuration = await asyncio.to_thread(self._source.load)
         self._configure_log(self._configuration)
-        self._lookup = await asyncio.to_thread(build_lookup, self._configuration, self._runner, self._load)
+        self._lookup = await self._make_lookup(self._configuration)
         await self._discovery.prepare(self._configuration.config.topologies)
         self._engine = await asyncio.to_thread(self._begin_engine)
         try:
@@ -121,6 +121,10 @@ class Service:
                 raise Failure("the running process goes on in its place", hint="Its log says why, and this one's.")
         finally:
             await self._end()
+
+    async def _make_lookup(self, configuration: Configuration) -> Lookup:
+        endpoints = self._discovery.by_use
+        return await asyncio.to_thread(build_lookup, configuration, self._runner, self._load, endpoints)
 
     def _begin_engine(self) -> Engine:
         if self._successor is not None:
@@ -215,7 +219,7 @@ class Service:
 
     async def _apply(self, after: Configuration) -> Sequence[str]:
         before = self._configuration
-        lookup = await asyncio.to_thread(build_lookup, after, self._runner, self._load)
+        lookup = await self._make_lookup(after)
         try:
             self._configure_log(after)
             config = keep_until_restart(before.config, after.config)

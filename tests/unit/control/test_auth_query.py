@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from forebay import config
 from forebay.control import auth_query
@@ -34,11 +35,8 @@ def test_databases_that_the_star_serves_are_asked_by_its_query(tmp_path: Path, m
     asked: list[tuple[str, str, str]] = []
 
     class Line:
-        def __init__(self, parameters: dict[str, Any]) -> None:
-            self._parameters = parameters
-
-        async def ask(self, query: str, user: str) -> tuple[str, str]:
-            asked.append((self._parameters["host"], self._parameters["user"], query))
+        async def ask(self, parameters: dict[str, Any], query: str, user: str) -> tuple[str, str]:
+            asked.append((parameters["host"], parameters["user"], query))
             return user, "secret"
 
     monkeypatch.setattr(auth_query, "_Line", Line)
@@ -52,3 +50,39 @@ def test_databases_that_the_star_serves_are_asked_by_its_query(tmp_path: Path, m
         assert asked.pop() == wanted, database
     assert asyncio.run(query.secret("pgbouncer", "x")) is None, "no auth_dbname says where the console's users are"
     assert not asked
+
+
+def test_a_kept_connection_is_not_asked_once_others_are_to_be_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be to a primary that was deposed, and whose secrets nobody changes any more."""
+    opened: list[str] = []
+
+    class Cursor:
+        def __init__(self, connection: Connection) -> None:
+            self._connection = connection
+
+        async def execute(self, query: bytes, values: tuple[str, ...]) -> None:
+            assert not self._connection.is_closed
+
+        async def fetchone(self) -> tuple[str, str]:
+            return self._connection.host, "secret"
+
+    class Connection:
+        is_closed = False
+
+        def __init__(self, host: str) -> None:
+            self.host = host
+
+        @classmethod
+        async def connect(cls, *, host: str, **_: object) -> Connection:
+            opened.append(host)
+            return cls(host)
+
+        async def close(self) -> None:
+            self.is_closed = True
+
+    monkeypatch.setattr(psycopg, "AsyncConnection", Connection)
+    monkeypatch.setattr(psycopg, "AsyncRawCursor", Cursor)
+    line = auth_query._Line()
+    for host in ("a,b", "a,b", "b,a"):
+        assert asyncio.run(line.ask({"host": host}, "query", "x")) == (host, "secret")
+    assert opened == ["a,b", "b,a"]

@@ -17,7 +17,7 @@ from forebay.control.lookup import build_lookup
 from forebay.dropin.source import IniSource
 
 configuration = IniSource(Path(sys.argv[1]), environment={}).load()
-build_lookup(configuration, HookRunner(), ())
+build_lookup(configuration, HookRunner(), (), lambda _, listed: listed)
 print(*sys.modules)
 """
 LATE = {

@@ -54,7 +54,7 @@ def test_a_source_is_told_of_what_is_in_force_only(tmp_path: Path, refuses: bool
         service: Any = Service(source)
         runner = HookRunner()
         service._configuration = source.load()
-        service._lookup = build_lookup(service._configuration, runner, ())
+        service._lookup = build_lookup(service._configuration, runner, (), lambda _, listed: listed)
         service._engine = Engine(refuses)
         for act in (service.reload, lambda: service.set("a", "b")):
             if refuses:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -22,6 +22,10 @@ from forebay.config.topology import Topology, TopologySource
 if TYPE_CHECKING:
     from forebay.control.discover.member import Source
     from forebay.control.discover.told import Account, Move, Tell
+
+
+# Endpoints that a question of forebay's own may go to, the best first.
+_ASKED: Final = ("primary", "replica", "unnamed", "lagging", "unknown", "down")
 
 
 class Follower(Protocol):
@@ -108,6 +112,16 @@ class Discovery:
     def rows(self) -> list[EndpointRow]:
         """The endpoints of all clusters."""
         return [row for _, follower in self._followers.values() for row in follower.rows()]
+
+    def by_use(self, database: str, listed: Sequence[str]) -> Sequence[str]:
+        """Its endpoints for a question of forebay's own, the primary first; those that are no copy of it are left out.
+
+        listed: those of the configuration.
+        """
+        if database not in self._followers:
+            return listed
+        rows = [row for row in self._followers[database][1].rows() if row.role in _ASKED]
+        return [row.endpoint for row in sorted(rows, key=lambda row: _ASKED.index(row.role))] or listed
 
     async def close(self) -> None:
         """Watches nothing any more."""

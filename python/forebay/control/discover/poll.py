@@ -267,7 +267,7 @@ def _is_refusal(error: BaseException) -> bool:
 
 def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
     return {
-        **own_connection(endpoint, topology.dbname, topology.user, topology.secret, topology.tls),
+        **own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls),
         "application_name": "forebay poll",
         "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
         "connect_timeout": 2,

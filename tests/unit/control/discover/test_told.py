@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from forebay._engine import Cluster
+from forebay.admin.backend import EndpointRow
 from forebay.config import load_text
 from forebay.config.resolve import Config
 from forebay.control.discover import Discovery
@@ -94,3 +95,25 @@ def test_what_was_told_holds_until_it_is_told_otherwise(monkeypatch: pytest.Monk
 
     asyncio.run(play())
     assert len(followed) == 3
+
+
+def test_a_question_of_forebay_s_own_goes_to_the_primary_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """auth.query would ask a primary that was deposed, or none that is up."""
+    roles = {"a:1": "down", "b:1": "deposed", "c:1": "replica", "d:1": "primary", "e:1": "stranger"}
+
+    @dataclass
+    class Seeing(Following):
+        def rows(self) -> list[EndpointRow]:
+            row = {"reason": "", "timeline": None, "lsn": None, "lag": None, "answered_s": None, "error": None}
+            return [EndpointRow(database="app", endpoint=each, role=role, **row) for each, role in roles.items()]
+
+    async def play() -> None:
+        monkeypatch.setattr(Discovery, "_follower", lambda *_: Seeing(None))
+        discovery = Discovery(lambda *_: None, lambda: asyncio.sleep(0), {})
+        await discovery.follow(configured("patroni://p1:8008").topologies)
+        assert list(discovery.by_use("app", ("a:1",))) == ["d:1", "c:1", "a:1"]
+        assert list(discovery.by_use("other", ("x:1", "y:1"))) == ["x:1", "y:1"]
+        roles.update(dict.fromkeys(roles, "stranger"))
+        assert list(discovery.by_use("app", ("a:1",))) == ["a:1"]
+
+    asyncio.run(play())
