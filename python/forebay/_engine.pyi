@@ -99,6 +99,12 @@ class Cluster:
     def succeed(self, before: Cluster) -> None:
         """Goes on from what that one knows; called before anything is heard."""
 
+    def memory(self) -> tuple[int, int] | None:
+        """The system's identifier, and the highest timeline that was seen to write of it."""
+
+    def remember(self, system: int, floor: int) -> None:
+        """Takes over another process's memory; called before anything is heard."""
+
     def name(self, endpoints: list[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""
 

@@ -30,6 +30,14 @@ impl PyCluster {
         self.lock().succeed(&before);
     }
 
+    fn memory(&self) -> Option<(u64, u32)> {
+        self.lock().memory()
+    }
+
+    fn remember(&self, system: u64, floor: u32) {
+        self.lock().remember(system, floor);
+    }
+
     fn name(&self, endpoints: Option<Vec<String>>) {
         self.lock().name(endpoints.map(|names| names.into_iter().map(Into::into).collect()));
     }

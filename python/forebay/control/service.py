@@ -17,9 +17,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from forebay import __version__
 from forebay._engine import Cluster, Engine, EngineError
@@ -29,6 +29,7 @@ from forebay.admin.snapshot import decode, merge
 from forebay.config.diff import diff
 from forebay.config.finding import Finding
 from forebay.config.resolve import Config
+from forebay.config.resolved import EngineConfig
 from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
 from forebay.control.claim import Claim
@@ -128,8 +129,13 @@ class Service:
 
     def _begin_engine(self) -> Engine:
         if self._successor is not None:
-            return self._successor.start_engine(self._configuration)
+            return self._successor.start_engine(self._configuration, self._inherit)
         return start_engine(self._configuration, self._manners.inherited)
+
+    def _inherit(self, clusters: Mapping[str, Any]) -> EngineConfig:
+        config = self._configuration.config
+        self._discovery.inherit(clusters)
+        return self._discovery.overlaid(config.engine, config.topologies)
 
     async def _settle(self, settled: Callable[[], None]) -> None:
         if self._successor is not None and not await self._successor.settle(self._engine):
@@ -148,6 +154,7 @@ class Service:
             self._engine,
             self._link,
             configuration=lambda: self._configuration,
+            clusters=self._discovery.legacy,
             leave=self._give_place_to,
             is_stopping=lambda: self.is_stopping,
             started_as=started_as(),

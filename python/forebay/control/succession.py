@@ -105,8 +105,11 @@ class Successor:
         self._place = place
         self._channel: socket.socket | None = None
 
-    def start_engine(self, configuration: Configuration) -> Engine:
-        """Asks the running process for its place, and starts the engine in it. Raises Failure."""
+    def start_engine(self, configuration: Configuration, inherit: Callable[[Words], EngineConfig]) -> Engine:
+        """Asks the running process for its place, and starts the engine in it. Raises Failure.
+
+        inherit: takes what that knows of its clusters, and gives what to start with.
+        """
         config = configuration.config.engine
         self._channel = channel = meet(self._place or meeting_place(config))
         _say(channel, {"ask": "take over", "protocol": PROTOCOL, "version": __version__, "schema": state_schema(),
@@ -124,6 +127,7 @@ class Successor:
         io = answer["driver"].removeprefix("io_")
         if config.engine.io not in ("auto", io):
             raise Failure(f'engine.io is changed from "{io}": that needs a restart', hint="Put it back.")
+        config = inherit(answer.get("clusters", {}))
         config = replace(config, engine=replace(config.engine, io=io))
         try:
             return Engine.succeed(config.to_json(), estate)
@@ -173,8 +177,8 @@ def _refuse_other_listeners(answer: Words, config: EngineConfig) -> None:
 class Predecessor:
     """The running process's part: waits to be asked, by `forebay upgrade` or a new process.
 
-    leave: called with another process's id when that has all that could move. is_stopping: whether there is nothing to
-    be asked for any more.
+    clusters: what is known of them. leave: called with another process's id when that has all that could move.
+    is_stopping: whether there is nothing to be asked for any more.
     """
 
     def __init__(
@@ -183,6 +187,7 @@ class Predecessor:
         link: EngineLink,
         *,
         configuration: Callable[[], Configuration],
+        clusters: Callable[[], Words],
         leave: Callable[[int], None],
         is_stopping: Callable[[], bool],
         started_as: Sequence[str],
@@ -190,6 +195,7 @@ class Predecessor:
         self._engine = engine
         self._link = link
         self._configuration = configuration
+        self._clusters = clusters
         self._leave = leave
         self._is_stopping = is_stopping
         self._started_as = tuple(started_as)
@@ -324,7 +330,8 @@ class Predecessor:
         if len(fds) > FDS_MAX:
             raise Declined(f"there are {len(fds)} sockets that listen, and {FDS_MAX} can be passed on")
         listen = self._configuration().config.engine.listen
-        words = {"estate": estate, "listen": [list(listen.addresses), listen.port, listen.unix]}
+        words = {"estate": estate, "listen": [list(listen.addresses), listen.port, listen.unix],
+                 "clusters": self._clusters()}  # fmt: skip
         text = json.dumps(words).encode()
         _say(channel, {"version": __version__, "driver": self._engine.driver, "bytes": len(text)}, fds)
         # Pools without number make it longer than what a socket takes at once.

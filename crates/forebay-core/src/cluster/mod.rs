@@ -162,6 +162,18 @@ impl Cluster {
         }
     }
 
+    /// What outlives the process: which system it is, and the highest timeline that was seen to write of it.
+    pub fn memory(&self) -> Option<(u64, u32)> {
+        let Some(system) = self.system.or_else(|| self.most_common_system()) else { return self.remembered };
+        let before = self.remembered.filter(|(of, _)| *of == system).map_or(0, |(_, floor)| floor);
+        Some((system, self.floor.max(before)))
+    }
+
+    /// Takes over what another process knew. Before anything is heard.
+    pub fn remember(&mut self, system: u64, floor: u32) {
+        self.remembered = Some((system, floor));
+    }
+
     /// An endpoint has answered. What follows is decided by [`Self::decide`]. `asked_us`: a moment before it was asked, in
     /// microseconds of the system's monotonic clock.
     pub fn heard(&mut self, index: usize, seen: Seen, asked_us: u64) {

@@ -126,6 +126,26 @@ fn a_replica_that_is_too_far_behind_serves_no_reads_until_it_has_caught_up() {
     );
 }
 
+/// After an online restart a primary that was deposed would be written to, if the new one is down by then.
+#[test]
+fn what_was_seen_to_write_outlives_the_process() {
+    let mut before = Cluster::new(["a", "b"].map(Arc::from), 1, 0);
+    assert_eq!(before.memory(), None);
+    say(&mut before, 0, "w2#8");
+    before.decide();
+    let (system, floor) = before.memory().expect("one writes");
+    let mut after = Cluster::new(["a", "b"].map(Arc::from), 1, 0);
+    after.remember(system, floor);
+    assert_eq!(after.memory(), Some((system, floor)));
+    say(&mut after, 1, "w1#8");
+    after.decide();
+    assert_eq!(after.nodes()[1].standing, Standing::Deposed);
+    assert_eq!(after.memory(), Some((system, floor)));
+    say(&mut after, 1, "w3#8");
+    after.decide();
+    assert_eq!((after.nodes()[1].standing, after.memory()), (Standing::Primary, Some((system, 3))));
+}
+
 #[test]
 fn a_change_is_told_once() {
     let mut cluster = Cluster::new([Arc::from("a")], 1, 0);

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -66,6 +66,8 @@ class Discovery:
         self._made: dict[str, Source] = {}
         # What was told when a configuration was last put together.
         self._given: dict[str, Account] = {}
+        # What a process whose place this one takes knew, by database.
+        self._inherited: Mapping[str, Any] = {}
 
     async def prepare(self, topologies: Sequence[Topology]) -> None:
         """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
@@ -92,9 +94,10 @@ class Discovery:
                 await follower.close()
         for name, topology in wanted.items():
             if name not in self._followers:
-                follower = self._follower(topology, *known.get(name, (None, None)))
+                follower = self._follower(topology, *(known.get(name) or self._inheritance(topology)))
                 self._followers[name] = (topology, follower)
                 follower.start()
+        self._inherited = {}
         await self._drop_made()
 
     def overlaid(self, engine: EngineConfig, topologies: Sequence[Topology]) -> EngineConfig:
@@ -103,6 +106,21 @@ class Discovery:
         told = {name: account.endpoints for name, account in self._given.items()}
         databases = tuple(replace(one, endpoints=told.get(one.name, one.endpoints)) for one in engine.databases)
         return replace(engine, databases=databases) if told else engine
+
+    def legacy(self) -> dict[str, Any]:
+        """What a process that takes this one's place is to know; of JSON's types."""
+        return {
+            name: {
+                "kind": topology.kind,
+                "memory": follower.cluster.memory(),
+                "account": None if follower.account is None else follower.account.words(),
+            }
+            for name, (topology, follower) in self._followers.items()
+        }
+
+    def inherit(self, legacy: Mapping[str, Any]) -> None:
+        """Takes over what another process knew. Before anything is followed."""
+        self._inherited = legacy
 
     def suspect(self, database: str) -> None:
         """A server of the database was lost."""
@@ -130,8 +148,25 @@ class Discovery:
     def _account(self, topology: Topology) -> Account | None:
         """What a source of this kind has told, if one is followed: whoever is asked from now on may be away."""
         running = self._followers.get(topology.database)
-        is_alike = running is not None and topology.source is not None and running[0].kind == topology.kind
-        return running[1].account if running is not None and is_alike else None
+        if running is None:
+            return self._inheritance(topology)[1]
+        is_alike = topology.source is not None and running[0].kind == topology.kind
+        return running[1].account if is_alike else None
+
+    def _inheritance(self, topology: Topology) -> tuple[Cluster | None, Account | None]:
+        """What a process before this one knew of it."""
+        known = self._inherited.get(topology.database)
+        if known is None:
+            return None, None
+        from forebay.control.discover.told import Account
+
+        is_alike = topology.source is not None and known["kind"] == topology.kind
+        account = Account.of(known["account"]) if is_alike and known["account"] else None
+        cluster = Cluster(list(account.endpoints if account else topology.endpoints), topology.misses_max,
+                          topology.lag_max)  # fmt: skip
+        if known["memory"]:
+            cluster.remember(*known["memory"])
+        return cluster, account
 
     def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:
         # The driver is imported where a database needs it.

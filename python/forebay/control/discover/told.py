@@ -17,9 +17,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from forebay._engine import Cluster, EngineError
 from forebay.admin.backend import EndpointRow
@@ -43,6 +43,16 @@ class Account:
 
     endpoints: tuple[str, ...]
     named: tuple[str, ...] | None
+
+    def words(self) -> dict[str, Any]:
+        """It in JSON's types."""
+        return {"endpoints": list(self.endpoints), "named": None if self.named is None else list(self.named)}
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any]) -> Account:
+        """What `words` gave."""
+        named = words["named"]
+        return cls(tuple(words["endpoints"]), None if named is None else tuple(named))
 
 
 class Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +59,9 @@ class Following:
 
 
 def configured(address: str, interval: str = "500ms") -> Config:
-    """A database that a source tells of."""
-    told = f"topology = 'patroni'\ntopology_source = '{address}'\npoll_user = 'app'\npoll_interval = '{interval}'"
+    """A database that a source tells of; without one, its endpoints are polled."""
+    source = f"topology = 'patroni'\ntopology_source = '{address}'" if address else "topology = 'poll'"
+    told = f"{source}\npoll_user = 'app'\npoll_interval = '{interval}'"
     text = f"[databases.app]\nendpoints = ['a:5432']\n{told}\n[users.app]\nsecret = {{ env = 'APP' }}\n"
     loaded = load_text(text, environ={"APP": "x"})
     assert loaded.config is not None, loaded.findings
@@ -115,5 +117,38 @@ def test_a_question_of_forebay_s_own_goes_to_the_primary_first(monkeypatch: pyte
         assert list(discovery.by_use("other", ("x:1", "y:1"))) == ["x:1", "y:1"]
         roles.update(dict.fromkeys(roles, "stranger"))
         assert list(discovery.by_use("app", ("a:1",))) == ["a:1"]
+
+    asyncio.run(play())
+
+
+def test_another_process_s_knowledge_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an online restart would forget endpoints that were told, and which primary is deposed."""
+    found: list[tuple[tuple[int, int] | None, Account | None]] = []
+
+    def following(_: Discovery, topology: Any, before: Cluster | None, account: Account | None) -> Following:
+        found.append((before.memory() if before else None, account))
+        return Following(account)
+
+    async def play() -> None:
+        monkeypatch.setattr(Discovery, "_follower", following)
+        predecessor, successor, other = (Discovery(lambda *_: None, lambda: asyncio.sleep(0), {}) for _ in range(3))
+        config, polled = configured("patroni://p1:8008"), configured("")
+        await predecessor.follow(config.topologies)
+        (_, follower) = predecessor._followers["app"]
+        assert isinstance(follower, Following)
+        follower.cluster.heard(0, False, 7, 100, 42, 0)
+        follower.cluster.decide()
+        follower.account = told = Account(("b:5432", "c:5432"), None)
+        legacy = json.loads(json.dumps(predecessor.legacy()))
+
+        successor.inherit(legacy)
+        engine = successor.overlaid(config.engine, config.topologies)
+        assert [list(one.endpoints) for one in engine.databases] == [["b:5432", "c:5432"]]
+        await successor.follow(config.topologies)
+        # Of another kind, its endpoints are its own; what was seen of them holds.
+        other.inherit(legacy)
+        assert other.overlaid(polled.engine, polled.topologies) == polled.engine
+        await other.follow(polled.topologies)
+        assert found == [(None, None), ((42, 7), told), ((42, 7), None)]
 
     asyncio.run(play())
