@@ -1111,6 +1111,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "topology_without_source": FindingRow("FBC175", "error", "database \"{name}\": topology = \"{kind}\" needs topology_source", "set topology_source to its address, as in {example}"),
     "unusable_topology_source": FindingRow("FBC176", "error", "database \"{name}\": {cause}", "{hint}"),
     "source_without_topology": FindingRow("FBC177", "error", "database \"{name}\": {setting} needs a topology that has a source", "set topology to patroni, etcd, dns or kubernetes"),
+    "source_not_usable_here": FindingRow("FBC179", "warning", "database \"{name}\": the source of its topology can't be asked from here: {cause}", "{hint}"),
     "same_port": FindingRow("FBC055", "error", "listen and metrics both want {address}", "give metrics.address another port"),
     "unknown_admin": FindingRow("FBC056", "warning", "{name}: user \"{user}\" is not known", "add [users.{user}] with a secret, or the console refuses its login", "add \"{user}\" with its secret to auth_file, or the console refuses its login"),
     "idle_minimum": FindingRow("FBC057", "warning", "min_pool_size of \"{name}\" takes effect once a client has connected", "set user and secret of the database to open servers from the start"),

@@ -1551,6 +1551,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Set topology to the kind of the source, or leave the setting out.",
         example=None,
     ),
+    "FBC179": Page(
+        code="FBC179",
+        name="source_not_usable_here",
+        severity="warning",
+        sqlstate=None,
+        message="database \"{name}\": the source of its topology can't be asked from here: {cause}",
+        detail=None,
+        hint="{hint}",
+        why="A file, a package or a place that asking it takes is not there where forebay check runs; where it is not there either, forebay does not start.",
+        fix="Mend what the message names, or run forebay check where forebay runs.",
+        example=None,
+    ),
     "FBC055": Page(
         code="FBC055",
         name="same_port",

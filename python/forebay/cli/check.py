@@ -11,7 +11,8 @@ import click
 
 from forebay.config import Config, Finding, render
 from forebay.config.advice.facts import Facts
-from forebay.config.load import advised, load
+from forebay.config.finding import in_order
+from forebay.config.load import Loaded, advised, load
 from forebay.failure import Exit
 
 
@@ -44,7 +45,7 @@ def command(config: str, as_json: bool, ask: bool, max_connections: int | None, 
     facts = Facts(instances, max_connections, _descriptors())
     if ask and loaded.config is not None:
         facts = _asked(loaded.config, facts)
-    findings = advised(loaded, facts)
+    findings = in_order((*advised(loaded, facts), *_of_sources(loaded)))
     _print(config, findings, as_json=as_json)
     if any(finding.is_error for finding in findings):
         return Exit.FINDINGS
@@ -57,6 +58,15 @@ def _asked(config: Config, facts: Facts) -> Facts:
 
     asked = ask(config)
     return replace(facts, servers=asked.servers, failures=asked.failures)
+
+
+def _of_sources(loaded: Loaded) -> Sequence[Finding]:
+    """What is wrong with whom topologies are asked of, as far as that can be told without asking."""
+    if loaded.config is None or not any(each.source for each in loaded.config.topologies):
+        return ()
+    from forebay.control.discover.judge import judge
+
+    return judge(loaded)
 
 
 def _descriptors() -> int | None:

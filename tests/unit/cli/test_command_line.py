@@ -86,6 +86,33 @@ def test_init_writes_a_private_sample_that_passes_its_own_check(
     assert "exists already" in error
 
 
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("etcd+https://10.0.0.1:2379/shop?ca=/nowhere/ca.crt", ("FBC179", "warning")),
+        ("etcd+https://10.0.0.1:2379/shop?certificate=/nowhere/a.crt", ("FBC179", "warning")),
+        ("etcd://10.0.0.1:2379/shop?name_space=db", ("FBC176", "error")),
+        ("etcd://10.0.0.1:2379", ("FBC176", "error")),
+        ("etcd://10.0.0.1:2379/shop", None),
+    ],
+)
+def test_check_makes_the_source_of_a_topology(
+    address: str, found: tuple[str, str] | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else it says "no findings" of what run refuses."""
+    path = tmp_path / "forebay.toml"
+    path.write_text(
+        f"[databases.shop]\nendpoints = ['a:1']\ntopology = 'etcd'\ntopology_source = '{address}'\n"
+        "poll_user = 'app'\n[users.app]\nsecret = 'plain'\n"
+    )
+    path.chmod(0o600)
+    code, text, _ = run(capsys, "check", "--json", str(path))
+    findings = [each for each in json.loads(text)["findings"] if each["code"] in ("FBC176", "FBC179")]
+    assert [(each["code"], each["severity"]) for each in findings] == ([found] if found else [])
+    assert all(each["line"] == 4 for each in findings)
+    assert code == (1 if found == ("FBC176", "error") else 0)
+
+
 def test_check_tells_findings_for_people_and_for_programs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The same findings, with 1 as exit status."""
     path = tmp_path / "forebay.toml"

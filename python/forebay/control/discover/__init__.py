@@ -18,6 +18,7 @@ from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.resolved import EngineConfig
 from forebay.config.topology import Topology, TopologySource
+from forebay.failure import Failure
 
 if TYPE_CHECKING:
     from forebay.control.discover.member import Source
@@ -75,9 +76,13 @@ class Discovery:
         for topology in topologies:
             running = self._followers.get(topology.database)
             if topology.source is not None and (running is None or running[0] != topology):
-                self._made[topology.database] = await asyncio.to_thread(
-                    _source, topology, topology.source, self._environment
-                )
+                try:
+                    self._made[topology.database] = await asyncio.to_thread(
+                        build_source, topology, topology.source, self._environment
+                    )
+                except Failure as failure:
+                    words = f'database "{topology.database}": {failure.message}'
+                    raise Failure(words, hint=failure.hint, exit=failure.exit) from None
 
     async def follow(self, topologies: Sequence[Topology]) -> None:
         """Watches these, and nothing else; what is watched already, and has not changed, goes on.
@@ -183,7 +188,8 @@ class Discovery:
             await self._made.pop(name).close()
 
 
-def _source(topology: Topology, told_by: TopologySource, environment: Mapping[str, str]) -> Source:
+def build_source(topology: Topology, told_by: TopologySource, environment: Mapping[str, str]) -> Source:
+    """Who tells a database's endpoints, not asked yet. Raises Failure."""
     from forebay.control.discover import registry
     from forebay.control.discover.registration import Means
 

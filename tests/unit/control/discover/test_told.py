@@ -80,7 +80,7 @@ def test_what_was_told_holds_until_it_is_told_otherwise(monkeypatch: pytest.Monk
     async def no_move() -> None: ...
 
     async def play() -> None:
-        monkeypatch.setattr("forebay.control.discover._source", lambda *_: None)
+        monkeypatch.setattr("forebay.control.discover.build_source", lambda *_: None)
         monkeypatch.setattr(Discovery, "_follower", following)
         monkeypatch.setattr(Discovery, "_drop_made", lambda _: no_move())
         discovery = Discovery(lambda *_: None, no_move, {})
