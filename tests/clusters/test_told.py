@@ -41,6 +41,10 @@ def test_an_online_restart_keeps_what_the_source_has_told(
             busy.ask(query("commit"))
             assert idle.value("select 2") == "2"
         assert roles(forebay) == {f"127.0.0.1:{server.port}": "primary", f"127.0.0.1:{standby.port}": "replica"}
+        for node, role in ((server, "primary"), (standby, "replica")):
+            labels = f'database="app",endpoint="127.0.0.1:{node.port}"'
+            assert f'forebay_endpoint_role{{{labels},role="{role}"}} 1\n' in forebay.metrics()
+        assert f'forebay_endpoint_lag_bytes{{database="app",endpoint="127.0.0.1:{standby.port}"}}' in forebay.metrics()
         assert forebay.events("topology_source_away")[-1]["keeps"] == "what it told last"
 
 

@@ -1,16 +1,17 @@
 //! A cluster's endpoints for Python, which asks them and tells here what they said.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_core::cluster::consistency::Replayed;
 use forebay_core::cluster::roles::Found;
 use forebay_core::cluster::{Cluster, Seen};
+use forebay_runtime::Watched;
 use pyo3::prelude::*;
 
 /// See `Cluster` in `_engine.pyi`.
 #[pyclass(frozen, name = "Cluster", module = "forebay._engine")]
 pub(crate) struct PyCluster {
-    cluster: Mutex<Cluster>,
+    cluster: Watched,
 }
 
 /// Endpoint, standing, reason, timeline, LSN, lag.
@@ -21,7 +22,7 @@ impl PyCluster {
     #[new]
     fn new(endpoints: Vec<String>, misses_max: u32, lag_max: u64) -> PyCluster {
         let names = endpoints.into_iter().map(Into::into);
-        PyCluster { cluster: Mutex::new(Cluster::new(names, misses_max, lag_max)) }
+        PyCluster { cluster: Arc::new(Mutex::new(Cluster::new(names, misses_max, lag_max))) }
     }
 
     fn succeed(&self, before: &PyCluster) {
@@ -76,6 +77,11 @@ impl PyCluster {
 }
 
 impl PyCluster {
+    /// It, for as long as Python holds it.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.cluster
+    }
+
     /// The roles, as the workers want them, and how far the replicas are.
     pub(crate) fn found(&self) -> (Vec<Found>, Replayed) {
         let cluster = self.lock();

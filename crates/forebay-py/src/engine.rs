@@ -138,6 +138,7 @@ impl PyEngine {
         let (found, replayed) = cluster.found();
         py.detach(|| match &*self.read() {
             Some(engine) => {
+                engine.watch(database, cluster.watched());
                 let command = Command::Roles(database.into(), found.into(), replayed.since(engine.clock_origin()));
                 Ok((engine.command(None, &command).0, self.workers))
             }

@@ -1,11 +1,47 @@
 //! What those who watch clusters need of the engine.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use forebay_core::cluster::{Cluster, Node};
+
 use crate::engine::Engine;
+
+/// A cluster's endpoints, which those who ask them tell of.
+pub type Watched = Arc<Mutex<Cluster>>;
+
+/// The clusters that are watched, by their databases, for the metrics.
+#[derive(Default)]
+pub(crate) struct Clusters(Mutex<BTreeMap<Arc<str>, Weak<Mutex<Cluster>>>>);
+
+impl Clusters {
+    fn watch(&self, database: &str, cluster: &Watched) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(database.into(), Arc::downgrade(cluster));
+    }
+
+    /// The endpoints of all of them, as they stand. Those that nobody watches any more are forgotten.
+    pub(crate) fn endpoints(&self) -> Vec<(Arc<str>, Node)> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, cluster| cluster.strong_count() > 0);
+        let mut endpoints = Vec::new();
+        for (database, cluster) in known.iter().filter_map(|(name, weak)| Some((name, weak.upgrade()?))) {
+            let cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+            endpoints.extend(cluster.nodes().iter().map(|node| (database.clone(), node.clone())));
+        }
+        endpoints
+    }
+}
 
 impl Engine {
     /// When the engine's time begins, in microseconds of the system's monotonic clock.
     pub fn clock_origin(&self) -> u64 {
         self.hub.clock.origin()
+    }
+
+    /// From here on the metrics tell of the endpoints of `database`, for as long as the caller holds `cluster`.
+    pub fn watch(&self, database: &str, cluster: &Watched) {
+        self.hub.clusters.watch(database, cluster);
     }
 
     /// Whether a replica has refused a text of the database `dbname`, which was taken for a reading one.

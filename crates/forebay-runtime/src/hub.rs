@@ -15,6 +15,7 @@ use forebay_core::stats::WorkerStats;
 use forebay_core::worker::Message;
 
 use crate::clock::Clock;
+use crate::cluster::Clusters;
 use crate::derive::Deriver;
 use crate::driver::Handover;
 use crate::mailbox::Mailbox;
@@ -51,6 +52,7 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Arc<[Mailbox<Mail>]>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
+    pub(crate) clusters: Arc<Clusters>,
     pub(crate) resolver: Resolver,
     pub(crate) deriver: Deriver,
     pub(crate) os_users: OsUsers,
@@ -96,6 +98,7 @@ impl Hub {
             mailboxes,
             outbox: Arc::new(Outbox::new()?),
             stats: (0..workers).map(|_| Arc::default()).collect(),
+            clusters: Arc::default(),
             resolver,
             deriver,
             os_users,

@@ -28,6 +28,7 @@ mod socket;
 mod succession;
 mod tls;
 
+pub use cluster::Watched;
 pub use engine::{DriverChoice, Engine, ReloadError, StartError};
 pub use estate::Estate;
 pub use forebay_core::worker::Legacy;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, PoisonError};
 
+use forebay_core::cluster::Node;
 use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, REST, WorkerStats};
 
-use super::table::{METRICS, Metric, Part, Source};
+use super::table::{Label, METRICS, Metric, Part, Source};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -17,12 +18,12 @@ const READS_MAX: usize = 8;
 type Pools = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<LabelledPool>>>;
 
 /// All metrics of `workers`, summed. While pools are forgotten, their figures might be read twice: all are read again.
-pub(super) fn render(workers: &[Arc<WorkerStats>]) -> String {
+pub(super) fn render(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)]) -> String {
     let forgotten = || workers.iter().map(|worker| worker.forgotten.get()).fold(0, u64::wrapping_add);
     let mut text = String::new();
     for _ in 0..READS_MAX {
         let before = forgotten();
-        text = render_once(workers);
+        text = render_once(workers, endpoints);
         if forgotten() == before {
             break;
         }
@@ -30,7 +31,7 @@ pub(super) fn render(workers: &[Arc<WorkerStats>]) -> String {
     text
 }
 
-fn render_once(workers: &[Arc<WorkerStats>]) -> String {
+fn render_once(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)]) -> String {
     let mut pools = Pools::new();
     for worker in workers {
         let known = worker.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -44,9 +45,27 @@ fn render_once(workers: &[Arc<WorkerStats>]) -> String {
     for metric in METRICS {
         // Writing to a String does not fail.
         let _ = writeln!(out, "# HELP {} {}\n# TYPE {0} {}", metric.name, metric.help, metric.kind());
-        render_metric(&mut out, metric, workers, &pools);
+        match &metric.source {
+            Source::Endpoints(label, value) => render_endpoints(&mut out, metric.name, *label, *value, endpoints),
+            _ => render_metric(&mut out, metric, workers, &pools),
+        }
     }
     out
+}
+
+fn render_endpoints(
+    out: &mut String,
+    name: &str,
+    label: Option<Label>,
+    value: fn(&Node) -> Option<u64>,
+    endpoints: &[(Arc<str>, Node)],
+) {
+    for (database, node) in endpoints {
+        let Some(value) = value(node) else { continue };
+        let role = label.map_or(String::new(), |label| format!(",{}=\"{}\"", label.name(), node.standing.name()));
+        let (database, endpoint) = (escape(database), escape(&node.name));
+        let _ = writeln!(out, "{name}{{database=\"{database}\",endpoint=\"{endpoint}\"{role}}} {value}");
+    }
 }
 
 fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>], pools: &Pools) {
@@ -69,7 +88,7 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
     for ((database, user), parts) in pools {
         let labels = format!("database=\"{}\",user=\"{}\"", escape(database), escape(user));
         match &metric.source {
-            Source::Engine(..) | Source::Codes(_) => {}
+            Source::Engine(..) | Source::Codes(_) | Source::Endpoints(..) => {}
             Source::Pool(_, value) => {
                 let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
                 let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);
@@ -140,6 +159,7 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use forebay_core::cluster::{Cluster, Seen};
     use forebay_core::stats::PoolStats;
 
     use super::*;
@@ -158,7 +178,7 @@ mod tests {
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
         }
-        let text = render(&workers);
+        let text = render(&workers, &[]);
         let labels = r#"database="a\"b",user="u\\""#;
         assert!(text.contains("\nforebay_connections_accepted_total 2\n"));
         assert!(text.contains(&format!("\nforebay_requests_total{{{labels}}} 6\n")));
@@ -170,5 +190,28 @@ mod tests {
         assert!(text.contains(&format!("\nforebay_pins_total{{{labels},reason=\"advisory lock\"}} 2\n")));
         assert!(text.contains(&format!("\nforebay_server_errors_total{{{labels},class=\"23\"}} 2\n")));
         assert!(text.contains(&format!("\nforebay_probes_total{{{labels},kind=\"full\"}} 0\n")));
+    }
+
+    /// An alert on a cluster without a primary, or on a replica that lags, reads these.
+    #[test]
+    fn each_endpoint_of_a_cluster_is_told_with_its_role() {
+        let mut cluster = Cluster::new(["a:1", "b:2", "c:3"].map(Arc::from), 1, 0);
+        for (index, (is_in_recovery, lsn)) in [(false, 500), (true, 300)].into_iter().enumerate() {
+            cluster.heard(index, Seen { is_in_recovery, timeline: 1, lsn, system: 7 }, 0);
+        }
+        cluster.missed(2);
+        cluster.decide();
+        let endpoints: Vec<_> = cluster.nodes().iter().map(|node| (Arc::from("shop"), node.clone())).collect();
+        let text = render(&[], &endpoints);
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("forebay_endpoint")).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"forebay_endpoint_role{database="shop",endpoint="a:1",role="primary"} 1"#,
+                r#"forebay_endpoint_role{database="shop",endpoint="b:2",role="replica"} 1"#,
+                r#"forebay_endpoint_role{database="shop",endpoint="c:3",role="down"} 1"#,
+                r#"forebay_endpoint_lag_bytes{database="shop",endpoint="b:2"} 200"#,
+            ]
+        );
     }
 }

@@ -20,6 +20,7 @@ use forebay_core::time::Instant;
 
 use self::http::{Connections, Response};
 use crate::clock::Clock;
+use crate::cluster::Clusters;
 use crate::hub::Hub;
 use crate::listen::ListenError;
 use crate::mailbox::Bell;
@@ -30,6 +31,7 @@ const ALIVE_WITHIN_US: u64 = 5_000_000;
 /// What the server tells, shared with the engine.
 struct State {
     stats: Vec<Arc<WorkerStats>>,
+    clusters: Arc<Clusters>,
     clock: Clock,
     bell: Bell,
     is_stopping: AtomicBool,
@@ -62,6 +64,7 @@ impl MetricsServer {
         let bound = listener.local_addr().map_err(failed)?;
         let state = Arc::new(State {
             stats: hub.stats.clone(),
+            clusters: hub.clusters.clone(),
             clock: hub.clock,
             bell: Bell::new().map_err(failed)?,
             is_stopping: AtomicBool::new(false),
@@ -142,9 +145,11 @@ fn bind(address: &str) -> io::Result<TcpListener> {
 impl State {
     fn answer(&self, path: &str) -> Response {
         match path {
-            "/metrics" => {
-                Response { status: "200 OK", kind: exposition::CONTENT_TYPE, body: exposition::render(&self.stats) }
-            }
+            "/metrics" => Response {
+                status: "200 OK",
+                kind: exposition::CONTENT_TYPE,
+                body: exposition::render(&self.stats, &self.clusters.endpoints()),
+            },
             "/livez" => verdict(self.hanging().map(|worker| format!("worker {worker} hangs"))),
             "/readyz" => verdict(self.unready()),
             _ => Response::text("404 Not Found", "try /metrics, /livez or /readyz\n"),

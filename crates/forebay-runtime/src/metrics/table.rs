@@ -1,6 +1,7 @@
 //! Every metric that the engine serves, with where its value is. The names, kinds, labels and texts are those of
 //! `spec/metrics.toml`; a test compares the two.
 
+use forebay_core::cluster::Node;
 use forebay_core::stats::{ByCode, Histogram, PoolStats, WorkerStats};
 use forebay_spec::pins::ALL as REASONS;
 
@@ -18,6 +19,8 @@ pub(super) enum Source {
     Sparse(Label, fn(&PoolStats) -> Vec<(&'static str, u64)>),
     /// The same, by the values of one more label.
     Parts(Kind, Label, &'static [Part]),
+    /// Of each endpoint of a cluster, where there is one; the label's value is its role.
+    Endpoints(Option<Label>, fn(&Node) -> Option<u64>),
 }
 
 /// A value of the label, and the reader of its part.
@@ -31,6 +34,7 @@ pub(super) enum Label {
     Kind,
     Class,
     Code,
+    Role,
 }
 
 impl Label {
@@ -42,6 +46,7 @@ impl Label {
             Label::Kind => "kind",
             Label::Class => "class",
             Label::Code => "code",
+            Label::Role => "role",
         }
     }
 }
@@ -70,6 +75,7 @@ impl Metric {
             },
             Source::Codes(_) | Source::Sparse(..) => "counter",
             Source::Durations(_) => "histogram",
+            Source::Endpoints(..) => "gauge",
         }
     }
 
@@ -81,6 +87,7 @@ impl Metric {
             Source::Codes(_) => vec!["code"],
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
             Source::Parts(_, label, _) | Source::Sparse(label, _) => vec!["database", "user", label.name()],
+            Source::Endpoints(label, _) => ["database", "endpoint"].into_iter().chain(label.map(Label::name)).collect(),
         }
     }
 }
@@ -90,7 +97,7 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Codes, Durations, Engine, Parts, Pool, Sparse};
+use Source::{Codes, Durations, Endpoints, Engine, Parts, Pool, Sparse};
 
 /// The counters of pins, in the order of their reasons.
 const PINS: [Part; REASONS.len()] = [
@@ -257,6 +264,16 @@ pub(super) const METRICS: &[Metric] = &[
         "forebay_server_open_seconds",
         "Time from the begin of a connection to a server to the end of its login.",
         Durations(|s| &s.open),
+    ),
+    metric(
+        "forebay_endpoint_role",
+        "1 for the role that an endpoint of a database with a topology has, as SHOW ENDPOINTS calls it.",
+        Endpoints(Some(Label::Role), |_| Some(1)),
+    ),
+    metric(
+        "forebay_endpoint_lag_bytes",
+        "Bytes of WAL that a replica of a database with a topology had not replayed when it was last asked.",
+        Endpoints(None, |node| node.lag),
     ),
 ];
 
