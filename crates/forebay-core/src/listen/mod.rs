@@ -43,7 +43,7 @@ const LISTENER_CHANNELS_MAX: usize = 100_000;
 /// The listener must have taken a client's channels over by then; else the client keeps its server.
 pub(crate) const TAKEOVER_MAX: Duration = Duration::from_secs(10);
 /// A client that listens waits this long for what it has itself notified.
-pub(crate) const OWN_MAX: Duration = Duration::from_millis(50);
+pub(crate) const OWN_MAX: Duration = Duration::from_millis(250);
 /// A new listener has this long to come to where the old one is; then it takes the place as it is.
 const RELIEF_MAX: Duration = Duration::from_secs(5);
 /// A listener that has said nothing for so long is asked whether it is there.
