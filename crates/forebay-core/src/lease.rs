@@ -36,7 +36,7 @@ impl<I: Io> Worker<I> {
         server.is_finishing = false;
         server.is_doomed = false;
         server.own_error = None;
-        server.end_trial();
+        server.forget_trial();
         server.listen = OnServer::default();
         server.enter(ServerState::Leased, now);
         client.server = Some(key);

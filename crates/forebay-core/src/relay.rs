@@ -81,7 +81,8 @@ impl<I: Io> Worker<I> {
                 continue;
             };
             let is_split = client.is_split;
-            let reach = if is_split { self.reach_on_replica(key, server_key, data, at) } else { data.len() };
+            let whole = data;
+            let data = if is_split { self.reach_on_replica(key, server_key, data, at) } else { data };
             let client = &mut self.clients[key];
             let (usage, server) = (client.usage, &mut self.servers[server_key]);
             let pool = &mut self.pools[server.pool.0 as usize];
@@ -105,12 +106,12 @@ impl<I: Io> Worker<I> {
                 now: self.now,
                 messages_left: MESSAGES_A_TURN,
             };
-            let (mut stop, end) = forwarding.run(&data[..reach], at, limits.message_bytes_max);
-            if reach < data.len() && matches!(stop, Stop::More) {
-                stop = Stop::Hold;
-            }
+            let (mut stop, end) = forwarding.run(data, at, limits.message_bytes_max);
             if is_split {
-                self.sent_of_split(key, server_key, &data[at..end], end == reach);
+                self.sent_of_split(key, server_key, &data[at..end], end == data.len());
+                if data.len() < whole.len() && matches!(stop, Stop::More) {
+                    stop = Stop::Hold;
+                }
             }
             if planted(Bug::RequestLogged) {
                 let text = String::from_utf8_lossy(data).into_owned();
@@ -124,7 +125,7 @@ impl<I: Io> Worker<I> {
             } else if !matches!(stop, Stop::More) {
                 self.pump_stopped(io, key, stop);
             }
-            return if has_left { data.len() } else { end };
+            return if has_left { whole.len() } else { end };
         }
         at
     }
@@ -199,17 +200,17 @@ impl<I: Io> Worker<I> {
     /// Answers of our own that wait for nothing are given at once.
     #[inline(never)]
     fn settle_answers(&mut self, io: &mut I, key: ClientKey, server_key: ServerKey) {
-        self.give_held(server_key);
         let server = &mut self.servers[server_key];
+        server.give_held(&mut self.batch);
         let client = self.clients.get_mut(key);
         let reader = client.as_ref().filter(|c| !c.is_gone).map(|c| c.conn);
         let (images, batch) = (&mut self.images, &mut self.batch);
         Relaying { server, client, images, batch, prefix: self.cache.prefix(), stats: &self.stats }.settle();
         match reader {
             Some(conn) => {
-                self.servers[server_key].end_trial();
-                self.clients[key].is_tried = false;
-                self.clients[key].unsent += self.batch.send(io, conn, None, &[]);
+                let client = &mut self.clients[key];
+                self.servers[server_key].end_trial(client);
+                client.unsent += self.batch.send(io, conn, None, &[]);
             }
             None => self.batch.clear(),
         }
@@ -224,7 +225,9 @@ impl<I: Io> Worker<I> {
         }
         if self.servers[key].carry.is_empty() {
             let taken = self.relay(io, key, Some(buf), data);
-            if let Some(server) = self.servers.get_mut(key) {
+            if taken < data.len()
+                && let Some(server) = self.servers.get_mut(key)
+            {
                 server.carry.extend_from_slice(&data[taken..]);
             }
         } else {
@@ -277,9 +280,9 @@ impl<I: Io> Worker<I> {
     fn relay(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) -> usize {
         let bytes_max = self.tables.config.limits.message_bytes_max;
         let mut at = 0;
-        self.give_held(key);
         while at < data.len() {
             let Some(server) = self.servers.get_mut(key) else { break };
+            server.give_held(&mut self.batch);
             let client = server.client.and_then(|c| self.clients.get_mut(c));
             let (images, batch) = (&mut self.images, &mut self.batch);
             let mut relaying =
@@ -353,8 +356,7 @@ impl<I: Io> Worker<I> {
             self.batch.clear();
             return;
         };
-        server.end_trial();
-        client.is_tried = false;
+        server.end_trial(client);
         let bytes = self.batch.send(io, client.conn, buf, data);
         client.unsent += bytes;
         self.pools[server.pool.0 as usize].stats.stats.sent_bytes.add(bytes as u64);

@@ -23,7 +23,8 @@ use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::reply::{Next, Relaying};
 use crate::session::IDLE;
-use crate::session::client::ClientKey;
+use crate::session::batch::Batch;
+use crate::session::client::{Client, ClientKey};
 use crate::session::expect::Change;
 use crate::session::server::{Server, ServerKey};
 use crate::statements::Lookup;
@@ -70,6 +71,7 @@ impl Again {
         self.is_on = true;
     }
 
+    #[inline(never)]
     fn end(&mut self) {
         self.is_on = false;
         self.kept.clear();
@@ -89,11 +91,26 @@ impl Server {
         self.again.as_ref().is_some_and(|again| again.is_on)
     }
 
-    /// The client is told something: what it has sent stands.
+    /// The client is told something: what it has sent stands, and its request is no longer made anywhere else.
     #[inline]
-    pub(crate) fn end_trial(&mut self) {
+    pub(crate) fn end_trial(&mut self, client: &mut Client) {
+        client.is_tried = false;
+        self.forget_trial();
+    }
+
+    /// Whoever had it tried something: that is over.
+    #[inline]
+    pub(crate) fn forget_trial(&mut self) {
         if let Some(again) = &mut self.again {
             again.end();
+        }
+    }
+
+    /// What was held back stands before what comes now.
+    #[inline]
+    pub(crate) fn give_held(&mut self, batch: &mut Batch) {
+        if let Some(again) = &mut self.again {
+            batch.owned().append(&mut again.held);
         }
     }
 
@@ -143,16 +160,6 @@ impl<I: Io> Worker<I> {
         again.kept.extend_from_slice(sent);
     }
 
-    /// What was held back stands before what comes now.
-    #[inline]
-    pub(crate) fn give_held(&mut self, key: ServerKey) {
-        if let Some(again) =
-            self.servers.get_mut(key).and_then(|server| server.again.as_mut()).filter(|again| again.holds())
-        {
-            self.batch.owned().append(&mut again.held);
-        }
-    }
-
     /// Whether what is in the batch need not go to the client before more is known: it says nothing but how the answer looks.
     #[cold]
     pub(crate) fn holds_back(&mut self, key: ServerKey, data: &[u8]) -> bool {
@@ -161,7 +168,7 @@ impl<I: Io> Worker<I> {
         if again.held.len() <= HELD_BYTES_MAX && is_of_heads(&again.held) {
             return true;
         }
-        self.give_held(key);
+        self.servers[key].give_held(&mut self.batch);
         false
     }
 

@@ -191,16 +191,22 @@ impl<I: Io> Worker<I> {
 
     /// How far of the bytes at hand a client may send to its server. Up to where its request ends if it only reads: what comes
     /// behind it may have to be served elsewhere, or may write.
-    pub(crate) fn reach_on_replica(&mut self, key: ClientKey, server: ServerKey, data: &[u8], at: usize) -> usize {
+    pub(crate) fn reach_on_replica<'d>(
+        &mut self,
+        key: ClientKey,
+        server: ServerKey,
+        data: &'d [u8],
+        at: usize,
+    ) -> &'d [u8] {
         let is_home = Some(self.servers[server].pool) == self.clients[key].pool;
         if is_home && self.ends_reading(key, server) {
-            return data.len();
+            return data;
         }
         self.begin_trial(key, server);
         let (client, server) = (&self.clients[key], &self.servers[server]);
         let (mut start, mut is_whole) = (at + client.body_left as usize, false);
         while start < data.len() && !server.owes_ready() {
-            let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return data.len() };
+            let Ok(Some(head)) = frame::head(&data[start..], u32::MAX) else { return data };
             start += head.bytes as usize;
             if matches!(head.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL) {
                 is_whole = true;
@@ -211,7 +217,7 @@ impl<I: Io> Worker<I> {
         if is_whole && client.reading == Reading::Alone {
             client.reading = Reading::Sent;
         }
-        start.min(data.len())
+        &data[..start.min(data.len())]
     }
 
     /// A client whose database is split has sent this; `is_all`: of what it may send.
