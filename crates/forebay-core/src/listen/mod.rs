@@ -49,24 +49,25 @@ const RELIEF_MAX: Duration = Duration::from_secs(5);
 /// A listener that has said nothing for so long is asked whether it is there.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
 
-/// Names a cut or a question: random, so that no other session's can be taken for it.
+/// Names a cut or a question: random, so that no other session's can be taken for it. Bytes, for a number would align
+/// every server's session to its own 16, and make the table of them look at as many to see whether one is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Mark(u128);
+pub struct Mark([u8; 16]);
 
 impl Mark {
     pub(crate) fn new(random: [u8; 16]) -> Mark {
-        Mark(u128::from_le_bytes(random))
+        Mark(random)
     }
 
     /// As the payload of a notification.
     pub(crate) fn text(self) -> String {
-        format!("{:032x}", self.0)
+        format!("{:032x}", u128::from_be_bytes(self.0))
     }
 
     /// The mark of such a payload.
     pub(crate) fn read(payload: &[u8]) -> Option<Mark> {
         let text = std::str::from_utf8(payload).ok().filter(|text| text.len() == 32)?;
-        u128::from_str_radix(text, 16).ok().map(Mark)
+        u128::from_str_radix(text, 16).ok().map(|number| Mark(number.to_be_bytes()))
     }
 }
 
