@@ -73,7 +73,9 @@ impl Relaying<'_> {
             at = self.stream(data, at);
         }
         while at < data.len() {
-            if data[at] == tag::DATA_ROW && self.is_row_for_client() {
+            let turn = self.turn();
+            let was_for_client = self.client.is_some() && !matches!(turn, Turn::Ours(_));
+            if data[at] == tag::DATA_ROW && was_for_client && matches!(turn, Turn::Rows) {
                 at = self.pass_rows(data, at, bytes_max);
             }
             let head = match frame::head(&data[at..], bytes_max) {
@@ -81,9 +83,7 @@ impl Relaying<'_> {
                 Ok(None) => break,
                 Err(error) => return (Next::Fault(error), at),
             };
-            self.settle();
-            let was_for_client = self.is_for_client();
-            let (verdict, next) = self.step(&data[at..], head);
+            let (verdict, next) = self.step(turn, &data[at..], head);
             if matches!(next, Some(Next::More)) {
                 break;
             }
@@ -111,11 +111,20 @@ impl Relaying<'_> {
         was_for_client || self.is_for_client() || (head.tag == tag::READY_FOR_QUERY && self.client.is_some())
     }
 
-    /// Whether a row would go to the client, whatever is in it.
+    /// What the next message answers. What needs no answer has had its turn.
     #[inline]
-    fn is_row_for_client(&self) -> bool {
-        let front = self.server.expect.front();
-        self.client.is_some() && matches!(front, Some(Expect::Query { .. } | Expect::Execute { .. }))
+    fn turn(&mut self) -> Turn {
+        loop {
+            return match self.server.expect.front() {
+                Some(Expect::Query { .. } | Expect::Execute { .. }) => Turn::Rows,
+                Some(Expect::Own(own)) => Turn::Ours(*own),
+                Some(Expect::CopyEnd | Expect::Answer { .. }) => {
+                    self.settle();
+                    continue;
+                }
+                _ => Turn::Theirs,
+            };
+        }
     }
 
     /// Passes on the rows that are there whole. Returns where the last of them ends.
@@ -144,9 +153,9 @@ impl Relaying<'_> {
 
     /// Decides what becomes of the message that begins `data`, of which there is what `data` holds.
     #[inline]
-    fn step(&mut self, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        if let Some(Expect::Own(own)) = self.server.expect.front() {
-            match *own {
+    fn step(&mut self, turn: Turn, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
+        if let Turn::Ours(own) = turn {
+            match own {
                 own @ (Own::HandOver | Own::Skipped) => return self.step_of_hand_over(own, data, head),
                 own if head.tag == tag::DATA_ROW => return self.own_row(own, data, head),
                 _ => {}
@@ -203,7 +212,7 @@ impl Relaying<'_> {
     }
 
     /// Gives the answers whose turn has come, and forgets marks that have been passed.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn settle(&mut self) {
         loop {
             match self.server.expect.front() {
@@ -305,7 +314,17 @@ impl Relaying<'_> {
     }
 
     fn command_complete(&mut self, body: &[u8]) {
-        if !matches!(self.server.expect.front(), Some(Expect::Own(_))) {
+        if self.server.is_copying {
+            self.server.is_copying = false;
+            self.server.forget_syncs_before_copy_end();
+        }
+        let (is_own, is_execute, names) = match self.server.expect.front() {
+            Some(Expect::Own(_)) => (true, false, false),
+            Some(Expect::Query { naming, .. }) => (false, false, naming.is_some()),
+            Some(Expect::Execute { naming, .. }) => (false, true, naming.is_some()),
+            _ => (false, false, false),
+        };
+        if !is_own {
             match body {
                 b"DISCARD ALL\0" => {
                     self.all_names_end(body);
@@ -322,17 +341,17 @@ impl Relaying<'_> {
                 _ => {}
             }
         }
-        self.name_is_done(body);
-        if self.server.is_copying {
-            self.server.is_copying = false;
-            self.server.forget_syncs_before_copy_end();
+        if names {
+            self.name_is_done(body);
+            self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
         }
-        self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
-        self.pop(|e| matches!(e, Expect::Execute { .. }));
+        if is_execute {
+            self.server.expect.pop_front();
+        }
     }
 
     /// A PREPARE or DEALLOCATE that this tag may be of was done.
-    #[inline]
+    #[inline(never)]
     fn name_is_done(&mut self, tag: &[u8]) {
         if let Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) = self.server.expect.front_mut()
             && let Some(mut done) = naming.take_if(|naming| naming.what.is_told_by(tag))
@@ -444,6 +463,17 @@ impl Relaying<'_> {
 /// Whether a command's tag is of one that changes objects.
 fn is_of_schema(tag: &[u8]) -> bool {
     [&b"CREATE "[..], b"ALTER ", b"DROP "].iter().any(|word| tag.starts_with(word))
+}
+
+/// What a message answers.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// A query of our own.
+    Ours(Own),
+    /// What gives rows.
+    Rows,
+    /// Anything else that a client has sent, or nothing.
+    Theirs,
 }
 
 /// What becomes of a message.

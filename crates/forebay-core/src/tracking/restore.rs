@@ -187,16 +187,18 @@ fn may_reset(text: &[u8]) -> bool {
 impl Relaying<'_> {
     /// Whether what the request has reset is to be set again. After an error there is nothing to do: it is undone, and the
     /// client is told what else that undid.
+    #[inline]
     pub(crate) fn must_restore(&mut self) -> bool {
-        if self.server.owes_ready() {
-            // Behind the request that resets nothing goes out: it is the last of those on their way.
+        // Behind the request that resets nothing goes out: it is the last of those on their way.
+        if self.server.restoring.is_empty() || self.server.owes_ready() {
             return false;
         }
-        if self.server.status == TransactionStatus::Failed || self.client.is_none() {
-            self.server.is_report_due |= !self.server.restoring.is_empty();
+        let is_undone = self.server.status == TransactionStatus::Failed || self.client.is_none();
+        if is_undone {
+            self.server.is_report_due = true;
             self.server.restoring.clear();
         }
-        !self.server.restoring.is_empty()
+        !is_undone
     }
 
     /// Whether a cancel that was sent for the request hit what came behind it: that is done again.
