@@ -90,33 +90,9 @@ impl<I: Io> Worker<I> {
     /// At `strict` none is for it that has custom settings which it has not met.
     pub(crate) fn take_idle(&mut self, io: &mut I, id: PoolId, key: ClientKey) -> Option<ServerKey> {
         loop {
-            let (clients, servers, pool) = (&self.clients, &self.servers, &mut self.pools[id.0 as usize]);
-            let wanted = &clients[key].wanted;
-            let client = clients[key].id;
-            let (mut best, mut own, mut alike) = (None, None, None);
-            let met = pool.idle.iter().rev().enumerate().filter(|(_, server)| servers[**server].left.is_met(wanted));
-            for (at, server) in met.take(ALIKE_AMONG) {
-                let server = &servers[*server];
-                // One that has custom settings is left to those who have met them: they take it before one that has none.
-                if best.is_none_or(|(_, names)| server.left.custom.len() > names) {
-                    best = Some((at, server.left.custom.len()));
-                }
-                if server.left.by == client {
-                    own = Some(at);
-                    break;
-                }
-                if alike.is_none() && Rc::ptr_eq(&server.set, wanted) {
-                    alike = Some(at);
-                }
-            }
-            let oldest = || pool.idle.iter().position(|server| servers[*server].left.is_met(wanted));
-            let at = if pool.settings.server_round_robin {
-                // Counted from the last freed one, as below.
-                oldest().map(|position| pool.idle.len() - 1 - position)?
-            } else {
-                own.or(alike).or(best.map(|(at, _)| at))?
-            };
-            let server = if at == 0 { pool.idle.pop_back() } else { pool.idle.remove(pool.idle.len() - 1 - at) }?;
+            let at = self.choose_idle(id, key)?;
+            let idle = &mut self.pools[id.0 as usize].idle;
+            let server = if at + 1 == idle.len() { idle.pop_back() } else { idle.remove(at) }?;
             if self.is_fit(io, server) {
                 if planted(Bug::ServerHandedOutTwice) {
                     self.pool(id).idle.push_back(server);
@@ -124,6 +100,37 @@ impl<I: Io> Worker<I> {
                 return Some(server);
             }
         }
+    }
+
+    /// Which of a pool's idle servers that is.
+    #[inline]
+    fn choose_idle(&self, id: PoolId, key: ClientKey) -> Option<usize> {
+        let (pool, client) = (&self.pools[id.0 as usize], &self.clients[key]);
+        if pool.settings.server_round_robin {
+            return pool.idle.iter().position(|server| self.servers[*server].left.is_met(&client.wanted));
+        }
+        let (mut best, mut alike, mut met) = (None, None, 0);
+        for at in (0..pool.idle.len()).rev() {
+            let server = &self.servers[pool.idle[at]];
+            if !server.left.is_met(&client.wanted) {
+                continue;
+            }
+            if server.left.by == client.id {
+                return Some(at);
+            }
+            // One that has custom settings is left to those who have met them: they take it before one that has none.
+            if best.is_none_or(|(_, names)| server.left.custom.len() > names) {
+                best = Some((at, server.left.custom.len()));
+            }
+            if alike.is_none() && Rc::ptr_eq(&server.set, &client.wanted) {
+                alike = Some(at);
+            }
+            met += 1;
+            if met == ALIKE_AMONG {
+                break;
+            }
+        }
+        alike.or(best.map(|(at, _)| at))
     }
 
     /// Gives idle servers to those who wait.
@@ -142,7 +149,7 @@ impl<I: Io> Worker<I> {
     /// Whether an idle server can serve now. One that is too old is closed, one long unused is checked first.
     fn is_fit(&mut self, io: &mut I, key: ServerKey) -> bool {
         let server = &mut self.servers[key];
-        let (id, idle_for) = (server.pool, self.now.since(server.since));
+        let settings = &self.pools[server.pool.0 as usize].settings;
         if !server.is_clean() {
             // Half of an unasked message is there: it comes back when the rest has come.
             server.enter(ServerState::Leased, self.now);
@@ -152,11 +159,11 @@ impl<I: Io> Worker<I> {
             self.retire(io, key, "lifetime");
             return false;
         }
-        let check_after = Duration::from_micros(self.pool(id).settings.server_check_delay);
-        if check_after.is_zero() || idle_for < check_after {
+        let check_after = settings.server_check_delay;
+        if check_after == 0 || self.now.micros_since(server.since) < check_after {
             return true;
         }
-        let query = self.pool(id).settings.server_check_query.clone();
+        let query = settings.server_check_query.clone();
         self.send_own(io, key, Own::Check, &query);
         false
     }
@@ -171,18 +178,18 @@ impl<I: Io> Worker<I> {
             server.enter(ServerState::Leased, now);
             return;
         }
-        if !server.left.fresh.is_none() {
-            // Its client left before it could be asked what that is.
-            server.left.give_up();
-            self.note_level(key);
-        }
-        let server = &mut self.servers[key];
-        let id = server.pool;
         if server.is_paused {
             server.is_paused = false;
             self.read_server_again(io, key);
+            return self.checkin(io, key);
         }
-        let server = &mut self.servers[key];
+        let id = server.pool;
+        let pool = &self.pools[id.0 as usize];
+        if !server.left.fresh.is_none() {
+            // Its client left before it could be asked what that is.
+            server.left.give_up();
+            server.note_level(pool.settings.level);
+        }
         if server.cancels > 0 && !planted(Bug::CancelToWrongClient) {
             // A cancel that is still on its way must not hit the next client's request.
             server.enter(ServerState::CancelWait, now);
@@ -191,8 +198,9 @@ impl<I: Io> Worker<I> {
         }
         let (is_expired, is_close_needed) = (server.expires_at <= now, server.is_close_needed);
         let is_reset_by_query = server.usage.is_some_and(|usage| usage.is_reset_by_query);
+        let is_catalogue_due = pool.is_catalogue_due(server.usage, now);
         let was_leased = std::mem::take(&mut server.is_leased);
-        if self.pools[id.0 as usize].is_limited && self.gives_way(id) {
+        if pool.is_limited && self.gives_way(id) {
             self.pools[id.0 as usize].leased -= u32::from(was_leased);
             return self.retire(io, key, "room for another pool");
         }
@@ -208,7 +216,7 @@ impl<I: Io> Worker<I> {
             self.send_own(io, key, Own::Reset, &query);
             return;
         }
-        if self.read_catalogue(io, id, Some(key)) {
+        if is_catalogue_due && self.read_catalogue(io, id, Some(key)) {
             return;
         }
         self.servers[key].enter(ServerState::Idle, now);
@@ -245,12 +253,13 @@ impl<I: Io> Worker<I> {
         if self.is_cleared(id) {
             return self.retire(io, key, CLEARED);
         }
-        if self.is_reset_due(key) {
+        let (server, pool) = (&mut self.servers[key], &mut self.pools[id.0 as usize]);
+        if server.left.is_reset_due(pool.settings.sequence_affinity) {
             // Nobody waits: it is done off everyone's path.
             return self.reset(io, key);
         }
-        self.servers[key].enter(ServerState::Idle, self.now);
-        self.pool(id).idle.push_back(key);
+        server.enter(ServerState::Idle, self.now);
+        pool.idle.push_back(key);
         self.publish(id);
         // Another worker may have begun to wait between our look and our word.
         if self.shared.workers == 1 {
@@ -264,7 +273,13 @@ impl<I: Io> Worker<I> {
     }
 
     /// The oldest wish that still stands; those that do not are dropped.
+    #[inline]
     pub(crate) fn oldest_waiter(&mut self, id: PoolId) -> Option<Instant> {
+        if self.pools[id.0 as usize].waiters.is_empty() { None } else { self.oldest_of_waiters(id) }
+    }
+
+    #[inline(never)]
+    fn oldest_of_waiters(&mut self, id: PoolId) -> Option<Instant> {
         let (clients, pool) = (&self.clients, &mut self.pools[id.0 as usize]);
         while let Some(waiter) = pool.waiters.front() {
             let is_waiting = clients.get(waiter.client).is_some_and(|c| {
@@ -299,14 +314,20 @@ impl<I: Io> Worker<I> {
     }
 
     /// Tells the other workers how this one's part of the pool stands.
+    #[inline]
     pub(crate) fn publish(&mut self, id: PoolId) {
         if self.shared.workers > 1 {
-            let oldest = self.oldest_waiter(id);
-            let me = self.id;
-            let pool = self.pool(id);
-            let (waiting, servers) = (pool.waiters.len(), pool.servers);
-            pool.shared.publish(me, Standing { has_idle: !pool.idle.is_empty(), oldest, waiting, servers });
+            self.publish_to_others(id);
         }
+    }
+
+    #[inline(never)]
+    fn publish_to_others(&mut self, id: PoolId) {
+        let oldest = self.oldest_waiter(id);
+        let me = self.id;
+        let pool = self.pool(id);
+        let (waiting, servers) = (pool.waiters.len(), pool.servers);
+        pool.shared.publish(me, Standing { has_idle: !pool.idle.is_empty(), oldest, waiting, servers });
     }
 }
 

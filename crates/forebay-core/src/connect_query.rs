@@ -98,7 +98,8 @@ impl<I: Io> Worker<I> {
         if is_undone || server.set.iter().any(|(name, _)| !is_reported(name)) {
             server.left.dirt |= Traces::ANY_SETTING;
         }
-        self.is_reset_due(key)
+        let affinity = self.pools[server.pool.0 as usize].settings.sequence_affinity;
+        server.left.is_reset_due(affinity)
     }
 
     /// A server has been reset: what its query did is done again.

@@ -89,6 +89,7 @@ enum Limit {
 
 impl<I: Io> Worker<I> {
     /// Sees that a client is looked at when its next limit is due.
+    #[inline]
     pub(crate) fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };
         let settings = client.pool.map(|id| &self.pools[id.0 as usize].settings);
@@ -101,10 +102,14 @@ impl<I: Io> Worker<I> {
             }
             _ => false,
         };
-        if is_unlimited {
-            return;
+        if !is_unlimited {
+            self.arm_limited(key);
         }
-        let (at, _) = self.client_limit(client);
+    }
+
+    #[inline(never)]
+    fn arm_limited(&mut self, key: ClientKey) {
+        let (at, _) = self.client_limit(&self.clients[key]);
         let client = &mut self.clients[key];
         if at < client.armed {
             client.armed = at;
@@ -190,6 +195,10 @@ impl<I: Io> Worker<I> {
         self.now < self.hears_until
     }
 
+    pub(crate) fn is_alarm_due(&self) -> bool {
+        self.alarms.peek().is_some_and(|alarm| alarm.at <= self.now)
+    }
+
     pub(crate) fn fire_alarms(&mut self, io: &mut I) {
         while let Some(alarm) = self.alarms.peek() {
             if alarm.at > self.now || self.is_catching_up() {
@@ -264,16 +273,14 @@ impl<I: Io> Worker<I> {
         let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
         let Some(pool) = client.serving().map(|id| &self.pools[id.0 as usize]) else { return limit };
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
-        match pool.endpoints.sickness() {
-            // Another one is about to take its place.
-            _ if pool.is_held => limit,
-            Some((_, sick)) if !patience.is_zero() && pool.servers == pool.opening => {
-                limit.min(client.since.max(sick.since) + patience)
-            }
-            // It may fall sick while the client waits: look again.
-            _ if !patience.is_zero() => limit.min(self.now.max(client.since) + patience),
-            _ => limit,
+        // Where another one is about to take its place, that has no limit.
+        if pool.is_held || patience.is_zero() {
+            return limit;
         }
+        let sickness = if pool.servers == pool.opening { pool.endpoints.sickness() } else { None };
+        // It may fall sick while the client waits: look again.
+        let from = sickness.map_or(self.now, |(_, sick)| sick.since);
+        limit.min(client.since.max(from) + patience)
     }
 
     fn client_alarm(&mut self, io: &mut I, key: ClientKey) {
@@ -427,7 +434,8 @@ impl<I: Io> Worker<I> {
             }
             self.note_limits(id);
             self.sweep_pool(io, id);
-            if self.pool(id).leased > 0 {
+            let pool = &self.pools[id.0 as usize];
+            if pool.leased > 0 && pool.is_catalogue_due(None, now) {
                 // Where clients keep all servers, none comes free for long.
                 self.read_catalogue(io, id, None);
             }

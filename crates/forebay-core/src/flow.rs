@@ -1,7 +1,7 @@
 //! Back-pressure: one side of a session is not read while the other has more unwritten bytes than `relay_bytes_max`.
 
 use crate::io::{Io, Slice};
-use crate::session::client::{ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::server::{ServerKey, ServerState};
 use crate::worker::Worker;
 
@@ -49,6 +49,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         let is_listening = client.listens.is_some();
+        let mut goes_on = client.has_more_to_do();
         if let Some(server_key) = client.server
             && let Some(server) = self.servers.get_mut(server_key)
             && server.is_paused
@@ -59,9 +60,9 @@ impl<I: Io> Worker<I> {
         }
         if is_listening {
             self.deliver(io, key);
+            goes_on = self.clients.get(key).is_some_and(Client::has_more_to_do);
         }
-        let Some(client) = self.clients.get(key) else { return };
-        if client.is_paused || (!client.carry.is_empty() && client.state == ClientState::Idle) {
+        if goes_on {
             self.ready.push_back(key);
         }
     }

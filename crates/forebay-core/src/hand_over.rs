@@ -248,7 +248,7 @@ impl Forwarding<'_> {
     /// Deals with a frame while the prefix is not answered: it goes ahead, or waits.
     #[cold]
     pub(crate) fn go_ahead(&mut self, at: At<'_>) -> Taken {
-        let Some(hand_over) = &self.server.hand_over else { return self.step(at) };
+        let Some(hand_over) = &self.server.hand_over else { return self.step_behind(at) };
         let is_over = hand_over.is_whole;
         let is_too_long = hand_over.kept.len() + at.head.bytes as usize > AHEAD_BYTES_MAX;
         let is_part = match at.head.tag {
@@ -264,7 +264,7 @@ impl Forwarding<'_> {
         if !at.is_whole() {
             return Err(Stop::More);
         }
-        let taken = self.step(at)?;
+        let taken = self.step_behind(at)?;
         if let Some(hand_over) = &mut self.server.hand_over {
             hand_over.kept.extend_from_slice(&at.data[at.start..at.start + taken]);
             hand_over.is_whole |= matches!(at.head.tag, tag::QUERY | tag::SYNC);

@@ -63,9 +63,14 @@ impl<I: Io> Worker<I> {
         let is_outdated = server.left.dirt.has(Traces::SEQUENCE) && client.sequences_on != Some(server.id);
         let is_of_another = (server.left.by != client.id || is_outdated) && !planted(Bug::LeakedParameter);
         let is_alike = server.is_set_known && Rc::ptr_eq(&client.wanted, &server.set);
-        let is_left = is_alike || planted(Bug::LeakedParameter);
+        let resets = is_of_another && server.left.is_reset_needed();
         let is_greeted = client.state == ClientState::Greeting;
-        let resets = is_of_another && self.is_reset_needed(key);
+        if is_alike && !resets && !is_greeted && Rc::ptr_eq(&client.seen, &server.reported) {
+            // Nothing stands between the two, and there is nothing to tell: as with most.
+            client.enter(ClientState::Active, now);
+            return true;
+        }
+        let is_left = is_alike || planted(Bug::LeakedParameter);
         if is_greeted && (resets || !is_left) && self.prepare(io, key, client_key, resets) {
             return false;
         }
@@ -284,20 +289,21 @@ impl<I: Io> Worker<I> {
             client.transaction_at = now;
         }
         let mode = client.usage.mode;
-        let is_idle = server.status == IDLE || planted(Bug::CheckinInTransaction);
-        let is_over = server.expect.is_empty() && is_idle && !server.is_skipping;
+        let (is_idle, owes_nothing) = (server.status == IDLE, server.expect.is_empty());
+        let is_over = owes_nothing && (is_idle || planted(Bug::CheckinInTransaction)) && !server.is_skipping;
         let is_half_sent = client.body_left > 0 && client.body == Body::Forward;
+        let has_left = is_idle && server.left.has_fresh();
         if is_slow {
             let fields =
                 vec![("client", Field::Number(client.id)), ("pool", pool.label().into()), ("took_us", took.into())];
             self.log(io, Level::Info, "slow_request", fields);
         }
-        if mode == PoolMode::Statement && self.servers[key].status != IDLE && self.servers[key].expect.is_empty() {
+        if mode == PoolMode::Statement && !is_idle && owes_nothing {
             let label = self.pools[self.servers[key].pool.0 as usize].label();
             self.refuse_and_close(io, client_key, errors::transaction_in_statement_mode(label));
             return;
         }
-        if self.servers[key].status == IDLE {
+        if has_left {
             self.note_unprobed(io, key);
         }
         if is_over && mode == PoolMode::Session && self.clients[client_key].has_sent_all() {
@@ -346,11 +352,11 @@ impl<I: Io> Worker<I> {
     pub(crate) fn transaction_over(&mut self, io: &mut I, key: ServerKey) {
         let server = &self.servers[key];
         let Some(client_key) = server.client else { return };
-        let pool = &self.pools[server.pool.0 as usize];
         let client = &mut self.clients[client_key];
         client.is_held = false;
+        let has_more = !client.carry.is_empty() || client.is_paused;
         if client.pin.is_some() && !planted(Bug::PinIgnored) {
-            let has_more = !client.carry.is_empty() || client.is_paused;
+            let pool = &self.pools[server.pool.0 as usize];
             if pool.is_removed {
                 // The pin lasts no longer than its server may.
                 let report = errors::database_removed(pool.database.clone());
@@ -364,8 +370,7 @@ impl<I: Io> Worker<I> {
             return self.arm_client(client_key);
         }
         self.part(key);
-        let client = &self.clients[client_key];
-        if !client.carry.is_empty() || client.is_paused {
+        if has_more {
             self.ready.push_back(client_key);
         } else if self.is_draining {
             self.refuse_and_close(io, client_key, errors::draining());
@@ -377,9 +382,8 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let server = &mut self.servers[key];
         let client_key = server.client.take()?;
-        self.clients.get(client_key)?;
-        self.note_parting(key, client_key);
-        let client = &mut self.clients[client_key];
+        let client = self.clients.get_mut(client_key)?;
+        server.note_parting(client, self.pools[server.pool.0 as usize].settings.level);
         client.server = None;
         client.is_held = false;
         if client.state != ClientState::Greeting {

@@ -142,9 +142,15 @@ impl Forwarding<'_> {
         end
     }
 
+    /// As [`Self::step`], behind a hand-over.
+    #[inline(never)]
+    pub(crate) fn step_behind(&mut self, at: At<'_>) -> Taken {
+        self.step(at)
+    }
+
     /// Deals with the frame at `at`.
-    #[inline]
-    pub(crate) fn step(&mut self, at: At<'_>) -> Taken {
+    #[inline(always)]
+    fn step(&mut self, at: At<'_>) -> Taken {
         if self.server.is_skipping && at.head.tag != tag::SYNC && at.head.tag != tag::TERMINATE {
             return self.drop_frame(at);
         }

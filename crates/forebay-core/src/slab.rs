@@ -189,12 +189,14 @@ impl<T> Slab<T> {
 
 impl<T> Index<Key<T>> for Slab<T> {
     type Output = T;
+    #[inline]
     fn index(&self, key: Key<T>) -> &T {
         self.get(key).expect("a key in use names a tenant")
     }
 }
 
 impl<T> IndexMut<Key<T>> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, key: Key<T>) -> &mut T {
         self.get_mut(key).expect("a key in use names a tenant")
     }

@@ -242,7 +242,9 @@ impl<I: Io> Worker<I> {
         if self.is_suspended {
             self.command_progress(io);
         } else {
-            self.fire_alarms(io);
+            if self.is_alarm_due() {
+                self.fire_alarms(io);
+            }
             if now >= self.next_sweep {
                 self.sweep(io);
             }

@@ -80,7 +80,9 @@ impl<I: Io> Worker<I> {
         let is_pinned = client.pin.as_ref().is_some_and(|pin| pin.reasons.has(Traces::LISTEN));
         let is_needed = server.left.fresh.has(Traces::LISTEN) || server.listen.is_restored || is_pinned;
         if !is_needed || !server.left.is_on {
-            return self.settle_transaction(io, key);
+            // Of most, there is nothing more to look at.
+            let is_plain = client.pin.is_none() && !server.left.is_probe_needed();
+            return if is_plain { self.transaction_over(io, key) } else { self.settle_transaction(io, key) };
         }
         client.is_held = true;
         if server.cancels > 0 {

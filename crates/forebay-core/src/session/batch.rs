@@ -50,11 +50,14 @@ impl Batch {
             Some(Piece::Received { end: last, .. }) if *last == start && self.owned.len() == self.owned_sent => {
                 *last = end
             }
-            _ => {
-                self.close_owned();
-                self.pieces.push(Piece::Received { start, end });
-            }
+            _ => self.begin_received(start, end),
         }
+    }
+
+    #[inline(never)]
+    fn begin_received(&mut self, start: u32, end: u32) {
+        self.close_owned();
+        self.pieces.push(Piece::Received { start, end });
     }
 
     /// A place to append bytes of our own.
@@ -97,10 +100,16 @@ impl Batch {
     /// bytes, of `buf` or, where that is `None`, of a session's own memory, to be copied.
     pub fn send<I: Io>(&mut self, io: &mut I, conn: ConnId, buf: Option<BufId>, data: &[u8]) -> usize {
         self.close_owned();
+        if let [piece] = &self.pieces[..] {
+            // As with most.
+            let bytes = piece.len();
+            io.send(conn, &[self.slice(piece, buf, data)]);
+            self.clear();
+            return bytes;
+        }
         let bytes = self.bytes();
         match &self.pieces[..] {
             [] => {}
-            [piece] => io.send(conn, &[self.slice(piece, buf, data)]),
             pieces if bytes <= JOINED_BYTES_MAX => {
                 self.joined.clear();
                 for piece in pieces {

@@ -349,6 +349,11 @@ impl Client {
         self.carry.is_empty() && self.body_left == 0 && !self.is_paused
     }
 
+    /// Whether there may be something of it to go on with once it has taken what it was sent.
+    pub fn has_more_to_do(&self) -> bool {
+        self.is_paused || (!self.carry.is_empty() && self.state == ClientState::Idle)
+    }
+
     /// Whether it is logged in and not leaving.
     pub fn is_in_session(&self) -> bool {
         matches!(self.state, ClientState::Idle | ClientState::Waiting | ClientState::Active)

@@ -136,7 +136,13 @@ impl Left {
     }
 
     /// Whether every custom setting of the session is one that a client with these settings has met.
+    #[inline]
     pub(crate) fn is_met(&self, settings: &Image) -> bool {
+        self.custom.is_empty() || self.is_custom_met(settings)
+    }
+
+    #[inline(never)]
+    fn is_custom_met(&self, settings: &Image) -> bool {
         planted(Bug::CustomUnmet) || self.custom.iter().all(|name| settings.get(name).is_some())
     }
 
@@ -166,6 +172,16 @@ impl Left {
     /// Whether the server must be looked at before its client can be parted from it.
     pub(crate) fn is_probe_needed(&self) -> bool {
         self.fresh.has_any(PROBED)
+    }
+
+    /// Whether the server must be reset before anybody but its last client uses it.
+    pub(crate) fn is_reset_needed(&self) -> bool {
+        !self.dirt.is_none()
+    }
+
+    /// Whether its client's transaction has left anything of which note is to be taken.
+    pub(crate) fn has_fresh(&self) -> bool {
+        !self.fresh.is_none() || self.has_no_sequences || !self.named.is_empty()
     }
 
     /// Nobody is there to keep what is `fresh`: all that it may stand for is dirt.

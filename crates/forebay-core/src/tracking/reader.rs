@@ -11,11 +11,11 @@ use std::sync::Arc;
 use forebay_sql::catalogue::Catalogue;
 
 use super::knowledge::{Knowledge, Reading};
-use crate::config::Role;
+use crate::config::{Role, Usage};
 use crate::event::Level;
 use crate::io::Io;
 use crate::parameters::is_utf8;
-use crate::pool::PoolId;
+use crate::pool::{Pool, PoolId};
 use crate::session::expect::Own;
 use crate::session::server::{Apart, ServerKey};
 use crate::tables::{Database, database_of, is_of_replicas};
@@ -35,19 +35,19 @@ const READABLE: &str = "SET LOCAL client_encoding TO 'UTF8';";
 /// What PostgreSQL says of a statement that took too long, or that somebody cancelled.
 const CANCELLED: &str = "57014";
 
-impl<I: Io> Worker<I> {
-    /// Sees that the catalogue is read, if that is due. True: the server that has come free is busy with that.
+impl Pool {
+    /// Whether the catalogue is to be read now. `usage`: of whoever used the server that has come free.
     #[inline]
-    pub(crate) fn read_catalogue(&mut self, io: &mut I, id: PoolId, free: Option<ServerKey>) -> bool {
-        let pool = &self.pools[id.0 as usize];
-        let usage = free.and_then(|key| self.servers[key].usage).unwrap_or(pool.settings.usage());
-        usage.is_tracked()
-            && pool.knowledge.is_due(self.now, pool.settings.catalogue_refresh)
-            && self.begin_reading(io, id, free)
+    pub(crate) fn is_catalogue_due(&self, usage: Option<Usage>, now: Instant) -> bool {
+        let is_tracked = usage.unwrap_or(self.settings.usage()).is_tracked();
+        is_tracked && self.knowledge.is_due(now, self.settings.catalogue_refresh)
     }
+}
 
+impl<I: Io> Worker<I> {
+    /// Sees that the catalogue, which is due, is read. True: the server that has come free is busy with that.
     #[cold]
-    fn begin_reading(&mut self, io: &mut I, of: PoolId, free: Option<ServerKey>) -> bool {
+    pub(crate) fn read_catalogue(&mut self, io: &mut I, of: PoolId, free: Option<ServerKey>) -> bool {
         let Some(id) = self.read_by(of) else { return false };
         let free = free.filter(|_| id == of);
         let pool = &self.pools[id.0 as usize];

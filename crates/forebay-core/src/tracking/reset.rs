@@ -3,13 +3,13 @@
 
 use forebay_sql::traces::Traces;
 
-use super::EVERYTHING;
+use super::{EVERYTHING, Left};
 use crate::config::{Level, SequenceAffinity};
 use crate::io::Io;
 use crate::planted::{Bug, planted};
-use crate::session::client::{ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
-use crate::session::server::{ServerKey, ServerState};
+use crate::session::server::{Server, ServerKey, ServerState};
 use crate::statements::fixed::Fixed;
 use crate::worker::Worker;
 
@@ -83,20 +83,6 @@ impl<I: Io> Worker<I> {
         self.send_own(io, key, Own::Clean, &format!("{fault}{}", statements.join(";")));
     }
 
-    /// Whether a free server is to be reset now, off everyone's path. With `sequence_affinity = "affinity"` what its
-    /// last client knows of sequences is kept for that client as long as nobody else needs the server.
-    pub(crate) fn is_reset_due(&self, key: ServerKey) -> bool {
-        let server = &self.servers[key];
-        let is_affine = self.pools[server.pool.0 as usize].settings.sequence_affinity == SequenceAffinity::Affinity;
-        let kept = if is_affine { Traces::SEQUENCE } else { Traces::NONE };
-        !server.left.dirt.without(kept).is_none()
-    }
-
-    /// Whether a server must be reset before anybody but its last client uses it.
-    pub(crate) fn is_reset_needed(&self, key: ServerKey) -> bool {
-        !self.servers[key].left.dirt.is_none()
-    }
-
     /// A reset is answered.
     pub(crate) fn reset_done(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
         let empty = self.images.empty();
@@ -154,26 +140,48 @@ impl<I: Io> Worker<I> {
         Some(client_key)
     }
 
-    /// What a server that leaves its client must go through before it serves others.
-    pub(crate) fn note_parting(&mut self, key: ServerKey, client_key: ClientKey) {
-        let (server, client) = (&mut self.servers[key], &mut self.clients[client_key]);
-        (server.left.by, server.left.by_pid) = (client.id, client.virtual_pid);
-        server.bound_deallocates.clear();
-        self.note_level(key);
-    }
-
     /// What the pool's level, and what can't be undone, ask of a server before it serves others.
     pub(crate) fn note_level(&mut self, key: ServerKey) {
         let server = &mut self.servers[key];
-        let pool = &self.pools[server.pool.0 as usize];
-        if server.left.is_on && pool.settings.level == Level::Strict {
-            // A custom setting, once set, leaves an empty one behind: who has not met it would see that it is not NULL.
-            let left = &mut server.left;
-            left.keep_custom(&server.set);
-            server.is_close_needed |= left.may_have_custom || left.has_unknown_custom;
-            server.left.dirt |= EVERYTHING.without(Traces::PREPARED);
+        server.note_level(self.pools[server.pool.0 as usize].settings.level);
+    }
+}
+
+impl Left {
+    /// Whether a free server is to be reset now, off everyone's path. With `sequence_affinity = "affinity"` what its
+    /// last client knows of sequences is kept for that client as long as nobody else needs the server.
+    pub(crate) fn is_reset_due(&self, affinity: SequenceAffinity) -> bool {
+        let kept = if affinity == SequenceAffinity::Affinity { Traces::SEQUENCE } else { Traces::NONE };
+        !self.dirt.without(kept).is_none()
+    }
+}
+
+impl Server {
+    /// What a server that leaves its client must go through before it serves others.
+    pub(crate) fn note_parting(&mut self, client: &Client, level: Level) {
+        (self.left.by, self.left.by_pid) = (client.id, client.virtual_pid);
+        if !self.bound_deallocates.is_empty() {
+            self.bound_deallocates.clear();
         }
-        server.is_close_needed |= server.left.dirt.has(Traces::LIBRARY);
+        self.note_level(level);
+    }
+
+    /// What the pool's level, and what can't be undone, ask of it before it serves others.
+    #[inline]
+    pub(crate) fn note_level(&mut self, level: Level) {
+        if level == Level::Strict && self.left.is_on {
+            self.note_strict();
+        }
+        self.is_close_needed |= self.left.dirt.has(Traces::LIBRARY);
+    }
+
+    #[inline(never)]
+    fn note_strict(&mut self) {
+        // A custom setting, once set, leaves an empty one behind: who has not met it would see that it is not NULL.
+        let left = &mut self.left;
+        left.keep_custom(&self.set);
+        self.is_close_needed |= left.may_have_custom || left.has_unknown_custom;
+        left.dirt |= EVERYTHING.without(Traces::PREPARED);
     }
 }
 
