@@ -108,6 +108,12 @@ class Cluster:
     def name(self, endpoints: list[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""
 
+    def hold(self, endpoint: str, is_relieved: bool) -> bool:
+        """A switchover begins: it gets nothing new; is_relieved: what is under way ends. False: it can't write."""
+
+    def release(self) -> None:
+        """It is over, or undone."""
+
     def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int, asked_us: int) -> None:
         """An endpoint has answered. asked_us: of the monotonic clock, before it was asked."""
 
@@ -215,6 +221,9 @@ class Engine:
 
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         """Answers with encoded messages, without ReadyForQuery."""
+
+    def tell_console(self, worker: int, question: int, messages: bytes) -> None:
+        """Sends encoded messages before those that answer."""
 
     def extend_question(self, worker: int, question: int) -> None:
         """Says that the console is still at work for an answer: the engine waits for it anew, 30 s."""

@@ -81,7 +81,7 @@ def test_keys_are_reduced_to_a_sighting(store: Etcd) -> None:
         one, two = seen.members
         assert one == Member(
             host="10.0.0.1", port=5432, role=Role.PRIMARY, source="etcd", name="one", timeline=3, lsn=1000,
-            state="running",
+            state="running", api="http://10.0.0.9:8008/patroni",
         )  # fmt: skip
         assert (two.role, two.lsn, two.lag_bytes, two.state) == (Role.REPLICA, 2000, 500, "streaming")
         assert (seen.system_identifier, seen.is_paused, seen.asked) == ("77", False, store.host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from forebay.control.discover import registry
 from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
 from forebay.control.discover.registration import Means
 
+from tests.clusters.switching import STEPS, Order
 from tests.conftest import skip_without_uring
 from tests.harness import patroni, pooler
 from tests.harness.deadline import until
@@ -60,7 +62,7 @@ async def _story(cluster: Cluster, stack: contextlib.ExitStack, folder: Path) ->
         watching = asyncio.create_task(_note(watched, told))
         candidate, third = [name for name in NAMES if name != leader.name]
         change = _Change("switchover", {"rest": rest, "etcd": etcd}, told)
-        switching = asyncio.create_task(asyncio.to_thread(cluster.switch_over, leader=leader.name, candidate=candidate))
+        switching = asyncio.create_task(asyncio.to_thread(_switch_over, sessions, cluster.nodes[candidate]))
         await change.is_noticed(cluster.nodes[candidate])
         await switching
         again = await _seen(rest, _is_whole, within_s=60, of=cluster)
@@ -97,6 +99,56 @@ async def _story(cluster: Cluster, stack: contextlib.ExitStack, folder: Path) ->
             await rest.look()
         for session in sessions:
             await asyncio.to_thread(session.keeps_what_was_told)
+
+
+def _switch_over(sessions: list[_Session], candidate: Node) -> None:
+    """A planned one: the last forebay orders it of Patroni, while the others hold. Clients that write see nothing."""
+    writers = [_Writer(session.forebay) for session in sessions]
+    orders = [
+        Order(session.forebay, f"switchover app to '127.0.0.1:{candidate.port}' manual") for session in sessions[:-1]
+    ]
+    for order in orders:
+        order.says("promote")
+    orders.append(Order(sessions[-1].forebay, f"switchover app to '127.0.0.1:{candidate.port}'"))
+    for order in reversed(orders):
+        order.join(60)
+        assert (order.error, [line.partition(":")[0] for line in order.told]) == (None, STEPS), order.told
+        print("\n".join(order.told))
+    for writer in writers:
+        writer.ends()
+    print("the longest writes took", [round(writer.longest_s, 3) for writer in writers])
+
+
+class _Writer(threading.Thread):
+    """A client that must not see an error."""
+
+    def __init__(self, forebay: Forebay) -> None:
+        super().__init__()
+        self.target = forebay.target
+        self.done, self.longest_s = 0, 0.0
+        self.error: psycopg.Error | None = None
+        self.is_over = threading.Event()
+        self.start()
+        until(lambda: self.done > 3 or self.error, within_s=10, what="it writes")
+
+    def run(self) -> None:
+        try:
+            with self.target.connect(autocommit=True) as client:
+                while not self.is_over.is_set():
+                    began = time.monotonic()
+                    client.execute("select pg_logical_emit_message(true, 'test', 'x')")
+                    self.longest_s = max(self.longest_s, time.monotonic() - began)
+                    self.done += 1
+        except psycopg.Error as error:
+            self.error = error
+
+    def ends(self) -> None:
+        """It goes on, and has seen nothing but a wait."""
+        done = self.done
+        until(lambda: self.done > done + 3 or self.error, within_s=20, what="it goes on")
+        self.is_over.set()
+        self.join()
+        assert self.error is None, self.error
 
 
 def _forebays(cluster: Cluster, leader: str, folder: Path, stack: contextlib.ExitStack) -> Iterator[Forebay]:

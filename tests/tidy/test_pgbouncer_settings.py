@@ -53,5 +53,6 @@ def test_nothing_else_of_pgbouncers_is_left_out() -> None:
     own = {"endpoints", "errors", "pins", "route", "workers"}
     tables = {name.removeprefix("show ") for name in COMMANDS if name.startswith("show ")}
     assert set(SURFACE["show"]) == tables - own
-    assert set(SURFACE["command"]) == {name for name in COMMANDS if not name.startswith("show ")} | {"select"}
+    orders = {name for name in COMMANDS if not name.startswith("show ")}
+    assert set(SURFACE["command"]) == orders - {"switchover"} | {"select"}
     assert all(set(entry) == {"does", "proof"} for part in SURFACE.values() for entry in part.values())

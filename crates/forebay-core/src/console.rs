@@ -230,6 +230,9 @@ impl<I: Io> Worker<I> {
 
     /// Python has answered a statement.
     pub(crate) fn console_answered(&mut self, io: &mut I, key: ClientKey, answer: Answer) {
+        if let Answer::ConsolePart(bytes) = &answer {
+            return self.send_to_client(io, key, bytes);
+        }
         let is_simple = self.console(key).is_simple;
         let client = &mut self.clients[key];
         client.is_held = false;
@@ -248,6 +251,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             Answer::Secret(_) | Answer::SaltedPassword(_) | Answer::Verdict(_) | Answer::OsUser(_) => {}
+            Answer::ConsolePart(_) => unreachable!("it has been sent above"),
         }
     }
 }

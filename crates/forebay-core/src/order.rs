@@ -207,9 +207,14 @@ impl<I: Io> Worker<I> {
         self.pools_of(database).iter().any(|id| self.pools[id.0 as usize].shared.under_way() > 0)
     }
 
-    /// Whether a server is left that shall be closed once it is released.
+    /// Whether a server is left that shall be closed once it is released. Of a held pool, a listener
+    /// stays until there is an endpoint for another one, and a replication connection for as long as its client wants.
     fn is_closing(&self, database: Option<&str>) -> bool {
-        let of = |s: &Server| database.is_none_or(|d| database_of(&self.pools[s.pool.0 as usize].database) == d);
+        let of = |s: &Server| {
+            let pool = &self.pools[s.pool.0 as usize];
+            database.is_none_or(|d| database_of(&pool.database) == d)
+                && !(pool.is_held && (s.is_listener() || pool.is_replication))
+        };
         self.is_under_way(database) || self.servers.iter().any(|(_, s)| s.is_close_needed && of(s))
     }
 

@@ -112,6 +112,8 @@ pub enum Answer {
     OsUser(Option<Arc<str>>),
     /// Encoded backend messages for the console session, without the final ReadyForQuery.
     Console(Arc<[u8]>),
+    /// Messages that come before those: how far it is. The question stays open.
+    ConsolePart(Arc<[u8]>),
     /// The salted password, 32 bytes.
     SaltedPassword([u8; 32]),
     /// Nobody answered in time, or the answer was an error: words for the log, no secret in them.

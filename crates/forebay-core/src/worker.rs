@@ -356,7 +356,11 @@ impl<I: Io> Worker<I> {
 
     /// A question was answered.
     pub fn answer(&mut self, io: &mut I, id: QuestionId, answer: Answer) {
-        match self.questions.remove(&id) {
+        let asker = match answer {
+            Answer::ConsolePart(_) => self.questions.get(&id).copied(),
+            _ => self.questions.remove(&id),
+        };
+        match asker {
             Some(Asker::Client(key)) => self.client_answered(io, key, answer),
             Some(Asker::Server(key)) => self.server_answered(io, key, answer),
             None => {}

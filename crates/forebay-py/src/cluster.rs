@@ -43,6 +43,14 @@ impl PyCluster {
         self.lock().name(endpoints.map(|names| names.into_iter().map(Into::into).collect()));
     }
 
+    fn hold(&self, endpoint: &str, is_relieved: bool) -> bool {
+        self.lock().hold(endpoint, is_relieved)
+    }
+
+    fn release(&self) {
+        self.lock().release();
+    }
+
     fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64, asked_us: u64) {
         let mut cluster = self.lock();
         if index < cluster.nodes().len() {

@@ -164,6 +164,10 @@ impl PyEngine {
         self.answer(py, worker, question, Answer::Console(messages.into()));
     }
 
+    fn tell_console(&self, py: Python<'_>, worker: u16, question: u64, messages: &[u8]) {
+        self.answer(py, worker, question, Answer::ConsolePart(messages.into()));
+    }
+
     fn extend_question(&self, py: Python<'_>, worker: u16, question: u64) {
         py.detach(|| {
             if let Some(engine) = &*self.read() {

@@ -887,7 +887,7 @@ PAGES: Final[dict[str, Page]] = {
         message="{command} was cancelled by its user",
         detail=None,
         hint="What it held is going on again; SHOW STATE and SHOW DATABASES tell what is paused.",
-        why="A command that waits (PAUSE, SUSPEND, WAIT_CLOSE) was cancelled, as by Ctrl-C in psql. PAUSE and SUSPEND are undone, as by RESUME.",
+        why="A command that waits (PAUSE, SUSPEND, SWITCHOVER, WAIT_CLOSE) was cancelled, as by Ctrl-C in psql. PAUSE and SUSPEND are undone, as by RESUME, and so is a SWITCHOVER: requests go on at the old primary.",
         fix="Nothing has to be done; give the command again if it is still wanted.",
         example=None,
     ),

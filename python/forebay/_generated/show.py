@@ -388,6 +388,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("WAIT_CLOSE [database]", "Waits until the servers that RECONNECT has marked are closed."),
     ("SET name = value", "Under `forebay-pgbouncer`, changes a setting of its ini until a RELOAD finds it there; otherwise refused. What drivers set for themselves is ignored, and said to be."),
     ("SUSPEND", "Writes what was read, and reads nothing more but of the console, until RESUME. Connections that do not take it within suspend_timeout are closed."),
+    ("SWITCHOVER database [TO 'endpoint'] [WAIT seconds] [TIMEOUT seconds] [MANUAL] [CUT] | BACK", "Makes a replica the primary while requests wait, and tells of each step: what is under way ends within WAIT (10 s), the candidate catches up and is promoted within TIMEOUT (30 s), by Patroni, by pg_promote(), or with MANUAL by somebody else. Cancelled or refused, it is undone. CUT ends what is under way past WAIT. BACK: see the page on switchovers."),
     ("RELOAD", "Reads the configuration again; a faulty one changes nothing and says why."),
     ("KILL [database]", "Drops clients and servers of a database, or of all, at once, and pauses it."),
     ("KILL_CLIENT id", "Drops one client: id or ptr of SHOW CLIENTS."),

@@ -52,7 +52,7 @@ class Answer:
         formats: of columns, as Bind gives them: none for text, one for all columns, or one for each; 0 text, 1 binary.
         is_described: the RowDescription has been sent before.
         """
-        parts = [_notice(notice) for notice in self.notices]
+        parts = [encode_notice(notice) for notice in self.notices]
         if self.table is not None:
             of_columns = formats_of(self.table.columns, formats)
             if not is_described:
@@ -89,7 +89,8 @@ def encode_empty() -> bytes:
     return _message(b"I", b"")
 
 
-def _notice(notice: Notice) -> bytes:
+def encode_notice(notice: Notice) -> bytes:
+    """A NoticeResponse."""
     return _message(b"N", _report("NOTICE", "00000", notice.message, notice.detail, None))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -71,6 +71,27 @@ class EndpointRow:
     source_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchoverOrder:
+    """A planned change of a database's primary.
+
+    candidate: an endpoint; None: the replica that is behind the least. end_s: what is under way may take as long to
+    end; is_cut: past it, it is cut; otherwise all is undone. limit_s: how long all may be held up to the promotion, and
+    how long that may take. is_manual: somebody else promotes when they are told to.
+    """
+
+    database: str
+    candidate: str | None = None
+    end_s: float = 10.0
+    limit_s: float = 30.0
+    is_manual: bool = False
+    is_cut: bool = False
+
+
+# Shows a line of how far a command is, and what a program may want to know of it, to who waits for the answer.
+Tell = Callable[[str, str | None], None]
+
+
 class Backend(Protocol):
     """The running service. Databases are named as clients name them; None means all of them."""
 
@@ -120,6 +141,15 @@ class Backend(Protocol):
 
     async def resume(self, database: str | None) -> None:
         """Raises Refused."""
+
+    async def switch_over(self, order: SwitchoverOrder, tell: Tell) -> None:
+        """Returns once requests go to the new primary. Raises Refused."""
+
+    async def call_off_switchover(self) -> None:
+        """Undoes the switchover under way. Raises Refused where that can't be."""
+
+    def switch_back(self, database: str) -> None:
+        """Lets requests go to a primary again that was relieved. Raises Refused."""
 
     async def kill(self, database: str | None) -> None:
         """Raises Refused."""

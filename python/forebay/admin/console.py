@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -20,7 +19,7 @@ from forebay._generated.errors import (
     internal,
 )
 from forebay._generated.show import COLUMNS
-from forebay.admin.answer import Answer, Column, encode_description, encode_empty, encode_error
+from forebay.admin.answer import Answer, Column, Notice, encode_description, encode_empty, encode_error, encode_notice
 from forebay.admin.backend import Backend, Refused
 from forebay.admin.command.set import IGNORED
 from forebay.admin.registration import Command, Role
@@ -42,6 +41,7 @@ class Asked:
     step: all of the answer as text; its columns only, and nothing is run; all but the columns.
     formats: of columns, as Bind gives them.
     is_called_off: its user waits for the answer no longer.
+    tell: sends encoded messages before the answer.
     """
 
     user: str
@@ -50,6 +50,7 @@ class Asked:
     step: Step = "query"
     formats: Sequence[int] = ()
     is_called_off: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+    tell: Callable[[bytes], None] = field(default=lambda _: None, compare=False)
 
 
 class Console:
@@ -96,9 +97,13 @@ class Console:
 
     async def _carried_out(self, command: Command, arguments: tuple[str, ...], asked: Asked) -> Answer:
         """The command's answer. Raises ForebayError where its user does not wait for it."""
+
+        def tell(words: str, detail: str | None) -> None:
+            asked.tell(encode_notice(Notice(words, detail)))
+
         if command.undo is None:
-            return await command.handler(self._backend, arguments)
-        answering = asyncio.ensure_future(command.handler(self._backend, arguments))
+            return await command.answer(self._backend, arguments, tell)
+        answering = asyncio.ensure_future(command.answer(self._backend, arguments, tell))
         called_off = asyncio.ensure_future(asked.is_called_off.wait())
         try:
             await asyncio.wait({answering, called_off}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,8 +113,7 @@ class Console:
             answering.cancel()
             called_off.cancel()
         event(logging.WARNING, "console_cancelled", user=asked.user, command=command.name)
-        with contextlib.suppress(Refused):
-            await command.undo(self._backend, arguments)
+        await command.undo(self._backend, arguments)
         raise console_cancelled(command=command.name.upper())
 
     def role_of(self, asked: Asked) -> Role:

@@ -10,7 +10,7 @@ from typing import Any
 from forebay._generated.errors import console_no_database
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table, Value
-from forebay.admin.backend import Backend, Refused
+from forebay.admin.backend import Backend, Refused, Tell
 
 
 class Role(Enum):
@@ -21,6 +21,7 @@ class Role(Enum):
 
 
 Handler = Callable[[Backend, tuple[str, ...]], Coroutine[Any, Any, Answer]]
+Telling = Callable[[Backend, tuple[str, ...], Tell], Coroutine[Any, Any, Answer]]
 Undo = Callable[[Backend, tuple[str, ...]], Awaitable[None]]
 
 
@@ -31,6 +32,7 @@ class Command:
     name: in lower case; `show pools` for a table.
     role: the least role that may run it; stand_in_role: the same where PgBouncer is stood in for, if it is another.
     arguments_max: words that may follow; more is an error.
+    telling: the handler that also says how far it is, for whoever can hear it.
     undo: it waits; where its user cancels that, it is ended where it stands, and this is done.
     """
 
@@ -40,6 +42,13 @@ class Command:
     arguments_max: int = 0
     stand_in_role: Role | None = None
     undo: Undo | None = None
+    telling: Telling | None = None
+
+    async def answer(self, backend: Backend, arguments: tuple[str, ...], tell: Tell) -> Answer:
+        """Carries it out."""
+        if self.telling is not None:
+            return await self.telling(backend, arguments, tell)
+        return await self.handler(backend, arguments)
 
     def role_for(self, backend: Backend) -> Role:
         """The least role that may run it with this service."""

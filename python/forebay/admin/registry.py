@@ -15,6 +15,7 @@ from forebay.admin.command import (
     resume,
     shutdown,
     suspend,
+    switchover,
     wait_close,
 )
 from forebay.admin.command import set as setting
@@ -79,6 +80,7 @@ COMMANDS: Final[dict[str, Command]] = {
         enable.COMMAND,
         wait_close.COMMAND,
         suspend.COMMAND,
+        switchover.COMMAND,
         setting.COMMAND,
         kill.COMMAND,
         kill_client.COMMAND,

@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "init": "forebay.cli.init",
     "pins": "forebay.cli.pins",
     "run": "forebay.cli.run",
+    "switchover": "forebay.cli.switchover",
     "up": "forebay.cli.up",
     "upgrade": "forebay.cli.upgrade",
 }

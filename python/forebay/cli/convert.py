@@ -28,7 +28,7 @@ from forebay.failure import Failure
     help="Write passwords of databases and those of auth_file into the text, instead of referring to files.",
 )
 def command(config: Path, output: Path | None, inline_secrets: bool) -> None:
-    """Convert a pgbouncer.ini into a forebay.toml that does the same.
+    """Convert pgbouncer.ini into a forebay.toml that does the same.
 
     Comments tell what has another name, what is different and what has no effect. auth_file is referred to. Passwords
     that stand in [databases] go to files beside the output, in FILE's name with .secrets. What is written is read back

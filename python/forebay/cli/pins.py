@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from forebay.config import load, render
+from forebay.cli.console_options import console_options, console_parameters
 from forebay.control import console_link
-from forebay.failure import Failure
 
 # Columns of SHOW PINS, and what stands above them.
 _COLUMNS: Final = {
@@ -27,39 +26,21 @@ _COLUMNS: Final = {
 
 
 @click.command("pins")
-@click.option("--dsn", metavar="DSN", help="Connection string of the console; its database is forebay by default.")
-@click.option(
-    "--config",
-    type=click.Path(),
-    metavar="FILE",
-    help="The configuration that forebay runs with; its first console admin or viewer asks.",
-)
+@console_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 def command(dsn: str | None, config: str | None, as_json: bool) -> None:
-    """Show sessions that hold their server between transactions.
+    """Show sessions that hold a server between transactions.
 
     For each it tells since when, why, by which statement and what would release it. Asks the console of a running
     forebay, found by --dsn or by --config. The exit status is 3 when it can't be reached.
     """
-    if (dsn is None) == (config is None):
-        raise click.UsageError("Say where the console is: give either --config or --dsn.")
-    rows = console_link.ask(_parameters(dsn, config), "SHOW PINS")
+    rows = console_link.ask(console_parameters(dsn, config), "SHOW PINS")
     if as_json:
         click.echo(json.dumps({"version": 1, "pins": rows}, indent=2))
     elif rows:
         click.echo(_table(rows), nl=False)
     else:
         click.echo("no session holds its server between transactions")
-
-
-def _parameters(dsn: str | None, config: str | None) -> dict[str, Any]:
-    if dsn is not None:
-        return console_link.from_dsn(dsn)
-    loaded = load(str(config))
-    if loaded.config is None:
-        errors = [finding for finding in loaded.findings if finding.is_error]
-        raise Failure(f"the configuration can't be used\n{render(errors).rstrip()}")
-    return console_link.from_config(loaded.config.engine)
 
 
 def _table(rows: Sequence[console_link.Row]) -> str:

@@ -10,13 +10,14 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
+from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown, SwitchoverOrder, Tell
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.source import Configuration
+from forebay.control.switchover.change import Switchovers
 from forebay.observe import stats
 from forebay.observe.log import event
 from forebay.observe.stats import Averages, PoolCounters, Totals, WorkerCounters
@@ -45,6 +46,7 @@ class RunningBackend:
         shutdown: Callable[[Shutdown], None],
         is_stopping: Callable[[], bool],
         endpoints: Callable[[], Sequence[EndpointRow]],
+        switchovers: Switchovers,
         is_moving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
@@ -54,6 +56,7 @@ class RunningBackend:
         self._shutdown = shutdown
         self._is_stopping = is_stopping
         self._endpoints = endpoints
+        self._switchovers = switchovers
         self._is_moving = is_moving
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
@@ -150,6 +153,16 @@ class RunningBackend:
     async def resume(self, database: str | None) -> None:
         self._refuse_while_moving()
         require_done(await self._order("resume", database))
+
+    async def switch_over(self, order: SwitchoverOrder, tell: Tell) -> None:
+        self._refuse_while_moving()
+        await self._switchovers.run(order, tell)
+
+    async def call_off_switchover(self) -> None:
+        await self._switchovers.call_off()
+
+    def switch_back(self, database: str) -> None:
+        self._switchovers.back(database)
 
     async def reconnect(self, database: str | None) -> None:
         require_done(await self._order("reconnect", database))

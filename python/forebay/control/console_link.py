@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from forebay.config.resolved import EngineConfig, Listen
@@ -12,6 +13,8 @@ from forebay.failure import Exit, Failure
 CONNECT_TIMEOUT_S: Final = 5
 
 Row = dict[str, Any]
+# A line of how far a statement is, what a program may want to know of it, and what cancels the statement.
+Step = Callable[[str, str | None, Callable[[], None]], None]
 
 
 def from_dsn(dsn: str) -> dict[str, Any]:
@@ -50,6 +53,22 @@ def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
 
     Raises Failure: exit code 3 where nobody answers or the login is refused, 1 where the console refuses.
     """
+    with _connected(parameters) as connection, _refusal_of(statement):
+        rows: list[Row] = connection.execute(statement).fetchall()
+        return rows
+
+
+def follow(parameters: Mapping[str, Any], statement: str, step: Step) -> None:
+    """Gives an order that tells how far it is; returns when it is carried out. Raises Failure as `ask` does."""
+    with _connected(parameters) as connection, _refusal_of(statement):
+        connection.add_notice_handler(
+            lambda notice: step(notice.message_primary or "", notice.message_detail, connection.cancel_safe)
+        )
+        connection.execute(statement)
+
+
+@contextlib.contextmanager
+def _connected(parameters: Mapping[str, Any]) -> Iterator[Any]:
     psycopg = driver()
     settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **parameters}
     try:
@@ -58,13 +77,18 @@ def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
         hint = "Check that forebay runs, and host, port and user of --dsn or of the configuration."
         raise Failure(f"can't reach the console: {first_line(error)}", hint=hint, exit=Exit.CANNOT_REACH) from None
     try:
-        rows: list[Row] = connection.execute(statement).fetchall()
-    except psycopg.Error as error:
-        hint = error.diag.message_hint
-        raise Failure(f"the console refused {statement}: {first_line(error)}", hint=hint) from None
+        yield connection
     finally:
         connection.close()
-    return rows
+
+
+@contextlib.contextmanager
+def _refusal_of(statement: str) -> Iterator[None]:
+    try:
+        yield
+    except driver().Error as error:
+        hint = error.diag.message_hint
+        raise Failure(f"the console refused {statement}: {first_line(error)}", hint=hint) from None
 
 
 def driver() -> Any:

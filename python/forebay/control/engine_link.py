@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from forebay._engine import Engine
@@ -116,7 +117,7 @@ class EngineLink:
             claim = Claim(method, service, database, user, password, address)
             self._begin(self._judging[method, service], worker, question, self._verdict(worker, question, claim))
         for worker, question, user, is_own, text, step, formats in batch.consoles:
-            asked = Asked(user, text, is_own, step, formats)
+            asked = Asked(user, text, is_own, step, formats, tell=partial(self._engine.tell_console, worker, question))
             self._begin(self._answering, worker, question, self._console(worker, question, asked))
         for called_off in batch.called_off:
             # Behind the first step of the statement that it is about, which may have come in the same batch.

@@ -34,7 +34,7 @@ from forebay.control import leaving, systemd
 from forebay.control.backend import RunningBackend
 from forebay.control.claim import Claim
 from forebay.control.discover import Discovery
-from forebay.control.engine_link import EngineLink
+from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import Lookup, build_lookup
 from forebay.control.manners import Manners, Stop
@@ -46,6 +46,7 @@ from forebay.control.source import (
     keep_until_restart,
 )
 from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
+from forebay.control.switchover.change import Switchovers
 from forebay.failure import Failure
 from forebay.observe.log import Log, event, log_event
 from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
@@ -156,7 +157,7 @@ class Service:
             configuration=lambda: self._configuration,
             clusters=self._discovery.legacy,
             leave=self._give_place_to,
-            is_stopping=lambda: self.is_stopping,
+            is_stopping=lambda: self.is_stopping or self._switchovers.is_under_way,
             started_as=started_as(),
         )
 
@@ -263,6 +264,11 @@ class Service:
 
     def _connect(self) -> None:
         """Ties engine, console, signals and clocks to the loop."""
+        self._switchovers = Switchovers(
+            self._discovery,
+            self._order,
+            lambda: self._configuration.config.engine,
+        )
         self._backend = RunningBackend(
             self._engine,
             configuration=lambda: self._configuration,
@@ -271,6 +277,7 @@ class Service:
             shutdown=self._shutdown_by_console,
             is_stopping=lambda: self.is_stopping,
             endpoints=self._discovery.rows,
+            switchovers=self._switchovers,
             is_moving=lambda: self._predecessor is not None and self._predecessor.is_under_way,
         )
         self._link = EngineLink(
@@ -374,6 +381,9 @@ class Service:
             loop.remove_signal_handler(number)
         self._log.report_suppressed()
         event(logging.INFO, "stop")
+
+    async def _order(self, kind: str, argument: str | None) -> Outcome:
+        return await self._link.order(kind, argument)
 
     def _tell_roles(self, database: str, cluster: Cluster) -> None:
         # Nobody waits for the workers' replies: they come in the order of what is told.

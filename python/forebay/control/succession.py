@@ -263,7 +263,7 @@ class Predecessor:
     async def _upgrade(self, channel: socket.socket) -> None:
         """Starts the program anew, as this process was started, and says what became of it."""
         if self.is_under_way or self._is_stopping() or self._outcome is not None:
-            _say(channel, {"refused": "a restart or a stop is under way"})
+            _say(channel, {"refused": "a restart, a stop or a switchover is under way"})
             return
         self._outcome = asyncio.get_running_loop().create_future()
         self._asker = channel
@@ -286,7 +286,7 @@ class Predecessor:
 
     async def _give_place(self, channel: socket.socket, asked: Words) -> None:
         if self.is_under_way or self._is_stopping():
-            _say(channel, {"refused": "a restart or a stop is under way"})
+            _say(channel, {"refused": "a restart, a stop or a switchover is under way"})
             return
         self.is_under_way = True
         began = time.monotonic()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table
-from forebay.admin.backend import EndpointRow, Identity, Shutdown
+from forebay.admin.backend import EndpointRow, Identity, Shutdown, SwitchoverOrder
 from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
@@ -212,6 +212,20 @@ def test_commands_reach_the_service_with_their_database() -> None:
     ]
 
 
+def test_a_switchover_reaches_the_service_and_tells_how_far_it_is() -> None:
+    """A word that was taken for another would make the wrong server the primary."""
+    backend, told = FakeBackend(), list[bytes]()
+    reply = ask("SWITCHOVER shop TO '10.0.0.6:5432' wait 2.5 TIMEOUT 9 MANUAL cut", backend, tell=told.append)
+    assert (reply.tag, [read(part).notices[0]["M"] for part in told]) == ("SWITCHOVER", ["held: all wait"])
+    assert ask("SWITCHOVER shop", backend).tag == ask("SWITCHOVER shop BACK", backend).tag == "SWITCHOVER"
+    assert backend.orders == [
+        ("switch_over", SwitchoverOrder(database="shop", candidate="10.0.0.6:5432", end_s=2.5, limit_s=9,
+                                        is_manual=True, is_cut=True)),
+        ("switch_over", SwitchoverOrder(database="shop")),
+        ("switch_back", "shop"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "drain"),
     [("SHUTDOWN", False), ("SHUTDOWN WAIT_FOR_CLIENTS", True), ("shutdown wait_for_servers", True)],
@@ -234,6 +248,10 @@ def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
         ("PAUSE forebay", "55000"),
         ("DISABLE", "55000"),
         ("SUSPEND now", "42601"),
+        ("SWITCHOVER", "55000"),
+        ("SWITCHOVER nowhere", "3D000"),
+        ("SWITCHOVER shop 10.0.0.6:5432", "42601"),
+        ("SWITCHOVER shop WAIT", "42601"),
         ("PAUSE shop blog", "42601"),
         ("SHOW TEA", "42601"),
         ("BREW", "42601"),

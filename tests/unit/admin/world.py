@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown
+from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown, SwitchoverOrder, Tell
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import DatabaseConfig, EngineConfig
@@ -126,6 +126,16 @@ class FakeBackend:
 
     async def kill_client(self, client: int) -> None:
         self._order("kill_client", client)
+
+    async def switch_over(self, order: SwitchoverOrder, tell: Tell) -> None:
+        tell("held: all wait", None)
+        self._order("switch_over", order)
+
+    async def call_off_switchover(self) -> None:
+        self._order("call_off_switchover")
+
+    def switch_back(self, database: str) -> None:
+        self._order("switch_back", database)
 
     async def reconnect(self, database: str | None) -> None:
         self._order("reconnect", database)

@@ -48,7 +48,8 @@ def running(suspend_timeout: float | None, *, is_moving: bool = False) -> tuple[
     unused = cast("Any", None)
     made = RunningBackend(
         unused, configuration=lambda: cast("Any", SimpleNamespace(process=process)), reload=unused, set_setting=unused,
-        shutdown=unused, is_stopping=lambda: False, endpoints=list, is_moving=lambda: is_moving,
+        shutdown=unused, is_stopping=lambda: False, endpoints=list, switchovers=unused,
+        is_moving=lambda: is_moving,
     )  # fmt: skip
     link = FakeLink()
     made.link = cast("Any", link)

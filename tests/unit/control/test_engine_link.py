@@ -78,6 +78,9 @@ class FakeEngine:
     def answer_console(self, worker: int, question: int, messages: bytes) -> None:
         self._answer("console", worker, question, messages)
 
+    def tell_console(self, worker: int, question: int, messages: bytes) -> None:
+        self.answers.append((worker, question, messages))
+
     def extend_question(self, worker: int, question: int) -> None:
         self._answer("extend", worker, question)
 

@@ -11,6 +11,8 @@
 //! | can write, on an older timeline | deposed | nobody |
 //! | can write, on the highest timeline, and another one as well | contested | nobody |
 //! | can write, as the only one there, and somebody else who knows names others, or nobody | unnamed | nobody |
+//! | can write, and a switchover waits for what is under way there | held | nobody |
+//! | can write, and another one is being promoted in its place | relieved | nobody |
 //!
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
@@ -58,6 +60,19 @@ pub enum Standing {
     Contested,
     /// See there.
     Unnamed,
+    /// See there.
+    Held,
+    /// See there.
+    Relieved,
+}
+
+/// What a planned change of the primary has asked for of the one that it is to be no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leaving {
+    endpoint: Arc<str>,
+    /// On which it can write. Above it, it has been promoted itself since.
+    timeline: u32,
+    is_relieved: bool,
 }
 
 impl Standing {
@@ -73,6 +88,8 @@ impl Standing {
             Standing::Deposed => "deposed",
             Standing::Contested => "contested",
             Standing::Unnamed => "unnamed",
+            Standing::Held => "held",
+            Standing::Relieved => "relieved",
         }
     }
 
@@ -88,6 +105,8 @@ impl Standing {
             Standing::Deposed => "can write, but another one has been promoted since",
             Standing::Contested => "can write, and another one can on the same timeline: writes are stopped",
             Standing::Unnamed => "can write, and the source of the topology does not say that it may",
+            Standing::Held => "can write, and a switchover waits for what is under way there",
+            Standing::Relieved => "can write, and another one is being promoted in its place",
         }
     }
 }
@@ -121,6 +140,7 @@ pub struct Cluster {
     remembered: Option<(u64, u32)>,
     /// Those that may write, where somebody else says so.
     named: Option<Vec<Arc<str>>>,
+    leaving: Option<Leaving>,
     progress: Progress,
 }
 
@@ -138,6 +158,7 @@ impl Cluster {
             floor: 0,
             remembered: None,
             named: None,
+            leaving: None,
             progress: Progress::default(),
         }
     }
@@ -147,6 +168,7 @@ impl Cluster {
     /// An endpoint that was there keeps what it said and what it is. While one of the system stays, the system does; where
     /// none does, the endpoints say which it is, and what was seen holds if it is the same.
     pub fn succeed(&mut self, before: &Cluster) {
+        self.leaving.clone_from(&before.leaving);
         for node in &mut self.nodes {
             if let Some(known) = before.nodes.iter().find(|known| known.name == node.name) {
                 *node = known.clone();
@@ -188,6 +210,24 @@ impl Cluster {
         self.named = named;
     }
 
+    /// A switchover begins: an endpoint gets nothing new, and with `is_relieved` what is under way there ends. It holds for as
+    /// long as that is on the timeline on which it can write now. False: it can't write.
+    pub fn hold(&mut self, endpoint: &str, is_relieved: bool) -> bool {
+        let of = self.nodes.iter().find(|node| *node.name == *endpoint);
+        let Some((node, seen)) = of.and_then(|node| Some((node, node.seen?))) else { return false };
+        if seen.is_in_recovery {
+            return false;
+        }
+        let (endpoint, timeline) = (node.name.clone(), seen.timeline);
+        self.leaving = Some(Leaving { endpoint, timeline, is_relieved });
+        true
+    }
+
+    /// It is over, or undone.
+    pub fn release(&mut self) {
+        self.leaving = None;
+    }
+
     /// An endpoint has not answered in time, or nobody listens there.
     pub fn missed(&mut self, index: usize) {
         let node = &mut self.nodes[index];
@@ -217,6 +257,11 @@ impl Cluster {
         let floor = self.floor.max(newest).max(remembered);
         let is_first = |seen: Seen| seen.timeline == floor;
         let may_write = |node: &Node| self.named.as_ref().is_none_or(|named| named.contains(&node.name));
+        let leaves = |node: &Node, seen: Seen| {
+            let leaving = self.leaving.as_ref().filter(|leaving| leaving.endpoint == node.name)?;
+            let standing = if leaving.is_relieved { Standing::Relieved } else { Standing::Held };
+            (seen.timeline <= leaving.timeline).then_some(standing)
+        };
         let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
         let standings: Vec<_> = self
             .nodes
@@ -230,7 +275,7 @@ impl Cluster {
                 Some(seen) if !is_first(seen) => Standing::Deposed,
                 Some(_) if are_contested => Standing::Contested,
                 Some(_) if !may_write(node) => Standing::Unnamed,
-                Some(_) => Standing::Primary,
+                Some(seen) => leaves(node, seen).unwrap_or(Standing::Primary),
             })
             .collect();
         self.floor = floor;

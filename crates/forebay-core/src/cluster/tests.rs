@@ -211,6 +211,29 @@ fn only_the_named_one_of_those_that_can_write_gets_writes() {
     assert_eq!(name(&mut cluster, &["b"]), "contested contested");
 }
 
+/// Nothing may go back to the one that is left, nor anything be kept from it that has been promoted anew.
+#[test]
+fn the_one_that_a_switchover_leaves_gets_nothing_and_its_heir_all() {
+    let play = |cluster: &mut Cluster, said: &str| {
+        said.split_whitespace().enumerate().for_each(|(index, word)| say(cluster, index, word));
+        cluster.decide();
+        standings(cluster)
+    };
+    let mut cluster = account(&["a", "b"], "w1 r1");
+    assert!(!cluster.hold("b", false) && !cluster.hold("nobody", false), "there is nothing to hold");
+    assert!(cluster.hold("a", false));
+    assert_eq!(play(&mut cluster, "w1 r1"), "held replica");
+    let mut anew = Cluster::new(["a", "b"].map(Arc::from), 2, 0);
+    anew.succeed(&cluster);
+    assert_eq!(play(&mut anew, "w1 r1"), "held replica", "a reload does not end it");
+    cluster.release();
+    assert_eq!(play(&mut cluster, "w1 r1"), "primary replica");
+    assert!(cluster.hold("a", true));
+    assert_eq!(play(&mut cluster, "w1 r1"), "relieved replica");
+    assert_eq!(play(&mut cluster, "w1 w2"), "deposed primary");
+    assert_eq!(play(&mut cluster, "w3 r3"), "primary replica", "it was promoted itself");
+}
+
 fn tables(cluster: Option<ClusterConfig>) -> Arc<Tables> {
     let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
     config.databases[0].cluster = cluster;

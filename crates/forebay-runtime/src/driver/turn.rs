@@ -374,6 +374,12 @@ impl<B: Backend> Driver<B> {
     }
 
     fn on_answer<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, id: QuestionId, answer: Answer) {
+        if matches!(answer, Answer::ConsolePart(_)) {
+            if self.asked.contains(&id) {
+                self.guard(inputs, None, |inputs, io| inputs.answer(io, id, answer));
+            }
+            return;
+        }
         self.extended.remove(&id);
         // A second answer, or one past its deadline, has nobody who waits for it.
         if self.asked.remove(&id) {

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -38,6 +38,12 @@ class Follower(Protocol):
     def look_now(self) -> None:
         """A server was lost: whoever is asked next is asked at once."""
 
+    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
+        """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
+
+    def release(self) -> None:
+        """It is over, or undone."""
+
     async def close(self) -> None:
         """Asks nothing more."""
 
@@ -51,6 +57,10 @@ class Follower(Protocol):
     @property
     def account(self) -> Account | None:
         """What somebody besides them has told."""
+
+    @property
+    def source(self) -> Source | None:
+        """Who that is."""
 
 
 class Discovery:
@@ -131,6 +141,33 @@ class Discovery:
         """A server of the database was lost."""
         if database in self._followers:
             self._followers[database][1].look_now()
+
+    def look_now(self, databases: Iterable[str]) -> None:
+        """Asks all endpoints of these databases at once."""
+        for database in databases:
+            self.suspect(database)
+
+    def hold(self, databases: Iterable[str], endpoint: str, *, is_relieved: bool) -> None:
+        """A switchover begins: see `Follower.hold`."""
+        for database in databases:
+            if database in self._followers:
+                self._followers[database][1].hold(endpoint, is_relieved=is_relieved)
+
+    def release(self, databases: Iterable[str]) -> None:
+        """It is over, or undone."""
+        for database in databases:
+            if database in self._followers:
+                self._followers[database][1].release()
+
+    def topology(self, database: str) -> Topology | None:
+        """How a database's endpoints are asked; None where it has no topology."""
+        running = self._followers.get(database)
+        return running[0] if running else None
+
+    def source(self, database: str) -> Source | None:
+        """Who tells of a database's endpoints besides themselves."""
+        running = self._followers.get(database)
+        return running[1].source if running else None
 
     def rows(self) -> list[EndpointRow]:
         """The endpoints of all clusters."""

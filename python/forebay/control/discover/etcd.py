@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
+from forebay.control.discover import patroni
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, tls_of
 from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
@@ -99,6 +100,7 @@ class _MemberData(msgspec.Struct):
     replication_state: str | None = None
     timeline: int | None = None
     xlog_location: int | None = None
+    api_url: str | None = None
 
 
 class _Status(msgspec.Struct):
@@ -141,6 +143,10 @@ class Etcd:
                     sighting, revision = await self._seen()
                     if sighting != before:
                         yield sighting
+
+    async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
+        """Asked of Patroni itself, where its members say that it is: without a login. Raises SourceFailed."""
+        await patroni.switch_over(self._http, leader, candidate, limit_s=limit_s)
 
     async def close(self) -> None:
         """Closes connections."""
@@ -255,6 +261,7 @@ def _member(name: str, data: _MemberData, primary: str | None, optime: int) -> M
         lsn=data.xlog_location,
         lag_bytes=None if is_primary else lag,
         state=data.state if is_primary else data.replication_state or data.state,
+        api=data.api_url,
     )
 
 

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 CONNECTIONS_MAX: Final = 8
+# Words that are passed on to people.
+SAID_BYTES_MAX: Final = 300
 # Options of addresses that lead over TLS: files.
 TLS_OPTIONS: Final = frozenset(("ca", "certificate", "key"))
 
@@ -66,6 +68,19 @@ class Http:
     async def post(self, url: str, body: Any, of: type[T], *, headers: Mapping[str, str] | None = None) -> T:
         """The answer to a POST of JSON. Raises NoAnswer."""
         return _decoded(await self._bytes("POST", url, msgspec.json.encode(body), headers), of)
+
+    async def tell(self, url: str, body: Any, *, limit_s: float) -> tuple[int, str]:
+        """The status of a POST of JSON that may take as long, and what was said, whatever it is. Raises NoAnswer."""
+        with _told(limit_s):
+            async with asyncio.timeout(limit_s):
+                headers = {"content-type": "application/json"}
+                async with self._client.stream(
+                    "POST", url, content=msgspec.json.encode(body), headers=headers
+                ) as answer:
+                    said = b""
+                    async for chunk in answer.aiter_raw():
+                        said = (said + chunk)[:SAID_BYTES_MAX]
+                    return answer.status_code, " ".join(said.decode(errors="replace").split())
 
     async def lines(
         self, url: str, body: Any, of: type[T], *, headers: Mapping[str, str] | None = None, silence_s: float

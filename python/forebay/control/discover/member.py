@@ -37,6 +37,7 @@ class Member:
     lsn: in bytes, to be compared within one sighting only.
     lag_bytes, lag_s: how far it is behind the primary.
     state: the source's own word, such as "streaming".
+    api: where whoever manages it is asked over HTTP.
     """
 
     host: str
@@ -49,6 +50,7 @@ class Member:
     lag_bytes: int | None = None
     lag_s: float | None = None
     state: str | None = None
+    api: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,15 @@ class WatchedSource(Source, Protocol):
 
     def watch(self) -> AsyncGenerator[Sighting, None]:
         """A sighting at once, and one after every change. Raises SourceFailed, and may then be begun again."""
+        ...
+
+
+@runtime_checkable
+class Managing(Source, Protocol):
+    """A source that can be told to make another member the primary."""
+
+    async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
+        """Asks for it, and returns when it is said to be done. Raises SourceFailed where it is not, or nobody says."""
         ...
 
 

@@ -7,17 +7,20 @@ that. Source: Patroni documentation, "Patroni REST API".
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from forebay.config.source_address import Address, is_port
-from forebay.control.discover.http import TLS_OPTIONS, Http, tls_of
-from forebay.control.discover.member import Lease, Member, Role, Sighting, checked, lsn_of
+from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, tls_of
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 
 EXAMPLE: Final = "patroni://10.0.0.1:8008,10.0.0.2:8008"
 PORT: Final = 8008
+OK: Final = 200
+UNAUTHORIZED: Final = 401
 PLAIN, SECURE = "patroni", "patroni+https"
 # Releases before 4 call it master.
 PRIMARIES: Final = frozenset(("leader", "master", "primary"))
@@ -35,6 +38,7 @@ class _Member(msgspec.Struct):
     timeline: int | str | None = None
     lag: int | str | None = None
     lsn: str | None = None
+    api_url: str | None = None
 
 
 class _Cluster(msgspec.Struct):
@@ -70,9 +74,32 @@ class Patroni:
             is_paused=cluster.pause,
         )
 
+    async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
+        """Raises SourceFailed."""
+        await switch_over(self._http, leader, candidate, limit_s=limit_s)
+
     async def close(self) -> None:
         """Closes connections."""
         await self._http.close()
+
+
+async def switch_over(http: Http, leader: Member, candidate: Member, *, limit_s: float) -> None:
+    """POST /switchover, of the leader. Source: Patroni documentation, "Patroni REST API", "Switchover and failover".
+
+    Raises SourceFailed where Patroni does not do it, or does not say so.
+    """
+    if leader.api is None:
+        raise SourceFailed(f"nobody tells where Patroni's REST interface of {leader.name} is")
+    url = urlsplit(leader.api)
+    where = f"{url.scheme}://{url.netloc}"
+    try:
+        body = {"leader": leader.name, "candidate": candidate.name}
+        status, said = await http.tell(f"{where}/switchover", body, limit_s=limit_s)
+    except NoAnswer as none:
+        raise SourceFailed(f"Patroni at {url.netloc}: {none}") from None
+    if status != OK:
+        hint = "Its login goes in topology_source_user and topology_source_secret." if status == UNAUTHORIZED else None
+        raise SourceFailed(f"Patroni at {url.netloc} does not switch over (HTTP status {status}): {said}", hint=hint)
 
 
 def _member(told: _Member, host: str, port: int | None) -> Member:
@@ -86,6 +113,7 @@ def _member(told: _Member, host: str, port: int | None) -> Member:
         lsn=lsn_of(told.lsn) if told.lsn else None,
         lag_bytes=told.lag if isinstance(told.lag, int) else None,
         state=told.state,
+        api=told.api_url,
     )
 
 

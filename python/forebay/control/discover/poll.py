@@ -53,7 +53,7 @@ _QUESTION: Final = (
 _LEVELS: Final = {
     "primary": logging.INFO, "replica": logging.INFO, "unknown": logging.INFO, "lagging": logging.WARNING,
     "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR, "stranger": logging.ERROR,
-    "unnamed": logging.WARNING,
+    "unnamed": logging.WARNING, "held": logging.INFO, "relieved": logging.WARNING,
 }  # fmt: skip
 
 
@@ -61,6 +61,7 @@ class Poll:
     """Asks the endpoints of one database. before: what is known of them already."""
 
     account: Final = None
+    source: Final = None
 
     def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None], before: Cluster | None = None) -> None:
         self._topology = topology
@@ -91,6 +92,17 @@ class Poll:
         """Somebody else says that these may write, and no others; None: nobody says so."""
         self._cluster.name(None if endpoints is None else list(endpoints))
         if not self._unheard and self._cluster.decide():
+            self._tell_roles()
+
+    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
+        """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
+        if self._cluster.hold(endpoint, is_relieved) and self._cluster.decide():
+            self._tell_roles()
+
+    def release(self) -> None:
+        """It is over, or undone."""
+        self._cluster.release()
+        if self._cluster.decide():
             self._tell_roles()
 
     async def close(self) -> None:

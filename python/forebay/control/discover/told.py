@@ -88,6 +88,19 @@ class Told:
         """What is known of the endpoints."""
         return self._poll.cluster
 
+    @property
+    def source(self) -> Source:
+        """Who tells."""
+        return self._source
+
+    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
+        """A switchover begins."""
+        self._poll.hold(endpoint, is_relieved=is_relieved)
+
+    def release(self) -> None:
+        """It is over, or undone."""
+        self._poll.release()
+
     def start(self) -> None:
         """Begins to ask."""
         self._poll.start()

@@ -6,12 +6,14 @@ import asyncio
 import base64
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forebay.config.secret import Secret
 from forebay.control.discover import registry
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed
+from forebay.control.discover.member import Lease, Managing, Member, Role, Sighting, SourceFailed
 from forebay.control.discover.registration import Means
 
 from tests.harness.certificates import Authority
@@ -69,8 +71,9 @@ def test_what_patroni_tells_is_reduced_to_members() -> None:
             assert [each.path for each in web.requests] == ["/cluster"]
         a, b, c = seen.members
         assert a == Member(
-            host="10.0.0.1", port=5433, role=Role.PRIMARY, source="patroni", name="a", timeline=7, state="running"
-        )
+            host="10.0.0.1", port=5433, role=Role.PRIMARY, source="patroni", name="a", timeline=7, state="running",
+            api="http://10.0.0.1:8008/patroni",
+        )  # fmt: skip
         assert (b.host, b.role, b.lsn, b.lag_bytes) == ("db2.example", Role.REPLICA, (1 << 32) + 0x8000060, 24)
         assert (c.port, c.role, c.lsn, c.lag_bytes, c.state) == (5432, Role.REPLICA, None, None, "starting")
         assert (seen.primaries, seen.holder) == ((a,), a)
@@ -79,6 +82,40 @@ def test_what_patroni_tells_is_reduced_to_members() -> None:
         async with serving(always(Reply(body=standby))) as web:
             seen = await look(f"patroni://{web.host}")
             assert (seen.primaries, seen.holder, seen.is_paused) == ((), seen.members[0], False)
+
+    asyncio.run(story())
+
+
+def test_patroni_is_asked_to_switch_over_and_its_refusal_is_told() -> None:
+    """Its words are the only ones that say why; of a login, where that goes."""
+
+    async def story() -> None:
+        replies = [Reply(body=b"done"), Reply(412, b"candidate is\nnot healthy"), Reply(401, b"no auth")]
+
+        async def answer(_: Request) -> Reply:
+            return replies.pop(0)
+
+        async with serving(answer) as web:
+            source = registry.build(
+                f"patroni://{web.host}", Means(timeout_s=0.2), user="ops", password=Secret("geheim")
+            )
+            assert isinstance(source, Managing)
+
+            def member(name: str) -> Member:
+                api = f"http://{web.host}/patroni"
+                return Member(host="db", port=5432, role=Role.REPLICA, source="patroni", name=name, api=api)
+
+            await source.switch_over(member("a"), member("b"), limit_s=5)
+            for words in ("HTTP status 412.: candidate is not healthy", "HTTP status 401"):
+                with pytest.raises(SourceFailed, match=words) as failed:
+                    await source.switch_over(member("a"), member("b"), limit_s=5)
+            assert "topology_source_user" in str(failed.value.hint)
+            with pytest.raises(SourceFailed, match="nobody tells where"):
+                await source.switch_over(replace(member("a"), api=None), member("b"), limit_s=5)
+            await source.close()
+        asked = {(each.method, each.path, each.body) for each in web.requests}
+        assert asked == {("POST", "/switchover", b'{"leader":"a","candidate":"b"}')}
+        assert web.requests[0].headers["authorization"].startswith("Basic ")
 
     asyncio.run(story())
 

@@ -50,9 +50,13 @@ fn an_answer_reaches_who_asked<B: Backend + 'static>() {
     world.on(0, |_, driver| secret(driver, 3));
     let questions = world.hub.outbox.take().questions;
     assert!(matches!(&questions[..], [(WorkerId(0), QuestionId(3), Question::Secret { .. })]));
+    // A part of it does not end the question.
+    world.hub.post(WorkerId(0), Mail::Answer(QuestionId(3), Answer::ConsolePart([7].into())));
     world.hub.post(WorkerId(0), Mail::Answer(QuestionId(3), Answer::Secret(None)));
-    let text = world.wait(|seen| if let Seen::Answered(_, text) = seen { Some(text.clone()) } else { None });
-    assert!(text.contains("Secret"), "{text}");
+    for expected in ["ConsolePart", "Secret"] {
+        let text = world.wait(|seen| if let Seen::Answered(_, text) = seen { Some(text.clone()) } else { None });
+        assert!(text.contains(expected), "{text}");
+    }
 }
 
 /// PBKDF2 takes a millisecond or ten, which no loop has.

@@ -1,0 +1,336 @@
+"""The steps of a switchover.
+
+| step | then | what fails up to here |
+|---|---|---|
+| hold | new requests for the primary wait; reads of replicas go on | is undone: requests go on at the old primary |
+| let end | what is under way there has ended, or is cut where that was asked for | is undone |
+| catch up | the candidate has replayed all that was written | is undone |
+| promote | the candidate can write | is undone only where the candidate is known to be none and to become none |
+| release | whoever asks for roles believes it: requests go there | |
+
+All databases of the configuration are held whose primary is at the same endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder, Tell
+from forebay.admin.snapshot import decode, merge
+from forebay.config.resolved import EngineConfig
+from forebay.control.discover import Discovery
+from forebay.control.engine_link import Outcome
+from forebay.observe.log import event
+
+if TYPE_CHECKING:
+    from forebay.control.switchover.promotion import Promotion
+
+# Further behind than this, a candidate would have everybody wait for it.
+LAG_BYTES_MAX: Final = 16 << 20
+# How often servers are asked while all wait for them.
+LOOK_S: Final = 0.01
+# What a cut transaction's server may take to be closed.
+CUT_S: Final = 5.0
+# Clients that a refusal names.
+NAMED_MAX: Final = 3
+
+Order = Callable[[str, str | None], Awaitable[Outcome]]
+
+
+class Switchovers:
+    """At most one at a time. order: sends a command to every worker. config: what is in force."""
+
+    def __init__(self, discovery: Discovery, order: Order, config: Callable[[], EngineConfig]) -> None:
+        self._discovery = discovery
+        self._order = order
+        self._config = config
+        self._change: _Change | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether one is."""
+        return self._running is not None and not self._running.done()
+
+    async def run(self, wanted: SwitchoverOrder, tell: Tell) -> None:
+        """Returns when requests go to the new primary. Raises Refused; the words say whether it is undone."""
+        if self.is_under_way:
+            raise Refused("another switchover is under way")
+        self._change = _Change(wanted, tell, self._discovery, self._order, self._config())
+        self._running = asyncio.ensure_future(self._change.run())
+        # Who waits may go; the steps are ended in order, by `call_off`.
+        await asyncio.shield(self._running)
+
+    async def call_off(self) -> None:
+        """Undoes the one under way. Raises Refused where that can't be any more."""
+        if self._running is None or self._change is None or self._running.done():
+            return
+        if self._change.is_past:
+            raise Refused("the candidate is being promoted: it goes on by itself, and SHOW ENDPOINTS tells what comes")
+        self._running.cancel()
+        # What it refuses, it refuses to who ordered it.
+        await asyncio.wait({self._running})
+        if not self._running.cancelled() and (failed := self._running.exception()):
+            raise failed
+
+    def back(self, database: str) -> None:
+        """Lets requests go to the old primary again, after a promotion of which nobody knew how it ended."""
+        if self.is_under_way:
+            raise Refused("a switchover is under way: cancel it where it was ordered")
+        of = {row.endpoint for row in self._discovery.rows() if row.database == database and row.role == "relieved"}
+        if not of:
+            raise Refused(f'no endpoint of "{database}" is relieved')
+        held = {row.database for row in self._discovery.rows() if row.endpoint in of}
+        self._discovery.release(held)
+        event(logging.WARNING, "switchover_back", database=database, endpoint=", ".join(sorted(of)))
+
+
+class _Change:
+    """One switchover."""
+
+    def __init__(
+        self, wanted: SwitchoverOrder, tell: Tell, discovery: Discovery, order: Order, config: EngineConfig
+    ) -> None:
+        self._wanted = wanted
+        self._tell = tell
+        self._discovery = discovery
+        self._order = order
+        self._config = config
+        # Asking for a promotion that can't be taken back is under way, or done.
+        self.is_past = False
+        self._is_asked = False
+        self._held_at = 0.0
+
+    async def run(self) -> None:
+        """Raises Refused."""
+        # The driver is imported where it is needed.
+        from forebay.control.switchover.line import Line
+
+        topology = self._discovery.topology(self._wanted.database)
+        if topology is None:
+            raise Refused(
+                f'"{self._wanted.database}" has no topology: forebay does not know its primary from its replicas'
+            )
+        self._old, self._new = self._both()
+        self._primary, self._candidate = Line(topology, self._old), Line(topology, self._new)
+        try:
+            self._promotion = self._way()
+            await self._check()
+            await self._change()
+        finally:
+            self._primary.close()
+            self._candidate.close()
+
+    async def _change(self) -> None:
+        try:
+            self._hold()
+            await self._let_end()
+            await self._catch_up()
+            await self._promote()
+        except Refused as refused:
+            raise Refused(f"{refused.because}; {await self._undo(refused.because)}") from None
+        except BaseException:
+            if (doubt := await self._undo("it was cancelled")) != self._as_before:
+                raise Refused(doubt) from None
+            raise
+        self._discovery.release(self._held)
+        stall_ms = self._since(self._held_at)
+        event(
+            logging.INFO, "switchover", database=self._wanted.database, old=self._old, new=self._new, held_ms=stall_ms
+        )
+        self._tell(f"released: requests go to {self._new}; they were held for {stall_ms} ms at most", None)
+        if not self._promotion.is_fencing and await self._primary.can_write():
+            words = f"{self._old} can still write, and gets nothing of forebay's: make it a standby of {self._new}"
+            self._tell(words, None)
+
+    def _both(self) -> tuple[str, str]:
+        """The endpoint of the primary, and of the candidate. Raises Refused."""
+        database = self._wanted.database
+        rows = [row for row in self._discovery.rows() if row.database == database]
+        old = next((row for row in rows if row.role == "primary"), None)
+        if old is None:
+            raise Refused(f'"{database}" has no primary at the moment: SHOW ENDPOINTS tells why')
+        if self._wanted.candidate is None:
+            replicas = sorted((row for row in rows if row.role == "replica"), key=_lag)
+            if not replicas:
+                raise Refused(f'"{database}" has no replica that could take over: SHOW ENDPOINTS tells why')
+            new = replicas[0]
+        else:
+            named = next((row for row in rows if row.endpoint == self._wanted.candidate), None)
+            if named is None:
+                known = ", ".join(row.endpoint for row in rows)
+                raise Refused(f'{self._wanted.candidate} is no endpoint of "{database}", which has {known}')
+            new = named
+        if new.role != "replica":
+            raise Refused(f"{new.endpoint} is no replica that could take over: it {new.reason}")
+        if _lag(new) > LAG_BYTES_MAX:
+            raise Refused(
+                f"{new.endpoint} is {new.lag} bytes behind the primary, and all would wait for it;"
+                f" at most {LAG_BYTES_MAX} may be missing"
+            )
+        self._held = sorted({row.database for row in self._discovery.rows() if _is_primary(row, old.endpoint)})
+        return old.endpoint, new.endpoint
+
+    def _way(self) -> Promotion:
+        from forebay.control.discover.member import Managing
+        from forebay.control.switchover.promotion import Asked, ByHand, Managed
+
+        source = self._discovery.source(self._wanted.database)
+        if self._wanted.is_manual:
+            return ByHand()
+        if isinstance(source, Managing):
+            return Managed(source, self._old, self._new)
+        if source is not None:
+            raise Refused("whoever manages this cluster has to promote: order it there, with SWITCHOVER … MANUAL here")
+        return Asked(self._candidate)
+
+    async def _check(self) -> None:
+        """Opens the connections that are needed later. Raises Refused."""
+        is_in_recovery, is_paused, _ = await self._candidate.state()
+        if not is_in_recovery:
+            raise Refused(f"{self._new} can write already")
+        if is_paused:
+            raise Refused(f"replay is paused on {self._new}: SELECT pg_wal_replay_resume() there")
+        await self._primary.flushed()
+        await self._promotion.check()
+        strays = [each.name for each in self._config.databases if each.cluster is None and self._old in each.endpoints]
+        if strays:
+            names = ", ".join(strays)
+            self._tell(f"warning: {names} without a topology stays with {self._old} whatever comes", None)
+
+    def _hold(self) -> None:
+        self._held_at = time.monotonic()
+        self._discovery.hold(self._held, self._old, is_relieved=False)
+        event(logging.INFO, "switchover_held", database=self._wanted.database, old=self._old, new=self._new,
+              held=", ".join(self._held))  # fmt: skip
+        self._tell(f"held: requests of {', '.join(self._held)} for {self._old} wait", None)
+
+    async def _let_end(self) -> None:
+        """Nobody has a server at the old primary any more. Raises Refused."""
+        try:
+            await self._ended(min(self._wanted.end_s, self._left_s()))
+        except TimeoutError:
+            holders = await self._holders()
+            if not self._wanted.is_cut:
+                raise Refused(
+                    f"after {self._wanted.end_s:g} s there are still in use at {self._old}: {holders}"
+                ) from None
+            self._discovery.hold(self._held, self._old, is_relieved=True)
+            self._tell(f"cut: what is under way ends with an error: {holders}", None)
+            try:
+                await self._ended(CUT_S)
+            except TimeoutError:
+                raise Refused(f"servers at {self._old} were not closed within {CUT_S:g} s") from None
+        self._tell(f"ended: nothing is under way at {self._old} after {self._since(self._held_at)} ms", None)
+
+    async def _ended(self, limit_s: float) -> None:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(limit_s):
+            for database in self._held:
+                await self._order("wait_close", database)
+
+    async def _holders(self) -> str:
+        held = merge(decode(text) for text in (await self._order("snapshot", None)).snapshots)
+        ids = {
+            server.client
+            for server in held.servers
+            if server.database in self._held and server.close_needed and server.client is not None
+        }
+        named = [f"client {each.id} ({each.database}/{each.user})" for each in held.clients if each.id in ids]
+        more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
+        return f"{len(named)} servers, by {', '.join(named[:NAMED_MAX])}{more}" if named else "servers"
+
+    async def _catch_up(self) -> None:
+        written = await self._primary.flushed()
+        while (replayed := await self._candidate.replayed()) < written:
+            if self._left_s() <= 0:
+                raise Refused(
+                    f"{self._new} has not caught up within {self._wanted.limit_s:g} s: {written - replayed} bytes"
+                )
+            await asyncio.sleep(LOOK_S)
+        self._tell(f"replayed: {self._new} has all of it after {self._since(self._held_at)} ms", None)
+
+    async def _promote(self) -> None:
+        """Returns when requests may go to the candidate. Raises Refused."""
+        began = time.monotonic()
+        if self._promotion.is_final:
+            self.is_past = True
+            self._discovery.hold(self._held, self._old, is_relieved=True)
+        self._tell(f"promote: {self._new} in place of {self._old}", f"old={self._old} new={self._new}")
+        begun = asyncio.ensure_future(self._begin())
+        try:
+            await self._believed(begun, began)
+        finally:
+            begun.cancel()
+
+    async def _begin(self) -> None:
+        # Of what can be taken back nobody knows when it begins.
+        self._is_asked = not self._promotion.is_final
+        try:
+            await self._promotion.begin(self._wanted.limit_s)
+        except Refused:
+            self.is_past = False
+            raise
+        self._is_asked = True
+
+    async def _believed(self, begun: asyncio.Future[None], began: float) -> None:
+        """Until whoever asks for roles takes the candidate for the primary. Raises Refused."""
+        promoted_ms: int | None = None
+        while True:
+            if promoted_ms is None and await self._candidate.can_write():
+                promoted_ms = self._since(began)
+            if promoted_ms is not None and self._is_believed():
+                break
+            if begun.done():
+                begun.result()
+            if time.monotonic() - began > self._wanted.limit_s:
+                raise Refused(f"{self._new} has not become the primary within {self._wanted.limit_s:g} s")
+            if promoted_ms is not None:
+                self._discovery.look_now(self._held)
+            await asyncio.sleep(LOOK_S)
+        late_ms = self._since(began) - promoted_ms
+        self._tell(f"promoted: {self._new} can write after {promoted_ms} ms, and is believed {late_ms} ms later", None)
+
+    def _is_believed(self) -> bool:
+        found = {row.database for row in self._discovery.rows() if _is_primary(row, self._new)}
+        return found.issuperset(self._held)
+
+    async def _undo(self, because: str) -> str:
+        """Lets requests go on at the old primary, unless another one may be written to. Says which of both."""
+        is_safe = not self._is_asked or self._promotion.is_fencing
+        if not is_safe and not self._promotion.is_final:
+            is_safe = await self._candidate.can_write() is False
+        if is_safe:
+            self._discovery.release(self._held)
+            event(logging.WARNING, "switchover_undone", database=self._wanted.database, because=because)
+            return self._as_before
+        self._discovery.hold(self._held, self._old, is_relieved=True)
+        event(logging.ERROR, "switchover_in_doubt", database=self._wanted.database, because=because, new=self._new)
+        return (
+            f"{self._new} may become the primary yet, so nothing goes back to {self._old}: requests wait."
+            f" Promote {self._new}, or stop it for good and then order SWITCHOVER {self._wanted.database} BACK"
+        )
+
+    @property
+    def _as_before(self) -> str:
+        return f"undone: requests go on at {self._old}"
+
+    def _left_s(self) -> float:
+        """Of the time that all may be held for before the promotion."""
+        return max(0.0, self._held_at + self._wanted.limit_s - time.monotonic())
+
+    @staticmethod
+    def _since(moment: float) -> int:
+        return round((time.monotonic() - moment) * 1000)
+
+
+def _is_primary(row: EndpointRow, endpoint: str) -> bool:
+    return row.endpoint == endpoint and row.role == "primary"
+
+
+def _lag(row: EndpointRow) -> int:
+    return row.lag or 0

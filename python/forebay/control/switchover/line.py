@@ -1,0 +1,97 @@
+"""A connection to one endpoint, as the user that asks for its role: where it has written, what it has replayed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+
+from forebay.admin.backend import Refused
+from forebay.config.topology import Topology
+from forebay.control.auth_query import own_connection
+from forebay.control.console_link import first_line
+
+# Of one question: a server that hangs must not hold a switchover for longer.
+ANSWER_S: Final = 3
+# Commits that were acknowledged before they were written out (synchronous_commit = off) are, once a later one is.
+_FLUSH: Final = "SELECT pg_catalog.pg_logical_emit_message(true, 'forebay', 'switchover')"
+_WRITTEN: Final = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::pg_catalog.int8"
+_REPLAYED: Final = (
+    "SELECT pg_catalog.pg_wal_lsn_diff(COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0'), '0/0')::pg_catalog.int8"
+)
+_STATE: Final = (
+    "SELECT r.is_in, r.is_in AND pg_catalog.pg_is_wal_replay_paused(),"
+    " pg_catalog.has_function_privilege('pg_catalog.pg_promote(boolean, integer)', 'EXECUTE')"
+    " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
+)
+
+
+class Line:
+    """Asks the server at an endpoint. What fails is Refused, in the server's words."""
+
+    def __init__(self, topology: Topology, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.user = topology.user
+        self._parameters = {
+            **own_connection(endpoint, topology.dbname, topology.user, topology.secret, topology.tls),
+            "application_name": "forebay switchover",
+            "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=off"
+            f" -c synchronous_commit=local -c statement_timeout={ANSWER_S}s",
+            "connect_timeout": ANSWER_S,
+        }
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def flushed(self) -> int:
+        """Up to where it has written, with all that was acknowledged before."""
+        await self._ask(_FLUSH)
+        return int((await self._ask(_WRITTEN))[0])
+
+    async def replayed(self) -> int:
+        """Up to where it has replayed."""
+        return int((await self._ask(_REPLAYED))[0])
+
+    async def state(self) -> tuple[bool, bool, bool]:
+        """Whether it is in recovery; whether replay is paused; whether our user may promote it."""
+        is_in_recovery, is_paused, may_promote = await self._ask(_STATE)
+        return bool(is_in_recovery), bool(is_paused), bool(may_promote)
+
+    async def can_write(self) -> bool | None:
+        """Whether it has been promoted; None: it does not say."""
+        try:
+            return not (await self.state())[0]
+        except Refused:
+            self.close()
+            return None
+
+    async def promote(self) -> bool | None:
+        """Asks it to be promoted; None: nobody knows whether it will be. Raises Refused where it will not."""
+        try:
+            return bool((await self._ask("SELECT pg_catalog.pg_promote(false)"))[0])
+        except _Lost:
+            return None
+
+    async def _ask(self, sql: str) -> tuple[Any, ...]:
+        try:
+            if self._connection is None:
+                self._connection = await psycopg.AsyncConnection.connect(
+                    **self._parameters, autocommit=True, prepare_threshold=None
+                )
+            row = await (await self._connection.execute(sql.encode())).fetchone()
+        except psycopg.Error as error:
+            # Who ends it, or is past its time, may have done it all the same.
+            is_lost = self._connection is not None and (error.sqlstate is None or error.sqlstate.startswith("57"))
+            self.close()
+            raise (_Lost if is_lost else Refused)(f"{self.endpoint}: {first_line(error)}") from None
+        if row is None:
+            raise Refused(f"{self.endpoint}: no row was answered")
+        return row
+
+    def close(self) -> None:
+        """Ends the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
+
+class _Lost(Refused):
+    """The connection was, with a question under way."""

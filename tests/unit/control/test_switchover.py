@@ -1,0 +1,191 @@
+"""What becomes of a switchover whose promotion fails, or of which nobody knows how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder
+from forebay.config.topology import Topology
+from forebay.control.engine_link import Outcome
+from forebay.control.switchover import line
+from forebay.control.switchover.change import LAG_BYTES_MAX, Switchovers
+
+OLD, NEW = "10.0.0.5:5432", "10.0.0.6:5432"
+
+
+class World:
+    """Stands in for discovery, and for the servers at both endpoints."""
+
+    def __init__(self) -> None:
+        self.rows_: list[EndpointRow] = [row(OLD, "primary"), row(NEW, "replica")]
+        self.writes: bool | None = False
+        self.promotes: bool | Refused | None = True
+        self.source_: object | None = None
+        self.told: list[str] = []
+        self.promotes_now = asyncio.Event()
+
+    def rows(self) -> list[EndpointRow]:
+        return self.rows_
+
+    def topology(self, database: str) -> Topology | None:
+        return object() if database == "shop" else None  # type: ignore[return-value]
+
+    def source(self, _database: str) -> object | None:
+        return self.source_
+
+    def hold(self, databases: list[str], endpoint: str, *, is_relieved: bool) -> None:
+        assert (databases, endpoint) == (["blog", "shop"], OLD)
+        self._becomes(OLD, "relieved" if is_relieved else "held")
+
+    def release(self, databases: set[str]) -> None:
+        assert set(databases) == {"blog", "shop"}
+        self._becomes(OLD, "primary")
+
+    def look_now(self, databases: list[str]) -> None:
+        """The promotion is believed."""
+        self._becomes(OLD, "deposed")
+        self._becomes(NEW, "primary")
+
+    def _becomes(self, endpoint: str, role: str) -> None:
+        self.rows_ = [replace(each, role=role) if each.endpoint == endpoint else each for each in self.rows_]
+
+    @property
+    def role(self) -> str:
+        """Of the old primary."""
+        return next(each.role for each in self.rows_ if each.endpoint == OLD)
+
+    def tell(self, words: str, _detail: str | None) -> None:
+        self.told.append(words)
+        if words.startswith("promote:"):
+            self.promotes_now.set()
+
+
+def row(endpoint: str, role: str, database: str = "shop", lag: int = 0) -> EndpointRow:
+    return EndpointRow(database, endpoint, role, "is in recovery", 1, 100, lag, 0.0, None)
+
+
+class FakeLine:
+    """One server; what it says is the world's to decide."""
+
+    world: World
+    user = "poll"
+
+    def __init__(self, _topology: Topology, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    async def flushed(self) -> int:
+        return 100
+
+    async def replayed(self) -> int:
+        return 100
+
+    async def state(self) -> tuple[bool, bool, bool]:
+        return True, False, True
+
+    async def can_write(self) -> bool | None:
+        return self.world.writes if self.endpoint == NEW else True
+
+    async def promote(self) -> bool | None:
+        if isinstance(self.world.promotes, Refused):
+            raise self.world.promotes
+        return self.world.promotes
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two databases on one cluster."""
+    world = World()
+    world.rows_ += [replace(each, database="blog") for each in world.rows_]
+    monkeypatch.setattr(FakeLine, "world", world, raising=False)
+    monkeypatch.setattr(line, "Line", FakeLine)
+    return world
+
+
+async def order(_kind: str, _argument: str | None) -> Outcome:
+    return Outcome(done=1)
+
+
+def switchovers(world: World) -> Switchovers:
+    class Config:
+        databases = ()
+
+    return Switchovers(world, order, Config)  # type: ignore[arg-type]
+
+
+def refused(act: Coroutine[Any, Any, None]) -> str:
+    with pytest.raises(Refused) as refusal:
+        asyncio.run(act)
+    return refusal.value.because
+
+
+def test_a_promotion_that_may_come_yet_leaves_nothing_to_the_old_primary(world: World) -> None:
+    """Else what the old one acknowledges is lost when the candidate is promoted after all."""
+    both = switchovers(world)
+    wanted = SwitchoverOrder(database="shop", limit_s=0.05)
+    for promotes in (True, None):
+        world.promotes = promotes
+        words = refused(both.run(wanted, world.tell))
+        assert "nothing goes back to 10.0.0.5:5432" in words
+        assert world.role == "relieved"
+        both.back("shop")
+        assert world.role == "primary"
+    with pytest.raises(Refused, match="is relieved"):
+        both.back("shop")
+
+
+def test_a_promotion_that_is_known_to_fail_is_undone(world: World) -> None:
+    """And one that nobody has begun."""
+    both = switchovers(world)
+    for promotes, words in ((Refused("no right"), "no right"), (False, "can't be promoted")):
+        world.promotes = promotes
+        because = refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+        assert words in because
+        assert because.endswith("undone: requests go on at 10.0.0.5:5432")
+        assert world.role == "primary"
+    manual = SwitchoverOrder(database="shop", limit_s=0.05, is_manual=True)
+    assert "undone" in refused(both.run(manual, world.tell))
+    world.writes = None
+    assert "nothing goes back" in refused(both.run(manual, world.tell)), "it does not say that it is a replica still"
+
+
+def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
+    """Past that it goes on by itself."""
+
+    async def cancels(wanted: SwitchoverOrder) -> None:
+        both, world.promotes_now = switchovers(world), asyncio.Event()
+        waiting = asyncio.ensure_future(both.run(wanted, world.tell))
+        await world.promotes_now.wait()
+        waiting.cancel()
+        try:
+            await both.call_off()
+        finally:
+            world.writes = True
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    asyncio.run(cancels(SwitchoverOrder(database="shop", is_manual=True)))
+    assert world.role == "primary"
+    world.writes = False
+    assert "it goes on by itself" in refused(cancels(SwitchoverOrder(database="shop")))
+    assert [each.role for each in world.rows_[:2]] == ["primary", "primary"], "released, and believed by then"
+
+
+def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:
+    """All would wait for nothing."""
+    both = switchovers(world)
+    assert "has no topology" in refused(both.run(SwitchoverOrder(database="else"), world.tell))
+    world.source_ = object()
+    assert "SWITCHOVER … MANUAL" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    world.rows_ = [row(OLD, "primary"), row(NEW, "replica", lag=LAG_BYTES_MAX + 1)]
+    assert "bytes behind" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    world.rows_ = [row(OLD, "primary"), row(NEW, "lagging")]
+    assert "no replica that could take over" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    world.rows_ = [row(OLD, "down"), row(NEW, "replica")]
+    assert "has no primary" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    assert world.told == []
