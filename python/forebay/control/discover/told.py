@@ -154,7 +154,7 @@ class Told:
 
     async def _sightings(self) -> AsyncGenerator[Sighting, None]:
         if isinstance(self._source, WatchedSource):
-            async with contextlib.aclosing(self._source.watch()) as watched:
+            async with contextlib.aclosing(self._watched(self._source)) as watched:
                 async for sighting in watched:
                     yield sighting
             return
@@ -162,6 +162,31 @@ class Told:
             self._is_due.clear()
             yield await self._source.look()
             await self._wait(self._topology.interval_s)
+
+    async def _watched(self, source: WatchedSource) -> AsyncGenerator[Sighting, None]:
+        """What a watch tells, and what the source says when asked: a watch may be that of a peer that is gone for long.
+
+        What was asked for while the watch told something is yielded first, so that the watch has the last word.
+        """
+        async with contextlib.aclosing(source.watch()) as watch:
+            coming = asyncio.ensure_future(anext(watch, None))
+            try:
+                while True:
+                    due = asyncio.ensure_future(self._is_due.wait())
+                    await asyncio.wait({coming, due}, return_when=asyncio.FIRST_COMPLETED)
+                    due.cancel()
+                    if not coming.done():
+                        self._is_due.clear()
+                        yield await source.look()
+                        await asyncio.wait({coming}, timeout=AGAIN_S)
+                    if coming.done():
+                        if (sighting := coming.result()) is None:
+                            return
+                        yield sighting
+                        coming = asyncio.ensure_future(anext(watch, None))
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
 
     async def _wait(self, seconds: float) -> None:
         """Until then, or until someone wants to know."""

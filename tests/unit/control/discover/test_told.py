@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,7 @@ from forebay.config import load_text
 from forebay.config.resolve import Config
 from forebay.control.discover import Discovery
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed
-from forebay.control.discover.told import Account, account_of
+from forebay.control.discover.told import Account, Told, account_of
 
 
 def sighting(*members: tuple[str, Role]) -> Sighting:
@@ -150,5 +152,35 @@ def test_another_process_s_knowledge_is_taken_over(monkeypatch: pytest.MonkeyPat
         assert other.overlaid(polled.engine, polled.topologies) == polled.engine
         await other.follow(polled.topologies)
         assert found == [(None, None), ((42, 7), told), ((42, 7), None)]
+
+    asyncio.run(play())
+
+
+def test_who_wants_to_know_now_does_not_wait_for_a_watch() -> None:
+    """It may be that of a peer behind a cut cable: until that is noticed, the old primary would be the named one."""
+    first, second, third = (sighting((name, Role.PRIMARY)) for name in "abc")
+    more = asyncio.Event()
+
+    class Watched:
+        async def watch(self) -> AsyncGenerator[Sighting, None]:
+            yield first
+            await more.wait()
+            yield third
+
+        async def look(self) -> Sighting:
+            return second
+
+        async def close(self) -> None: ...
+
+    async def play() -> None:
+        (topology,) = configured("patroni://p1:8008").topologies
+        told = Told(topology, Watched(), lambda *_: None, lambda: asyncio.sleep(0))
+        async with contextlib.aclosing(told._sightings()) as sightings:
+            assert await anext(sightings) is first
+            told._is_due.set()
+            assert await asyncio.wait_for(anext(sightings), 5) is second
+            more.set()
+            assert await anext(sightings) is third
+            assert await anext(sightings, None) is None
 
     asyncio.run(play())
