@@ -33,7 +33,7 @@ class Line:
         self.endpoint = endpoint
         self.user = topology.user
         self._parameters = {
-            **own_connection(endpoint, topology.dbname, topology.user, topology.secret, topology.tls),
+            **own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls),
             "application_name": "forebay switchover",
             "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=off"
             f" -c synchronous_commit=local -c statement_timeout={ANSWER_S}s",
