@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "check": "forebay.cli.check",
     "classify": "forebay.cli.classify",
     "convert": "forebay.cli.convert",
+    "drill": "forebay.cli.drill",
     "explain": "forebay.cli.explain",
     "init": "forebay.cli.init",
     "pins": "forebay.cli.pins",

@@ -1,0 +1,147 @@
+"""`forebay drill`: a failover on purpose, under load, and what clients saw of it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forebay.cli.console_options import console_options, console_parameters
+from forebay.cli.switchover import statement, switch_over
+from forebay.control import console_link
+from forebay.failure import Failure
+
+if TYPE_CHECKING:
+    from forebay.control.drill.ledger import Ledger
+    from forebay.control.drill.run import Act
+
+WAYS = ("switchover", "kill", "command")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of the command line, but for those of the load."""
+
+    target: str
+    how: str
+    command: str | None
+    to: str | None
+    user: str | None
+    dsn: str | None
+    config: str | None
+
+
+@click.command("drill")
+@click.argument("target")
+@click.option("--how", type=click.Choice(WAYS), required=True, help="What is done to the primary; see below.")
+@click.option("--command", "act", metavar="COMMAND", help="What --how command runs.")
+@click.option("--to", metavar="ENDPOINT", help="The replica that --how switchover promotes.")
+@click.option("--clients", type=click.IntRange(1, 5000), default=50, show_default=True, help="Connections.")
+@click.option("--rate", type=click.FloatRange(1, 100_000), default=500, show_default=True, help="Statements a second.")
+@click.option("--reads", type=click.FloatRange(0, 0.99), default=0.5, show_default=True, help="The share that reads.")
+@click.option("--before", type=click.FloatRange(0.5, 600), default=5, show_default=True, help="Seconds of load first.")
+@click.option("--after", type=click.FloatRange(0, 600), default=5, show_default=True, help="Seconds of load then.")
+@click.option(
+    "--within", type=click.FloatRange(1, 3600), default=120, show_default=True, help="Seconds until service is back."
+)
+@click.option("--user", metavar="NAME", help="As whom clients log in where TARGET is a name; libpq knows the password.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots; .html.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
+@click.option("--yes", is_flag=True, help="Go on where the target looks like production.")
+@console_options
+def command(
+    target: str,
+    how: str,
+    act: str | None,
+    to: str | None,
+    clients: int,
+    rate: float,
+    reads: float,
+    before: float,
+    after: float,
+    within: float,
+    user: str | None,
+    report: Path | None,
+    as_json: bool,
+    yes: bool,
+    dsn: str | None,
+    config: str | None,
+) -> int:
+    """Change the primary under load, and report what clients saw.
+
+    TARGET is a connection string of a database behind forebay, or the database's name where --config or --dsn says
+    where the console is. Clients insert into a table of their own, forebay_drill.ledger, and read it; it is compared
+    with what they were told, and dropped.
+
+    switchover: as `forebay switchover` does, by the console. kill: SIGKILL to the primary, which must run on this
+    machine. command: the command, without a shell; it returns when the harm is done.
+
+    The exit status is 1 where a write was lost, was there twice, or service did not come back.
+    """
+    from forebay.control.drill.ledger import Ledger
+    from forebay.control.drill.run import Drill, Plan
+
+    options = Options(target, how, act, to, user, dsn, config)
+    parameters = _parameters(options)
+    plan = Plan(how=how, clients=clients, rate=rate, reads=reads, before_s=before, after_s=after, within_s=within)
+    ledger = Ledger(parameters)
+    drill = Drill(parameters, ledger, plan, _act(options, str(parameters.get("dbname", "")), ledger))
+    signs = ledger.signs_of_production()
+    if signs and not yes:
+        hint = "A drill takes the primary away. If that is meant, give --yes."
+        raise Failure(f"the target looks like production: {'; '.join(signs)}", hint=hint)
+    found = drill.run()
+    click.echo(found.json() if as_json else found.text(), nl=as_json)
+    if report is not None:
+        from forebay.control.drill.plot import page
+
+        report.write_text(page(found), encoding="utf-8")
+    return 0 if found.is_sound else 1
+
+
+def _parameters(options: Options) -> dict[str, Any]:
+    """libpq's, of the database as its clients reach it. Raises UsageError and Failure."""
+    if "=" in options.target or "://" in options.target:
+        return {key: value for key, value in console_link.from_dsn(options.target).items() if value}
+    console = console_parameters(options.dsn, options.config)
+    if options.user is not None:
+        # The password of another user is of no use.
+        console = {**console, "user": options.user, "password": None}
+    return {key: value for key, value in {**console, "dbname": options.target}.items() if value}
+
+
+def _act(options: Options, database: str, ledger: Ledger) -> Act:
+    """What is drilled. Raises UsageError where it is not said whole."""
+    if options.how == "switchover":
+        console = console_parameters(options.dsn, options.config)
+        order = statement(database, to=options.to)
+        return lambda tell: switch_over(console, order, database=database, hook=None, tell=tell)
+    if options.how == "kill":
+        return _kill(ledger)
+    if not options.command:
+        raise click.UsageError("Say what to run: --command.")
+    words = shlex.split(options.command)
+
+    def run(tell: Callable[[str], None]) -> None:
+        try:
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise Failure(f"the command could not be started ({error.strerror})") from None
+        for line in done.stdout.splitlines():
+            tell(line)
+        if done.returncode != 0:
+            hint = next(iter(done.stderr.strip().splitlines()[-1:]), None)
+            raise Failure(f"the command ended with status {done.returncode}", hint=hint)
+
+    return run
+
+
+def _kill(ledger: Ledger) -> Act:
+    from forebay.control.drill.run import kill_postmaster
+
+    return lambda _tell: kill_postmaster(ledger.backend())

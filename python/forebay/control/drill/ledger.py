@@ -1,0 +1,129 @@
+"""The table that clients of a drill write to: made before, compared with what they were told, and dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from forebay.control.console_link import driver, first_line
+from forebay.control.drill.client import Outcome
+from forebay.failure import Exit, Failure
+
+T = TypeVar("T")
+
+SCHEMA: Final = "forebay_drill"
+# The service may be away when the drill is over.
+AGAIN_S: Final = 60.0
+PAUSE_S: Final = 0.2
+BYTES_MAX: Final = 1 << 30
+_WORDS: Final = ("prod", "live")
+_SIGNS: Final = """
+SELECT pg_catalog.pg_database_size(pg_catalog.current_database()),
+    (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()
+        AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend'
+        AND usename IS DISTINCT FROM CURRENT_USER AND application_name NOT LIKE 'forebay %')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What of the clients' writes is wrong, by (client, number).
+
+    lost: acknowledged, and not there. doubled: there more than once. risen: refused for good, and there all the same.
+    unknown: neither acknowledged nor refused for good: 08007, or the connection was lost.
+    """
+
+    lost: tuple[tuple[int, int], ...]
+    doubled: tuple[tuple[int, int], ...]
+    risen: tuple[tuple[int, int], ...]
+    unknown: int
+
+
+class Ledger:
+    """parameters: libpq's, of the database under load."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._parameters = {"connect_timeout": 10, "application_name": "forebay drill", **parameters}
+
+    def signs_of_production(self) -> list[str]:
+        """Why the target should be left alone, in words; empty: nothing is known against it."""
+        signs = [
+            f'it is called "{value}"'
+            for key in ("host", "dbname")
+            if any(word in (value := str(self._parameters.get(key, ""))).lower() for word in _WORDS)
+        ]
+        ((size, others),) = self._once(_SIGNS)
+        if size > BYTES_MAX:
+            signs.append(f"the database has {size >> 20} MiB")
+        if others:
+            signs.append(f"{others} sessions of other users are there")
+        return signs
+
+    def create(self) -> None:
+        """Raises Failure; then nothing was made."""
+        try:
+            self._once(
+                f"CREATE SCHEMA {SCHEMA}; CREATE TABLE {SCHEMA}.ledger (client int NOT NULL, number int NOT NULL);"
+                # Not unique: it must be able to hold what was written twice.
+                f" CREATE INDEX ON {SCHEMA}.ledger (client, number)",
+                has_rows=False,
+            )
+        except driver().errors.DuplicateSchema:
+            hint = f"A drill runs already, or one was killed: then DROP SCHEMA {SCHEMA} CASCADE."
+            raise Failure(f"there is a schema {SCHEMA} already", hint=hint) from None
+
+    def compare(self, outcomes: Sequence[Outcome]) -> Truth:
+        """What the clients were told with what is there. Raises Failure where nobody can say."""
+        sql = "SELECT client, number, count(*) FROM forebay_drill.ledger GROUP BY client, number"
+        there = {(client, number): count for client, number, count in self._patiently(lambda: self._once(sql))}
+        writes = [each for each in outcomes if each.is_write]
+        acknowledged = {(each.client, each.number) for each in writes if each.error is None}
+        unknown = {(each.client, each.number) for each in writes if each.error in ("08007", "lost")}
+        return Truth(
+            lost=tuple(sorted(acknowledged - there.keys())),
+            doubled=tuple(sorted(key for key, count in there.items() if count > 1)),
+            risen=tuple(sorted(there.keys() - acknowledged - unknown)),
+            unknown=len(unknown),
+        )
+
+    def drop(self) -> None:
+        """Raises Failure."""
+        self._patiently(lambda: self._once(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE", has_rows=False))
+
+    def backend(self) -> int:
+        """The process id of a back end of the primary, as its machine has it."""
+        # Of a transaction, so that it is the primary's.
+        ((pid,),) = self._once("BEGIN; SELECT pg_catalog.pg_backend_pid(); COMMIT", at=1)
+        return int(pid)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        psycopg, deadline = driver(), time.monotonic() + AGAIN_S
+        while True:
+            try:
+                return act()
+            except psycopg.Error as error:
+                if time.monotonic() > deadline:
+                    hint = f"When the database is back: DROP SCHEMA {SCHEMA} CASCADE."
+                    raise Failure(f"the database can't be asked: {first_line(error)}", hint=hint) from None
+            time.sleep(PAUSE_S)
+
+    def _once(self, sql: str, *, has_rows: bool = True, at: int = 0) -> list[Any]:
+        psycopg = driver()
+        try:
+            connection = psycopg.connect(**self._parameters, autocommit=True)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None or self._is_known:
+                raise
+            hint = "Name the database as its clients reach it, through forebay."
+            raise Failure(f"can't reach it: {first_line(error)}", hint=hint, exit=Exit.CANNOT_REACH) from None
+        with connection:
+            self._is_known = True
+            cursor = connection.execute(sql)
+            for _ in range(at):
+                cursor.nextset()
+            return list(cursor.fetchall()) if has_rows else []
+
+    # Whether somebody has answered: then it is a drill that keeps us away.
+    _is_known = False

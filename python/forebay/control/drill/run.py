@@ -1,0 +1,148 @@
+"""The course of a drill: load, the fault, load until all is as before, and what is true afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from forebay.control.drill.ledger import Ledger
+from forebay.control.drill.load import Load
+from forebay.control.drill.report import Fault, Report, report_of
+from forebay.failure import Exit, Failure
+
+# Service is back when there was no longer gap than this in as long a time.
+CALM_S: Final = 0.5
+BACK_S: Final = 2.0
+LOOK_S: Final = 0.05
+# What answers may take when the load has ended.
+LAST_S: Final = 15.0
+
+# Does what is drilled, and returns when that is done; tells of steps. Raises Failure.
+Act = Callable[[Callable[[str], None]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """rate: statements a second; reads: the share of them that read. Times are seconds: of load before the fault and
+    after it, and within which the service has to be back."""
+
+    how: str
+    clients: int
+    rate: float
+    reads: float
+    before_s: float
+    after_s: float
+    within_s: float
+
+
+class Drill:
+    """parameters: libpq's, of the database as its clients reach it."""
+
+    def __init__(self, parameters: Mapping[str, Any], ledger: Ledger, plan: Plan, act: Act) -> None:
+        self._plan = plan
+        self._act = act
+        self._ledger = ledger
+        self._conninfo = _conninfo(parameters)
+        self._lines: list[tuple[float, str]] = []
+        self._failed: BaseException | None = None
+
+    def run(self) -> Report:
+        """Raises Failure; the table is dropped either way."""
+        plan = self._plan
+        self._ledger.create()
+        try:
+            load = Load(self._conninfo, clients=plan.clients, rate=plan.rate, reads=plan.reads)
+            load.begin()
+            time.sleep(plan.before_s)
+            fault = self._fault(load)
+            outcomes = load.end(wait_s=LAST_S)
+            if load.failure is not None:
+                raise Failure(f"the load ended with {type(load.failure).__name__}: {load.failure}")
+            truth = self._ledger.compare(outcomes)
+            return report_of(plan.how, outcomes, truth, fault, plan.clients, load.logins_failed, load.sessions_lost)
+        finally:
+            self._ledger.drop()
+
+    def _fault(self, load: Load) -> Fault:
+        """The fault, and load until the service is back, or until there is no time left."""
+        began, began_at = time.monotonic(), time.time()
+        acting = threading.Thread(target=self._acts, name="fault", daemon=True)
+        acting.start()
+        acting.join(self._plan.within_s)
+        if acting.is_alive():
+            raise Failure(f"what was drilled is not done within {self._plan.within_s:g} s", exit=Exit.TIMEOUT)
+        ended = time.monotonic()
+        if self._failed is not None:
+            raise self._failed
+        is_back = False
+        while time.monotonic() < ended + self._plan.within_s and load.is_alive():
+            time.sleep(LOOK_S)
+            is_back = _is_back(load, began)
+            if is_back and time.monotonic() >= ended + self._plan.after_s:
+                break
+        return Fault(began, began_at, ended, tuple(self._lines), is_back)
+
+    def _acts(self) -> None:
+        try:
+            self._act(lambda line: self._lines.append((time.monotonic(), line)))
+        except BaseException as failed:
+            self._failed = failed
+
+
+def _is_back(load: Load, began: float) -> bool:
+    """Whether writes that were sent after the fault are acknowledged, one after the other, up to now."""
+    now = last = time.monotonic()
+    for outcome in reversed(load.outcomes):
+        if outcome.error is not None or not outcome.is_write or outcome.sent < began:
+            if outcome.ended < began:
+                return False
+            continue
+        if last - outcome.ended > CALM_S:
+            return False
+        last = outcome.ended
+        if now - last >= BACK_S:
+            return True
+    return False
+
+
+def kill_postmaster(backend: int) -> None:
+    """SIGKILL to the server that a back end of this machine belongs to, and to all its processes. Raises Failure."""
+    postmaster = _parent(backend)
+    if postmaster is None or _name(backend) != "postgres" or _name(postmaster) != "postgres":
+        hint = "Kill it there: --how command --command 'ssh db1 pkill -9 postgres'."
+        raise Failure("the primary does not run on this machine, or not as postgres", hint=hint)
+    try:
+        # Stopped first, so that none is born after the count.
+        os.kill(postmaster, signal.SIGSTOP)
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        for pid in (postmaster, *map(int, children.split())):
+            os.kill(pid, signal.SIGKILL)
+    except OSError as error:
+        raise Failure(f"the primary can't be killed: {error.strerror}", hint="Run it as a user who may.") from None
+
+
+def _name(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        # Behind the name, which may hold anything.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _conninfo(parameters: Mapping[str, Any]) -> bytes:
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(**{"application_name": "forebay drill", **parameters}).encode()
