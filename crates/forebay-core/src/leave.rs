@@ -327,7 +327,7 @@ impl<I: Io> Worker<I> {
         // What is set again stands behind a request that is done.
         let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
         let may_have_committed = is_implicit && (is_done || !has_reported) || server.expect.iter().any(Expect::commits);
-        let report = if may_have_committed {
+        let report = if may_have_committed && !planted(Bug::CommitToldAsUndone) {
             errors::server_lost_in_commit(endpoint, cause)
         } else {
             errors::server_lost(endpoint, cause)
@@ -338,7 +338,7 @@ impl<I: Io> Worker<I> {
         if usage.is_some_and(|usage| usage.mode == PoolMode::Session) {
             return Loss::Session(report);
         }
-        if crate::hand_over::is_undone(server, has_reported) {
+        if crate::hand_over::is_undone(server, has_reported || planted(Bug::WriteRetried)) {
             return Loss::Nothing;
         }
         let is_asked = matches!(server.expect.front(), Some(Expect::Own(Own::Channels | Own::Unlisten | Own::Stay)));

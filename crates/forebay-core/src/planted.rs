@@ -117,6 +117,32 @@ pub enum Bug {
     MovedSettingsLost,
     /// What a server owes is forgotten when it moves.
     MovedRepliesLost,
+    /// A worker that knows of a primary believes no other account.
+    StaleRoleBelieved,
+    /// Requests do not wait while no endpoint is known to serve them.
+    HoldReleasedEarly,
+    /// Requests that waited for an endpoint are not given a server when there is one.
+    HeldForgotten,
+    /// What a server that was lost may have done is done again elsewhere.
+    WriteRetried,
+    /// A commit that may have been carried out is told as one that was not.
+    CommitToldAsUndone,
+    /// What can write is the primary, though a later timeline was seen.
+    LowerTimelineAccepted,
+    /// Two that can write on one timeline are written to.
+    ContestedServed,
+    /// What is no copy of the cluster is served from.
+    StrangerServed,
+    /// A session reads from a replica what that has not replayed yet.
+    UnreplayedRead,
+    /// Servers of an endpoint that was deposed are kept until they come free.
+    DeposedServersKept,
+    /// What one client has sent to a replica is made again with the request of the next.
+    TrialGivenToNext,
+    /// What only replicas refuse is told to the client.
+    RefusalOfReplicaTold,
+    /// What may be made again on the primary is not known where the client has moved to.
+    MovedTrialLost,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
 }
@@ -167,6 +193,23 @@ impl Bug {
         ("secret-in-label", Bug::SecretInLabel),
     ];
 
+    /// Those that the simulator must find where databases are clusters.
+    pub const OF_CLUSTERS: [(&str, Bug); 13] = [
+        ("stale-role-believed", Bug::StaleRoleBelieved),
+        ("hold-released-early", Bug::HoldReleasedEarly),
+        ("held-forgotten", Bug::HeldForgotten),
+        ("write-retried", Bug::WriteRetried),
+        ("commit-told-as-undone", Bug::CommitToldAsUndone),
+        ("lower-timeline-accepted", Bug::LowerTimelineAccepted),
+        ("contested-served", Bug::ContestedServed),
+        ("stranger-served", Bug::StrangerServed),
+        ("unreplayed-read", Bug::UnreplayedRead),
+        ("deposed-servers-kept", Bug::DeposedServersKept),
+        ("trial-given-to-next", Bug::TrialGivenToNext),
+        ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),
+        ("moved-trial-lost", Bug::MovedTrialLost),
+    ];
+
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.
     pub const OF_SESSIONS: [(&str, Bug); 13] = [
         ("reset-forgets-locks", Bug::ResetForgetsLocks),
@@ -186,7 +229,12 @@ impl Bug {
 
     /// The bug of that name.
     pub fn by_name(name: &str) -> Option<Bug> {
-        Bug::ALL.iter().chain(&Bug::OF_SESSIONS).find(|(known, _)| *known == name).map(|(_, bug)| *bug)
+        Bug::ALL
+            .iter()
+            .chain(&Bug::OF_SESSIONS)
+            .chain(&Bug::OF_CLUSTERS)
+            .find(|(known, _)| *known == name)
+            .map(|(_, bug)| *bug)
     }
 }
 

@@ -21,6 +21,8 @@ use forebay_spec::errors;
 use super::consistency::WRITING;
 use crate::event::{Field, Level};
 use crate::io::Io;
+use crate::moving::part::{Damaged, Part, Reader, Schema, Writer};
+use crate::planted::{Bug, planted};
 use crate::reply::{Next, Relaying};
 use crate::session::IDLE;
 use crate::session::batch::Batch;
@@ -74,7 +76,9 @@ impl Again {
     #[inline(never)]
     fn end(&mut self) {
         self.is_on = false;
-        self.kept.clear();
+        if !planted(Bug::TrialGivenToNext) {
+            self.kept.clear();
+        }
         self.held.clear();
         self.done.clear();
     }
@@ -82,6 +86,26 @@ impl Again {
     /// Whether what is held back must not be lost.
     pub(crate) fn holds(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Whether it goes along with its server, to another process: that is all that it has, and what was sent.
+    pub(crate) fn may_move(&self) -> bool {
+        self.held.is_empty() && self.done.is_empty()
+    }
+}
+
+impl Part for Again {
+    fn put(&self, out: &mut Writer) {
+        let Again { is_on, kept, held: _, done: _ } = self;
+        is_on.put(out);
+        kept.put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (is_on, kept) = Part::get(from)?;
+        Ok(Again { is_on, kept, ..Again::default() })
+    }
+    fn describe(to: &mut Schema) {
+        to.field("again", "is_on kept");
     }
 }
 
@@ -131,7 +155,7 @@ impl Relaying<'_> {
             return None;
         }
         let sqlstate = fields.sqlstate()?;
-        if !OF_REPLICAS.contains(&sqlstate) {
+        if !OF_REPLICAS.contains(&sqlstate) || planted(Bug::RefusalOfReplicaTold) {
             return None;
         }
         // Whatever was answered before it, the client has not heard.

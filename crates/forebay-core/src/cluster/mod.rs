@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 use consistency::Progress;
 
+use crate::planted::{Bug, planted};
+
 /// What an endpoint says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -255,6 +257,7 @@ impl Cluster {
         let newest = self.nodes.iter().filter_map(writes).map(|seen| seen.timeline).max().unwrap_or(0);
         let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
         let floor = self.floor.max(newest).max(remembered);
+        let floor = if planted(Bug::LowerTimelineAccepted) { newest } else { floor };
         let is_first = |seen: Seen| seen.timeline == floor;
         let may_write = |node: &Node| self.named.as_ref().is_none_or(|named| named.contains(&node.name));
         let leaves = |node: &Node, seen: Seen| {
@@ -263,6 +266,7 @@ impl Cluster {
             (seen.timeline <= leaving.timeline).then_some(standing)
         };
         let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
+        let are_contested = are_contested && !planted(Bug::ContestedServed);
         let standings: Vec<_> = self
             .nodes
             .iter()
@@ -270,7 +274,7 @@ impl Cluster {
                 None if node.misses < self.misses_max => Standing::Unknown,
                 None => Standing::Down,
                 Some(_) if !is_up(node) => Standing::Down,
-                Some(seen) if Some(seen.system) != system => Standing::Stranger,
+                Some(seen) if Some(seen.system) != system && !planted(Bug::StrangerServed) => Standing::Stranger,
                 Some(seen) if seen.is_in_recovery => Standing::Replica,
                 Some(seen) if !is_first(seen) => Standing::Deposed,
                 Some(_) if are_contested => Standing::Contested,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::config::Role;
 use crate::event::Level;
 use crate::io::{Close, Io};
+use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::question::Question;
@@ -116,6 +117,10 @@ impl<I: Io> Worker<I> {
             // Told before the word of a reload had reached whoever asks.
             return;
         }
+        let knows_primary = |known: &Known| known.found.iter().any(|found| found.serves == Serves::Writes);
+        if planted(Bug::StaleRoleBelieved) && self.clusters.get(database).is_some_and(knows_primary) {
+            return;
+        }
         let known = Known { found, replayed, suspected_at: self.now };
         self.clusters.insert(database.clone(), known);
         for index in 0..self.pools.len() {
@@ -142,10 +147,12 @@ impl<I: Io> Worker<I> {
                 self.cut_servers(io, id, Some(places));
                 self.cut_listeners(io, id, Some(places));
                 self.pool(id).set_held(false);
-                self.supply(io, id);
+                if !(was_held && planted(Bug::HeldForgotten)) {
+                    self.supply(io, id);
+                }
             }
             None => {
-                self.pool(id).set_held(true);
+                self.pool(id).set_held(!planted(Bug::HoldReleasedEarly));
                 self.cut_servers(io, id, None);
                 self.cut_listeners(io, id, None);
                 self.send_home(io, id);
@@ -175,6 +182,9 @@ impl<I: Io> Worker<I> {
         let pool = &self.pools[id.0 as usize];
         let Some(cluster) = pool.target.config.cluster else { return };
         let Some(known) = self.clusters.get(&pool.target.config.name) else { return };
+        if planted(Bug::DeposedServersKept) {
+            return;
+        }
         let is_cut = |place: &Arc<Place>| {
             let is_gone = places.is_some_and(|places| !is_among(places, place));
             known.serves(&place.name) == Serves::Barred || cluster.role == Role::Primary && is_gone

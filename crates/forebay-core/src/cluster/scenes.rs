@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
-use forebay_sql::traces::Traces;
 
 use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::{Found, Serves};
@@ -21,6 +20,8 @@ use crate::time::Instant;
 use crate::worker::{Message, Shared, Worker};
 
 use Serves::{Barred, Nobody, Reads, Writes};
+
+mod moved;
 
 const SECOND: u64 = 1_000_000;
 const A: &str = "a";
@@ -474,26 +475,4 @@ fn who_is_serializable_by_default_reads_at_the_primary() {
     scene.taken(primary);
     scene.asks(client, "select 1");
     assert_eq!((scene.heard(primary), scene.opening(B)), ("select 1".into(), vec![]));
-}
-
-/// A pool that its clients have come to with servers of replicas must let others in, and count, as before.
-#[test]
-fn who_comes_with_a_server_of_a_replica_is_at_home_as_before() {
-    let (mut before, client, _, replica) = Scene::at_rest(|_| ());
-    before.asks(client, "begin read only");
-    before.answers(replica, TransactionStatus::InTransaction);
-    let held = before.worker.servers.iter().find(|(_, server)| server.client.is_some()).expect("one is held").0;
-    before.worker.pinned_by(&mut before.io, held, Traces::LOCK, Traces::LOCK);
-    let pinned = |scene: &Scene| ["app", "app:replicas"].map(|name| scene.pool(name).stats.stats.pinned.get());
-    assert_eq!(pinned(&before), [0, 1]);
-    let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
-    assert_eq!(pinned(&before), [0, 0]);
-    // The secret is known from logins alone.
-    let mut after = Scene::with(|_| (), |config| config.users.clear());
-    after.roles(Writes, Reads);
-    after.takes(group);
-    assert_eq!(pinned(&after), [0, 1]);
-    let (home, replicas) = (after.pool("app"), after.pool("app:replicas"));
-    assert!(replicas.secret.is_some() && home.secret.is_some());
-    assert!(home.replicas.is_some(), "what the next login gives away reaches both");
 }

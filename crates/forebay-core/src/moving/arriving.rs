@@ -176,6 +176,9 @@ impl<I: Io> Worker<I> {
         if planted(Bug::MovedRepliesLost) {
             server.expect.clear();
         }
+        if planted(Bug::MovedTrialLost) {
+            server.again = None;
+        }
         (server.pool, server.stats) = (id, self.pool(id).stats.clone());
         server.state = ServerState::Leased;
         let is_at_home = self.pool(id).user == about.user && self.pool(id).database == about.database;

@@ -15,6 +15,7 @@ use forebay_sql::shape::Shape;
 use super::State;
 use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
+use crate::cluster::again::Again;
 use crate::config::Usage;
 use crate::ids::ConnId;
 use crate::io::{Endpoint, Peer, TlsInfo};
@@ -165,6 +166,7 @@ carried!(Client, put_client, get_client, describe_client,
         seen: Rc<Image>,
         pin: Option<Box<Pin>>,
         causes: Causes,
+        is_tried: bool,
         sequences_on: Option<u64>,
         baseline: Rc<Image>,
         carry: Vec<u8>,
@@ -183,7 +185,7 @@ carried!(Client, put_client, get_client, describe_client,
         connected_at: Instant,
         tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, is_tried, reading, pool, served_by, armed, listens, replication, login }
+    left { conn, server, is_deferred, is_gone, is_split, reading, pool, served_by, armed, listens, replication, login }
 );
 
 carried!(Server, put_server, get_server, describe_server,
@@ -215,6 +217,7 @@ carried!(Server, put_server, get_server, describe_server,
         expect: VecDeque<Expect>,
         carry: Vec<u8>,
         late: Option<Box<Report>>,
+        again: Option<Box<Again>>,
         statements: ServerStatements,
         id: u64,
         place: Arc<Place>,
@@ -230,7 +233,7 @@ carried!(Server, put_server, get_server, describe_server,
     }
     left {
         conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
-        reported_apart, is_set_apart, hand_over, again, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
+        reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
         cancel_at, login,
     }
 );

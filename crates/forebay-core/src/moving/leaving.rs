@@ -431,7 +431,7 @@ fn is_movable(server: &Server) -> bool {
     let is_at_work = server.apart.is_none() && server.login.is_none();
     let is_unasked = server.cancels == 0
         && server.hand_over.is_none()
-        && server.again.as_ref().is_none_or(|again| !again.holds())
+        && server.again.as_ref().is_none_or(|again| again.may_move())
         && server.probe.is_none()
         && server.reading.is_none()
         && server.ensuring.is_empty()
