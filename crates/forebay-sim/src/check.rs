@@ -380,7 +380,9 @@ impl Checks {
         let Some(target) = self.regimes.target_on_server(&pool.0) else {
             return self.fail(format!("a worker logs in to {pool:?}, which nobody configured"));
         };
-        let size = self.regimes.size_max(target, now);
+        // The replicas of a cluster have a pool of their own.
+        let pools = if scenario.cluster.is_some() { 2 } else { 1 };
+        let size = self.regimes.size_max(target, now) * pools;
         if of_pool > size as usize {
             return self.fail(format!("{of_pool} servers are open in pool {pool:?} of size {size}"));
         }
@@ -415,6 +417,11 @@ impl Checks {
             let times = self.committed.entry(mark.clone()).or_default();
             *times += 1;
         }
+    }
+
+    /// Whether an effect has become permanent on any server.
+    pub(crate) fn is_committed(&self, mark: &str) -> bool {
+        self.committed.contains_key(mark)
     }
 
     /// A client was told that these effects are permanent.

@@ -13,6 +13,7 @@
 //! | `client` | the fake clients, and the oracle of what they must see |
 //! | `check` | the rules |
 //! | `hearing` | the rule of notifications |
+//! | `world::failover` | clusters: endpoints that change their roles, and the rules of that ([`Options::is_cluster`]) |
 //! | `secrets` | the rule of what nobody may be told |
 //! | `regime` | what the operator's orders have put in force |
 //! | [`scaling`] | many workers, no faults, and one queue beside them |
@@ -47,6 +48,8 @@ pub struct Options {
     pub is_direct: bool,
     /// Connections move between workers, as they do between processes at an online restart.
     pub is_moving: bool,
+    /// Databases are clusters, whose endpoints change their roles.
+    pub is_cluster: bool,
     /// The bug to plant in the workers, by the name that [`bug_names`] gives.
     pub bug: Option<&'static str>,
 }
@@ -54,6 +57,11 @@ pub struct Options {
 /// Names of the bugs that this build can plant; none without the feature `planted-bugs`.
 pub fn bug_names() -> Vec<&'static str> {
     planting::names()
+}
+
+/// Those that show where databases are clusters ([`Options::is_cluster`]).
+pub fn cluster_bug_names() -> Vec<&'static str> {
+    planting::names_of_clusters()
 }
 
 /// How a run went.

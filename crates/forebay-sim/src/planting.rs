@@ -9,12 +9,22 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 #[cfg(feature = "planted-bugs")]
+pub(crate) fn names_of_clusters() -> Vec<&'static str> {
+    Bug::OF_CLUSTERS.iter().map(|(name, _)| *name).collect()
+}
+
+#[cfg(feature = "planted-bugs")]
 pub(crate) fn plant(name: Option<&str>) {
     forebay_core::planted::plant(name.and_then(Bug::by_name));
 }
 
 #[cfg(not(feature = "planted-bugs"))]
 pub(crate) fn names() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(crate) fn names_of_clusters() -> Vec<&'static str> {
     Vec::new()
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Faults {
     pub(crate) drain_at: Option<u64>,
     /// The run ends with a PAUSE that stays.
     pub(crate) ends_paused: bool,
+    /// The endpoints of clusters change their roles.
+    pub(crate) is_failover: bool,
     /// Secrets are asked for, and one question in so many is answered wrongly or not at all.
     pub(crate) bad_answer_one_in: u64,
 }
@@ -111,7 +113,7 @@ impl Faults {
 
     /// Whether a server may be lost while it serves somebody.
     pub(crate) fn lose_servers(&self) -> bool {
-        self.terminate + self.break_server + self.crash > 0
+        self.is_failover || self.terminate + self.break_server + self.crash > 0
     }
 }
 
@@ -150,7 +152,11 @@ pub(crate) struct Scenario {
     pub(crate) overtakes_max: u32,
     /// Longest time from a cancel request's arrival at a server to the signal, in microseconds.
     pub(crate) signal_delay_max: u64,
+    pub(crate) cluster: Option<ClusterPlan>,
 }
+
+mod failover;
+pub(crate) use failover::{Act, Plan as ClusterPlan};
 
 const SECOND: u64 = 1_000_000;
 
@@ -210,6 +216,7 @@ impl Scenario {
             credential,
             overtakes_max,
             signal_delay_max,
+            cluster: None,
         }
     }
 

@@ -46,6 +46,12 @@ pub(crate) enum Seen {
     Answer(Vec<u8>),
     /// These effects were acknowledged.
     Acknowledged(Vec<String>),
+    /// It has read what of its marks is there.
+    Read {
+        seen: Vec<String>,
+        missing: Vec<String>,
+        is_asked: bool,
+    },
     /// Somebody has notified.
     Notified {
         channel: String,
@@ -210,6 +216,7 @@ impl Actor {
                     self.refusals = 0;
                     Seen::Acknowledged(marks)
                 }
+                Verdict::Read { seen, missing, is_asked } => Seen::Read { seen, missing, is_asked },
                 Verdict::Deviation { code, is_fatal, is_ours, words } => {
                     Seen::Deviation { code, is_fatal, is_ours, words }
                 }

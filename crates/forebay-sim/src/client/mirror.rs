@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::client::ledger::FOR_REPLICA;
 use crate::hearing::Listening;
 use crate::server::replies::ROUTINE;
+use crate::server::running::SEES;
 use crate::server::session::Session;
 use crate::server::settings::Principal;
 use crate::wire::{Cursor, Frame, Front, Tag};
@@ -18,6 +20,8 @@ pub(crate) enum Verdict {
     Expected,
     /// A ReadyForQuery as expected, with effects acknowledged by it.
     Ready(Vec<String>),
+    /// What of its own marks a client sees, and which it has been told are there and does not see.
+    Read { seen: Vec<String>, missing: Vec<String>, is_asked: bool },
     /// An error that the private session did not give: the caller judges whether anything explains it.
     Deviation { code: String, is_fatal: bool, is_ours: bool, words: String },
     /// Impossible.
@@ -45,6 +49,8 @@ pub(crate) struct Mirror {
     pub(crate) readies: u64,
     /// The last of them said that a transaction is open.
     pub(crate) is_in_transaction: bool,
+    /// Marks that this session was told are there to stay.
+    acknowledged: Vec<String>,
 }
 
 impl Mirror {
@@ -62,6 +68,7 @@ impl Mirror {
             is_in_doubt: false,
             readies: 0,
             is_in_transaction: false,
+            acknowledged: Vec::new(),
         })
     }
 
@@ -164,6 +171,10 @@ impl Mirror {
                     self.advance();
                     if frame.kind == b'Z' { self.ready() } else { Verdict::Expected }
                 }
+                Some(next) if is_ledger(next, frame) => {
+                    self.advance();
+                    self.read(frame)
+                }
                 next => {
                     let next = next.map_or_else(|| "nothing".to_owned(), Frame::show);
                     Verdict::Wrong(format!("came {}, due was {next} (request: {:?})", frame.show(), self.current))
@@ -193,6 +204,19 @@ impl Mirror {
         self.expected = replies;
         self.matched += 1;
         is_error
+    }
+
+    /// The request under way fails where it is run, with nothing of it done, whatever was told of how its answer looks.
+    ///
+    /// Returns false if nothing was run.
+    pub(crate) fn fail(&mut self) -> bool {
+        let Some(message) = self.current.clone() else { return false };
+        let Some((index, _)) = self.before.stop_of(&message) else { return false };
+        self.session = self.before.clone();
+        let mut replies = without_reports(self.session.execute(&message, Some((index, "57014"))));
+        let error = replies.iter().position(|frame| frame.kind == b'E');
+        self.expected = replies.split_off(error.map_or(replies.len(), |at| at + 1));
+        error.is_some()
     }
 
     /// Whether the message under way describes a statement in a failed transaction.
@@ -230,6 +254,41 @@ impl Mirror {
     /// Whether the request under way asks for what the session knows of a sequence.
     pub(crate) fn asks_for_sequence(&self) -> bool {
         matches!(&self.current, Some(Front::Query(text)) if text.contains("currval"))
+    }
+
+    /// Marks that stand or fall with the request under way.
+    pub(crate) fn at_stake(&self) -> Vec<String> {
+        if self.expected.is_empty() {
+            return self.session.inserted.clone();
+        }
+        let own = [&self.before.inserted, &self.session.inserted, &self.session.committed];
+        let mut marks: Vec<String> = own.into_iter().flatten().cloned().collect();
+        if !matches!(self.current, Some(Front::Query(_) | Front::Sync) | None) {
+            let batch = self.pending.iter().take_while(|message| **message != Front::Sync);
+            marks.extend(batch.flat_map(|message| self.tags_of(message)).map(|tag| tag.to_string()));
+        }
+        marks
+    }
+
+    /// Whether the request under way ends a transaction, its own or that of its block; or one that was sent behind it.
+    pub(crate) fn may_be_committing(&self) -> bool {
+        let ends = |message: &Front| matches!(message, Front::Query(text) if text.starts_with("commit"));
+        self.current.iter().chain(&self.pending).any(ends) || self.before.status() == b'I'
+    }
+
+    /// Whether the request under way asks for a replica.
+    pub(crate) fn asks_for_replica(&self) -> bool {
+        matches!(&self.current, Some(Front::Query(text)) if text.starts_with(FOR_REPLICA))
+    }
+
+    fn read(&self, frame: &Frame) -> Verdict {
+        let text = text_of_row(frame).unwrap_or_default();
+        let (asker, numbers) = text.split_once(SEES).unwrap_or_default();
+        let client = Tag::all_in(asker.as_bytes()).first().map_or(0, |tag| tag.client);
+        let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
+        let seen: Vec<String> = numbers.map(|request| Tag { client, request }.to_string()).collect();
+        let missing = self.acknowledged.iter().filter(|mark| !seen.contains(mark)).cloned().collect();
+        Verdict::Read { seen, missing, is_asked: self.asks_for_replica() }
     }
 
     fn judge_error(&mut self, frame: &Frame) -> Verdict {
@@ -281,7 +340,9 @@ impl Mirror {
                 }
             }
         }
-        Verdict::Ready(std::mem::take(&mut self.session.committed))
+        let marks = std::mem::take(&mut self.session.committed);
+        self.acknowledged.extend(marks.iter().cloned());
+        Verdict::Ready(marks)
     }
 
     /// Feeds what was sent until a reply is due.
@@ -303,6 +364,20 @@ impl Mirror {
 /// parameters of the Bind.
 fn is_other_order(due: &Frame, came: &str) -> bool {
     came == "25P02" && due.field(b'C').as_deref() == Some("08P01")
+}
+
+/// The text of a row of one column.
+fn text_of_row(frame: &Frame) -> Option<String> {
+    let mut c = Cursor(&frame.body);
+    let (columns, length) = (c.int16()?, c.int32()?);
+    let text = c.bytes(usize::try_from(length).ok()?)?;
+    (columns == 1).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// Whether it is what one who asks for its marks is told; a private server has none.
+fn is_ledger(due: &Frame, came: &Frame) -> bool {
+    let texts = (due.kind == b'D' && came.kind == b'D').then(|| text_of_row(due).zip(text_of_row(came))).flatten();
+    texts.is_some_and(|(due, came)| due.ends_with(SEES) && came.starts_with(&due))
 }
 
 /// Parameter reports are judged by their outcome, not by their place.

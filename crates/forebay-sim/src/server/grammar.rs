@@ -84,6 +84,9 @@ fn select(rest: &mut Rest<'_>) -> Option<Statement> {
         match word {
             "frozen" => return Some(Statement::Frozen(value)),
             "notice" => return Some(Statement::Notice(value)),
+            "writes" => return Some(Statement::Hidden(value)),
+            "ledger" => return Some(Statement::Ledger(value)),
+            "conflicts" => return Some(Statement::Conflict(value)),
             "fails" => return Some(Statement::Fail { code: words.next()?.to_owned(), value }),
             "sleep" => return Some(Statement::Sleep { millis: words.next()?.parse().ok()?, value }),
             "rows" => rows = words.next()?.parse().ok()?,

@@ -4,6 +4,7 @@
 //! Statements carry the tag of their asker as a literal, a parameter or a comment. What PostgreSQL has no short words
 //! for is told by the name of a column: `select 'c1-r1' as rows_3_pad_7` gives three rows, `as sleep_20` takes 20 ms,
 //! `as fails_22012` fails, `as notice` gives a notice, `as frozen` tells settings as they were at Parse.
+//! In a cluster, `as ledger` tells marks, `as writes` leaves one, and `as conflicts` fails on a replica.
 
 use forebay_sql::catalogue::Catalogue;
 
@@ -139,6 +140,12 @@ pub(crate) enum Statement {
         value: Value,
     },
     Notice(Value),
+    /// An effect of what looks as if it did nothing but read.
+    Hidden(Value),
+    /// The marks of its client that are there.
+    Ledger(Value),
+    /// What fails where something is replayed.
+    Conflict(Value),
     CreateTemp {
         name: String,
         content: String,
@@ -192,7 +199,10 @@ impl Statement {
             | Statement::CopyIn(value)
             | Statement::CopyOut { value, .. }
             | Statement::Sleep { value, .. }
-            | Statement::Notice(value) => of(value),
+            | Statement::Notice(value)
+            | Statement::Hidden(value)
+            | Statement::Ledger(value)
+            | Statement::Conflict(value) => of(value),
             // The pooler seeds with a number that it draws.
             Statement::Exprs(list) => {
                 list.iter().filter(|expr| matches!(expr, Expr::SetSeed(seed) if seed == "$1")).count()
@@ -209,6 +219,9 @@ impl Statement {
             | Statement::Show(_)
             | Statement::Sleep { .. }
             | Statement::Notice(_)
+            | Statement::Hidden(_)
+            | Statement::Ledger(_)
+            | Statement::Conflict(_)
             | Statement::Fail { .. }
             | Statement::ReadTable(_)
             | Statement::Fetch(_)

@@ -20,6 +20,6 @@ pub(crate) mod language;
 mod owning;
 pub(crate) mod process;
 pub(crate) mod replies;
-mod running;
+pub(crate) mod running;
 pub(crate) mod session;
 pub(crate) mod settings;

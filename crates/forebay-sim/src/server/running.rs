@@ -4,7 +4,10 @@
 use crate::server::language::{Statement, Value};
 use crate::server::replies::{data_row, report};
 use crate::server::session::{Copy, Failure, Portal, Run, Session, failure};
-use crate::wire::{Body, Frame, Front};
+use crate::wire::{Body, Frame, Front, Tag};
+
+/// Stands between an asker's tag and what it has left.
+pub(crate) const SEES: &str = " sees ";
 
 impl Session {
     /// Runs a statement. `limit`: rows at most; 0: all.
@@ -32,7 +35,7 @@ impl Session {
             }
             Statement::Insert(value) => {
                 let mark = read(portal, value)?;
-                self.inserted.push(mark);
+                self.mark(mark)?;
                 self.complete("INSERT 0 1");
             }
             Statement::Fail { code, value } => {
@@ -54,6 +57,22 @@ impl Session {
                 self.out.push(report(b'N', "NOTICE", "00000", &mark));
                 self.one_row(portal, mark, "SELECT 1");
             }
+            Statement::Hidden(value) => {
+                let mark = read(portal, value)?;
+                self.mark(mark.clone())?;
+                self.one_row(portal, mark, "SELECT 1");
+            }
+            Statement::Ledger(value) => {
+                let text = self.seen_by(&read(portal, value)?);
+                self.one_row(portal, text, "SELECT 1");
+            }
+            Statement::Conflict(_) if self.is_standby => {
+                return failure("40001", "canceling statement due to conflict with recovery");
+            }
+            Statement::Conflict(value) => {
+                let text = read(portal, value)?;
+                self.one_row(portal, text, "SELECT 1");
+            }
             Statement::Catalogue => self.complete("SELECT 0"),
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
@@ -61,6 +80,22 @@ impl Session {
         }
         portal.is_done = portal.is_done || portal.statement.columns().is_none();
         Ok(())
+    }
+
+    fn mark(&mut self, mark: String) -> Run<()> {
+        if self.is_standby {
+            return failure("25006", "cannot execute INSERT in a read-only transaction");
+        }
+        self.inserted.push(mark);
+        Ok(())
+    }
+
+    /// What the asker has left, as far as it is there: the numbers of its requests.
+    fn seen_by(&self, tag: &str) -> String {
+        let asker = Tag::all_in(tag.as_bytes()).first().map(|tag| tag.client);
+        let own = self.ledger.iter().filter(|mark| Some(mark.client) == asker);
+        let numbers: Vec<String> = own.map(|mark| mark.request.to_string()).collect();
+        format!("{tag}{SEES}{}", numbers.join(","))
     }
 
     fn select(&mut self, portal: &mut Portal, value: &Value, rows: u32, pad: usize, limit: u32) -> Run<()> {

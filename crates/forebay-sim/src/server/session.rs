@@ -72,7 +72,7 @@ pub(crate) struct Session {
     pub(super) copy: Option<Copy>,
     pub(super) prepared: BTreeMap<String, Prepared>,
     pub(super) portals: BTreeMap<String, Portal>,
-    pub(super) inserted: Vec<String>,
+    pub(crate) inserted: Vec<String>,
     pub(super) own: Belongings,
     /// Names of the savepoints, and how many effects there were at each.
     savepoints: Vec<(String, usize)>,
@@ -80,6 +80,10 @@ pub(crate) struct Session {
     pub(crate) committed: Vec<String>,
     /// Channels and payloads to be told; the owner of the session takes them.
     pub(crate) told: Vec<(String, String)>,
+    /// It is on a replica, which takes no mark.
+    pub(crate) is_standby: bool,
+    /// The marks that are there, whoever has left them.
+    pub(crate) ledger: Vec<Tag>,
     pub(super) out: Vec<Frame>,
 }
 
@@ -108,6 +112,8 @@ impl Session {
             savepoints: Vec::new(),
             committed: Vec::new(),
             told: Vec::new(),
+            is_standby: false,
+            ledger: Vec::new(),
             out: Vec::new(),
         })
     }

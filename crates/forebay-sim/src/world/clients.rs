@@ -136,7 +136,9 @@ impl World {
             Seen::Acknowledged(marks) => {
                 self.checks.is_answered(i);
                 self.checks.acknowledged(&marks);
+                self.acknowledged_in_cluster(&marks);
             }
+            Seen::Read { seen, missing, is_asked } => self.check_read(i, &seen, &missing, is_asked),
             Seen::Notified { channel, payload } => self.client_hears(i, &channel, &payload),
             Seen::Deviation { code, is_fatal, is_ours, words } => {
                 self.hearing.doubts(i);
@@ -151,6 +153,9 @@ impl World {
 
     /// An error that a private server would not have given: is there a reason?
     fn explain(&mut self, i: usize, code: &str, is_fatal: bool, is_ours: bool, words: &str) {
+        if self.failover.is_some() {
+            return self.explain_in_cluster(i, code, is_fatal, is_ours, words);
+        }
         let is_login = self.clients[i].stage == Stage::LoggingIn;
         self.checks.is_answered(i);
         let (tags, readies) = (self.clients[i].mirror.tags_under_way(), self.clients[i].mirror.readies);

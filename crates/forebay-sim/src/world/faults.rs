@@ -170,7 +170,7 @@ impl World {
     }
 
     /// A server is lost: the client that it serves, if any, may hear of it, and of a listener all that listen.
-    fn hit(&mut self, link: LinkId) {
+    pub(crate) fn hit(&mut self, link: LinkId) {
         self.trace.say(self.now, || format!("the server at link {} is lost", link.0));
         let owner = self.checks.owner(link);
         let is_listener = self.checks.is_listener(link);
@@ -188,6 +188,7 @@ impl World {
         if let Some(words) = self.checks.unkept_promise() {
             return self.checks.fail(words);
         }
+        self.check_ledger();
         for w in 0..self.seats.len() {
             if let Some(words) = self.checks.at_rest.get(&w).filter(|words| !words.is_empty()) {
                 let words = format!("worker {w} says at rest: {words}");

@@ -3,6 +3,7 @@
 //! No threads. An event is drawn from the queue, carried out, and may put others there; the seed decides all delays.
 
 mod clients;
+mod failover;
 mod faults;
 mod hearing;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::scenario::{ClientPlan, Faults, Scenario};
 use crate::secrets::Secrets;
 use crate::server::process::Process;
 use crate::trace::Trace;
+use crate::world::failover::{Failover, SERVED_US};
 use crate::world::faults::Fault;
 use crate::world::orders::{Unanswered, first_offers};
 pub(crate) use crate::world::questions::DENIAL_KEPT_US;
@@ -75,6 +77,8 @@ pub(crate) enum Event {
     /// The process that took a cancel request gets to signalling.
     Signal(usize, i32, Vec<u8>),
     Fault(Fault),
+    /// Something of a cluster.
+    Cluster(failover::Step),
     /// A server comes up again.
     Up(usize),
 }
@@ -142,8 +146,19 @@ pub(crate) struct World {
     move_luck: Rng,
     /// They do.
     is_moving: bool,
+    /// Endpoints that change their roles.
+    pub(crate) failover: Option<Box<Failover>>,
     /// Clients talk to servers without a worker between: the simulator's test of itself.
     pub(crate) is_direct: bool,
+}
+
+/// The servers of a scenario: those of a cluster, or one for each database.
+fn servers_of(scenario: &Scenario) -> Vec<Server> {
+    let server = |processes_max| Server { processes_max, ..Server::default() };
+    match &scenario.cluster {
+        Some(plan) => (0..plan.nodes).map(|_| server(100)).collect(),
+        None => scenario.targets.iter().map(|target| server(target.processes_max)).collect(),
+    }
 }
 
 /// Events of one run at most: a loop that feeds itself is a bug.
@@ -157,7 +172,8 @@ const REST_US: u64 = 8_000_000;
 
 impl World {
     pub(crate) fn new(mut rng: Rng, options: Options) -> Result<World, String> {
-        let scenario = Scenario::draw(&mut rng.fork(1));
+        let mut luck = rng.fork(1);
+        let scenario = if options.is_cluster { Scenario::draw_cluster(&mut luck) } else { Scenario::draw(&mut luck) };
         World::of(scenario, rng, options)
     }
 
@@ -182,8 +198,8 @@ impl World {
             program.extend(plan.program.iter().cloned());
             Actor::new(plan.who.clone(), program, luck.fork(u64::from(plan.who.id)))
         });
-        let servers =
-            scenario.targets.iter().map(|t| Server { processes_max: t.processes_max, ..Server::default() }).collect();
+        let failover = Failover::new(&scenario, rng.aside(11));
+        let servers = servers_of(&scenario);
         let names = scenario.targets.iter().map(|t| t.name.clone()).collect();
         let first = Edition { tables: tables.clone(), offers: first_offers(&scenario.config) };
         let mut world = World {
@@ -191,7 +207,8 @@ impl World {
             signal_luck: rng.aside(1),
             order_luck: rng.aside(2),
             move_luck: rng.aside(4),
-            is_moving: options.is_moving,
+            is_moving: options.is_moving || failover.as_ref().is_some_and(|failover| failover.is_moving()),
+            failover,
             rng,
             trace: Trace::new(options.is_verbose),
             clients: clients.collect::<Result<_, _>>()?,
@@ -227,6 +244,7 @@ impl World {
             world.trace.say(0, || format!("{:?}", client.who));
         }
         world.plan_faults();
+        world.begin_failover();
         Ok(world)
     }
 
@@ -243,7 +261,8 @@ impl World {
 
     /// Runs until every client is through and the workers have come to rest, or a check fails.
     pub(crate) fn run(&mut self) {
-        let deadline = self.scenario.heals_at + LIVENESS_US;
+        let patience = if self.failover.is_some() { SERVED_US } else { LIVENESS_US };
+        let deadline = self.scenario.heals_at + patience;
         let mut rests_at = None;
         while let Some(Reverse(next)) = self.queue.pop() {
             self.now = next.at.max(self.now);
@@ -296,6 +315,7 @@ impl World {
             Event::Process(p) => self.process(p),
             Event::Signal(p, pid, key) => self.signal(p, pid, &key),
             Event::Fault(fault) => self.fault(fault),
+            Event::Cluster(step) => self.cluster_step(step),
             Event::Up(s) => self.servers[s].is_down = false,
         }
     }

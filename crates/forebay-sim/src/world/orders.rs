@@ -45,7 +45,8 @@ impl World {
             self.unanswered.last += 1;
             let number = self.unanswered.last;
             self.unanswered.orders.insert(number, (w, command.clone()));
-            let after = self.rng.below(2_000);
+            let late = self.failover.as_ref().map_or(2_000, |failover| failover.told_late_us_max());
+            let after = self.rng.below(late);
             let last = self.unanswered.at.entry(w).or_default();
             *last = (self.now + after).max(*last);
             let at = *last;
@@ -174,8 +175,11 @@ impl World {
             let most = if is_paused { 0 } else { self.checks.regimes.size_at_rest(target) };
             let mut of_database = 0;
             let forced = self.scenario.config.databases[target].forced_user.clone();
-            for user in forced.map_or_else(|| vec!["app".into(), "web".into()], |user| vec![user]) {
-                let pool = (database.clone(), user);
+            let users: Vec<Arc<str>> = forced.map_or_else(|| vec!["app".into(), "web".into()], |user| vec![user]);
+            // The replicas of a cluster have a pool of their own.
+            let beside = self.failover.is_some().then(|| Arc::from(format!("{database}:replicas")));
+            let names = [database.clone()].into_iter().chain(beside);
+            for pool in names.flat_map(|name| users.iter().map(move |user| (name.clone(), user.clone()))) {
                 let count = open.get(&pool).copied().unwrap_or(0);
                 let shared = self.shared.pool(&pool.0, &pool.1);
                 let used = shared.permits.used();

@@ -148,6 +148,11 @@ impl World {
 
     fn start_session(&mut self, p: usize, version: i32, params: Vec<(String, String)>) {
         let Process { link, endpoint, pid, key, .. } = self.processes[p];
+        if self.is_starting(endpoint) {
+            let starting = report(b'E', "FATAL", "57P03", "the database system is starting up");
+            self.write(link, 1, &starting.encode());
+            return self.end_process(p);
+        }
         let sessions =
             self.processes.iter().filter(|q| !q.is_dead && q.endpoint == endpoint && q.session.is_some()).count();
         if sessions >= self.servers[endpoint].processes_max {
@@ -156,10 +161,11 @@ impl World {
             return self.end_process(p);
         }
         let params: Vec<_> = params.into_iter().filter(|(n, _)| !n.starts_with("_pq_.")).collect();
-        let session = match Session::new(&params) {
+        let mut session = match Session::new(&params) {
             Ok(session) => session,
             Err(name) => return self.checks.fail(format!("a server got the startup parameter {name:?}")),
         };
+        session.is_standby = self.is_standby(endpoint);
         let mut bytes = Vec::new();
         if version > 0x0003_0000 {
             bytes.extend(Body::default().int32(0x0003_0000).int32(0).frame(b'v').encode());
@@ -242,12 +248,14 @@ impl World {
         if *message == Front::Terminate {
             return self.end_process(p);
         }
+        self.show_ledger(p);
         let (bytes, told) = self.processes[p].finish(message, stop);
         self.spread(p, &told);
         let link = self.processes[p].link;
         if let Some(session) = &mut self.processes[p].session {
             let marks = std::mem::take(&mut session.committed);
             self.checks.committed(&marks);
+            self.committed_at(self.processes[p].endpoint, &marks);
         }
         if !bytes.is_empty() {
             self.write(link, 1, &bytes);
@@ -373,6 +381,7 @@ impl World {
         let held = self.processes[p].session.as_ref().and_then(Session::held).filter(|_| is_quiet && !is_dead);
         let role_of = self.processes[p].session.as_ref().and_then(Session::role_owner).filter(|_| is_quiet && !is_dead);
         let listeners = if held.is_some() { self.listeners_like(p) } else { BTreeSet::new() };
+        self.check_role(worker, link, p, bytes);
         let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, listeners, role_of, bytes };
         self.checks.sent_to_server(&sending, &self.scenario);
         for (link, owner) in self.checks.take_new_leases() {

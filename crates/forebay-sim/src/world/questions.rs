@@ -17,8 +17,10 @@ impl World {
             Question::Secret { database, user } => self.ask_secret(w, id, database, user, after),
             Question::Verdict { .. } => self.schedule(after, Event::Answered(w, id, Answer::Verdict(false))),
             Question::OsUser { .. } => self.schedule(after, Event::Answered(w, id, Answer::OsUser(None))),
-            // There is no cluster here, and no statement that waits; nobody waits for an answer.
-            Question::Suspect { .. } | Question::CallOff { .. } => {}
+            // Nobody waits for an answer.
+            Question::Suspect { database } => self.suspected(database),
+            // There is no statement that waits.
+            Question::CallOff { .. } => {}
             Question::Console { .. } => {
                 self.schedule(after, Event::Answered(w, id, Answer::Failed("no console here".into())));
             }

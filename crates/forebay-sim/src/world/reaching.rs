@@ -51,6 +51,10 @@ impl World {
         if self.seats[w].io.live(conn).is_none() {
             return;
         }
+        if self.is_cut_off(reached.server) {
+            // Nobody answers; it is given up in time.
+            return;
+        }
         if self.servers.get(reached.server).is_none_or(|s| s.is_down) {
             return self.input(w, Input::Refused(conn));
         }

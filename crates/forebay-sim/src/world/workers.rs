@@ -231,6 +231,8 @@ impl World {
             Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
             Input::Command(id, command) => {
                 self.checks.regimes.told(w, &command, self.now);
+                self.told_roles(w, &command);
+                let seat = &mut self.seats[w];
                 seat.worker.command(&mut seat.io, id, command.clone());
                 self.carry_out_ops(w);
                 self.obeyed(w, &command);
@@ -399,6 +401,7 @@ impl World {
         match self.links[link.0].ends[1 - side] {
             End::Process(p) => self.check_lease(w, link, p, bytes),
             End::Client(i) => self.check_parting(i, bytes),
+            End::Gone => self.sent_in_vain(bytes),
             _ => {}
         }
         let limit =

@@ -1,0 +1,143 @@
+//! The rules of clusters: what a worker may send where, what a client may read, and what it may be told.
+
+use forebay_core::cluster::roles::Serves;
+use forebay_core::config::{ClusterConfig, Consistency, PoolMode, Role};
+
+use crate::client::actor::Stage;
+use crate::net::LinkId;
+use crate::wire::Tag;
+use crate::world::World;
+use crate::world::faults::ECHO_US;
+
+/// In what is told where no endpoint of a role lets anybody in, for longer than it may take.
+const UNREACHABLE: &str = "(FB410)";
+
+/// So long after all is as it should be nobody is told so any more.
+const SETTLES_US: u64 = 2_000_000;
+
+impl World {
+    fn cluster_of(&self, i: usize) -> Option<(ClusterConfig, PoolMode)> {
+        let who = &self.clients.get(i)?.who;
+        let database = self.scenario.config.databases.iter().find(|database| *database.name == *who.database)?;
+        database.cluster.map(|cluster| (cluster, database.pool.pool_mode))
+    }
+
+    /// A worker sends something to a server: may its endpoint have what is in it of a client?
+    pub(crate) fn check_role(&mut self, w: usize, link: LinkId, p: usize, bytes: &[u8]) {
+        let Some(failover) = &self.failover else { return };
+        let Some(Tag { client, .. }) = Tag::all_in(bytes).first().copied() else { return };
+        let Some((cluster, mode)) = self.cluster_of(client as usize) else { return };
+        let node = self.processes[p].endpoint;
+        let database = &*self.clients[client as usize].who.database;
+        let found = failover.told[w].get(database);
+        let serves = found.map_or(Serves::Nobody, |found| found[node].serves);
+        let has_primary = found.is_some_and(|found| found.iter().any(|one| one.serves == Serves::Writes));
+        let is_quiet = self.is_quiet(link, p);
+        let goes_on = self.checks.owner(link) == Some(client) && (mode == PoolMode::Session || !is_quiet);
+        let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
+        let is_allowed = match (serves, cluster.role) {
+            (Serves::Barred, _) => false,
+            (Serves::Writes, Role::Primary | Role::Any) | (Serves::Reads, Role::Replica | Role::Any) => true,
+            (Serves::Reads, Role::Primary) => cluster.is_split || (goes_on && !has_primary),
+            (Serves::Writes, Role::Replica) => goes_on,
+            (Serves::Nobody, Role::Primary) => goes_on && (!has_primary || cluster.is_split),
+            (Serves::Nobody, Role::Replica | Role::Any) => goes_on,
+        };
+        if is_dead {
+            self.sent_in_vain(bytes);
+        } else if !is_allowed {
+            let words = format!("worker {w} sends of client {client} to endpoint {node}, told that it is {serves:?}");
+            return self.checks.fail(words);
+        }
+        if serves == Serves::Writes && self.is_standby(node) {
+            self.cluster().misled.insert(client);
+        }
+    }
+
+    /// What a worker sends reaches nobody: the client hears of that.
+    pub(crate) fn sent_in_vain(&mut self, bytes: &[u8]) {
+        if self.failover.is_none() {
+            return;
+        }
+        for tag in Tag::all_in(bytes) {
+            if let Some(client) = self.clients.get_mut(tag.client as usize) {
+                client.hit_until = self.now + ECHO_US;
+            }
+        }
+    }
+
+    /// A client was told that these marks are there to stay.
+    pub(crate) fn acknowledged_in_cluster(&mut self, marks: &[String]) {
+        if let Some(failover) = &mut self.failover {
+            failover.acknowledged.extend(marks.iter().cloned());
+        }
+    }
+
+    /// A client has read which of its marks are there; `missing`: those that its session has been told are.
+    pub(crate) fn check_read(&mut self, i: usize, seen: &[String], missing: &[String], is_asked: bool) {
+        let Some(failover) = &self.failover else { return };
+        let Some((cluster, _)) = self.cluster_of(i) else { return };
+        if let Some(mark) = seen.iter().find(|mark| failover.denied.contains(*mark)) {
+            return self.checks.fail(format!("client {i} reads {mark}, and was told that it was not made"));
+        }
+        let is_promised = cluster.role == Role::Primary
+            && (!cluster.is_split || cluster.read_consistency == Consistency::Session)
+            && !is_asked;
+        let missing = missing.iter().find(|mark| !failover.lost.contains(*mark));
+        if let Some(mark) = missing.filter(|_| is_promised) {
+            self.checks.fail(format!("client {i} does not see {mark}, which it has written"));
+        }
+    }
+
+    /// An error that a private server would not have given, where servers change their roles.
+    pub(crate) fn explain_in_cluster(&mut self, i: usize, code: &str, is_fatal: bool, is_ours: bool, words: &str) {
+        self.checks.is_answered(i);
+        let client = &self.clients[i];
+        let is_login = client.stage == Stage::LoggingIn;
+        let (is_hit, at_stake) = (client.hit_until > self.now, client.mirror.at_stake());
+        let waits = client.mirror.awaited();
+        let is_asked = client.mirror.asks_for_replica();
+        let role = self.cluster_of(i).map_or(Role::Primary, |(cluster, _)| cluster.role);
+        let is_misled = self.failover.as_ref().is_some_and(|failover| failover.misled.contains(&(i as u32)));
+        let is_allowed = match code {
+            "25006" | "40001" if !is_ours => !is_login && (is_asked || role != Role::Primary || is_misled),
+            "57P01" => is_ours && is_hit,
+            "08007" => is_ours && is_hit && !is_login && client.mirror.may_be_committing(),
+            "57P03" | "53300" if self.scenario.may_time_out => is_ours,
+            "57P03" => is_ours && words.contains(UNREACHABLE) && self.now < self.scenario.heals_at + SETTLES_US,
+            _ => false,
+        };
+        if !is_allowed {
+            return self.checks.fail(format!("client {i} got {code} without a reason: {words} ({waits})"));
+        }
+        if !is_login && code != "08007" {
+            self.trace.say(self.now, || format!("client {i} was told that {at_stake:?} are not done"));
+            self.cluster().denied.extend(at_stake);
+        }
+        if is_fatal {
+            self.clients[i].stage = Stage::Dismissed;
+        } else if !is_ours {
+            if !self.clients[i].mirror.fail() {
+                self.checks.fail(format!("client {i}: {code} stopped what was not running: {words}"));
+            }
+        } else if self.clients[i].mirror.is_settled() {
+            self.checks.fail(format!("client {i} got an ERROR that answers nothing: {code} {words}"));
+        } else {
+            self.clients[i].suffered_loss();
+        }
+    }
+
+    /// When all is over: what is in the ledger, and what is not.
+    pub(crate) fn check_ledger(&mut self) {
+        let Some(failover) = &self.failover else { return };
+        let missing = |mark: &&String| !failover.lost.contains(*mark) && !self.has_in_the_end(mark);
+        if let Some(mark) = failover.acknowledged.iter().find(missing) {
+            let words = format!("{mark} was acknowledged, no promotion has lost it, and it is not there");
+            return self.checks.fail(words);
+        }
+        let made = failover.denied.iter().find(|mark| self.checks.is_committed(mark)).cloned();
+        if let Some(mark) = made {
+            self.checks.fail(format!("{mark} was made, and its client was told that it was not"));
+        }
+    }
+}
