@@ -15,7 +15,7 @@ use crate::pool::shared::Standing;
 use crate::pool::{PoolId, Waiter};
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::Own;
-use crate::session::server::{ServerKey, ServerState};
+use crate::session::server::{Server, ServerKey, ServerState};
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -89,8 +89,14 @@ impl<I: Io> Worker<I> {
     /// The idle server for a client: one with its parameters if there is one among the last freed, else the last freed.
     /// At `strict` none is for it that has custom settings which it has not met.
     pub(crate) fn take_idle(&mut self, io: &mut I, id: PoolId, key: ClientKey) -> Option<ServerKey> {
+        // The endpoint first, where there are several.
+        let meant = if self.pool(id).endpoints.is_single() { 0 } else { self.endpoint_in_turn(id) };
         loop {
-            let at = self.choose_idle(id, key)?;
+            let at = match meant {
+                0 => self.choose_idle::<false>(id, key, 0)?,
+                // None of that endpoint may be for this client.
+                _ => self.choose_idle::<true>(id, key, meant).or_else(|| self.choose_idle::<false>(id, key, 0))?,
+            };
             let idle = &mut self.pools[id.0 as usize].idle;
             let server = if at + 1 == idle.len() { idle.pop_back() } else { idle.remove(at) }?;
             if self.is_fit(io, server) {
@@ -102,17 +108,19 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Which of a pool's idle servers that is.
+    /// Which of a pool's idle servers that is; `BY_ENDPOINT`: of those at the endpoint with the number `meant`.
     #[inline]
-    fn choose_idle(&self, id: PoolId, key: ClientKey) -> Option<usize> {
+    fn choose_idle<const BY_ENDPOINT: bool>(&self, id: PoolId, key: ClientKey, meant: u8) -> Option<usize> {
         let (pool, client) = (&self.pools[id.0 as usize], &self.clients[key]);
         if pool.settings.server_round_robin {
-            return pool.idle.iter().position(|server| self.servers[*server].left.is_met(&client.wanted));
+            let is_meant = |server: &Server| !BY_ENDPOINT || server.at == meant;
+            let may = |server: &Server| is_meant(server) && server.left.is_met(&client.wanted);
+            return pool.idle.iter().position(|server| may(&self.servers[*server]));
         }
         let (mut best, mut alike, mut met) = (None, None, 0);
         for at in (0..pool.idle.len()).rev() {
             let server = &self.servers[pool.idle[at]];
-            if !server.left.is_met(&client.wanted) {
+            if BY_ENDPOINT && server.at != meant || !server.left.is_met(&client.wanted) {
                 continue;
             }
             if server.left.by == client.id {
@@ -236,6 +244,9 @@ impl<I: Io> Worker<I> {
                 return;
             }
             if ours.is_some() {
+                if self.servers[key].at != 0 {
+                    self.arm_look(id);
+                }
                 let waiter = *self.pool(id).waiters.front().expect("the oldest waiter is there");
                 if !self.servers[key].left.is_met(&self.clients[waiter.client].wanted) {
                     return self.retire(io, key, UNMET);
@@ -260,6 +271,9 @@ impl<I: Io> Worker<I> {
         }
         server.enter(ServerState::Idle, self.now);
         pool.idle.push_back(key);
+        if server.at != 0 {
+            pool.note_idle(server.at);
+        }
         self.publish(id);
         // Another worker may have begun to wait between our look and our word.
         if self.shared.workers == 1 {

@@ -237,4 +237,19 @@ pub struct PoolRow {
     pub pool_mode: &'static str,
     /// Why the endpoint can't be used at the moment, if it can't.
     pub sick: Option<String>,
+    /// How its requests are shared among its endpoints, if there are several: of all workers, whichever tells.
+    pub endpoints: Vec<ShareRow>,
+}
+
+/// What an endpoint has of a pool's requests.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ShareRow {
+    /// As configured.
+    pub endpoint: Arc<str>,
+    /// Its part of the last answers, in hundredths.
+    pub share: u32,
+    /// Microseconds to the first byte of an answer, as a rule.
+    pub latency_us: Option<u64>,
+    /// Why it gets none, or few, if so.
+    pub ejected: Option<String>,
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 mod access;
+mod balance;
 mod cluster;
 mod listen;
 mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
+pub use balance::{LoadBalance, LoadBalanceHosts};
 pub use cluster::{ClusterConfig, Consistency, Role};
 pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
 pub use peers::{PeerConfig, Peers};
@@ -243,6 +245,12 @@ pub struct PoolSettings {
     pub server_opening_max: u32,
     /// Which of several endpoints the next server is opened at.
     pub load_balance_hosts: LoadBalanceHosts,
+    /// By what requests are shared among them.
+    pub load_balance: LoadBalance,
+    /// How many times as slowly as the others an endpoint may answer before it is ejected; 0: it does not matter.
+    pub eject_slower_than: u32,
+    /// How long the part of an endpoint that has come back grows.
+    pub slow_start: u64,
     /// A server on this host is reached through its Unix socket, where it has one.
     pub server_local_socket: bool,
     /// Idle time after which a server is checked before use.
@@ -345,16 +353,6 @@ impl PoolSettings {
         let is_reset_by_query = self.pool_mode == PoolMode::Session || self.server_reset_query_always;
         Usage { mode: self.pool_mode, is_sharing, is_reset_by_query, is_extended_only: self.disable_pqexec }
     }
-}
-
-/// Which of several endpoints the next server is opened at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LoadBalanceHosts {
-    /// Each in its turn.
-    RoundRobin,
-    /// The one in use, until it fails.
-    Disable,
 }
 
 /// When a server goes back to its pool.

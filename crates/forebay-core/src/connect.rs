@@ -50,7 +50,11 @@ impl<I: Io> Worker<I> {
         pool.stats.stats.opened.add(1);
         let local = self.begin_local(id, &place);
         let conn = io.connect(local.as_ref().unwrap_or(&place.endpoint));
-        self.begin_server(conn, id, place, |server| server.is_local = local.is_some())
+        let at = self.pools[id.0 as usize].number_of(&place);
+        if let Some(given) = self.pool(id).endpoints.given(at) {
+            given.servers += 1;
+        }
+        self.begin_server(conn, id, place, |server| (server.is_local, server.at) = (local.is_some(), at))
     }
 
     /// Begins a connection that is none of the pool's servers.

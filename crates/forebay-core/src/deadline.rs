@@ -207,7 +207,7 @@ impl<I: Io> Worker<I> {
             match self.alarms.pop().map(|alarm| alarm.of) {
                 Some(AlarmOf::Client(key)) => self.client_alarm(io, key),
                 Some(AlarmOf::Server(key)) => self.server_alarm(io, key),
-                Some(AlarmOf::Pool(id)) => self.supply(io, id),
+                Some(AlarmOf::Pool(id)) => self.pool_alarm(io, id),
                 Some(AlarmOf::Moves) => self.move_round(io),
                 Some(AlarmOf::Orders) => self.command_progress(io),
                 Some(AlarmOf::Cancel(key, is_sent)) => self.cancel_is_late(io, key, is_sent),
@@ -442,6 +442,7 @@ impl<I: Io> Worker<I> {
             self.measure_pool(id);
             self.supply(io, id);
             self.try_sick_endpoints(io, id);
+            self.sweep_endpoints(io, id);
         }
         self.sweep_listeners(io);
         self.forget_pools(io);

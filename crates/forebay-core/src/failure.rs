@@ -4,6 +4,7 @@ use forebay_pgwire::backend::ErrorFields;
 use forebay_pgwire::frame::Head;
 use forebay_spec::Severity;
 
+use crate::balance::is_ill;
 use crate::leave::encode;
 use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict};
 use crate::session::expect::{Expect, Own, Refusal};
@@ -64,7 +65,9 @@ impl Relaying<'_> {
                 return (Verdict::Drop, Some(next));
             }
             if self.client.is_some() {
-                self.server.stats.stats.server_errors.count(fields.sqlstate().unwrap_or_default());
+                let sqlstate = fields.sqlstate().unwrap_or_default();
+                self.server.stats.stats.server_errors.count(sqlstate);
+                self.server.is_ill |= is_ill(sqlstate);
             }
             if self.tell_ensure_error(fields) || self.tell_renamed(fields) {
                 self.skip_after_error();

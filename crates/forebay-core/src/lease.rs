@@ -167,6 +167,7 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
         match own {
+            Own::Check if server.trial.is_some() => return self.trial_answered(io, key, error.is_some()),
             Own::Listens => return self.listens_restored(io, key, error),
             Own::Channels => return self.channels_known(io, key, error),
             Own::Unlisten => return self.unlistened(io, key, error),
@@ -275,6 +276,9 @@ impl<I: Io> Worker<I> {
         }
         let Some(client_key) = server.client else { return };
         let client = &mut self.clients[client_key];
+        if server.at != 0 {
+            self.pools[server.pool.0 as usize].note_answer(server, client, now);
+        }
         let pool = &self.pools[server.pool.0 as usize];
         let stats = &pool.stats.stats;
         let took = now.micros_since(client.request_at);

@@ -289,6 +289,7 @@ impl<I: Io> Worker<I> {
         if matches!(self.owner(conn), Owner::Server(owner) if owner == key) {
             self.set_owner(conn, Owner::Nobody);
         }
+        self.note_lost_request(key);
         let server = &mut self.servers[key];
         let has_reported = server.own_error.is_some();
         let words = server.own_error.take().map(|(sqlstate, message)| format!("{cause}: {sqlstate} {message}"));

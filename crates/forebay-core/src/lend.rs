@@ -50,7 +50,13 @@ impl<I: Io> Worker<I> {
     pub(crate) fn lend_to(&mut self, io: &mut I, worker: WorkerId, name: PoolName) {
         let server = self.pool_ids.get(&name).copied().and_then(|id| {
             let is_wanted_here = self.oldest_waiter(id).is_some();
-            if is_wanted_here { None } else { self.pool(id).idle.pop_front() }
+            if is_wanted_here {
+                return None;
+            }
+            let key = self.pool(id).idle.pop_front()?;
+            let number = self.servers[key].at;
+            self.pool(id).note_taken(number);
+            Some(key)
         });
         match server {
             Some(key) => {
@@ -135,6 +141,7 @@ impl<I: Io> Worker<I> {
         server.expires_at = lent.expires_at;
         server.segment = lent.segment;
         server.tls = lent.tls;
+        server.at = self.pools[id.0 as usize].number_of(&server.place);
         server.state = ServerState::Idle;
         let key = self.servers.insert(server);
         self.set_owner(conn, Owner::Server(key));

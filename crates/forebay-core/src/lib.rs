@@ -9,6 +9,7 @@ mod admission;
 mod alone;
 mod asked;
 pub mod auth;
+mod balance;
 pub mod cancel;
 mod cancel_key;
 pub mod checkout;

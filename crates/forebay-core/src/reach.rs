@@ -146,9 +146,14 @@ impl<I: Io> Worker<I> {
         let (id, now) = (self.servers[key].pool, self.now);
         let place = self.servers[key].place.clone();
         let Some(endpoint) = self.pool(id).endpoints.of(&place) else { return };
+        let was_sick = endpoint.host.sickness().is_some() || endpoint.here.sickness().is_some();
         // Both, whichever was at fault.
         let was_host_sick = endpoint.host.succeeded(now);
         if endpoint.here.succeeded(now) || was_host_sick {
+            let pool = self.pool(id);
+            if was_sick && pool.is_balanced() {
+                pool.shared.balance.came_back(&place, now);
+            }
             let fields = vec![("pool", self.pool(id).label().into()), ("endpoint", place.name.clone().into())];
             self.log(io, Level::Info, "endpoint_well", fields);
             self.tell_others(io, || Message::EndpointWell(place.name.clone()));
@@ -180,6 +185,9 @@ impl<I: Io> Worker<I> {
     /// An endpoint that was sick lets us in.
     pub(crate) fn trial_succeeded(&mut self, io: &mut I, key: ServerKey) {
         self.endpoint_answers(io, key);
+        if self.ask_ejected(io, key) {
+            return;
+        }
         self.retire(io, key, "the endpoint is well");
     }
 

@@ -294,7 +294,10 @@ impl<I: Io> Worker<I> {
                 self.flush_to_client(io, key, buf, data);
             }
             match next {
-                Next::More => break,
+                Next::More => {
+                    self.answer_goes_on(key);
+                    break;
+                }
                 Next::Ready => self.request_ended(io, key),
                 rarer => {
                     if !self.relay_stopped(io, key, rarer, &data[..at]) {

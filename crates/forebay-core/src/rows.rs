@@ -1,10 +1,11 @@
 //! What SHOW tells of clients, servers and pools, a row each.
 
-use crate::command::{ClientRow, PoolRow, ServerRow, Snapshot, SocketRow};
+use crate::command::{ClientRow, PoolRow, ServerRow, ShareRow, Snapshot, SocketRow};
 use crate::config::PoolMode;
 use crate::ids::ConnId;
 use crate::io::{Endpoint, Io, Peer, Socket};
 use crate::planted::{Bug, planted};
+use crate::pool::balance::Told;
 use crate::pool::{Pool, PoolId};
 use crate::session::client::{Client, ClientState};
 use crate::session::server::{Server, ServerState};
@@ -132,6 +133,7 @@ impl<I: Io> Worker<I> {
             maxwait_us: pool.waiters.front().map_or(0, |waiter| self.now.micros_since(waiter.since)),
             pool_mode: if pool.is_replication { "replication" } else { mode_name(pool.settings.pool_mode) },
             sick: pool.endpoints.sickness().map(|(_, sick)| sick.cause.to_string()),
+            endpoints: if pool.is_balanced() { share_rows(pool) } else { Vec::new() },
             ..PoolRow::default()
         }
     }
@@ -180,4 +182,14 @@ pub(crate) fn mode_name(mode: PoolMode) -> &'static str {
         PoolMode::Transaction => "transaction",
         PoolMode::Statement => "statement",
     }
+}
+
+fn share_rows(pool: &Pool) -> Vec<ShareRow> {
+    let row = |told: Told| ShareRow {
+        endpoint: told.place.name.clone(),
+        share: told.share,
+        latency_us: told.latency_us,
+        ejected: told.standing.words(),
+    };
+    pool.shared.balance.told().into_iter().map(row).collect()
 }

@@ -185,6 +185,11 @@ impl<T> Slab<T> {
             place.tenant.as_ref().map(|tenant| (key, tenant))
         })
     }
+
+    /// The same, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).filter_map(|place| place.tenant.as_mut())
+    }
 }
 
 impl<T> Index<Key<T>> for Slab<T> {

@@ -282,12 +282,13 @@ impl<I: Io> Worker<I> {
         match server.apart {
             Some(Apart::Listener) => return self.listener_gone(io, key, &server, reason),
             Some(Apart::Reader) => return self.reading_is_lost(server.reading),
-            Some(Apart::Trial) => return,
+            Some(Apart::Trial) => return self.trial_gone(&server),
             None => {}
         }
         let id = server.pool;
         let pool = self.pool(id);
         pool.servers -= 1;
+        pool.endpoints.note_gone(server.at);
         pool.leased -= u32::from(server.is_leased);
         pool.resetting -= u32::from(server.is_being_reset);
         self.reading_is_lost(server.reading.take());
@@ -299,7 +300,10 @@ impl<I: Io> Worker<I> {
                     endpoint.local.given_up();
                 }
             }
-            ServerState::Idle => pool.idle.retain(|k| *k != key),
+            ServerState::Idle => {
+                pool.idle.retain(|k| *k != key);
+                pool.note_taken(server.at);
+            }
             _ => {}
         }
         pool.stats.stats.closed.add(1);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use forebay_core::auth::Credential;
 use forebay_core::config::{
     Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings,
-    IoDriver, Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup,
-    SecretText, SequenceAffinity, ServerTls, TcpOptions, UserConfig,
+    IoDriver, Level, Limits, Listen, LoadBalance, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings,
+    SecretLookup, SecretText, SequenceAffinity, ServerTls, TcpOptions, UserConfig,
 };
 
 use crate::client::actor::Identity;
@@ -291,6 +291,9 @@ impl Scenario {
                 server_backoff_max: SECOND,
                 server_opening_max: rng.between(1, 3) as u32,
                 load_balance_hosts: LoadBalanceHosts::RoundRobin,
+                load_balance: LoadBalance::Latency,
+                eject_slower_than: 4,
+                slow_start: 5_000_000,
                 server_check_delay: *rng.pick(&[0, 20_000, 30 * SECOND]),
                 server_check_query: (*rng.pick(&["", "select 1"])).into(),
                 server_round_robin: false,

@@ -77,6 +77,15 @@ class Server(msgspec.Struct, frozen=True):
     socket: Socket | None = None
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What an endpoint has of a pool's requests: in hundredths, and why it gets none or few."""
+
+    endpoint: str
+    share: int
+    latency_us: int | None
+    ejected: str | None
+
+
 class Pool(msgspec.Struct):
     """A pool, or one worker's part of it."""
 
@@ -96,6 +105,7 @@ class Pool(msgspec.Struct):
     maxwait_us: int
     pool_mode: str
     sick: str | None
+    endpoints: list[Share] = []
 
     @property
     def is_replication(self) -> bool:
@@ -114,6 +124,7 @@ class Pool(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.maxwait_us = max(self.maxwait_us, other.maxwait_us)
         self.sick = self.sick or other.sick
+        self.endpoints = self.endpoints or other.endpoints
 
 
 _SUMMED = (

@@ -137,6 +137,9 @@ class PoolSettings(msgspec.Struct, frozen=True):
     server_backoff_max: int
     server_opening_max: int
     load_balance_hosts: str
+    load_balance: str
+    eject_slower_than: int
+    slow_start: int
     server_local_socket: bool
     server_check_delay: int
     server_check_query: str

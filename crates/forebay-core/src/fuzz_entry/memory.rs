@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::command::{CommandId, Reply};
 use crate::config::{
     Access, Arrivals, AuthMethod, AuthSettings, Console, DatabaseConfig, DnsOptions, EngineConfig, EngineSettings,
-    IoDriver, Level, Limits, Listen, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings, SecretLookup,
-    SecretText, SequenceAffinity, TcpOptions, UserConfig,
+    IoDriver, Level, Limits, Listen, LoadBalance, LoadBalanceHosts, LogSettings, OnPin, PoolMode, PoolSettings,
+    SecretLookup, SecretText, SequenceAffinity, TcpOptions, UserConfig,
 };
 use crate::event::Event;
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
@@ -374,6 +374,9 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
             server_backoff_max: 5 * SECOND,
             server_opening_max: 4,
             load_balance_hosts: LoadBalanceHosts::RoundRobin,
+            load_balance: LoadBalance::Latency,
+            eject_slower_than: 4,
+            slow_start: 5_000_000,
             server_check_delay: 30 * SECOND,
             server_check_query: "".into(),
             server_round_robin: false,

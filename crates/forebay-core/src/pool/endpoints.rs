@@ -12,6 +12,7 @@ use crate::config::{LoadBalanceHosts, ServerTls};
 use crate::io::Endpoint;
 use crate::local_socket::LocalSocket;
 use crate::pool::health::{Health, Healths, Sickness};
+use crate::pool::turns::Given;
 use crate::tables::Database;
 use crate::time::Instant;
 
@@ -76,6 +77,10 @@ pub struct PoolEndpoint {
     pub is_tls_asked_for: bool,
     /// Reported parameters that `connect_query` sets: servers are opened with them, so that RESET returns to them.
     pub learnt: Vec<(Arc<str>, Arc<str>)>,
+    /// Its part of the requests, by the configuration.
+    pub weight: u32,
+    /// What it has had of them.
+    pub given: Given,
 }
 
 impl PoolEndpoint {
@@ -100,9 +105,17 @@ impl PoolEndpoint {
 /// The endpoints of a pool; there is one at least, until it is forgotten.
 #[derive(Debug)]
 pub struct Endpoints {
-    all: Vec<PoolEndpoint>,
+    pub(super) all: Vec<PoolEndpoint>,
     /// Where the search for the next one begins, for all workers.
     turn: Arc<AtomicU32>,
+    /// What the one has paid that was next last: [`crate::pool::turns`].
+    pub(super) paid: u64,
+    /// When it was last looked at how they do.
+    pub looked_at: Instant,
+    /// They are to be looked at again.
+    pub is_look_armed: bool,
+    /// Requests answered since a server was last opened so that each endpoint has its part.
+    pub asked: u32,
 }
 
 impl Endpoints {
@@ -121,17 +134,28 @@ impl Endpoints {
             is_protocol_3_0: false,
             is_tls_asked_for: false,
             learnt: Vec::new(),
+            weight: 1,
+            given: Given::default(),
         };
-        Endpoints { all: places.into_iter().map(known).collect(), turn }
+        let all = places.into_iter().map(known).collect();
+        Endpoints { all, turn, paid: 0, looked_at: Instant(0), is_look_armed: false, asked: 0 }
     }
 
     /// Those of a pool that is none any more.
     pub fn none() -> Endpoints {
-        Endpoints { all: Vec::new(), turn: Arc::default() }
+        Endpoints {
+            all: Vec::new(),
+            turn: Arc::default(),
+            paid: 0,
+            looked_at: Instant(0),
+            is_look_armed: false,
+            asked: 0,
+        }
     }
 
     /// Keeps what is known of those that were there before.
     pub fn keep(&mut self, before: Endpoints) {
+        (self.paid, self.looked_at, self.is_look_armed) = (before.paid, before.looked_at, before.is_look_armed);
         for known in before.all {
             if let Some(endpoint) = self.of(&known.place) {
                 *endpoint = known;
@@ -152,6 +176,16 @@ impl Endpoints {
     /// The one at a place, if it is still among them.
     pub fn at(&self, place: &Place) -> Option<usize> {
         self.all.iter().position(|endpoint| *endpoint.place == *place)
+    }
+
+    /// The same, of servers that have been opened there: their place is as a rule the very same.
+    pub fn index_of(&self, place: &Arc<Place>) -> Option<usize> {
+        self.all.iter().position(|endpoint| endpoint.place == *place)
+    }
+
+    /// What the endpoint with a number has had: [`crate::session::server::Server::at`].
+    pub fn given(&mut self, number: u8) -> Option<&mut Given> {
+        self.all.get_mut(usize::from(number).checked_sub(1)?).map(|endpoint| &mut endpoint.given)
     }
 
     /// Where the first is.
@@ -176,7 +210,15 @@ impl Endpoints {
 
     /// The endpoint for the next server: a well one, in turn or the one in use, or else one that is due to be tried.
     pub fn choose(&self, balance: LoadBalanceHosts, max: Duration, now: Instant) -> Option<usize> {
-        let found = self.in_turn().find(|index| self.all[*index].is_well(now));
+        let well = || self.in_turn().filter(|index| self.all[*index].is_well(now));
+        let found = match balance {
+            LoadBalanceHosts::Disable => well().next(),
+            // Of those that have as many, the first in turn.
+            LoadBalanceHosts::RoundRobin => {
+                let open = well().filter_map(|index| Some((self.all[index].fullness()?, index)));
+                open.min_by_key(|(fullness, _)| *fullness).map(|(_, index)| index).or_else(|| well().next())
+            }
+        };
         let found = found.or_else(|| self.in_turn().find(|index| self.all[*index].claim(max, now)))?;
         self.used(found, balance);
         Some(found)
@@ -240,14 +282,19 @@ impl Endpoints {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use LoadBalanceHosts::{Disable, RoundRobin};
 
     const MAX: Duration = Duration::from_secs(5);
     const NOW: Instant = Instant(1_000_000);
 
-    fn endpoints(names: &[&str]) -> Endpoints {
+    pub(in crate::pool) fn weighted(mut endpoints: Endpoints, weights: &[u32]) -> Endpoints {
+        endpoints.all.iter_mut().zip(weights).for_each(|(endpoint, weight)| endpoint.weight = *weight);
+        endpoints
+    }
+
+    pub(in crate::pool) fn endpoints(names: &[&str]) -> Endpoints {
         let place = |name: &&str| {
             let endpoint = Endpoint::Tcp { host: (*name).into(), port: 5432 };
             Arc::new(Place {

@@ -3,6 +3,7 @@
 //! The limit is over all workers ([`shared`]). Waiters are served in order of arrival. A full pool says nothing
 //! about the health of its endpoints, and a sick endpoint closes nothing that works ([`endpoints`]).
 
+pub mod balance;
 pub mod census;
 pub mod endpoints;
 pub mod greetings;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod holding;
 pub mod limited;
 pub mod shared;
+pub mod turns;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -10,12 +10,14 @@ use rustc_hash::FxHashMap;
 use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::moving::{Expected, Moved};
+use crate::pool::balance::Balance;
 use crate::pool::census::Census;
 use crate::pool::endpoints;
 use crate::pool::greetings::Heard;
 use crate::pool::health::Healths;
 use crate::pool::holding::Holding;
 use crate::pool::limited::Limited;
+pub use crate::pool::limited::Permits;
 use crate::statements::Registry;
 use crate::supply::Scope;
 use crate::tables::database_of;
@@ -24,35 +26,6 @@ use crate::tracking::knowledge::Knowledge;
 
 /// Nobody waits.
 const NOBODY: u64 = u64::MAX;
-
-/// A count that must not pass a limit.
-#[derive(Debug, Default)]
-pub struct Permits {
-    used: AtomicU32,
-}
-
-impl Permits {
-    /// Takes one, unless `limit` are taken. A limit of 0 is none.
-    pub fn try_take(&self, limit: u32) -> bool {
-        self.used.fetch_update(SeqCst, SeqCst, |used| (limit == 0 || used < limit).then_some(used + 1)).is_ok()
-    }
-
-    /// Whether `limit` are taken: as [`Self::try_take`] would find at this moment, without writing.
-    pub fn is_full(&self, limit: u32) -> bool {
-        limit != 0 && self.used.load(SeqCst) >= limit
-    }
-
-    /// Gives one back.
-    pub fn give_back(&self) {
-        let before = self.used.fetch_sub(1, SeqCst);
-        assert!(before > 0, "a permit given back was taken");
-    }
-
-    /// How many are taken.
-    pub fn used(&self) -> u32 {
-        self.used.load(SeqCst)
-    }
-}
 
 /// One worker's flags, on a cache line of their own.
 #[derive(Debug, Default)]
@@ -105,6 +78,8 @@ pub struct PoolShared {
     pub heard: Heard,
     /// How the pool does at its endpoints.
     pub here: Healths<Arc<endpoints::Place>>,
+    /// How its endpoints do beside each other.
+    pub balance: Balance,
     /// At which of its endpoints the search for the next one begins.
     pub turn: Arc<AtomicU32>,
     /// Servers of an earlier generation are closed when they come free: [`crate::session::server::Server::generation`].
@@ -202,6 +177,7 @@ impl PoolShared {
             is_starved: AtomicBool::new(false),
             heard: Heard::default(),
             here: Healths::default(),
+            balance: Balance::default(),
             turn: Arc::default(),
             closing_before: AtomicU64::new(0),
             workers,

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
+use crate::balance::Trial;
 use crate::cluster::again::Again;
 use crate::config::Usage;
 use crate::hand_over::HandOver;
@@ -104,6 +105,8 @@ pub struct Server {
     pub body: Body,
     /// As of its last ReadyForQuery.
     pub status: TransactionStatus,
+    /// The number of its endpoint, from 1, where requests are shared among several; 0 where they are not.
+    pub at: u8,
     /// It counts as leased: a client has it, or left it uncleaned.
     pub is_leased: bool,
     /// It has answered with an error and skips up to a Sync that has not been sent yet.
@@ -212,6 +215,12 @@ pub struct Server {
     pub reading: Option<Box<Reading>>,
     /// When the last of them was begun.
     pub cancel_at: Instant,
+    /// When the first bytes of the last answer came, where `at` is not 0.
+    pub answered_at: Instant,
+    /// It has said since that something is wrong with it.
+    pub is_ill: bool,
+    /// What it has answered so far, where it is asked how an endpoint does.
+    pub(crate) trial: Option<Box<Trial>>,
     /// When it was opened.
     pub opened_at: Instant,
     /// What TLS negotiated.
@@ -294,6 +303,10 @@ impl Server {
             remote_key: Box::default(),
             cancels: 0,
             cancel_at: now,
+            at: 0,
+            answered_at: Instant(0),
+            is_ill: false,
+            trial: None,
             late: None,
             opened_at: now,
             expires_at: Instant(u64::MAX),

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::PoolMode;
 
 fn database(name: &str, endpoints: &[&str]) -> Value {
-    json!({
+    let mut database = json!({
         "name": name, "dbname": name, "endpoints": endpoints, "forced_user": null, "forced_secret": null, "tls": 0,
         "pool": {
             "pool_mode": "transaction", "pool_size": 20, "reserve_pool_size": 0, "reserve_pool_timeout": 0, "min_pool_size": 0, "max_db_connections": 0, "max_db_client_connections": 0,
@@ -19,7 +19,12 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "catalogue_refresh": 14,
             "server_local_socket": true,
         },
-    })
+    });
+    let shared = [("load_balance", json!("latency")), ("eject_slower_than", json!(4)), ("slow_start", json!(5))];
+    for (name, value) in shared {
+        database["pool"][name] = value;
+    }
+    database
 }
 
 fn user(name: &str, secret: Value) -> Value {

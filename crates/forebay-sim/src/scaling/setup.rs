@@ -1,8 +1,8 @@
 //! The configuration of the workers: one database in transaction mode, and nothing else that would send anything.
 
 use forebay_core::config::{
-    AuthMethod, DatabaseConfig, EngineConfig, Level, LoadBalanceHosts, OnPin, PoolMode, PoolSettings, SecretLookup,
-    SequenceAffinity,
+    AuthMethod, DatabaseConfig, EngineConfig, Level, LoadBalance, LoadBalanceHosts, OnPin, PoolMode, PoolSettings,
+    SecretLookup, SequenceAffinity,
 };
 
 use super::Plan;
@@ -61,6 +61,9 @@ fn pool(plan: &Plan) -> PoolSettings {
         server_backoff_max: 1_000_000,
         server_opening_max: 4,
         load_balance_hosts: LoadBalanceHosts::RoundRobin,
+        load_balance: LoadBalance::Latency,
+        eject_slower_than: 4,
+        slow_start: 5_000_000,
         server_local_socket: false,
         server_check_delay: 0,
         server_check_query: "".into(),

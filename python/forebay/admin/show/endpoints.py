@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from forebay.admin.answer import Value
 from forebay.admin.backend import Backend, EndpointRow
 from forebay.admin.registration import Role, show
+from forebay.admin.snapshot import Pool, Share
+
+# Role and reason of endpoints without a topology.
+_EQUAL = ("equal", "is as good as the others: the database has no topology")
 
 
 async def rows(backend: Backend) -> list[tuple[Value, ...]]:
-    """A row for each endpoint of each database with a topology, in the order of the configuration."""
-    return [_row(each) for each in backend.endpoints()]
+    """A row for each endpoint of each database with a topology, in the order of the configuration, then of the others.
+
+    Of these, those with several endpoints that their clients have used.
+    """
+    shares = _shares((await backend.snapshot()).pools)
+    clustered = backend.endpoints()
+    known = {(one.database, one.endpoint) for one in clustered}
+    equal = [
+        EndpointRow(database, endpoint, *_EQUAL, None, None, None, None, None)
+        for database, endpoint in shares
+        if (database, endpoint) not in known
+    ]
+    return [_row(each, shares.get((each.database, each.endpoint))) for each in (*clustered, *equal)]
 
 
-def _row(endpoint: EndpointRow) -> tuple[Value, ...]:
+def _shares(pools: Sequence[Pool]) -> dict[tuple[str, str], Share]:
+    """By database and endpoint, of the pool with the most servers; reads of a replica have a pool of their own."""
+    found: dict[tuple[str, str], Share] = {}
+    for pool in sorted(pools, key=lambda pool: -pool.servers):
+        database = pool.database.removesuffix(":replicas")
+        for share in pool.endpoints:
+            found.setdefault((database, share.endpoint), share)
+    return found
+
+
+def _row(endpoint: EndpointRow, share: Share | None) -> tuple[Value, ...]:
     lsn = None if endpoint.lsn is None else f"{endpoint.lsn >> 32:X}/{endpoint.lsn & 0xFFFFFFFF:X}"
     answered = None if endpoint.answered_s is None else int(endpoint.answered_s * 1000)
     source_ms = None if endpoint.source_s is None else int(endpoint.source_s * 1000)
+    shared = (None, None, None) if share is None else (share.share, share.latency_us, share.ejected)
     return (
         endpoint.database, endpoint.endpoint, endpoint.role, endpoint.reason, endpoint.timeline, lsn, endpoint.lag,
-        answered, endpoint.error, endpoint.source, source_ms,
+        answered, endpoint.error, endpoint.source, source_ms, *shared,
     )  # fmt: skip
 
 

@@ -1,0 +1,320 @@
+//! Requests among the endpoints of a pool that has several: what answers take is noted, and what follows from it is done.
+//!
+//! | when | what |
+//! |---|---|
+//! | a request takes an idle server | the endpoint whose turn it is: [`crate::pool::turns`] |
+//! | the first byte of its answer has come | it is noted how long that took |
+//! | every 100 ms, while there are requests | [`crate::pool::balance`] is asked: servers at an endpoint that is ejected are closed, trials begin, servers are spread over the others |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{LoadBalanceHosts, PoolMode};
+use crate::event::Level;
+use crate::io::Io;
+use crate::pool::balance::{Change, LOOK_EVERY, Seen, Standing, Terms};
+use crate::pool::endpoints::Place;
+use crate::pool::{Pool, PoolId};
+use crate::session::client::Client;
+use crate::session::expect::Own;
+use crate::session::server::{Apart, Server, ServerKey, ServerState};
+use crate::worker::Worker;
+
+/// Why a server is closed whose endpoint is ejected.
+const EJECTED: &str = "the endpoint is ejected";
+/// Why one is closed that is to be at another endpoint.
+const SPREAD: &str = "another endpoint has too few servers";
+/// Requests for which it is worth it to have a server at each endpoint.
+const SPREAD_AFTER: u32 = 16;
+/// Questions of a trial: the first warms the connection up.
+const TRIAL_QUESTIONS: u32 = 3;
+
+/// A trial of an endpoint that is ejected, so far.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    answers: u32,
+    best_us: u64,
+}
+
+/// Errors by which a server says that it is ill, and not that the request is: its disk, its memory, its files. One that is
+/// full, starting or stopping is not.
+pub(crate) fn is_ill(sqlstate: &[u8]) -> bool {
+    matches!(sqlstate, b"53100" | b"53200" | b"57P02" | b"XX001" | b"XX002") || sqlstate.starts_with(b"58")
+}
+
+impl Pool {
+    /// Whether its requests are shared among several endpoints.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let is_meant = self.settings.load_balance_hosts == LoadBalanceHosts::RoundRobin && !self.is_replication;
+        !self.endpoints.is_single() && is_meant
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            by: self.settings.load_balance,
+            slower_than: self.settings.eject_slower_than,
+            slow_start: Duration::from_micros(self.settings.slow_start),
+            pause_max: Duration::from_micros(self.settings.server_backoff_max),
+        }
+    }
+
+    /// The number by which its servers at a place name their endpoint; 0: requests are not shared.
+    pub(crate) fn number_of(&self, place: &Arc<Place>) -> u8 {
+        let at = if self.is_balanced() { self.endpoints.index_of(place) } else { None };
+        at.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0)
+    }
+
+    /// Notes that the first bytes of an answer have come.
+    #[inline(never)]
+    pub(crate) fn note_answer(&mut self, server: &mut Server, client: &Client, now: crate::time::Instant) {
+        if server.answered_at > client.request_at {
+            // To what came with it in one go.
+            return;
+        }
+        server.answered_at = now;
+        if let Some(given) = self.endpoints.given(server.at) {
+            given.window.answered(now.micros_since(client.request_at), given.turn.mean);
+            given.window.faults += u32::from(std::mem::take(&mut server.is_ill));
+        }
+    }
+
+    /// Notes that a server is among the idle.
+    #[inline(never)]
+    pub(crate) fn note_idle(&mut self, number: u8) {
+        if let Some(given) = self.endpoints.given(number) {
+            given.idle += 1;
+        }
+    }
+
+    /// Notes that an idle server was taken otherwise than in its turn.
+    pub(crate) fn note_taken(&mut self, number: u8) {
+        if let Some(given) = self.endpoints.given(number) {
+            given.idle = given.idle.saturating_sub(1);
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// The number of the endpoint whose turn it is, and that has an idle server; 0: any.
+    #[inline(never)]
+    pub(crate) fn endpoint_in_turn(&mut self, id: PoolId) -> u8 {
+        let pool = self.pool(id);
+        if !pool.is_balanced() {
+            return 0;
+        }
+        let by = pool.settings.load_balance;
+        let number = pool.endpoints.next(by).map_or(0, |index| index as u8 + 1);
+        self.arm_look(id);
+        number
+    }
+
+    /// Sees that the endpoints of a pool with requests are looked at in time.
+    #[inline(never)]
+    pub(crate) fn arm_look(&mut self, id: PoolId) {
+        let now = self.now;
+        let endpoints = &mut self.pool(id).endpoints;
+        if !endpoints.is_look_armed {
+            endpoints.is_look_armed = true;
+            let at = (endpoints.looked_at + LOOK_EVERY).max(now);
+            self.arm_pool(id, at);
+        }
+    }
+
+    /// The time has come for which a pool was armed.
+    pub(crate) fn pool_alarm(&mut self, io: &mut I, id: PoolId) {
+        let endpoints = &self.pools[id.0 as usize].endpoints;
+        if endpoints.is_look_armed && self.now >= endpoints.looked_at + LOOK_EVERY {
+            self.look_at_endpoints(io, id);
+        }
+        self.supply(io, id);
+    }
+
+    /// Once a second: those that nobody uses are looked at as well, as long as there is something to see.
+    pub(crate) fn sweep_endpoints(&mut self, io: &mut I, id: PoolId) {
+        let pool = self.pool(id);
+        let is_any_out =
+            || pool.endpoints.iter().any(|one| one.given.turn.standing != Standing::Serving(Default::default()));
+        if pool.is_balanced() && (pool.leased > 0 || is_any_out()) {
+            self.look_at_endpoints(io, id);
+        }
+    }
+
+    #[inline(never)]
+    fn look_at_endpoints(&mut self, io: &mut I, id: PoolId) {
+        let (me, now) = (self.id, self.now);
+        let pool = self.pool(id);
+        pool.endpoints.is_look_armed = false;
+        pool.endpoints.looked_at = now;
+        self.recount(id);
+        let pool = self.pool(id);
+        if !pool.is_balanced() || pool.is_removed {
+            return;
+        }
+        let seen = |endpoint: &crate::pool::endpoints::PoolEndpoint| Seen {
+            place: endpoint.place.clone(),
+            is_well: endpoint.is_well(now),
+            weight: endpoint.weight,
+            window: endpoint.given.window,
+        };
+        let seen: Vec<_> = pool.endpoints.iter().map(seen).collect();
+        let (turns, changes) = pool.shared.balance.look(me, &seen, &pool.terms(), now);
+        pool.endpoints.take_turns(&turns, now);
+        for change in changes {
+            self.tell_change(io, id, &change);
+        }
+        let endpoints = &self.pool(id).endpoints;
+        let out = endpoints.iter().filter(|endpoint| endpoint.given.turn.standing.is_out());
+        let out: Vec<_> = out.map(|endpoint| endpoint.place.clone()).collect();
+        if !out.is_empty() {
+            self.mark_for_closing(io, EJECTED, |server, _| {
+                let is_used = server.pool == id && server.apart.is_none() && !server.is_close_needed;
+                is_used && out.contains(&server.place)
+            });
+            self.try_ejected(io, id);
+        }
+        self.spread(io, id);
+    }
+
+    fn tell_change(&mut self, io: &mut I, id: PoolId, change: &Change) {
+        let mut fields = vec![("pool", self.pool(id).label().into()), ("endpoint", change.name.clone().into())];
+        match change.ejected {
+            Some(why) => {
+                fields.push(("cause", why.reason().into()));
+                self.log(io, Level::Warn, "endpoint_ejected", fields);
+            }
+            None => self.log(io, Level::Info, "endpoint_readmitted", fields),
+        }
+    }
+
+    /// Counts the servers of a pool by endpoint, and those that have owed an answer for long.
+    pub(crate) fn recount(&mut self, id: PoolId) {
+        let (now, clients) = (self.now, &self.clients);
+        let pool = &mut self.pools[id.0 as usize];
+        pool.endpoints.forget_counts();
+        for server in self.servers.iter_mut() {
+            if server.pool != id || server.apart.is_some() {
+                continue;
+            }
+            server.at = pool.number_of(&server.place);
+            let Some(given) = pool.endpoints.given(server.at) else { continue };
+            given.servers += 1;
+            given.idle += u32::from(server.state == ServerState::Idle);
+            let client = server.client.and_then(|client| clients.get(client));
+            let asked_at = client.map(|client| client.request_at).filter(|at| server.answered_at <= *at);
+            let waits_us = asked_at.filter(|_| !server.expect.is_empty()).map_or(0, |at| now.micros_since(at));
+            given.window.overdue += u32::from(waits_us > given.turn.overdue_us);
+        }
+    }
+
+    /// An answer goes on behind what came in one go.
+    #[inline]
+    pub(crate) fn answer_goes_on(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.get_mut(key).filter(|server| server.at != 0) else { return };
+        let Some(client) = server.client.and_then(|client| self.clients.get(client)) else { return };
+        self.pools[server.pool.0 as usize].note_answer(server, client, self.now);
+    }
+
+    /// A server is lost: if that was in a request, its endpoint has failed that.
+    pub(crate) fn note_lost_request(&mut self, key: ServerKey) {
+        let server = &self.servers[key];
+        let is_asked = server.client.is_some() && !server.expect.is_empty();
+        let given = self.pools[server.pool.0 as usize].endpoints.given(server.at);
+        if let Some(given) = given.filter(|_| is_asked) {
+            given.window.faults += 1;
+        }
+    }
+
+    /// Begins the trials that are due of endpoints that are ejected.
+    fn try_ejected(&mut self, io: &mut I, id: PoolId) {
+        let (me, now) = (self.id, self.now);
+        for index in 0..self.pool(id).endpoints.iter().count() {
+            let pool = self.pool(id);
+            let endpoint = pool.endpoints.get(index);
+            let is_due = endpoint.given.turn.standing.is_out() && endpoint.is_well(now);
+            if is_due && pool.shared.balance.claim(me, &endpoint.place, now) {
+                self.open_apart_at(io, id, Apart::Trial, index);
+            }
+        }
+    }
+
+    /// A trial is let in. True: its endpoint is ejected, and it is asked something first.
+    pub(crate) fn ask_ejected(&mut self, io: &mut I, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let pool = &self.pools[server.pool.0 as usize];
+        if !pool.shared.balance.is_tried(&server.place) {
+            return false;
+        }
+        let query = pool.settings.server_check_query.clone();
+        self.servers[key].trial = Some(Box::new(Trial { answers: 0, best_us: u64::MAX }));
+        self.send_own(io, key, Own::Check, &query);
+        true
+    }
+
+    /// One that is ejected has answered its trial.
+    pub(crate) fn trial_answered(&mut self, io: &mut I, key: ServerKey, is_failed: bool) {
+        let now = self.now;
+        let server = &mut self.servers[key];
+        let Some(trial) = server.trial.as_mut().filter(|_| !is_failed) else {
+            return self.retire(io, key, "the trial has failed");
+        };
+        trial.answers += 1;
+        trial.best_us = trial.best_us.min(now.micros_since(server.since));
+        let (pool, best_us) = (&self.pools[server.pool.0 as usize], trial.best_us);
+        if trial.answers < TRIAL_QUESTIONS {
+            let query = pool.settings.server_check_query.clone();
+            return self.send_own(io, key, Own::Check, &query);
+        }
+        pool.shared.balance.tried(&server.place, Some(best_us), &pool.terms(), now);
+        let id = server.pool;
+        self.retire(io, key, "the trial is over");
+        self.arm_look(id);
+    }
+
+    /// A trial is gone, whatever came of it.
+    pub(crate) fn trial_gone(&mut self, server: &Server) {
+        if server.trial.is_some() {
+            let pool = &self.pools[server.pool.0 as usize];
+            // Of one that has ended in order, this is not heard.
+            pool.shared.balance.tried(&server.place, None, &pool.terms(), self.now);
+        }
+    }
+
+    /// Sees that each endpoint has its part of the servers, one at a time: it is where a server is that a request goes.
+    fn spread(&mut self, io: &mut I, id: PoolId) {
+        let now = self.now;
+        let pool = self.pool(id);
+        let is_wanted = pool.endpoints.asked >= SPREAD_AFTER;
+        if pool.is_shut || pool.is_limited || pool.opening > 0 || pool.endpoints.asked == 0 {
+            return;
+        }
+        let Some(poor) = pool.endpoints.poorest(now, is_wanted) else { return };
+        if is_wanted {
+            self.pool(id).endpoints.asked = 0;
+        }
+        let pool = self.pool(id);
+        if !pool.shared.permits.is_full(pool.settings.pool_size) {
+            if self.take_permit(io, id) {
+                self.open(io, id, poor);
+            }
+            return;
+        }
+        let Some(rich) = pool.endpoints.richest(poor).map(|rich| pool.endpoints.get(rich).place.clone()) else {
+            return;
+        };
+        let is_session = pool.settings.pool_mode == PoolMode::Session;
+        let may = |server: &Server| {
+            let is_idle = server.state == ServerState::Idle;
+            server.pool == id && server.apart.is_none() && server.place == rich && (is_idle || !is_session)
+        };
+        let found = self.servers.iter().filter(|(_, server)| may(server) && !server.is_close_needed);
+        // The longest idle one rather than one in use.
+        let found = found.min_by_key(|(_, server)| (server.state != ServerState::Idle, server.since));
+        if let Some((key, server)) = found {
+            if server.state == ServerState::Idle {
+                self.retire(io, key, SPREAD);
+            } else {
+                self.servers[key].is_close_needed = true;
+            }
+        }
+    }
+}

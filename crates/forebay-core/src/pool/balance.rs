@@ -1,0 +1,437 @@
+//! How a pool's requests are shared among its endpoints: what the workers know of the answers of each, and what follows.
+//!
+//! An endpoint is compared with the others of its pool, never with a limit: where all are slow, none is at fault. What is
+//! compared is the mean of the logarithms of the times to the first byte of an answer, so that one long query weighs little,
+//! and an endpoint that is ten times as slow is as far from the others whatever is asked.
+//!
+//! | standing | requests |
+//! |---|---|
+//! | serving | its part; a growing one for a while after it has come back |
+//! | ejected | none, and its servers are closed, until a trial is due |
+//! | tried | none: a connection beside the pool asks it something cheap |
+//! | half open | few, of the worker that has tried it, until they tell whether it is as good as the others |
+//!
+//! At most half of the endpoints are out at once. A full server is not sick, and nothing here says that it is.
+//!
+//! The workers add what they have measured, and read what follows, ten times a second: not on a request's way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::LoadBalance;
+use crate::ids::WorkerId;
+use crate::pool::endpoints::Place;
+use crate::time::Instant;
+pub use standing::{Standing, Why, Window};
+use standing::{doublings, micros};
+
+mod standing;
+
+/// Time between two looks of a worker at a pool's endpoints.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a request costs an endpoint with a weight of 1 that is as good as any.
+pub(crate) const COST: u64 = 1 << 16;
+/// The same where it is half open.
+const HALF_OPEN_COST: u64 = COST * 64;
+/// The dearest that one becomes by being slow.
+const DEAREST: f64 = 10.0;
+
+/// Answers that the mean is made of, where there are many; where there are few, those of a few seconds.
+const ANSWERS_MAX: f64 = 32.0;
+/// Answers of an endpoint from which on it is judged.
+const ANSWERS_MIN: f64 = 4.0;
+/// Answers of one that is half open after which it serves again.
+const ANSWERS_HALF_OPEN: f64 = 8.0;
+/// Those after which it may be ejected again.
+const ANSWERS_RELAPSE: f64 = 2.0;
+/// Time in which an answer comes to weigh a third.
+const FADES: Duration = Duration::from_secs(2);
+/// By how much more an answer that has not come is overdue.
+const OVERDUE_AFTER: f64 = 3.0;
+/// How much slower than the best one may be at no cost.
+const SLACK: f64 = 0.5;
+/// By how much the cost of one that has become better falls in a second.
+const FORGIVEN: f64 = 2.0;
+/// Standard errors by which two means must differ.
+const CERTAIN: f64 = 4.0;
+/// One is never ejected for being slower by less.
+const SLOWER_BY_US: f64 = 2_000.0;
+
+/// Faults in a few seconds from which on an endpoint is at fault, and how many times those of the others.
+const FAULTS: f64 = 5.0;
+const FAULTS_OF_OTHERS: f64 = 4.0;
+/// As many that are half open.
+const FAULTS_HALF_OPEN: f64 = 2.5;
+/// Requests that wait for long at an endpoint that answers nothing, while others do.
+const OVERDUE: u32 = 2;
+
+/// Pause before the first trial; each that fails doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A trial has failed if nothing has come of it by then.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
+/// One that few ask is taken to be well after this.
+const HALF_OPEN_MAX: Duration = Duration::from_secs(5);
+/// One that is ejected again within this time is left alone for longer.
+const RELAPSE: Duration = Duration::from_secs(60);
+/// The smallest part of one that has just come back.
+const FIRST_PART: f64 = 0.1;
+
+/// An endpoint of a pool, as a worker sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Which one.
+    pub place: Arc<Place>,
+    /// Servers can be opened there.
+    pub is_well: bool,
+    /// Its part of the requests, by what the configuration says.
+    pub weight: u32,
+    /// What was measured there.
+    pub window: Window,
+}
+
+/// What the configuration says.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// By what requests are shared.
+    pub by: LoadBalance,
+    /// How many times as slow as the others one may be; 0: it does not matter.
+    pub slower_than: u32,
+    /// How long one that has come back has a smaller part.
+    pub slow_start: Duration,
+    /// Longest pause between two trials.
+    pub pause_max: Duration,
+}
+
+/// What a worker makes of an endpoint until its next look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// See there.
+    pub standing: Standing,
+    /// What each request costs it: the one that has paid least is next.
+    pub cost: u64,
+    /// The mean of the answers of all, by which a single one is limited.
+    pub mean: Option<f64>,
+    /// After which a request without an answer is overdue.
+    pub overdue_us: u64,
+}
+
+/// An endpoint that was ejected, or has come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which one.
+    pub name: Arc<str>,
+    /// Why it was ejected; `None`: it is readmitted.
+    pub ejected: Option<Why>,
+}
+
+/// An endpoint, for SHOW.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Which one.
+    pub place: Arc<Place>,
+    /// See there.
+    pub standing: Standing,
+    /// Its part of the last answers, in hundredths.
+    pub share: u32,
+    /// Time to the first byte of an answer, as a rule.
+    pub latency_us: Option<u64>,
+}
+
+/// What all workers know of a pool's endpoints.
+#[derive(Debug, Default)]
+pub struct Balance(Mutex<Vec<Account>>);
+
+#[derive(Debug)]
+struct Account {
+    place: Arc<Place>,
+    standing: Standing,
+    /// When it was last added to, and how many seconds after the time before.
+    at: Instant,
+    elapsed_s: f64,
+    weight: f64,
+    sum: f64,
+    squares: f64,
+    /// Answers and faults of the last seconds.
+    answers: f64,
+    faults: f64,
+    overdue: u32,
+    /// Doublings of its cost.
+    dearer: f64,
+    /// Pause before its next trial.
+    pause: Duration,
+    /// Who has tried it last.
+    tried_by: WorkerId,
+    readmitted: Option<Instant>,
+}
+
+impl Account {
+    fn new(place: Arc<Place>, now: Instant) -> Account {
+        Account {
+            place,
+            standing: Standing::Serving(Instant(0)),
+            at: now,
+            elapsed_s: 0.0,
+            weight: 0.0,
+            sum: 0.0,
+            squares: 0.0,
+            answers: 0.0,
+            faults: 0.0,
+            overdue: 0,
+            dearer: 0.0,
+            pause: FIRST_PAUSE,
+            tried_by: WorkerId(0),
+            readmitted: None,
+        }
+    }
+
+    fn add(&mut self, window: Window, now: Instant) {
+        self.elapsed_s = now.since(self.at).as_secs_f64();
+        let fading = (-self.elapsed_s / FADES.as_secs_f64()).exp();
+        let kept = if self.weight > 0.0 { fading.min(ANSWERS_MAX / self.weight) } else { 0.0 };
+        self.at = now;
+        self.weight = self.weight * kept + f64::from(window.answers);
+        self.sum = self.sum * kept + window.sum;
+        self.squares = self.squares * kept + window.squares;
+        self.answers = self.answers * fading + f64::from(window.answers);
+        self.faults = self.faults * fading + f64::from(window.faults);
+        if window.answers > 0 {
+            self.overdue = 0;
+        }
+        self.overdue = self.overdue.max(window.overdue);
+    }
+
+    fn forget_answers(&mut self) {
+        (self.weight, self.sum, self.squares, self.faults, self.overdue) = (0.0, 0.0, 0.0, 0.0, 0);
+    }
+
+    fn mean(&self, answers: f64) -> Option<f64> {
+        (self.weight >= answers).then(|| self.sum / self.weight)
+    }
+
+    /// The square of the standard error of the mean.
+    fn error(&self) -> f64 {
+        let mean = self.sum / self.weight;
+        (self.squares / self.weight - mean * mean).max(0.0) / self.weight
+    }
+
+    fn is_serving(&self) -> bool {
+        matches!(self.standing, Standing::Serving(_))
+    }
+
+    fn eject(&mut self, why: Why, pause_max: Duration, now: Instant) {
+        let is_relapse = self.readmitted.is_some_and(|at| now.since(at) < RELAPSE);
+        let is_trial_lost = !self.is_serving();
+        self.pause = if is_relapse || is_trial_lost { self.pause * 2 } else { FIRST_PAUSE };
+        self.pause = self.pause.min(pause_max.max(FIRST_PAUSE));
+        self.standing = Standing::Ejected(now + self.pause, why);
+        self.overdue = 0;
+    }
+
+    fn readmit(&mut self, now: Instant) {
+        self.standing = Standing::Serving(now);
+        self.readmitted = Some(now);
+        self.dearer = 0.0;
+    }
+}
+
+impl Balance {
+    /// Adds what a worker has measured. Returns what it makes of each endpoint, and what has changed by that.
+    pub fn look(&self, me: WorkerId, seen: &[Seen], terms: &Terms, now: Instant) -> (Vec<Turn>, Vec<Change>) {
+        let mut accounts = self.accounts();
+        accounts.retain(|account| seen.iter().any(|one| one.place == account.place));
+        for one in seen {
+            let at = accounts.iter().position(|account| account.place == one.place);
+            let at = at.unwrap_or_else(|| {
+                accounts.push(Account::new(one.place.clone(), now));
+                accounts.len() - 1
+            });
+            accounts[at].add(one.window, now);
+        }
+        accounts.sort_by_key(|account| seen.iter().position(|one| one.place == account.place));
+        let mut changes = Vec::new();
+        for at in 0..accounts.len() {
+            if let Some(ejected) = judge(&mut accounts, seen, at, terms, now) {
+                changes.push(Change { name: seen[at].place.name.clone(), ejected });
+            }
+        }
+        let turns = (0..accounts.len()).map(|at| turn(&mut accounts, at, (me, seen[at].weight), terms, now)).collect();
+        (turns, changes)
+    }
+
+    /// Takes the trial of an endpoint that is ejected, if one is due: nobody else tries it meanwhile.
+    pub fn claim(&self, me: WorkerId, place: &Place, now: Instant) -> bool {
+        let mut accounts = self.accounts();
+        let Some(account) = accounts.iter_mut().find(|account| *account.place == *place) else { return false };
+        match account.standing {
+            Standing::Ejected(until, why) if until <= now => {
+                account.standing = Standing::Tried(now + TRIAL_MAX, why);
+                account.tried_by = me;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an endpoint is being tried.
+    pub fn is_tried(&self, place: &Place) -> bool {
+        let accounts = self.accounts();
+        accounts.iter().any(|account| *account.place == *place && matches!(account.standing, Standing::Tried(..)))
+    }
+
+    /// A trial has ended: it took so long to answer, or did not.
+    pub fn tried(&self, place: &Place, took_us: Option<u64>, terms: &Terms, now: Instant) {
+        let mut accounts = self.accounts();
+        let Some(at) = accounts.iter().position(|account| *account.place == *place) else { return };
+        let Standing::Tried(_, why) = accounts[at].standing else { return };
+        // What it is asked is as cheap as anything: who takes longer over that than others over real requests is not well.
+        let limit = base(&accounts, at, 1.0).map(|base| accounts[base].mean(1.0).unwrap_or_default());
+        let is_well = took_us.is_some_and(|us| {
+            let far = f64::from(terms.slower_than.max(2)).log2();
+            limit.is_none_or(|limit| doublings(us) < limit + far || (us as f64) < SLOWER_BY_US)
+        });
+        if is_well {
+            accounts[at].forget_answers();
+            accounts[at].standing = Standing::HalfOpen(now, why);
+        } else {
+            accounts[at].eject(why, terms.pause_max, now);
+        }
+    }
+
+    /// An endpoint that could not be reached can be again: its part grows from a small one.
+    pub fn came_back(&self, place: &Place, now: Instant) {
+        let mut accounts = self.accounts();
+        let account = accounts.iter_mut().find(|account| *account.place == *place && account.is_serving());
+        if let Some(account) = account {
+            account.forget_answers();
+            account.standing = Standing::Serving(now);
+        }
+    }
+
+    /// The endpoints, for SHOW.
+    pub fn told(&self) -> Vec<Told> {
+        let accounts = self.accounts();
+        let all: f64 = accounts.iter().map(|account| account.answers).sum();
+        let told = accounts.iter().map(|account| Told {
+            place: account.place.clone(),
+            standing: account.standing,
+            share: if all < 1.0 { 0 } else { (account.answers / all * 100.0).round() as u32 },
+            latency_us: account.mean(1.0).map(|mean| micros(mean) as u64),
+        });
+        told.collect()
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, Vec<Account>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one that an endpoint is measured by: of the others that serve the middle one, the faster of two.
+fn base(accounts: &[Account], at: usize, answers: f64) -> Option<usize> {
+    let others = (0..accounts.len()).filter(|other| *other != at && accounts[*other].is_serving());
+    let mut known: Vec<_> = others.filter_map(|other| Some((accounts[other].mean(answers)?, other))).collect();
+    known.sort_by(|a, b| a.0.total_cmp(&b.0));
+    known.get(known.len().saturating_sub(1) / 2).map(|(_, other)| *other)
+}
+
+/// Ejects and readmits. Returns what has changed: why it is out, or that it is not any more.
+fn judge(accounts: &mut [Account], seen: &[Seen], at: usize, terms: &Terms, now: Instant) -> Option<Option<Why>> {
+    match accounts[at].standing {
+        Standing::Serving(_) => {
+            let why = fault(accounts, at, terms, FAULTS)?;
+            let is_out = |other: usize| !seen[other].is_well || accounts[other].standing.is_out();
+            let out = (0..accounts.len()).filter(|other| *other != at && is_out(*other)).count();
+            if (out + 1) * 2 > accounts.len() {
+                return None;
+            }
+            accounts[at].eject(why, terms.pause_max, now);
+            Some(Some(why))
+        }
+        Standing::Ejected(..) => None,
+        Standing::Tried(until, why) => {
+            if until <= now {
+                accounts[at].eject(why, terms.pause_max, now);
+            }
+            None
+        }
+        Standing::HalfOpen(since, _) => {
+            if let Some(why) = fault(accounts, at, terms, FAULTS_HALF_OPEN).or_else(|| relapse(accounts, at, terms)) {
+                accounts[at].eject(why, terms.pause_max, now);
+                return Some(Some(why));
+            }
+            if accounts[at].weight < ANSWERS_HALF_OPEN && now.since(since) < HALF_OPEN_MAX {
+                return None;
+            }
+            accounts[at].readmit(now);
+            Some(None)
+        }
+    }
+}
+
+/// What is wrong with an endpoint that is not with the others.
+fn fault(accounts: &[Account], at: usize, terms: &Terms, faults: f64) -> Option<Why> {
+    let account = &accounts[at];
+    let others = || accounts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, account)| account);
+    let of_others = others().map(|account| account.faults).fold(0.0, f64::max);
+    if account.faults >= faults && account.faults > of_others * FAULTS_OF_OTHERS {
+        return Some(Why::Faults(account.faults.round() as u32));
+    }
+    let base = base(accounts, at, ANSWERS_MIN)?;
+    if account.overdue >= OVERDUE && accounts[base].overdue == 0 {
+        return Some(Why::Silent);
+    }
+    let (mean, usual) = (account.mean(ANSWERS_MIN)?, accounts[base].mean(ANSWERS_MIN)?);
+    let certain = CERTAIN * (account.error() + accounts[base].error()).sqrt();
+    let is_far = terms.slower_than > 0 && mean - usual >= f64::from(terms.slower_than).log2().max(certain);
+    let is_slow = is_far && micros(mean) - micros(usual) >= SLOWER_BY_US;
+    is_slow.then(|| Why::Slow((mean - usual).exp2().round() as u32))
+}
+
+/// Whether one that is half open is as slow as it was. A few answers do: each costs a client dear, and being wrong costs a pause.
+fn relapse(accounts: &[Account], at: usize, terms: &Terms) -> Option<Why> {
+    let (base, mean) = (base(accounts, at, ANSWERS_MIN)?, accounts[at].mean(ANSWERS_RELAPSE)?);
+    let usual = accounts[base].mean(ANSWERS_MIN)?;
+    let is_far = terms.slower_than > 0 && mean - usual >= f64::from(terms.slower_than).log2();
+    let is_slow = is_far && micros(mean) - micros(usual) >= SLOWER_BY_US;
+    is_slow.then(|| Why::Slow((mean - usual).exp2().round() as u32))
+}
+
+/// What a worker makes of an endpoint.
+fn turn(accounts: &mut [Account], at: usize, (me, weight): (WorkerId, u32), terms: &Terms, now: Instant) -> Turn {
+    let known = accounts.iter().filter(|account| account.is_serving());
+    let best = known.filter(|account| account.weight >= ANSWERS_MIN);
+    let best = best.min_by(|a, b| (a.sum / a.weight).total_cmp(&(b.sum / b.weight)));
+    let best = best.map(|best| (best.sum / best.weight, best.error()));
+    let (answers, sum) = accounts.iter().fold((0.0, 0.0), |(n, sum), one| (n + one.weight, sum + one.sum));
+    let of_all = (answers >= 1.0).then(|| sum / answers);
+    let overdue_us = best.map_or(u64::MAX, |(mean, _)| (micros(mean + OVERDUE_AFTER) as u64).saturating_add(500_000));
+    let account = &mut accounts[at];
+    let mean = account.mean(1.0);
+    let slower = match (mean, best) {
+        (Some(mean), Some((best, error))) => (mean - best - SLACK - (account.error() + error).sqrt()).max(0.0),
+        _ => 0.0,
+    };
+    // Its square: who is twice as slow as need be gets a quarter. Twice as many would still take as long.
+    let fallen = account.dearer - FORGIVEN * account.elapsed_s;
+    account.dearer = (slower * 2.0).min(DEAREST).max(fallen);
+    let dearer = if terms.by == LoadBalance::Latency { account.dearer } else { 0.0 };
+    let part = match account.standing {
+        Standing::Serving(since) if since.0 > 0 && now.since(since) < terms.slow_start => {
+            (now.since(since).as_secs_f64() / terms.slow_start.as_secs_f64()).max(FIRST_PART)
+        }
+        _ => 1.0,
+    };
+    let cost = match account.standing {
+        Standing::HalfOpen(..) => HALF_OPEN_COST,
+        _ => (COST as f64 * dearer.exp2() / part / f64::from(weight.max(1))) as u64,
+    };
+    // One is enough to find out.
+    let standing = match account.standing {
+        Standing::HalfOpen(since, why) if account.tried_by != me => Standing::Ejected(since, why),
+        standing => standing,
+    };
+    Turn { standing, cost: cost.max(1), mean: of_all, overdue_us }
+}
+
+#[cfg(test)]
+mod tests;

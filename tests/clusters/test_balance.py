@@ -1,0 +1,134 @@
+"""Reads are shared among replicas: one that has become slow, or fails, is left, and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.clusters.test_roles import clustered, endpoints
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.standby import caught_up, standby_of
+from tests.harness.target import Target
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+# Takes as long as its server is told to, and tells which one that is.
+NAP = "select current_setting('port'), pg_sleep(current_setting('nap.s')::float)"
+CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def standbys(server: Postgres, standby: Postgres) -> Iterator[list[Postgres]]:
+    """Three of one primary."""
+    with contextlib.ExitStack() as stack:
+        yield [standby, *(stack.enter_context(standby_of(server)) for _ in range(2))]
+
+
+def nap(server: Postgres, seconds: float) -> None:
+    """From here on each request takes a server as long."""
+    with server.target.at(user="postgres").connect(autocommit=True) as asked:
+        asked.execute(f"alter system set nap.s = {seconds}".encode())
+        asked.execute("select pg_reload_conf()")
+
+
+class Readers:
+    """Clients that read as fast as they are answered, and note where and how long it took."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        # When it was answered, by whom, and after how many seconds.
+        self.answers: list[tuple[float, str, float]] = []
+        self.errors: list[str] = []
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._read) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self) -> None:
+        try:
+            with self.target.wire() as wire:
+                while not self._is_over.is_set():
+                    began = time.monotonic()
+                    port = wire.value(NAP)
+                    now = time.monotonic()
+                    self.answers.append((now, port, now - began))
+        except Exception as error:
+            self.errors.append(repr(error))
+
+    def shares(self, seconds: float) -> dict[str, float]:
+        """Which part of the answers of the last seconds came from whom."""
+        since = time.monotonic() - seconds
+        counts = Counter(port for at, port, _ in list(self.answers) if at > since)
+        return {port: count / counts.total() for port, count in counts.items()}
+
+    def slow(self, since: float) -> float:
+        """Which part of the answers since then took as long as the slow one takes."""
+        took = [took for at, _, took in list(self.answers) if at > since]
+        return sum(one > 0.19 for one in took) / len(took)
+
+
+def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
+    server: Postgres, standbys: Sequence[Postgres], variant: Variant, start: Start
+) -> None:
+    """With the settings that nobody has touched. Shares alone would leave the clients with its slow answers."""
+    caught_up(server, standbys[0])
+    slow, *others = standbys
+    for one in standbys:
+        nap(one, 0.02)
+    reads = clustered(server, *standbys, role="replica", pool_size=12)
+    forebay = start(configuration(server, variant, databases={"app": reads}))
+    endpoints(forebay, "app", 4)
+    port = str(slow.port)
+    address = f"127.0.0.1:{port}"
+    shown = lambda: endpoints(forebay, "app", 4)[address]  # noqa: E731
+    try:
+        with Readers(forebay.target) as readers:
+            even = lambda: all(0.2 < readers.shares(2).get(str(one.port), 0) < 0.47 for one in standbys)  # noqa: E731
+            until(even, within_s=10, what="all of them have their part")
+            assert shown()["ejected"] is None
+            assert 15_000 < int(shown()["latency_us"] or 0) < 60_000
+            nap(slow, 0.2)
+            slowed = time.monotonic()
+            until(lambda: time.monotonic() > slowed + 2, within_s=5, what="it has had two seconds")
+            fallen = time.monotonic()
+            until(lambda: time.monotonic() > fallen + 3, within_s=5, what="it has been so for a while")
+            assert readers.shares(3).get(port, 0) <= 0.05
+            # What is left are its trials, of which few requests here make a larger part than many elsewhere.
+            assert readers.slow(fallen) <= 0.03, "the clients are as they were"
+            assert "times as slowly as the others" in str(shown()["ejected"])
+            assert forebay.events("endpoint_ejected")[0]["endpoint"] == address
+            nap(slow, 0.02)
+            until(lambda: readers.shares(2).get(port, 0) > 0.25, within_s=20, what="it has its part again")
+            assert forebay.events("endpoint_readmitted")
+            assert shown()["ejected"] is None
+            # Where all are as slow, none is at fault.
+            for one in standbys:
+                nap(one, 0.2)
+            ejected = len(forebay.events("endpoint_ejected"))
+            all_slow = time.monotonic()
+            until(lambda: time.monotonic() > all_slow + 2, within_s=5, what="all have been slow for a while")
+            assert len(forebay.events("endpoint_ejected")) == ejected
+            for one in standbys:
+                nap(one, 0.02)
+            assert not readers.errors
+        used = Counter(row["port"] for row in forebay.console("show servers") if row["state"] in ("active", "idle"))
+        assert all(used[str(one.port)] >= 2 for one in others)
+    finally:
+        for one in standbys:
+            nap(one, 0)
