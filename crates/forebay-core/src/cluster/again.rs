@@ -83,11 +83,6 @@ impl Again {
         self.done.clear();
     }
 
-    /// Whether what is held back must not be lost.
-    pub(crate) fn holds(&self) -> bool {
-        !self.held.is_empty()
-    }
-
     /// Whether it goes along with its server, to another process: that is all that it has, and what was sent.
     pub(crate) fn may_move(&self) -> bool {
         self.held.is_empty() && self.done.is_empty()
