@@ -190,7 +190,13 @@ impl Cluster {
     pub fn memory(&self) -> Option<(u64, u32)> {
         let Some(system) = self.system.or_else(|| self.most_common_system()) else { return self.remembered };
         let before = self.remembered.filter(|(of, _)| *of == system).map_or(0, |(_, floor)| floor);
-        Some((system, self.floor.max(before)))
+        // Of one that is being promoted the timeline is known before it is seen.
+        let next = self
+            .leaving
+            .as_ref()
+            .filter(|leaving| leaving.is_relieved)
+            .map_or(0, |leaving| leaving.timeline.saturating_add(1));
+        Some((system, self.floor.max(before).max(next)))
     }
 
     /// Takes over what another process knew. Before anything is heard.

@@ -230,6 +230,11 @@ fn the_one_that_a_switchover_leaves_gets_nothing_and_its_heir_all() {
     assert_eq!(play(&mut cluster, "w1 r1"), "primary replica");
     assert!(cluster.hold("a", true));
     assert_eq!(play(&mut cluster, "w1 r1"), "relieved replica");
+    let (system, floor) = cluster.memory().expect("it is known");
+    let mut heir = Cluster::new(["a", "b"].map(Arc::from), 2, 0);
+    heir.remember(system, floor);
+    assert_eq!(play(&mut heir, "w1 r1"), "deposed replica", "nor does another process write there");
+    assert_eq!(play(&mut heir, "w1 w2"), "deposed primary");
     assert_eq!(play(&mut cluster, "w1 w2"), "deposed primary");
     assert_eq!(play(&mut cluster, "w3 r3"), "primary replica", "it was promoted itself");
 }
