@@ -7,17 +7,17 @@ use forebay_pgwire::write;
 
 use crate::cluster::consistency::Replayed;
 use crate::cluster::roles::{Found, Serves};
-use crate::command::{Command, CommandId};
+use crate::command::Command;
 use crate::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, EngineConfig, PoolMode, Role};
-use crate::fuzz_entry::memory::{BUFFER, Handed, HandedOn, MemoryIo, Stage, config};
+use crate::fuzz_entry::memory::{Handed, HandedOn, Stage, config};
+use crate::fuzz_entry::scene::{SERVER_PID, Scene, welcome};
 use crate::ids::{ConnId, WorkerId};
-use crate::io::{ClosedBy, Endpoint, Peer};
+use crate::io::Endpoint;
 use crate::moving::arriving::Arrival;
 use crate::pool::PoolId;
-use crate::stats::WorkerStats;
 use crate::tables::Tables;
 use crate::time::Instant;
-use crate::worker::{Message, Shared, Worker};
+use crate::worker::{Message, Shared};
 
 use Serves::{Barred, Nobody, Reads, Writes};
 
@@ -27,23 +27,18 @@ const SECOND: u64 = 1_000_000;
 const A: &str = "a";
 const B: &str = "b";
 
-/// One worker, the servers `a` and `b`, and what they have been told.
-struct Scene {
-    worker: Worker<MemoryIo>,
-    io: MemoryIo,
-}
-
 fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
     Some(ClusterConfig { role, is_split, read_consistency: Consistency::Eventual })
 }
 
+/// With the servers `a` and `b`.
 impl Scene {
     /// A database `app` at both, whose reads go to replicas; `change` is made to it.
-    fn new(change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
-        Scene::with(change, |_| ())
+    fn of_two(change: impl FnOnce(&mut DatabaseConfig)) -> Scene {
+        Scene::of_two_with(change, |_| ())
     }
 
-    fn with(change: impl FnOnce(&mut DatabaseConfig), change_all: impl FnOnce(&mut EngineConfig)) -> Scene {
+    fn of_two_with(change: impl FnOnce(&mut DatabaseConfig), change_all: impl FnOnce(&mut EngineConfig)) -> Scene {
         let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 2);
         let database = &mut config.databases[0];
         database.endpoints = vec![format!("{A}:5432").into(), format!("{B}:5432").into()];
@@ -55,18 +50,16 @@ impl Scene {
         config.databases.push(reading);
         change_all(&mut config);
         let tables = Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound");
-        let (shared, stats) = (Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));
-        let mut worker = Worker::new(WorkerId(0), Arc::new(tables), shared, stats);
-        let mut io = MemoryIo::default();
-        worker.tick(&mut io, Instant(1));
-        Scene { worker, io }
+        let mut scene = Scene::of(0, Arc::new(tables), Arc::new(Shared::new(1)));
+        scene.tick(1);
+        scene
     }
 
     /// `a` writes and `b` reads; each has let in a server of `app`, and both are idle.
     fn at_rest(change: impl FnOnce(&mut DatabaseConfig)) -> (Scene, ConnId, ConnId, ConnId) {
-        let mut scene = Scene::new(change);
+        let mut scene = Scene::of_two(change);
         scene.roles(Writes, Reads);
-        let client = scene.comes("app");
+        let client = scene.comes("app", &[]);
         let primary = scene.lets_in(A);
         scene.asks(client, "select 1");
         let replica = scene.lets_in(B);
@@ -81,33 +74,7 @@ impl Scene {
 
     fn roles_of(&mut self, database: &str, a: Serves, b: Serves) {
         let found = |(name, serves): (&str, Serves)| Found { name: format!("{name}:5432").into(), serves };
-        self.order(&Command::Roles(database.into(), [(A, a), (B, b)].map(found).into(), Replayed::default()));
-    }
-
-    fn order(&mut self, command: &Command) {
-        self.worker.command(&mut self.io, CommandId(1), command.clone());
-        self.worker.turn_end(&mut self.io);
-    }
-
-    fn comes(&mut self, database: &str) -> ConnId {
-        self.comes_with(database, &[])
-    }
-
-    fn comes_with(&mut self, database: &str, parameters: &[(&str, &str)]) -> ConnId {
-        let conn = self.io.open_client();
-        self.worker.accepted(&mut self.io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
-        let mut hello = Vec::new();
-        let who = [("user", "app"), ("database", database)];
-        write::startup(&mut hello, (3, 0), who.into_iter().chain(parameters.iter().copied()));
-        self.arrives(conn, &hello);
-        conn
-    }
-
-    fn arrives(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.io.lend(bytes);
-        self.worker.received(&mut self.io, conn, BUFFER, bytes);
-        self.worker.turn_end(&mut self.io);
-        self.io.assert_released();
+        self.order(Command::Roles(database.into(), [(A, a), (B, b)].map(found).into(), Replayed::default()));
     }
 
     /// A client asks this.
@@ -118,29 +85,24 @@ impl Scene {
     }
 
     /// Connections to a host that are being opened.
-    fn opening(&self, host: &str) -> Vec<ConnId> {
+    fn opening_to(&self, host: &str) -> Vec<ConnId> {
         let is_to = |to: &Option<Endpoint>| matches!(to, Some(Endpoint::Tcp { host: of, .. }) if **of == *host);
         let opening = self.io.alive().filter(|(_, c)| c.stage == Stage::Connecting && is_to(&c.to));
         opening.map(|(conn, _)| conn).collect()
     }
 
     /// The one connection to a host that is being opened stands, and asks to be let in.
-    fn connected(&mut self, host: &str) -> ConnId {
-        let [conn] = self.opening(host)[..] else { panic!("one is opened to {host}: {:?}", self.opening(host)) };
-        self.io.connection(conn).stage = Stage::Open;
-        self.worker.connected(&mut self.io, conn);
-        self.taken(conn);
+    fn stands(&mut self, host: &str) -> ConnId {
+        let [conn] = self.opening_to(host)[..] else { panic!("one is opened to {host}: {:?}", self.opening_to(host)) };
+        self.connected(conn);
+        self.sent(conn);
         conn
     }
 
     /// The same, and it is let in.
     fn lets_in(&mut self, host: &str) -> ConnId {
-        let conn = self.connected(host);
-        let mut bytes = Vec::new();
-        write::authentication_ok(&mut bytes);
-        write::backend_key_data(&mut bytes, 7, &[1, 2, 3, 4]);
-        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
-        self.arrives(conn, &bytes);
+        let conn = self.stands(host);
+        self.arrives(conn, &welcome());
         conn
     }
 
@@ -157,36 +119,26 @@ impl Scene {
         self.asks(client, "select 1");
         assert_eq!(self.heard(replica), "select 1");
         self.answers(replica, TransactionStatus::Idle);
-        self.taken(client);
-    }
-
-    /// Time goes on up to then, with a turn each half a second at least: a longer gap would be a standstill.
-    fn at(&mut self, us: u64) {
-        for now in (0..us).step_by(500_000).chain([us]) {
-            if Instant(now) > self.worker.now {
-                self.worker.tick(&mut self.io, Instant(now));
-                self.worker.turn_end(&mut self.io);
-            }
-        }
+        self.sent(client);
     }
 
     /// A client listens, and its pool's listener has taken that over from its server.
     fn listens(&mut self, client: ConnId, server: ConnId) -> ConnId {
         self.asks(client, "listen news");
         self.answers(server, TransactionStatus::Idle);
-        self.taken(server);
+        self.sent(server);
         self.says_channels(server);
         let listener = self.lets_in(A);
         let said = self.heard(listener);
         let mark = said.split_once("NOTIFY fb_cut,'").and_then(|(_, mark)| mark.split('\'').next());
         let mut cut = Vec::new();
-        write::notification_response(&mut cut, 7, b"fb_cut", mark.expect("it makes a cut").as_bytes());
+        write::notification_response(&mut cut, SERVER_PID, b"fb_cut", mark.expect("it makes a cut").as_bytes());
         self.answers(listener, TransactionStatus::Idle);
         self.arrives(listener, &cut);
         self.arrives(server, &cut);
         assert_eq!(self.heard(server), "UNLISTEN *");
         self.answers(server, TransactionStatus::Idle);
-        self.taken(client);
+        self.sent(client);
         listener
     }
 
@@ -212,25 +164,9 @@ impl Scene {
         self.arrives(server, &bytes);
     }
 
-    fn is_open(&self, conn: ConnId) -> bool {
-        self.io.alive().any(|(alive, _)| alive == conn)
-    }
-
-    /// What was sent on a connection, which is written from here on.
-    fn taken(&mut self, conn: ConnId) -> Vec<u8> {
-        if !self.is_open(conn) {
-            let words = self.io.last_words.iter().rev().find(|(of, _)| *of == conn);
-            return words.map(|(_, said)| said.clone()).unwrap_or_default();
-        }
-        let unreported = std::mem::take(&mut self.io.connection(conn).unreported);
-        self.worker.sent(&mut self.io, conn, unreported);
-        self.worker.turn_end(&mut self.io);
-        std::mem::take(&mut self.io.connection(conn).sent)
-    }
-
     /// The text of a simple query that was sent on a connection.
     fn heard(&mut self, server: ConnId) -> String {
-        let said = self.taken(server);
+        let said = self.sent(server);
         let text = said.strip_prefix(b"Q").and_then(|said| said.get(4..said.len() - 1));
         String::from_utf8_lossy(text.unwrap_or(&said)).into_owned()
     }
@@ -238,7 +174,7 @@ impl Scene {
     /// All that may move goes to another process.
     fn hands_on(&mut self) -> Vec<HandedOn> {
         self.io.handed_on = Some(Vec::new());
-        self.order(&Command::HandOn);
+        self.order(Command::HandOn);
         for _ in 0..2 {
             self.worker.tick(&mut self.io, Instant(self.worker.now.0 + 100_000));
             for conn in std::mem::take(&mut self.io.detaching) {
@@ -270,7 +206,7 @@ fn the_catalogue_is_read_on_the_primary() {
         database.pool.catalogue_refresh = 30 * SECOND;
         database.pool.min_pool_size = 1;
     });
-    let reader = scene.connected(A);
+    let reader = scene.stands(A);
     scene.refuses(reader, "53300");
     // A server that comes free is to read instead: that of the primary.
     scene.reads(client, replica);
@@ -282,9 +218,9 @@ fn the_catalogue_is_read_on_the_primary() {
     scene.answers(primary, TransactionStatus::Idle);
     // Reads alone see to it as well.
     scene.at(62 * SECOND);
-    let at_replica = scene.opening(B);
+    let at_replica = scene.opening_to(B);
     scene.reads(client, replica);
-    assert_eq!(scene.opening(B), at_replica);
+    assert_eq!(scene.opening_to(B), at_replica);
     scene.lets_in(A);
 }
 
@@ -293,7 +229,7 @@ fn the_catalogue_is_read_on_the_primary() {
 fn what_replicas_tell_of_the_catalogue_holds_for_their_own_databases() {
     let (mut scene, client, primary, _) = Scene::at_rest(|database| database.pool.catalogue_refresh = 30 * SECOND);
     scene.roles_of("reading", Writes, Reads);
-    scene.comes("reading");
+    scene.comes("reading", &[]);
     let of = |scene: &Scene, name| scene.pool(name).knowledge.clone();
     let (own, replicas, reading) = (of(&scene, "app"), of(&scene, "app:replicas"), of(&scene, "reading"));
     assert!(Arc::ptr_eq(&own, &replicas) && !Arc::ptr_eq(&own, &reading));
@@ -312,7 +248,7 @@ fn what_replicas_tell_of_the_catalogue_holds_for_their_own_databases() {
 fn nobody_gets_a_server_of_a_barred_endpoint_while_its_others_are_closed() {
     for (a, b) in [(Barred, Reads), (Barred, Writes), (Reads, Writes)] {
         let (mut scene, first, primary, _) = Scene::at_rest(|_| ());
-        let [second, third] = ["app", "app"].map(|name| scene.comes(name));
+        let [second, third] = ["app", "app"].map(|name| scene.comes(name, &[]));
         scene.asks(first, "begin");
         scene.asks(second, "begin");
         let other = scene.lets_in(A);
@@ -322,7 +258,7 @@ fn nobody_gets_a_server_of_a_barred_endpoint_while_its_others_are_closed() {
         let to_a =
             [primary, other].map(|conn| scene.io.last_words.iter().filter(|(of, _)| of.slot == conn.slot).count());
         assert_eq!(to_a, [1, 1], "each of them is closed, and none is opened in its place");
-        assert_eq!(scene.opening(A), []);
+        assert_eq!(scene.opening_to(A), []);
     }
 }
 
@@ -333,13 +269,13 @@ fn a_server_that_comes_from_a_barred_endpoint_is_closed() {
     before.asks(client, "begin");
     before.answers(primary, TransactionStatus::InTransaction);
     let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
-    let mut after = Scene::new(|_| ());
+    let mut after = Scene::of_two(|_| ());
     after.roles(Barred, Writes);
     after.takes(group);
     let left: Vec<_> = after.io.alive().filter(|(_, c)| c.to.is_none()).map(|(conn, _)| conn).collect();
     assert_eq!(left.len(), 1, "the server is closed, and the session lives on");
     after.asks(left[0], "commit");
-    assert!(String::from_utf8_lossy(&after.taken(left[0])).contains("57P01"));
+    assert!(String::from_utf8_lossy(&after.sent(left[0])).contains("57P01"));
 }
 
 /// A new listener hears nothing of what was notified before it listened: whoever hears it must know.
@@ -350,11 +286,11 @@ fn a_listener_is_lost_with_the_primary() {
         let listener = scene.listens(client, primary);
         scene.roles(a, b);
         let is_kept = (a, b) == (Nobody, Reads);
-        assert_eq!(scene.is_open(listener), is_kept, "a primary that does not answer may be the same afterwards");
-        assert_eq!(scene.is_open(client), is_kept);
-        let said = String::from_utf8_lossy(&scene.taken(client)).into_owned();
+        assert_eq!(scene.is_alive(listener), is_kept, "a primary that does not answer may be the same afterwards");
+        assert_eq!(scene.is_alive(client), is_kept);
+        let said = String::from_utf8_lossy(&scene.sent(client)).into_owned();
         assert_eq!(said.contains("FB4"), !is_kept, "{said}");
-        assert_eq!(scene.opening(A), []);
+        assert_eq!(scene.opening_to(A), []);
     }
 }
 
@@ -364,10 +300,10 @@ fn no_listener_is_opened_while_there_is_no_primary() {
     let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
     scene.asks(client, "listen news");
     scene.answers(primary, TransactionStatus::Idle);
-    scene.taken(primary);
+    scene.sent(primary);
     scene.roles(Nobody, Reads);
     scene.says_channels(primary);
-    assert_eq!(scene.opening(A), []);
+    assert_eq!(scene.opening_to(A), []);
     assert_eq!(scene.heard(primary), "UNLISTEN fb_cut", "its client stays on its server");
 }
 
@@ -375,13 +311,13 @@ fn no_listener_is_opened_while_there_is_no_primary() {
 #[test]
 fn reads_go_home_where_no_replica_lets_the_pool_in() {
     for sqlstate in ["28000", "57P03", "53300"] {
-        let mut scene = Scene::new(|_| ());
+        let mut scene = Scene::of_two(|_| ());
         scene.roles(Writes, Reads);
-        let client = scene.comes("app");
+        let client = scene.comes("app", &[]);
         let primary = scene.lets_in(A);
-        scene.taken(client);
+        scene.sent(client);
         scene.asks(client, "select 1");
-        let replica = scene.connected(B);
+        let replica = scene.stands(B);
         scene.refuses(replica, sqlstate);
         assert_eq!(scene.heard(primary), "select 1", "{sqlstate}");
         scene.answers(primary, TransactionStatus::Idle);
@@ -399,20 +335,16 @@ fn reads_go_home_where_no_replica_lets_the_pool_in() {
 #[test]
 fn what_a_client_that_left_had_sent_to_a_replica_is_made_again_for_nobody() {
     let (mut scene, gone, primary, replica) = Scene::at_rest(|_| ());
-    scene.taken(primary);
+    scene.sent(primary);
     scene.asks(gone, "select 'of another'");
     assert_eq!(scene.heard(replica), "select 'of another'");
-    scene.io.end(gone);
-    scene.worker.closed(&mut scene.io, gone, ClosedBy::Peer);
-    scene.worker.turn_end(&mut scene.io);
+    scene.closed(gone);
     scene.answers(replica, TransactionStatus::Idle);
-    for cancel in scene.opening(B) {
-        scene.io.end(cancel);
-        scene.worker.closed(&mut scene.io, cancel, ClosedBy::Peer);
-        scene.worker.turn_end(&mut scene.io);
+    for cancel in scene.opening_to(B) {
+        scene.closed(cancel);
     }
-    scene.taken(replica);
-    let client = scene.comes("app");
+    scene.sent(replica);
+    let client = scene.comes("app", &[]);
     scene.asks(client, "select 'own'");
     assert_eq!(scene.heard(replica), "select 'own'");
     scene.fails(replica, "40001");
@@ -423,16 +355,16 @@ fn what_a_client_that_left_had_sent_to_a_replica_is_made_again_for_nobody() {
 #[test]
 fn a_request_that_is_too_long_to_keep_is_not_made_again() {
     let (mut scene, client, primary, replica) = Scene::at_rest(|_| ());
-    scene.taken(primary);
-    scene.taken(client);
+    scene.sent(primary);
+    scene.sent(client);
     let long = format!("select '{}'", "x".repeat(20_000));
     scene.asks(client, &long);
     assert_eq!(scene.heard(replica), long);
     scene.asks(client, "select 2");
     scene.fails(replica, "40001");
-    let said = scene.taken(client);
+    let said = scene.sent(client);
     assert!(said.windows(5).any(|part| part == b"40001"), "it hears of it");
-    assert_eq!(scene.taken(primary), b"");
+    assert_eq!(scene.sent(primary), b"");
     assert_eq!(scene.heard(replica), "select 2", "what is behind it is a request of its own");
 }
 
@@ -451,28 +383,28 @@ fn nobody_waits_in_a_pool_of_replicas_that_was_removed() {
     assert_eq!(scene.worker.waits_in(replicas, key), replicas);
     scene.worker.pool(replicas).is_removed = true;
     assert_eq!(scene.worker.waits_in(replicas, key), home);
-    assert!(scene.is_open(primary));
+    assert!(scene.is_alive(primary));
 }
 
 /// Without a limit on waits that of logins holds all the same.
 #[test]
 fn a_login_ends_while_there_is_no_primary() {
-    let mut scene = Scene::new(|database| database.pool.query_wait_timeout = 0);
+    let mut scene = Scene::of_two(|database| database.pool.query_wait_timeout = 0);
     scene.roles(Nobody, Reads);
-    let client = scene.comes("app");
+    let client = scene.comes("app", &[]);
     scene.at(16 * SECOND);
-    assert!(!scene.is_open(client), "login_timeout is over");
+    assert!(!scene.is_alive(client), "login_timeout is over");
 }
 
 /// A standby refuses what begins serializable, however that is written.
 #[test]
 fn who_is_serializable_by_default_reads_at_the_primary() {
-    let mut scene = Scene::new(|_| ());
+    let mut scene = Scene::of_two(|_| ());
     scene.roles(Writes, Reads);
-    let client = scene.comes_with("app", &[("options", "-c default_transaction_isolation=SERIALIZABLE")]);
+    let client = scene.comes("app", &[("options", "-c default_transaction_isolation=SERIALIZABLE")]);
     let primary = scene.lets_in(A);
     scene.answers(primary, TransactionStatus::Idle);
-    scene.taken(primary);
+    scene.sent(primary);
     scene.asks(client, "select 1");
-    assert_eq!((scene.heard(primary), scene.opening(B)), ("select 1".into(), vec![]));
+    assert_eq!((scene.heard(primary), scene.opening_to(B)), ("select 1".into(), vec![]));
 }

@@ -7,7 +7,6 @@ use super::scene::Scene;
 use crate::command::{Command, Reply};
 use crate::config::EngineConfig;
 use crate::ids::ConnId;
-use crate::io::ClosedBy;
 use crate::stats::REST;
 
 const SECOND: u64 = 1_000_000;
@@ -47,8 +46,7 @@ fn comes(scene: &mut Scene, database: &str) -> (ConnId, ConnId) {
 }
 
 fn leaves(scene: &mut Scene, client: ConnId) {
-    scene.io.end(client);
-    scene.worker.closed(&mut scene.io, client, ClosedBy::Peer);
+    scene.closed(client);
 }
 
 fn shown(scene: &mut Scene) -> Vec<String> {
@@ -124,16 +122,14 @@ fn a_slot_is_another_pools_and_a_paused_pool_or_one_in_use_keeps_its_own() {
     assert!(scene.is_alive(server), "configured pools keep their servers for server_idle_timeout");
     let (next, _) = comes(&mut scene, "blog");
     assert_eq!(shown(&mut scene), ["app", "blog"]);
-    scene.io.end(server);
-    scene.worker.closed(&mut scene.io, server, ClosedBy::Peer);
+    scene.closed(server);
     for second in 62..80 {
         scene.tick(second * SECOND);
     }
     assert_eq!(shown(&mut scene), ["blog"]);
     let (_, server) = comes(&mut scene, "news");
     assert_eq!(shown(&mut scene), ["news", "blog"], "the slot of the first is the last one's");
-    scene.io.end(server);
-    scene.worker.closed(&mut scene.io, server, ClosedBy::Peer);
+    scene.closed(server);
     leaves(&mut scene, next);
     assert_eq!(scene.worker.stats.pools.lock().unwrap().iter().filter(|pool| pool.is_rest()).count(), 1);
 }

@@ -12,7 +12,7 @@ mod forgotten;
 mod login;
 pub mod memory;
 #[cfg(test)]
-mod scene;
+pub(crate) mod scene;
 #[cfg(test)]
 mod suspended;
 #[cfg(test)]

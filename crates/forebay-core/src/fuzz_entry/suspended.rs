@@ -3,7 +3,6 @@
 use super::scene::Scene;
 use crate::command::Command;
 use crate::ids::ConnId;
-use crate::io::ClosedBy;
 
 const SECOND: u64 = 1_000_000;
 const SELECT: &[u8] = b"Q\0\0\0\x0dselect 2\0";
@@ -61,8 +60,7 @@ fn a_server_opened_meanwhile_is_not_read_from_and_nobody_is_dropped_after_resume
     let second = scene.client();
     scene.arrives(second, SELECT);
     scene.order(Command::Suspend);
-    scene.worker.closed(&mut scene.io, server, ClosedBy::Peer);
-    scene.io.end(server);
+    scene.closed(server);
     let opened = scene.connecting().pop().expect("one is opened for the second client");
     scene.connected(opened);
     assert!(!scene.io.connection(opened).is_read);

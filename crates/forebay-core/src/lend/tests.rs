@@ -2,18 +2,11 @@
 
 use std::sync::Arc;
 
-use forebay_pgwire::backend::TransactionStatus;
-use forebay_pgwire::write;
-
 use crate::command::{Command, CommandId, Reply};
-use crate::config::{AuthMethod, EngineConfig, PoolMode};
-use crate::fuzz_entry::memory::{BUFFER, Handed, MemoryIo, Stage, config};
+use crate::fuzz_entry::memory::Handed;
+use crate::fuzz_entry::scene::{Scene, tables};
 use crate::ids::{ConnId, WorkerId};
-use crate::io::Peer;
-use crate::stats::WorkerStats;
-use crate::tables::Tables;
-use crate::time::Instant;
-use crate::worker::{Message, Shared, Worker};
+use crate::worker::{Message, Shared};
 
 type Told = Message<Handed>;
 
@@ -22,7 +15,7 @@ const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
 
 /// Two workers, and what they have told each other and not been given yet.
 struct Pair {
-    workers: [(Worker<MemoryIo>, MemoryIo); 2],
+    of: [Scene; 2],
 }
 
 impl Pair {
@@ -30,43 +23,29 @@ impl Pair {
         let shared = Arc::new(Shared::new(2));
         let tables = tables(|_| ());
         let worker = |id| {
-            let stats = Arc::new(WorkerStats::default());
-            let mut io = MemoryIo::default();
-            io.told = Some(Vec::new());
-            let mut worker = Worker::new(WorkerId(id), tables.clone(), shared.clone(), stats);
-            worker.tick(&mut io, Instant(1));
-            (worker, io)
+            let mut scene = Scene::of(id, tables.clone(), shared.clone());
+            scene.io.told = Some(Vec::new());
+            scene.tick(1);
+            scene
         };
-        Pair { workers: [worker(0), worker(1)] }
+        Pair { of: [worker(0), worker(1)] }
     }
 
     /// The only server of the pool is on its way from worker 0 to worker 1: what is to be told to that.
     fn under_way() -> (Pair, Told) {
         let mut pair = Pair::new();
-        let first = pair.client_comes(0);
-        let server = pair.opening(0).expect("a server is opened for the first client");
-        pair.let_in(0, server);
-        assert!(pair.sent(0, first).ends_with(b"I"), "the first client is greeted, and its server idle");
+        let first = pair.of[0].client();
+        let server = pair.of[0].opening().expect("a server is opened for the first client");
+        pair.of[0].let_in(server);
+        assert!(pair.of[0].sent(first).ends_with(b"I"), "the first client is greeted, and its server idle");
         pair.asks_for_one(1);
         let want = pair.told(0).expect("the other worker asks for it");
         pair.tell(1, 0, want);
-        let (worker, io) = &mut pair.workers[0];
-        assert_eq!(io.detaching, [server]);
-        io.end(server);
-        worker.detached(io, server, Handed);
+        assert_eq!(pair.of[0].io.detaching, [server]);
+        pair.detached(0, server);
         let lent = pair.told(1).expect("it is lent");
         assert!(matches!(lent, Message::Lend(..)));
         (pair, lent)
-    }
-
-    fn client_comes(&mut self, w: usize) -> ConnId {
-        let (worker, io) = &mut self.workers[w];
-        let conn = io.open_client();
-        worker.accepted(io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
-        let mut hello = Vec::new();
-        write::startup(&mut hello, (3, 0), [("user", "app"), ("database", "app")]);
-        self.arrives(w, conn, &hello);
-        conn
     }
 
     /// A client comes, is told what the other worker has heard, and has a query.
@@ -74,96 +53,61 @@ impl Pair {
         let heard = self.told(w).expect("the other worker has heard how a server greets");
         assert!(matches!(heard, Message::Greeting(_)));
         self.tell(1 - w, w, heard);
-        let client = self.client_comes(w);
-        assert!(self.sent(w, client).ends_with(b"I"), "it is greeted without a server");
-        self.arrives(w, client, QUERY);
+        let client = self.of[w].client();
+        assert!(self.of[w].sent(client).ends_with(b"I"), "it is greeted without a server");
+        self.of[w].arrives(client, QUERY);
     }
 
-    fn arrives(&mut self, w: usize, conn: ConnId, bytes: &[u8]) {
-        let (worker, io) = &mut self.workers[w];
-        io.lend(bytes);
-        worker.received(io, conn, BUFFER, bytes);
-        worker.turn_end(io);
-        io.assert_released();
-    }
-
-    fn let_in(&mut self, w: usize, conn: ConnId) {
-        let (worker, io) = &mut self.workers[w];
-        io.connection(conn).stage = Stage::Open;
-        worker.connected(io, conn);
-        let unreported = std::mem::take(&mut io.connection(conn).unreported);
-        worker.sent(io, conn, unreported);
-        let mut bytes = Vec::new();
-        write::authentication_ok(&mut bytes);
-        write::backend_key_data(&mut bytes, 7, &[1, 2, 3, 4]);
-        write::ready_for_query(&mut bytes, TransactionStatus::Idle);
-        self.arrives(w, conn, &bytes);
-    }
-
-    /// A connection that a worker has begun.
-    fn opening(&self, w: usize) -> Option<ConnId> {
-        self.workers[w].1.alive().find(|(_, c)| c.stage == Stage::Connecting).map(|(conn, _)| conn)
-    }
-
-    fn sent(&mut self, w: usize, conn: ConnId) -> Vec<u8> {
-        self.workers[w].1.connection(conn).sent.clone()
+    /// A connection is out of its worker.
+    fn detached(&mut self, w: usize, conn: ConnId) {
+        let Scene { worker, io } = &mut self.of[w];
+        io.end(conn);
+        worker.detached(io, conn, Handed);
     }
 
     /// What the other worker has told a worker first.
     fn told(&mut self, w: usize) -> Option<Told> {
-        let told = self.workers[1 - w].1.told.as_mut().expect("there are two workers");
+        let told = self.of[1 - w].io.told.as_mut().expect("there are two workers");
         if told.is_empty() { None } else { Some(told.remove(0).1) }
     }
 
     fn tell(&mut self, from: usize, w: usize, message: Told) {
-        let (worker, io) = &mut self.workers[w];
+        let Scene { worker, io } = &mut self.of[w];
         worker.told(io, WorkerId(from as u16), message);
         worker.turn_end(io);
     }
 
     fn order(&mut self, w: usize, number: u64, command: &Command) {
-        let (worker, io) = &mut self.workers[w];
+        let Scene { worker, io } = &mut self.of[w];
         worker.command(io, CommandId(number), command.clone());
         worker.turn_end(io);
     }
 
-    fn at(&mut self, w: usize, us: u64) {
-        let (worker, io) = &mut self.workers[w];
-        worker.tick(io, Instant(us));
-        worker.turn_end(io);
-    }
-
     fn is_done(&self, w: usize, number: u64) -> bool {
-        self.workers[w].1.replies.iter().any(|(id, reply)| id.0 == number && matches!(reply, Reply::Done))
+        self.of[w].io.replies.iter().any(|(id, reply)| id.0 == number && matches!(reply, Reply::Done))
     }
 
     /// Servers of a worker that it has said goodbye to.
     fn parted(&self, w: usize) -> usize {
-        self.workers[w].1.last_words.iter().filter(|(_, sent)| sent.starts_with(b"X")).count()
+        self.of[w].io.last_words.iter().filter(|(_, sent)| sent.starts_with(b"X")).count()
     }
-}
-
-fn tables(change: impl FnOnce(&mut EngineConfig)) -> Arc<Tables> {
-    let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
-    change(&mut config);
-    Arc::new(Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound"))
 }
 
 /// The only server may be in a transaction for as long as it likes: nobody waits at the door for it.
 #[test]
 fn clients_of_both_workers_are_greeted_by_what_one_has_heard() {
     let mut pair = Pair::new();
-    pair.client_comes(0);
-    let early = pair.client_comes(1);
-    assert!(!pair.sent(1, early).ends_with(b"I"), "nothing is known yet");
-    assert!(pair.opening(1).is_none(), "the pool has room for one");
-    let server = pair.opening(0).expect("a server is opened");
-    pair.let_in(0, server);
+    pair.of[0].client();
+    let early = pair.of[1].client();
+    assert!(!pair.of[1].sent(early).ends_with(b"I"), "nothing is known yet");
+    assert!(pair.of[1].opening().is_none(), "the pool has room for one");
+    let server = pair.of[0].opening().expect("a server is opened");
+    pair.of[0].let_in(server);
     let heard = pair.told(1).expect("it is told");
     pair.tell(0, 1, heard);
-    assert!(pair.sent(1, early).ends_with(b"I"));
-    let late = pair.client_comes(1);
-    assert!(pair.sent(1, late).ends_with(b"I"));
+    assert!(pair.of[1].sent(early).ends_with(b"I"));
+    let late = pair.of[1].client();
+    assert!(pair.of[1].sent(late).ends_with(b"I"));
 }
 
 /// After RECONNECT or a new endpoint, a client would go on with what the operator has turned away from.
@@ -189,8 +133,8 @@ fn a_server_that_arrives_after_an_order_is_closed() {
             pair.order(1 - first, 1, &command);
             pair.tell(0, 1, lent);
             assert_eq!(pair.parted(1), 1, "{command:?}, first to worker {first}");
-            let is_replaced = pair.opening(1).is_some();
-            let is_wanted = !matches!(command, Command::Pause(_)) && pair.workers[1].0.tables.database("app").is_some();
+            let is_replaced = pair.of[1].opening().is_some();
+            let is_wanted = !matches!(command, Command::Pause(_)) && pair.of[1].worker.tables.database("app").is_some();
             assert_eq!(is_replaced, is_wanted, "{command:?}, first to worker {first}");
         }
     }
@@ -207,8 +151,8 @@ fn what_waits_for_servers_to_go_waits_for_one_that_is_on_its_way() {
         }
         assert!(!pair.is_done(0, 2) && !pair.is_done(1, 2), "{command:?}");
         pair.tell(0, 1, lent);
-        pair.at(0, 20_000);
-        pair.at(1, 20_000);
+        pair.of[0].tick(20_000);
+        pair.of[1].tick(20_000);
         assert!(pair.is_done(0, 2) && pair.is_done(1, 2), "{command:?}");
     }
 }
@@ -218,15 +162,13 @@ fn what_waits_for_servers_to_go_waits_for_one_that_is_on_its_way() {
 fn a_server_opened_after_reconnect_is_kept_by_a_worker_that_hears_of_it_later() {
     let mut pair = Pair::new();
     pair.order(0, 1, &Command::Reconnect(None));
-    pair.client_comes(0);
-    let server = pair.opening(0).expect("a server is opened");
-    pair.let_in(0, server);
+    pair.of[0].client();
+    let server = pair.of[0].opening().expect("a server is opened");
+    pair.of[0].let_in(server);
     pair.asks_for_one(1);
     let want = pair.told(0).expect("the other worker asks for it");
     pair.tell(1, 0, want);
-    let (worker, io) = &mut pair.workers[0];
-    io.end(server);
-    worker.detached(io, server, Handed);
+    pair.detached(0, server);
     let lent = pair.told(1).expect("it is lent");
     pair.tell(0, 1, lent);
     pair.order(1, 1, &Command::Reconnect(None));
@@ -240,11 +182,11 @@ fn pause_and_wait_close_have_no_limit_of_their_own() {
         let (mut pair, lent) = Pair::under_way();
         pair.order(0, 1, &command);
         pair.order(1, 1, &Command::Reconnect(None));
-        pair.at(0, 3_600_000_000);
-        assert!(pair.workers[0].1.replies.is_empty(), "{command:?}");
-        pair.at(1, 3_600_000_000);
+        pair.of[0].tick(3_600_000_000);
+        assert!(pair.of[0].io.replies.is_empty(), "{command:?}");
+        pair.of[1].tick(3_600_000_000);
         pair.tell(0, 1, lent);
-        pair.at(0, 3_601_000_000);
-        assert!(pair.is_done(0, 1) && pair.workers[0].0.pending.is_empty(), "{command:?}");
+        pair.of[0].tick(3_601_000_000);
+        assert!(pair.is_done(0, 1) && pair.of[0].worker.pending.is_empty(), "{command:?}");
     }
 }

@@ -1,115 +1,34 @@
 //! Endpoints that fail, move and come back, as clients of their pools feel it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 
-use crate::command::{Command, CommandId};
-use crate::config::{AuthMethod, DatabaseConfig, EngineConfig, PoolMode, ServerTls, TlsMode};
-use crate::fuzz_entry::memory::{BUFFER, MemoryIo, Stage, config};
-use crate::ids::{ConnId, WorkerId};
-use crate::io::{ClosedBy, Peer, TlsInfo};
-use crate::stats::WorkerStats;
-use crate::tables::Tables;
-use crate::time::Instant;
-use crate::worker::{Shared, Worker};
+use crate::command::Command;
+use crate::config::{DatabaseConfig, EngineConfig, ServerTls, TlsMode};
+use crate::fuzz_entry::memory::Stage;
+use crate::fuzz_entry::scene::{Scene, tables, welcome};
+use crate::ids::ConnId;
+use crate::io::TlsInfo;
 
-/// One worker, and what it has begun.
-struct World {
-    worker: Worker<MemoryIo>,
-    io: MemoryIo,
-}
-
-impl World {
-    fn new(change: impl FnOnce(&mut EngineConfig)) -> World {
-        let stats = Arc::new(WorkerStats::default());
-        let mut worker = Worker::new(WorkerId(0), tables(change), Arc::new(Shared::new(1)), stats);
-        let mut io = MemoryIo::default();
-        worker.tick(&mut io, Instant(1));
-        World { worker, io }
-    }
-
-    fn client_comes(&mut self, database: &str) -> ConnId {
-        let conn = self.io.open_client();
-        self.worker.accepted(&mut self.io, conn, Peer::Tcp([127, 0, 0, 1].into(), 9));
-        let mut hello = Vec::new();
-        write::startup(&mut hello, (3, 0), [("user", "app"), ("database", database)]);
-        self.arrives(conn, &hello);
-        conn
-    }
-
-    fn arrives(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.io.lend(bytes);
-        self.worker.received(&mut self.io, conn, BUFFER, bytes);
-        self.worker.turn_end(&mut self.io);
-        self.io.assert_released();
-    }
-
-    /// A connection that is being opened.
-    fn opening(&self) -> Option<ConnId> {
-        self.io.alive().find(|(_, c)| c.stage == Stage::Connecting).map(|(conn, _)| conn)
-    }
-
-    /// It stands; what is sent on it first.
-    fn connected(&mut self, conn: ConnId) -> Vec<u8> {
-        self.io.connection(conn).stage = Stage::Open;
-        self.worker.connected(&mut self.io, conn);
-        self.worker.turn_end(&mut self.io);
+impl Scene {
+    /// A connection comes about; what is sent on it first.
+    fn first_words(&mut self, conn: ConnId) -> Vec<u8> {
+        self.connected(conn);
         self.sent(conn)
     }
-
-    /// What is sent on it, which is written from here on.
-    fn sent(&mut self, conn: ConnId) -> Vec<u8> {
-        if !self.io.alive().any(|(other, _)| other == conn) {
-            return Vec::new();
-        }
-        let unreported = std::mem::take(&mut self.io.connection(conn).unreported);
-        self.worker.sent(&mut self.io, conn, unreported);
-        self.worker.turn_end(&mut self.io);
-        std::mem::take(&mut self.io.connection(conn).sent)
-    }
-
-    fn closed(&mut self, conn: ConnId) {
-        self.io.end(conn);
-        self.worker.closed(&mut self.io, conn, ClosedBy::Peer);
-        self.worker.turn_end(&mut self.io);
-    }
-
-    fn order(&mut self, command: &Command) {
-        self.worker.command(&mut self.io, CommandId(1), command.clone());
-        self.worker.turn_end(&mut self.io);
-    }
-
-    /// Time goes on up to then, with a turn each half a second at least: a longer gap would be a standstill.
-    fn at(&mut self, us: u64) {
-        for now in (500_000..us).step_by(500_000).chain([us]) {
-            if Instant(now) > self.worker.now {
-                self.worker.tick(&mut self.io, Instant(now));
-                self.worker.turn_end(&mut self.io);
-            }
-        }
-    }
 }
 
-fn tables(change: impl FnOnce(&mut EngineConfig)) -> Arc<Tables> {
-    let mut config = config(AuthMethod::Trust, PoolMode::Transaction, 1);
-    change(&mut config);
-    Arc::new(Tables::build(config, None, &mut |out| out.fill(7)).expect("the configuration is sound"))
+/// One worker, and what it has begun.
+fn world_of(change: impl FnOnce(&mut EngineConfig)) -> Scene {
+    let mut scene = Scene::with(change);
+    scene.tick(1);
+    scene
 }
 
 fn refused(sqlstate: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     write::error_response(&mut bytes, &[(b'S', b"FATAL"), (b'C', sqlstate.as_bytes()), (b'M', b"no")]);
-    bytes
-}
-
-fn let_in() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    write::authentication_ok(&mut bytes);
-    write::backend_key_data(&mut bytes, 7, &[1, 2, 3, 4]);
-    write::ready_for_query(&mut bytes, TransactionStatus::Idle);
     bytes
 }
 
@@ -143,19 +62,19 @@ fn what_fails_for_one_pool_holds_no_other_up() {
         (End::Said("58000"), false),
     ];
     for (end, is_of_host) in ends {
-        let mut world = World::new(|config| {
+        let mut world = world_of(|config| {
             both(config);
             if matches!(end, End::NoTls) {
                 config.server_tls = tls(&[TlsMode::Require]);
             }
         });
-        world.client_comes("app");
+        world.comes("app", &[]);
         let server = world.opening().expect("a server is opened");
         match end {
             End::Unconnected => world.closed(server),
             End::LateToConnect => world.at(15_010_000),
             _ => {
-                world.connected(server);
+                world.first_words(server);
                 match end {
                     End::ClosedInLogin => world.closed(server),
                     End::NoTls => world.arrives(server, b"N"),
@@ -165,7 +84,7 @@ fn what_fails_for_one_pool_holds_no_other_up() {
             }
         }
         assert!(world.opening().is_none(), "{end:?}: the pool waits");
-        world.client_comes("other");
+        world.comes("other", &[]);
         assert_eq!(world.opening().is_none(), is_of_host, "{end:?}");
     }
 }
@@ -186,16 +105,16 @@ fn a_reload_takes_no_encryption_away() {
     };
     let plain = |config: &mut EngineConfig| config.server_tls = tls(&[TlsMode::Disable]);
 
-    let mut world = World::new(require);
-    let client = world.client_comes("app");
+    let mut world = world_of(require);
+    let client = world.comes("app", &[]);
     let server = world.opening().expect("a server is opened");
-    world.order(&Command::Reload(tables(renumbered)));
+    world.order(Command::Reload(tables(renumbered)));
     assert_eq!(world.opening(), Some(server), "nothing has changed for it");
-    assert_eq!(world.connected(server), SSL_REQUEST);
+    assert_eq!(world.first_words(server), SSL_REQUEST);
     world.arrives(server, b"S");
     world.io.connection(server).stage = Stage::Open;
     world.worker.tls_ready(&mut world.io, server, TlsInfo::default());
-    world.arrives(server, &let_in());
+    world.arrives(server, &welcome());
     let greeting = world.sent(client);
     let key = greeting.windows(5).position(|bytes| bytes == [b'K', 0, 0, 0, 12]).expect("a key to cancel by");
     let mut query = Vec::new();
@@ -203,15 +122,14 @@ fn a_reload_takes_no_encryption_away() {
     world.arrives(client, &query);
     let sent = world.sent(server);
     assert!(sent.windows(8).any(|bytes| bytes == b"SELECT 1"), "{}", String::from_utf8_lossy(&sent));
-    world.order(&Command::Reload(tables(plain)));
-    let canceller = world.io.open_client();
-    world.worker.accepted(&mut world.io, canceller, Peer::Tcp([127, 0, 0, 1].into(), 9));
+    world.order(Command::Reload(tables(plain)));
+    let canceller = world.connects();
     let pid = u32::from_be_bytes(greeting[key + 5..key + 9].try_into().expect("four bytes"));
     let mut cancel = Vec::new();
     write::cancel_request(&mut cancel, pid, &greeting[key + 9..key + 13]);
     world.arrives(canceller, &cancel);
     let cancelling = world.opening().expect("the cancel goes to the server");
-    assert_eq!(world.connected(cancelling), SSL_REQUEST, "as its session does");
+    assert_eq!(world.first_words(cancelling), SSL_REQUEST, "as its session does");
 }
 
 /// Waiters sat out server_connect_timeout on openings to where the servers had been.
@@ -219,28 +137,28 @@ fn a_reload_takes_no_encryption_away() {
 fn openings_to_where_servers_were_make_room_at_once() {
     let at = |last: u8| IpAddr::from([10, 0, 0, last]);
     let at_name = |config: &mut EngineConfig| config.databases[0].endpoints = vec!["db:5432".into()];
-    let mut world = World::new(at_name);
-    let told = |world: &mut World, last: u8| {
+    let mut world = world_of(at_name);
+    let told = |world: &mut Scene, last: u8| {
         world.worker.readdressed(&mut world.io, &"db".into(), &vec![at(last)].into());
         world.worker.turn_end(&mut world.io);
         world.opening()
     };
-    world.client_comes("app");
+    world.comes("app", &[]);
     let first = world.opening().expect("a server is opened");
     assert_eq!(told(&mut world, 2), Some(first), "it asked for the addresses");
 
     world.io.remote = Some(at(1));
-    assert!(world.connected(first).is_empty(), "its connect was under way to an older address");
+    assert!(world.first_words(first).is_empty(), "its connect was under way to an older address");
     let second = world.opening().expect("another one takes its place");
     world.io.remote = Some(at(2));
-    assert!(!world.connected(second).is_empty() && world.opening().is_none());
+    assert!(!world.first_words(second).is_empty() && world.opening().is_none());
 
     let third = told(&mut world, 3).expect("its host is elsewhere before it is let in");
     let fourth = told(&mut world, 4).expect("nor does one go on that was given older addresses");
     assert!(third != fourth && world.io.alive().filter(|(_, c)| c.is_outgoing).count() == 1);
-    world.order(&Command::Reconnect(None));
+    world.order(Command::Reconnect(None));
     let fifth = world.opening().expect("RECONNECT");
-    world.order(&Command::Reload(tables(|config| config.databases[0].endpoints = vec!["other:5432".into()])));
+    world.order(Command::Reload(tables(|config| config.databases[0].endpoints = vec!["other:5432".into()])));
     let sixth = world.opening().expect("RELOAD");
     assert!(fourth != fifth && fifth != sixth);
     assert!(world.io.alive().filter(|(_, c)| c.is_outgoing).count() == 1);
@@ -257,15 +175,15 @@ fn a_corrected_place_is_tried_at_once() {
         |config| config.databases[0].connect_query = "SELECT 1".into(),
     ];
     for (index, correction) in corrections.into_iter().enumerate() {
-        let mut world = World::new(|_| ());
-        world.client_comes("app");
+        let mut world = world_of(|_| ());
+        world.comes("app", &[]);
         let server = world.opening().expect("a server is opened");
-        world.connected(server);
+        world.first_words(server);
         world.arrives(server, &refused("55000"));
         assert!(world.opening().is_none());
-        world.order(&Command::Reload(tables(|_| ())));
+        world.order(Command::Reload(tables(|_| ())));
         assert!(world.opening().is_none(), "nothing was corrected");
-        world.order(&Command::Reload(tables(correction)));
+        world.order(Command::Reload(tables(correction)));
         assert!(world.opening().is_some(), "correction {index}");
     }
 }
@@ -273,24 +191,24 @@ fn a_corrected_place_is_tried_at_once() {
 /// A trial alone never got in where the server speaks 3.0 only, or wants TLS.
 #[test]
 fn a_trial_learns_how_to_get_in() {
-    let mut world = World::new(|config| {
+    let mut world = world_of(|config| {
         config.databases[0].endpoints = vec!["127.0.0.1:5432".into(), "127.0.0.1:5433".into()];
         config.server_tls = tls(&[TlsMode::Allow]);
     });
-    world.client_comes("app");
+    world.comes("app", &[]);
     let sick = world.opening().expect("a server is opened");
     world.closed(sick);
     let well = world.opening().expect("the other endpoint is tried");
-    world.connected(well);
-    world.arrives(well, &let_in());
+    world.first_words(well);
+    world.arrives(well, &welcome());
     world.at(2_000_000);
     let mut trial = world.opening().expect("the sick one is tried beside");
     for sqlstate in ["0A000", "28000"] {
-        world.connected(trial);
+        world.first_words(trial);
         world.arrives(trial, &refused(sqlstate));
         trial = world.opening().expect("it is tried again at once");
     }
-    assert_eq!(world.connected(trial), SSL_REQUEST);
+    assert_eq!(world.first_words(trial), SSL_REQUEST);
     world.arrives(trial, b"S");
     world.io.connection(trial).stage = Stage::Open;
     world.worker.tls_ready(&mut world.io, trial, TlsInfo::default());

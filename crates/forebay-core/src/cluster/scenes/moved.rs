@@ -11,17 +11,17 @@ fn what_a_replica_refuses_after_a_restart_is_made_again_on_the_primary() {
     before.asks(client, "select 1");
     assert_eq!(before.heard(replica), "select 1");
     let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
-    let mut after = Scene::new(|_| ());
+    let mut after = Scene::of_two(|_| ());
     after.roles(Writes, Reads);
     after.takes(group);
     let client = after.worker.clients.iter().next().expect("it is there").1.conn;
     let replica = after.worker.servers.iter().next().expect("it is there").1.conn;
     after.fails(replica, "25006");
-    assert_eq!(String::from_utf8_lossy(&after.taken(client)), "");
+    assert_eq!(String::from_utf8_lossy(&after.sent(client)), "");
     let primary = after.lets_in(A);
     assert_eq!(after.heard(primary), "select 1");
     after.answers(primary, TransactionStatus::Idle);
-    assert!(after.taken(client).ends_with(b"Z\0\0\0\x05I"));
+    assert!(after.sent(client).ends_with(b"Z\0\0\0\x05I"));
 }
 
 /// A pool that its clients have come to with servers of replicas must let others in, and count, as before.
@@ -37,7 +37,7 @@ fn who_comes_with_a_server_of_a_replica_is_at_home_as_before() {
     let group = before.hands_on().into_iter().find(|group| group.connections.len() == 2).expect("both go together");
     assert_eq!(pinned(&before), [0, 0]);
     // The secret is known from logins alone.
-    let mut after = Scene::with(|_| (), |config| config.users.clear());
+    let mut after = Scene::of_two_with(|_| (), |config| config.users.clear());
     after.roles(Writes, Reads);
     after.takes(group);
     assert_eq!(pinned(&after), [0, 1]);
