@@ -92,11 +92,9 @@ impl<I: Io> Worker<I> {
         // The endpoint first, where there are several.
         let meant = if self.pool(id).endpoints.is_single() { 0 } else { self.endpoint_in_turn(id) };
         loop {
-            let at = match meant {
-                0 => self.choose_idle::<false>(id, key, 0)?,
-                // None of that endpoint may be for this client.
-                _ => self.choose_idle::<true>(id, key, meant).or_else(|| self.choose_idle::<false>(id, key, 0))?,
-            };
+            let there = if meant == 0 { None } else { self.choose_idle_at(id, key, meant) };
+            // None of that endpoint may be for this client.
+            let at = there.or_else(|| self.choose_idle::<false>(id, key, 0))?;
             let idle = &mut self.pools[id.0 as usize].idle;
             let server = if at + 1 == idle.len() { idle.pop_back() } else { idle.remove(at) }?;
             if self.is_fit(io, server) {
@@ -106,6 +104,11 @@ impl<I: Io> Worker<I> {
                 return Some(server);
             }
         }
+    }
+
+    #[inline(never)]
+    fn choose_idle_at(&self, id: PoolId, key: ClientKey, meant: u8) -> Option<usize> {
+        self.choose_idle::<true>(id, key, meant)
     }
 
     /// Which of a pool's idle servers that is; `BY_ENDPOINT`: of those at the endpoint with the number `meant`.
