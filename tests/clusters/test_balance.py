@@ -99,6 +99,8 @@ def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
     shown = lambda: endpoints(forebay, "app", 4)[address]  # noqa: E731
     try:
         with Readers(forebay.target) as readers:
+            begun = lambda: len(readers.answers) > 300  # noqa: E731
+            until(begun, within_s=20, what="it is known how they do")
             even = lambda: all(0.2 < readers.shares(2).get(str(one.port), 0) < 0.47 for one in standbys)  # noqa: E731
             until(even, within_s=10, what="all of them have their part")
             assert shown()["ejected"] is None

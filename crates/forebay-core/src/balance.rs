@@ -18,6 +18,7 @@ use crate::pool::{Pool, PoolId};
 use crate::session::client::Client;
 use crate::session::expect::Own;
 use crate::session::server::{Apart, Server, ServerKey, ServerState};
+use crate::time::Instant;
 use crate::worker::Worker;
 
 /// Why a server is closed whose endpoint is ejected.
@@ -28,6 +29,17 @@ const SPREAD: &str = "another endpoint has too few servers";
 const SPREAD_AFTER: u32 = 16;
 /// Questions of a trial: the first warms the connection up.
 const TRIAL_QUESTIONS: u32 = 3;
+
+/// What is measured of a server whose pool has several endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// When the first bytes of the last answer came.
+    answered_at: Instant,
+    /// It has said since that something is wrong with it.
+    pub(crate) is_ill: bool,
+    /// What it has answered so far, where it is asked how an endpoint does.
+    pub(crate) trial: Option<Box<Trial>>,
+}
 
 /// A trial of an endpoint that is ejected, so far.
 #[derive(Debug)]
@@ -66,15 +78,15 @@ impl Pool {
 
     /// Notes that the first bytes of an answer have come.
     #[inline(never)]
-    pub(crate) fn note_answer(&mut self, server: &mut Server, client: &Client, now: crate::time::Instant) {
-        if server.answered_at > client.request_at {
+    pub(crate) fn note_answer(&mut self, server: &mut Server, client: &Client, now: Instant) {
+        if server.measured.answered_at > client.request_at {
             // To what came with it in one go.
             return;
         }
-        server.answered_at = now;
+        server.measured.answered_at = now;
         if let Some(given) = self.endpoints.given(server.at) {
             given.window.answered(now.micros_since(client.request_at), given.turn.mean);
-            given.window.faults += u32::from(std::mem::take(&mut server.is_ill));
+            given.window.faults += u32::from(std::mem::take(&mut server.measured.is_ill));
         }
     }
 
@@ -200,7 +212,7 @@ impl<I: Io> Worker<I> {
             given.servers += 1;
             given.idle += u32::from(server.state == ServerState::Idle);
             let client = server.client.and_then(|client| clients.get(client));
-            let asked_at = client.map(|client| client.request_at).filter(|at| server.answered_at <= *at);
+            let asked_at = client.map(|client| client.request_at).filter(|at| server.measured.answered_at <= *at);
             let waits_us = asked_at.filter(|_| !server.expect.is_empty()).map_or(0, |at| now.micros_since(at));
             given.window.overdue += u32::from(waits_us > given.turn.overdue_us);
         }
@@ -245,7 +257,7 @@ impl<I: Io> Worker<I> {
             return false;
         }
         let query = pool.settings.server_check_query.clone();
-        self.servers[key].trial = Some(Box::new(Trial { answers: 0, best_us: u64::MAX }));
+        self.servers[key].measured.trial = Some(Box::new(Trial { answers: 0, best_us: u64::MAX }));
         self.send_own(io, key, Own::Check, &query);
         true
     }
@@ -254,7 +266,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn trial_answered(&mut self, io: &mut I, key: ServerKey, is_failed: bool) {
         let now = self.now;
         let server = &mut self.servers[key];
-        let Some(trial) = server.trial.as_mut().filter(|_| !is_failed) else {
+        let Some(trial) = server.measured.trial.as_mut().filter(|_| !is_failed) else {
             return self.retire(io, key, "the trial has failed");
         };
         trial.answers += 1;
@@ -272,7 +284,7 @@ impl<I: Io> Worker<I> {
 
     /// A trial is gone, whatever came of it.
     pub(crate) fn trial_gone(&mut self, server: &Server) {
-        if server.trial.is_some() {
+        if server.measured.trial.is_some() {
             let pool = &self.pools[server.pool.0 as usize];
             // Of one that has ended in order, this is not heard.
             pool.shared.balance.tried(&server.place, None, &pool.terms(), self.now);

@@ -67,7 +67,7 @@ impl Relaying<'_> {
             if self.client.is_some() {
                 let sqlstate = fields.sqlstate().unwrap_or_default();
                 self.server.stats.stats.server_errors.count(sqlstate);
-                self.server.is_ill |= is_ill(sqlstate);
+                self.server.measured.is_ill |= is_ill(sqlstate);
             }
             if self.tell_ensure_error(fields) || self.tell_renamed(fields) {
                 self.skip_after_error();

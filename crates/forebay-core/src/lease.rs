@@ -167,7 +167,7 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[key];
         let error = server.own_error.take();
         match own {
-            Own::Check if server.trial.is_some() => return self.trial_answered(io, key, error.is_some()),
+            Own::Check if server.measured.trial.is_some() => return self.trial_answered(io, key, error.is_some()),
             Own::Listens => return self.listens_restored(io, key, error),
             Own::Channels => return self.channels_known(io, key, error),
             Own::Unlisten => return self.unlistened(io, key, error),

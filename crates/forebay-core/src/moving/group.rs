@@ -234,7 +234,7 @@ carried!(Server, put_server, get_server, describe_server,
     left {
         conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
         reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
-        cancel_at, at, answered_at, is_ill, trial, login,
+        cancel_at, at, measured, login,
     }
 );
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::Report;
 
-use crate::balance::Trial;
+use crate::balance::Measured;
 use crate::cluster::again::Again;
 use crate::config::Usage;
 use crate::hand_over::HandOver;
@@ -215,12 +215,8 @@ pub struct Server {
     pub reading: Option<Box<Reading>>,
     /// When the last of them was begun.
     pub cancel_at: Instant,
-    /// When the first bytes of the last answer came, where `at` is not 0.
-    pub answered_at: Instant,
-    /// It has said since that something is wrong with it.
-    pub is_ill: bool,
-    /// What it has answered so far, where it is asked how an endpoint does.
-    pub(crate) trial: Option<Box<Trial>>,
+    /// What is measured of it, where `at` is not 0.
+    pub(crate) measured: Measured,
     /// When it was opened.
     pub opened_at: Instant,
     /// What TLS negotiated.
@@ -248,12 +244,11 @@ impl Server {
 
     /// A connection that has just been begun.
     pub fn new(conn: ConnId, id: u64, of: OfPool<'_>, place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Self {
-        let (pool, stats) = (of.0, of.1.clone());
         Server {
             conn,
             id,
-            stats,
-            pool,
+            stats: of.1.clone(),
+            pool: of.0,
             place,
             is_connect_query_undone: false,
             address: None,
@@ -304,9 +299,7 @@ impl Server {
             cancels: 0,
             cancel_at: now,
             at: 0,
-            answered_at: Instant(0),
-            is_ill: false,
-            trial: None,
+            measured: Measured::default(),
             late: None,
             opened_at: now,
             expires_at: Instant(u64::MAX),
