@@ -21,7 +21,7 @@ from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import standby_of
+from tests.harness.standby import caught_up, standby_of
 
 # What forebay may add to the promotion, and what a busy machine adds to both.
 ADDED_S = 0.5
@@ -242,6 +242,7 @@ def what_fails_is_undone(pair: Pair, both: list[Forebay]) -> None:
             assert "replay is paused" in refusal(forebay, "app")
             admin.execute("select pg_wal_replay_resume()")
         allow(first)
+        caught_up(first, second)
         holder.execute("begin")
         holder.execute("insert into scratch values (1, 'goes on')")
         late = refusal(forebay, "app wait 0.3")
