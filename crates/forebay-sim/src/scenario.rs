@@ -9,9 +9,8 @@ use forebay_core::config::{
     SecretLookup, SecretText, SequenceAffinity, ServerTls, TcpOptions, UserConfig,
 };
 
-use crate::client::actor::Identity;
-use crate::client::owner;
 use crate::client::program::{self, Owning, Step, Tastes};
+use crate::client::{actor::Identity, owner};
 use crate::rng::Rng;
 use crate::secrets::{OTHER_PASSWORD, PASSWORD, secret};
 use crate::world::DENIAL_KEPT_US;
@@ -325,8 +324,7 @@ impl Scenario {
         method: AuthMethod,
     ) -> Vec<ClientPlan> {
         let topic = rng.aside(6).below(owner::TOPICS);
-        let count = rng.between(2, 10) as u32;
-        let steps = rng.between(4, 24);
+        let (count, steps) = (rng.between(2, 10) as u32, rng.between(4, 24));
         let favourite = rng.one_in(2).then(|| rng.below(program::KINDS));
         (0..count)
             .map(|id| {
