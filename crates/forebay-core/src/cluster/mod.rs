@@ -124,6 +124,8 @@ pub struct Node {
     pub seen: Option<Seen>,
     /// Bytes that it is behind the primary, where both are known.
     pub lag: Option<u64>,
+    /// The system and the highest timeline of which it said that it writes there.
+    wrote: Option<(u64, u32)>,
     misses: u32,
     /// When it was asked what it last said, in microseconds of the system's monotonic clock.
     asked_us: u64,
@@ -150,7 +152,15 @@ impl Cluster {
     /// Endpoints of which nothing is known. `misses_max`: probes on end after which one is down. `lag_max`: bytes, 0 for no
     /// limit.
     pub fn new(names: impl IntoIterator<Item = Arc<str>>, misses_max: u32, lag_max: u64) -> Cluster {
-        let node = |name| Node { name, standing: Standing::Unknown, seen: None, lag: None, misses: 0, asked_us: 0 };
+        let node = |name| Node {
+            name,
+            standing: Standing::Unknown,
+            seen: None,
+            lag: None,
+            wrote: None,
+            misses: 0,
+            asked_us: 0,
+        };
         let nodes = names.into_iter().map(node).collect();
         Cluster {
             nodes,
@@ -211,6 +221,10 @@ impl Cluster {
         node.asked_us = asked_us;
         node.misses = 0;
         node.seen = Some(seen);
+        if !seen.is_in_recovery {
+            let before = node.wrote.filter(|(system, _)| *system == seen.system).map_or(0, |(_, timeline)| timeline);
+            node.wrote = Some((seen.system, seen.timeline.max(before)));
+        }
     }
 
     /// Somebody who knows says that these may write and no others; `None`: nobody says so, and any may.
@@ -260,11 +274,12 @@ impl Cluster {
             let seen = node.seen.filter(|seen| !seen.is_in_recovery && Some(seen.system) == system)?;
             is_up(node).then_some(seen)
         };
-        let newest = self.nodes.iter().filter_map(writes).map(|seen| seen.timeline).max().unwrap_or(0);
+        // Whatever has become of those that said so.
+        let wrote = self.nodes.iter().filter_map(|node| node.wrote.filter(|(of, _)| Some(*of) == system));
+        let newest = wrote.map(|(_, timeline)| timeline).max().unwrap_or(0);
         let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
         let floor = self.floor.max(newest).max(remembered);
-        let floor = if planted(Bug::LowerTimelineAccepted) { newest } else { floor };
-        let is_first = |seen: Seen| seen.timeline == floor;
+        let is_first = |seen: Seen| seen.timeline == floor || planted(Bug::LowerTimelineAccepted);
         let may_write = |node: &Node| self.named.as_ref().is_none_or(|named| named.contains(&node.name));
         let leaves = |node: &Node, seen: Seen| {
             let leaving = self.leaving.as_ref().filter(|leaving| leaving.endpoint == node.name)?;

@@ -83,6 +83,20 @@ fn a_primary_of_an_older_timeline_stays_deposed() {
     );
 }
 
+/// What one has said before it was lost holds, though others had not been heard by then.
+#[test]
+fn a_timeline_that_was_lost_before_all_were_heard_is_not_undercut() {
+    let mut cluster = Cluster::new(["a", "b", "c"].map(Arc::from), 1, 0);
+    for (index, word) in [(1, "w2"), (1, "-"), (2, "w3"), (2, "r3"), (0, "w1")] {
+        say(&mut cluster, index, word);
+    }
+    cluster.decide();
+    assert_eq!(standings(&cluster), "deposed down replica");
+    say(&mut cluster, 1, "w2");
+    cluster.decide();
+    assert_eq!(standings(&cluster), "deposed deposed replica");
+}
+
 /// Two that write on one timeline differ for good: whichever is asked, the other's writes are lost.
 #[test]
 fn writes_stop_while_two_can_write_on_one_timeline() {

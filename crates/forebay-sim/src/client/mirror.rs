@@ -287,7 +287,9 @@ impl Mirror {
         let client = Tag::all_in(asker.as_bytes()).first().map_or(0, |tag| tag.client);
         let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
         let seen: Vec<String> = numbers.map(|request| Tag { client, request }.to_string()).collect();
-        let missing = self.acknowledged.iter().filter(|mark| !seen.contains(mark)).cloned().collect();
+        // What no text tells of is a write to nobody, while a replica does not refuse it.
+        let is_missing = |mark: &&String| !seen.contains(mark) && !self.session.hidden.contains(mark);
+        let missing = self.acknowledged.iter().filter(is_missing).cloned().collect();
         Verdict::Read { seen, missing, is_asked: self.asks_for_replica() }
     }
 

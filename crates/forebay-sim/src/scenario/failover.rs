@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::secrets::PASSWORD;
 
 /// Later requests that may be served before one: some servers are opened sooner than others.
-const OVERTAKES_MAX: u32 = 6;
+const OVERTAKES_MAX: u32 = 12;
 
 /// What happens to the endpoints of the cluster. Which of them it is shows when it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,17 +60,15 @@ impl Session {
             Statement::Hidden(value) => {
                 let mark = read(portal, value)?;
                 self.mark(mark.clone())?;
+                self.hidden.push(mark.clone());
                 self.one_row(portal, mark, "SELECT 1");
             }
             Statement::Ledger(value) => {
                 let text = self.seen_by(&read(portal, value)?);
                 self.one_row(portal, text, "SELECT 1");
             }
-            Statement::Conflict(_) if self.is_standby => {
-                return failure("40001", "canceling statement due to conflict with recovery");
-            }
             Statement::Conflict(value) => {
-                let text = read(portal, value)?;
+                let text = self.undisturbed(read(portal, value)?)?;
                 self.one_row(portal, text, "SELECT 1");
             }
             Statement::Catalogue => self.complete("SELECT 0"),
@@ -88,6 +86,13 @@ impl Session {
         }
         self.inserted.push(mark);
         Ok(())
+    }
+
+    fn undisturbed(&self, text: String) -> Run<String> {
+        if self.is_standby {
+            return failure("40001", "canceling statement due to conflict with recovery");
+        }
+        Ok(text)
     }
 
     /// What the asker has left, as far as it is there: the numbers of its requests.

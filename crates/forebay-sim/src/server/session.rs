@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) is_standby: bool,
     /// The marks that are there, whoever has left them.
     pub(crate) ledger: Vec<Tag>,
+    /// Marks of its own that no text tells of.
+    pub(crate) hidden: Vec<String>,
     pub(super) out: Vec<Frame>,
 }
 
@@ -114,6 +116,7 @@ impl Session {
             told: Vec::new(),
             is_standby: false,
             ledger: Vec::new(),
+            hidden: Vec::new(),
             out: Vec::new(),
         })
     }

@@ -175,8 +175,9 @@ impl World {
         let owner = self.checks.owner(link);
         let is_listener = self.checks.is_listener(link);
         for client in &mut self.clients {
-            // A request without a tag may be anywhere.
-            let is_hidden = !client.mirror.is_settled() && client.mirror.tags_under_way().is_empty();
+            // A request without a tag may be anywhere, and in a cluster one whose tag is on its way.
+            let is_hidden =
+                !client.mirror.is_settled() && (self.failover.is_some() || client.mirror.tags_under_way().is_empty());
             if owner == Some(client.who.id) || is_hidden || (is_listener && client.mirror.is_listening()) {
                 client.hit_until = self.now + ECHO_US;
             }

@@ -49,6 +49,10 @@ impl World {
             let words = format!("worker {w} sends of client {client} to endpoint {node}, told that it is {serves:?}");
             return self.checks.fail(words);
         }
+        let now = self.now;
+        if serves == Serves::Writes && self.cluster().current != node {
+            self.cluster().misled_at.insert(client, now);
+        }
         if serves == Serves::Writes && self.is_standby(node) {
             self.cluster().misled.insert(client);
         }
@@ -59,8 +63,11 @@ impl World {
         if self.failover.is_none() {
             return;
         }
-        for tag in Tag::all_in(bytes) {
-            if let Some(client) = self.clients.get_mut(tag.client as usize) {
+        let tags = Tag::all_in(bytes);
+        for client in &mut self.clients {
+            // What is cut within a tag, or carries none, may be of anybody.
+            let is_of = tags.iter().any(|tag| tag.client == client.who.id);
+            if is_of || !client.mirror.is_settled() {
                 client.hit_until = self.now + ECHO_US;
             }
         }
@@ -82,7 +89,8 @@ impl World {
         }
         let is_promised = cluster.role == Role::Primary
             && (!cluster.is_split || cluster.read_consistency == Consistency::Session)
-            && !is_asked;
+            && !is_asked
+            && failover.misled_at.get(&(i as u32)).is_none_or(|at| at + SETTLES_US < self.now);
         let missing = missing.iter().find(|mark| !failover.lost.contains(*mark));
         if let Some(mark) = missing.filter(|_| is_promised) {
             self.checks.fail(format!("client {i} does not see {mark}, which it has written"));

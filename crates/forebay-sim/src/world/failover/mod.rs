@@ -13,7 +13,7 @@
 //! | once told, a worker sends nothing of a client's to an endpoint that must not have it | `check_role` |
 //! | a session sees what it has written (`read_consistency = "session"`) | `check_read` |
 //! | an error has a SQLSTATE of the time at which it comes, and a cause | `explain_in_cluster` |
-//! | who waits is served soon after a primary is known | `World::run`, `check_served` |
+//! | who waits is served soon after a primary is known, the first first | `World::run`, [`crate::check::Checks`] |
 
 mod discovery;
 mod judging;
@@ -71,13 +71,15 @@ pub(crate) struct Failover {
     denied: BTreeSet<String>,
     /// Clients of whose requests something went to a replica that was still taken for the primary.
     misled: BTreeSet<u32>,
+    /// When something of a client's last went to what was taken for the primary, and was none any more.
+    misled_at: BTreeMap<u32, u64>,
     /// The primary ends as soon as it has committed something.
     is_doomed: bool,
     pub(crate) luck: Rng,
 }
 
 /// After the last change every client is through by then.
-pub(crate) const SERVED_US: u64 = 15_000_000;
+pub(crate) const SERVED_US: u64 = 30_000_000;
 
 impl Failover {
     pub(crate) fn new(scenario: &Scenario, mut luck: Rng) -> Option<Box<Failover>> {
@@ -95,6 +97,7 @@ impl Failover {
             acknowledged: BTreeSet::new(),
             denied: BTreeSet::new(),
             misled: BTreeSet::new(),
+            misled_at: BTreeMap::new(),
             is_doomed: false,
             luck,
             plan,
