@@ -268,3 +268,30 @@ def what_fails_is_undone(pair: Pair, both: list[Forebay]) -> None:
         assert cut.value.sqlstate == "57P01"
         assert holder.execute("select count(*) from scratch where a = 2").fetchone() == (0,)
     are(both, pair, "primary", "replica")
+
+
+def test_a_replica_of_a_deposed_primary_takes_nothing_over(pair: Pair, tmp_path: Path) -> None:
+    """It is as far as the primary by the numbers, and has nothing of what was acknowledged since."""
+    first, second = pair
+    variant = VARIANTS[-1]
+    with standby_of(first) as third:
+        servers = (first, second, third)
+        database = {"endpoints": [f"127.0.0.1:{one.port}" for one in servers], "topology": "poll", "poll_user": "app"}
+        sections = configuration(first, variant, databases={"app": database})
+        with pooler.running(tmp_path / "forebay", sections, variant) as forebay:
+            wait_for_roles(forebay, servers, "primary", "replica", "replica")
+            allow(first)
+            done = command(forebay, "--to", f"127.0.0.1:{second.port}")
+            assert (done.returncode, done.stderr) == (0, ""), done.stdout
+            wait_for_roles(forebay, servers, "deposed", "primary", "replica")
+            with first.target.connect(user="postgres", autocommit=True) as aside:
+                aside.execute("create table aside as select generate_series(1, 100000)")
+            words = refusal(forebay, f"app to '127.0.0.1:{third.port}'")
+            assert f"127.0.0.1:{third.port} does not follow 127.0.0.1:{second.port}" in words
+            with forebay.target.connect(autocommit=True) as client:
+                client.execute("insert into scratch values (3, 'goes on')")
+
+
+def wait_for_roles(forebay: Forebay, servers: tuple[Postgres, ...], *expected: str) -> None:
+    """Waits until these are the servers' roles."""
+    until(lambda: roles(forebay, *servers) == list(expected), within_s=15, what=f"they are {expected}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder
+from forebay.config.resolved import ServerTls
 from forebay.config.topology import Topology
 from forebay.control.engine_link import Outcome
 from forebay.control.switchover import line
 from forebay.control.switchover.change import LAG_BYTES_MAX, Switchovers
+from forebay.control.switchover.line import Line
 
 OLD, NEW = "10.0.0.5:5432", "10.0.0.6:5432"
 
@@ -22,6 +25,7 @@ class World:
 
     def __init__(self) -> None:
         self.rows_: list[EndpointRow] = [row(OLD, "primary"), row(NEW, "replica")]
+        self.follows = True
         self.writes: bool | None = False
         self.promotes: bool | Refused | None = True
         self.source_: object | None = None
@@ -73,6 +77,7 @@ class FakeLine:
 
     world: World
     user = "poll"
+    marked = "none"
 
     def __init__(self, _topology: Topology, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -82,6 +87,17 @@ class FakeLine:
 
     async def replayed(self) -> int:
         return 100
+
+    async def mark(self) -> int:
+        FakeLine.marked = "in progress"
+        return 7
+
+    async def unmark(self) -> None:
+        FakeLine.marked = "aborted"
+
+    async def standing(self, mark: int) -> str | None:
+        assert mark == 7
+        return self.marked if self.world.follows else "committed"
 
     async def state(self) -> tuple[bool, bool, bool]:
         return True, False, True
@@ -182,6 +198,8 @@ def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:
     assert "has no topology" in refused(both.run(SwitchoverOrder(database="else"), world.tell))
     world.source_ = object()
     assert "SWITCHOVER … MANUAL" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    world.source_, world.follows = None, False
+    assert "does not follow 10.0.0.5:5432" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
     world.rows_ = [row(OLD, "primary"), row(NEW, "replica", lag=LAG_BYTES_MAX + 1)]
     assert "bytes behind" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
     world.rows_ = [row(OLD, "primary"), row(NEW, "lagging")]
@@ -189,3 +207,44 @@ def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:
     world.rows_ = [row(OLD, "down"), row(NEW, "replica")]
     assert "has no primary" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
     assert world.told == []
+
+
+class Deaf:
+    """A connection to a server that has stopped: it answers nothing, not even that it was cancelled."""
+
+    def __init__(self) -> None:
+        self.pgconn = self
+        self.asked: list[bytes] = []
+
+    async def execute(self, sql: bytes) -> None:
+        self.asked.append(sql)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    def finish(self) -> None:
+        pass
+
+
+def test_a_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All would wait for as long as it does; what was asked of it may be done all the same."""
+    deaf = Deaf()
+
+    async def connect(**_given: Any) -> Deaf:
+        return deaf
+
+    async def play() -> None:
+        asked = Line(shop, NEW)
+        assert await asked.can_write() is None
+        assert await asked.promote() is None, "nobody knows"
+        with pytest.raises(Refused, match=r"no answer within 0\.05 s"):
+            await asked.flushed()
+        assert len(deaf.asked) == 3
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    monkeypatch.setattr("psycopg.AsyncConnection.connect", connect)
+    monkeypatch.setattr(line, "SILENCE_S", 0.05)
+    tls = ServerTls("disable", None, None, None)
+    shop = Topology("poll", "shop", (OLD, NEW), "shop", "poll", None, tls, 1.0, 1.0, 2, 0, is_followed=False)
+    asyncio.run(asyncio.wait_for(play(), 5))

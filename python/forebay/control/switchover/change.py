@@ -117,13 +117,15 @@ class _Change:
             )
         self._old, self._new = self._both()
         self._primary, self._candidate = Line(topology, self._old), Line(topology, self._new)
+        # One each for what is asked while another question of the same server is open.
+        self._marker, self._watcher = Line(topology, self._old), Line(topology, self._new)
         try:
             self._promotion = self._way()
             await self._check()
             await self._change()
         finally:
-            self._primary.close()
-            self._candidate.close()
+            for line in (self._primary, self._candidate, self._marker, self._watcher):
+                line.close()
 
     async def _change(self) -> None:
         try:
@@ -195,12 +197,37 @@ class _Change:
             raise Refused(f"{self._new} can write already")
         if is_paused:
             raise Refused(f"replay is paused on {self._new}: SELECT pg_wal_replay_resume() there")
-        await self._primary.flushed()
+        await self._check_follows()
         await self._promotion.check()
         strays = [each.name for each in self._config.databases if each.cluster is None and self._old in each.endpoints]
         if strays:
             names = ", ".join(strays)
             self._tell(f"warning: {names} without a topology stays with {self._old} whatever comes", None)
+
+    async def _check_follows(self) -> None:
+        """The candidate replays what this primary writes. Else what was acknowledged here is not there: it may go on
+        after a primary that was deposed, and be as far by the numbers. Raises Refused."""
+        mark = await self._marker.mark()
+        await self._is_marked(mark, "in progress", await self._primary.flushed())
+        await self._marker.unmark()
+        await self._is_marked(mark, "aborted", await self._primary.flushed())
+
+    async def _is_marked(self, mark: int, standing: str, written: int) -> None:
+        by = time.monotonic() + self._wanted.limit_s
+        while True:
+            has_all = await self._candidate.replayed() >= written
+            found = await self._candidate.standing(mark)
+            if found == standing:
+                return
+            # What was replayed when it was asked for the first is there when it is asked for the second.
+            if has_all:
+                raise Refused(
+                    f"{self._new} does not follow {self._old}, but another line of what was once the same:"
+                    f" pg_rewind it, or make it anew from {self._old}. Another replica is named by TO"
+                )
+            if time.monotonic() > by:
+                raise Refused(f"{self._new} does not replay what {self._old} writes within {self._wanted.limit_s:g} s")
+            await asyncio.sleep(LOOK_S)
 
     def _hold(self) -> None:
         self._held_at = time.monotonic()
@@ -281,7 +308,7 @@ class _Change:
         """Until whoever asks for roles takes the candidate for the primary. Raises Refused."""
         promoted_ms: int | None = None
         while True:
-            if promoted_ms is None and await self._candidate.can_write():
+            if promoted_ms is None and await self._watcher.can_write():
                 promoted_ms = self._since(began)
             if promoted_ms is not None and self._is_believed():
                 break
@@ -303,7 +330,7 @@ class _Change:
         """Lets requests go on at the old primary, unless another one may be written to. Says which of both."""
         is_safe = not self._is_asked or self._promotion.is_fencing
         if not is_safe and not self._promotion.is_final:
-            is_safe = await self._candidate.can_write() is False
+            is_safe = await self._watcher.can_write() is False
         if is_safe:
             self._discovery.release(self._held)
             event(logging.WARNING, "switchover_undone", database=self._wanted.database, because=because)

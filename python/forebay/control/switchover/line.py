@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import psycopg
@@ -11,8 +12,9 @@ from forebay.config.topology import Topology
 from forebay.control.auth_query import own_connection
 from forebay.control.console_link import first_line
 
-# Of one question: a server that hangs must not hold a switchover for longer.
+# Of one question: a server that hangs must not hold a switchover for longer. One that is slow says so itself before.
 ANSWER_S: Final = 3
+SILENCE_S: Final = 4.0
 # Commits that were acknowledged before they were written out (synchronous_commit = off) are, once a later one is.
 _FLUSH: Final = "SELECT pg_catalog.pg_logical_emit_message(true, 'forebay', 'switchover')"
 _WRITTEN: Final = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::pg_catalog.int8"
@@ -23,6 +25,17 @@ _STATE: Final = (
     "SELECT r.is_in, r.is_in AND pg_catalog.pg_is_wal_replay_paused(),"
     " pg_catalog.has_function_privilege('pg_catalog.pg_promote(boolean, integer)', 'EXECUTE')"
     " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
+)
+# A transaction that is under way is known by its number to whoever replays it. Its record is sent with the next commit.
+_MARK: Final = (
+    "BEGIN; SELECT pg_catalog.pg_logical_emit_message(true, 'forebay', 'switchover');"
+    " SELECT pg_catalog.txid_current()::pg_catalog.int8"
+)
+_UNMARK: Final = f"ROLLBACK; {_FLUSH}"
+# The number may be beyond all that a replica has heard of: asked for as it is, that is an error.
+_MARKED: Final = (
+    "SELECT CASE WHEN {mark} < pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+    " THEN pg_catalog.txid_status({mark}) END"
 )
 
 
@@ -40,6 +53,20 @@ class Line:
             "connect_timeout": ANSWER_S,
         }
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._left: set[asyncio.Task[tuple[Any, ...]]] = set()
+
+    async def mark(self) -> int:
+        """Begins a transaction, which is under way until `unmark`. Its number."""
+        return int((await self._ask(_MARK, at=2))[0])
+
+    async def unmark(self) -> None:
+        """Rolls it back."""
+        await self._ask(_UNMARK, at=1)
+
+    async def standing(self, mark: int) -> str | None:
+        """How it is with a transaction, as far as it has replayed: in progress, aborted; None: it knows of none."""
+        said: str | None = (await self._ask(_MARKED.format(mark=mark)))[0]
+        return said
 
     async def flushed(self) -> int:
         """Up to where it has written, with all that was acknowledged before."""
@@ -70,21 +97,51 @@ class Line:
         except _Lost:
             return None
 
-    async def _ask(self, sql: str) -> tuple[Any, ...]:
+    async def _ask(self, sql: str, *, at: int = 0) -> tuple[Any, ...]:
+        """The row of the statement at this place."""
+        asking = asyncio.ensure_future(self._run(sql, at))
         try:
-            if self._connection is None:
-                self._connection = await psycopg.AsyncConnection.connect(
-                    **self._parameters, autocommit=True, prepare_threshold=None
-                )
-            row = await (await self._connection.execute(sql.encode())).fetchone()
+            done, _ = await asyncio.wait({asking}, timeout=SILENCE_S)
+        except asyncio.CancelledError:
+            self._leave(asking)
+            raise
+        if not done:
+            is_asked = self._connection is not None
+            self._leave(asking)
+            raise (_Lost if is_asked else Refused)(f"{self.endpoint}: no answer within {SILENCE_S:g} s")
+        try:
+            return asking.result()
         except psycopg.Error as error:
             # Who ends it, or is past its time, may have done it all the same.
             is_lost = self._connection is not None and (error.sqlstate is None or error.sqlstate.startswith("57"))
             self.close()
             raise (_Lost if is_lost else Refused)(f"{self.endpoint}: {first_line(error)}") from None
+
+    async def _run(self, sql: str, at: int) -> tuple[Any, ...]:
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(
+                **self._parameters, autocommit=True, prepare_threshold=None
+            )
+        cursor = await self._connection.execute(sql.encode())
+        for _ in range(at):
+            cursor.nextset()
+        row = await cursor.fetchone()
         if row is None:
             raise Refused(f"{self.endpoint}: no row was answered")
         return row
+
+    def _leave(self, asking: asyncio.Task[tuple[Any, ...]]) -> None:
+        """Nobody waits for this one: the driver may take seconds to notice that it is cancelled."""
+        self._left.add(asking)
+        asking.add_done_callback(self._forget)
+        asking.cancel()
+        self.close()
+
+    def _forget(self, asking: asyncio.Task[tuple[Any, ...]]) -> None:
+        self._left.discard(asking)
+        if not asking.cancelled():
+            # Read, so that it is not told as one that nobody looked at.
+            asking.exception()
 
     def close(self) -> None:
         """Ends the connection."""
