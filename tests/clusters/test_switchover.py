@@ -266,6 +266,8 @@ def what_fails_is_undone(pair: Pair, both: list[Forebay]) -> None:
         with pytest.raises(psycopg.OperationalError) as cut:
             holder.execute("commit")
         assert cut.value.sqlstate == "57P01"
+        assert roles(forebay, *pair) == ["relieved", "replica"], "somebody may be promoting the other one"
+        assert command(forebay, "--back").returncode == 0
         assert holder.execute("select count(*) from scratch where a = 2").fetchone() == (0,)
     are(both, pair, "primary", "replica")
 

@@ -8,8 +8,8 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import click
 
@@ -19,6 +19,8 @@ from forebay.control.auth_query import host_and_port
 from forebay.failure import Failure
 
 Stop = Callable[[], None]
+# What a hook may take to end when it is told to.
+END_S: Final = 5.0
 
 
 @click.command("switchover")
@@ -55,7 +57,8 @@ def command(
     New requests for the primary wait, what is under way there ends, the replica catches up and is promoted: by
     Patroni where that tells the topology, by pg_promote() otherwise, or by the --hook. It runs once the replica has all
     of it, without a shell, with FOREBAY_DATABASE, FOREBAY_OLD_HOST, FOREBAY_OLD_PORT, FOREBAY_NEW_HOST and
-    FOREBAY_NEW_PORT in its environment; unless it ends with status 0, the replica must be one still.
+    FOREBAY_NEW_PORT in its environment. If it ends with another status than 0, it must not have told the replica to be
+    promoted.
 
     Whatever fails before the promotion is undone, and so is it by Ctrl-C. The exit status is 3 when the console can't
     be reached, 1 when it refuses.
@@ -109,7 +112,8 @@ def switch_over(
             running.append(_Hook(hook, database, ends["old"], ends["new"], stop))
 
     try:
-        console_link.follow(parameters, order, step)
+        with _interrupted_after(running):
+            console_link.follow(parameters, order, step)
     except Failure as failure:
         if running and running[0].failure:
             raise Failure(f"{running[0].failure}: {failure.message}", hint=failure.hint, exit=failure.exit) from None
@@ -144,7 +148,31 @@ class _Hook:
             self._stop()
 
     def end(self) -> None:
-        """Nobody waits for it any more: with all that it has started, it ends."""
-        if self._process is not None and self._process.poll() is None:
+        """Nobody waits for it any more: with all that it has started, it ends. Returns when it has."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
+                return
+
+
+@contextlib.contextmanager
+def _interrupted_after(running: list[_Hook]) -> Iterator[None]:
+    """Ctrl-C ends the hooks before it calls the switchover off: one that went on would promote all the same."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupted(_number: int, _frame: object) -> None:
+        for each in running:
+            each.end()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,9 @@ class World:
     def __init__(self) -> None:
         self.rows_: list[EndpointRow] = [row(OLD, "primary"), row(NEW, "replica")]
         self.follows = True
+        self.can_be_held = True
+        # Somebody is told not to wait any more, as it is looked at what has become of it.
+        self.looked: Callable[[], None] = lambda: None
         self.writes: bool | None = False
         self.promotes: bool | Refused | None = True
         self.source_: object | None = None
@@ -41,9 +44,12 @@ class World:
     def source(self, _database: str) -> object | None:
         return self.source_
 
-    def hold(self, databases: list[str], endpoint: str, *, is_relieved: bool) -> None:
+    def hold(self, databases: list[str], endpoint: str, *, is_relieved: bool) -> bool:
         assert (databases, endpoint) == (["blog", "shop"], OLD)
+        if not self.can_be_held:
+            return False
         self._becomes(OLD, "relieved" if is_relieved else "held")
+        return True
 
     def release(self, databases: set[str]) -> None:
         assert set(databases) == {"blog", "shop"}
@@ -103,6 +109,8 @@ class FakeLine:
         return True, False, True
 
     async def can_write(self) -> bool | None:
+        self.world.looked()
+        await asyncio.sleep(0)
         return self.world.writes if self.endpoint == NEW else True
 
     async def promote(self) -> bool | None:
@@ -165,14 +173,20 @@ def test_a_promotion_that_is_known_to_fail_is_undone(world: World) -> None:
         assert words in because
         assert because.endswith("undone: requests go on at 10.0.0.5:5432")
         assert world.role == "primary"
+
+
+def test_who_has_told_somebody_to_promote_does_not_know_that_they_did_not(world: World) -> None:
+    """The candidate may be told already, and is a replica until it has come so far."""
+    both = switchovers(world)
     manual = SwitchoverOrder(database="shop", limit_s=0.05, is_manual=True)
-    assert "undone" in refused(both.run(manual, world.tell))
-    world.writes = None
-    assert "nothing goes back" in refused(both.run(manual, world.tell)), "it does not say that it is a replica still"
+    assert "nothing goes back to 10.0.0.5:5432" in refused(both.run(manual, world.tell))
+    assert world.role == "relieved"
+    both.back("shop")
+    assert world.role == "primary"
 
 
 def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
-    """Past that it goes on by itself."""
+    """Past that it goes on by itself. Who promotes by hand says with it that they do not."""
 
     async def cancels(wanted: SwitchoverOrder) -> None:
         both, world.promotes_now = switchovers(world), asyncio.Event()
@@ -182,11 +196,15 @@ def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
         try:
             await both.call_off()
         finally:
-            world.writes = True
+            world.writes = world.writes or not wanted.is_manual
             await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
-    asyncio.run(cancels(SwitchoverOrder(database="shop", is_manual=True)))
+    by_hand = SwitchoverOrder(database="shop", is_manual=True)
+    asyncio.run(cancels(by_hand))
     assert world.role == "primary"
+    for world.writes in (True, None):
+        assert "nothing goes back" in refused(cancels(by_hand)), "it does not say that it is a replica still"
+        switchovers(world).back("shop")
     world.writes = False
     assert "it goes on by itself" in refused(cancels(SwitchoverOrder(database="shop")))
     assert [each.role for each in world.rows_[:2]] == ["primary", "primary"], "released, and believed by then"
@@ -194,7 +212,7 @@ def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
 
 def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:
     """All would wait for nothing."""
-    both = switchovers(world)
+    both, wanted = switchovers(world), SwitchoverOrder(database="shop")
     assert "has no topology" in refused(both.run(SwitchoverOrder(database="else"), world.tell))
     world.source_ = object()
     assert "SWITCHOVER … MANUAL" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
@@ -206,7 +224,49 @@ def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:
     assert "no replica that could take over" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
     world.rows_ = [row(OLD, "down"), row(NEW, "replica")]
     assert "has no primary" in refused(both.run(SwitchoverOrder(database="shop"), world.tell))
+    world.rows_ = [row(OLD, "primary"), row(NEW, "replica"), row(OLD, "primary", "blog")]
+    assert "blog: 10.0.0.5:5432 is the primary there too" in refused(both.run(wanted, world.tell))
+    world.rows_ = [row(OLD, "primary"), row(NEW, "replica"), row(OLD, "down", "blog"), row(NEW, "replica", "blog")]
+    assert "no primary at the moment by the account of blog (down)" in refused(both.run(wanted, world.tell))
     assert world.told == []
+
+
+def test_a_primary_that_is_lost_as_it_is_to_be_held_is_not(world: World) -> None:
+    """Its clients would not wait while another one is promoted."""
+    world.can_be_held = False
+    assert "has just been lost" in refused(switchovers(world).run(SwitchoverOrder(database="shop"), world.tell))
+    assert (world.role, world.told) == ("primary", [])
+
+
+def test_an_impatient_cancel_leaves_nobody_held(world: World) -> None:
+    """It comes again while the first one is undone."""
+
+    async def play() -> None:
+        both, wanted = switchovers(world), SwitchoverOrder(database="shop", is_manual=True)
+        waiting = asyncio.ensure_future(both.run(wanted, world.tell))
+        await world.promotes_now.wait()
+        running = both._running
+        assert running is not None
+        world.looked = running.cancel  # type: ignore[assignment]
+        with contextlib.suppress(Refused, asyncio.CancelledError):
+            await both.call_off()
+        assert world.role == "primary"
+        with contextlib.suppress(Refused, asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(play())
+
+
+def test_back_says_what_it_can_not_release(world: World) -> None:
+    """And releases what nobody holds any more."""
+    both = switchovers(world)
+    world.hold(["blog", "shop"], OLD, is_relieved=False)
+    both.back("shop")
+    assert world.role == "primary"
+    world.rows_ = [replace(each, role="deposed") if each.endpoint == OLD else each for each in world.rows_]
+    with pytest.raises(Refused, match=r"5432 is deposed, .* an online restart") as told:
+        both.back("shop")
+    assert "start forebay anew" in told.value.because
 
 
 class Deaf:

@@ -38,8 +38,11 @@ class Follower(Protocol):
     def look_now(self) -> None:
         """A server was lost: whoever is asked next is asked at once."""
 
-    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
-        """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
+    def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
+        """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends.
+
+        False: it can't write by now, and nothing is otherwise than before.
+        """
 
     def release(self) -> None:
         """It is over, or undone."""
@@ -147,11 +150,12 @@ class Discovery:
         for database in databases:
             self.suspect(database)
 
-    def hold(self, databases: Iterable[str], endpoint: str, *, is_relieved: bool) -> None:
-        """A switchover begins: see `Follower.hold`."""
-        for database in databases:
-            if database in self._followers:
-                self._followers[database][1].hold(endpoint, is_relieved=is_relieved)
+    def hold(self, databases: Iterable[str], endpoint: str, *, is_relieved: bool) -> bool:
+        """A switchover begins: see `Follower.hold`. False: not all of them are held."""
+        followers = [self._followers.get(database) for database in databases]
+        # All of them are told, also after one that says no.
+        held = [one is not None and one[1].hold(endpoint, is_relieved=is_relieved) for one in followers]
+        return all(held)
 
     def release(self, databases: Iterable[str]) -> None:
         """It is over, or undone."""

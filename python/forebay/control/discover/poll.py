@@ -94,10 +94,12 @@ class Poll:
         if not self._unheard and self._cluster.decide():
             self._tell_roles()
 
-    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
+    def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
-        if self._cluster.hold(endpoint, is_relieved) and self._cluster.decide():
+        is_held = self._cluster.hold(endpoint, is_relieved)
+        if is_held and self._cluster.decide():
             self._tell_roles()
+        return is_held
 
     def release(self) -> None:
         """It is over, or undone."""

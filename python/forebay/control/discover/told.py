@@ -93,9 +93,9 @@ class Told:
         """Who tells."""
         return self._source
 
-    def hold(self, endpoint: str, *, is_relieved: bool) -> None:
+    def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins."""
-        self._poll.hold(endpoint, is_relieved=is_relieved)
+        return self._poll.hold(endpoint, is_relieved=is_relieved)
 
     def release(self) -> None:
         """It is over, or undone."""

@@ -14,9 +14,10 @@ All databases of the configuration are held whose primary is at the same endpoin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder, Tell
@@ -37,6 +38,13 @@ LOOK_S: Final = 0.01
 CUT_S: Final = 5.0
 # Clients that a refusal names.
 NAMED_MAX: Final = 3
+
+# How long it is looked at whether a candidate stays a replica of which somebody has said that they do not promote it.
+CALM_S: Final = 1.0
+# Roles of an endpoint that a switchover leaves.
+_LEAVING: Final = frozenset(("held", "relieved"))
+# Roles in which an endpoint gets no writes, whatever becomes of another one.
+_OUT: Final = frozenset(("deposed", "contested", "stranger", "unnamed"))
 
 Order = Callable[[str, str | None], Awaitable[Outcome]]
 
@@ -81,10 +89,11 @@ class Switchovers:
         """Lets requests go to the old primary again, after a promotion of which nobody knew how it ended."""
         if self.is_under_way:
             raise Refused("a switchover is under way: cancel it where it was ordered")
-        of = {row.endpoint for row in self._discovery.rows() if row.database == database and row.role == "relieved"}
+        rows = [row for row in self._discovery.rows() if row.database == database]
+        of = {row.endpoint for row in rows if row.role in _LEAVING}
         if not of:
-            raise Refused(f'no endpoint of "{database}" is relieved')
-        held = {row.database for row in self._discovery.rows() if row.endpoint in of}
+            raise Refused(f'no endpoint of "{database}" is relieved{_of_deposed(rows)}')
+        held = {row.database for row in self._discovery.rows() if row.endpoint in of and row.role in _LEAVING}
         self._discovery.release(held)
         event(logging.WARNING, "switchover_back", database=database, endpoint=", ".join(sorted(of)))
 
@@ -103,6 +112,8 @@ class _Change:
         # Asking for a promotion that can't be taken back is under way, or done.
         self.is_past = False
         self._is_asked = False
+        # Whoever promotes says that they do not.
+        self._is_called_off = False
         self._held_at = 0.0
 
     async def run(self) -> None:
@@ -134,9 +145,10 @@ class _Change:
             await self._catch_up()
             await self._promote()
         except Refused as refused:
-            raise Refused(f"{refused.because}; {await self._undo(refused.because)}") from None
-        except BaseException:
-            if (doubt := await self._undo("it was cancelled")) != self._as_before:
+            raise Refused(f"{refused.because}; {await self._undone(refused.because)}") from None
+        except BaseException as error:
+            self._is_called_off = isinstance(error, asyncio.CancelledError)
+            if (doubt := await self._undone("it was cancelled")) != self._as_before:
                 raise Refused(doubt) from None
             raise
         self._discovery.release(self._held)
@@ -174,8 +186,25 @@ class _Change:
                 f"{new.endpoint} is {new.lag} bytes behind the primary, and all would wait for it;"
                 f" at most {LAG_BYTES_MAX} may be missing"
             )
-        self._held = sorted({row.database for row in self._discovery.rows() if _is_primary(row, old.endpoint)})
+        self._held = self._beside(old.endpoint, new.endpoint)
         return old.endpoint, new.endpoint
+
+    def _beside(self, old: str, new: str) -> list[str]:
+        """The databases whose primary is replaced. Raises Refused for one that would not hear of the new one, or that
+        may write to the old one while the others wait."""
+        rows = self._discovery.rows()
+        held = sorted({row.database for row in rows if _is_primary(row, old)})
+        known = {row.database for row in rows if row.endpoint == new and row.role != "stranger"}
+        if unaware := [each for each in held if each not in known]:
+            raise Refused(f"{', '.join(unaware)}: {old} is the primary there too, and {new} is no endpoint: add it")
+        unclear = sorted(
+            f"{row.database} ({row.role})"
+            for row in rows
+            if row.endpoint == old and row.role != "primary" and row.role not in _OUT
+        )
+        if unclear:
+            raise Refused(f"{old} is no primary at the moment by the account of {', '.join(unclear)}: SHOW ENDPOINTS")
+        return held
 
     def _way(self) -> Promotion:
         from forebay.control.discover.member import Managing
@@ -231,10 +260,15 @@ class _Change:
 
     def _hold(self) -> None:
         self._held_at = time.monotonic()
-        self._discovery.hold(self._held, self._old, is_relieved=False)
+        self._leave(is_relieved=False)
         event(logging.INFO, "switchover_held", database=self._wanted.database, old=self._old, new=self._new,
               held=", ".join(self._held))  # fmt: skip
         self._tell(f"held: requests of {', '.join(self._held)} for {self._old} wait", None)
+
+    def _leave(self, *, is_relieved: bool) -> None:
+        """Raises Refused where not all could be held."""
+        if not self._discovery.hold(self._held, self._old, is_relieved=is_relieved):
+            raise Refused(f"{self._old} has just been lost, or demoted")
 
     async def _let_end(self) -> None:
         """Nobody has a server at the old primary any more. Raises Refused."""
@@ -246,7 +280,7 @@ class _Change:
                 raise Refused(
                     f"after {self._wanted.end_s:g} s there are still in use at {self._old}: {holders}"
                 ) from None
-            self._discovery.hold(self._held, self._old, is_relieved=True)
+            self._leave(is_relieved=True)
             self._tell(f"cut: what is under way ends with an error: {holders}", None)
             try:
                 await self._ended(CUT_S)
@@ -284,9 +318,11 @@ class _Change:
     async def _promote(self) -> None:
         """Returns when requests may go to the candidate. Raises Refused."""
         began = time.monotonic()
+        if loose := [row.database for row in self._discovery.rows() if _is_primary(row, self._old)]:
+            raise Refused(f"{', '.join(loose)} came to {self._old} meanwhile")
         if self._promotion.is_final:
+            self._leave(is_relieved=True)
             self.is_past = True
-            self._discovery.hold(self._held, self._old, is_relieved=True)
         self._tell(f"promote: {self._new} in place of {self._old}", f"old={self._old} new={self._new}")
         begun = asyncio.ensure_future(self._begin())
         try:
@@ -326,11 +362,20 @@ class _Change:
         found = {row.database for row in self._discovery.rows() if _is_primary(row, self._new)}
         return found.issuperset(self._held)
 
+    async def _undone(self, because: str) -> str:
+        """`_undo`, to its end: if it were left half-way, all would be held for ever."""
+        undoing = asyncio.ensure_future(self._undo(because))
+        while not undoing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({undoing})
+        return undoing.result()
+
     async def _undo(self, because: str) -> str:
         """Lets requests go on at the old primary, unless another one may be written to. Says which of both."""
-        is_safe = not self._is_asked or self._promotion.is_fencing
-        if not is_safe and not self._promotion.is_final:
-            is_safe = await self._watcher.can_write() is False
+        is_safe = False
+        # Whatever fails, nobody is left held.
+        with contextlib.suppress(Exception):
+            is_safe = await self._is_safe()
         if is_safe:
             self._discovery.release(self._held)
             event(logging.WARNING, "switchover_undone", database=self._wanted.database, because=because)
@@ -341,6 +386,20 @@ class _Change:
             f"{self._new} may become the primary yet, so nothing goes back to {self._old}: requests wait."
             f" Promote {self._new}, or stop it for good and then order SWITCHOVER {self._wanted.database} BACK"
         )
+
+    async def _is_safe(self) -> bool:
+        """Whether the candidate is no primary, and becomes none."""
+        if not self._is_asked or self._promotion.is_fencing:
+            return True
+        # A server does not show that it was told to be promoted; only who tells it knows.
+        if self._promotion.is_final or not self._is_called_off:
+            return False
+        by = time.monotonic() + CALM_S
+        while await self._watcher.can_write() is False:
+            if time.monotonic() > by:
+                return True
+            await asyncio.sleep(LOOK_S)
+        return False
 
     @property
     def _as_before(self) -> str:
@@ -361,3 +420,14 @@ def _is_primary(row: EndpointRow, endpoint: str) -> bool:
 
 def _lag(row: EndpointRow) -> int:
     return row.lag or 0
+
+
+def _of_deposed(rows: Sequence[EndpointRow]) -> str:
+    """Why there is nothing to release where an online restart came in between."""
+    deposed = ", ".join(row.endpoint for row in rows if row.role == "deposed")
+    if not deposed or any(row.role == "primary" for row in rows):
+        return ""
+    return (
+        f": {deposed} is deposed, as another one was promoted, or an online restart came while that was in doubt, which"
+        " keeps it so. There is nothing to release: promote the other one, or stop it for good and start forebay anew"
+    )
