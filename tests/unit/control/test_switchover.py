@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder
 from forebay.config.resolved import ServerTls
@@ -16,6 +17,7 @@ from forebay.control.engine_link import Outcome
 from forebay.control.switchover import line
 from forebay.control.switchover.change import LAG_BYTES_MAX, Switchovers
 from forebay.control.switchover.line import Line
+from forebay.control.switchover.servers import Order
 
 OLD, NEW = "10.0.0.5:5432", "10.0.0.6:5432"
 
@@ -136,7 +138,7 @@ async def order(_kind: str, _argument: str | None) -> Outcome:
     return Outcome(done=1)
 
 
-def switchovers(world: World) -> Switchovers:
+def switchovers(world: World, order: Order = order) -> Switchovers:
     class Config:
         databases = ()
 
@@ -308,3 +310,31 @@ def test_a_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -
     tls = ServerTls("disable", None, None, None)
     shop = Topology("poll", "shop", (OLD, NEW), "shop", "poll", None, tls, 1.0, 1.0, 2, 0, is_followed=False)
     asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_a_report_on_a_replica_holds_nobody_up(world: World) -> None:
+    """That of a replica which was ejected, and gets nothing else until it has ended."""
+    held: list[dict[str, object]] = []
+
+    async def holds(kind: str, _argument: str | None) -> Outcome:
+        if kind == "wait_close":
+            await asyncio.Event().wait()
+        return Outcome(done=1, snapshots=[msgspec.json.encode({"servers": held}).decode()])
+
+    def server(database: str, address: str) -> dict[str, object]:
+        server: dict[str, object] = dict.fromkeys(
+            ("id", "age_us", "request_us", "remote_pid", "prepared_statements"), 0
+        ) | dict.fromkeys(("user", "application_name", "tls"), "")
+        about = {"database": database, "address": address, "port": 5432, "client": 3}
+        return {**server, **about, "state": "active", "close_needed": True}
+
+    both, wanted = switchovers(world, holds), SwitchoverOrder(database="shop", end_s=0.5)
+    held[:] = [server("shop:replicas", "10.0.0.6"), server("else", "10.0.0.5")]
+    world.writes = True
+    asyncio.run(both.run(wanted, world.tell))
+    assert world.told[-2].startswith("released")
+    for where in (server("shop:replicas", "10.0.0.5"), server("blog", "unix"), server("shop", "10.9.9.9")):
+        world.rows_ = [replace(row(OLD, "primary"), database=each) for each in ("shop", "blog")]
+        world.rows_ += [replace(row(NEW, "replica"), database=each) for each in ("shop", "blog")]
+        held[:] = [where]
+        assert "still in use at 10.0.0.5:5432" in refused(both.run(wanted, world.tell)), where

@@ -17,14 +17,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder, Tell
-from forebay.admin.snapshot import decode, merge
 from forebay.config.resolved import EngineConfig
 from forebay.control.discover import Discovery
-from forebay.control.engine_link import Outcome
+from forebay.control.switchover.servers import Order, Servers
 from forebay.observe.log import event
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ CALM_S: Final = 1.0
 _LEAVING: Final = frozenset(("held", "relieved"))
 # Roles in which an endpoint gets no writes, whatever becomes of another one.
 _OUT: Final = frozenset(("deposed", "contested", "stranger", "unnamed"))
-
-Order = Callable[[str, str | None], Awaitable[Outcome]]
 
 
 class Switchovers:
@@ -228,6 +225,10 @@ class _Change:
             raise Refused(f"replay is paused on {self._new}: SELECT pg_wal_replay_resume() there")
         await self._check_follows()
         await self._promotion.check()
+        rows = self._discovery.rows()
+        others = {row.endpoint for row in rows if row.database in self._held} - {self._old}
+        self._servers = Servers(self._order, self._held, self._old, others)
+        await self._servers.resolve()
         strays = [each.name for each in self._config.databases if each.cluster is None and self._old in each.endpoints]
         if strays:
             names = ", ".join(strays)
@@ -291,16 +292,11 @@ class _Change:
     async def _ended(self, limit_s: float) -> None:
         """Raises TimeoutError."""
         async with asyncio.timeout(limit_s):
-            for database in self._held:
-                await self._order("wait_close", database)
+            await self._servers.closed()
 
     async def _holders(self) -> str:
-        held = merge(decode(text) for text in (await self._order("snapshot", None)).snapshots)
-        ids = {
-            server.client
-            for server in held.servers
-            if server.database in self._held and server.close_needed and server.client is not None
-        }
+        held = await self._servers.snapshot()
+        ids = {server.client for server in self._servers.left(held) if server.client is not None}
         named = [f"client {each.id} ({each.database}/{each.user})" for each in held.clients if each.id in ids]
         more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
         return f"{len(named)} servers, by {', '.join(named[:NAMED_MAX])}{more}" if named else "servers"
