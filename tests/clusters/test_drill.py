@@ -36,7 +36,8 @@ def pair(authority: Authority) -> Iterator[Pair]:
     with postgres.running(18, authority, synchronous_standby_names="*") as primary, standby_of(primary) as standby:
         # It has no standby itself when it is promoted.
         admin(standby, "alter system set synchronous_standby_names = ''", "select pg_reload_conf()")
-        admin(primary, "alter role app set synchronous_commit = on", "grant execute on function pg_promote to app",
+        admin(primary, "alter role app set synchronous_commit = on",
+              "revoke pg_read_all_stats from app", "grant execute on function pg_promote to app",
               dbname="app")  # fmt: skip
         yield primary, standby
 

@@ -283,6 +283,8 @@ def test_a_replica_of_a_deposed_primary_takes_nothing_over(pair: Pair, tmp_path:
         with pooler.running(tmp_path / "forebay", sections, variant) as forebay:
             wait_for_roles(forebay, servers, "primary", "replica", "replica")
             allow(first)
+            with first.target.connect(user="postgres", autocommit=True) as admin:
+                admin.execute("revoke pg_read_all_stats from app")
             done = command(forebay, "--to", f"127.0.0.1:{second.port}")
             assert (done.returncode, done.stderr) == (0, ""), done.stdout
             wait_for_roles(forebay, servers, "deposed", "primary", "replica")

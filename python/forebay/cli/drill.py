@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from forebay.control.drill.run import Act
 
 WAYS = ("switchover", "kill", "command")
+# libpq's words for where something is, and how it is reached.
+_WHERE: Final = ("host", "hostaddr", "port", "sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Options:
     user: str | None
     dsn: str | None
     config: str | None
+
+    @property
+    def is_dsn(self) -> bool:
+        """Whether the target is a connection string, and no name of a database behind the console's forebay."""
+        return "=" in self.target or "://" in self.target
 
 
 @click.command("drill")
@@ -91,6 +98,8 @@ def command(
     plan = Plan(how=how, clients=clients, rate=rate, reads=reads, before_s=before, after_s=after, within_s=within)
     ledger = Ledger(parameters)
     drill = Drill(parameters, ledger, plan, _act(options, str(parameters.get("dbname", "")), ledger))
+    if how == "switchover" and options.is_dsn:
+        check_cluster(options, parameters, ledger)
     signs = ledger.signs_of_production()
     if signs and not yes:
         hint = "A drill takes the primary away. If that is meant, give --yes."
@@ -106,7 +115,7 @@ def command(
 
 def _parameters(options: Options) -> dict[str, Any]:
     """libpq's, of the database as its clients reach it. Raises UsageError and Failure."""
-    if "=" in options.target or "://" in options.target:
+    if options.is_dsn:
         return {key: value for key, value in console_link.from_dsn(options.target).items() if value}
     console = console_parameters(options.dsn, options.config)
     if options.user is not None:
@@ -144,4 +153,16 @@ def _act(options: Options, database: str, ledger: Ledger) -> Act:
 def _kill(ledger: Ledger) -> Act:
     from forebay.control.drill.run import kill_postmaster
 
-    return lambda _tell: kill_postmaster(ledger.backend())
+    return lambda _tell: kill_postmaster(ledger.place())
+
+
+def check_cluster(options: Options, parameters: Mapping[str, Any], ledger: Ledger) -> None:
+    """The database under load is of the cluster that is switched over, and has been looked at. Raises Failure."""
+    from forebay.control.drill.ledger import Ledger
+
+    console = console_parameters(options.dsn, options.config)
+    aside = {key: value for key, value in parameters.items() if key not in _WHERE}
+    there = Ledger({**aside, **{key: console[key] for key in _WHERE if console.get(key)}})
+    if there.place().system != ledger.place().system:
+        hint = "Let --dsn or --config lead to the forebay that TARGET is behind."
+        raise Failure("TARGET is of another cluster than the one that would be switched over", hint=hint)

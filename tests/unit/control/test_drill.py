@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from forebay.cli.drill import Options, check_cluster
 from forebay.control.drill.client import Outcome
-from forebay.control.drill.ledger import Ledger, Truth
+from forebay.control.drill.ledger import Ledger, Place, Truth
 from forebay.control.drill.plot import page
 from forebay.control.drill.report import Fault, Report, report_of
-from forebay.control.drill.run import kill_postmaster
+from forebay.control.drill.run import Drill, Plan, calm_of, is_served, kill_postmaster
 from forebay.failure import Failure
+
+from tests.harness.deadline import until
+from tests.harness.processes import is_alive
 
 FAULT = Fault(10.0, 1000.0, 10.1, ((10.05, "held: <all> wait"),), is_back=True)
 NOTHING = Truth((), (), (), 0)
@@ -81,8 +92,111 @@ def test_the_page_is_whole_and_shows_every_slot() -> None:
 def test_nothing_but_a_postgres_is_killed() -> None:
     """A process id of another machine is somebody else's here."""
     with pytest.raises(Failure, match="does not run on this machine"):
-        kill_postmaster(os.getpid())
+        kill_postmaster(Place(os.getpid(), 1, 1.0))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         with pytest.raises(Failure, match="does not run on this machine"):
-            kill_postmaster(child.pid)
+            kill_postmaster(Place(child.pid, 1, 1.0))
         assert child.poll() is None
+
+
+FAMILY = """
+import subprocess, sys
+child = subprocess.Popen([sys.argv[1], "-c", "input()"], stdin=subprocess.PIPE)
+print(child.pid, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Place]]:
+    """Looks like a server with one session, which began at 1000 s and is of system 7."""
+    postgres = tmp_path / "postgres"
+    postgres.symlink_to(os.path.realpath(sys.executable))
+    (tmp_path / "global").mkdir()
+    (tmp_path / "global/pg_control").write_bytes(struct.pack("q", 7) + bytes(100))
+    with subprocess.Popen(
+        [postgres, "-c", FAMILY, postgres], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        (tmp_path / "postmaster.pid").write_text(f"{parent.pid}\n{tmp_path}\n1000\n5432\n")
+        try:
+            yield parent, Place(pid, 7, 1000.5)
+        finally:
+            parent.kill()
+
+
+def test_another_server_of_this_machine_is_left_alone(family: tuple[subprocess.Popen[bytes], Place]) -> None:
+    """Process ids of a container mean others here, and a standby is of the same system."""
+    parent, place = family
+    for wrong in (place._replace(system=8), place._replace(started=2000.0)):
+        with pytest.raises(Failure, match="is another server than the primary"):
+            kill_postmaster(wrong)
+    assert state(parent) in "SR"
+    kill_postmaster(place)
+    assert parent.wait(10) == -signal.SIGKILL
+    until(lambda: not is_alive(place.pid), within_s=10, what="the session is killed")
+
+
+def test_a_server_that_can_not_be_killed_goes_on(
+    family: tuple[subprocess.Popen[bytes], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stays stopped is worse than one that is killed. A session that has ended by itself is killed enough."""
+    parent, place = family
+    kill = os.kill
+
+    def may_not(pid: int, number: int) -> None:
+        if pid == refused and number == signal.SIGKILL:
+            raise error
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", may_not)
+    refused, error = parent.pid, PermissionError(1, "Operation not permitted")
+    with pytest.raises(Failure, match="can't be killed: Operation not permitted"):
+        kill_postmaster(place)
+    until(lambda: state(parent) in "SR", within_s=10, what="it goes on")
+    refused, error = place.pid, ProcessLookupError(3, "No such process")  # type: ignore[assignment]
+    kill_postmaster(place)
+    assert parent.wait(10) == -signal.SIGKILL
+    kill(place.pid, signal.SIGKILL)
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    """As the system has it: S, R, T for stopped."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_few_writes_are_a_service_too() -> None:
+    """Half a second without one says nothing where there is one a second."""
+
+    def plan(rate: float, reads: float) -> Plan:
+        return Plan(how="kill", clients=1, rate=rate, reads=reads, before_s=1, after_s=1, within_s=30)
+
+    assert calm_of(plan(500, 0.5)) == (0.5, 2.0)
+    calm_s, back_s = calm_of(plan(2, 0.5))
+    now = time.monotonic()
+    slow = [write(number, now - 40 + number, now - 39.9 + number) for number in range(40)]
+    assert is_served(slow, now - 30, calm_s, back_s)
+    assert not is_served(slow[:-10], now - 30, calm_s, back_s)
+    with pytest.raises(Failure, match="too few writes") as told:
+        Drill({}, Ledger({}), plan(1, 0.99), lambda _: None).run()
+    assert told.value.hint == "Raise --rate, or --within above 1600."
+
+
+def test_a_switchover_is_of_the_cluster_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the signs are looked for at one, and the primary is taken from the other."""
+    asked: list[dict[str, Any]] = []
+    systems = {"a": 1, "b": 2, "c": 1}
+
+    def once(ledger: Ledger, _sql: str, **_more: Any) -> list[tuple[int, int, float]]:
+        asked.append(dict(ledger._parameters))
+        return [(1, systems[asked[-1]["host"]], 1.0)]
+
+    monkeypatch.setattr(Ledger, "_once", once)
+    given = {"host": "a", "hostaddr": "10.0.0.1", "user": "app", "dbname": "shop"}
+    for host in "bc":
+        options = Options("host=a", "switchover", None, None, None, f"host={host} port=7 user=ops", None)
+        with pytest.raises(Failure, match="another cluster") if host == "b" else contextlib.nullcontext():
+            check_cluster(options, given, Ledger(given))
+        there = next(each for each in reversed(asked) if each["host"] == host)
+        assert (there["user"], there["dbname"], there["port"], there.get("hostaddr")) == ("app", "shop", "7", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from forebay.control.console_link import driver, first_line
 from forebay.control.drill.client import Outcome
@@ -19,12 +19,27 @@ AGAIN_S: Final = 60.0
 PAUSE_S: Final = 0.2
 BYTES_MAX: Final = 1 << 30
 _WORDS: Final = ("prod", "live")
+# Whoever may not read all statistics sees of other users' sessions nothing but the user: what kind they are is NULL.
 _SIGNS: Final = """
 SELECT pg_catalog.pg_database_size(pg_catalog.current_database()),
     (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()
-        AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend'
-        AND usename IS DISTINCT FROM CURRENT_USER AND application_name NOT LIKE 'forebay %')
+        AND pid <> pg_catalog.pg_backend_pid() AND usename <> CURRENT_USER
+        AND COALESCE(backend_type, 'client backend') = 'client backend'
+        AND COALESCE(application_name, '') NOT LIKE 'forebay %')
 """
+# Of a transaction, so that it is the primary's.
+_PLACE: Final = """
+BEGIN; SELECT pg_catalog.pg_backend_pid(), (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+    EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.float8; COMMIT
+"""
+
+
+class Place(NamedTuple):
+    """A session of the primary: its process, as its machine has it, which system that is of, and since when it runs."""
+
+    pid: int
+    system: int
+    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +107,10 @@ class Ledger:
         """Raises Failure."""
         self._patiently(lambda: self._once(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE", has_rows=False))
 
-    def backend(self) -> int:
-        """The process id of a back end of the primary, as its machine has it."""
-        # Of a transaction, so that it is the primary's.
-        ((pid,),) = self._once("BEGIN; SELECT pg_catalog.pg_backend_pid(); COMMIT", at=1)
-        return int(pid)
+    def place(self) -> Place:
+        """Where the primary is."""
+        ((pid, system, started),) = self._once(_PLACE, at=1)
+        return Place(int(pid), int(system), float(started))
 
     def _patiently(self, act: Callable[[], T]) -> T:
         psycopg, deadline = driver(), time.monotonic() + AGAIN_S

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from forebay.control.drill.ledger import Ledger
+from forebay.control.drill.client import Outcome
+from forebay.control.drill.ledger import Ledger, Place
 from forebay.control.drill.load import Load
 from forebay.control.drill.report import Fault, Report, report_of
 from forebay.failure import Exit, Failure
 
-# Service is back when there was no longer gap than this in as long a time.
+# Service is back when there was no longer gap than this in as long a time; where few writes come, than some take.
 CALM_S: Final = 0.5
 BACK_S: Final = 2.0
+CALM_WRITES: Final = 8
+BACK_CALMS: Final = 2
+# Between a server's note of when it began and what it says of it.
+START_S: Final = 10.0
 LOOK_S: Final = 0.05
 # What answers may take when the load has ended.
 LAST_S: Final = 15.0
@@ -55,6 +62,9 @@ class Drill:
     def run(self) -> Report:
         """Raises Failure; the table is dropped either way."""
         plan = self._plan
+        if max(calm_of(plan)) > plan.within_s:
+            hint = f"Raise --rate, or --within above {max(calm_of(plan)):.0f}."
+            raise Failure("there are too few writes to tell whether service is back", hint=hint, exit=Exit.USAGE)
         self._ledger.create()
         try:
             load = Load(self._conninfo, clients=plan.clients, rate=plan.rate, reads=plan.reads)
@@ -83,7 +93,7 @@ class Drill:
         is_back = False
         while time.monotonic() < ended + self._plan.within_s and load.is_alive():
             time.sleep(LOOK_S)
-            is_back = _is_back(load, began)
+            is_back = is_served(load.outcomes, began, *calm_of(self._plan))
             if is_back and time.monotonic() >= ended + self._plan.after_s:
                 break
         return Fault(began, began_at, ended, tuple(self._lines), is_back)
@@ -95,36 +105,73 @@ class Drill:
             self._failed = failed
 
 
-def _is_back(load: Load, began: float) -> bool:
+def calm_of(plan: Plan) -> tuple[float, float]:
+    """The longest gap between two writes of a service that is back, and for how long there has to be none."""
+    calm_s = max(CALM_S, CALM_WRITES / (plan.rate * (1 - plan.reads)))
+    return calm_s, max(BACK_S, BACK_CALMS * calm_s)
+
+
+def is_served(outcomes: Sequence[Outcome], began: float, calm_s: float, back_s: float) -> bool:
     """Whether writes that were sent after the fault are acknowledged, one after the other, up to now."""
     now = last = time.monotonic()
-    for outcome in reversed(load.outcomes):
+    for outcome in reversed(outcomes):
         if outcome.error is not None or not outcome.is_write or outcome.sent < began:
             if outcome.ended < began:
                 return False
             continue
-        if last - outcome.ended > CALM_S:
+        if last - outcome.ended > calm_s:
             return False
         last = outcome.ended
-        if now - last >= BACK_S:
+        if now - last >= back_s:
             return True
     return False
 
 
-def kill_postmaster(backend: int) -> None:
-    """SIGKILL to the server that a back end of this machine belongs to, and to all its processes. Raises Failure."""
-    postmaster = _parent(backend)
-    if postmaster is None or _name(backend) != "postgres" or _name(postmaster) != "postgres":
+def kill_postmaster(place: Place) -> None:
+    """SIGKILL to the server that a session of this machine belongs to, and to all its processes. Raises Failure."""
+    postmaster = _parent(place.pid)
+    is_here = postmaster is not None and _name(place.pid) == _name(postmaster) == "postgres"
+    if postmaster is None or not is_here:
         hint = "Kill it there: --how command --command 'ssh db1 pkill -9 postgres'."
         raise Failure("the primary does not run on this machine, or not as postgres", hint=hint)
     try:
-        # Stopped first, so that none is born after the count.
-        os.kill(postmaster, signal.SIGSTOP)
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
-        for pid in (postmaster, *map(int, children.split())):
-            os.kill(pid, signal.SIGKILL)
+        is_meant = _is_of(postmaster, place)
+    except (OSError, ValueError, IndexError, struct.error) as error:
+        hint = "Run it as root, or as the server's own user."
+        raise Failure(f"can't see whose process {postmaster} is: {error}", hint=hint) from None
+    if not is_meant:
+        hint = "Drill on the machine that the primary runs on, or kill it there: --how command."
+        raise Failure(f"process {postmaster} of this machine is another server than the primary", hint=hint)
+    try:
+        _kill_family(postmaster)
     except OSError as error:
         raise Failure(f"the primary can't be killed: {error.strerror}", hint="Run it as a user who may.") from None
+
+
+def _kill_family(postmaster: int) -> None:
+    # Stopped first, so that none is born after the count.
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        os.kill(postmaster, signal.SIGKILL)
+    except BaseException:
+        os.kill(postmaster, signal.SIGCONT)
+        raise
+    for pid in map(int, children.split()):
+        # It may end by itself, now that its parent has.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_of(postmaster: int, place: Place) -> bool:
+    """Whether a server of this machine is the one that was asked, and none that has its process ids elsewhere."""
+    # A postmaster works in its data directory.
+    data = Path(f"/proc/{postmaster}/cwd")
+    lines = (data / "postmaster.pid").read_text().splitlines()
+    with (data / "global/pg_control").open("rb") as control:
+        (system,) = struct.unpack("q", control.read(8))
+    is_same_start = abs(int(lines[2]) - place.started) < START_S
+    return int(lines[0]) == postmaster and is_same_start and system == place.system
 
 
 def _name(pid: int) -> str | None:
