@@ -105,6 +105,8 @@ class AuthQuery:
             raise LookupFailed(f"there is no database {name}")
         tls = self._engine.server_tls[database.tls]
         endpoints = self._endpoints(database.name, database.endpoints)
+        if not endpoints:
+            raise LookupFailed(f"no endpoint of {database.name} may be asked: SHOW ENDPOINTS tells why")
         return {
             **own_connection(endpoints, dbname, settings.user, settings.secret, tls),
             "application_name": "forebay auth_query",

@@ -11,6 +11,7 @@ import pytest
 from forebay import config
 from forebay.control import auth_query
 from forebay.control.auth_query import AuthQuery
+from forebay.control.secrets import LookupFailed
 
 INI = """[databases]
 listed = host=h1
@@ -49,6 +50,9 @@ def test_databases_that_the_star_serves_are_asked_by_its_query(tmp_path: Path, m
         assert asyncio.run(query.secret(database, "x")) == "secret"
         assert asked.pop() == wanted, database
     assert asyncio.run(query.secret("pgbouncer", "x")) is None, "no auth_dbname says where the console's users are"
+    none = AuthQuery(given.auth_query, given.auth_queries, given.engine, timeout_s=5, endpoints=lambda *_: ())
+    with pytest.raises(LookupFailed, match="no endpoint of listed may be asked"):
+        asyncio.run(none.secret("listed", "x"))
     assert not asked
 
 

@@ -180,12 +180,12 @@ class Discovery:
     def by_use(self, database: str, listed: Sequence[str]) -> Sequence[str]:
         """Its endpoints for a question of forebay's own, the primary first; those that are no copy of it are left out.
 
-        listed: those of the configuration.
+        listed: those of the configuration, for where nothing is known. Empty: none may be asked.
         """
-        if database not in self._followers:
+        if database not in self._followers or not (rows := self._followers[database][1].rows()):
             return listed
-        rows = [row for row in self._followers[database][1].rows() if row.role in _ASKED]
-        return [row.endpoint for row in sorted(rows, key=lambda row: _ASKED.index(row.role))] or listed
+        asked = [row for row in rows if row.role in _ASKED]
+        return [row.endpoint for row in sorted(asked, key=lambda row: _ASKED.index(row.role))]
 
     async def close(self) -> None:
         """Watches nothing any more."""

@@ -51,6 +51,7 @@ class Patroni:
 
     def __init__(self, address: Address, means: Means) -> None:
         self._turns = Turns([each.at(PORT) for each in address.hosts], kind="Patroni", timeout_s=means.timeout_s)
+        self._has_login = bool(address.user)
         self._scheme = "https" if address.scheme == SECURE else "http"
         self._http = Http(
             timeout_s=means.timeout_s,
@@ -76,6 +77,11 @@ class Patroni:
 
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Raises SourceFailed."""
+        if self._scheme == "https" and self._has_login and not (leader.api or "https://").startswith("https://"):
+            raise SourceFailed(
+                f"Patroni of {leader.name} says that it is at {leader.api}: the login is not sent there without TLS",
+                hint="Set restapi.connect_address and restapi.certfile of Patroni, or order the switchover there.",
+            )
         await switch_over(self._http, leader, candidate, limit_s=limit_s)
 
     async def close(self) -> None:

@@ -170,6 +170,7 @@ class Told:
         """
         async with contextlib.aclosing(source.watch()) as watch:
             coming = asyncio.ensure_future(anext(watch, None))
+            due: asyncio.Future[Any] = coming
             try:
                 while True:
                     due = asyncio.ensure_future(self._is_due.wait())
@@ -185,8 +186,9 @@ class Told:
                         yield sighting
                         coming = asyncio.ensure_future(anext(watch, None))
             finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                for each in (coming, due):
+                    each.cancel()
+                await asyncio.gather(coming, due, return_exceptions=True)
 
     async def _wait(self, seconds: float) -> None:
         """Until then, or until someone wants to know."""

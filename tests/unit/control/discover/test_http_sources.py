@@ -116,6 +116,15 @@ def test_patroni_is_asked_to_switch_over_and_its_refusal_is_told() -> None:
         asked = {(each.method, each.path, each.body) for each in web.requests}
         assert asked == {("POST", "/switchover", b'{"leader":"a","candidate":"b"}')}
         assert web.requests[0].headers["authorization"].startswith("Basic ")
+        count = len(web.requests)
+        source = registry.build(
+            f"patroni+https://{web.host}", Means(timeout_s=0.2), user="ops", password=Secret("geheim")
+        )
+        assert isinstance(source, Managing)
+        with pytest.raises(SourceFailed, match="the login is not sent there without TLS"):
+            await source.switch_over(member("a"), member("b"), limit_s=5)
+        await source.close()
+        assert len(web.requests) == count
 
     asyncio.run(story())
 

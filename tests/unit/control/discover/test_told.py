@@ -118,6 +118,8 @@ def test_a_question_of_forebay_s_own_goes_to_the_primary_first(monkeypatch: pyte
         assert list(discovery.by_use("app", ("a:1",))) == ["d:1", "c:1", "a:1"]
         assert list(discovery.by_use("other", ("x:1", "y:1"))) == ["x:1", "y:1"]
         roles.update(dict.fromkeys(roles, "stranger"))
+        assert list(discovery.by_use("app", ("a:1",))) == [], "they are other systems"
+        roles.clear()
         assert list(discovery.by_use("app", ("a:1",))) == ["a:1"]
 
     asyncio.run(play())
@@ -182,5 +184,18 @@ def test_who_wants_to_know_now_does_not_wait_for_a_watch() -> None:
             more.set()
             assert await anext(sightings) is third
             assert await anext(sightings, None) is None
+            assert await tasks_left() == 0
+        more.clear()
+        sightings = told._sightings()
+        assert await anext(sightings) is first
+        waiting = asyncio.ensure_future(anext(sightings))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert await tasks_left() == 0, "who closes it leaves nothing behind"
+
+    async def tasks_left() -> int:
+        return len(asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(play())
