@@ -114,6 +114,8 @@ def switch_over(
     try:
         with _interrupted_after(running):
             console_link.follow(parameters, order, step)
+            for each in running:
+                each.finish(tell)
     except Failure as failure:
         if running and running[0].failure:
             raise Failure(f"{running[0].failure}: {failure.message}", hint=failure.hint, exit=failure.exit) from None
@@ -129,6 +131,7 @@ class _Hook:
     def __init__(self, hook: list[str], database: str, old: str, new: str, stop: Stop) -> None:
         self._stop = stop
         self.failure: str | None = None
+        self._is_done = False
         named = {"DATABASE": database}
         for side, endpoint in (("OLD", old), ("NEW", new)):
             host, port = host_and_port(endpoint)
@@ -144,8 +147,14 @@ class _Hook:
     def _watch(self) -> None:
         if self._process is not None and (status := self._process.wait()) != 0:
             self.failure = f"the hook ended with status {status}"
-        if self.failure:
+        if self.failure and not self._is_done:
             self._stop()
+
+    def finish(self, tell: Callable[[str], None]) -> None:
+        """The replica is the primary; returns when the hook has done the rest."""
+        self._is_done = True
+        if self._process is not None and (status := self._process.wait()) != 0:
+            tell(f"the hook ended with status {status}, after it had promoted")
 
     def end(self) -> None:
         """Nobody waits for it any more: with all that it has started, it ends. Returns when it has."""

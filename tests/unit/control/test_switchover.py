@@ -29,6 +29,7 @@ class World:
         self.rows_: list[EndpointRow] = [row(OLD, "primary"), row(NEW, "replica")]
         self.follows = True
         self.can_be_held = True
+        self.hangs = False
         # Somebody is told not to wait any more, as it is looked at what has become of it.
         self.looked: Callable[[], None] = lambda: None
         self.writes: bool | None = False
@@ -116,6 +117,8 @@ class FakeLine:
         return self.world.writes if self.endpoint == NEW else True
 
     async def promote(self) -> bool | None:
+        if self.world.hangs:
+            await asyncio.Event().wait()
         if isinstance(self.world.promotes, Refused):
             raise self.world.promotes
         return self.world.promotes
@@ -155,8 +158,8 @@ def test_a_promotion_that_may_come_yet_leaves_nothing_to_the_old_primary(world: 
     """Else what the old one acknowledges is lost when the candidate is promoted after all."""
     both = switchovers(world)
     wanted = SwitchoverOrder(database="shop", limit_s=0.05)
-    for promotes in (True, None):
-        world.promotes = promotes
+    for promotes, is_slow in ((True, False), (None, False), (True, True)):
+        world.promotes, world.hangs = promotes, is_slow
         words = refused(both.run(wanted, world.tell))
         assert "nothing goes back to 10.0.0.5:5432" in words
         assert world.role == "relieved"

@@ -319,6 +319,8 @@ class _Change:
         if self._promotion.is_final:
             self._leave(is_relieved=True)
             self.is_past = True
+        # Of what can be taken back nobody knows when it begins.
+        self._is_asked = not self._promotion.is_final
         self._tell(f"promote: {self._new} in place of {self._old}", f"old={self._old} new={self._new}")
         begun = asyncio.ensure_future(self._begin())
         try:
@@ -327,8 +329,6 @@ class _Change:
             begun.cancel()
 
     async def _begin(self) -> None:
-        # Of what can be taken back nobody knows when it begins.
-        self._is_asked = not self._promotion.is_final
         try:
             await self._promotion.begin(self._wanted.limit_s)
         except Refused:
@@ -385,7 +385,7 @@ class _Change:
 
     async def _is_safe(self) -> bool:
         """Whether the candidate is no primary, and becomes none."""
-        if not self._is_asked or self._promotion.is_fencing:
+        if not (self._is_asked or self.is_past) or self._promotion.is_fencing:
             return True
         # A server does not show that it was told to be promoted; only who tells it knows.
         if self._promotion.is_final or not self._is_called_off:

@@ -1,0 +1,59 @@
+"""The hook of `forebay switchover`: when it is ended, and what is waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forebay.cli.switchover import switch_over
+from forebay.control import console_link
+
+from tests.harness.deadline import until
+from tests.harness.processes import is_alive
+
+PROMOTE = "promote: b in place of a", "old=10.0.0.5:5432 new=10.0.0.6:5432", lambda: None
+
+
+def order(hook: str, told: list[str]) -> None:
+    """Has the switchover of `follow` made, with a hook in sh."""
+    switch_over({}, "SWITCHOVER", database="shop", hook=["sh", "-c", hook], tell=told.append)
+
+
+def test_a_hook_does_the_rest_when_the_replica_is_the_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes the old primary a standby: half-way, that is none."""
+
+    def follow(_parameters: Any, _order: str, step: console_link.Step) -> None:
+        step(*PROMOTE)
+        until((tmp_path / "promoted").exists, within_s=10, what="it is promoted")
+
+    monkeypatch.setattr(console_link, "follow", follow)
+    told: list[str] = []
+    order(f"cd {tmp_path}; touch promoted; sleep 0.3; echo $FOREBAY_OLD_HOST > standby; exit 3", told)
+    assert (tmp_path / "standby").read_text() == "10.0.0.5\n"
+    assert told == [PROMOTE[0], "the hook ended with status 3, after it had promoted"]
+
+
+def test_the_hook_has_ended_when_it_is_called_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes on would promote the replica when requests go to the old primary again."""
+    found: list[bool] = []
+
+    def follow(_parameters: Any, _order: str, step: console_link.Step) -> None:
+        step(*PROMOTE)
+        until((tmp_path / "pid").exists, within_s=10, what="it runs")
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            found.append(is_alive(int((tmp_path / "pid").read_text())))
+            raise
+
+    monkeypatch.setattr(console_link, "follow", follow)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        order(f"cd {tmp_path}; echo $$ > new; mv new pid; exec sleep 60", [])
+    assert found == [False]
+    assert signal.getsignal(signal.SIGINT) is before
