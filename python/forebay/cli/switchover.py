@@ -15,7 +15,7 @@ import click
 
 from forebay.cli.console_options import console_options, console_parameters
 from forebay.control import console_link
-from forebay.control.auth_query import host_and_port
+from forebay.control.endpoint import host_and_port
 from forebay.failure import Failure
 
 Stop = Callable[[], None]

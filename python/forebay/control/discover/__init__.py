@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Endpoints that a question of forebay's own may go to, the best first.
-_ASKED: Final = ("primary", "replica", "unnamed", "lagging", "unknown", "down")
+_ASKED: Final = ("primary", "held", "replica", "unnamed", "lagging", "unknown", "down")
 
 
 class Follower(Protocol):

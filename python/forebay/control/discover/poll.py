@@ -22,8 +22,8 @@ import psycopg
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
-from forebay.control.auth_query import own_connection
 from forebay.control.console_link import first_line
+from forebay.control.endpoint import own_connection
 from forebay.observe.log import event
 
 # While a primary is missing, or about to be, endpoints are asked as often as this.

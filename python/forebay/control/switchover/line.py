@@ -9,8 +9,8 @@ import psycopg
 
 from forebay.admin.backend import Refused
 from forebay.config.topology import Topology
-from forebay.control.auth_query import own_connection
 from forebay.control.console_link import first_line
+from forebay.control.endpoint import own_connection
 
 # Of one question: a server that hangs must not hold a switchover for longer. One that is slow says so itself before.
 ANSWER_S: Final = 3

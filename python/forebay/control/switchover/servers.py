@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from forebay.admin.snapshot import Server, Snapshot, decode, merge
-from forebay.control.auth_query import host_and_port
+from forebay.control.endpoint import host_and_port
 from forebay.control.engine_link import Outcome
 
 LOOK_S: Final = 0.05
