@@ -49,7 +49,7 @@ class Line:
             **own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls),
             "application_name": "forebay switchover",
             "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=off"
-            f" -c synchronous_commit=local -c statement_timeout={ANSWER_S}s",
+            f" -c synchronous_commit=local -c statement_timeout={ANSWER_S}s -c idle_in_transaction_session_timeout=0",
             "connect_timeout": ANSWER_S,
         }
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
