@@ -48,10 +48,10 @@ pub(crate) struct Trial {
     best_us: u64,
 }
 
-/// Errors by which a server says that it is ill, and not that the request is: its disk, its memory, its files. One that is
-/// full, starting or stopping is not.
+/// Errors by which a server says that it is ill, and not that the request is: its disk, and what is damaged there. A file that
+/// is not there, or memory for locks, is a matter of what was asked; one that is full, starting or stopping is not ill.
 pub(crate) fn is_ill(sqlstate: &[u8]) -> bool {
-    matches!(sqlstate, b"53100" | b"53200" | b"57P02" | b"XX001" | b"XX002") || sqlstate.starts_with(b"58")
+    matches!(sqlstate, b"53100" | b"58030" | b"XX001" | b"XX002")
 }
 
 impl Pool {
@@ -62,9 +62,11 @@ impl Pool {
     }
 
     fn terms(&self) -> Terms {
+        let is_session = self.settings.pool_mode == PoolMode::Session;
         Terms {
             by: self.settings.load_balance,
-            slower_than: self.settings.eject_slower_than,
+            // Of sessions that stay where they are, each asks something else.
+            slower_than: if is_session { 0 } else { self.settings.eject_slower_than },
             slow_start: Duration::from_micros(self.settings.slow_start),
             pause_max: Duration::from_micros(self.settings.server_backoff_max),
         }
@@ -79,14 +81,23 @@ impl Pool {
     /// Notes that the first bytes of an answer have come.
     #[inline(never)]
     pub(crate) fn note_answer(&mut self, server: &mut Server, client: &Client, now: Instant) {
-        if server.measured.answered_at > client.request_at {
-            // To what came with it in one go.
-            return;
-        }
-        server.measured.answered_at = now;
         if let Some(given) = self.endpoints.given(server.at) {
-            given.window.answered(now.micros_since(client.request_at), given.turn.mean);
-            given.window.faults += u32::from(std::mem::take(&mut server.measured.is_ill));
+            let is_more = server.measured.answered_at > client.request_at;
+            if is_more {
+                // To what came with it in one go.
+                given.window.spoke();
+                return;
+            }
+            server.measured.answered_at = now;
+            if client.pin.is_some() {
+                // It has not chosen where to ask, and what it asks is not what others do.
+                given.window.spoke();
+            } else {
+                given.window.answered(now.micros_since(client.request_at), given.turn.mean);
+            }
+            if std::mem::take(&mut server.measured.is_ill) {
+                given.window.failed(client.id);
+            }
         }
     }
 
@@ -182,8 +193,8 @@ impl<I: Io> Worker<I> {
                 let is_used = server.pool == id && server.apart.is_none() && !server.is_close_needed;
                 is_used && out.contains(&server.place)
             });
-            self.try_ejected(io, id);
         }
+        self.try_ejected(io, id);
         self.spread(io, id);
     }
 
@@ -213,7 +224,9 @@ impl<I: Io> Worker<I> {
             given.idle += u32::from(server.state == ServerState::Idle);
             let client = server.client.and_then(|client| clients.get(client));
             let asked_at = client.map(|client| client.request_at).filter(|at| server.measured.answered_at <= *at);
-            let waits_us = asked_at.filter(|_| !server.expect.is_empty()).map_or(0, |at| now.micros_since(at));
+            // Where its client is still sending, nobody waits for the server.
+            let is_awaited = !server.expect.is_empty() && !server.is_copying && !server.is_segment_open;
+            let waits_us = asked_at.filter(|_| is_awaited).map_or(0, |at| now.micros_since(at));
             given.window.overdue += u32::from(waits_us > given.turn.overdue_us);
         }
     }
@@ -226,13 +239,16 @@ impl<I: Io> Worker<I> {
         self.pools[server.pool.0 as usize].note_answer(server, client, self.now);
     }
 
-    /// A server is lost: if that was in a request, its endpoint has failed that.
+    /// A server is lost: if that was in a request, its endpoint has failed that. One that says why it ends was told to, has run
+    /// out of time, or goes with all others.
     pub(crate) fn note_lost_request(&mut self, key: ServerKey) {
         let server = &self.servers[key];
-        let is_asked = server.client.is_some() && !server.expect.is_empty();
+        let is_its_fault = server.own_error.as_ref().is_none_or(|(sqlstate, _)| is_ill(sqlstate.as_bytes()));
+        let is_asked = is_its_fault && !server.expect.is_empty();
+        let client = server.client.filter(|_| is_asked).and_then(|client| self.clients.get(client));
         let given = self.pools[server.pool.0 as usize].endpoints.given(server.at);
-        if let Some(given) = given.filter(|_| is_asked) {
-            given.window.faults += 1;
+        if let (Some(client), Some(given)) = (client, given) {
+            given.window.failed(client.id);
         }
     }
 
@@ -242,7 +258,8 @@ impl<I: Io> Worker<I> {
         for index in 0..self.pool(id).endpoints.iter().count() {
             let pool = self.pool(id);
             let endpoint = pool.endpoints.get(index);
-            let is_due = endpoint.given.turn.standing.is_out() && endpoint.is_well(now);
+            let turn = &endpoint.given.turn;
+            let is_due = (turn.standing.is_out() || turn.is_doubted) && endpoint.is_well(now);
             if is_due && pool.shared.balance.claim(me, &endpoint.place, now) {
                 self.open_apart_at(io, id, Apart::Trial, index);
             }

@@ -1354,11 +1354,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default=4,
         least=0,
         most=1000,
-        zero="however slow it is",
+        zero="however slow it is, and though it answers nothing",
         is_live=True,
         pgbouncer=None,
         field="eject_slower_than",
-        doc="An endpoint that answers so many times as slowly as the others of its database, and by 2 ms at least, gets no requests until it answers a trial as it should; at most half of the endpoints. One that fails requests in which the others do not fail is ejected as well.",
+        doc="An endpoint that answers so many times as slowly as the others of its database, and by 2 ms at least, gets no requests until it answers a trial as it should; so does one that answers nothing while the others do. At most half of the endpoints are out at once. In session mode, and with 0, only one that fails requests in which the others do not fail is ejected.",
     ),
     Setting(
         section="server_defaults",

@@ -11,7 +11,8 @@
 //! | tried | none: a connection beside the pool asks it something cheap |
 //! | half open | few, of the worker that has tried it, until they tell whether it is as good as the others |
 //!
-//! At most half of the endpoints are out at once. A full server is not sick, and nothing here says that it is.
+//! At most half of the endpoints are out at once, those included that cannot be reached or are half open: as soon as there are
+//! more, ejections are lifted, and all of them where nobody else serves. A full server is not sick, and nothing here says that it is.
 //!
 //! The workers add what they have measured, and read what follows, ten times a second: not on a request's way.
 
@@ -22,9 +23,11 @@ use crate::config::LoadBalance;
 use crate::ids::WorkerId;
 use crate::pool::endpoints::Place;
 use crate::time::Instant;
+use account::{Account, Doubt};
 pub use standing::{Standing, Why, Window};
 use standing::{doublings, micros};
 
+mod account;
 mod standing;
 
 /// Time between two looks of a worker at a pool's endpoints.
@@ -65,6 +68,12 @@ const FAULTS_OF_OTHERS: f64 = 4.0;
 const FAULTS_HALF_OPEN: f64 = 2.5;
 /// Requests that wait for long at an endpoint that answers nothing, while others do.
 const OVERDUE: u32 = 2;
+/// How long it has answered nothing then, and how recently another one has.
+const SILENCE: Duration = Duration::from_secs(1);
+/// It is asked something cheap then, and has this long to answer: what waits there may be long reports.
+const ASKED_MAX: Duration = Duration::from_millis(1500);
+/// One that has answered is not asked again for so long.
+const TRUSTED: Duration = Duration::from_secs(10);
 
 /// Pause before the first trial; each that fails doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -114,6 +123,8 @@ pub struct Turn {
     pub mean: Option<f64>,
     /// After which a request without an answer is overdue.
     pub overdue_us: u64,
+    /// It is to be asked whether it is still there.
+    pub is_doubted: bool,
 }
 
 /// An endpoint that was ejected, or has come back.
@@ -142,99 +153,6 @@ pub struct Told {
 #[derive(Debug, Default)]
 pub struct Balance(Mutex<Vec<Account>>);
 
-#[derive(Debug)]
-struct Account {
-    place: Arc<Place>,
-    standing: Standing,
-    /// When it was last added to, and how many seconds after the time before.
-    at: Instant,
-    elapsed_s: f64,
-    weight: f64,
-    sum: f64,
-    squares: f64,
-    /// Answers and faults of the last seconds.
-    answers: f64,
-    faults: f64,
-    overdue: u32,
-    /// Doublings of its cost.
-    dearer: f64,
-    /// Pause before its next trial.
-    pause: Duration,
-    /// Who has tried it last.
-    tried_by: WorkerId,
-    readmitted: Option<Instant>,
-}
-
-impl Account {
-    fn new(place: Arc<Place>, now: Instant) -> Account {
-        Account {
-            place,
-            standing: Standing::Serving(Instant(0)),
-            at: now,
-            elapsed_s: 0.0,
-            weight: 0.0,
-            sum: 0.0,
-            squares: 0.0,
-            answers: 0.0,
-            faults: 0.0,
-            overdue: 0,
-            dearer: 0.0,
-            pause: FIRST_PAUSE,
-            tried_by: WorkerId(0),
-            readmitted: None,
-        }
-    }
-
-    fn add(&mut self, window: Window, now: Instant) {
-        self.elapsed_s = now.since(self.at).as_secs_f64();
-        let fading = (-self.elapsed_s / FADES.as_secs_f64()).exp();
-        let kept = if self.weight > 0.0 { fading.min(ANSWERS_MAX / self.weight) } else { 0.0 };
-        self.at = now;
-        self.weight = self.weight * kept + f64::from(window.answers);
-        self.sum = self.sum * kept + window.sum;
-        self.squares = self.squares * kept + window.squares;
-        self.answers = self.answers * fading + f64::from(window.answers);
-        self.faults = self.faults * fading + f64::from(window.faults);
-        if window.answers > 0 {
-            self.overdue = 0;
-        }
-        self.overdue = self.overdue.max(window.overdue);
-    }
-
-    fn forget_answers(&mut self) {
-        (self.weight, self.sum, self.squares, self.faults, self.overdue) = (0.0, 0.0, 0.0, 0.0, 0);
-    }
-
-    fn mean(&self, answers: f64) -> Option<f64> {
-        (self.weight >= answers).then(|| self.sum / self.weight)
-    }
-
-    /// The square of the standard error of the mean.
-    fn error(&self) -> f64 {
-        let mean = self.sum / self.weight;
-        (self.squares / self.weight - mean * mean).max(0.0) / self.weight
-    }
-
-    fn is_serving(&self) -> bool {
-        matches!(self.standing, Standing::Serving(_))
-    }
-
-    fn eject(&mut self, why: Why, pause_max: Duration, now: Instant) {
-        let is_relapse = self.readmitted.is_some_and(|at| now.since(at) < RELAPSE);
-        let is_trial_lost = !self.is_serving();
-        self.pause = if is_relapse || is_trial_lost { self.pause * 2 } else { FIRST_PAUSE };
-        self.pause = self.pause.min(pause_max.max(FIRST_PAUSE));
-        self.standing = Standing::Ejected(now + self.pause, why);
-        self.overdue = 0;
-    }
-
-    fn readmit(&mut self, now: Instant) {
-        self.standing = Standing::Serving(now);
-        self.readmitted = Some(now);
-        self.dearer = 0.0;
-    }
-}
-
 impl Balance {
     /// Adds what a worker has measured. Returns what it makes of each endpoint, and what has changed by that.
     pub fn look(&self, me: WorkerId, seen: &[Seen], terms: &Terms, now: Instant) -> (Vec<Turn>, Vec<Change>) {
@@ -246,7 +164,7 @@ impl Balance {
                 accounts.push(Account::new(one.place.clone(), now));
                 accounts.len() - 1
             });
-            accounts[at].add(one.window, now);
+            accounts[at].add(me, one.window, now);
         }
         accounts.sort_by_key(|account| seen.iter().position(|one| one.place == account.place));
         let mut changes = Vec::new();
@@ -254,6 +172,10 @@ impl Balance {
             if let Some(ejected) = judge(&mut accounts, seen, at, terms, now) {
                 changes.push(Change { name: seen[at].place.name.clone(), ejected });
             }
+        }
+        while let Some(at) = to_lift(&accounts, seen) {
+            accounts[at].lift(now);
+            changes.push(Change { name: seen[at].place.name.clone(), ejected: None });
         }
         let turns = (0..accounts.len()).map(|at| turn(&mut accounts, at, (me, seen[at].weight), terms, now)).collect();
         (turns, changes)
@@ -269,26 +191,37 @@ impl Balance {
                 account.tried_by = me;
                 true
             }
+            _ if account.doubt == Doubt::Due => {
+                account.doubt = Doubt::Asked(now + ASKED_MAX);
+                true
+            }
             _ => false,
         }
     }
 
     /// Whether an endpoint is being tried.
     pub fn is_tried(&self, place: &Place) -> bool {
-        let accounts = self.accounts();
-        accounts.iter().any(|account| *account.place == *place && matches!(account.standing, Standing::Tried(..)))
+        let is_tried = |account: &Account| {
+            matches!(account.standing, Standing::Tried(..)) || matches!(account.doubt, Doubt::Asked(_))
+        };
+        self.accounts().iter().any(|account| *account.place == *place && is_tried(account))
     }
 
     /// A trial has ended: it took so long to answer, or did not.
     pub fn tried(&self, place: &Place, took_us: Option<u64>, terms: &Terms, now: Instant) {
         let mut accounts = self.accounts();
         let Some(at) = accounts.iter().position(|account| *account.place == *place) else { return };
+        if let Doubt::Asked(_) = accounts[at].doubt {
+            // Any answer will do, and one that refuses us is not silent.
+            accounts[at].doubt = Doubt::None(now + TRUSTED);
+        }
         let Standing::Tried(_, why) = accounts[at].standing else { return };
         // What it is asked is as cheap as anything: who takes longer over that than others over real requests is not well.
         let limit = base(&accounts, at, 1.0).map(|base| accounts[base].mean(1.0).unwrap_or_default());
         let is_well = took_us.is_some_and(|us| {
             let far = f64::from(terms.slower_than.max(2)).log2();
-            limit.is_none_or(|limit| doublings(us) < limit + far || (us as f64) < SLOWER_BY_US)
+            terms.slower_than == 0
+                || limit.is_none_or(|limit| doublings(us) < limit + far || (us as f64) < SLOWER_BY_US)
         });
         if is_well {
             accounts[at].forget_answers();
@@ -338,9 +271,8 @@ fn base(accounts: &[Account], at: usize, answers: f64) -> Option<usize> {
 fn judge(accounts: &mut [Account], seen: &[Seen], at: usize, terms: &Terms, now: Instant) -> Option<Option<Why>> {
     match accounts[at].standing {
         Standing::Serving(_) => {
-            let why = fault(accounts, at, terms, FAULTS)?;
-            let is_out = |other: usize| !seen[other].is_well || accounts[other].standing.is_out();
-            let out = (0..accounts.len()).filter(|other| *other != at && is_out(*other)).count();
+            let why = fault(accounts, at, terms, (FAULTS, now))?;
+            let out = (0..accounts.len()).filter(|other| *other != at && is_out(accounts, seen, *other)).count();
             if (out + 1) * 2 > accounts.len() {
                 return None;
             }
@@ -355,11 +287,14 @@ fn judge(accounts: &mut [Account], seen: &[Seen], at: usize, terms: &Terms, now:
             None
         }
         Standing::HalfOpen(since, _) => {
-            if let Some(why) = fault(accounts, at, terms, FAULTS_HALF_OPEN).or_else(|| relapse(accounts, at, terms)) {
+            if let Some(why) =
+                fault(accounts, at, terms, (FAULTS_HALF_OPEN, now)).or_else(|| relapse(accounts, at, terms))
+            {
                 accounts[at].eject(why, terms.pause_max, now);
                 return Some(Some(why));
             }
-            if accounts[at].weight < ANSWERS_HALF_OPEN && now.since(since) < HALF_OPEN_MAX {
+            let is_doubted = accounts[at].overdue() >= OVERDUE && now.since(since) < HALF_OPEN_MAX + ASKED_MAX * 2;
+            if accounts[at].weight < ANSWERS_HALF_OPEN && (is_doubted || now.since(since) < HALF_OPEN_MAX) {
                 return None;
             }
             accounts[at].readmit(now);
@@ -368,23 +303,65 @@ fn judge(accounts: &mut [Account], seen: &[Seen], at: usize, terms: &Terms, now:
     }
 }
 
+/// Whether an endpoint does not serve as it should.
+fn is_out(accounts: &[Account], seen: &[Seen], at: usize) -> bool {
+    !seen[at].is_well || !accounts[at].is_serving()
+}
+
+/// One whose ejection is lifted, where too many are out: what is known against it does less harm than that.
+fn to_lift(accounts: &[Account], seen: &[Seen]) -> Option<usize> {
+    let out = (0..accounts.len()).filter(|at| is_out(accounts, seen, *at)).count();
+    if out * 2 <= accounts.len() {
+        return None;
+    }
+    // One that cannot be reached makes no difference, unless there is no other.
+    let ejected = |at: &usize| !accounts[*at].is_serving() && (seen[*at].is_well || out == accounts.len());
+    (0..accounts.len()).filter(ejected).min_by_key(|at| {
+        let harm = match accounts[*at].standing {
+            Standing::Serving(_) | Standing::HalfOpen(..) => 0,
+            Standing::Ejected(_, Why::Slow(_)) | Standing::Tried(_, Why::Slow(_)) => 1,
+            Standing::Ejected(_, Why::Faults(_)) | Standing::Tried(_, Why::Faults(_)) => 2,
+            Standing::Ejected(_, Why::Silent) | Standing::Tried(_, Why::Silent) => 3,
+        };
+        (!seen[*at].is_well, harm)
+    })
+}
+
 /// What is wrong with an endpoint that is not with the others.
-fn fault(accounts: &[Account], at: usize, terms: &Terms, faults: f64) -> Option<Why> {
+fn fault(accounts: &mut [Account], at: usize, terms: &Terms, (faults, now): (f64, Instant)) -> Option<Why> {
+    if terms.slower_than > 0 && is_silent(accounts, at, now) {
+        return Some(Why::Silent);
+    }
     let account = &accounts[at];
     let others = || accounts.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, account)| account);
     let of_others = others().map(|account| account.faults).fold(0.0, f64::max);
-    if account.faults >= faults && account.faults > of_others * FAULTS_OF_OTHERS {
+    if account.faults >= faults && account.is_of_several && account.faults > of_others * FAULTS_OF_OTHERS {
         return Some(Why::Faults(account.faults.round() as u32));
     }
     let base = base(accounts, at, ANSWERS_MIN)?;
-    if account.overdue >= OVERDUE && accounts[base].overdue == 0 {
-        return Some(Why::Silent);
-    }
     let (mean, usual) = (account.mean(ANSWERS_MIN)?, accounts[base].mean(ANSWERS_MIN)?);
     let certain = CERTAIN * (account.error() + accounts[base].error()).sqrt();
     let is_far = terms.slower_than > 0 && mean - usual >= f64::from(terms.slower_than).log2().max(certain);
     let is_slow = is_far && micros(mean) - micros(usual) >= SLOWER_BY_US;
     is_slow.then(|| Why::Slow((mean - usual).exp2().round() as u32))
+}
+
+/// Whether one answers nothing at all, not even what it is asked beside the pool: long reports alone are no silence.
+fn is_silent(accounts: &mut [Account], at: usize, now: Instant) -> bool {
+    let is_suspect = accounts[at].overdue() >= OVERDUE && now.since(accounts[at].answered_at) >= SILENCE;
+    let is_silent = is_suspect
+        && base(accounts, at, ANSWERS_MIN).is_some_and(|base| now.since(accounts[base].answered_at) < SILENCE);
+    let account = &mut accounts[at];
+    match account.doubt {
+        Doubt::None(until) if is_silent && until <= now => account.doubt = Doubt::Due,
+        Doubt::Due if !is_silent => account.doubt = Doubt::None(now),
+        Doubt::Asked(until) if until <= now => {
+            account.doubt = Doubt::None(now);
+            return is_silent;
+        }
+        _ => {}
+    }
+    false
 }
 
 /// Whether one that is half open is as slow as it was. A few answers do: each costs a client dear, and being wrong costs a pause.
@@ -430,7 +407,7 @@ fn turn(accounts: &mut [Account], at: usize, (me, weight): (WorkerId, u32), term
         Standing::HalfOpen(since, why) if account.tried_by != me => Standing::Ejected(since, why),
         standing => standing,
     };
-    Turn { standing, cost: cost.max(1), mean: of_all, overdue_us }
+    Turn { standing, cost: cost.max(1), mean: of_all, overdue_us, is_doubted: account.doubt == Doubt::Due }
 }
 
 #[cfg(test)]

@@ -37,7 +37,13 @@ pub struct Given {
 
 impl Default for Given {
     fn default() -> Given {
-        let turn = Turn { standing: Standing::Serving(Instant(0)), cost: COST, mean: None, overdue_us: u64::MAX };
+        let turn = Turn {
+            standing: Standing::Serving(Instant(0)),
+            cost: COST,
+            mean: None,
+            overdue_us: u64::MAX,
+            is_doubted: false,
+        };
         Given { servers: 0, idle: 0, window: Window::default(), turn, paid: 0, owed_at: Instant(0) }
     }
 }
@@ -113,8 +119,9 @@ impl Endpoints {
     pub fn take_turns(&mut self, turns: &[Turn], now: Instant) {
         for (endpoint, turn) in self.all.iter_mut().zip(turns) {
             let given = &mut endpoint.given;
-            self.asked = self.asked.saturating_add(given.window.answers());
-            given.window = Window::default();
+            self.asked = self.asked.saturating_add(given.window.heard());
+            // What is overdue stays so until it is counted anew.
+            given.window = Window::with_overdue(given.window.overdue);
             given.turn = *turn;
             given.owe_trial(now);
         }

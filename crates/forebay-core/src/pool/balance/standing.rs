@@ -13,22 +13,47 @@ pub struct Window {
     pub(super) answers: u32,
     pub(super) sum: f64,
     pub(super) squares: f64,
+    /// Answers, whether or not they tell how fast it is.
+    pub(super) heard: u32,
     /// Servers lost in a request, and errors by which a server says that it is ill.
-    pub faults: u32,
+    pub(super) faults: u32,
+    /// The client of the first of them, and whether there were others.
+    pub(super) faults_of: u64,
+    pub(super) is_of_several: bool,
     /// Requests that have waited for an answer for much longer than others do.
     pub overdue: u32,
 }
 
 impl Window {
-    /// How many answers were measured.
-    pub fn answers(&self) -> u32 {
-        self.answers
+    /// One in which nothing but these was seen.
+    pub fn with_overdue(overdue: u32) -> Window {
+        Window { overdue, ..Window::default() }
+    }
+
+    /// How many answers came.
+    pub fn heard(&self) -> u32 {
+        self.heard
+    }
+
+    /// Notes an answer that does not tell how fast the endpoint is.
+    pub fn spoke(&mut self) {
+        self.heard += 1;
+    }
+
+    /// Notes that a request of a client has failed by the server's fault.
+    pub fn failed(&mut self, client: u64) {
+        if self.faults == 0 {
+            self.faults_of = client;
+        }
+        self.is_of_several |= self.faults_of != client;
+        self.faults += 1;
     }
 
     /// Notes the time to an answer's first byte. `mean`: of all endpoints, as far as it is known.
     pub fn answered(&mut self, us: u64, mean: Option<f64>) {
         let doublings = doublings(us);
         let doublings = mean.map_or(doublings, |mean| doublings.clamp(mean - FURTHEST, mean + FURTHEST));
+        self.heard += 1;
         self.answers += 1;
         self.sum += doublings;
         self.squares += doublings * doublings;

@@ -77,7 +77,7 @@ impl World {
             let given = self.endpoints.given(at as u8 + 1).unwrap();
             given.idle += 1;
             if is_failed {
-                given.window.faults += 1;
+                given.window.failed(self.requests % 4);
             } else {
                 given.window.answered(end - begun, given.turn.mean);
                 self.took.push(end - begun);
@@ -217,26 +217,185 @@ fn one_that_fails_requests_is_ejected_until_it_does_not() {
     assert!(world.share(1) > 0.28, "{}", world.share(1));
 }
 
+/// Looks at endpoints ten times a second, by what a test says of each.
+struct Looks {
+    balance: Balance,
+    endpoints: Endpoints,
+    terms: Terms,
+    look: u64,
+    changes: Vec<(u64, Change)>,
+    turns: Vec<Turn>,
+}
+
+impl Looks {
+    fn new(names: &[&str]) -> Looks {
+        let terms =
+            Terms { by: Latency, slower_than: 4, slow_start: Duration::ZERO, pause_max: Duration::from_secs(5) };
+        let (endpoints, balance) = (endpoints(names), Balance::default());
+        Looks { balance, endpoints, terms, look: 0, changes: Vec::new(), turns: Vec::new() }
+    }
+
+    fn now(&self) -> Instant {
+        Instant(SECOND + self.look * 100_000)
+    }
+
+    /// `measured`: by which worker, and at each endpoint whether it is reachable and what was measured.
+    fn look(&mut self, measured: impl Fn(usize) -> (bool, Window)) {
+        self.look += 1;
+        self.look_of(WorkerId(0), measured);
+    }
+
+    fn look_of(&mut self, me: WorkerId, measured: impl Fn(usize) -> (bool, Window)) {
+        let seen = self.endpoints.iter().enumerate().map(|(at, one)| {
+            let (is_well, window) = measured(at);
+            Seen { place: one.place.clone(), is_well, weight: 1, window }
+        });
+        let (turns, changes) = self.balance.look(me, &seen.collect::<Vec<_>>(), &self.terms, self.now());
+        self.turns = turns;
+        self.changes.extend(changes.into_iter().map(|change| (self.look, change)));
+    }
+
+    /// One look at endpoints that all answer.
+    fn usual(&mut self) {
+        self.look(|_| (true, answers(10, 2000)));
+    }
+
+    fn claim(&self, at: usize) -> bool {
+        self.balance.claim(WorkerId(0), &self.endpoints.get(at).place, self.now())
+    }
+
+    fn is_out(&self, at: usize) -> bool {
+        self.turns[at].standing.is_out()
+    }
+
+    fn told(&self) -> Vec<(&str, bool)> {
+        self.changes.iter().map(|(_, change)| (&*change.name, change.ejected.is_some())).collect()
+    }
+}
+
+fn answers(count: u32, us: u64) -> Window {
+    let mut window = Window::default();
+    (0..count).for_each(|_| window.answered(us, None));
+    window
+}
+
+fn failures(clients: &[u64]) -> Window {
+    let mut window = Window::default();
+    clients.iter().for_each(|client| window.failed(*client));
+    window
+}
+
+fn overdue(window: Window, overdue: u32) -> Window {
+    Window { overdue, ..window }
+}
+
 /// Requests that wait for an endpoint that has stopped would be counted by nobody, as they have taken no time yet.
 #[test]
 fn one_that_answers_nothing_is_ejected() {
-    let (balance, all) = (Balance::default(), endpoints(&["a", "b", "c"]));
-    let terms = Terms { by: Latency, slower_than: 4, slow_start: Duration::ZERO, pause_max: Duration::from_secs(5) };
-    let mut ejected = None;
-    for look in 0..20u64 {
-        let seen = all.iter().enumerate().map(|(at, one)| {
-            let mut window = Window::default();
-            let is_stopped = at == 0 && look >= 5;
-            (0..10).filter(|_| !is_stopped).for_each(|_| window.answered(2000, None));
-            window.overdue = if is_stopped && look > 12 { 3 } else { 0 };
-            Seen { place: one.place.clone(), is_well: true, weight: 1, window }
-        });
-        let (turns, changes) =
-            balance.look(WorkerId(0), &seen.collect::<Vec<_>>(), &terms, Instant((look + 1) * 100_000));
-        assert!(turns.iter().all(|turn| turn.overdue_us > 500_000));
-        ejected = ejected.or(changes.first().cloned().map(|change| (look, change)));
+    let mut looks = Looks::new(&["a", "b", "c"]);
+    let mut asked_at = None;
+    for look in 0..60 {
+        // Of the two that wait each worker has one.
+        let stopped = |worker: usize| {
+            move |at: usize| match at {
+                0 if look >= 5 => (true, overdue(Window::default(), u32::from(look > 12 + worker))),
+                _ => (true, answers(5, 2000)),
+            }
+        };
+        looks.look(stopped(0));
+        looks.look_of(WorkerId(1), stopped(1));
+        assert!(looks.turns.iter().all(|turn| turn.overdue_us > 500_000));
+        if looks.turns[0].is_doubted {
+            assert!(looks.claim(0) && !looks.claim(0), "one asks it");
+            assert!(looks.balance.is_tried(&looks.endpoints.get(0).place));
+            asked_at = Some(look);
+        }
     }
-    assert_eq!(ejected, Some((13, Change { name: "a".into(), ejected: Some(Why::Silent) })));
+    assert_eq!(asked_at, Some(14));
+    let ejected = Change { name: "a".into(), ejected: Some(Why::Silent) };
+    assert_eq!(looks.changes, [(30, ejected)], "what it is asked goes unanswered");
+}
+
+/// A slow report is no silence: neither beside others, nor where all of an endpoint's servers have one.
+#[test]
+fn long_reports_eject_nobody() {
+    let mut looks = Looks::new(&["a", "b"]);
+    for _ in 0..30 {
+        looks.look(|at| (true, overdue(answers(10, 2000), if at == 0 { 5 } else { 0 })));
+        assert!(!looks.turns[0].is_doubted, "it answers others");
+    }
+    let mut asked = 0;
+    for _ in 0..300 {
+        looks.look(|at| (true, if at == 0 { overdue(Window::default(), 2) } else { answers(10, 2000) }));
+        if looks.turns[0].is_doubted && looks.claim(0) {
+            asked += 1;
+            looks.balance.tried(&looks.endpoints.get(0).place.clone(), Some(900), &looks.terms, looks.now());
+        }
+    }
+    assert_eq!(looks.told(), [], "it answers what it is asked beside the pool");
+    assert!((2..5).contains(&asked), "{asked}");
+    // Another worker's clients are answered there.
+    let mut looks = Looks::new(&["a", "b"]);
+    for _ in 0..60 {
+        looks.look(|at| (true, if at == 0 { overdue(Window::default(), 2) } else { answers(10, 2000) }));
+        assert!(!looks.turns[0].is_doubted);
+        looks.look_of(WorkerId(1), |_| (true, answers(10, 2000)));
+    }
+    let mut looks = Looks::new(&["a", "b"]);
+    looks.terms.slower_than = 0;
+    (0..10).for_each(|_| looks.usual());
+    for _ in 0..60 {
+        looks.look(|at| (true, if at == 0 { overdue(Window::default(), 2) } else { answers(10, 2000) }));
+        assert!(!looks.turns[0].is_doubted, "it was switched off");
+    }
+}
+
+/// An endpoint that is half open, or can't be reached, serves nobody: the last one that does is never ejected.
+#[test]
+fn where_nobody_else_serves_ejections_are_lifted() {
+    let fail = [1, 2, 3, 4, 5, 6];
+    // The other one cannot be reached any more.
+    let mut looks = Looks::new(&["a", "b"]);
+    (0..10).for_each(|_| looks.usual());
+    looks.look(|at| (true, if at == 0 { failures(&fail) } else { answers(10, 2000) }));
+    assert!(looks.is_out(0));
+    looks.look(|at| (at == 0, Window::default()));
+    assert!(!looks.is_out(0), "an endpoint that fails a part serves better than none");
+    looks.look(|at| (at == 0, failures(&fail)));
+    assert_eq!(looks.told(), [("a", true), ("a", false)]);
+    // Of three, it goes by halves.
+    let mut looks = Looks::new(&["a", "b", "c"]);
+    looks.look(|at| (true, if at == 0 { failures(&fail) } else { answers(10, 2000) }));
+    assert!(looks.is_out(0));
+    looks.look(|at| (at != 1, answers(10, 2000)));
+    assert!(!looks.is_out(0));
+    // The other one fails while the first is on trial.
+    let mut looks = Looks::new(&["a", "b"]);
+    looks.look(|at| (true, if at == 0 { failures(&fail) } else { answers(10, 2000) }));
+    (0..11).for_each(|_| looks.look(|at| (true, answers(at as u32 * 10, 2000))));
+    assert!(looks.claim(0));
+    looks.balance.tried(&looks.endpoints.get(0).place.clone(), Some(900), &looks.terms, looks.now());
+    looks.look(|at| (true, if at == 1 { failures(&fail) } else { answers(1, 2000) }));
+    assert_eq!(looks.told(), [("a", true)], "the other one stays");
+    looks.look(|at| (at == 0, answers(1, 2000)));
+    assert_eq!(looks.told(), [("a", true), ("a", false)]);
+    // Nobody can be reached: whoever can be again is not out then.
+    let mut looks = Looks::new(&["a", "b"]);
+    looks.look(|at| (true, if at == 0 { failures(&fail) } else { answers(10, 2000) }));
+    looks.look(|_| (false, Window::default()));
+    assert!(!looks.is_out(0));
+}
+
+/// One client can make requests that fail as often as it likes.
+#[test]
+fn failures_of_a_single_client_eject_nobody() {
+    let mut looks = Looks::new(&["a", "b"]);
+    for _ in 0..20 {
+        looks.look(|at| (true, if at == 0 { failures(&[7, 7, 7]) } else { answers(10, 2000) }));
+    }
+    assert_eq!(looks.told(), []);
+    looks.look(|at| (true, if at == 0 { failures(&[8]) } else { answers(10, 2000) }));
+    assert_eq!(looks.told(), [("a", true)]);
 }
 
 /// Weights hold to within a request, whatever requests are shared by.
