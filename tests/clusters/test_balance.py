@@ -91,7 +91,8 @@ def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
     slow, *others = standbys
     for one in standbys:
         nap(one, 0.02)
-    reads = clustered(server, *standbys, role="replica", pool_size=12)
+    # It is another limit than the pool's own by which there are no more: servers must move to get there.
+    reads = clustered(server, *standbys, role="replica", pool_size=20, max_db_connections=12)
     forebay = start(configuration(server, variant, databases={"app": reads}))
     endpoints(forebay, "app", 4)
     port = str(slow.port)
@@ -131,6 +132,48 @@ def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
             assert not readers.errors
         used = Counter(row["port"] for row in forebay.console("show servers") if row["state"] in ("active", "idle"))
         assert all(used[str(one.port)] >= 2 for one in others)
+    finally:
+        for one in standbys:
+            nap(one, 0)
+
+
+# Takes long at one server alone, and what all take at the others.
+REPORT = """select current_setting('port') = '{0}',
+    pg_sleep(case current_setting('port') when '{0}' then 4 else current_setting('nap.s')::float end)"""
+
+
+def test_long_reports_do_not_eject_the_replica_that_they_are_asked_of(
+    server: Postgres, standbys: Sequence[Postgres], variant: Variant, start: Start
+) -> None:
+    """It answers everybody else: those would lose a third of what serves them, for nothing."""
+    caught_up(server, standbys[0])
+    port = str(standbys[0].port)
+    reads = clustered(server, *standbys, role="replica", pool_size=15)
+    forebay = start(configuration(server, variant, databases={"app": reads}))
+    endpoints(forebay, "app", 4)
+    reported: list[bool] = []
+
+    def report() -> None:
+        with forebay.target.wire() as wire:
+            while wire.value(REPORT.format(port)) != "t":
+                pass
+            reported.append(True)
+
+    for one in standbys:
+        nap(one, 0.01)
+    try:
+        with Readers(forebay.target) as readers:
+            until(lambda: len(readers.answers) > 300, within_s=20, what="it is known how they do")
+            threads = [threading.Thread(target=report) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(reported) == len(threads)
+            # With what servers the reports have left it.
+            assert readers.shares(2).get(port, 0) > 0.04
+            assert not readers.errors
+        assert not forebay.events("endpoint_ejected")
     finally:
         for one in standbys:
             nap(one, 0)

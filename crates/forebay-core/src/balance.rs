@@ -13,7 +13,7 @@ use crate::config::{LoadBalanceHosts, PoolMode};
 use crate::event::Level;
 use crate::io::Io;
 use crate::pool::balance::{Change, LOOK_EVERY, Seen, Standing, Terms};
-use crate::pool::endpoints::Place;
+use crate::pool::endpoints::{Place, PoolEndpoint};
 use crate::pool::{Pool, PoolId};
 use crate::session::client::Client;
 use crate::session::expect::Own;
@@ -37,6 +37,8 @@ pub(crate) struct Measured {
     answered_at: Instant,
     /// It has said since that something is wrong with it.
     pub(crate) is_ill: bool,
+    /// It is replaced when it comes free, for its endpoint's sake: why, and when it was to be replaced before that.
+    pub(crate) leaves: Option<(&'static str, Instant)>,
     /// What it has answered so far, where it is asked how an endpoint does.
     pub(crate) trial: Option<Box<Trial>>,
 }
@@ -109,6 +111,14 @@ impl Pool {
         }
     }
 
+    /// A server is gone that was to leave.
+    #[cold]
+    pub(crate) fn left_by_choice(&mut self, server: &Server) {
+        if matches!(server.measured.leaves, Some((why, _)) if why == SPREAD) {
+            self.shared.balance.end_spreading();
+        }
+    }
+
     /// Notes that an idle server was taken otherwise than in its turn.
     pub(crate) fn note_taken(&mut self, number: u8) {
         if let Some(given) = self.endpoints.given(number) {
@@ -138,6 +148,7 @@ impl<I: Io> Worker<I> {
         let endpoints = &mut self.pool(id).endpoints;
         if !endpoints.is_look_armed {
             endpoints.is_look_armed = true;
+            // All pools at once: their servers are counted in one go.
             let at = (endpoints.looked_at + LOOK_EVERY).max(now);
             self.arm_pool(id, at);
         }
@@ -167,13 +178,15 @@ impl<I: Io> Worker<I> {
         let (me, now) = (self.id, self.now);
         let pool = self.pool(id);
         pool.endpoints.is_look_armed = false;
-        pool.endpoints.looked_at = now;
-        self.recount(id);
-        let pool = self.pool(id);
+        pool.endpoints.looked_at = Instant(now.0 - now.0 % LOOK_EVERY.as_micros() as u64);
         if !pool.is_balanced() || pool.is_removed {
             return;
         }
-        let seen = |endpoint: &crate::pool::endpoints::PoolEndpoint| Seen {
+        if now >= self.counted_at + LOOK_EVERY / 2 {
+            self.recount();
+        }
+        let pool = self.pool(id);
+        let seen = |endpoint: &PoolEndpoint| Seen {
             place: endpoint.place.clone(),
             is_well: endpoint.is_well(now),
             weight: endpoint.weight,
@@ -185,17 +198,54 @@ impl<I: Io> Worker<I> {
         for change in changes {
             self.tell_change(io, id, &change);
         }
-        let endpoints = &self.pool(id).endpoints;
-        let out = endpoints.iter().filter(|endpoint| endpoint.given.turn.standing.is_out());
-        let out: Vec<_> = out.map(|endpoint| endpoint.place.clone()).collect();
-        if !out.is_empty() {
-            self.mark_for_closing(io, EJECTED, |server, _| {
-                let is_used = server.pool == id && server.apart.is_none() && !server.is_close_needed;
-                is_used && out.contains(&server.place)
-            });
-        }
+        self.leave_ejected(io, id);
         self.try_ejected(io, id);
         self.spread(io, id);
+    }
+
+    /// Closes the servers at endpoints that are ejected, when they come free; those stay whose endpoint is not any more.
+    fn leave_ejected(&mut self, io: &mut I, id: PoolId) {
+        let endpoints = &self.pools[id.0 as usize].endpoints;
+        let is_out = |at: u8| at != 0 && endpoints.get(usize::from(at) - 1).given.turn.standing.is_out();
+        let is_any = |one: &PoolEndpoint| one.given.turn.standing.is_out() && one.given.servers > 0;
+        if !endpoints.is_any_leaving && !endpoints.iter().any(is_any) {
+            return;
+        }
+        let (mut leaving, mut is_any_leaving) = (Vec::new(), false);
+        let mut staying = Vec::new();
+        for (key, server) in self.servers.iter().filter(|(_, server)| server.pool == id && server.apart.is_none()) {
+            let is_marked = matches!(server.measured.leaves, Some((why, _)) if why == EJECTED);
+            match (is_out(server.at), is_marked) {
+                (true, false) => leaving.push(key),
+                (false, true) => staying.push(key),
+                _ => {}
+            }
+            is_any_leaving |= is_out(server.at);
+        }
+        staying.into_iter().for_each(|key| self.servers[key].stay());
+        self.pool(id).endpoints.is_any_leaving = is_any_leaving;
+        for key in leaving {
+            self.leave(io, key, EJECTED);
+        }
+    }
+
+    /// Closes a server for its endpoint's sake: now, or when it comes free. Nobody waits for that, as for a RECONNECT, and no
+    /// session ends for it.
+    fn leave(&mut self, io: &mut I, key: ServerKey, why: &'static str) {
+        let now = self.now;
+        let Some(server) = self.servers.get_mut(key) else { return };
+        let is_opening = server.state.is_opening() && server.client.is_none();
+        match server.state {
+            ServerState::Idle => self.retire(io, key, why),
+            _ if is_opening => self.retire(io, key, why),
+            // It goes elsewhere first, and is seen there.
+            ServerState::Detaching | ServerState::Moving => {}
+            _ if server.expires_at > now => {
+                server.measured.leaves = Some((why, server.expires_at));
+                server.expires_at = now;
+            }
+            _ => {}
+        }
     }
 
     fn tell_change(&mut self, io: &mut I, id: PoolId, change: &Change) {
@@ -209,15 +259,15 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Counts the servers of a pool by endpoint, and those that have owed an answer for long.
-    pub(crate) fn recount(&mut self, id: PoolId) {
+    /// Counts the servers of all pools with several endpoints by endpoint, and those that have owed an answer for long.
+    pub(crate) fn recount(&mut self) {
+        self.counted_at = self.now;
         let (now, clients) = (self.now, &self.clients);
-        let pool = &mut self.pools[id.0 as usize];
-        pool.endpoints.forget_counts();
-        for server in self.servers.iter_mut() {
-            if server.pool != id || server.apart.is_some() {
-                continue;
-            }
+        for pool in self.pools.iter_mut().filter(|pool| !pool.endpoints.is_single()) {
+            pool.endpoints.forget_counts();
+        }
+        for server in self.servers.iter_mut().filter(|server| server.apart.is_none()) {
+            let pool = &mut self.pools[server.pool.0 as usize];
             server.at = pool.number_of(&server.place);
             let Some(given) = pool.endpoints.given(server.at) else { continue };
             given.servers += 1;
@@ -313,20 +363,20 @@ impl<I: Io> Worker<I> {
         let now = self.now;
         let pool = self.pool(id);
         let is_wanted = pool.endpoints.asked >= SPREAD_AFTER;
-        if pool.is_shut || pool.is_limited || pool.opening > 0 || pool.endpoints.asked == 0 {
+        if pool.is_shut || pool.opening > 0 || pool.endpoints.asked == 0 || pool.shared.balance.is_spreading() {
             return;
         }
         let Some(poor) = pool.endpoints.poorest(now, is_wanted) else { return };
         if is_wanted {
             self.pool(id).endpoints.asked = 0;
         }
-        let pool = self.pool(id);
-        if !pool.shared.permits.is_full(pool.settings.pool_size) {
+        if self.may_open_more(id) {
             if self.take_permit(io, id) {
                 self.open(io, id, poor);
             }
             return;
         }
+        let pool = self.pool(id);
         let Some(rich) = pool.endpoints.richest(poor).map(|rich| pool.endpoints.get(rich).place.clone()) else {
             return;
         };
@@ -335,15 +385,37 @@ impl<I: Io> Worker<I> {
             let is_idle = server.state == ServerState::Idle;
             server.pool == id && server.apart.is_none() && server.place == rich && (is_idle || !is_session)
         };
-        let found = self.servers.iter().filter(|(_, server)| may(server) && !server.is_close_needed);
+        let is_leaving = |server: &Server| server.is_close_needed || server.expires_at <= now;
+        let found = self.servers.iter().filter(|(_, server)| may(server) && !is_leaving(server));
         // The longest idle one rather than one in use.
         let found = found.min_by_key(|(_, server)| (server.state != ServerState::Idle, server.since));
-        if let Some((key, server)) = found {
-            if server.state == ServerState::Idle {
-                self.retire(io, key, SPREAD);
-            } else {
-                self.servers[key].is_close_needed = true;
-            }
+        let Some((key, is_idle)) = found.map(|(key, server)| (key, server.state == ServerState::Idle)) else { return };
+        let pool = self.pool(id);
+        if pool.endpoints.may_close(now) && (is_idle || pool.shared.balance.begin_spreading()) {
+            self.leave(io, key, SPREAD);
         }
+    }
+
+    /// Whether a pool may have one more server, as far as its own limits and those over several pools go.
+    fn may_open_more(&self, id: PoolId) -> bool {
+        let pool = &self.pools[id.0 as usize];
+        let is_limit_reached = |(scope, limit): &(_, u32)| *limit != 0 && pool.shared.limited(scope).is_full(*limit);
+        let is_full = pool.shared.permits.is_full(pool.settings.pool_size);
+        let is_limit_reached = pool.is_limited && self.scopes(id).iter().any(is_limit_reached);
+        !is_full && !is_limit_reached
+    }
+}
+
+impl Server {
+    /// Its endpoint is as good as any again: it is replaced when it was to be.
+    fn stay(&mut self) {
+        if let Some((_, expires_at)) = self.measured.leaves.take() {
+            self.expires_at = expires_at;
+        }
+    }
+
+    /// Why it is closed that is too old.
+    pub(crate) fn why_expired(&self) -> &'static str {
+        self.measured.leaves.map_or("lifetime", |(why, _)| why)
     }
 }

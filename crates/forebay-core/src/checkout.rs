@@ -219,7 +219,8 @@ impl<I: Io> Worker<I> {
         pool.leased -= u32::from(was_leased);
         let is_surplus = pool.is_over_limit() && !planted(Bug::LimitPerWorker);
         if is_close_needed || is_expired || is_surplus || pool.is_shut || pool.is_removed {
-            self.retire(io, key, if is_expired { "lifetime" } else { "not needed any more" });
+            let why = if is_expired { self.servers[key].why_expired() } else { "not needed any more" };
+            self.retire(io, key, why);
             return;
         }
         if is_reset_by_query && was_leased && !pool.settings.server_reset_query.is_empty() {

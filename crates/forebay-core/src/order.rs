@@ -362,7 +362,7 @@ impl<I: Io> Worker<I> {
         }
         let is_gone = |server: &Server, pool: &Pool| server.pool == id && pool.endpoints.at(&server.place).is_none();
         self.mark_for_closing(io, "the endpoint changed", is_gone);
-        self.recount(id);
+        self.recount();
     }
 
     fn remove_pool(&mut self, io: &mut I, id: PoolId) {

@@ -87,7 +87,7 @@ impl<I: Io> Worker<I> {
             replication: crate::replication::kind(server.client.and_then(|key| self.clients.get(key))),
             tls: server.tls.as_ref().map(|t| t.description.clone()).unwrap_or_default(),
             prepared_statements: server.statements.len() as u32,
-            close_needed: server.is_close_needed,
+            close_needed: server.is_close_needed || server.measured.leaves.is_some(),
             channels: if server.is_listener() { self.channels_listened(server.pool) } else { 0 },
             dirt: (server.left.dirt | server.left.fresh).names().collect(),
         }

@@ -289,6 +289,9 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         pool.servers -= 1;
         pool.endpoints.note_gone(server.at);
+        if server.measured.leaves.is_some() {
+            pool.left_by_choice(&server);
+        }
         pool.leased -= u32::from(server.is_leased);
         pool.resetting -= u32::from(server.is_being_reset);
         self.reading_is_lost(server.reading.take());

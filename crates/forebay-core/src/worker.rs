@@ -162,6 +162,7 @@ pub struct Worker<I: Io> {
     /// Databases that wait for RESUME; `None`: all.
     pub(crate) paused: Vec<Option<Arc<str>>>,
     pub(crate) next_sweep: Instant,
+    pub(crate) counted_at: Instant,
     /// Until then nothing is taken for late: the worker itself was.
     pub(crate) hears_until: Instant,
     pub(crate) silent: Silent,
@@ -221,6 +222,7 @@ impl<I: Io> Worker<I> {
             generation: 0,
             paused: Vec::new(),
             next_sweep: Instant(0),
+            counted_at: Instant(0),
             hears_until: Instant(0),
             silent: Silent::default(),
             arrivals: VecDeque::new(),

@@ -243,6 +243,7 @@ impl<I: Io> Worker<I> {
             let pool = self.pool(id);
             pool.servers -= 1;
             pool.leased -= u32::from(server.is_leased);
+            pool.left_by_choice(server);
             pool.measure_servers();
         }
         self.publish(id);

@@ -16,6 +16,7 @@
 //!
 //! The workers add what they have measured, and read what follows, ten times a second: not on a request's way.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -151,7 +152,11 @@ pub struct Told {
 
 /// What all workers know of a pool's endpoints.
 #[derive(Debug, Default)]
-pub struct Balance(Mutex<Vec<Account>>);
+pub struct Balance {
+    accounts: Mutex<Vec<Account>>,
+    /// A server in use is to leave so that another endpoint gets one: one at a time, of all workers.
+    is_spreading: AtomicBool,
+}
 
 impl Balance {
     /// Adds what a worker has measured. Returns what it makes of each endpoint, and what has changed by that.
@@ -241,6 +246,21 @@ impl Balance {
         }
     }
 
+    /// Whether a server in use is to leave for another endpoint.
+    pub fn is_spreading(&self) -> bool {
+        self.is_spreading.load(Relaxed)
+    }
+
+    /// Has one leave, if none does.
+    pub fn begin_spreading(&self) -> bool {
+        !self.is_spreading.swap(true, Relaxed)
+    }
+
+    /// It is gone.
+    pub fn end_spreading(&self) {
+        self.is_spreading.store(false, Relaxed);
+    }
+
     /// The endpoints, for SHOW.
     pub fn told(&self) -> Vec<Told> {
         let accounts = self.accounts();
@@ -255,7 +275,7 @@ impl Balance {
     }
 
     fn accounts(&self) -> MutexGuard<'_, Vec<Account>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

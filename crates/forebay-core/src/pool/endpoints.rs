@@ -12,7 +12,7 @@ use crate::config::{LoadBalanceHosts, ServerTls};
 use crate::io::Endpoint;
 use crate::local_socket::LocalSocket;
 use crate::pool::health::{Health, Healths, Sickness};
-use crate::pool::turns::Given;
+use crate::pool::turns::{CLOSINGS, Given};
 use crate::tables::Database;
 use crate::time::Instant;
 
@@ -114,6 +114,11 @@ pub struct Endpoints {
     pub looked_at: Instant,
     /// They are to be looked at again.
     pub is_look_armed: bool,
+    /// Some servers are closed when they come free, as their endpoint is ejected.
+    pub is_any_leaving: bool,
+    /// Servers that may be closed so that another endpoint has one, and when one was last: counts of one worker change by lending,
+    /// and what a look sees is no reason to go on for ever.
+    pub(super) closings: (u32, Instant),
     /// Requests answered since a server was last opened so that each endpoint has its part.
     pub asked: u32,
 }
@@ -138,7 +143,16 @@ impl Endpoints {
             given: Given::default(),
         };
         let all = places.into_iter().map(known).collect();
-        Endpoints { all, turn, paid: 0, looked_at: Instant(0), is_look_armed: false, asked: 0 }
+        Endpoints {
+            all,
+            turn,
+            paid: 0,
+            looked_at: Instant(0),
+            is_look_armed: false,
+            is_any_leaving: false,
+            closings: (CLOSINGS, Instant(0)),
+            asked: 0,
+        }
     }
 
     /// Those of a pool that is none any more.
@@ -149,6 +163,8 @@ impl Endpoints {
             paid: 0,
             looked_at: Instant(0),
             is_look_armed: false,
+            is_any_leaving: false,
+            closings: (CLOSINGS, Instant(0)),
             asked: 0,
         }
     }
@@ -156,6 +172,7 @@ impl Endpoints {
     /// Keeps what is known of those that were there before.
     pub fn keep(&mut self, before: Endpoints) {
         (self.paid, self.looked_at, self.is_look_armed) = (before.paid, before.looked_at, before.is_look_armed);
+        self.is_any_leaving = before.is_any_leaving;
         for known in before.all {
             if let Some(endpoint) = self.of(&known.place) {
                 *endpoint = known;

@@ -15,6 +15,10 @@ use crate::time::Instant;
 const LOAD_TIMES: u64 = 2;
 const LOAD_BESIDE: u64 = 3;
 
+/// Servers that are closed at once for the sake of another endpoint, where nothing has changed; and after which time another.
+pub(super) const CLOSINGS: u32 = 8;
+const CLOSED_EVERY: Duration = Duration::from_secs(60);
+
 /// How often one that is half open gets a request at least.
 const OWED_EVERY: Duration = Duration::from_millis(250);
 
@@ -117,8 +121,13 @@ impl Endpoints {
 
     /// Takes over what was made of them, in their order.
     pub fn take_turns(&mut self, turns: &[Turn], now: Instant) {
+        let servers = self.all.iter().map(|one| one.given.servers).sum();
         for (endpoint, turn) in self.all.iter_mut().zip(turns) {
             let given = &mut endpoint.given;
+            if given.turn.standing != turn.standing && !turn.standing.is_out() {
+                // What there is to move: its part.
+                self.closings.0 = self.closings.0.max(CLOSINGS).max(servers);
+            }
             self.asked = self.asked.saturating_add(given.window.heard());
             // What is overdue stays so until it is counted anew.
             given.window = Window::with_overdue(given.window.overdue);
@@ -149,6 +158,16 @@ impl Endpoints {
         };
         let poor = serving().filter(|(_, one)| all && lacks(one));
         poor.min_by_key(|(_, one)| one.fullness()).map(|(index, _)| index)
+    }
+
+    /// Whether a server may be closed in favour of another endpoint, and that it is.
+    pub fn may_close(&mut self, now: Instant) -> bool {
+        let (left, last) = self.closings;
+        let left = if left == 0 && now >= last + CLOSED_EVERY { 1 } else { left };
+        if left > 0 {
+            self.closings = (left - 1, now);
+        }
+        left > 0
     }
 
     /// One that has servers to spare, in favour of another.

@@ -409,3 +409,21 @@ fn parts_are_as_the_weights_say() {
         }
     }
 }
+
+/// What a worker counts changes by lending: closings for the sake of another endpoint come to an end where nothing else happens.
+#[test]
+fn servers_are_not_closed_for_ever_to_spread_them() {
+    let mut looks = Looks::new(&["a", "b"]);
+    looks.usual();
+    let turns = looks.turns.clone();
+    let all = &mut looks.endpoints;
+    let at = |second: u64| Instant(second * SECOND);
+    assert_eq!((100..300).filter(|second| all.may_close(at(*second))).count(), 11, "eight at once, then one a minute");
+    let back = Turn { standing: Standing::Serving(at(300)), ..turns[0] };
+    all.take_turns(&[back, turns[1]], at(300));
+    assert_eq!((0..20).filter(|_| all.may_close(at(300))).count(), 8, "one that has come back is to have its part");
+    let balance = Balance::default();
+    assert!(balance.begin_spreading() && balance.is_spreading() && !balance.begin_spreading(), "one at a time");
+    balance.end_spreading();
+    assert!(balance.begin_spreading());
+}
