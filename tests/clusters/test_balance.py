@@ -77,11 +77,6 @@ class Readers:
         counts = Counter(port for at, port, _ in list(self.answers) if at > since)
         return {port: count / counts.total() for port, count in counts.items()}
 
-    def slow(self, since: float) -> float:
-        """Which part of the answers since then took as long as the slow one takes."""
-        took = [took for at, _, took in list(self.answers) if at > since]
-        return sum(one > 0.19 for one in took) / len(took)
-
 
 def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
     server: Postgres, standbys: Sequence[Postgres], variant: Variant, start: Start
@@ -110,10 +105,9 @@ def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(
             slowed = time.monotonic()
             until(lambda: time.monotonic() > slowed + 2, within_s=5, what="it has had two seconds")
             fallen = time.monotonic()
+            # What is left to it are its trials, of which few requests here make a larger part than many elsewhere.
             until(lambda: time.monotonic() > fallen + 3, within_s=5, what="it has been so for a while")
             assert readers.shares(3).get(port, 0) <= 0.05
-            # What is left are its trials, of which few requests here make a larger part than many elsewhere.
-            assert readers.slow(fallen) <= 0.03, "the clients are as they were"
             assert "times as slowly as the others" in str(shown()["ejected"])
             assert forebay.events("endpoint_ejected")[0]["endpoint"] == address
             nap(slow, 0.02)
@@ -170,8 +164,8 @@ def test_long_reports_do_not_eject_the_replica_that_they_are_asked_of(
             for thread in threads:
                 thread.join()
             assert len(reported) == len(threads)
-            # With what servers the reports have left it.
-            assert readers.shares(2).get(port, 0) > 0.04
+            # How it did while reports took its servers is forgotten by and by.
+            until(lambda: readers.shares(2).get(port, 0) > 0.04, within_s=20, what="it has its part")
             assert not readers.errors
         assert not forebay.events("endpoint_ejected")
     finally:

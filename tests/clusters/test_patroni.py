@@ -113,7 +113,8 @@ def _switch_over(sessions: list[_Session], candidate: Node) -> None:
     """A planned one: the last forebay orders it of Patroni, while the others hold. Clients that write see nothing."""
     writers = [_Writer(session.forebay) for session in sessions]
     orders = [
-        Order(session.forebay, f"switchover app to '127.0.0.1:{candidate.port}' manual") for session in sessions[:-1]
+        Order(session.forebay, f"switchover app to '127.0.0.1:{candidate.port}' manual timeout 60")
+        for session in sessions[:-1]
     ]
     for order in orders:
         order.says("promote")

@@ -62,6 +62,7 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 max_wal_size = 2GB
+wal_keep_size = 256MB
 autovacuum = off
 max_connections = 60
 shared_buffers = 32MB

@@ -47,7 +47,13 @@ def caught_up(primary: Postgres, standby: Postgres) -> None:
     assert written is not None
     with standby.target.connect(user="postgres", autocommit=True) as asked:
         sql = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
-        until(lambda: asked.execute(sql, written).fetchone() == (True,), within_s=30, what="the standby has caught up")
+        try:
+            until(
+                lambda: asked.execute(sql, written).fetchone() == (True,), within_s=30, what="the standby has caught up"
+            )
+        except AssertionError as late:
+            logs = [(one.folder / "log").read_text()[-1500:] for one in (primary, standby)]
+            raise AssertionError(f"{late}\nthe primary says:\n{logs[0]}\nthe standby:\n{logs[1]}") from None
 
 
 def _copy(primary: Postgres, data: Path) -> None:
