@@ -142,24 +142,18 @@ impl Endpoints {
             weight: 1,
             given: Given::default(),
         };
-        let all = places.into_iter().map(known).collect();
-        Endpoints {
-            all,
-            turn,
-            paid: 0,
-            looked_at: Instant(0),
-            is_look_armed: false,
-            is_any_leaving: false,
-            closings: (CLOSINGS, Instant(0)),
-            asked: 0,
-        }
+        Endpoints::unasked(places.into_iter().map(known).collect(), turn)
     }
 
     /// Those of a pool that is none any more.
     pub fn none() -> Endpoints {
+        Endpoints::unasked(Vec::new(), Arc::default())
+    }
+
+    fn unasked(all: Vec<PoolEndpoint>, turn: Arc<AtomicU32>) -> Endpoints {
         Endpoints {
-            all: Vec::new(),
-            turn: Arc::default(),
+            all,
+            turn,
             paid: 0,
             looked_at: Instant(0),
             is_look_armed: false,
