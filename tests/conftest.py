@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,28 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers this suite's marks."""
     config.addinivalue_line("markers", "variants(*names): I/O drivers and workers to run over, such as uring-2")
     config.addinivalue_line("markers", "slow: runs for many seconds; left out with -m 'not slow'")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Registers this suite's options."""
+    parser.addoption("--every-variant", action="store_true", help="run tests over all four variants, not two")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves a test two of its four variants: both drivers, one with one worker and one with two."""
+    if config.getoption("--every-variant") or any("[" in argument for argument in config.args):
+        return
+    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+    items[:] = [item for item in items if not is_left_out(item)]
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Whether the other pair of variants is run instead, which the test's name decides; a mark's variants all run."""
+    variant = getattr(item, "callspec", None) and item.callspec.params.get("variant")
+    if not isinstance(variant, Variant) or item.get_closest_marker("variants"):
+        return False
+    parity = zlib.crc32(item.nodeid.replace(str(variant), "").encode()) & 1
+    return (variant.io == "uring") == (variant.workers == 1 + parity)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,4 +21,4 @@ while [ "$(date +%s)" -lt "$end" ]; do
 done
 
 echo "soak: live sockets, $messages messages, seed $SEED"
-.venv/bin/python -m pytest -q tests/faults -k fuzzer
+.venv/bin/python -m pytest -q tests/faults -k fuzzer --every-variant
