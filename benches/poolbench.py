@@ -7,6 +7,7 @@
   poolbench.py disturb  [--poolers ...] [--kinds pull,pipeline,syncs,slow] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py storm    [--poolers ...] [--clients 10000] [--rate 2000] [--rounds N] [--seconds S]
   poolbench.py logins   [--poolers ...] [--rate 5000] [--rounds N] [--seconds S]
+  poolbench.py upgrades [--poolers ...] [--clients 1000] [--rate 1000] [--times 20] [--rounds N]
   poolbench.py claims   [--poolers ...] [--kinds crowd,threads,connect,...] [--rounds N] [--seconds S]
   poolbench.py resume   [--poolers ...] [--rounds N] [--seconds S]
   poolbench.py startup  [--poolers ...] [--rounds N] [--wheel FILE]
@@ -53,6 +54,7 @@ from measuring import (
     steady,
     storm,
     syscalls,
+    upgrades,
 )
 from measuring.postgres import CONNECTIONS_MAX
 from measuring.report import read, report
@@ -86,7 +88,7 @@ def measured(arguments: argparse.Namespace) -> None:
     a = arguments
     if a.out:
         Path(a.out).parent.mkdir(parents=True, exist_ok=True)
-    connections = claims.CONNECTIONS_MAX if a.order == "claims" else CONNECTIONS_MAX
+    connections = {"claims": claims.CONNECTIONS_MAX, "upgrades": upgrades.CONNECTIONS_MAX}.get(a.order, CONNECTIONS_MAX)
     bench = Bench(peers=a.peers, bin_folder=a.bin, scale=a.scale, out=a.out, tmp=os.environ.get("BENCH_TMP"),
                   connections_max=connections)  # fmt: skip
     try:
@@ -116,6 +118,8 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
         storm.run(bench, poolers=a.poolers, clients=a.clients, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
     elif a.order == "logins":
         logins.run(bench, poolers=a.poolers, rounds=a.rounds, seconds=a.seconds, rate=a.rate)
+    elif a.order == "upgrades":
+        upgrades.run(bench, poolers=a.poolers, rounds=a.rounds, times=a.times, clients=a.clients, rate=a.rate)
     elif a.order == "claims":
         claims.run(bench, poolers=a.poolers, kinds=a.kinds, count=a.rounds, seconds=a.seconds, quiet=a.quiet)
     elif a.order == "resume":
@@ -205,6 +209,14 @@ def add_points(orders: Any) -> None:
     order.add_argument("--rate", **rate)
     order = orders.add_parser("logins", parents=[runs(rounds=5)], help="good logins beside bad ones of 49 addresses")
     order.add_argument("--rate", type=int, default=5000, help="bad logins a second")
+    order = orders.add_parser(
+        "upgrades",
+        parents=[runs(poolers="forebay,forebay-epoll", rounds=1)],
+        help="online restarts under clients at work",
+    )
+    order.add_argument("--clients", type=int, default=1000)
+    order.add_argument("--times", type=int, default=20, help="one after the other")
+    order.add_argument("--rate", type=int, default=1000, help="requests a second of all clients")
     order = orders.add_parser("claims", parents=[runs(poolers=CLAIMED)], help="what services claim of poolers")
     order.add_argument("--kinds", type=names, default=list(claims.KINDS), help=",".join(claims.KINDS))
     orders.add_parser("resume", parents=[runs()], help="TLS handshakes, full and resumed")

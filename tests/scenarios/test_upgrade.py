@@ -216,7 +216,7 @@ def test_clients_move_in_whatever_they_are_in_the_middle_of(forebay: Forebay, di
         waiter.send(query("select 'served'"))
         until(lambda: waiting(forebay) == 1, within_s=10, what="one waits")
         later = [kind(wire) for kind, wire in zip(KINDS, wires, strict=True)]
-        spare: list[int] = []
+        spare = without_connections(forebay)
         for _ in range(2):
             said = forebay.upgrade()
             assert f"{len(KINDS) + 2} clients moved" in said, said
@@ -226,9 +226,7 @@ def test_clients_move_in_whatever_they_are_in_the_middle_of(forebay: Forebay, di
             # What a client begins anew must have reached its server before the next time.
             with forebay.target.wire() as new:
                 assert new.value("select 'new'") == "new"
-            if not spare:
-                spare.append(without_connections(forebay))
-        until(lambda: without_connections(forebay) <= spare[0], within_s=5, what="no descriptor is left over")
+        until(lambda: without_connections(forebay) <= spare, within_s=5, what="no descriptor is left over")
         assert holder.value("select 'holds'") == "holds"
         assert tags(holder.ask(query("commit"))) == "CZ"
         assert values(waiter.ready()) == ["served"]

@@ -275,6 +275,7 @@ pub(crate) fn start_receiving(
     hub.start_receiving(socket.clone());
     crate::engine::spawn("forebay-succeed".to_owned(), move || {
         receive(&hub, &shared, &socket, &old, settles);
+        hub.stop_receiving();
         // Servers that have not come are gone, or stay where nobody tells of them any more.
         expect_at_most(&hub, &shared, &[]);
     })?;

@@ -133,6 +133,10 @@ class Successor:
             return Engine.succeed(config.to_json(), estate)
         except EngineError as error:
             raise Failure(str(error.args[0])) from None
+        finally:
+            # The engine has a copy of its own.
+            if estate["metrics"] is not None:
+                os.close(estate["metrics"])
 
     async def take_over(self, engine: Engine) -> None:
         """The engine serves: the connections may come."""
