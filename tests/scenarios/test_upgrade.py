@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +234,27 @@ def test_clients_move_in_whatever_they_are_in_the_middle_of(forebay: Forebay, di
         assert values(waiter.ready()) == ["served"]
         for wire in wires:
             wire.close()
+
+
+def without_established(forebay: Forebay) -> int:
+    """Descriptors that are none of an established TCP connection, whoever has it."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    established = {f"socket:[{fields[9]}]" for fields in rows if fields[3] == "01"}
+    count = 0
+    for entry in Path(f"/proc/{forebay.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += str(entry.readlink()) not in established
+    return count
+
+
+def test_a_process_that_took_over_holds_no_descriptor_more(forebay: Forebay) -> None:
+    """Than the one that was started."""
+    with forebay.target.wire() as wire:
+        wire.value("select 1")
+        before = without_established(forebay)
+        forebay.upgrade()
+        wire.value("select 1")
+        until(lambda: without_established(forebay) <= before, within_s=10, what="no descriptor is left over")
 
 
 def test_a_cancel_reaches_a_client_that_has_moved(forebay: Forebay, direct: Target) -> None:
