@@ -188,6 +188,9 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
     """Endpoints are asked for their roles by somebody that they let in."""
     for database in draft.databases.values():
         given = database.settings.get("topology")
+        if _is_topology_faulty(database, draft) or (not has_topology(database) and _names_source(database)):
+            # What it is to be is told already, here or where its source is named.
+            continue
         if given is None or not has_topology(database):
             for name, default in (("role", "primary"), ("read_write_split", False), ("read_consistency", "session")):
                 if own_value(database, name) != default:
@@ -209,10 +212,21 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
             report.add("unusable_poll_secret", given.place, name=database.name, user=login[0])
 
 
+def _is_topology_faulty(database: Entity, draft: Draft) -> bool:
+    """Whether it has one that could not be read, of which a finding tells by itself."""
+    return f"databases.{database.name}.topology" in draft.faulty
+
+
+def _names_source(database: Entity) -> bool:
+    return any(name in database.settings for name in SOURCE_SETTINGS)
+
+
 def sources_can_be_asked(draft: Draft, report: Report) -> None:
     """A topology that somebody tells of has an address of its kind, without a login in it."""
     for database in draft.databases.values():
         kind, given = str(own_value(database, "topology")), database.settings.get("topology_source")
+        if _is_topology_faulty(database, draft):
+            continue
         if not has_source(database):
             for name in SOURCE_SETTINGS:
                 if name in database.settings:

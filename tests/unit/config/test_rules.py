@@ -58,6 +58,8 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"{DATABASE}{TOLD}{AT}topology_source_secret = {{ env = 'APP' }}\n{USER}", "FBC176"),
         (f"{DATABASE}{AT}{USER}", "FBC177"),
         (f"{DATABASE}{SPLIT}{AT}{USER}", "FBC177"),
+        (f"{DATABASE}role = 'replica'\n{AT}{USER}", "FBC177"),
+        (f"{DATABASE}topology = 'none'\nrole = 'replica'\n{AT}{USER}", "FBC177"),
         (f"{DATABASE}level = 'fast'\n{USER}", "FBC071"),
         (f"[server_defaults]\nlevel = 'fast'\n{DATABASE}{USER}", "FBC071"),
         (f"{DATABASE}level = 'fast'\npool_mode = 'session'\n{USER}pool_mode = 'transaction'\n", "FBC071"),
@@ -106,3 +108,6 @@ def test_a_private_key_that_others_can_read_is_refused(load: Callable[..., Loade
 def test_a_faulty_value_is_not_reported_as_missing_too(load: Callable[..., Loaded]) -> None:
     text = "[databases.shop]\nendpoints = ['a b']\n[users.app]\nsecret = { env = 'NOPE' }\n"
     assert [one.code for one in load(text).findings] == ["FBC016", "FBC020"]
+    # Two hints of what to set it to would be one too many.
+    text = f"{DATABASE}topology = 'patron'\nrole = 'replica'\n{AT}{USER}"
+    assert [one.code for one in load(text).findings] == ["FBC014"]

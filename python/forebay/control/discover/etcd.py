@@ -18,7 +18,7 @@ import msgspec
 
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover import patroni
-from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, tls_of
+from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, refuse_tls_options, tls_of
 from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
@@ -299,6 +299,7 @@ def _build(address: Address, means: Means) -> Etcd:
     some_hosts(address, example=EXAMPLE)
     if not address.path:
         raise Failure(f"the {address.scheme}:// address names no scope", hint=f"Write {EXAMPLE}.", exit=Exit.USAGE)
+    refuse_tls_options(address, SECURE)
     need(address, "httpx2")
     return Etcd(address, means)
 

@@ -177,6 +177,17 @@ def _decoded(content: bytes, of: type[T]) -> T:
         raise NoAnswer("the answer is no JSON") from None
 
 
+def refuse_tls_options(address: Address, secure: str) -> None:
+    """Raises Failure where an address without TLS has an option of TLS: who wrote it takes the connection for safe.
+
+    secure: the scheme with TLS.
+    """
+    given = [name for name in address.options if name in TLS_OPTIONS]
+    if given and address.scheme != secure:
+        cause = f'the option "{given[0]}" is for TLS, which the {address.scheme}:// address does without'
+        raise Failure(cause, hint=f"Write {secure}://, or leave the option out.", exit=Exit.USAGE)
+
+
 def tls_of(address: Address) -> ssl.SSLContext:
     """A context that trusts the authorities of the option `ca`, or the system's; blocks while it reads them.
 

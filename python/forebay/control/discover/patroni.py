@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from forebay.config.source_address import Address, is_port
-from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, tls_of
+from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, refuse_tls_options, tls_of
 from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
@@ -125,6 +125,7 @@ def _member(told: _Member, host: str, port: int | None) -> Member:
 
 def _build(address: Address, means: Means) -> Patroni:
     some_hosts(address, example=EXAMPLE)
+    refuse_tls_options(address, SECURE)
     need(address, "httpx2")
     return Patroni(address, means)
 

@@ -44,6 +44,8 @@ BAD = {
     "a password that ends the hosts": (f"patroni://u:{SECRET}/x@h", "holds an @ behind its hosts"),
     "a file that is not there": ("patroni+https://h?ca=/nowhere.crt", 'the file "/nowhere.crt" of the option "ca"'),
     "a key alone": ("patroni+https://h?key=/k", 'the option "key" goes with "certificate"'),
+    "an authority without TLS": ("etcd://h/scope?ca=/x.crt", 'the option "ca" is for TLS, which the etcd:// address'),
+    "a key without TLS": ("patroni://h?certificate=/c&key=/k", 'the option "certificate" is for TLS'),
     "no scope": ("etcd://h", "names no scope"),
     "a namespace with a port": ("kubernetes://ns:1/shop", "is a namespace and a service"),
     "no service": ("kubernetes://ns", "is a namespace and a service"),
