@@ -98,6 +98,29 @@ def test_addresses_of_a_name(start: Start, server: Postgres, variant: Variant, t
         until(lambda: forebay.events("host_readdressed"), within_s=5, what="it is told")
 
 
+def test_addresses_of_a_family_that_nobody_answers_for_are_kept(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """Asked for both families, the system's resolver is content with one: servers that have the other would be lost."""
+    with Names(tmp_path) as names, Toxi(server.port, host=FIRST) as first:
+        names.answers["db.test"] = [FIRST, "::1"]
+        forebay = start(behind(server, variant, first.port), under=names.command)
+
+        def addresses() -> set[str]:
+            (host,) = forebay.console("show dns_hosts")
+            return set((host["addrs"] or "").split(","))
+
+        with forebay.target.wire() as client:
+            assert client.value("select 1") == "1"
+        assert addresses() == {FIRST, "::1"}
+        with asked_again(names):
+            names.fails_at_v6.set()
+        assert addresses() == {FIRST, "::1"}
+        names.answers["db.test"] = [FIRST]
+        names.fails_at_v6.clear()
+        until(lambda: addresses() == {FIRST}, within_s=30, what="the name has no such address any more")
+
+
 def test_several_addresses_are_used_in_turn_and_a_cancel_goes_to_the_one_in_use(
     start: Start, server: Postgres, variant: Variant, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
 import struct
 import threading
@@ -16,16 +17,18 @@ from tests.harness.deadline import until
 
 # A loopback address of its own: resolv.conf names no port.
 ADDRESS = "127.0.53.53"
-_A = 1
+_A, _AAAA = 1, 28
 _NO_ERROR, _SERVER_FAILURE, _NO_SUCH_NAME = 0, 2, 3
 
 
 class Names:
-    """answers: addresses by name; names that are not there do not exist. What it does may change any time."""
+    """answers: addresses by name, of both families; names that are not there do not exist. fails, fails_at_v6: with all
+    questions, with those for IPv6. What it does may change any time."""
 
     def __init__(self, folder: Path) -> None:
         self.answers: dict[str, list[str]] = {}
         self.fails = threading.Event()
+        self.fails_at_v6 = threading.Event()
         self.is_silent = threading.Event()
         self.asked: Counter[str] = Counter()
         (folder / "resolv.conf").write_text(f"nameserver {ADDRESS}\noptions timeout:2 attempts:1\n")
@@ -82,9 +85,12 @@ class Names:
         self.asked[name] += kind == _A
         if self.is_silent.is_set():
             return None
-        code = _SERVER_FAILURE if self.fails.is_set() else _NO_ERROR if name in self.answers else _NO_SUCH_NAME
-        found = self.answers.get(name, []) if kind == _A and code == _NO_ERROR else []
-        # A pointer to the question's name; type A, class IN, no time to live, four bytes.
-        records = [struct.pack("!HHHIH", 0xC00C, _A, 1, 0, 4) + socket.inet_aton(one) for one in found]
+        has_failed = self.fails.is_set() or (kind == _AAAA and self.fails_at_v6.is_set())
+        code = _SERVER_FAILURE if has_failed else _NO_ERROR if name in self.answers else _NO_SUCH_NAME
+        known = self.answers.get(name, []) if code == _NO_ERROR else []
+        found = [ipaddress.ip_address(one).packed for one in known]
+        found = [one for one in found if len(one) == {_A: 4, _AAAA: 16}.get(kind)]
+        # A pointer to the question's name; its type, class IN, no time to live, so many bytes.
+        records = [struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(one)) + one for one in found]
         head = number + struct.pack("!HHHHH", 0x8180 | code, 1, len(records), 0, 0)
         return head + question + b"".join(records)

@@ -3,7 +3,10 @@
 //! The system's resolver (getaddrinfo) knows /etc/hosts, nsswitch.conf and resolv.conf, and tells no TTL: an answer holds for
 //! `dns.max_ttl`. Names in use are looked up again as soon as that is over, so that nobody waits for a lookup but
 //! who asks for a name first; and whoever has servers there is told when its addresses have changed. Addresses that
-//! were found are used until others are: a resolver that is down, slow, or answers nothing takes none away.
+//! were found are used until others are: a resolver that is down, slow, or answers nothing takes none away, nor does one
+//! that answers for IPv4 or IPv6 alone.
+
+mod family;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, ToSocketAddrs};
@@ -100,7 +103,7 @@ impl Resolver {
     }
 
     fn start_with(
-        resolve: impl Fn(&str) -> Answer + Send + Sync + 'static,
+        resolve: impl Fn(&str, &[IpAddr]) -> Answer + Send + Sync + 'static,
         tell: impl Fn(News) + Send + Sync + 'static,
     ) -> std::io::Result<Resolver> {
         let options = DnsOptions::default();
@@ -266,7 +269,7 @@ impl Names {
     }
 }
 
-fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Answer, tell: &impl Fn(News)) {
+fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str, &[IpAddr]) -> Answer, tell: &impl Fn(News)) {
     let mut names = shared.lock();
     while !names.is_stopped {
         let now = Instant::now();
@@ -278,8 +281,9 @@ fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Answer, t
                 continue;
             }
         };
+        let known = names.known.get(&host).map(|name| name.addresses.clone()).unwrap_or_default();
         drop(names);
-        let found = resolve(&host);
+        let found = resolve(&host, &known);
         names = shared.lock();
         let Some((askers, found, is_changed)) = names.ended(&host, found) else { continue };
         // When the others have to look again is another time by now.
@@ -297,7 +301,8 @@ fn serve(shared: &Shared, is_for_all: bool, resolve: &impl Fn(&str) -> Answer, t
     }
 }
 
-fn resolve(host: &str) -> Answer {
+/// The addresses of a name that had the `known` ones.
+fn resolve(host: &str, known: &[IpAddr]) -> Answer {
     let found = (host, 0u16).to_socket_addrs().map_err(|error| Unfound::new(&error.to_string()))?;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in found {
@@ -305,7 +310,10 @@ fn resolve(host: &str) -> Answer {
             addresses.push(address.ip());
         }
     }
-    if addresses.is_empty() { Err(Unfound::new(NO_ADDRESS)) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        return Err(Unfound::new(NO_ADDRESS));
+    }
+    Ok(family::completed(addresses, known, |is_v6| family::resolve(host, is_v6)))
 }
 
 /// What the system's resolver says of a name that is not there, or has no address: glibc's words, and musl's.
@@ -332,7 +340,7 @@ mod tests {
     fn resolver(said: &Arc<Mutex<Option<Answer>>>) -> (Resolver, Receiver<News>) {
         let (tell, news) = channel();
         let said = said.clone();
-        let answer = move |_: &str| loop {
+        let answer = move |_: &str, _: &[IpAddr]| loop {
             if let Some(found) = said.lock().unwrap_or_else(PoisonError::into_inner).clone() {
                 return found;
             }

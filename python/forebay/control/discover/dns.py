@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLE: Final = "dns://db.example.com:5432 or dns+srv://_postgres._tcp.db.example.com"
 ADDRESSES, SERVICE = "dns", "dns+srv"
+KINDS: Final = ("A", "AAAA")
 PORT: Final = 5432
 # What RFC 2782 has for "decidedly no such service".
 NO_TARGET: Final = "."
@@ -36,6 +37,8 @@ class Names:
         self._role = Role(address.options.get("role", Role.UNKNOWN))
         self._timeout_s = means.timeout_s
         self._resolver = _resolver(address, means.timeout_s)
+        # The last good addresses of each kind.
+        self._known: dict[str, list[Member]] = {}
 
     async def look(self) -> Sighting:
         """Raises SourceFailed, also where the name has no address any more."""
@@ -54,17 +57,22 @@ class Names:
         """Nothing is kept open."""
 
     async def _addresses(self) -> tuple[list[Member], list[int], str]:
-        """A and AAAA at once. That one of them fails counts where the other has nothing: some servers know A alone."""
-        answers = await asyncio.gather(self._ask("A"), self._ask("AAAA"), return_exceptions=True)
-        failed = [each for each in answers if isinstance(each, BaseException)]
-        found = [each for each in answers if each is not None and not isinstance(each, BaseException)]
+        """A and AAAA at once. That one of them fails counts where the other has nothing: some servers know A alone.
+
+        Addresses of a kind that fails are those that it had: no answer is not the answer that they are gone.
+        """
+        answers = dict(zip(KINDS, await asyncio.gather(*map(self._ask, KINDS), return_exceptions=True), strict=True))
+        failed = [each for each in answers.values() if isinstance(each, BaseException)]
+        found = [each for each in answers.values() if each is not None and not isinstance(each, BaseException)]
         if failed and not found:
             raise failed[0]
-        members = [
-            Member(host=record.address, port=self._port, role=self._role, source="dns", name=self._name)
-            for answer in found
-            for record in answer
-        ]
+        for kind, answer in answers.items():
+            if not isinstance(answer, BaseException):
+                self._known[kind] = [
+                    Member(host=record.address, port=self._port, role=self._role, source="dns", name=self._name)
+                    for record in answer or ()
+                ]
+        members = [member for kind in KINDS for member in self._known.get(kind, ())]
         return members, [_ttl(each) for each in found] or [0], _asked(found)
 
     async def _service(self) -> tuple[list[Member], list[int], str]:

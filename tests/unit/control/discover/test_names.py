@@ -70,6 +70,29 @@ def test_a_server_that_knows_one_kind_of_address_alone_is_enough() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("kind", ["A", "AAAA"])
+def test_addresses_of_a_kind_that_fails_are_kept(kind: str) -> None:
+    """No answer is not the answer that they are gone: half of the cluster would be."""
+
+    async def story() -> None:
+        async with serving() as zone:
+            source = registry.build(f"dns://db.test?server=127.0.0.1:{zone.port}", Means(timeout_s=5))
+
+            async def hosts() -> list[str]:
+                return [each.host for each in (await source.look()).members]
+
+            zone.records = {("db.test", "A"): (30, ["10.0.0.1"]), ("db.test", "AAAA"): (20, ["fd00::1"])}
+            assert await hosts() == ["10.0.0.1", "fd00::1"]
+            zone.codes[kind] = SERVER_FAILURE
+            other, address = ("AAAA", "fd00::2") if kind == "A" else ("A", "10.0.0.2")
+            zone.records["db.test", other] = (30, [address])
+            assert sorted(await hosts()) == sorted([address, "10.0.0.1" if kind == "A" else "fd00::1"])
+            del zone.codes[kind], zone.records["db.test", kind]
+            assert await hosts() == [address], "it has none any more"
+
+    asyncio.run(story())
+
+
 def _none(zone: Zone) -> None:
     zone.records[("db.test", "TXT")] = (30, ["x"])
 
