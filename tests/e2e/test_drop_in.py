@@ -137,10 +137,15 @@ def test_root_is_refused_and_may_become_another(make: Make) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=running.environment())
     assert done.returncode == 1
     assert "does not run as root" in done.stderr
-    running.start()
-    assert running.process is not None
-    status = Path(f"/proc/{running.process.pid}/status").read_text()
-    assert f"Uid:\t{running.path.stat().st_uid}\t" in status
+    for by_file in (False, True):
+        if by_file:
+            running.write(user=account.UNPRIVILEGED)
+            running.command = lambda *_: command  # type: ignore[method-assign]
+        running.start()
+        assert running.process is not None
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        assert f"Uid:\t{running.path.stat().st_uid}\t" in status
+        running.close()
 
 
 def test_term_waits_for_clients_and_takes_no_new_ones(make: Make) -> None:

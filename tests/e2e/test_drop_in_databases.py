@@ -100,6 +100,7 @@ def test_how_many_and_how_long_is_each_databases_own(make: Make) -> None:
     databases = {
         "one": "pool_size=1 query_wait_timeout=0.3",
         "reserve": "pool_size=1 reserve_pool=1",
+        "spare": "pool_size=1 reserve_pool_size=1",
         "session": "pool_mode=session pool_size=1 query_wait_timeout=0.3",
         "young": "server_lifetime=1 pool_size=1",
         "servers": "max_db_connections=1 query_wait_timeout=0.3",
@@ -110,8 +111,9 @@ def test_how_many_and_how_long_is_each_databases_own(make: Make) -> None:
     at = running.target.at
     with held(at(dbname="one")), at(dbname="one").wire() as second:
         assert fault(second, "select 1") == "query_wait_timeout"
-    with held(at(dbname="reserve")), held(at(dbname="reserve")) as second:
-        assert pid(second)
+    for name in ("reserve", "spare"):
+        with held(at(dbname=name)), held(at(dbname=name)) as second:
+            assert pid(second), name
     with at(dbname="session").wire() as first, at(dbname="session").wire() as second:
         first.ask(query("create temp table mine ()"))
         assert fault(second, "select 1") == "query_wait_timeout", "its server is its own until it leaves"
@@ -134,7 +136,11 @@ def test_how_many_and_how_long_is_each_databases_own(make: Make) -> None:
 
 def test_a_databases_users_can_be_looked_up_in_a_way_of_its_own(make: Make, server: Postgres) -> None:
     """auth_user, auth_query, auth_dbname: of one database, while all others know the user list alone."""
-    looked = "select usename, passwd from pg_catalog.pg_shadow where usename = $1 and usename <> ''tls_user''"
+    # Asked anywhere but in auth_dbname, it knows nobody.
+    looked = (
+        "select usename, passwd from pg_catalog.pg_shadow where usename = $1 and usename <> ''tls_user''"
+        " and current_database() = ''elsewhere''"
+    )
     databases = {
         "accounts": f"host=127.0.0.1 port={server.port} dbname=elsewhere",
         "looked": f"auth_user=lookup auth_query='{looked}' auth_dbname=accounts",
@@ -152,6 +158,54 @@ def test_a_databases_users_can_be_looked_up_in_a_way_of_its_own(make: Make, serv
     for user, dbname in (("gone", "app"), ("tls_user", "looked")):
         with pytest.raises(Exception, match="authentication failed"):
             login(user, dbname).connect()
+
+
+def test_users_of_all_databases_can_be_looked_up(make: Make, server: Postgres) -> None:
+    """auth_user, auth_query, auth_dbname of [pgbouncer]: who asks, what, and in which database."""
+    query = "select usename, passwd from pg_shadow where usename = $1 and current_database() = 'elsewhere'"
+    lookups = {"auth_user": "lookup", "auth_query": query, "auth_dbname": "accounts"}
+    databases = {"accounts": f"host=127.0.0.1 port={server.port} dbname=elsewhere"}
+    for left_out in (None, "auth_dbname", "auth_user"):
+        running = make(databases, auth_type="scram-sha-256")
+        running.write(**{name: value for name, value in lookups.items() if name != left_out})
+        with (running.folder / "userlist.txt").open("a") as file:
+            file.write(f'"lookup" "{PASSWORD.format("lookup")}"\n')
+        if left_out == "auth_user":
+            assert running.run().returncode == 1, "nobody is named who asks"
+            continue
+        running.start(environment=ONE_WORKER)
+        gone = running.target.at(user="gone", password=PASSWORD.format("gone"))
+        if left_out is None:
+            with gone.connect() as client:
+                assert client.execute("select current_user").fetchone() == ("gone",)
+        else:
+            with pytest.raises(Exception, match="authentication failed"):
+                gone.connect()
+        running.close()
+
+
+# What the server asks for first: AuthenticationOk, a password in the clear, its MD5, SASL.
+ASKED = {"trust": 0, "plain": 3, "md5": 5, "scram-sha-256": 10}
+
+
+@pytest.mark.parametrize("written", [*ASKED, "any"])
+def test_clients_prove_who_they_are_as_auth_type_says(written: str, make: Make) -> None:
+    """And who is not in auth_file is let in by `any` alone, as the database's user."""
+    running = make({"forced": f"user=app password='{PASSWORD.format('app')}'"}, auth_type=written)
+    running.start(environment=ONE_WORKER)
+    known = running.target.at(dbname="forced" if written == "any" else "app")
+    with known.dial() as wire:
+        wire.send(startup(user="app", database=known.dbname))
+        asked = wire.read()
+        assert (asked.tag, asked.body[3]) == ("R", ASKED.get(written, 0))
+    if written in ("any", "trust"):
+        frames = running.target.first(startup(user="stranger", database="forced"))
+        assert ("E" in [frame.tag for frame in frames]) == (written == "trust")
+    if written not in ("any", "trust"):
+        with running.target.at(password=PASSWORD.format("app")).connect() as client:
+            assert client.execute("select 1").fetchone() == (1,)
+        with pytest.raises(Exception, match="authentication failed"):
+            running.target.at(password="wrong").connect()
 
 
 LIMITS = {

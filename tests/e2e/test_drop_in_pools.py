@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.test_hosts import refusing
 from tests.harness import drop_in
 from tests.harness.deadline import until
 from tests.harness.drop_in import DropIn, Make
 from tests.harness.postgres import Postgres
 from tests.harness.target import Target
-from tests.harness.wire import bind, execute, parse, query, sync
+from tests.harness.wire import bind, execute, parse, query, startup, sync
 
 
 @pytest.fixture
@@ -78,6 +79,44 @@ def test_servers_are_reset_by_the_query_where_that_is_asked_for(
     watched = "select case when is_called then last_value else 0 end from resets"
     with direct.wire() as wire:
         until(lambda: wire.value(watched) == str(runs), within_s=10, what=f"{runs} resets")
+
+
+@pytest.mark.parametrize(("asked", "delay"), [(True, "0"), (True, "3600"), (False, "0")])
+def test_idle_servers_are_asked_by_the_query_where_it_is_time(
+    asked: bool, delay: str, make: Make, direct: Target
+) -> None:
+    """server_check_query is what they are asked, server_check_delay how long they must have been idle before."""
+    with direct.wire() as wire:
+        wire.ask(query("drop sequence if exists checks; create sequence checks; grant all on checks to public"))
+    running = make(
+        server_check_query="select nextval('checks')" if asked else "", server_check_delay=delay, default_pool_size="1"
+    )
+    running.start()
+    with running.target.wire() as wire:
+        for number in range(4):
+            assert wire.value(f"select {number}") == str(number)
+    with direct.wire() as wire:
+        runs = int(wire.value("select case when is_called then last_value else 0 end from checks") or "")
+    assert (runs >= 2) == (asked and delay == "0"), runs
+
+
+def test_a_server_that_refuses_logins_is_tried_as_often_as_is_set(make: Make) -> None:
+    """server_login_retry: a wrong password is mended by hand, and nobody wants to wait long after that."""
+    for longest, is_patient in (("0.2", False), ("60", True)):
+        with refusing("28P01") as (port, asked):
+            away = {"away": f"host=127.0.0.1 port={port} dbname=app"}
+            running = make(away, server_login_retry=longest, query_wait_timeout="0.3")
+            running.start(environment={"FOREBAY_ENGINE_WORKERS": "1"})
+
+            def times(count: int) -> bool:
+                running.target.at(dbname="away").first(startup(user="app", database="away"))  # noqa: B023
+                return len(asked) >= count
+
+            # Pauses of 50 ms that double: the twelfth try would come after a minute, if nothing ended that.
+            until(lambda: times(7 if is_patient else 12), within_s=30, what="it is tried again")  # noqa: B023
+            if is_patient:
+                assert asked[6] - asked[5] > 1
+            running.close()
 
 
 def test_everything_is_discarded_after_each_transaction_where_that_is_asked_for(make: Make) -> None:

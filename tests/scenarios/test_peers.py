@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,6 +168,7 @@ def test_a_cancel_that_goes_nowhere_harms_nobody(
     sections = peered(server, variant, 1, 2, recorder.port, peer=peer, limits={"cancel_wait_timeout": "300ms"})
     sections["peers.3"] = {"endpoint": f"127.0.0.1:{free_port()}"}
     first = start(sections)
+    began = time.monotonic()
     send(first.target, (KEY_OF_2[0], b"abc\x40"))
     send(first.target, (0x11_03_00_22, b"abc\x43"))
     send(first.target, (0x11_09_00_22, b"abc\x43"))
@@ -176,6 +178,7 @@ def test_a_cancel_that_goes_nowhere_harms_nobody(
         until(lambda: recorder.came, within_s=10, what="it is passed on")
         send(first.target, KEY_OF_2)
     until(lambda: len(first.events("cancel_not_passed")) == 3, within_s=10, what="all three are told")
+    assert time.monotonic() - began < 9, "the default is 10 s"
     told = [(line["peer"], line["reason"].partition(":")[0]) for line in first.events("cancel_not_passed")]
     assert [one for one in told if one[0] == 2] == [(2, "its TTL was exhausted"), (2, "cancel_wait_timeout")]
     assert [peer for peer, _ in told if peer != 2] == [3]
