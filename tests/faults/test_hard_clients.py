@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
 from tests.harness.wire import Gone, Wire, bind, cancel, copy_data, copy_done, execute, parse, query, startup, sync
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
@@ -229,6 +229,16 @@ def test_kill_of_forebay_rolls_back_and_a_new_one_serves(start: Start, server: P
     with second.target.wire() as client:
         assert client.value("select count(*) from scratch where a = 30") == "0"
     assert time.monotonic() - began < 5
+
+
+def test_a_sibling_serves_when_one_is_killed(start: Start, server: Postgres, variant: Variant) -> None:
+    """Row 30: two share the port; whoever connects from then on comes to the one that is there."""
+    listen = {"port": free_port(), "reuse_port": True}
+    first, second = (start(configuration(server, variant, listen=listen)) for _ in range(2))
+    first.kill()
+    for number in range(200):
+        with second.target.wire() as client:
+            assert client.value(f"select {number}") == str(number)
 
 
 def mutated(luck: random.Random) -> bytes:

@@ -73,6 +73,31 @@ def test_a_server_that_the_network_swallows_is_given_up(
 
 
 @needs_a_namespace
+def test_an_idle_server_that_the_network_swallows_is_gone_before_it_is_needed(
+    start: Start, server: Postgres, variant: Variant, apart: Island
+) -> None:
+    """Row 8: nobody has asked it anything, so nobody is told; the next request would have been sent into the void."""
+    with Toxi(server.port, listener=apart.listener()) as lost:
+        databases = {"app": {"endpoints": [f"{apart.inside}:{lost.port}"], "server_backoff_max": "500ms"}}
+        forebay = start(
+            configuration(server, variant, databases=databases, tcp={"server_dead_after": f"{DEAD_AFTER_S}s"})
+        )
+        with forebay.target.wire() as idle:
+            assert idle.value("select 1") == "1"
+
+            def servers() -> set[str | None]:
+                return {one["state"] for one in forebay.console("show servers") if one["database"] == "app"}
+
+            until(lambda: servers() == {"idle"}, within_s=10, what="it is idle, and nothing else is there")
+            apart.cut()
+            began = time.monotonic()
+            until(lambda: not servers() & {"idle", "used"}, within_s=30, what="it is given up")
+            assert time.monotonic() - began < DEAD_AFTER_S + LATE_S
+            apart.mend()
+            assert idle.value("select 2") == "2", "and its client's session lives on"
+
+
+@needs_a_namespace
 def test_a_client_that_the_network_swallows_gives_its_server_back(
     start: Start, server: Postgres, variant: Variant, apart: Island
 ) -> None:

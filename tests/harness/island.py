@@ -73,6 +73,10 @@ class Island:
         """From here on nothing comes back from it, neither bytes nor acknowledgements nor resets."""
         ip("-n", self.name, "route", "add", "blackhole", f"{self.shore}/32")
 
+    def mend(self) -> None:
+        """What was cut is whole again."""
+        ip("-n", self.name, "route", "delete", "blackhole", f"{self.shore}/32")
+
 
 @contextlib.contextmanager
 def island() -> Iterator[Island]:
