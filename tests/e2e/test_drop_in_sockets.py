@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import psycopg
@@ -56,6 +57,32 @@ def test_it_listens_where_it_is_told_and_nowhere_else(written: str, addresses: s
             assert connection.execute("select 1").fetchone() == (1,)
         with pytest.raises(psycopg.OperationalError, match="refused"):
             local.at(host="127.0.0.1").connect()
+
+
+def test_an_abstract_unix_socket_is_reached_by_its_name(make: Make, server: Postgres) -> None:
+    """Without a file there is nothing left of it when the process is killed, and nothing to remove."""
+    name = f"@forebay-{server.port}"
+    running = make(unix_socket_dir=name)
+    running.start()
+    psql = [server.programs.path("psql"), "-X", "-w", "-At", "-c", "select 1", f"host={name} port={running.port}"]
+
+    def served() -> str:
+        # libpq knows such names, which psycopg would have resolved.
+        command = [*psql[:-1], f"{psql[-1]} user=app dbname=app"]
+        environment = server.programs.environment
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment).stdout
+
+    assert served() == "1\n"
+    second = make(unix_socket_dir=name)
+    second.port = running.port
+    second.write(listen_addr="")
+    done = second.run()
+    assert (done.returncode, "cannot listen on @forebay-" in done.stderr) == (1, True), done.stderr
+    assert running.process is not None
+    running.process.kill()
+    running.process.wait()
+    running.start()
+    assert served() == "1\n"
 
 
 def options(one: socket.socket) -> dict[str, int]:

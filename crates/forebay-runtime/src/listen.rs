@@ -127,7 +127,7 @@ impl Listeners {
                 let (fd, file) = bind_unix(&path, listen, nonblocking).map_err(failed)?;
                 by_worker[0].push(Listener { fd, is_for_all_workers: true, is_tcp: false });
                 addresses.push(path.display().to_string());
-                Some(file)
+                file
             }
         };
         Ok(Listeners { by_worker, addresses, unix })
@@ -198,9 +198,16 @@ impl Drop for UnixFile {
     }
 }
 
-fn bind_unix(path: &Path, listen: &Listen, nonblocking: bool) -> io::Result<(OwnedFd, UnixFile)> {
+/// The socket, and its file, which an abstract one has not: no permissions guard that, and its name ends with it.
+fn bind_unix(path: &Path, listen: &Listen, nonblocking: bool) -> io::Result<(OwnedFd, Option<UnixFile>)> {
     let text = path.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path is not UTF-8"))?;
     let address = SockAddr::unix(text)?;
+    if text.starts_with('@') {
+        let fd = socket::stream(libc::AF_UNIX, nonblocking)?;
+        socket::bind(fd.as_raw_fd(), &address)?;
+        socket::listen(fd.as_raw_fd(), listen.backlog)?;
+        return Ok((fd, None));
+    }
     remove_stale(path, &address)?;
     let fd = socket::stream(libc::AF_UNIX, nonblocking)?;
     // The file takes its mode from the socket, less the umask: it is never more open than it shall be.
@@ -214,7 +221,7 @@ fn bind_unix(path: &Path, listen: &Listen, nonblocking: bool) -> io::Result<(Own
     }
     fs::set_permissions(path, fs::Permissions::from_mode(listen.unix_mode))?;
     socket::listen(fd.as_raw_fd(), listen.backlog)?;
-    Ok((fd, file))
+    Ok((fd, Some(file)))
 }
 
 /// Removes a socket file that nobody listens on any more; refuses if somebody answers or it is no socket.

@@ -48,7 +48,7 @@ impl SockAddr {
         SockAddr { storage, len: len as libc::socklen_t }
     }
 
-    /// A Unix socket's path; refuses one that is too long or holds a NUL.
+    /// A Unix socket's path, or its abstract name behind an @, as libpq writes it; refuses one that is too long or holds a NUL.
     pub(crate) fn unix(path: &str) -> io::Result<SockAddr> {
         // SAFETY: as in `tcp`.
         let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
@@ -64,7 +64,13 @@ impl SockAddr {
         for (to, from) in sun.sun_path.iter_mut().zip(path.bytes()) {
             *to = from as libc::c_char;
         }
-        Ok(SockAddr { storage, len: size_of::<libc::sockaddr_un>() as libc::socklen_t })
+        let mut len = size_of::<libc::sockaddr_un>();
+        if path.starts_with('@') {
+            // An abstract name is as long as the address says, and begins with NUL.
+            sun.sun_path[0] = 0;
+            len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + path.len();
+        }
+        Ok(SockAddr { storage, len: len as libc::socklen_t })
     }
 
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {

@@ -98,7 +98,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=False,
         pgbouncer="unix_socket_dir",
         field="unix",
-        doc="Folder of the Unix socket .s.PGSQL.<port>. Not set: no Unix socket.",
+        doc="Folder of the Unix socket .s.PGSQL.<port>. With an @ in front it is a name in the abstract namespace, which has no file, and no permissions. Not set: no Unix socket.",
     ),
     Setting(
         section="listen",

@@ -119,9 +119,14 @@ def read_mode(reading: Reading) -> int | None:
 
 
 def read_path(reading: Reading) -> str | None:
-    """An absolute path; a relative one starts at the configuration's folder. Empty text: not set."""
+    """An absolute path; a relative one starts at the configuration's folder. Empty text: not set.
+
+    A listener's may be an abstract name behind an @.
+    """
     value = read_string(reading)
-    return str(reading.base / value) if value else value
+    if not value or (value.startswith("@") and (reading.setting.section, reading.setting.name) == ("listen", "unix")):
+        return value
+    return str(reading.base / value)
 
 
 def read_names(reading: Reading) -> tuple[str, ...] | None:

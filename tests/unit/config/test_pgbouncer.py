@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forebay._generated.settings import SETTINGS, Setting
 from forebay.config import Config, Finding, Loaded, render
+from forebay.config.environment import NAMED_SECTIONS
 
 INI = """\
 ;; the production file
@@ -106,6 +108,57 @@ def test_what_is_out_of_range_here_is_the_next_that_is_not(
     }
     assert found[name] == us
     assert [one.code for one in loaded.findings if name in one.message] == ["FBC070"] * (name != "dns_max_ttl")
+
+
+# What is written for a kind of setting; what takes names of files, users or words of its own has tests of its own.
+SAMPLES = {"int": "17", "duration": "17", "size": "131072", "names": "app"}
+SAMPLED = [one for one in SETTINGS if one.pgbouncer and one.section not in NAMED_SECTIONS]
+SAMPLED = [one for one in SAMPLED if one.kind in (*SAMPLES, "bool")]
+
+
+@pytest.mark.parametrize("setting", SAMPLED, ids=lambda one: one.pgbouncer)
+def test_a_setting_arrives_at_its_own_place_and_nowhere_else(setting: Setting, ini: Callable[[str], Config]) -> None:
+    """What it does there, the tests show that tests/pgbouncer_settings.toml names."""
+    text = "[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n"
+    before = {line.key: line.value for line in ini(text).settings()}
+    key = f"{setting.section}.{setting.name}"
+    written = SAMPLES.get(setting.kind) or ("0" if before[key] == "true" else "1")
+    after = {line.key: line.value for line in ini(f"{text}{setting.pgbouncer} = {written}\n").settings()}
+    assert {name for name, value in after.items() if value != before[name]} == {key}
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words", "found"),
+    [
+        ("default_pool_size = 0", "FBC070", "each pool has a limit here, of 100000 servers at most", 100_000),
+        ("max_packet_size = 100", "FBC070", "the smallest limit here is 65536", 65_536),
+        ("max_client_conn = 0", "FBC073", "with 0 PgBouncer lets nobody in but the console", None),
+    ],
+)
+def test_a_limit_that_is_none_here_is_told(
+    line: str, code: str, words: str, found: int | None, load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    """A file that PgBouncer has served with starts here; one that it serves nobody with does not."""
+    users(tmp_path, '"app" "pw"\n')
+    loaded = load(f"[databases]\na = host=a\n[pgbouncer]\nauth_file = userlist.txt\n{line}\n", name="p.ini")
+    (finding,) = loaded.findings
+    assert (finding.code, finding.line) == (code, 5)
+    assert words in finding.message
+    if found is None:
+        assert loaded.config is None
+    else:
+        assert loaded.config is not None
+        engine = loaded.config.engine
+        assert found in (engine.databases[0].pool.pool_size, engine.limits.message_bytes_max)
+
+
+def test_an_abstract_socket_is_for_clients_alone(
+    ini: Callable[[str], Config], only: Callable[..., Finding], tmp_path: Path
+) -> None:
+    text = "[databases]\na = {}\n[pgbouncer]\nauth_file = userlist.txt\nunix_socket_dir = @pooler\n"
+    assert ini(text.format("host=a")).engine.listen.unix == "@pooler"
+    finding = only(text.format("dbname=a"), name="p.ini")
+    assert (finding.code, finding.line, "abstract namespace" in finding.message) == ("FBC073", 2, True)
 
 
 def test_a_user_for_lookups_brings_pgbouncers_query(ini: Callable[[str], Config]) -> None:

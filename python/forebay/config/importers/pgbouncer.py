@@ -48,6 +48,11 @@ _MILLISECONDS: Final = ("tcp_user_timeout",)
 _LEAST_US: Final = {"server_login_retry": 10_000, "dns_max_ttl": 1_000_000}
 # 0 is "no limit" there; here each wait has one, and a longer one there is cut to it.
 _MOST_US: Final = {"server_connect_timeout": 600_000_000, "client_login_timeout": 3_600_000_000}
+# The same of pools, whose size 0 is "no limit" there.
+_POOL_SIZES: Final = ("default_pool_size", "pool_size")
+_POOL_SIZE_MOST: Final = 100_000
+# A smaller limit there lets hardly a query through; here the smallest that there is is taken.
+_PACKET_LEAST: Final = 65_536
 
 _WORDS: Final[dict[tuple[str, str], str]] = {
     ("auth_type", "plain"): "password",
@@ -243,13 +248,31 @@ class _Translation:
         if setting.kind == "bool" and written.lower() not in TRUTH:
             self._report.add("bad_ini_value", value.place, name=name, text=written, wanted="0 or 1")
             return None
+        if name in (*_POOL_SIZES, "max_packet_size", "max_client_conn") and re.fullmatch(
+            r"\d{1,12}", written, re.ASCII
+        ):
+            limited = self._limit(name, int(written), value)
+            if limited is None:
+                return None
+            written = str(limited)
         if setting.kind == "size" and re.fullmatch(r"\d{1,12}", written, re.ASCII):
             written = f"{written}B"
-        if setting.kind == "path" and written.startswith("@"):
-            reason = "abstract sockets are not supported by this version"
-            self._report.add("not_translated", value.place, name=name, reason=reason)
-            return None
         return tree.text(written, value.place)
+
+    def _limit(self, name: str, written: int, value: Node) -> int | None:
+        """A limit that means something else there, or is out of range here; None after a report."""
+        taken, reason = written, ""
+        if name in _POOL_SIZES and written == 0:
+            taken, reason = _POOL_SIZE_MOST, f"each pool has a limit here, of {_POOL_SIZE_MOST} servers at most"
+        elif name == "max_packet_size" and written < _PACKET_LEAST:
+            taken, reason = _PACKET_LEAST, "the smallest limit here is 65536"
+        elif name == "max_client_conn" and written == 0:
+            wanted = "1 or more: with 0 PgBouncer lets nobody in but the console"
+            self._report.add("bad_ini_value", value.place, name=name, text=written, wanted=wanted)
+            return None
+        if reason:
+            self._report.add("not_translated", value.place, name=f"{name} = {written}", reason=reason)
+        return taken
 
     def _duration(self, name: str, value: Node) -> Node | None:
         """PgBouncer writes seconds, with decimals."""
@@ -320,6 +343,10 @@ class _Translation:
         host, port = database.get("host"), database.get("port")
         socket_dir = self._ini.settings.get("unix_socket_dir")
         folder = str(socket_dir.value.value) if socket_dir else KNOWN["unix_socket_dir"].default
+        if folder.startswith("@") and not (host and host.value):
+            wanted = "given, and no server is reached in the abstract namespace of unix_socket_dir"
+            self._report.add("bad_ini_value", place, name="host", text="", wanted=wanted)
+            folder = "/tmp"  # noqa: S108  (where PostgreSQL has it; the report keeps it from being used)
         hosts = [part.strip() for part in str(host.value).split(",")] if host and host.value else [folder]
         numbers = [part.strip() or "5432" for part in str(port.value).split(",")] if port else ["5432"]
         shown = host.place if host else place
