@@ -87,7 +87,7 @@ impl<I: Io> Worker<I> {
         if self.servers[key].apart == Some(Apart::Reader) {
             return self.reader_refused(io, key, cause);
         }
-        let (id, now) = (self.servers[key].pool, self.now);
+        let (id, begun, now) = (self.servers[key].pool, self.servers[key].opened_at, self.now);
         let (place, server) = (self.servers[key].place.clone(), self.servers[key].id);
         let mut luck = [0; 1];
         io.fill_random(&mut luck);
@@ -101,9 +101,9 @@ impl<I: Io> Worker<I> {
             // Clients of replication connections try again themselves, each when it thinks fit.
             if !pool.is_replication || !pool.endpoints.is_single() {
                 if fault == Fault::Refusal {
-                    health.refused(cause, max, luck[0], now);
+                    health.refused(cause, max, luck[0], begun, now);
                 } else {
-                    health.failed(cause, max, luck[0], now);
+                    health.failed(cause, max, luck[0], begun, now);
                 }
                 retry_at = health.next_try(now);
             }

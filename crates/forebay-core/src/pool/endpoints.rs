@@ -330,7 +330,7 @@ pub(super) mod tests {
         assert_eq!(chosen(&all, RoundRobin, 5), [0, 1, 2, 0, 1]);
         let all = endpoints(&["a", "b", "c"]);
         assert_eq!(chosen(&all, Disable, 3), [0, 0, 0]);
-        all.get(0).host.failed("refused", MAX, 0, NOW);
+        all.get(0).host.failed("refused", MAX, 0, NOW, NOW);
         assert_eq!(chosen(&all, Disable, 2), [1, 1]);
         all.get(0).host.succeeded(NOW);
         assert_eq!(chosen(&all, Disable, 2), [1, 1], "it does not go back by itself");
@@ -340,14 +340,14 @@ pub(super) mod tests {
     #[test]
     fn a_sick_host_is_passed_over_and_tried_beside_the_others() {
         let all = endpoints(&["a", "b"]);
-        all.get(0).host.failed("refused", MAX, 0, NOW);
+        all.get(0).host.failed("refused", MAX, 0, NOW, NOW);
         assert_eq!(chosen(&all, RoundRobin, 3), [1, 1, 1]);
         assert_eq!(all.next_try(NOW), NOW);
         assert!(all.sickness().is_none(), "one is well");
         let later = NOW + MAX;
         assert_eq!(all.due(MAX, later), Some(0));
         assert_eq!(all.due(MAX, later), None, "one try at a time");
-        all.get(1).here.failed("no such role", MAX, 0, later);
+        all.get(1).here.failed("no such role", MAX, 0, later, later);
         assert!(all.sickness().is_some() && all.due(MAX, later + MAX).is_none(), "there is no other");
         let tried = all.choose(RoundRobin, MAX, later + MAX + MAX);
         assert!(tried.is_some(), "those are tried by who needs a server");
@@ -358,7 +358,7 @@ pub(super) mod tests {
     fn what_is_known_outlives_a_reload() {
         let mut before = endpoints(&["a", "b"]);
         before.all[1].is_protocol_3_0 = true;
-        before.get(1).host.failed("refused", MAX, 0, NOW);
+        before.get(1).host.failed("refused", MAX, 0, NOW, NOW);
         let mut after = endpoints(&["b", "c"]);
         after.keep(before);
         assert!(after.get(0).is_protocol_3_0 && !after.get(0).is_well(NOW) && after.get(1).is_well(NOW));

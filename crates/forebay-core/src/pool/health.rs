@@ -30,6 +30,8 @@ const FULL_FOR: Duration = Duration::from_secs(2);
 pub struct Health {
     /// Tries that failed since the last success.
     failures: AtomicU32,
+    /// When the last of them was told.
+    failed_at: AtomicU64,
     /// No try before, unless it is well.
     until: AtomicU64,
     /// Until then pauses end at [`QUICK`].
@@ -83,20 +85,26 @@ impl Health {
         true
     }
 
-    /// A try failed. `luck` in 0..256 spreads the tries of many poolers.
-    pub fn failed(&self, cause: &str, max: Duration, luck: u8, now: Instant) {
-        self.failed_with(cause, SHORT_OUTAGE, max, luck, now);
+    /// A try failed. `luck` in 0..256 spreads the tries of many poolers; `begun`: when the try was.
+    pub fn failed(&self, cause: &str, max: Duration, luck: u8, begun: Instant, now: Instant) {
+        self.failed_with(cause, SHORT_OUTAGE, max, luck, begun, now);
     }
 
     /// The same where the server has refused the login, and will do so again until somebody changes something.
-    pub fn refused(&self, cause: &str, max: Duration, luck: u8, now: Instant) {
-        self.failed_with(cause, Duration::ZERO, max, luck, now);
+    pub fn refused(&self, cause: &str, max: Duration, luck: u8, begun: Instant, now: Instant) {
+        self.failed_with(cause, Duration::ZERO, max, luck, begun, now);
     }
 
-    fn failed_with(&self, cause: &str, quick_for: Duration, max: Duration, luck: u8, now: Instant) {
+    fn failed_with(&self, cause: &str, quick_for: Duration, max: Duration, luck: u8, begun: Instant, now: Instant) {
         let mut sick = self.sick();
         let since = sick.as_ref().map_or(now, |sick| sick.since);
         *sick = Some(Sickness { since, cause: cause.into() });
+        // Those that were under way together are one failure: none of them was tried in spite of another.
+        let is_counted = self.failures.load(SeqCst) == 0 || begun.0 >= self.failed_at.load(SeqCst);
+        if !is_counted {
+            return;
+        }
+        self.failed_at.store(now.0, SeqCst);
         self.quick_until.store((since + quick_for).0, SeqCst);
         let failures = self.failures.fetch_add(1, SeqCst).min(u32::MAX / 2);
         let pause = self.pause(failures, max, now).mul_f64(0.75 + f64::from(luck) / 512.0);
@@ -164,7 +172,7 @@ mod tests {
         let (health, mut now, mut last) = (Health::default(), Instant(1_000_000), 0);
         for _ in 0..20 {
             assert!(health.next_try(now) <= now);
-            health.refused("no such role", MAX, 128, now);
+            health.refused("no such role", MAX, 128, now, now);
             let pause = health.next_try(now).micros_since(now);
             assert!(pause >= last && pause <= 5_000_000);
             last = pause;
@@ -183,14 +191,28 @@ mod tests {
         let mut now = start;
         let mut tries = 0;
         while now.since(start) < SHORT_OUTAGE {
-            health.failed("refused", MAX, 255, now);
+            health.failed("refused", MAX, 255, now, now);
             assert!(health.next_try(now).since(now) <= Duration::from_millis(250));
             now = health.next_try(now);
             tries += 1;
         }
         assert!(tries < 5 * 60 + 10, "{tries}");
-        health.failed("refused", MAX, 128, now);
+        health.failed("refused", MAX, 128, now, now);
         assert_eq!(health.next_try(now).since(now), MAX);
+    }
+
+    /// Four servers that were opened at once, and all of them refused, would make a pool wait as after four tries.
+    #[test]
+    fn tries_that_were_under_way_together_are_one_failure() {
+        let (health, at) = (Health::default(), |ms: u64| Instant(ms * 1000));
+        for _ in 0..4 {
+            health.refused("no such role", MAX, 128, at(0), at(10));
+        }
+        assert_eq!(health.next_try(at(10)), at(60), "as after one");
+        health.refused("no such role", MAX, 128, at(5), at(50));
+        assert_eq!(health.next_try(at(50)), at(60), "nor is one that was begun before it was known");
+        health.refused("no such role", MAX, 128, at(60), at(70));
+        assert_eq!(health.next_try(at(70)), at(170));
     }
 
     /// A saturated server that counted as sick would be cut off just when it is needed.
@@ -221,7 +243,7 @@ mod tests {
     #[test]
     fn a_sick_endpoint_is_tried_by_one_at_a_time() {
         let health = Health::default();
-        health.failed("no answer", MAX, 0, Instant(0));
+        health.failed("no answer", MAX, 0, Instant(0), Instant(0));
         let due = health.next_try(Instant(0));
         assert!(health.claim(MAX, due) && !health.claim(MAX, due));
     }
