@@ -109,9 +109,9 @@ def test_resume_elsewhere_ends_a_pause_that_waits(start: Start, server: Postgres
             assert busy.value("select 1") == "1"
 
 
-def is_paused(forebay: Forebay) -> bool:
-    """Whether `app` is."""
-    return next(row["paused"] for row in forebay.console("show databases") if row["name"] == "app") == "1"
+def is_paused(forebay: Forebay, database: str = "app") -> bool:
+    """Whether one is."""
+    return next(row["paused"] for row in forebay.console("show databases") if row["name"] == database) == "1"
 
 
 def test_a_pause_with_a_time_limit_is_undone_when_it_is_up(start: Start, server: Postgres, variant: Variant) -> None:
@@ -199,3 +199,44 @@ def test_a_command_that_waits_is_cancelled_by_its_user(start: Start, server: Pos
         assert refusals(console, "PAUSE wide") == []
         assert refusals(console, "RESUME wide") == []
         busy.ask(query("commit"))
+
+
+def called_off(forebay: Forebay, console: Wire) -> None:
+    """Presses Ctrl-C until the command of a session is heard to be cancelled."""
+    press(forebay, console)
+    while is_silent(console):
+        press(forebay, console)
+    assert [frame.fields["C"] for frame in console.ready() if frame.tag == "E"] == ["57014"]
+
+
+def test_who_gives_up_a_pause_takes_no_other_along(start: Start, server: Postgres, variant: Variant) -> None:
+    """Ctrl-C of one admin must not let requests through that another one holds for a migration."""
+    forebay = start(configuration(server, variant, databases={"app": {}, "wide": {}}))
+    with forebay.target.wire() as busy, operator(forebay) as one, operator(forebay) as two:
+        busy.ask(query("begin"))
+        assert refusals(one, "PAUSE wide") == []
+        two.send(query("PAUSE"))
+        until(lambda: is_paused(forebay), within_s=10, what="it waits")
+        called_off(forebay, two)
+        assert (is_paused(forebay), is_paused(forebay, "wide")) == (False, True), "of all, and another's of one"
+        one.send(query("PAUSE app"))
+        until(lambda: is_paused(forebay), within_s=10, what="it waits")
+        two.send(query("PAUSE app"))
+        called_off(forebay, two)
+        assert is_paused(forebay), "the same one twice"
+        words = "PAUSE was refused: servers are still in use after 0.3 s; another command holds them still"
+        assert refusals(two, "PAUSE app TIMEOUT 0.3") == [words]
+        assert is_paused(forebay)
+        assert is_silent(one), "it waits as before"
+        busy.ask(query("commit"))
+        assert [frame.tag for frame in one.ready()] == ["C", "Z"]
+        assert refusals(two, "RESUME") == []
+        assert busy.value("select 1") == "1"
+        for sql in ("KILL wide", "PAUSE wide"):
+            assert refusals(one, sql) == []
+        with forebay.target.wire() as other:
+            other.ask(query("begin"))
+            two.send(query("PAUSE"))
+            until(lambda: is_paused(forebay), within_s=10, what="it waits")
+            called_off(forebay, two)
+            assert (is_paused(forebay), is_paused(forebay, "wide")) == (False, True), "what KILL holds"

@@ -19,8 +19,10 @@ pub enum Command {
     Reload(Arc<Tables>),
     /// Hold new requests (of one database, or all); `Done` once no server is in use.
     Pause(Option<Arc<str>>),
-    /// Undo `Pause`.
+    /// Undo `Pause`; of all: every one.
     Resume(Option<Arc<str>>),
+    /// Undo the one `Pause` of this database, or of all: what another one holds stays.
+    Unpause(Option<Arc<str>>),
     /// Drop clients and servers of a database at once, and pause it.
     Kill(Arc<str>),
     /// Drop one client.

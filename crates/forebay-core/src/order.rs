@@ -40,6 +40,11 @@ impl<I: Io> Worker<I> {
                 self.command_progress(io);
                 io.reply(id, Reply::Done);
             }
+            Command::Unpause(database) => {
+                self.unpause(io, database.as_deref());
+                self.command_progress(io);
+                io.reply(id, Reply::Done);
+            }
             Command::Kill(database) => {
                 self.kill(io, database);
                 io.reply(id, Reply::Done);
@@ -234,8 +239,8 @@ impl<I: Io> Worker<I> {
     }
 
     fn set_paused(&mut self, io: &mut I, database: Option<&str>, is_paused: bool) {
-        // RESUME without a name undoes every PAUSE.
-        self.paused.retain(|paused| database.is_some() && paused.as_deref() != database);
+        // RESUME without a name undoes every PAUSE; a PAUSE of all leaves those of one as they are.
+        self.paused.retain(|paused| (is_paused || database.is_some()) && paused.as_deref() != database);
         if is_paused {
             self.paused.push(database.map(Arc::from));
         }
@@ -244,6 +249,16 @@ impl<I: Io> Worker<I> {
             if is_paused {
                 self.close_idle(io, id, "paused");
             } else {
+                self.supply(io, id);
+            }
+        }
+    }
+
+    fn unpause(&mut self, io: &mut I, database: Option<&str>) {
+        self.paused.retain(|paused| paused.as_deref() != database);
+        for id in self.pools_of(database) {
+            if !self.is_paused(&self.pools[id.0 as usize].database) {
+                self.pool(id).set_paused(false);
                 self.supply(io, id);
             }
         }

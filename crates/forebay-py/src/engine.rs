@@ -298,6 +298,7 @@ fn command(kind: &str, argument: Option<Argument>) -> PyResult<Command> {
     match (kind, argument) {
         ("pause", argument) => database(argument).map(Command::Pause),
         ("resume", argument) => database(argument).map(Command::Resume),
+        ("unpause", argument) => database(argument).map(Command::Unpause),
         ("reconnect", argument) => database(argument).map(Command::Reconnect),
         ("wait_close", argument) => database(argument).map(Command::WaitClose),
         ("disable", Some(Argument::Name(name))) => Ok(Command::Disable(name.into())),

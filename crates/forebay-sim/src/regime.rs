@@ -99,7 +99,7 @@ impl Regimes {
         match command {
             Command::Pause(database) => set(database.as_deref(), true),
             Command::Kill(database) => set(Some(database), true),
-            Command::Resume(database) => set(database.as_deref(), false),
+            Command::Resume(database) | Command::Unpause(database) => set(database.as_deref(), false),
             Command::Drain | Command::Cut => told.is_draining = true,
             Command::Reload(tables) => {
                 let found = self.editions.iter().rposition(|e| Arc::ptr_eq(&e.tables, tables));

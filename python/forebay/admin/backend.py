@@ -136,8 +136,14 @@ class Backend(Protocol):
     async def suspend(self) -> None:
         """Returns once all that was read is written, and nothing more is read until RESUME. Raises Refused."""
 
-    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
-        """Returns once no server is in use. Raises Refused; after limit_s it is undone before."""
+    async def pause(self, database: str | None, limit_s: float | None = None, by: object | None = None) -> None:
+        """Returns once no server is in use. Raises Refused; after limit_s it is undone before.
+
+        by: what `unpause` knows it by.
+        """
+
+    async def unpause(self, database: str | None, by: object) -> None:
+        """Undoes one pause. What another command holds stays held. Raises Refused."""
 
     async def resume(self, database: str | None) -> None:
         """Raises Refused."""

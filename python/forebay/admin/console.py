@@ -101,9 +101,10 @@ class Console:
         def tell(words: str, detail: str | None) -> None:
             asked.tell(encode_notice(Notice(words, detail)))
 
-        if command.undo is None:
+        waiting = command.begin(self._backend, arguments, tell)
+        if waiting is None:
             return await command.answer(self._backend, arguments, tell)
-        answering = asyncio.ensure_future(command.answer(self._backend, arguments, tell))
+        answering = asyncio.ensure_future(waiting.answer)
         called_off = asyncio.ensure_future(asked.is_called_off.wait())
         try:
             await asyncio.wait({answering, called_off}, return_when=asyncio.FIRST_COMPLETED)
@@ -113,7 +114,7 @@ class Console:
             answering.cancel()
             called_off.cancel()
         event(logging.WARNING, "console_cancelled", user=asked.user, command=command.name)
-        await command.undo(self._backend, arguments)
+        await waiting.undo()
         raise console_cancelled(command=command.name.upper())
 
     def role_of(self, asked: Asked) -> Role:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from forebay._generated.errors import console_no_database
@@ -26,12 +27,21 @@ Undo = Callable[[Backend, tuple[str, ...]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A command that waits. undo: what is done where its user does not wait for its end."""
+
+    answer: Coroutine[Any, Any, Answer]
+    undo: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One command of the console.
 
     name: in lower case; `show pools` for a table.
     role: the least role that may run it; stand_in_role: the same where PgBouncer is stood in for, if it is another.
     arguments_max: words that may follow; more is an error.
+    waiting: the same where what is to be undone is that one command's alone.
     telling: the handler that also says how far it is, for whoever can hear it.
     undo: it waits; where its user cancels that, it is ended where it stands, and this is done.
     """
@@ -42,6 +52,7 @@ class Command:
     arguments_max: int = 0
     stand_in_role: Role | None = None
     undo: Undo | None = None
+    waiting: Callable[[Backend, tuple[str, ...]], Waiting] | None = None
     telling: Telling | None = None
 
     async def answer(self, backend: Backend, arguments: tuple[str, ...], tell: Tell) -> Answer:
@@ -49,6 +60,14 @@ class Command:
         if self.telling is not None:
             return await self.telling(backend, arguments, tell)
         return await self.handler(backend, arguments)
+
+    def begin(self, backend: Backend, arguments: tuple[str, ...], tell: Tell) -> Waiting | None:
+        """What is to be carried out, of a command that can be cancelled; None for others."""
+        if self.waiting is not None:
+            return self.waiting(backend, arguments)
+        if self.undo is None:
+            return None
+        return Waiting(self.answer(backend, arguments, tell), partial(self.undo, backend, arguments))
 
     def role_for(self, backend: Backend) -> Role:
         """The least role that may run it with this service."""

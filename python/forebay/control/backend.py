@@ -16,6 +16,7 @@ from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
 from forebay.control.engine_link import EngineLink, Outcome
+from forebay.control.pauses import KILL, Pauses
 from forebay.control.source import Configuration
 from forebay.control.switchover.change import Switchovers
 from forebay.observe import stats
@@ -58,6 +59,7 @@ class RunningBackend:
         self._endpoints = endpoints
         self._switchovers = switchovers
         self._is_moving = is_moving
+        self._pauses = Pauses()
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
@@ -138,8 +140,11 @@ class RunningBackend:
             ordered.cancel()
         await self._resume_unless_watched()
 
-    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+    async def pause(self, database: str | None, limit_s: float | None = None, by: object | None = None) -> None:
         self._refuse_while_moving()
+        by = by or object()
+        held = await self.snapshot()
+        self._pauses.begin(database, by, is_held=(database or "*") in held.paused)
         wait_s = limit_s if limit_s is not None else self._patience_s()
         try:
             require_whole(await self._order("pause", database, limit_s=wait_s))
@@ -147,11 +152,16 @@ class RunningBackend:
             words = f"servers are still in use after {wait_s:g} s"
             if limit_s is None:
                 raise Refused(f"{words}; new requests are held all the same, until RESUME") from None
-            await self._order("resume", database)
-            raise Refused(f"{words}; RESUME was done") from None
+            is_over = await self._given_up(database, by)
+            raise Refused(f"{words}; {'RESUME was done' if is_over else 'another command holds them still'}") from None
+
+    async def unpause(self, database: str | None, by: object) -> None:
+        self._refuse_while_moving()
+        await self._given_up(database, by)
 
     async def resume(self, database: str | None) -> None:
         self._refuse_while_moving()
+        self._pauses.resumed(database)
         require_done(await self._order("resume", database))
 
     async def switch_over(self, order: SwitchoverOrder, tell: Tell) -> None:
@@ -169,6 +179,7 @@ class RunningBackend:
 
     async def kill(self, database: str | None) -> None:
         for name in [database] if database is not None else await self._served():
+            self._pauses.begin(name, KILL, is_held=False)
             require_done(await self._order("kill", name))
 
     async def kill_client(self, client: int) -> None:
@@ -207,6 +218,13 @@ class RunningBackend:
         if not any(client.database in CONSOLE_DATABASES for client in (await self.snapshot()).clients):
             event(logging.WARNING, "console_gone_when_suspended")
             await self.resume(None)
+
+    async def _given_up(self, database: str | None, by: object) -> bool:
+        """One pause is over; True: it was the last of that name."""
+        is_over = self._pauses.give_up(database, by)
+        if is_over:
+            require_done(await self._order("unpause", database))
+        return is_over
 
     def _refuse_while_moving(self) -> None:
         """What holds on is told to the process that takes over as it starts: an order after that would be lost."""

@@ -115,8 +115,11 @@ class FakeBackend:
     async def suspend(self) -> None:
         self._order("suspend")
 
-    async def pause(self, database: str | None, limit_s: float | None = None) -> None:
+    async def pause(self, database: str | None, limit_s: float | None = None, by: object | None = None) -> None:
         self._order("pause", database, *(() if limit_s is None else (limit_s,)))
+
+    async def unpause(self, database: str | None, by: object) -> None:
+        self._order("unpause", database)
 
     async def resume(self, database: str | None) -> None:
         self._order("resume", database)

@@ -258,6 +258,7 @@ fn name(command: &Command) -> &'static str {
         Command::Reload(_) => "RELOAD",
         Command::Pause(_) => "PAUSE",
         Command::Resume(_) => "RESUME",
+        Command::Unpause(_) => "the end of one PAUSE",
         Command::Kill(_) => "KILL",
         Command::KillClient(_) => "KILL CLIENT",
         Command::Reconnect(_) => "RECONNECT",

@@ -7,23 +7,32 @@ import re
 from forebay._generated.errors import console_syntax
 from forebay.admin.answer import Answer
 from forebay.admin.backend import Backend, Refused
-from forebay.admin.registration import Command, Role, known_database
+from forebay.admin.registration import Command, Role, Waiting, known_database
 
 
 async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     """Answers when it is carried out."""
+    return await _held(backend, arguments, object())
+
+
+def waiting(backend: Backend, arguments: tuple[str, ...]) -> Waiting:
+    """The same; undone, what it holds goes on, unless another command holds it too."""
+    by = object()
+
+    async def undo() -> None:
+        await backend.unpause(known_database(backend, _limit(arguments)[0], "resume"), by)
+
+    return Waiting(_held(backend, arguments, by), undo)
+
+
+async def _held(backend: Backend, arguments: tuple[str, ...], by: object) -> Answer:
     arguments, limit_s = _limit(arguments)
     database = known_database(backend, arguments, "pause")
     held = await backend.snapshot()
     if held.is_suspended or (database is None and backend.identity.is_pgbouncer and "*" in held.paused):
         raise Refused("already suspended/paused")
-    await backend.pause(database, limit_s)
+    await backend.pause(database, limit_s, by)
     return Answer("PAUSE")
-
-
-async def undo(backend: Backend, arguments: tuple[str, ...]) -> None:
-    """What it holds goes on: nobody is left who knows that it is to be resumed."""
-    await backend.resume(known_database(backend, _limit(arguments)[0], "resume"))
 
 
 def _limit(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
@@ -40,4 +49,4 @@ def _limit(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
     return arguments[:at], float(written[0])
 
 
-COMMAND = Command("pause", Role.ADMIN, handler, arguments_max=3, undo=undo)
+COMMAND = Command("pause", Role.ADMIN, handler, arguments_max=3, waiting=waiting)
