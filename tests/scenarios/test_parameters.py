@@ -231,3 +231,22 @@ def test_a_database_gives_parameters_to_clients_that_ask_for_none(
         forebay.reload(sections)
         with forebay.target.wire() as later:
             assert shown(later, "TimeZone") == "Europe/Oslo", "servers that were opened with another value are replaced"
+
+
+def test_a_setting_of_forebay_s_own_takes_its_values_alone(shared: Forebay) -> None:
+    """No server knows it, and would take anything: reads would go on where they went before, and nobody knew why."""
+    with shared.target.wire() as wire:
+        for sql in ("set forebay.role = 'nonsense'", "select set_config('forebay.role', 'nonsense', false)"):
+            (error,) = [frame.fields for frame in wire.ask(query(sql)) if frame.tag == "E"]
+            assert (error["S"], error["C"]) == ("ERROR", "22023")
+            assert error["M"] == 'invalid value for parameter "forebay.role": "nonsense"'
+            assert error["H"].startswith("Available values: primary, replica, auto.")
+            frames = wire.ask(parse("", sql), bind(), execute(), sync())
+            assert [frame.fields["C"] for frame in frames if frame.tag == "E"] == ["22023"]
+        assert wire.status == "I"
+        for value in ("Replica", "auto", "default"):
+            assert [frame.tag for frame in wire.ask(query(f"set forebay.role = {value}"))] == ["C", "Z"]
+        wire.ask(query("begin"))
+        wire.ask(query("set local forebay.role = 'nonsense'"))
+        assert wire.status == "E", "as after any error"
+        wire.ask(query("rollback"))

@@ -242,6 +242,18 @@ def simple_query_refused() -> LimitError:
     )
 
 
+def own_setting_invalid(*, name: object, value: object, values: object) -> LimitError:
+    """FB215, SQLSTATE 22023."""
+    return LimitError(
+        code="FB215",
+        sqlstate="22023",
+        severity="ERROR",
+        message=f"invalid value for parameter \"{name}\": \"{value}\"",
+        detail=None,
+        hint=f"Available values: {values}. (FB215)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(

@@ -207,6 +207,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Have the driver use the extended protocol for everything, BEGIN and COMMIT as well; or turn disable_pqexec off.",
         example=None,
     ),
+    "FB215": Page(
+        code="FB215",
+        name="own_setting_invalid",
+        severity="ERROR",
+        sqlstate="22023",
+        message="invalid value for parameter \"{name}\": \"{value}\"",
+        detail=None,
+        hint="Available values: {values}.",
+        why="forebay.role and forebay.read_consistency are settings by which a session tells forebay where its reads go. No server knows them, so that it is forebay that refuses a value which means nothing, in PostgreSQL's words. The setting is as it was before.",
+        fix="Write one of the values that the hint names, or RESET the setting.",
+        example="SET forebay.role = 'replica';",
+    ),
     "FB301": Page(
         code="FB301",
         name="pin_refused",

@@ -29,7 +29,7 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 /// The setting by which a session says what its reads must see.
-const SETTING: &str = "forebay.read_consistency";
+pub(super) const SETTING: &str = "forebay.read_consistency";
 
 /// What it writes is not known to have ended.
 pub(crate) const WRITING: Instant = Instant(u64::MAX);

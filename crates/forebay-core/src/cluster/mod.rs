@@ -19,6 +19,7 @@
 
 pub mod again;
 pub mod consistency;
+pub(crate) mod own_settings;
 pub mod roles;
 pub mod routing;
 

@@ -32,7 +32,7 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 /// The setting by which a session says where its requests go.
-const SETTING: &str = "forebay.role";
+pub(super) const SETTING: &str = "forebay.role";
 /// What a comment that says so for one text begins with.
 const COMMENT: &[u8] = b"forebay:";
 /// Messages of a request that are looked at; a longer one is for the primary.
@@ -59,12 +59,9 @@ pub fn role_asked(text: &[u8]) -> Option<&'static str> {
 
 impl Asked {
     fn of(word: &[u8]) -> Option<Asked> {
-        match word {
-            b"primary" => Some(Asked::Primary),
-            b"replica" => Some(Asked::Replica),
-            b"auto" => Some(Asked::Auto),
-            _ => None,
-        }
+        // As PostgreSQL compares the values of a setting.
+        let all = [("primary", Asked::Primary), ("replica", Asked::Replica), ("auto", Asked::Auto)];
+        all.into_iter().find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes())).map(|(_, asked)| asked)
     }
 
     /// What a comment at the beginning of a text says.

@@ -12,6 +12,7 @@ use forebay_sql::shape::{Shape, Verb};
 use forebay_sql::traces::Traces;
 
 use super::knowledge::{self, Knowledge};
+use crate::cluster::own_settings;
 use crate::config::{Level, OnPin};
 use crate::frame::At;
 use crate::listen::before::removes_channels;
@@ -109,6 +110,9 @@ impl Forwarding<'_> {
     fn mark_traces(&mut self, shape: &Shape, text: &[u8], traces: Traces) -> Result<(), Box<Report>> {
         if traces.has(Traces::READS_SEQUENCE) && self.has_lost_sequences() {
             return Err(Box::new(errors::sequence_moved("currval or lastval")));
+        }
+        if let Some(report) = own_settings::refused(shape, text, self.backslash_in(text)) {
+            return Err(Box::new(report));
         }
         if let Some(report) = self.channels_unknown(shape, traces) {
             return Err(report);

@@ -23,6 +23,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "too_many_clients_of_user", code: "FB212", sqlstate: "53300" },
     ErrorRow { id: "waiting", code: "FB213", sqlstate: "00000" },
     ErrorRow { id: "simple_query_refused", code: "FB214", sqlstate: "0A000" },
+    ErrorRow { id: "own_setting_invalid", code: "FB215", sqlstate: "22023" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
@@ -341,6 +342,20 @@ pub fn simple_query_refused() -> Report {
             "Send statements by the extended protocol: PQexecParams or PQprepare, and what other drivers call \
              prepared or parameterised. (FB214)",
         )),
+        pgbouncer: None,
+    }
+}
+
+/// FB215, SQLSTATE 22023: invalid value for parameter "{name}": "{value}".
+#[cold]
+pub fn own_setting_invalid(name: impl Display, value: impl Display, values: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB215",
+        sqlstate: "22023",
+        message: format!("invalid value for parameter \"{name}\": \"{value}\""),
+        detail: None,
+        hint: Some(format!("Available values: {values}. (FB215)")),
         pgbouncer: None,
     }
 }
