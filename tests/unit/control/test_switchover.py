@@ -14,7 +14,7 @@ from forebay.admin.backend import EndpointRow, Refused, SwitchoverOrder
 from forebay.config.resolved import ServerTls
 from forebay.config.topology import Topology
 from forebay.control.engine_link import Outcome
-from forebay.control.switchover import line
+from forebay.control.switchover import line, promotion
 from forebay.control.switchover.change import LAG_BYTES_MAX, Switchovers
 from forebay.control.switchover.line import Line
 from forebay.control.switchover.servers import Order
@@ -34,6 +34,9 @@ class World:
         self.looked: Callable[[], None] = lambda: None
         self.writes: bool | None = False
         self.promotes: bool | Refused | None = True
+        # How often it has been told to, and how often it has to be.
+        self.promoted = 0
+        self.promoted_min: int | None = None
         self.source_: object | None = None
         self.told: list[str] = []
         self.promotes_now = asyncio.Event()
@@ -121,6 +124,8 @@ class FakeLine:
             await asyncio.Event().wait()
         if isinstance(self.world.promotes, Refused):
             raise self.world.promotes
+        self.world.promoted += 1
+        self.world.writes = self.world.writes or self.world.promoted == self.world.promoted_min
         return self.world.promotes
 
     def close(self) -> None:
@@ -167,6 +172,15 @@ def test_a_promotion_that_may_come_yet_leaves_nothing_to_the_old_primary(world: 
         assert world.role == "primary"
     with pytest.raises(Refused, match="is relieved"):
         both.back("shop")
+
+
+def test_a_candidate_that_does_not_hear_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all wait until it looks by itself, after wal_retrieve_retry_interval: 5 s."""
+    monkeypatch.setattr(promotion, "AGAIN_S", 0.01)
+    world.promoted_min = 3
+    asyncio.run(switchovers(world).run(SwitchoverOrder(database="shop", limit_s=20), world.tell))
+    assert world.promoted == 3
+    assert any(line.startswith("released: requests go to 10.0.0.6:5432") for line in world.told)
 
 
 def test_a_promotion_that_is_known_to_fail_is_undone(world: World) -> None:

@@ -9,11 +9,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+import contextlib
+from typing import Final, Protocol
 
 from forebay.admin.backend import Refused
 from forebay.control.discover.member import Managing, Member, SourceFailed
 from forebay.control.switchover.line import Line
+
+# A candidate that is still a replica after this is told again, and again after as long.
+AGAIN_S: Final = 0.5
 
 
 class Promotion(Protocol):
@@ -52,6 +57,21 @@ class Asked:
         """Raises Refused."""
         if await self._candidate.promote() is False:
             raise Refused(f"{self._candidate.endpoint} can't be promoted: its log says why")
+        await self._wake()
+
+    async def _wake(self) -> None:
+        """Until it can write. One that was told while it had just lost, or was just opening, what it replays from waits
+        out wal_retrieve_retry_interval (5 s) before it goes on; each time it is told, it looks at once.
+
+        Source: WaitForWALToBecomeAvailable and ShutdownWalRcv, with a walreceiver that has not started yet.
+        """
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            # It has been told: whatever comes of this does not say that it stays a replica.
+            with contextlib.suppress(Refused):
+                if await self._candidate.can_write():
+                    return
+                await self._candidate.promote()
 
 
 class Managed:
