@@ -120,6 +120,12 @@ class Cluster:
     def missed(self, index: int) -> None:
         """It has not."""
 
+    def confirm(self, endpoint: str, is_confirming: bool | None) -> None:
+        """How a write canary fared there; None: none is sent."""
+
+    def expose(self, index: int, seconds: int | None) -> None:
+        """How much of the primary's work it may not have replayed."""
+
     def decide(self) -> bool:
         """Concludes; whether some role is another one than before."""
 

@@ -65,6 +65,17 @@ impl PyCluster {
         }
     }
 
+    fn confirm(&self, endpoint: &str, is_confirming: Option<bool>) {
+        self.lock().confirm(endpoint, is_confirming);
+    }
+
+    fn expose(&self, index: usize, seconds: Option<u64>) {
+        let mut cluster = self.lock();
+        if index < cluster.nodes().len() {
+            cluster.expose(index, seconds);
+        }
+    }
+
     fn decide(&self) -> bool {
         self.lock().decide()
     }

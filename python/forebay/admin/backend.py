@@ -55,7 +55,8 @@ class EndpointRow:
 
     lsn: written or replayed up to there; lag: bytes behind the primary; answered_s: seconds since its last answer;
     error: why the last probe failed; source: the kind of who tells of the topology besides the endpoints; source_s:
-    seconds since that did. None where that is not known.
+    seconds since that did. exposed_s: how old the primary's work that a replica has not replayed is at most; canary:
+    what came of the last write canary; unconfirmed_s: seconds since one was confirmed. None where that is not known.
     """
 
     database: str
@@ -69,6 +70,9 @@ class EndpointRow:
     error: str | None
     source: str | None = None
     source_s: float | None = None
+    exposed_s: float | None = None
+    canary: str | None = None
+    unconfirmed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

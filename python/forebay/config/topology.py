@@ -33,6 +33,7 @@ class Topology:
     """The endpoints of a database, and as whom they are asked.
 
     kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit. is_followed: reads wait for replicas.
+    canary_s: between two write canaries, 0 for none; rpo_target_s: 0 for none.
     """
 
     kind: str
@@ -48,6 +49,9 @@ class Topology:
     lag_max: int
     is_followed: bool
     source: TopologySource | None = None
+    canary_s: float = 0.0
+    canary_timeout_s: float = 5.0
+    rpo_target_s: float = 0.0
 
 
 def own_value(database: Entity, name: str) -> object:
@@ -127,6 +131,9 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 misses_max=int(value("poll_misses")),
                 lag_max=int(value("replica_lag_max")),
                 source=topology_source(entity),
+                canary_s=value("canary_interval") / 1_000_000,
+                canary_timeout_s=value("canary_timeout") / 1_000_000,
+                rpo_target_s=value("rpo_target") / 1_000_000,
                 is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency == "session",
             )
         )

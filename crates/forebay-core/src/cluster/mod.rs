@@ -125,6 +125,10 @@ pub struct Node {
     pub seen: Option<Seen>,
     /// Bytes that it is behind the primary, where both are known.
     pub lag: Option<u64>,
+    /// Whether the last write canary was confirmed in time, where there was one.
+    pub is_confirming: Option<bool>,
+    /// Seconds of the primary's work that it may not have replayed, where that is known.
+    pub exposed_s: Option<u64>,
     /// The system and the highest timeline of which it said that it writes there.
     wrote: Option<(u64, u32)>,
     misses: u32,
@@ -158,6 +162,8 @@ impl Cluster {
             standing: Standing::Unknown,
             seen: None,
             lag: None,
+            is_confirming: None,
+            exposed_s: None,
             wrote: None,
             misses: 0,
             asked_us: 0,
@@ -255,6 +261,18 @@ impl Cluster {
     pub fn missed(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.misses = node.misses.saturating_add(1);
+    }
+
+    /// How a write canary fared at an endpoint; `None`: none is sent there. No role follows from it.
+    pub fn confirm(&mut self, endpoint: &str, is_confirming: Option<bool>) {
+        if let Some(node) = self.nodes.iter_mut().find(|node| *node.name == *endpoint) {
+            node.is_confirming = is_confirming;
+        }
+    }
+
+    /// How much of the primary's work an endpoint may not have replayed, in seconds. No role follows from it.
+    pub fn expose(&mut self, index: usize, seconds: Option<u64>) {
+        self.nodes[index].exposed_s = seconds;
     }
 
     /// The endpoints as they stand.

@@ -201,6 +201,8 @@ mod tests {
         }
         cluster.missed(2);
         cluster.decide();
+        cluster.confirm("a:1", Some(false));
+        cluster.expose(1, Some(3));
         let endpoints: Vec<_> = cluster.nodes().iter().map(|node| (Arc::from("shop"), node.clone())).collect();
         let text = render(&[], &endpoints);
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("forebay_endpoint")).collect();
@@ -211,6 +213,8 @@ mod tests {
                 r#"forebay_endpoint_role{database="shop",endpoint="b:2",role="replica"} 1"#,
                 r#"forebay_endpoint_role{database="shop",endpoint="c:3",role="down"} 1"#,
                 r#"forebay_endpoint_lag_bytes{database="shop",endpoint="b:2"} 200"#,
+                r#"forebay_endpoint_lag_seconds{database="shop",endpoint="b:2"} 3"#,
+                r#"forebay_endpoint_confirms_writes{database="shop",endpoint="a:1"} 0"#,
             ]
         );
     }

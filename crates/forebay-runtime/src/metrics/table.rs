@@ -275,6 +275,16 @@ pub(super) const METRICS: &[Metric] = &[
         "Bytes of WAL that a replica of a database with a topology had not replayed when it was last asked.",
         Endpoints(None, |node| node.lag),
     ),
+    metric(
+        "forebay_endpoint_lag_seconds",
+        "Age of the primary's work that a replica of a database with a topology had not replayed when it was last asked, at most.",
+        Endpoints(None, |node| node.exposed_s),
+    ),
+    metric(
+        "forebay_endpoint_confirms_writes",
+        "1 if the primary of a database with a topology has confirmed the last write canary within canary_timeout, 0 if it has not or has failed it.",
+        Endpoints(None, |node| node.is_confirming.map(u64::from)),
+    ),
 ];
 
 #[cfg(test)]

@@ -41,13 +41,16 @@ def _shares(pools: Sequence[Pool]) -> dict[tuple[str, str], Share]:
 
 def _row(endpoint: EndpointRow, share: Share | None) -> tuple[Value, ...]:
     lsn = None if endpoint.lsn is None else f"{endpoint.lsn >> 32:X}/{endpoint.lsn & 0xFFFFFFFF:X}"
-    answered = None if endpoint.answered_s is None else int(endpoint.answered_s * 1000)
-    source_ms = None if endpoint.source_s is None else int(endpoint.source_s * 1000)
     shared = (None, None, None) if share is None else (share.share, share.latency_us, share.ejected)
     return (
         endpoint.database, endpoint.endpoint, endpoint.role, endpoint.reason, endpoint.timeline, lsn, endpoint.lag,
-        answered, endpoint.error, endpoint.source, source_ms, *shared,
+        _ms(endpoint.answered_s), endpoint.error, endpoint.source, _ms(endpoint.source_s), *shared,
+        _ms(endpoint.exposed_s), endpoint.canary, _ms(endpoint.unconfirmed_s),
     )  # fmt: skip
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
 
 
 COMMAND = show("endpoints", rows, role=Role.VIEWER)

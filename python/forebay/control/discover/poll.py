@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -23,6 +24,8 @@ from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
 from forebay.control.console_link import first_line
+from forebay.control.discover.canary import Canary
+from forebay.control.discover.risk import Risk
 from forebay.control.endpoint import own_connection
 from forebay.observe.log import event
 
@@ -58,12 +61,18 @@ _LEVELS: Final = {
 
 
 class Poll:
-    """Asks the endpoints of one database. before: what is known of them already."""
+    """Asks the endpoints of one database. before, risk: what is known of them already."""
 
     account: Final = None
     source: Final = None
 
-    def __init__(self, topology: Topology, tell: Callable[[str, Cluster], None], before: Cluster | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        tell: Callable[[str, Cluster], None],
+        before: Cluster | None = None,
+        risk: Risk | None = None,
+    ) -> None:
         self._topology = topology
         self._tell = tell
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
@@ -75,6 +84,8 @@ class Poll:
         self._unheard = {index for index, node in enumerate(nodes) if node[1] == "unknown"}
         self._roles = {node[0]: node[1] for node in nodes if node[1] != "unknown"}
         self._tasks: list[asyncio.Task[None]] = []
+        self.risk = risk or Risk(topology, partial(_answer, topology))
+        self._canary = Canary(topology, self.look_now, self._cluster.confirm)
 
     def start(self) -> None:
         """Begins to ask."""
@@ -82,6 +93,7 @@ class Poll:
             # Endpoints that have gone must be known for nothing when they come back.
             self._tell_roles()
         self._tasks = [asyncio.ensure_future(self._watch(index)) for index in range(len(self._probes))]
+        self._canary.start()
 
     def look_now(self) -> None:
         """Asks all of them at once."""
@@ -112,6 +124,7 @@ class Poll:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._canary.close()
         for probe in self._probes:
             probe.close()
 
@@ -123,12 +136,21 @@ class Poll:
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
         now = time.monotonic()
-        return [
-            EndpointRow(self._topology.database, name, standing, reason, timeline, lsn, lag,
-                        None if probe.answered_at is None else now - probe.answered_at, probe.error)
-            for (name, standing, reason, timeline, lsn, lag), probe in zip(
-                self._cluster.nodes(), self._probes, strict=True)
-        ]  # fmt: skip
+        found = []
+        for node, probe in zip(self._cluster.nodes(), self._probes, strict=True):
+            canary, unconfirmed_s = self._canary.of(node[0])
+            found.append(
+                EndpointRow(
+                    self._topology.database,
+                    *node,
+                    None if probe.answered_at is None else now - probe.answered_at,
+                    probe.error,
+                    exposed_s=self.risk.exposed_s(node),
+                    canary=canary,
+                    unconfirmed_s=unconfirmed_s,
+                )
+            )
+        return found
 
     async def _watch(self, index: int) -> None:
         probe = self._probes[index]
@@ -156,6 +178,9 @@ class Poll:
         # Of which system they all are is said by most of them.
         if not self._unheard and self._cluster.decide():
             self._tell_roles()
+        self.risk.look(self._cluster.nodes(), index if isinstance(found, Seen) else None, began)
+        exposed_s = self.risk.exposed_s(self._cluster.nodes()[index])
+        self._cluster.expose(index, None if exposed_s is None else round(exposed_s))
 
     def _tell_refusal(self, index: int, is_refused: bool) -> None:
         """An endpoint that does not let us in has no role that anybody knows of; told once for each reason."""
@@ -167,7 +192,9 @@ class Poll:
 
     def _tell_roles(self) -> None:
         self._tell(self._topology.database, self._cluster)
-        for row in self.rows():
+        rows = self.rows()
+        self._canary.follow(next((row.endpoint for row in rows if row.role == "primary"), None))
+        for row in rows:
             if self._roles.get(row.endpoint) != row.role:
                 self._roles[row.endpoint] = row.role
                 event(_LEVELS[row.role], "endpoint_role", database=row.database, endpoint=row.endpoint, role=row.role,
@@ -286,3 +313,15 @@ def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
         "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
         "connect_timeout": 2,
     }
+
+
+async def _answer(topology: Topology, endpoint: str, sql: str) -> int | None:
+    """A number, over a connection for it alone; None: none came in time."""
+    try:
+        async with asyncio.timeout(topology.timeout_s):
+            asked = await psycopg.AsyncConnection.connect(**_parameters(topology, endpoint), autocommit=True)
+            async with asked:
+                row = await (await asked.execute(sql.encode())).fetchone()
+    except (psycopg.Error, OSError):
+        return None
+    return None if row is None or row[0] is None else int(row[0])

@@ -27,6 +27,7 @@ from forebay.config.source_address import is_host
 from forebay.config.topology import Topology
 from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
 from forebay.control.discover.poll import Poll
+from forebay.control.discover.risk import Risk
 from forebay.observe.log import event
 
 # A watch that has ended, and a source that failed, is asked again after this at the earliest.
@@ -124,10 +125,10 @@ class Told:
         age_s = None if self._told_at is None else time.monotonic() - self._told_at
         return [replace(row, source=self._topology.kind, source_s=age_s) for row in self._poll.rows()]
 
-    def _make_poll(self, before: Cluster | None) -> Poll:
+    def _make_poll(self, before: Cluster | None, risk: Risk | None = None) -> Poll:
         if self.account is None:
-            return Poll(self._topology, self._tell_roles, before)
-        poll = Poll(replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before)
+            return Poll(self._topology, self._tell_roles, before, risk)
+        poll = Poll(replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before, risk)
         poll.name(self.account.named)
         return poll
 
@@ -233,7 +234,7 @@ class Told:
               endpoints=", ".join(account.endpoints))  # fmt: skip
         poll = self._poll
         await poll.close()
-        self._poll = self._make_poll(poll.cluster)
+        self._poll = self._make_poll(poll.cluster, poll.risk)
         self._poll.start()
 
 

@@ -1,0 +1,100 @@
+"""What would be missing, or is, if a replica takes over: by where the primary had written, and when.
+
+All that was acknowledged before a primary was asked where it is lies before what it answers. So who has replayed that
+far has all of it, and what is missing of work is younger than the last such question.
+
+| asked is | of |
+|---|---|
+| how much work a replica does not have yet | the positions of the primary, and what the replica has replayed |
+| how much a failover has lost | the positions of the old primary, and where the new one's timeline begins |
+
+Pure: what is told of it is `risk.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+# Positions that are kept, and the shortest time between two.
+POSITIONS_MAX: Final = 1024
+STEP_S: Final = 0.2
+
+
+class Positions:
+    """Where one primary was on one timeline. span_s: for how long back that is wanted."""
+
+    def __init__(self, span_s: float) -> None:
+        self._step_s = max(STEP_S, 4 * span_s / POSITIONS_MAX)
+        # When it was first and last asked of those that answered the same, and what; all grow.
+        self._points: deque[tuple[float, float, int]] = deque(maxlen=POSITIONS_MAX)
+
+    def note(self, asked_at: float, lsn: int) -> None:
+        """It has answered."""
+        first_at = asked_at
+        if self._points:
+            since, last_at, last = self._points[-1]
+            if asked_at < last_at or lsn < last:
+                return
+            is_near = len(self._points) > 1 and asked_at - self._points[-2][1] < self._step_s
+            if lsn == last:
+                first_at = since
+            if lsn == last or is_near:
+                self._points.pop()
+        self._points.append((first_at, asked_at, lsn))
+
+    @property
+    def last(self) -> tuple[float, int] | None:
+        """When it was asked last, and what it answered."""
+        return self._points[-1][1:] if self._points else None
+
+    def covered(self, lsn: int) -> float | None:
+        """What was acknowledged before this moment lies before the position; None: nobody knows of any."""
+        return next((at for _, at, point in reversed(self._points) if point <= lsn), None)
+
+    def exposed_s(self, lsn: int, now: float) -> float | None:
+        """How old what lies behind the position is at most; None where nobody knows."""
+        if not self._points:
+            return None
+        at = self.covered(lsn)
+        # Older than all that is known: at least as much.
+        return max(0.0, now - (self._points[0][0] if at is None else at))
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a failover may have cost. fork: where the new timeline begins. seen: the last that was heard of the old one.
+
+    missing_bytes: of what the old one was seen to have written. missing_s: of acknowledged work, at most; None: nobody
+    knows, for all that was heard of the old one lies behind the fork.
+    """
+
+    fork: int
+    seen: int
+    missing_bytes: int
+    missing_s: float | None
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.missing_s is None:
+            return f"{self.missing_bytes} bytes that were seen written are missing, and of how much time is not known"
+        seen = f"; {self.missing_bytes} bytes that were seen written are" if self.missing_bytes else ""
+        return f"at most {self.missing_s:.1f} s of acknowledged work may be missing{seen}"
+
+
+def loss_of(before: Positions, fork: int, lost_at: float) -> Loss | None:
+    """lost_at: when the old primary got the last of what was acknowledged here; None: it was never heard of."""
+    if before.last is None:
+        return None
+    seen = before.last[1]
+    covered = before.covered(fork)
+    return Loss(fork, seen, max(0, seen - fork), None if covered is None else max(0.0, lost_at - covered))
+
+
+def least_exposed(positions: Positions, replayed: Iterable[int], now: float) -> float | None:
+    """Of the candidates that would lose the least; None: there is none, or nothing is known."""
+    known = [each for lsn in replayed if (each := positions.exposed_s(lsn, now)) is not None]
+    return min(known, default=None)

@@ -1,0 +1,114 @@
+"""Tells what a failover may have cost, and that the next one would cost more than `rpo_target`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from forebay.config.topology import Topology
+from forebay.control.discover.exposure import Positions, least_exposed, loss_of
+from forebay.observe.log import event
+
+# Where its timeline begins, of a server that was promoted since it was started: up to there it replayed. In bytes.
+FORK: Final = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8"
+# Positions are kept for so many times the target.
+SPANS: Final = 2
+_LEAVING: Final = ("held", "relieved")
+_CANDIDATES: Final = ("replica", "lagging", "down")
+
+# Endpoint, role, reason, timeline, LSN, lag.
+Node = tuple[str, str, str, int | None, int | None, int | None]
+# What an endpoint answers to a statement; None: nothing.
+Ask = Callable[[str, str], Awaitable[int | None]]
+
+
+class Risk:
+    """Of one database's cluster."""
+
+    def __init__(self, topology: Topology, ask: Ask) -> None:
+        self._topology = topology
+        self._ask = ask
+        self._positions = self._no_positions()
+        # The primary and its timeline, when it was lost, and whether that was planned.
+        self._primary: tuple[str, int] | None = None
+        self._lost_at: float | None = None
+        self._is_planned = False
+        # Those that have been the primary, and no replica since: where they are is on a line of their own.
+        self._former: set[str] = set()
+        self._is_at_risk = False
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def look(self, nodes: Sequence[Node], index: int | None, asked_at: float) -> None:
+        """Roles as they stand. index: who has just answered what it was asked at that moment."""
+        primary = next((node for node in nodes if node[1] == "primary"), None)
+        if primary is not None and primary[3] is not None:
+            self._follow(primary[0], primary[3])
+        elif self._primary is not None and self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._is_planned = any(node[0] == self._primary[0] and node[1] in _LEAVING for node in nodes)
+        self._former.difference_update(node[0] for node in nodes if node[1] in ("replica", "lagging"))
+        if index is not None and nodes[index] is primary and primary[4] is not None:
+            self._positions.note(asked_at, primary[4])
+        if self._lost_at is None:
+            self._tell_risk(nodes)
+
+    def exposed_s(self, node: Node) -> float | None:
+        """How old what a replica has not replayed is at most; None: it is none, or nobody knows."""
+        if node[1] not in ("replica", "lagging") or node[4] is None or self._lost_at is not None:
+            return None
+        return self._positions.exposed_s(node[4], time.monotonic())
+
+    def _follow(self, endpoint: str, timeline: int) -> None:
+        before, self._primary = self._primary, (endpoint, timeline)
+        if before == self._primary:
+            self._lost_at = None
+            return
+        positions, self._positions = self._positions, self._no_positions()
+        lost_at, self._lost_at = self._lost_at or time.monotonic(), None
+        if before is not None:
+            self._former.add(before[0])
+        if before is not None and timeline > before[1] and not self._is_planned:
+            # By who ordered a planned one it is known that nothing is missing.
+            telling = asyncio.ensure_future(self._tell_loss(before, endpoint, timeline, positions, lost_at))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+        self._is_planned = False
+
+    async def _tell_loss(
+        self, before: tuple[str, int], endpoint: str, timeline: int, positions: Positions, lost_at: float
+    ) -> None:
+        fork = await self._ask(endpoint, FORK)
+        loss = None if fork is None else loss_of(positions, fork, lost_at)
+        if loss is None:
+            because = "nothing was heard of the old primary" if fork is not None else "the new primary does not say"
+            event(logging.WARNING, "failover_loss_unknown", database=self._topology.database, old=before[0],
+                  new=endpoint, because=because)  # fmt: skip
+            return
+        missing_ms = None if loss.missing_s is None else round(loss.missing_s * 1000)
+        event(logging.WARNING, "failover_loss", database=self._topology.database, old=before[0], new=endpoint,
+              because=loss.words, missing_bytes=loss.missing_bytes, missing_ms_max=missing_ms,
+              timelines=timeline - before[1])  # fmt: skip
+
+    def _tell_risk(self, nodes: Sequence[Node]) -> None:
+        target_s = self._topology.rpo_target_s
+        if not target_s or self._primary is None:
+            return
+        replayed = [
+            node[4] for node in nodes if node[1] in _CANDIDATES and node[4] is not None and node[0] not in self._former
+        ]
+        exposed_s = least_exposed(self._positions, replayed, time.monotonic())
+        if exposed_s is None or (exposed_s > target_s) == self._is_at_risk:
+            return
+        self._is_at_risk = not self._is_at_risk
+        if self._is_at_risk:
+            event(logging.ERROR, "rpo_at_risk", database=self._topology.database, exposed_s=round(exposed_s, 1),
+                  target_s=target_s, because="no replica has replayed what the primary wrote since",
+                  hint="SHOW ENDPOINTS tells how far each is.")  # fmt: skip
+        else:
+            event(logging.INFO, "rpo_kept", database=self._topology.database, exposed_s=round(exposed_s, 1))
+
+    def _no_positions(self) -> Positions:
+        return Positions(SPANS * self._topology.rpo_target_s)
