@@ -106,6 +106,7 @@ class Service:
         self._configuration = await asyncio.to_thread(self._source.load)
         self._configure_log(self._configuration)
         self._lookup = await self._make_lookup(self._configuration)
+        await self._discovery.remember(self._configuration.memory_file)
         await self._discovery.prepare(self._configuration.config.topologies)
         self._engine = await asyncio.to_thread(self._begin_engine)
         try:

@@ -46,6 +46,12 @@ class Configuration:
         return self.config.draft.base / str(written) if written else None
 
     @property
+    def memory_file(self) -> Path | None:
+        """Where it is kept what was seen of clusters; None: nothing is said of it."""
+        written = self.config.draft.value("clusters", "file")
+        return self.config.draft.base / str(written) if written else None
+
+    @property
     def process(self) -> Process | None:
         """What `forebay-pgbouncer` itself acts on; None for everything else."""
         return self.config.draft.process

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.resolved import EngineConfig
 from forebay.config.topology import Topology, TopologySource
+from forebay.control.discover.memory import NAME, Known, Memory
 from forebay.failure import Failure
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 # Endpoints that a question of forebay's own may go to, the best first.
 _ASKED: Final = ("primary", "held", "replica", "unnamed", "lagging", "unknown", "down")
+
+# Of a service manager, for files that outlive the process.
+STATE_DIRECTORY: Final = "STATE_DIRECTORY"
+# How often it is looked at whether there is something new to keep; roles that change are kept at once.
+KEEP_S: Final = 1.0
 
 
 class Follower(Protocol):
@@ -82,6 +89,20 @@ class Discovery:
         self._given: dict[str, Account] = {}
         # What a process whose place this one takes knew, by database.
         self._inherited: Mapping[str, Any] = {}
+        self._memory: Memory | None = None
+        # What it gave at the start.
+        self._remembered: Known = {}
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def remember(self, file: Path | None) -> None:
+        """Goes on from what was kept in a file, and keeps it there. None: in the service manager's folder, if any."""
+        folder = self._environment.get(STATE_DIRECTORY, "").partition(":")[0]
+        if file is None and folder:
+            file = Path(folder) / NAME
+        if file is not None:
+            self._memory = Memory(file)
+            self._remembered = await asyncio.to_thread(self._memory.read)
+            self._keeping = asyncio.ensure_future(self._keep_on())
 
     async def prepare(self, topologies: Sequence[Topology]) -> None:
         """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
@@ -115,7 +136,7 @@ class Discovery:
                 follower = self._follower(topology, *(known.get(name) or self._inheritance(topology)))
                 self._followers[name] = (topology, follower)
                 follower.start()
-        self._inherited = {}
+        self._inherited, self._remembered = {}, {}
         await self._drop_made()
 
     def overlaid(self, engine: EngineConfig, topologies: Sequence[Topology]) -> EngineConfig:
@@ -189,7 +210,32 @@ class Discovery:
 
     async def close(self) -> None:
         """Watches nothing any more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._memory is not None:
+            self._keep()
+            await self._memory.flush()
+            self._memory = None
         await self.follow(())
+
+    async def _keep_on(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_S)
+            # Before the first is followed, nothing is known anew.
+            if not self._remembered:
+                self._keep()
+
+    def _keep(self) -> None:
+        if self._memory is not None:
+            found = {name: follower.cluster.memory() for name, (_, follower) in self._followers.items()}
+            self._memory.keep({name: memory for name, memory in found.items() if memory is not None})
+
+    def _tell_and_keep(self, database: str, cluster: Cluster) -> None:
+        """What must not be forgotten is under way to the disk when the first request goes by it."""
+        if not self._remembered:
+            self._keep()
+        self._tell(database, cluster)
 
     def _account(self, topology: Topology) -> Account | None:
         """What a source of this kind has told, if one is followed: whoever is asked from now on may be away."""
@@ -201,17 +247,19 @@ class Discovery:
 
     def _inheritance(self, topology: Topology) -> tuple[Cluster | None, Account | None]:
         """What a process before this one knew of it."""
-        known = self._inherited.get(topology.database)
-        if known is None:
+        known, kept = self._inherited.get(topology.database), self._remembered.get(topology.database)
+        if known is None and kept is None:
             return None, None
+        known = known or {"kind": None, "account": None, "memory": None}
         from forebay.control.discover.told import Account
 
         is_alike = topology.source is not None and known["kind"] == topology.kind
         account = Account.of(known["account"]) if is_alike and known["account"] else None
         cluster = Cluster(list(account.endpoints if account else topology.endpoints), topology.misses_max,
                           topology.lag_max)  # fmt: skip
-        if known["memory"]:
-            cluster.remember(*known["memory"])
+        # A process that has just given its place knows it better than the file.
+        if memory := known["memory"] or kept:
+            cluster.remember(*memory)
         return cluster, account
 
     def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:
@@ -220,9 +268,9 @@ class Discovery:
         from forebay.control.discover.told import Told
 
         if topology.source is None:
-            return Poll(topology, self._tell, before)
+            return Poll(topology, self._tell_and_keep, before)
         source = self._made.pop(topology.database)
-        return Told(topology, source, self._tell, self._move, before=before, account=account)
+        return Told(topology, source, self._tell_and_keep, self._move, before=before, account=account)
 
     async def _drop_made(self) -> None:
         for name in list(self._made):

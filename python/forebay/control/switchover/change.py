@@ -425,5 +425,6 @@ def _of_deposed(rows: Sequence[EndpointRow]) -> str:
         return ""
     return (
         f": {deposed} is deposed, as another one was promoted, or an online restart came while that was in doubt, which"
-        " keeps it so. There is nothing to release: promote the other one, or stop it for good and start forebay anew"
+        " keeps it so. There is nothing to release: promote the other one, or stop it for good, delete clusters.file"
+        " and start forebay anew"
     )
