@@ -33,15 +33,18 @@ class Ledger:
 
 
 class Clients:
-    """Threads that insert unique keys in transactions of one to three statements, and check that answers are theirs."""
+    """Threads that insert unique keys in transactions of one to three statements, and check that answers are theirs.
 
-    def __init__(self, target: Target, count: int, *, seed: int = 1) -> None:
+    first: the number of the first one; those of others that write to the same table must have others.
+    """
+
+    def __init__(self, target: Target, count: int, *, seed: int = 1, first: int = 0) -> None:
         self.ledger = Ledger()
         self._stop = threading.Event()
         self._target = target
         self._threads = [
             threading.Thread(target=self._run, args=(number, random.Random(seed * 1000 + number)))
-            for number in range(count)
+            for number in range(first, first + count)
         ]
 
     def __enter__(self) -> Clients:

@@ -126,8 +126,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(programs: Programs) -> Iterator[Cluster]:
-    """A cluster for as long as the block lasts; it may still be making its replicas at first."""
+def running(programs: Programs, *, is_synchronous: bool = False) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts; it may still be making its replicas at first.
+
+    is_synchronous: Patroni promotes nobody but the one that has all that was acknowledged (synchronous_mode).
+    """
     packages = installed()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fbpat-", ignore_cleanup_errors=True)))
@@ -136,17 +139,17 @@ def running(programs: Programs) -> Iterator[Cluster]:
         nodes = {}
         for each in NAMES:
             nodes[each] = node = Node(each, folder / each, free_port(), free_port())
-            _start(node, programs, packages, store.port)
+            _start(node, programs, packages, store.port, is_synchronous)
             stack.callback(lambda node=node: node.process and node.kill())
         yield Cluster(nodes, store)
 
 
-def _start(node: Node, programs: Programs, packages: Path, etcd_port: int) -> None:
+def _start(node: Node, programs: Programs, packages: Path, etcd_port: int, is_synchronous: bool) -> None:
     node.folder.mkdir()
     account.give(node.folder)
     settings = node.folder / "patroni.yml"
     # JSON is YAML.
-    settings.write_text(json.dumps(_settings(node, programs, etcd_port)))
+    settings.write_text(json.dumps(_settings(node, programs, etcd_port, is_synchronous)))
     environment = {**programs.environment, "PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"}
     with (node.folder / "patroni.log").open("ab") as log:
         node.process = subprocess.Popen(
@@ -163,14 +166,15 @@ def _demoted() -> list[str]:
             "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # fmt: skip
 
 
-def _settings(node: Node, programs: Programs, etcd_port: int) -> dict[str, Any]:
+def _settings(node: Node, programs: Programs, etcd_port: int, is_synchronous: bool) -> dict[str, Any]:
     return {
         "scope": SCOPE,
         "name": node.name,
         "restapi": {"listen": node.api, "connect_address": node.api},
         "etcd3": {"hosts": f"127.0.0.1:{etcd_port}"},
         "bootstrap": {
-            "dcs": {"ttl": TTL_S, "loop_wait": 1, "retry_timeout": 3, "postgresql": {"parameters": PARAMETERS}},
+            "dcs": {"ttl": TTL_S, "loop_wait": 1, "retry_timeout": 3, "synchronous_mode": is_synchronous,
+                    "postgresql": {"parameters": PARAMETERS}},
             "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, {"wal-segsize": "1"}, "no-sync"],
         },
         "postgresql": {
