@@ -319,7 +319,10 @@ def test_a_restart_does_not_forget_who_was_deposed(pair: Pair, tmp_path: Path) -
         promote(standby)
         are(started, pair, "deposed", "primary")
         for forebay in started:
-            forebay.stop()
+            file = forebay.folder / "clusters.json"
+            until(lambda file=file: '"timeline": 2' in file.read_text(), within_s=WITHIN_S, what="it is kept")
+            # As a crash would: nothing is kept at its end.
+            forebay.kill()
         standby.stop(signal.SIGQUIT)
         for forebay in started:
             again(forebay)

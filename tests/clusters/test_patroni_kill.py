@@ -28,7 +28,11 @@ LOOK_S = 0.01
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("driver", "kind"), [(Variant("uring", 2), "etcd"), (Variant("epoll", 1), "patroni")], ids=["uring-2", "epoll-1"]
+    ("driver", "kind"),
+    [
+        pytest.param(Variant("uring", 2), "etcd", id="uring-2"),
+        pytest.param(Variant("epoll", 1), "patroni", id="epoll-1", marks=pytest.mark.slow),
+    ],
 )
 def test_a_crash_costs_what_was_under_way_and_nothing_acknowledged(
     server: Postgres, tmp_path: Path, driver: Variant, kind: str

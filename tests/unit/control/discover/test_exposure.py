@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from forebay.control.discover import risk
 from forebay.control.discover.exposure import POSITIONS_MAX, Positions, least_exposed, loss_of
 from forebay.control.discover.risk import Node, Risk
 
-OLD, NEW = "10.0.0.5:5432", "10.0.0.6:5432"
+OLD, NEW, THIRD = "10.0.0.5:5432", "10.0.0.6:5432", "10.0.0.7:5432"
 SHOP = Topology("poll", "shop", (OLD, NEW), "shop", "poll", None, ServerTls("disable", None, None, None),
                 1.0, 1.0, 2, 0, is_followed=False, rpo_target_s=60)  # fmt: skip
 
@@ -140,3 +141,28 @@ def test_too_much_that_only_the_primary_has_is_told_once(told: list[tuple[str, d
     never = Risk(replace(SHOP, rpo_target_s=0), ask)
     never.look([node(OLD, "primary", 1, 300), node(NEW, "replica", 1, 1)], 0, now - 1000)
     assert len(told) == 2
+
+
+def test_what_the_old_primary_has_hides_nothing(
+    told: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is far by the numbers, and on a line of its own."""
+    now = 0.0
+    monkeypatch.setattr(risk, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def ask(_endpoint: str, _sql: str) -> int | None:
+        return None
+
+    async def story() -> None:
+        nonlocal now
+        watch = Risk(SHOP, ask)
+        watch.look([node(OLD, "primary", 1, 300), node(NEW, "replica", 1, 300), node(THIRD, "replica", 1, 300)], 0, now)
+        rest = [node(OLD, "down", 1, 300), node(THIRD, "replica", 2, 250)]
+        for now, lsn in ((10.0, 250), (11.0, 280), (100.0, 290)):
+            watch.look([node(NEW, "primary", 2, lsn), *rest], 0, now)
+        assert [name for name, _ in told if name.startswith("rpo")] == ["rpo_at_risk"]
+        # As a replica it counts again.
+        watch.look([node(NEW, "primary", 2, 290), node(OLD, "replica", 2, 290)], 0, now)
+        assert [name for name, _ in told if name.startswith("rpo")] == ["rpo_at_risk", "rpo_kept"]
+
+    asyncio.run(story())
