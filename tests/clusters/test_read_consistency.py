@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -10,6 +12,8 @@ import pytest
 
 from tests.clusters.test_roles import clustered, endpoints
 from tests.conftest import Start
+from tests.harness import postgres
+from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres, free_port
@@ -20,6 +24,8 @@ pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
 # How late the standby replays what was committed.
 DELAY_S = 0.5
+# Longer than it takes until it is known again how far replicas are.
+REST_S = 1.2
 # The newest write that can be seen, and from where.
 LAST = "select current_setting('port'), coalesce(max(a), 0) from behind"
 
@@ -57,6 +63,12 @@ def last(client: psycopg.Connection) -> tuple[int, int]:
     found = client.execute(LAST).fetchone()
     assert found is not None
     return int(found[0]), int(found[1])
+
+
+def after_a_rest(client: psycopg.Connection) -> tuple[int, int]:
+    """The same, by a session that has read nothing for a while: what it had seen, the replicas have by then."""
+    time.sleep(REST_S)
+    return last(client)
 
 
 def replays(standby: Postgres, how: str) -> None:
@@ -123,6 +135,120 @@ def test_an_online_restart_keeps_what_a_session_has_written(
         finally:
             replays(behind, "resume")
         until(lambda: where(writer) == [[str(behind.port), "1"]], within_s=10, what="the replica has it")
+
+
+@pytest.fixture
+def uneven(server: Postgres, standby: Postgres, behind: Postgres, variant: Variant, start: Start) -> Iterator[Forebay]:
+    """A forebay before two replicas, of which one stands still; sessions of `loose` may go back."""
+    with server.target.at(dbname="app").connect(autocommit=True) as direct:
+        direct.execute("truncate behind")
+    for replica in (standby, behind):
+        caught_up(server, replica)
+    settings = {"read_write_split": True, "pool_size": 8, "dbname": "app", "load_balance": "round_robin"}
+    nodes = server, standby, behind
+    databases = {
+        "app": clustered(*nodes, **settings, read_consistency="session"),
+        "loose": clustered(*nodes, **settings),
+    }
+    listen = {"port": free_port(), "address": ["127.0.0.1"]}
+    forebay = start(configuration(server, variant, databases=databases, listen=listen))
+    replays(behind, "pause")
+    try:
+        for name in databases:
+            endpoints(forebay, name, 3)
+        with forebay.target.at(dbname="loose").connect(autocommit=True) as reader:
+            # What is done before the catalogue is known may be a write.
+            reader.execute("set forebay.read_consistency to 'eventual'")
+            served = lambda: {last(reader)[0] for _ in range(4)} == {standby.port, behind.port}  # noqa: E731
+            until(served, within_s=30, what="the replicas serve")
+        yield forebay
+    finally:
+        replays(behind, "resume")
+
+
+def test_a_replica_that_stands_still_keeps_no_reads_from_the_others(
+    uneven: Forebay, standby: Postgres, behind: Postgres
+) -> None:
+    """Those who write would be served by the primary for as long as it does."""
+    with uneven.target.at(dbname="loose").connect(autocommit=True) as writer:
+        for number in (1, 2):
+            writer.execute("insert into behind values (%s)", [number])
+            until(lambda: last(writer)[0] == standby.port, within_s=30, what="the other replica serves")
+            assert {last(writer) for _ in range(10)} == {(standby.port, number)}, "it has all that was written"
+
+
+def test_a_session_never_sees_what_is_older_than_it_has_seen(
+    uneven: Forebay, server: Postgres, standby: Postgres, behind: Postgres
+) -> None:
+    """A list that has an entry, then has not, then has it again."""
+    with server.target.at(dbname="app").connect(autocommit=True) as direct:
+        direct.execute("insert into behind values (1)")
+    caught_up(server, standby)
+    with uneven.target.at(dbname="loose").connect(autocommit=True) as loose:
+        seen = [last(loose)[1] for _ in range(8)]
+        assert set(seen) == {0, 1}, "who may go back does"
+    clients = [uneven.target.connect(autocommit=True) for _ in range(6)]
+    before = {client: last(client) for client in clients}
+    assert {port for port, _ in before.values()} == {standby.port, behind.port}
+
+    def go_on(*served: int) -> None:
+        for client, (_, number) in before.items():
+            found = [last(client) for _ in range(8)]
+            numbers = [number, *(seen for _, seen in found)]
+            assert numbers == sorted(numbers), f"{numbers} by {[port for port, _ in found]}"
+            assert {port for port, _ in found} <= set(served)
+            before[client] = found[-1]
+
+    go_on(standby.port, behind.port)
+    # Those of one replica are lost: it might have been killed, and have begun again before what it has shown.
+    at = lambda: {  # noqa: E731
+        int(row["remote_pid"] or 0) for row in uneven.console("show servers") if row["port"] == str(standby.port)
+    }
+    lost = at()
+    with standby.target.connect(user="postgres", autocommit=True) as admin:
+        admin.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as of(pid)", [list(lost)])
+    until(lambda: not lost & at(), within_s=30, what="they are gone")
+    go_on(server.port, standby.port, behind.port)
+    at_standby = [client for client, (_, number) in before.items() if number == 1]
+    assert at_standby
+    for client in at_standby:
+        until(lambda client=client: after_a_rest(client) == (standby.port, 1), within_s=30, what="it is known again")
+    uneven.upgrade()
+    go_on(server.port, standby.port, behind.port)
+    for client in clients:
+        client.close()
+
+
+def test_what_a_replica_of_another_branch_has_replayed_counts_for_nothing(
+    authority: Authority, variant: Variant, start: Start
+) -> None:
+    """It is further on than the one that was promoted, and lacks all that was written since."""
+    with contextlib.ExitStack() as stack:
+        lost = stack.enter_context(postgres.running(18, authority))
+        heir, stray = (stack.enter_context(standby_of(lost)) for _ in range(2))
+        with heir.target.connect(user="postgres", autocommit=True) as asked:
+            asked.execute("alter system set primary_conninfo to ''")
+            asked.execute("select pg_reload_conf()")
+            gone = lambda: asked.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (0,)  # noqa: E731
+            until(gone, within_s=30, what="it receives nothing more")
+            with lost.target.at(dbname="app").connect(autocommit=True) as direct:
+                direct.execute("insert into scratch select i, 'lost' from generate_series(1, 20000) i")
+            caught_up(lost, stray)
+            lost.stop(signal.SIGINT)
+            asked.execute("select pg_promote()")
+        split = clustered(heir, stray, read_write_split=True, poll_interval="100ms")
+        forebay = start(configuration(heir, variant, databases={"app": split}))
+        roles = {row["role"] for row in endpoints(forebay, "app", 2).values()}
+        assert roles == {"primary", "replica"}
+        sql = "select current_setting('port')::int, count(*) from people where note = 'new'"
+        with forebay.target.connect(autocommit=True) as reader, forebay.target.connect(autocommit=True) as writer:
+            reader.execute("set forebay.read_consistency to 'eventual'")
+            served = lambda: reader.execute(sql).fetchone() == (stray.port, 0)  # noqa: E731
+            until(served, within_s=30, what="the replica serves")
+            writer.execute("update people set note = 'new' where id = 1")
+            ends_at = time.monotonic() + 2
+            while time.monotonic() < ends_at:
+                assert writer.execute(sql).fetchone() == (heir.port, 1)
 
 
 def test_reads_behind_a_write_wait_no_longer_than_the_replica(

@@ -117,13 +117,18 @@ impl<I: Io> Worker<I> {
         let (pool, client) = (&self.pools[id.0 as usize], &self.clients[key]);
         if pool.settings.server_round_robin {
             let is_meant = |server: &Server| !BY_ENDPOINT || server.at == meant;
-            let may = |server: &Server| is_meant(server) && server.left.is_met(&client.wanted);
+            let may = |server: &Server| {
+                is_meant(server) && server.left.is_met(&client.wanted) && self.shows_enough(client, server)
+            };
             return pool.idle.iter().position(|server| may(&self.servers[*server]));
         }
         let (mut best, mut alike, mut met) = (None, None, 0);
         for at in (0..pool.idle.len()).rev() {
             let server = &self.servers[pool.idle[at]];
             if BY_ENDPOINT && server.at != meant || !server.left.is_met(&client.wanted) {
+                continue;
+            }
+            if !self.shows_enough(client, server) {
                 continue;
             }
             if server.left.by == client.id {
@@ -148,7 +153,13 @@ impl<I: Io> Worker<I> {
     pub(crate) fn serve(&mut self, io: &mut I, id: PoolId) {
         while !self.pool(id).is_shut && !self.pool(id).idle.is_empty() && self.oldest_waiter(id).is_some() {
             let Some(waiter) = self.pool(id).waiters.front().copied() else { return };
-            let Some(server) = self.take_idle(io, id, waiter.client) else { return };
+            let Some(server) = self.take_idle(io, id, waiter.client) else {
+                if !self.pool(id).idle.is_empty() && self.clients[waiter.client].is_choosy() {
+                    self.send_first_home(io, id);
+                    continue;
+                }
+                return;
+            };
             self.pool(id).waiters.pop_front();
             self.publish(id);
             if self.lease(io, server, waiter.client) {
@@ -247,15 +258,16 @@ impl<I: Io> Worker<I> {
             if self.offer_elsewhere(io, key, ours) {
                 return;
             }
-            if ours.is_some() {
+            if ours.is_some()
+                && let Some(waiter) = self.waiter_for(io, id, key)
+            {
                 if self.servers[key].at != 0 {
                     self.arm_look(id);
                 }
-                let waiter = *self.pool(id).waiters.front().expect("the oldest waiter is there");
                 if !self.servers[key].left.is_met(&self.clients[waiter.client].wanted) {
                     return self.retire(io, key, UNMET);
                 }
-                self.pool(id).waiters.pop_front();
+                self.pool(id).take_waiter(waiter);
                 self.publish(id);
                 if planted(Bug::LostWakeUp) {
                     self.pool(id).idle.push_back(key);

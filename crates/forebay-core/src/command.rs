@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cluster::consistency::Replayed;
+use crate::cluster::progress::Replayed;
 use crate::cluster::roles::Found;
 use crate::tables::Tables;
 

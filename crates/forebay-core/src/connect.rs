@@ -328,7 +328,8 @@ impl<I: Io> Worker<I> {
         let empty = self.images.empty();
         let pool = &mut self.pools[id.0 as usize];
         pool.opening -= 1;
-        pool.stats.stats.open.record(self.now.micros_since(self.servers[key].opened_at));
+        let begun_at = std::mem::replace(&mut self.servers[key].opened_at, self.now);
+        pool.stats.stats.open.record(self.now.micros_since(begun_at));
         if let (Some(ServerSecret::Plain { keys, .. }), Some(proved)) = (&mut pool.secret, login.proof.into_keys()) {
             *keys = Some(proved);
         }

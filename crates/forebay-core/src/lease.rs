@@ -6,7 +6,6 @@ use forebay_pgwire::write;
 use forebay_spec::errors;
 use forebay_sql::traces::Traces;
 
-use crate::cluster::consistency::WRITING;
 use crate::config::{self, PoolMode};
 use crate::event::{Field, Level};
 use crate::io::Io;
@@ -393,8 +392,8 @@ impl<I: Io> Worker<I> {
         if client.state != ClientState::Greeting {
             client.enter(ClientState::Idle, now);
         }
-        if client.written_at == WRITING {
-            self.wrote.push(client_key);
+        if client.is_split {
+            self.note_parted(client_key, key);
         }
         self.arm_client(client_key);
         Some(client_key)

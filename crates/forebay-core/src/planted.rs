@@ -135,6 +135,10 @@ pub enum Bug {
     StrangerServed,
     /// A session reads from a replica what that has not replayed yet.
     UnreplayedRead,
+    /// A session reads from a replica what is older than it has read before.
+    OlderRead,
+    /// What a replica of another branch has replayed is taken for what the primary has written.
+    OtherBranchTrusted,
     /// Servers of an endpoint that was deposed are kept until they come free.
     DeposedServersKept,
     /// What one client has sent to a replica is made again with the request of the next.
@@ -194,7 +198,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 13] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 15] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -204,6 +208,8 @@ impl Bug {
         ("contested-served", Bug::ContestedServed),
         ("stranger-served", Bug::StrangerServed),
         ("unreplayed-read", Bug::UnreplayedRead),
+        ("older-read", Bug::OlderRead),
+        ("other-branch-trusted", Bug::OtherBranchTrusted),
         ("deposed-servers-kept", Bug::DeposedServersKept),
         ("trial-given-to-next", Bug::TrialGivenToNext),
         ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),

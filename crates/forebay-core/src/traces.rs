@@ -20,7 +20,7 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::text::{self, Side};
 use forebay_pgwire::write;
 
-use crate::cluster::consistency::Replayed;
+use crate::cluster::progress::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::{Command, CommandId};
 use crate::config::{AuthMethod, ClusterConfig, Consistency, PoolMode, Role};

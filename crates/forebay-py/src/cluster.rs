@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_core::cluster::consistency::Replayed;
+use forebay_core::cluster::progress::Replayed;
 use forebay_core::cluster::roles::Found;
 use forebay_core::cluster::{Cluster, Seen};
 use forebay_runtime::Watched;

@@ -192,7 +192,11 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
             # What it is to be is told already, here or where its source is named.
             continue
         if given is None or not has_topology(database):
-            for name, default in (("role", "primary"), ("read_write_split", False), ("read_consistency", "session")):
+            for name, default in (
+                ("role", "primary"),
+                ("read_write_split", False),
+                ("read_consistency", "read_your_writes"),
+            ):
                 if own_value(database, name) != default:
                     place = database.settings[name].place
                     report.add("role_without_topology", place, name=database.name, setting=name)

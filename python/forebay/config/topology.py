@@ -10,6 +10,8 @@ from forebay.config.draft import BY_KEY, Draft, Entity, default_of
 from forebay.config.resolved import ClusterConfig, DatabaseConfig, ServerTls
 from forebay.config.secret import Secret
 
+# Levels of read_consistency at which reads wait for what the replicas have replayed.
+FOLLOWED: Final = ("read_your_writes", "session")
 SOURCE_SETTINGS: Final = ("topology_source", "topology_source_user", "topology_source_secret")
 SOURCE_EXAMPLES: Final = {
     "patroni": "patroni://10.0.0.1:8008,10.0.0.2:8008",
@@ -134,7 +136,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 canary_s=value("canary_interval") / 1_000_000,
                 canary_timeout_s=value("canary_timeout") / 1_000_000,
                 rpo_target_s=value("rpo_target") / 1_000_000,
-                is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency == "session",
+                is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency in FOLLOWED,
             )
         )
     return tuple(found)

@@ -1,157 +1,48 @@
-//! Whose reads may go to a replica: a session sees what it has written itself (`read_consistency`).
+//! Whose reads may go to which replica: what a session is to see of what it has written and read (`read_consistency`).
 //!
-//! A cluster is asked at known moments how far its primary has written and its replicas have replayed. Once what the primary
-//! had written at one moment is replayed by all of them, so is what anybody wrote before: that moment is told as one number,
-//! which only grows for as long as the same endpoints serve. A session keeps one as well: when it last may have written.
+//! | level | a session sees |
+//! |---|---|
+//! | `eventual` | what a replica has replayed by then |
+//! | `read_your_writes` | all that it has written as well |
+//! | `session` | all that it has written or read: nothing older than it has seen |
+//! | `primary` | all that is committed: nothing goes to a replica |
+//!
+//! A session keeps when it last may have written, and when and where it last read. What it has seen by a moment the primary
+//! has by then, so any replica will do that has what the primary had at that moment ([`super::progress`]). What it has read
+//! at a replica is there as well on connections that the replica had let in before: it goes back only by ending them.
 //!
 //! | a session | its reads |
 //! |---|---|
-//! | has not written | go to a replica |
-//! | has, and the replicas have replayed what was written when that had ended | the same |
-//! | has, and they have not, or that is not known | go to the primary |
+//! | needs to see nothing but what there is | go to a replica |
+//! | has read at a replica, and nothing since that it must see | go there, where such a server is free |
+//! | else, and a server is free of a replica that has what it needs | go there |
+//! | else | go to the primary |
 //! | is at a request that may write | are part of that |
 //!
 //! When something has ended is known no sooner than at the beginning of the next turn of the loop: what is read in a turn may
 //! be newer than its time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cluster::Cluster;
 use crate::config::Consistency;
 use crate::io::Io;
+use crate::moving::part::{part_enum, part_struct};
 use crate::planted::{Bug, planted};
-use crate::pool::PoolId;
+use crate::pool::{PoolId, Waiter};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState};
-use crate::session::server::ServerKey;
+use crate::session::server::{Server, ServerKey};
 use crate::time::Instant;
 use crate::worker::Worker;
 
 /// The setting by which a session says what its reads must see.
 pub(super) const SETTING: &str = "forebay.read_consistency";
 
-/// What it writes is not known to have ended.
+/// What it writes, or reads, is not known to have ended.
 pub(crate) const WRITING: Instant = Instant(u64::MAX);
 
-/// Moments of a primary that are remembered until they are replayed; half of more are forgotten.
-const MARKS_MAX: usize = 64;
-
-/// Up to when all that was written is replayed by every replica that serves.
-#[derive(Clone, Debug, Default)]
-pub struct Replayed {
-    /// In microseconds of the system's monotonic clock.
-    until: Arc<AtomicU64>,
-    /// Those at which the engine's time begins.
-    origin: u64,
-}
-
-impl Replayed {
-    /// The same for an engine whose time begins then, in microseconds of the system's monotonic clock.
-    pub fn since(&self, origin: u64) -> Replayed {
-        Replayed { until: self.until.clone(), origin }
-    }
-
-    pub(super) fn until(&self) -> Instant {
-        Instant(self.until.load(Ordering::Acquire).saturating_sub(self.origin))
-    }
-}
-
-/// How far a primary had written at a moment.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    /// Before it was asked, in microseconds of the system's monotonic clock.
-    asked_us: u64,
-    lsn: u64,
-}
-
-/// What is known of how far a cluster's replicas are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    replayed: Replayed,
-    /// What the replicas are not known to have replayed, the oldest first.
-    marks: Vec<Mark>,
-    /// The endpoint that they are of, and its timeline.
-    of: Option<(usize, u32)>,
-    /// How far all replicas were.
-    least: u64,
-}
-
-impl Progress {
-    /// Begins anew, but for the primary's marks. Who goes by the roles of before hears nothing more.
-    fn roles_changed(&mut self) {
-        self.replayed = Replayed::default();
-        self.least = 0;
-    }
-
-    /// A primary on a timeline has said how far it is. `asked_us`: see [`Mark`].
-    fn mark(&mut self, of: (usize, u32), mark: Mark) {
-        if self.of != Some(of) {
-            self.marks.clear();
-            self.of = Some(of);
-        }
-        let (first, last) = (self.marks.first().map_or(0, |mark| mark.asked_us), self.marks.last());
-        // Of a long time the moments lie further apart.
-        let gap =
-            |last: &Mark| if self.marks.len() < MARKS_MAX / 2 { 1 } else { (last.asked_us - first) / MARKS_MAX as u64 };
-        if last.is_none_or(|last| mark.asked_us >= last.asked_us + gap(last).max(1)) {
-            self.marks.push(mark);
-        }
-        if self.marks.len() > MARKS_MAX {
-            let mut number = 0;
-            self.marks.retain(|_| {
-                number += 1;
-                number % 2 == 0
-            });
-        }
-    }
-
-    /// All replicas that serve are that far. `None`: of one it is not known, or there is none.
-    fn measure(&mut self, least: Option<u64>) {
-        let until = &self.replayed.until;
-        let Some(least) = least.filter(|least| *least >= self.least) else {
-            // One may have started anew from where it had been before.
-            self.least = 0;
-            return until.store(0, Ordering::Release);
-        };
-        self.least = least;
-        let count = self.marks.iter().take_while(|mark| mark.lsn <= least).count();
-        if let Some(last) = self.marks.drain(..count).next_back() {
-            until.store(last.asked_us, Ordering::Release);
-        }
-    }
-}
-
-impl Cluster {
-    /// For the workers, with the roles as they are by now.
-    pub fn replayed(&self) -> &Replayed {
-        &self.progress.replayed
-    }
-
-    /// Whether the replicas that serve are not known to have replayed all that the primary has told of.
-    pub fn is_behind(&self) -> bool {
-        !self.progress.marks.is_empty()
-    }
-
-    /// Follows what was decided.
-    pub(super) fn measure(&mut self, has_changed: bool) {
-        use super::Standing::{Primary, Replica};
-        if has_changed {
-            self.progress.roles_changed();
-        }
-        let primary = self.nodes.iter().enumerate().find(|(_, node)| node.standing == Primary);
-        if let Some((index, node)) = primary
-            && let Some(seen) = node.seen
-        {
-            let mark = Mark { asked_us: node.asked_us, lsn: seen.lsn };
-            self.progress.mark((index, seen.timeline), mark);
-        }
-        let replicas = || self.nodes.iter().filter(|node| node.standing == Replica);
-        let is_known = replicas().all(|node| node.misses == 0);
-        let least = replicas().filter_map(|node| node.seen.map(|seen| seen.lsn)).min();
-        self.progress.measure(least.filter(|_| is_known));
-    }
-}
+/// Of those who wait, how many are looked at for one that a server is for.
+const CHOOSY_AMONG: usize = 64;
 
 /// How a request that only reads is served by the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,24 +56,171 @@ pub enum Reading {
     Sent,
 }
 
-/// Whether the replicas have what a client must see.
-pub(super) fn may_read(client: &Client, consistency: Consistency, replayed: &Replayed) -> bool {
-    if client.written_at == Instant(0) || planted(Bug::UnreplayedRead) {
-        return true;
+/// How a session's reads are followed, so that it never sees what is older.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Following {
+    /// They are not.
+    #[default]
+    No,
+    /// It gets this one wherever it asks for it, whatever it has seen.
+    Anywhere,
+    /// This one is not older than what it has seen.
+    Kept,
+}
+
+/// What a session has read last, where that is followed.
+#[derive(Debug, Default)]
+pub struct LastRead {
+    /// When that had ended; 0: nothing.
+    at: Instant,
+    /// At which replica, where it may go on there.
+    on: Option<Arc<str>>,
+    /// Servers there that were let in by then go on from what it saw.
+    since: Instant,
+}
+
+part_enum!(Following { 0 = No, 1 = Anywhere, 2 = Kept });
+part_struct!(LastRead { at: Instant, on: Option<Arc<str>>, since: Instant });
+
+/// What a session needs of a replica for the request at hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// What the primary had then; 0: nothing.
+    until: Instant,
+    /// What it has last read will do.
+    may_stay: bool,
+}
+
+impl Client {
+    /// What a level asks for a client's reads.
+    fn needs(&self, level: Consistency) -> Needs {
+        let is_older_taken = planted(Bug::OlderRead);
+        let written_at = if planted(Bug::UnreplayedRead) { Instant(0) } else { self.written_at };
+        match level {
+            Consistency::Eventual | Consistency::Primary => Needs::default(),
+            Consistency::ReadYourWrites => Needs { until: written_at, may_stay: false },
+            Consistency::Session if is_older_taken => Needs { until: written_at, may_stay: false },
+            Consistency::Session => Needs { until: written_at.max(self.read.at), may_stay: self.read.on.is_some() },
+        }
     }
-    let asked = client.wanted.get(SETTING).and_then(|value| Consistency::of(value.as_bytes()));
-    match asked.unwrap_or(consistency) {
-        Consistency::Eventual => true,
-        Consistency::Session => client.written_at <= replayed.until(),
+
+    /// Whether it needs a replica that has what it must see.
+    #[inline]
+    pub(crate) fn is_choosy(&self) -> bool {
+        self.needs.until != Instant(0)
+    }
+
+    /// Its request, which was for a replica, goes to the primary, which has everything.
+    pub(super) fn goes_home(&mut self) {
+        if self.is_tried {
+            self.reading = Reading::Alone;
+        } else {
+            // It asked for a replica; whether it writes was not looked at.
+            self.written_at = WRITING;
+        }
+        (self.served_by, self.is_tried, self.needs) = (None, false, Needs::default());
+    }
+
+    /// It leaves a server, where it may have read.
+    fn note_read(&mut self, server: &Server) {
+        let is_home = Some(server.pool) == self.pool;
+        self.read.at = WRITING;
+        self.read.since = self.request_at;
+        if is_home || self.following != Following::Kept {
+            self.read.on = None;
+        } else if self.read.on.as_ref() != Some(&server.place.name) {
+            self.read.on = Some(server.place.name.clone());
+        }
     }
 }
 
 impl<I: Io> Worker<I> {
-    /// Whether the replicas of a database have what a client of it must see.
-    pub(super) fn sees_its_own(&self, key: ClientKey, home: PoolId) -> bool {
-        let config = &self.pools[home.0 as usize].target.config;
-        let Some((cluster, known)) = config.cluster.zip(self.clusters.get(&config.name)) else { return false };
-        may_read(&self.clients[key], cluster.read_consistency, &known.replayed)
+    /// Settles what a client's request needs, which only reads. False: the primary alone has that.
+    pub(super) fn settle_needs(&mut self, key: ClientKey, home: PoolId, level: Consistency) -> bool {
+        let needs = self.clients[key].needs(level);
+        self.clients[key].needs = needs;
+        if level == Consistency::Primary {
+            return false;
+        }
+        if needs.until == Instant(0) || needs.may_stay {
+            return true;
+        }
+        let known = self.clusters.get(&self.pools[home.0 as usize].target.config.name);
+        known.is_some_and(|known| known.replayed.is_anywhere(needs.until))
+    }
+
+    /// The level of a client's reads, as its session or its database says.
+    pub(super) fn level_of(&self, key: ClientKey, of_database: Consistency) -> Consistency {
+        let asked = self.clients[key].wanted.get(SETTING);
+        asked.and_then(|value| Consistency::of(value.as_bytes())).unwrap_or(of_database)
+    }
+
+    /// Whether a server shows all that a client must see.
+    #[inline]
+    pub(crate) fn shows_enough(&self, client: &Client, server: &Server) -> bool {
+        !client.is_choosy() || self.shows_what_is_needed(client, server)
+    }
+
+    #[inline(never)]
+    fn shows_what_is_needed(&self, client: &Client, server: &Server) -> bool {
+        if Some(server.pool) == client.pool {
+            return true;
+        }
+        let is_there = client.read.on.as_ref() == Some(&server.place.name);
+        if client.needs.may_stay && is_there && server.opened_at <= client.read.since {
+            return true;
+        }
+        let known = self.clusters.get(&self.pools[server.pool.0 as usize].target.config.name);
+        let until = client.needs.until;
+        known.is_some_and(|known| known.replayed.is_at(&server.place.name, until, server.opened_at))
+    }
+
+    /// The first of those who wait that a server, which is free, is for. Who has waited longest and needs another one is
+    /// served by the primary, if it is for nobody.
+    #[inline]
+    pub(crate) fn waiter_for(&mut self, io: &mut I, id: PoolId, key: ServerKey) -> Option<Waiter> {
+        let waiter = *self.pools[id.0 as usize].waiters.front()?;
+        let is_choosy = self.clients.get(waiter.client).is_some_and(Client::is_choosy);
+        if is_choosy { self.choosy_waiter_for(io, id, key) } else { Some(waiter) }
+    }
+
+    #[inline(never)]
+    fn choosy_waiter_for(&mut self, io: &mut I, id: PoolId, key: ServerKey) -> Option<Waiter> {
+        while self.oldest_waiter(id).is_some() {
+            let (waiters, server) = (&self.pools[id.0 as usize].waiters, &self.servers[key]);
+            let is_for = |waiter: &&Waiter| {
+                let client = self.clients.get(waiter.client);
+                client.is_some_and(|client| client.since == waiter.since && self.shows_enough(client, server))
+            };
+            if let Some(waiter) = waiters.iter().take(CHOOSY_AMONG).find(is_for).copied() {
+                return Some(waiter);
+            }
+            self.send_first_home(io, id);
+        }
+        None
+    }
+
+    /// Who has waited longest for a replica, and needs another one than there is, is served by the primary.
+    pub(crate) fn send_first_home(&mut self, io: &mut I, id: PoolId) {
+        let Some(waiter) = self.pool(id).waiters.pop_front() else { return };
+        self.publish(id);
+        let Some(client) = self.clients.get_mut(waiter.client) else { return };
+        client.goes_home();
+        if let Some(home) = client.pool {
+            self.enqueue(io, home, waiter.client);
+        }
+    }
+
+    /// A client leaves its server; when is known in the next turn.
+    #[inline(never)]
+    pub(crate) fn note_parted(&mut self, key: ClientKey, server: ServerKey) {
+        let client = &mut self.clients[key];
+        if client.following != Following::No {
+            client.note_read(&self.servers[server]);
+        }
+        if client.written_at == WRITING || client.read.at == WRITING {
+            self.wrote.push(key);
+        }
     }
 
     /// Whether a client that is with the primary may send it all that is at hand, from here on as one that may write. Not
@@ -204,9 +242,10 @@ impl<I: Io> Worker<I> {
         for key in std::mem::take(&mut self.wrote) {
             if let Some(client) = self.clients.get_mut(key)
                 && client.state == ClientState::Idle
-                && client.written_at == WRITING
             {
-                client.written_at = self.now;
+                for at in [&mut client.written_at, &mut client.read.at] {
+                    *at = if *at == WRITING { self.now } else { *at };
+                }
             }
         }
     }

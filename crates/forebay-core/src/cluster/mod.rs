@@ -20,12 +20,13 @@
 pub mod again;
 pub mod consistency;
 pub(crate) mod own_settings;
+pub mod progress;
 pub mod roles;
 pub mod routing;
 
 use std::sync::Arc;
 
-use consistency::Progress;
+use progress::Progress;
 
 use crate::planted::{Bug, planted};
 

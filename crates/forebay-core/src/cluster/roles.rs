@@ -23,7 +23,7 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 use super::Standing;
-use super::consistency::Replayed;
+use super::progress::Replayed;
 
 /// Why a server is closed whose endpoint serves others now, or nobody.
 const ROLE_LOST: &str = "the endpoint has another role";

@@ -12,7 +12,7 @@
 //! | one whose Sync has not come yet, or that has a Flush in it | the primary: nobody knows what is still to come |
 //! | a function call, whatever else | the primary |
 //!
-//! No replica serves at the moment: all goes to the primary. So do reads whose session has written what the replicas may lack
+//! No replica serves at the moment: all goes to the primary. So do reads whose session must see what no replica is known to have
 //! ([`super::consistency`]).
 
 use forebay_pgwire::frame::{self, HEAD_BYTES};
@@ -20,7 +20,8 @@ use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_sql::catalogue::Catalogue;
 use forebay_sql::route::route;
 
-use super::consistency::{Reading, WRITING};
+use super::consistency::{Following, Needs, Reading, WRITING};
+use crate::config::Consistency;
 use crate::frame::At;
 use crate::io::Io;
 use crate::pool::{Pool, PoolId};
@@ -157,11 +158,15 @@ impl<I: Io> Worker<I> {
     pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
         let client = &mut self.clients[key];
         (client.served_by, client.is_tried, client.reading) = (None, false, Reading::No);
+        (client.needs, client.following) = (Needs::default(), Following::No);
         let Some(home) = self.clients[key].pool else { return };
-        let pool = &mut self.pools[home.0 as usize];
-        if !pool.target.config.cluster.is_some_and(|cluster| cluster.is_split) {
-            return;
+        let cluster = self.pools[home.0 as usize].target.config.cluster;
+        let Some(cluster) = cluster.filter(|cluster| cluster.is_split) else { return };
+        let consistency = self.level_of(key, cluster.read_consistency);
+        if consistency == Consistency::Session {
+            self.clients[key].following = Following::Kept;
         }
+        let pool = &mut self.pools[home.0 as usize];
         pool.look_up_catalogue();
         let client = &self.clients[key];
         let wanted = |name: &str| client.wanted.get(name).map(|value| value.as_bytes());
@@ -178,11 +183,14 @@ impl<I: Io> Worker<I> {
         }
         let is_tried = !router.is_asked;
         let replicas = self.replicas_of(home).filter(|id| self.pools[id.0 as usize].serves_reads(self.now));
-        let may_read = !is_tried || self.sees_its_own(key, home);
+        let may_read = !is_tried || self.settle_needs(key, home, consistency);
         let client = &mut self.clients[key];
-        match replicas {
-            Some(_) if may_read => (client.served_by, client.is_tried) = (replicas, is_tried),
-            _ => client.reading = Reading::Alone,
+        (client.served_by, client.is_tried) = (replicas, is_tried);
+        if replicas.is_none() || !may_read {
+            client.goes_home();
+        }
+        if !is_tried && client.following == Following::Kept {
+            client.following = Following::Anywhere;
         }
     }
 
@@ -251,8 +259,7 @@ impl<I: Io> Worker<I> {
         let client = &mut self.clients[key];
         match client.pool {
             Some(home) if client.served_by == Some(id) && self.pools[id.0 as usize].has_no_replica() => {
-                // What comes behind its request is not looked at.
-                (client.served_by, client.written_at) = (None, WRITING);
+                client.goes_home();
                 home
             }
             _ => id,
@@ -270,7 +277,7 @@ impl<I: Io> Worker<I> {
             let Some(client) = self.clients.get_mut(waiter.client) else { continue };
             let waits = client.state == ClientState::Waiting && client.since == waiter.since && client.server.is_none();
             if let Some(home) = client.pool.filter(|_| waits) {
-                (client.served_by, client.written_at) = (None, WRITING);
+                client.goes_home();
                 self.enqueue(io, home, waiter.client);
             }
         }

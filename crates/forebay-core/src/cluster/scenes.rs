@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 
-use crate::cluster::consistency::Replayed;
+use crate::cluster::progress::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::Command;
 use crate::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, EngineConfig, PoolMode, Role};
@@ -22,6 +22,7 @@ use crate::worker::{Message, Shared};
 use Serves::{Barred, Nobody, Reads, Writes};
 
 mod moved;
+mod reads;
 
 const SECOND: u64 = 1_000_000;
 const A: &str = "a";

@@ -8,9 +8,10 @@ use crate::fuzz_entry::memory::{MemoryIo, config};
 use crate::ids::WorkerId;
 use crate::stats::WorkerStats;
 use crate::tables::Tables;
+use crate::time::Instant;
 use crate::worker::{Shared, Worker};
 
-use super::consistency::Replayed;
+use super::progress::Replayed;
 use super::roles::{Found, Serves};
 
 /// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays there; a number after a colon is its LSN, and
@@ -281,7 +282,7 @@ fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
 
 /// What the replicas are told to have is what sessions read from them as their own.
 #[test]
-fn what_all_replicas_have_replayed_is_known_by_when_it_was_asked() {
+fn what_replicas_have_replayed_is_known_by_when_it_was_asked() {
     let mut cluster = Cluster::new(["a", "b", "c"].map(Arc::from), 2, 0);
     let mut at = 0;
     let mut hears = |cluster: &mut Cluster, words: &str| {
@@ -299,32 +300,48 @@ fn what_all_replicas_have_replayed_is_known_by_when_it_was_asked() {
             }
             cluster.decide();
         }
-        let now = cluster.replayed().clone();
-        (now.clone(), now.until().0)
+        cluster.replayed().clone()
     };
-    let (before, until) = hears(&mut cluster, "w1:100 r1:100");
-    assert_eq!(until, 1, "the only replica has what the primary had when it was asked");
-    let (joined, until) = hears(&mut cluster, "w1:200 r1:200 r1:50");
-    assert_eq!(until, 0, "one has joined that lacks it");
-    assert_eq!(before.until().0, 3, "who does not know of it goes by those it knows");
+    let until = |known: &Replayed| ["b", "c"].map(|name| known.until(name));
+    let before = hears(&mut cluster, "w1:100 r1:100");
+    assert_eq!(until(&before), [1, 0], "the only replica has what the primary had when it was asked");
+    let joined = hears(&mut cluster, "w1:200 r1:200 r1:50");
+    assert_eq!(until(&joined), [0, 0], "one has joined: all are measured anew");
+    assert_eq!(until(&before), [3, 0], "who does not know of it goes by those it knows");
     assert!(cluster.is_behind());
-    assert_eq!(
-        hears(&mut cluster, "w1:300 r1:300 r1:299").1,
-        3,
-        "of what was asked before, all have what was there at 3"
-    );
-    assert_eq!(hears(&mut cluster, "w1:300 r1:300 r1:300").1, 9);
+    hears(&mut cluster, "w1:300 r1:300 r1:299");
+    assert_eq!(until(&joined), [6, 3], "one that stands still keeps nobody from another");
+    hears(&mut cluster, "w1:300 r1:300 r1:300");
+    assert_eq!(until(&joined), [9, 9]);
     assert!(!cluster.is_behind());
-    assert_eq!(before.until().0, 3);
-    assert_eq!(hears(&mut cluster, "w1:300 r1 r1:300").1, 0, "of one it is not known");
-    assert_eq!(hears(&mut cluster, "w1:300 r1:300 r1:300").1, 15);
-    assert_eq!(hears(&mut cluster, "w1:400 r1:10 r1:400").1, 0, "one has begun anew");
-    assert_eq!(hears(&mut cluster, "w1:400 r1:400 r1:400").1, 21);
-    assert_eq!(joined.until().0, 21, "it holds for as long as the roles do");
+    assert_eq!(until(&before), [3, 0]);
+    hears(&mut cluster, "w1:300 r1 r1:300");
+    assert_eq!(until(&joined), [0, 12], "of one it is not known");
+    hears(&mut cluster, "w1:300 r1:300 r1:300");
+    assert_eq!(until(&joined), [15, 15]);
+    hears(&mut cluster, "w1:400 r1:10 r1:400");
+    assert_eq!(until(&joined), [0, 18], "one has begun anew");
+    hears(&mut cluster, "w1:400 r1:400 r1:400");
+    assert_eq!(until(&joined), [21, 21], "it holds for as long as the roles do");
     // What the old primary has told says nothing of the new one's.
     hears(&mut cluster, "w1 w2:390 r2:390");
-    assert_eq!(hears(&mut cluster, "w1 w2:390 r2:390").1, 28);
-    assert_eq!(joined.until().0, 21);
+    assert_eq!(until(&hears(&mut cluster, "w1 w2:390 r2:390")), [0, 28]);
+    assert_eq!(until(&joined), [21, 21]);
+    hears(&mut cluster, "w1 w2:500 r1:600");
+    assert_eq!(until(cluster.replayed()), [0, 0], "further on, and on another branch");
+    hears(&mut cluster, "w1 w2:500 r2:600");
+    assert_eq!(until(cluster.replayed()), [0, 34]);
+}
+
+/// A replica that was killed shows what is older than it has shown, until it has replayed that again.
+#[test]
+fn what_is_known_of_a_replica_holds_on_connections_that_were_there_when_it_was_asked() {
+    let known = Replayed::told(&["a", "b"], &[0, 50], 60);
+    let is_at = |at, let_in_at| known.is_at("b", Instant(at), Instant(let_in_at));
+    assert!(is_at(50, 60) && !is_at(51, 60), "by what it has replayed");
+    assert!(!is_at(50, 61), "it may have begun again since it was asked");
+    assert!(!known.is_at("a", Instant(1), Instant(1)) && !known.is_at("c", Instant(1), Instant(1)));
+    assert!(known.is_anywhere(Instant(50)) && !known.is_anywhere(Instant(51)));
 }
 
 /// A replica that stands still for hours must not cost memory for each moment of them.
@@ -338,6 +355,6 @@ fn moments_that_are_not_replayed_are_thinned_out() {
     }
     cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, lsn: 9_000, system: 7 }, 10_000);
     cluster.decide();
-    let until = cluster.replayed().until().0;
+    let until = cluster.replayed().until("b");
     assert!((8_500..=9_000).contains(&until), "{until}");
 }

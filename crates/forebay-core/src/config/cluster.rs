@@ -18,18 +18,24 @@ pub struct ClusterConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// What the session has written.
-    Session,
     /// What a replica has replayed by then.
     Eventual,
+    /// What the session has written as well.
+    ReadYourWrites,
+    /// What the session has written or read: nothing older than it has seen.
+    Session,
+    /// All: they go to the primary.
+    Primary,
 }
 
 impl Consistency {
     /// By its name.
     pub fn of(name: &[u8]) -> Option<Consistency> {
         match name {
-            b"session" => Some(Consistency::Session),
             b"eventual" => Some(Consistency::Eventual),
+            b"read_your_writes" => Some(Consistency::ReadYourWrites),
+            b"session" => Some(Consistency::Session),
+            b"primary" => Some(Consistency::Primary),
             _ => None,
         }
     }

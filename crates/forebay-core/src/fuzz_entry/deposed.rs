@@ -6,7 +6,7 @@ use forebay_pgwire::backend::TransactionStatus;
 use forebay_pgwire::write;
 
 use super::scene::Scene;
-use crate::cluster::consistency::Replayed;
+use crate::cluster::progress::Replayed;
 use crate::cluster::roles::{Found, Serves};
 use crate::command::Command;
 use crate::config::{ClusterConfig, Consistency, EngineConfig, Role};

@@ -16,6 +16,7 @@ use super::State;
 use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
 use crate::cluster::again::Again;
+use crate::cluster::consistency::{Following, LastRead};
 use crate::config::Usage;
 use crate::ids::ConnId;
 use crate::io::{Endpoint, Peer, TlsInfo};
@@ -162,6 +163,8 @@ carried!(Client, put_client, get_client, describe_client,
         request_at: Instant,
         transaction_at: Instant,
         written_at: Instant,
+        read: LastRead,
+        following: Following,
         wanted: Rc<Image>,
         seen: Rc<Image>,
         pin: Option<Box<Pin>>,
@@ -185,7 +188,7 @@ carried!(Client, put_client, get_client, describe_client,
         connected_at: Instant,
         tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, reading, pool, served_by, armed, listens, replication, login }
+    left { conn, server, is_deferred, is_gone, is_split, reading, needs, pool, served_by, armed, listens, replication, login }
 );
 
 carried!(Server, put_server, get_server, describe_server,

@@ -159,6 +159,15 @@ impl Pool {
         }
     }
 
+    /// Takes one out of those who wait: the first, as a rule.
+    #[inline]
+    pub(crate) fn take_waiter(&mut self, waiter: Waiter) {
+        let is_it = |other: &Waiter| other.client == waiter.client && other.since == waiter.since;
+        if let Some(at) = self.waiters.iter().position(is_it) {
+            self.waiters.remove(at);
+        }
+    }
+
     /// PAUSE, or the end of it.
     pub fn set_paused(&mut self, is_paused: bool) {
         self.is_paused = is_paused;

@@ -27,7 +27,7 @@ use forebay_sql::shape::Shape;
 use crate::auth::ServerSecret;
 use crate::auth::access::Demand;
 use crate::auth::client::ClientLogin;
-use crate::cluster::consistency::Reading;
+use crate::cluster::consistency::{Following, LastRead, Needs, Reading};
 use crate::config::{PoolMode, Usage};
 use crate::console::ConsoleSession;
 use crate::ids::ConnId;
@@ -176,6 +176,10 @@ pub struct Client {
     pub is_tried: bool,
     /// How it reads from the primary.
     pub reading: Reading,
+    /// How its reads are followed.
+    pub following: Following,
+    /// What a replica must have for the request at hand.
+    pub needs: Needs,
     /// When it last may have written and that had ended, where its reads may go to replicas; 0: never.
     pub written_at: Instant,
     /// Its pool, once logged in.
@@ -200,6 +204,8 @@ pub struct Client {
     pub pin: Option<Box<Pin>>,
     /// Which of its statements may have pinned it, since its server was last looked at.
     pub causes: Causes,
+    /// What it has last read, where that is followed.
+    pub read: LastRead,
     /// The server on which it last advanced a sequence, unless that is pinned to it.
     pub sequences_on: Option<u64>,
     /// Parameter values of its startup message: what RESET brings back.
@@ -278,7 +284,10 @@ impl Client {
             is_split: false,
             is_tried: false,
             reading: Reading::No,
+            following: Following::No,
+            needs: Needs::default(),
             written_at: Instant(0),
+            read: LastRead::default(),
             served_by: None,
             is_uncounted: false,
             is_in_census: false,

@@ -217,7 +217,7 @@ pub struct Server {
     pub cancel_at: Instant,
     /// What is measured of it, where `at` is not 0.
     pub(crate) measured: Measured,
-    /// When it was opened.
+    /// When it was begun to be opened; once it is let in, when that was known: its process was there by then.
     pub opened_at: Instant,
     /// What TLS negotiated.
     pub tls: Option<Box<TlsInfo>>,

@@ -13,6 +13,12 @@ from forebay.admin.backend import Backend
 from forebay.admin.registration import Command, Role, required_database
 
 _USAGE: Final = "EXPLAIN ROUTE database 'text'"
+# What a session's own past makes of a text that a replica may run, by read_consistency.
+_UNLESS: Final = {
+    "read_your_writes": ", and goes to the primary while its session has written what no replica has replayed",
+    "session": ", and goes to the replica that its session has read from, to one that has all that it has seen, or"
+    " to the primary",
+}
 _SERVING: Final = ("primary", "replica")
 
 
@@ -49,9 +55,11 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
         role = intent
         if role == "replica" and not any(each.role == "replica" for each in endpoints):
             role, because = "primary", "no replica serves at the moment"
-    is_held = cluster.is_split and cluster.read_consistency == "session" and not found["asks_for"]
-    if is_held and intent == role == "replica":
-        because += ", and goes to the primary while its session has written what the replicas have not replayed"
+    level = cluster.read_consistency
+    if cluster.is_split and not found["asks_for"] and intent == role == "replica":
+        if level == "primary":
+            role, because = "primary", f'{because}, and read_consistency is "primary"'
+        because += _UNLESS.get(level, "")
     serving = [each.endpoint for each in endpoints if each.role == role or (role == "any" and each.role in _SERVING)]
     rows = [(name, intent, role, endpoint, because) for endpoint in serving or (None,)]
     return Answer("SHOW", Table(COLUMNS["route"], rows))

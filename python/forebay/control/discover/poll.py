@@ -36,11 +36,15 @@ FOLLOW_S: Final = 0.1
 # A probe that ends so much later than it should was kept from running; what it found says nothing.
 STALLED_S: Final = 0.25
 # Names are qualified, so that nothing that others have made is called. A timeline's number is the first part of a WAL
-# file's name; on a replica it is that of the last restart point. How far a primary is, is where its next record begins,
-# written out or not. As the first on a page it stands behind the page's head, of 24 bytes, 40 on a file's first page:
-# no replica comes there before.
+# file's name. A replica does not tell on which one it is by now, and what it tells is never ahead of that: the one of
+# its last restart point, of the last data that it has written out, and, to a member of pg_read_all_stats, of what it
+# asks its primary for, after it has found that this leads on from where it is. How far a primary is, is where its next
+# record begins, written out or not. As the first on a page it stands behind the page's head, of 24 bytes, 40 on a
+# file's first page: no replica comes there before.
 _QUESTION: Final = (
-    "SELECT r.is_in, CASE WHEN r.is_in THEN (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())"
+    "SELECT r.is_in, CASE WHEN r.is_in THEN (SELECT GREATEST(c.timeline_id, e.min_recovery_end_timeline, (SELECT"
+    " pg_catalog.max(w.received_tli) FROM pg_catalog.pg_stat_wal_receiver AS w))"
+    " FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS e)"
     " ELSE ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),"
     " 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 END,"
     " CASE WHEN r.is_in THEN pg_catalog.pg_wal_lsn_diff(COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0'),"
