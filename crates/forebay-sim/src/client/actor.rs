@@ -50,6 +50,7 @@ pub(crate) enum Seen {
     Read {
         seen: Vec<String>,
         missing: Vec<String>,
+        horizon: u64,
         is_asked: bool,
     },
     /// Somebody has notified.
@@ -216,7 +217,7 @@ impl Actor {
                     self.refusals = 0;
                     Seen::Acknowledged(marks)
                 }
-                Verdict::Read { seen, missing, is_asked } => Seen::Read { seen, missing, is_asked },
+                Verdict::Read { seen, missing, horizon, is_asked } => Seen::Read { seen, missing, horizon, is_asked },
                 Verdict::Deviation { code, is_fatal, is_ours, words } => {
                     Seen::Deviation { code, is_fatal, is_ours, words }
                 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::client::ledger::FOR_REPLICA;
 use crate::hearing::Listening;
 use crate::server::replies::ROUTINE;
-use crate::server::running::SEES;
+use crate::server::running::{HORIZON, SEES};
 use crate::server::session::Session;
 use crate::server::settings::Principal;
 use crate::wire::{Cursor, Frame, Front, Tag};
@@ -20,8 +20,9 @@ pub(crate) enum Verdict {
     Expected,
     /// A ReadyForQuery as expected, with effects acknowledged by it.
     Ready(Vec<String>),
-    /// What of its own marks a client sees, and which it has been told are there and does not see.
-    Read { seen: Vec<String>, missing: Vec<String>, is_asked: bool },
+    /// What of its own marks a client sees, and which it has been told are there and does not see; and the last record of
+    /// anybody's that is there.
+    Read { seen: Vec<String>, missing: Vec<String>, horizon: u64, is_asked: bool },
     /// An error that the private session did not give: the caller judges whether anything explains it.
     Deviation { code: String, is_fatal: bool, is_ours: bool, words: String },
     /// Impossible.
@@ -285,12 +286,15 @@ impl Mirror {
         let text = text_of_row(frame).unwrap_or_default();
         let (asker, numbers) = text.split_once(SEES).unwrap_or_default();
         let client = Tag::all_in(asker.as_bytes()).first().map_or(0, |tag| tag.client);
+        let (numbers, horizon) = numbers.split_once(HORIZON).unwrap_or((numbers, "0"));
+        // Rows go on with a number.
+        let horizon = horizon.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
         let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
         let seen: Vec<String> = numbers.map(|request| Tag { client, request }.to_string()).collect();
         // What no text tells of is a write to nobody, while a replica does not refuse it.
         let is_missing = |mark: &&String| !seen.contains(mark) && !self.session.hidden.contains(mark);
         let missing = self.acknowledged.iter().filter(is_missing).cloned().collect();
-        Verdict::Read { seen, missing, is_asked: self.asks_for_replica() }
+        Verdict::Read { seen, missing, horizon, is_asked: self.asks_for_replica() }
     }
 
     fn judge_error(&mut self, frame: &Frame) -> Verdict {

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) misses_max: u32,
     /// Time between two fetches of a replica at most.
     pub(crate) fetch_us_max: u64,
+    /// How much later the last of the endpoints fetches, while it is a replica.
+    pub(crate) slow_us: u64,
     /// How much later one worker may be told of roles than another.
     pub(crate) told_late_us_max: u64,
     /// One answer in so many takes longer than it may; 0: none.
@@ -106,6 +108,7 @@ impl Plan {
             late_one_in: *rng.pick(&[0, 30, 8]),
             refused_one_in: *rng.pick(&[0, 0, 20]),
             is_moving: rng.one_in(5),
+            slow_us: *rng.pick(&[0, 150_000, 700_000]),
         }
     }
 }
@@ -179,7 +182,8 @@ impl Scenario {
 }
 
 fn role_of_first(rng: &mut Rng) -> ClusterConfig {
-    let read_consistency = *rng.pick(&[Consistency::Session, Consistency::Session, Consistency::Eventual]);
+    use Consistency::{Eventual, Primary, ReadYourWrites, Session};
+    let read_consistency = *rng.pick(&[Session, Session, ReadYourWrites, ReadYourWrites, Eventual, Primary]);
     ClusterConfig { role: Role::Primary, is_split: !rng.one_in(3), read_consistency }
 }
 

@@ -8,6 +8,8 @@ use crate::wire::{Body, Frame, Front, Tag};
 
 /// Stands between an asker's tag and what it has left.
 pub(crate) const SEES: &str = " sees ";
+/// Before the number of the last record of the log.
+pub(crate) const HORIZON: &str = " of ";
 
 impl Session {
     /// Runs a statement. `limit`: rows at most; 0: all.
@@ -95,12 +97,13 @@ impl Session {
         Ok(text)
     }
 
-    /// What the asker has left, as far as it is there: the numbers of its requests.
+    /// What the asker has left, as far as it is there: the numbers of its requests. Behind it, how far the log is.
     fn seen_by(&self, tag: &str) -> String {
         let asker = Tag::all_in(tag.as_bytes()).first().map(|tag| tag.client);
         let own = self.ledger.iter().filter(|mark| Some(mark.client) == asker);
         let numbers: Vec<String> = own.map(|mark| mark.request.to_string()).collect();
-        format!("{tag}{SEES}{}", numbers.join(","))
+        let horizon = if self.horizon > 0 { format!("{HORIZON}{}", self.horizon) } else { String::new() };
+        format!("{tag}{SEES}{}{horizon}", numbers.join(","))
     }
 
     fn select(&mut self, portal: &mut Portal, value: &Value, rows: u32, pad: usize, limit: u32) -> Run<()> {

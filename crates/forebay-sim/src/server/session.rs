@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) is_standby: bool,
     /// The marks that are there, whoever has left them.
     pub(crate) ledger: Vec<Tag>,
+    /// The number of the last record that is there; 0: of a log nothing is known.
+    pub(crate) horizon: u64,
     /// Marks of its own that no text tells of.
     pub(crate) hidden: Vec<String>,
     pub(super) out: Vec<Frame>,
@@ -116,6 +118,7 @@ impl Session {
             told: Vec::new(),
             is_standby: false,
             ledger: Vec::new(),
+            horizon: 0,
             hidden: Vec::new(),
             out: Vec::new(),
         })

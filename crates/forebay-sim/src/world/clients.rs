@@ -138,7 +138,10 @@ impl World {
                 self.checks.acknowledged(&marks);
                 self.acknowledged_in_cluster(&marks);
             }
-            Seen::Read { seen, missing, is_asked } => self.check_read(i, &seen, &missing, is_asked),
+            Seen::Read { seen, missing, horizon, is_asked } => {
+                self.check_read(i, &seen, &missing, is_asked);
+                self.check_horizon(i, horizon, is_asked);
+            }
             Seen::Notified { channel, payload } => self.client_hears(i, &channel, &payload),
             Seen::Deviation { code, is_fatal, is_ours, words } => {
                 self.hearing.doubts(i);

@@ -88,12 +88,31 @@ impl World {
             return self.checks.fail(format!("client {i} reads {mark}, and was told that it was not made"));
         }
         let is_promised = cluster.role == Role::Primary
-            && (!cluster.is_split || cluster.read_consistency == Consistency::Session)
+            && (!cluster.is_split || cluster.read_consistency != Consistency::Eventual)
             && !is_asked
             && failover.misled_at.get(&(i as u32)).is_none_or(|at| at + SETTLES_US < self.now);
         let missing = missing.iter().find(|mark| !failover.lost.contains(*mark));
         if let Some(mark) = missing.filter(|_| is_promised) {
             self.checks.fail(format!("client {i} does not see {mark}, which it has written"));
+        }
+    }
+
+    /// A client has read what is there up to a record: nothing of what it has seen before may be missing, but for what a
+    /// promotion has lost.
+    pub(crate) fn check_horizon(&mut self, i: usize, horizon: u64, is_asked: bool) {
+        let Some((cluster, _)) = self.cluster_of(i) else { return };
+        let (now, failover) = (self.now, self.cluster());
+        let before = failover.horizons.insert(i as u32, horizon).unwrap_or(0);
+        if horizon >= before || !failover.is_kept(before) {
+            return;
+        }
+        failover.horizons.insert(i as u32, before);
+        let is_promised = cluster.role == Role::Primary
+            && (!cluster.is_split || matches!(cluster.read_consistency, Consistency::Session | Consistency::Primary))
+            && !is_asked
+            && failover.misled_at.get(&(i as u32)).is_none_or(|at| at + SETTLES_US < now);
+        if is_promised {
+            self.checks.fail(format!("client {i} reads up to record {horizon}, and has read {before} before"));
         }
     }
 

@@ -11,7 +11,8 @@
 //! | what was acknowledged is there in the end, but for the tail that a promotion has lost | `check_ledger` |
 //! | what a client was told is not done is done nowhere; nothing is done twice | `check_ledger`, [`crate::check::Checks`] |
 //! | once told, a worker sends nothing of a client's to an endpoint that must not have it | `check_role` |
-//! | a session sees what it has written (`read_consistency = "session"`) | `check_read` |
+//! | a session sees what it has written (`read_consistency`, but for `eventual`) | `check_read` |
+//! | it sees nothing older than it has seen (`session`, `primary`) | `check_horizon` |
 //! | an error has a SQLSTATE of the time at which it comes, and a cause | `explain_in_cluster` |
 //! | who waits is served soon after a primary is known, the first first | `World::run`, [`crate::check::Checks`] |
 
@@ -73,6 +74,8 @@ pub(crate) struct Failover {
     misled: BTreeSet<u32>,
     /// When something of a client's last went to what was taken for the primary, and was none any more.
     misled_at: BTreeMap<u32, u64>,
+    /// The last record that each client has read.
+    horizons: BTreeMap<u32, u64>,
     /// The primary ends as soon as it has committed something.
     is_doomed: bool,
     pub(crate) luck: Rng,
@@ -98,6 +101,7 @@ impl Failover {
             denied: BTreeSet::new(),
             misled: BTreeSet::new(),
             misled_at: BTreeMap::new(),
+            horizons: BTreeMap::new(),
             is_doomed: false,
             luck,
             plan,

@@ -1,7 +1,7 @@
 //! The endpoints of a cluster: what each has written or replayed, and what becomes of it.
 
 use crate::wire::Tag;
-use crate::world::failover::Step;
+use crate::world::failover::{Failover, Step};
 use crate::world::{Event, World};
 
 /// What `pg_control_system()` tells of the cluster, and of another one.
@@ -61,6 +61,11 @@ impl Node {
         LOG_BEGINS + self.log.iter().map(|record| record.bytes()).sum::<u64>()
     }
 
+    /// The last record that is there.
+    fn horizon(&self) -> u64 {
+        self.log.last().map_or(0, |record| record.number)
+    }
+
     fn marks(&self) -> impl Iterator<Item = Tag> {
         self.log.iter().filter_map(|record| record.mark)
     }
@@ -77,6 +82,13 @@ impl Node {
     pub(super) fn become_stranger(&mut self, timeline: u32, is_in_recovery: bool) {
         (self.system, self.timeline, self.is_in_recovery) = (OTHER_SYSTEM, timeline, is_in_recovery);
         self.log.clear();
+    }
+}
+
+impl Failover {
+    /// Whether a record is there that was not lost.
+    pub(super) fn is_kept(&self, number: u64) -> bool {
+        self.nodes[self.current].log.iter().any(|record| record.number == number)
     }
 }
 
@@ -233,7 +245,9 @@ impl World {
             let failover = self.cluster();
             if failover.nodes[node].is_in_recovery && !failover.nodes[node].is_fetching {
                 failover.nodes[node].is_fetching = true;
-                let after = failover.luck.below(failover.plan.fetch_us_max) + 1;
+                let is_slow = node + 1 == failover.nodes.len();
+                let slow_us = if is_slow { failover.plan.slow_us } else { 0 };
+                let after = failover.luck.below(failover.plan.fetch_us_max) + 1 + slow_us;
                 self.schedule(after, Event::Cluster(Step::Fetch(node)));
             }
         }
@@ -282,9 +296,9 @@ impl World {
     /// A process is about to carry out something: what of its endpoint is there for it?
     pub(crate) fn show_ledger(&mut self, p: usize) {
         let Some(failover) = &self.failover else { return };
-        let marks = failover.nodes[self.processes[p].endpoint].marks().collect();
+        let node = &failover.nodes[self.processes[p].endpoint];
         if let Some(session) = &mut self.processes[p].session {
-            session.ledger = marks;
+            (session.ledger, session.horizon) = (node.marks().collect(), node.horizon());
         }
     }
 
