@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,67 +14,10 @@ from tests.conftest import Start
 from tests.harness.deadline import until
 from tests.harness.pooler import Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import caught_up, standby_of
-from tests.harness.target import Target
+from tests.harness.readers import Readers, nap
+from tests.harness.standby import caught_up
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
-
-# Takes as long as its server is told to, and tells which one that is.
-NAP = "select current_setting('port'), pg_sleep(current_setting('nap.s')::float)"
-CLIENTS = 8
-
-
-@pytest.fixture(scope="module")
-def standbys(server: Postgres, standby: Postgres) -> Iterator[list[Postgres]]:
-    """Three of one primary."""
-    with contextlib.ExitStack() as stack:
-        yield [standby, *(stack.enter_context(standby_of(server)) for _ in range(2))]
-
-
-def nap(server: Postgres, seconds: float) -> None:
-    """From here on each request takes a server as long."""
-    with server.target.at(user="postgres").connect(autocommit=True) as asked:
-        asked.execute(f"alter system set nap.s = {seconds}".encode())
-        asked.execute("select pg_reload_conf()")
-
-
-class Readers:
-    """Clients that read as fast as they are answered, and note where and how long it took."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        # When it was answered, by whom, and after how many seconds.
-        self.answers: list[tuple[float, str, float]] = []
-        self.errors: list[str] = []
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._read) for _ in range(CLIENTS)]
-
-    def __enter__(self) -> Readers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _read(self) -> None:
-        try:
-            with self.target.wire() as wire:
-                while not self._is_over.is_set():
-                    began = time.monotonic()
-                    port = wire.value(NAP)
-                    now = time.monotonic()
-                    self.answers.append((now, port, now - began))
-        except Exception as error:
-            self.errors.append(repr(error))
-
-    def shares(self, seconds: float) -> dict[str, float]:
-        """Which part of the answers of the last seconds came from whom."""
-        since = time.monotonic() - seconds
-        counts = Counter(port for at, port, _ in list(self.answers) if at > since)
-        return {port: count / counts.total() for port, count in counts.items()}
 
 
 def test_a_replica_that_becomes_slow_loses_its_part_and_gets_it_back(

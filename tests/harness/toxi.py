@@ -31,6 +31,8 @@ class Toxi:
         # Nothing passes towards the client, or towards the server, while set.
         self.holds_replies = threading.Event()
         self.holds_requests = threading.Event()
+        # Whoever comes is reset, while set.
+        self.refuses = threading.Event()
         # A connection is reset once this was seen in what the client sends, after it was passed on.
         self.cuts_after: bytes | None = None
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -60,6 +62,9 @@ class Toxi:
                 if not selector.select(0.05):
                     continue
                 client, _ = self._listener.accept()
+                if self.refuses.is_set():
+                    reset(client)
+                    continue
                 try:
                     upstream = socket.create_connection(("127.0.0.1", self._target_port), timeout=5)
                 except OSError:
