@@ -27,6 +27,8 @@ TYPES = {
     "peer": "host:port",
     "names": "list of names",
     "networks": "address, network, or list of them",
+    "weights": "table of whole numbers",
+    "zones": "table of words",
 }
 SCOPES = ("global", "database", "user")
 REQUIRED = ("section", "name", "type", "reload", "doc")
@@ -242,4 +244,6 @@ def toml(value: Any) -> str:
     """A TOML literal."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {toml(item)}' for key, item in value.items())} }}"
     return json.dumps(value, ensure_ascii=False)

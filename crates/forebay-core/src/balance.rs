@@ -22,11 +22,15 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 /// Why a server is closed whose endpoint is ejected.
-const EJECTED: &str = "the endpoint is ejected";
+pub(crate) const EJECTED: &str = "the endpoint is ejected";
+/// Why one is closed whose endpoint has no weight.
+const SPARED: &str = "other endpoints serve that have a weight";
 /// Why one is closed that is to be at another endpoint.
 const SPREAD: &str = "another endpoint has too few servers";
 /// Requests for which it is worth it to have a server at each endpoint.
 const SPREAD_AFTER: u32 = 16;
+/// Of servers at endpoints that are spared, this part leaves at a look: they work, and others are to be opened in their place.
+const SPARED_AT_ONCE: usize = 4;
 /// Questions of a trial: the first warms the connection up.
 const TRIAL_QUESTIONS: u32 = 3;
 
@@ -166,8 +170,11 @@ impl<I: Io> Worker<I> {
     /// Once a second: those that nobody uses are looked at as well, as long as there is something to see.
     pub(crate) fn sweep_endpoints(&mut self, io: &mut I, id: PoolId) {
         let pool = self.pool(id);
-        let is_any_out =
-            || pool.endpoints.iter().any(|one| one.given.turn.standing != Standing::Serving(Default::default()));
+        let is_out = |one: &PoolEndpoint| {
+            let is_left = one.given.turn.is_spared && one.given.servers > 0;
+            is_left || one.given.turn.standing != Standing::Serving(Default::default())
+        };
+        let is_any_out = || pool.endpoints.iter().any(is_out);
         if pool.is_balanced() && (pool.leased > 0 || is_any_out()) {
             self.look_at_endpoints(io, id);
         }
@@ -203,29 +210,37 @@ impl<I: Io> Worker<I> {
         self.spread(io, id);
     }
 
-    /// Closes the servers at endpoints that are ejected, when they come free; those stay whose endpoint is not any more.
+    /// Closes the servers at endpoints that are ejected, when they come free, and by and by those at endpoints that are spared;
+    /// those stay whose endpoint is not any more.
     fn leave_ejected(&mut self, io: &mut I, id: PoolId) {
         let endpoints = &self.pools[id.0 as usize].endpoints;
-        let is_out = |at: u8| at != 0 && endpoints.get(usize::from(at) - 1).given.turn.standing.is_out();
-        let is_any = |one: &PoolEndpoint| one.given.turn.standing.is_out() && one.given.servers > 0;
+        let of = |at: u8| usize::from(at).checked_sub(1).map(|index| &endpoints.get(index).given);
+        let is_any = |one: &PoolEndpoint| one.given.is_out() && one.given.servers > 0;
         if !endpoints.is_any_leaving && !endpoints.iter().any(is_any) {
             return;
         }
         let (mut leaving, mut is_any_leaving) = (Vec::new(), false);
-        let mut staying = Vec::new();
+        let (mut staying, mut spared) = (Vec::new(), Vec::new());
         for (key, server) in self.servers.iter().filter(|(_, server)| server.pool == id && server.apart.is_none()) {
-            let is_marked = matches!(server.measured.leaves, Some((why, _)) if why == EJECTED);
-            match (is_out(server.at), is_marked) {
-                (true, false) => leaving.push(key),
-                (false, true) => staying.push(key),
+            let is_marked = matches!(server.measured.leaves, Some((why, _)) if why != SPREAD);
+            let given = of(server.at).filter(|given| given.is_out());
+            match given {
+                Some(given) if !is_marked && given.turn.standing.is_out() => leaving.push(key),
+                Some(_) if !is_marked => spared.push((server.state != ServerState::Idle, key)),
+                None if is_marked => staying.push(key),
                 _ => {}
             }
-            is_any_leaving |= is_out(server.at);
+            is_any_leaving |= given.is_some();
         }
+        spared.sort_by_key(|(is_used, _)| *is_used);
+        spared.truncate(spared.len().div_ceil(SPARED_AT_ONCE));
         staying.into_iter().for_each(|key| self.servers[key].stay());
         self.pool(id).endpoints.is_any_leaving = is_any_leaving;
         for key in leaving {
             self.leave(io, key, EJECTED);
+        }
+        for (_, key) in spared {
+            self.leave(io, key, SPARED);
         }
     }
 
@@ -249,7 +264,12 @@ impl<I: Io> Worker<I> {
     }
 
     fn tell_change(&mut self, io: &mut I, id: PoolId, change: &Change) {
-        let mut fields = vec![("pool", self.pool(id).label().into()), ("endpoint", change.name.clone().into())];
+        let pool = self.pool(id);
+        let mut fields = vec![("pool", pool.label().into()), ("endpoint", change.name.clone().into())];
+        let said = pool.target.config.preferences.iter().find(|said| said.endpoint == change.name);
+        if let Some(said) = said.filter(|said| !said.zone.is_empty()) {
+            fields.push(("zone", said.zone.clone().into()));
+        }
         match change.ejected {
             Some(why) => {
                 fields.push(("cause", why.reason().into()));
@@ -360,13 +380,21 @@ impl<I: Io> Worker<I> {
 
     /// Sees that each endpoint has its part of the servers, one at a time: it is where a server is that a request goes.
     fn spread(&mut self, io: &mut I, id: PoolId) {
-        let now = self.now;
+        let (now, workers) = (self.now, u32::from(self.shared.workers));
         let pool = self.pool(id);
         let is_wanted = pool.endpoints.asked >= SPREAD_AFTER;
+        let short = pool.endpoints.take_short(now);
         if pool.is_shut || pool.opening > 0 || pool.endpoints.asked == 0 || pool.shared.balance.is_spreading() {
             return;
         }
-        let Some(poor) = pool.endpoints.poorest(now, is_wanted) else { return };
+        let size = pool.settings.pool_size.div_ceil(workers);
+        if let Some(short) = short.filter(|_| self.may_open_more(id)) {
+            if self.take_permit(io, id) {
+                self.open(io, id, short);
+            }
+            return;
+        }
+        let Some(poor) = self.pool(id).endpoints.poorest(now, is_wanted, size) else { return };
         if is_wanted {
             self.pool(id).endpoints.asked = 0;
         }

@@ -15,7 +15,7 @@ mod peers;
 mod tls;
 
 pub use access::{Access, AccessRule, CertificateDemand, ConnectionKind, MapLine, NamePattern, SecretLookup};
-pub use balance::{LoadBalance, LoadBalanceHosts};
+pub use balance::{LoadBalance, LoadBalanceHosts, Preference};
 pub use cluster::{ClusterConfig, Consistency, Role};
 pub use listen::{Arrivals, DnsOptions, Listen, ListenTls, TcpOptions};
 pub use peers::{PeerConfig, Peers};
@@ -187,6 +187,9 @@ pub struct DatabaseConfig {
     pub dbname: Arc<str>,
     /// `host:port`, `[v6]:port` or a Unix socket's path.
     pub endpoints: Vec<Arc<str>>,
+    /// What is said of some of them.
+    #[serde(default)]
+    pub preferences: Vec<Preference>,
     /// All clients share servers logged in as this user.
     pub forced_user: Option<Arc<str>>,
     /// That user's secret.

@@ -275,12 +275,14 @@ impl<I: Io> Worker<I> {
                 server_user.clone()
             },
             stats: PoolStats::default(),
+            balance: shared.balance.clone(),
         });
         self.stats.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(stats.clone());
         let found = self.places(target, database);
         let is_held = found.is_none();
         let places = found.unwrap_or_else(|| Place::all(target, database));
-        let endpoints = Endpoints::new(places, &self.shared.hosts, &shared.here, shared.turn.clone());
+        let mut endpoints = Endpoints::new(places, &self.shared.hosts, &shared.here, shared.turn.clone());
+        endpoints.weigh(&target.config.preferences);
         let target = (target.clone(), endpoints);
         let mut pool = Pool::new(server_user.clone(), target, settings, shared, stats, knowledge);
         pool.is_replication = is_replication;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use forebay_spec::errors;
 
+use crate::pool::balance::Balance;
 use crate::tally::ByClass;
 
 /// A counter or gauge with one writer.
@@ -225,6 +226,8 @@ pub struct LabelledPool {
     pub is_named: bool,
     /// The figures.
     pub stats: PoolStats,
+    /// How its endpoints do beside each other, where it has several: of all workers.
+    pub balance: Arc<Balance>,
 }
 
 impl LabelledPool {

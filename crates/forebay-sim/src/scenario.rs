@@ -258,8 +258,7 @@ impl Scenario {
     }
 
     fn database(rng: &mut Rng, target: &Target, wait: u64, loses: bool) -> DatabaseConfig {
-        let index = target.name.trim_start_matches("db");
-        let min_pool_size = if rng.one_in(4) { 1 } else { 0 };
+        let (index, min_pool_size) = (target.name.trim_start_matches("db"), u32::from(rng.one_in(4)));
         let tracking = Tracking::draw(&mut rng.aside(3));
         let forced_user = rng.aside(8).one_in(4).then(|| Arc::from("owner"));
         DatabaseConfig {
@@ -272,6 +271,7 @@ impl Scenario {
             lookup: SecretLookup::default(),
             parameters: Vec::new(),
             connect_query: "".into(),
+            preferences: Vec::new(),
             cluster: None,
             pool: PoolSettings {
                 pool_mode: target.mode,

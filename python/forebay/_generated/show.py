@@ -318,6 +318,8 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("lag_ms", "int8"),
         ("canary", "text"),
         ("canary_ms", "int8"),
+        ("weight", "int4"),
+        ("zone", "text"),
     ),
     "route": (
         ("database", "text"),
@@ -381,7 +383,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("SHOW PEERS", "Other poolers that cancel requests are passed on to."),
     ("SHOW PEER_POOLS", "What is on its way to each of them."),
     ("SHOW DNS_HOSTS", "Names of servers that are kept: seconds until each is looked up again, and its last good addresses."),
-    ("SHOW ENDPOINTS", "Endpoints of databases with a topology: the role of each and why, what it has written or replayed, bytes behind the primary, milliseconds since its last answer; who tells of the topology besides them, and milliseconds since that did. Of these, and of databases with several endpoints that are equal: its part of the last requests in hundredths, microseconds to the first byte of an answer, and why it gets none or few. Of a database with several pools, that of the one with the most servers. Of a replica, how old the primary's work that it has not replayed is at most; of a primary, what came of the last write canary, and milliseconds since one was confirmed."),
+    ("SHOW ENDPOINTS", "Endpoints of databases with a topology: the role of each and why, what it has written or replayed, bytes behind the primary, milliseconds since its last answer; who tells of the topology besides them, and milliseconds since that did. Of these, and of databases with several endpoints that are equal: its part of the last requests in hundredths, microseconds to the first byte of an answer, and why it gets none or few. Of a database with several pools, that of the one with the most servers. Of a replica, how old the primary's work that it has not replayed is at most; of a primary, what came of the last write canary, and milliseconds since one was confirmed. What is said of each: its weight and its zone."),
     ("SHOW ROUTE", "EXPLAIN ROUTE database 'text': where the text would go, and why: whom it is for, who serves that at the moment, the endpoints. The database's own functions and relations are not known here."),
     ("SHOW DNS_ZONES", "Zones that are polled: none."),
     ("SHOW MEM", "Memory set aside: the receive buffers of all workers; how many are in use is not counted."),

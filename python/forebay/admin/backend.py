@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
 from forebay.admin.snapshot import Snapshot
-from forebay.config.resolved import DatabaseConfig, EngineConfig
+from forebay.config.resolved import DatabaseConfig, EngineConfig, Preference
 from forebay.config.setting_line import SettingLine
 from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
@@ -56,7 +56,8 @@ class EndpointRow:
     lsn: written or replayed up to there; lag: bytes behind the primary; answered_s: seconds since its last answer;
     error: why the last probe failed; source: the kind of who tells of the topology besides the endpoints; source_s:
     seconds since that did. exposed_s: how old the primary's work that a replica has not replayed is at most; canary:
-    what came of the last write canary; unconfirmed_s: seconds since one was confirmed. None where that is not known.
+    what came of the last write canary; unconfirmed_s: seconds since one was confirmed. weight, zone: what is said of
+    it. None where that is not known.
     """
 
     database: str
@@ -73,6 +74,12 @@ class EndpointRow:
     exposed_s: float | None = None
     canary: str | None = None
     unconfirmed_s: float | None = None
+    weight: int = 1
+    zone: str | None = None
+
+    def preferred(self, said: Preference | None) -> EndpointRow:
+        """The same, with what is said of it."""
+        return self if said is None else replace(self, weight=said.weight, zone=said.zone or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,6 +241,8 @@ def _written(node: Node) -> str:
     """As it was written; a password among the options of a directory is not shown."""
     if node.kind == "array":
         return f"[{', '.join(_written(item) for item in node.items)}]"
+    if node.kind == "table":
+        return f"{{ {', '.join(f'{json.dumps(one.key)} = {_written(one.value)}' for one in node.entries)} }}"
     if node.kind == "boolean":
         return "true" if node.value else "false"
     return without_secrets(str(node.value))

@@ -36,6 +36,7 @@ _SOCKET_NAME = ".s.PGSQL."
 PORT_DEFAULT = 5432
 PEER_PORT_DEFAULT = 6432
 UNIX_PATH_BYTES_MAX = 107
+WEIGHT_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,30 @@ def read_endpoints(reading: Reading) -> tuple[str, ...] | None:
     return None if None in endpoints else tuple(dict.fromkeys(one for one in endpoints if one))
 
 
+def read_weights(reading: Reading) -> tuple[str, ...] | None:
+    """A whole number for each endpoint, host or network, as `key=number`."""
+    pairs = _pairs(reading)
+    for key, written, node in pairs or ():
+        is_number = re.fullmatch(r"\d{1,4}", written, re.ASCII) is not None and int(written) <= WEIGHT_MAX
+        if not is_number:
+            name = f'{reading.name}."{key}"'
+            reading.report.add("out_of_range", node.place, name=name, text=written, least=0, most=WEIGHT_MAX)
+            return None
+    return None if pairs is None else tuple(f"{key}={int(written)}" for key, written, _ in pairs)
+
+
+def read_zones(reading: Reading) -> tuple[str, ...] | None:
+    """A word for each endpoint, host or network, as `key=word`."""
+    pairs = _pairs(reading)
+    for key, written, node in pairs or ():
+        if not re.fullmatch(r"[^\s=,\x00-\x1f\x7f]{1,63}", written):
+            wanted = "a zone's name of 1 to 63 characters, without blank, comma and ="
+            name = f'{reading.name}."{key}"'
+            reading.report.add("wrong_type", node.place, name=name, wanted=wanted, found=_FOUND[node.kind])
+            return None
+    return None if pairs is None else tuple(f"{key}={written}" for key, written, _ in pairs)
+
+
 def read_peer(reading: Reading) -> str | None:
     """`host:port`, `[v6]:port` or the path of a Unix socket, of a pooler."""
     written = read_string(reading)
@@ -211,6 +236,8 @@ KINDS: Final[dict[str, Callable[[Reading], Value | None]]] = {
     "endpoints": read_endpoints,
     "socket": read_socket,
     "peer": read_peer,
+    "weights": read_weights,
+    "zones": read_zones,
     "names": read_names,
     "networks": read_networks,
 }
@@ -261,6 +288,43 @@ def _texts(reading: Reading) -> list[tuple[str, Node]] | None:
             return None
         out.append((str(item.value), item))
     return out
+
+
+def _pairs(reading: Reading) -> list[tuple[str, str, Node]] | None:
+    """Keys that are endpoints, hosts or networks, completed, and what is written for each."""
+    node = reading.node
+    if node.kind == "table":
+        given = [(entry.key, str(entry.value.value), entry.value) for entry in node.entries]
+        if bad := next((one for _, _, one in given if one.kind not in ("string", "integer")), None):
+            reading.report.add("wrong_type", bad.place, name=reading.name, wanted="a word for each endpoint",
+                               found=_FOUND[bad.kind])  # fmt: skip
+            return None
+    elif node.is_text and node.kind == "string":
+        parts = [part.strip() for part in str(node.value).split(",") if part.strip()]
+        given = [(key.strip(), value.strip(), node) for key, _, value in (part.rpartition("=") for part in parts)]
+    else:
+        reading.wrong_type('a table, such as { "10.0.0.6:5432" = … }')
+        return None
+    found: dict[str, tuple[str, str, Node]] = {}
+    for key, value, one in given:
+        place = _place(reading, one, key)
+        if place is None:
+            return None
+        found[place] = (place, value, one)
+    return list(found.values())
+
+
+def _place(reading: Reading, node: Node, written: str) -> str | None:
+    """An endpoint, a host or a network; None after a report."""
+    if "/" in written and not written.startswith("/"):
+        try:
+            return str(ipaddress.ip_network(written))
+        except ValueError as error:
+            cause = "bits behind its length are set" if "host bits" in str(error) else "it can't be read"
+            reading.report.add("bad_network", node.place, name=reading.name, text=written, cause=cause)
+            return None
+    host, port = ("", "") if written.startswith("/") else _host_and_port(written, None)
+    return host if not port and _is_host(host) else _endpoint(reading, node, written, PORT_DEFAULT)
 
 
 def _endpoint(reading: Reading, node: Node, written: str, port_default: int | None) -> str | None:

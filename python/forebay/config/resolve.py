@@ -13,6 +13,7 @@ from forebay.config import resolved, topology
 from forebay.config.access.shapes import AccessRules
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
 from forebay.config.environment import NAMED_SECTIONS
+from forebay.config.preferences import preferences, wishes
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
 from forebay.config.tls_offers import offers, wanted_of
@@ -179,11 +180,13 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
     if context not in contexts:
         contexts.append(context)
     given = entity.settings
+    endpoints = cast(tuple[str, ...], given["endpoints"].value)
     fields = resolved.PoolSettings.__struct_fields__
     return resolved.DatabaseConfig(
         name=entity.name,
         dbname=str(given["dbname"].value) if "dbname" in given else entity.name,
-        endpoints=cast(tuple[str, ...], given["endpoints"].value),
+        endpoints=endpoints,
+        preferences=preferences(wishes(draft, entity), endpoints, {}),
         forced_user=str(given["user"].value) if "user" in given else None,
         forced_secret=forced_secret(draft, entity),
         tls=contexts.index(context),

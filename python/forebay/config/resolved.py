@@ -175,12 +175,22 @@ class ClusterConfig(msgspec.Struct, frozen=True):
     read_consistency: str
 
 
+class Preference(msgspec.Struct, frozen=True):
+    """What is said of an endpoint. weight: 0 for none as long as others serve. zone: empty where nobody tells."""
+
+    endpoint: str
+    weight: int
+    zone: str
+    is_near: bool
+
+
 class DatabaseConfig(msgspec.Struct, frozen=True):
-    """A database that clients may ask for."""
+    """A database that clients may ask for. preferences: of endpoints of which something is said."""
 
     name: str
     dbname: str
     endpoints: tuple[str, ...]
+    preferences: tuple[Preference, ...]
     forced_user: str | None
     forced_secret: Secret | None
     tls: int

@@ -10,6 +10,7 @@ from typing import Final
 from forebay._generated.settings import SETTINGS
 from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
+from forebay.config.preference_rules import are_of_use
 from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
 from forebay.config.source_address import parse
@@ -443,6 +444,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     databases_lead_somewhere,
     topologies_can_be_found,
     sources_can_be_asked,
+    are_of_use,
     pools_fit,
     levels_isolate,
     forced_users_can_log_in,

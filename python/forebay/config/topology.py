@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
+from forebay.config.preferences import Wishes, wishes
 from forebay.config.resolved import ClusterConfig, DatabaseConfig, ServerTls
 from forebay.config.secret import Secret
 
@@ -36,6 +37,7 @@ class Topology:
 
     kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit. is_followed: reads wait for replicas.
     canary_s: between two write canaries, 0 for none; rpo_target_s: 0 for none.
+    wishes: what is said of its endpoints, whoever names them.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Topology:
     misses_max: int
     lag_max: int
     is_followed: bool
+    wishes: Wishes
     source: TopologySource | None = None
     canary_s: float = 0.0
     canary_timeout_s: float = 5.0
@@ -132,6 +135,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 timeout_s=value("poll_timeout") / 1_000_000,
                 misses_max=int(value("poll_misses")),
                 lag_max=int(value("replica_lag_max")),
+                wishes=wishes(draft, entity),
                 source=topology_source(entity),
                 canary_s=value("canary_interval") / 1_000_000,
                 canary_timeout_s=value("canary_timeout") / 1_000_000,

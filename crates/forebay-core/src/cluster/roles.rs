@@ -144,6 +144,8 @@ impl<I: Io> Worker<I> {
                 if is_moved {
                     self.move_pool(io, id, places.clone());
                 }
+                let pool = self.pool(id);
+                pool.endpoints.weigh(&pool.target.config.preferences);
                 self.cut_servers(io, id, Some(places));
                 self.cut_listeners(io, id, Some(places));
                 self.pool(id).set_held(false);

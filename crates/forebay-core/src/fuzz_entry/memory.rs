@@ -357,6 +357,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         parameters: Vec::new(),
         connect_query: "".into(),
         cluster: None,
+        preferences: Vec::new(),
         pool: PoolSettings {
             pool_mode,
             pool_size,

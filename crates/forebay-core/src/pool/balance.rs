@@ -34,7 +34,7 @@ mod standing;
 /// Time between two looks of a worker at a pool's endpoints.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What a request costs an endpoint with a weight of 1 that is as good as any.
+/// What a request costs the endpoint with the largest weight, where that is as good as any.
 pub(crate) const COST: u64 = 1 << 16;
 /// The same where it is half open.
 const HALF_OPEN_COST: u64 = COST * 64;
@@ -126,6 +126,8 @@ pub struct Turn {
     pub overdue_us: u64,
     /// It is to be asked whether it is still there.
     pub is_doubted: bool,
+    /// It has no weight, and another one serves that has.
+    pub is_spared: bool,
 }
 
 /// An endpoint that was ejected, or has come back.
@@ -148,6 +150,10 @@ pub struct Told {
     pub share: u32,
     /// Time to the first byte of an answer, as a rule.
     pub latency_us: Option<u64>,
+    /// Answers since it is known.
+    pub heard: u64,
+    /// How often it was ejected, by [`Why::index`].
+    pub ejections: [u64; Why::NAMES.len()],
 }
 
 /// What all workers know of a pool's endpoints.
@@ -175,6 +181,9 @@ impl Balance {
         let mut changes = Vec::new();
         for at in 0..accounts.len() {
             if let Some(ejected) = judge(&mut accounts, seen, at, terms, now) {
+                if let Some(why) = ejected {
+                    accounts[at].ejections[why.index()] += 1;
+                }
                 changes.push(Change { name: seen[at].place.name.clone(), ejected });
             }
         }
@@ -182,7 +191,7 @@ impl Balance {
             accounts[at].lift(now);
             changes.push(Change { name: seen[at].place.name.clone(), ejected: None });
         }
-        let turns = (0..accounts.len()).map(|at| turn(&mut accounts, at, (me, seen[at].weight), terms, now)).collect();
+        let turns = (0..accounts.len()).map(|at| turn(&mut accounts, seen, at, me, terms, now)).collect();
         (turns, changes)
     }
 
@@ -270,6 +279,8 @@ impl Balance {
             standing: account.standing,
             share: if all < 1.0 { 0 } else { (account.answers / all * 100.0).round() as u32 },
             latency_us: account.mean(1.0).map(|mean| micros(mean) as u64),
+            heard: account.heard,
+            ejections: account.ejections,
         });
         told.collect()
     }
@@ -394,7 +405,12 @@ fn relapse(accounts: &[Account], at: usize, terms: &Terms) -> Option<Why> {
 }
 
 /// What a worker makes of an endpoint.
-fn turn(accounts: &mut [Account], at: usize, (me, weight): (WorkerId, u32), terms: &Terms, now: Instant) -> Turn {
+fn turn(accounts: &mut [Account], seen: &[Seen], at: usize, me: WorkerId, terms: &Terms, now: Instant) -> Turn {
+    let serving = (0..accounts.len()).filter(|one| !is_out(accounts, seen, *one));
+    let heaviest = serving.map(|one| seen[one].weight).max().unwrap_or(0);
+    let is_spared = seen[at].weight == 0 && heaviest > 0;
+    // How many times its weight the heaviest one has.
+    let lighter = f64::from(heaviest.max(1)) / f64::from(seen[at].weight.max(1));
     let known = accounts.iter().filter(|account| account.is_serving());
     let best = known.filter(|account| account.weight >= ANSWERS_MIN);
     let best = best.min_by(|a, b| (a.sum / a.weight).total_cmp(&(b.sum / b.weight)));
@@ -419,15 +435,16 @@ fn turn(accounts: &mut [Account], at: usize, (me, weight): (WorkerId, u32), term
         _ => 1.0,
     };
     let cost = match account.standing {
-        Standing::HalfOpen(..) => HALF_OPEN_COST,
-        _ => (COST as f64 * dearer.exp2() / part / f64::from(weight.max(1))) as u64,
+        Standing::HalfOpen(..) => (HALF_OPEN_COST as f64 * lighter) as u64,
+        _ => (COST as f64 * dearer.exp2() / part * lighter) as u64,
     };
     // One is enough to find out.
     let standing = match account.standing {
         Standing::HalfOpen(since, why) if account.tried_by != me => Standing::Ejected(since, why),
         standing => standing,
     };
-    Turn { standing, cost: cost.max(1), mean: of_all, overdue_us, is_doubted: account.doubt == Doubt::Due }
+    let is_doubted = account.doubt == Doubt::Due;
+    Turn { standing, cost: cost.max(1), mean: of_all, overdue_us, is_doubted, is_spared }
 }
 
 #[cfg(test)]

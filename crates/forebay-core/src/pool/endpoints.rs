@@ -77,7 +77,7 @@ pub struct PoolEndpoint {
     pub is_tls_asked_for: bool,
     /// Reported parameters that `connect_query` sets: servers are opened with them, so that RESET returns to them.
     pub learnt: Vec<(Arc<str>, Arc<str>)>,
-    /// Its part of the requests, by the configuration.
+    /// Its part of the requests, by what is said of it; 0: none, unless nobody else serves.
     pub weight: u32,
     /// What it has had of them.
     pub given: Given,
@@ -119,6 +119,10 @@ pub struct Endpoints {
     /// Servers that may be closed so that another endpoint has one, and when one was last: counts of one worker change by lending,
     /// and what a look sees is no reason to go on for ever.
     pub(super) closings: (u32, Instant),
+    /// The largest weight.
+    pub(super) heaviest: u64,
+    /// One that was short of idle servers when a request went to a lighter one.
+    pub(super) short: Option<usize>,
     /// Requests answered since a server was last opened so that each endpoint has its part.
     pub asked: u32,
 }
@@ -159,6 +163,8 @@ impl Endpoints {
             is_look_armed: false,
             is_any_leaving: false,
             closings: (CLOSINGS, Instant(0)),
+            heaviest: 1,
+            short: None,
             asked: 0,
         }
     }
@@ -227,7 +233,11 @@ impl Endpoints {
             // Of those that have as many, the first in turn.
             LoadBalanceHosts::RoundRobin => {
                 let open = well().filter_map(|index| Some((self.all[index].fullness()?, index)));
-                open.min_by_key(|(fullness, _)| *fullness).map(|(_, index)| index).or_else(|| well().next())
+                let found = open.min_by_key(|(fullness, _)| *fullness).map(|(_, index)| index);
+                // Those without a weight before those that are ejected.
+                let spared = || well().filter(|index| !self.all[*index].given.turn.standing.is_out());
+                let fewest = || spared().min_by_key(|index| self.all[*index].given.servers);
+                found.or_else(fewest).or_else(|| well().next())
             }
         };
         let found = found.or_else(|| self.in_turn().find(|index| self.all[*index].claim(max, now)))?;

@@ -79,7 +79,7 @@ pub struct PoolShared {
     /// How the pool does at its endpoints.
     pub here: Healths<Arc<endpoints::Place>>,
     /// How its endpoints do beside each other.
-    pub balance: Balance,
+    pub balance: Arc<Balance>,
     /// At which of its endpoints the search for the next one begins.
     pub turn: Arc<AtomicU32>,
     /// Servers of an earlier generation are closed when they come free: [`crate::session::server::Server::generation`].
@@ -177,7 +177,7 @@ impl PoolShared {
             is_starved: AtomicBool::new(false),
             heard: Heard::default(),
             here: Healths::default(),
-            balance: Balance::default(),
+            balance: Arc::default(),
             turn: Arc::default(),
             closing_before: AtomicU64::new(0),
             workers,

@@ -89,6 +89,18 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
         let labels = format!("database=\"{}\",user=\"{}\"", escape(database), escape(user));
         match &metric.source {
             Source::Engine(..) | Source::Codes(_) | Source::Endpoints(..) => {}
+            Source::Balanced(_, label, values) => {
+                // They have one account of their endpoints for all workers; those that share a name here have several.
+                let mut all = parts.iter().filter(|part| part.is_named).map(|part| part.balance.told());
+                let told = all.find(|told| !told.is_empty());
+                for one in told.into_iter().flatten() {
+                    for (value, figure) in values(&one) {
+                        let more = label.map_or(String::new(), |label| format!(",{}=\"{value}\"", label.name()));
+                        let endpoint = escape(&one.place.name);
+                        let _ = writeln!(out, "{}{{{labels},endpoint=\"{endpoint}\"{more}}} {figure}", metric.name);
+                    }
+                }
+            }
             Source::Pool(_, value) => {
                 let sum = parts.iter().map(|p| value(&p.stats)).fold(0, u64::wrapping_add);
                 let _ = writeln!(out, "{}{{{labels}}} {sum}", metric.name);
@@ -148,7 +160,7 @@ fn render_histogram(out: &mut String, name: &str, labels: &str, parts: &[&Histog
 }
 
 /// Microseconds as seconds, exactly.
-fn seconds(us: u64) -> String {
+pub(super) fn seconds(us: u64) -> String {
     let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -174,7 +186,13 @@ mod tests {
             stats.request.record(20);
             stats.pins[1].add(1);
             stats.server_errors.count(b"23505");
-            let pool = LabelledPool { database: "a\"b".into(), user: "u\\".into(), is_named: true, stats };
+            let pool = LabelledPool {
+                database: "a\"b".into(),
+                user: "u\\".into(),
+                is_named: true,
+                stats,
+                ..LabelledPool::default()
+            };
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
         }

@@ -2,8 +2,11 @@
 //! `spec/metrics.toml`; a test compares the two.
 
 use forebay_core::cluster::Node;
+use forebay_core::pool::balance::{Told, Why};
 use forebay_core::stats::{ByCode, Histogram, PoolStats, WorkerStats};
 use forebay_spec::pins::ALL as REASONS;
+
+use super::exposition::seconds;
 
 /// Where a metric's value is.
 pub(super) enum Source {
@@ -21,6 +24,8 @@ pub(super) enum Source {
     Parts(Kind, Label, &'static [Part]),
     /// Of each endpoint of a cluster, where there is one; the label's value is its role.
     Endpoints(Option<Label>, fn(&Node) -> Option<u64>),
+    /// Of each endpoint of a pool that has several, by the values of one more label where there is one.
+    Balanced(Kind, Option<Label>, fn(&Told) -> Vec<(&'static str, String)>),
 }
 
 /// A value of the label, and the reader of its part.
@@ -35,6 +40,7 @@ pub(super) enum Label {
     Class,
     Code,
     Role,
+    Cause,
 }
 
 impl Label {
@@ -47,6 +53,7 @@ impl Label {
             Label::Class => "class",
             Label::Code => "code",
             Label::Role => "role",
+            Label::Cause => "cause",
         }
     }
 }
@@ -69,10 +76,12 @@ impl Metric {
     /// As the exposition and the spec call it.
     pub(super) fn kind(&self) -> &'static str {
         match self.source {
-            Source::Engine(kind, _) | Source::Pool(kind, _) | Source::Parts(kind, ..) => match kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-            },
+            Source::Engine(kind, _) | Source::Pool(kind, _) | Source::Parts(kind, ..) | Source::Balanced(kind, ..) => {
+                match kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                }
+            }
             Source::Codes(_) | Source::Sparse(..) => "counter",
             Source::Durations(_) => "histogram",
             Source::Endpoints(..) => "gauge",
@@ -88,6 +97,9 @@ impl Metric {
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
             Source::Parts(_, label, _) | Source::Sparse(label, _) => vec!["database", "user", label.name()],
             Source::Endpoints(label, _) => ["database", "endpoint"].into_iter().chain(label.map(Label::name)).collect(),
+            Source::Balanced(_, label, _) => {
+                ["database", "user", "endpoint"].into_iter().chain(label.map(Label::name)).collect()
+            }
         }
     }
 }
@@ -97,7 +109,7 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Codes, Durations, Endpoints, Engine, Parts, Pool, Sparse};
+use Source::{Balanced, Codes, Durations, Endpoints, Engine, Parts, Pool, Sparse};
 
 /// The counters of pins, in the order of their reasons.
 const PINS: [Part; REASONS.len()] = [
@@ -284,6 +296,28 @@ pub(super) const METRICS: &[Metric] = &[
         "forebay_endpoint_confirms_writes",
         "1 if the primary of a database with a topology has confirmed the last write canary within canary_timeout, 0 if it has not or has failed it.",
         Endpoints(None, |node| node.is_confirming.map(u64::from)),
+    ),
+    metric(
+        "forebay_endpoint_answers_total",
+        "Answers of an endpoint to a pool that has several: its part of their rate is its part of the requests.",
+        Balanced(Counter, None, |told| vec![("", told.heard.to_string())]),
+    ),
+    metric(
+        "forebay_endpoint_latency_seconds",
+        "Time to the first byte of its answers, as it is shared by: of late, and without regard to single long ones.",
+        Balanced(Gauge, None, |told| told.latency_us.map(|us| ("", seconds(us))).into_iter().collect()),
+    ),
+    metric(
+        "forebay_endpoint_ejected",
+        "1 while an endpoint of a pool that has several gets no requests, or few on trial, for what was seen of it.",
+        Balanced(Gauge, None, |told| vec![("", u8::from(told.standing.words().is_some()).to_string())]),
+    ),
+    metric(
+        "forebay_endpoint_ejections_total",
+        "Times that it was ejected, by cause: slow, faults or silent.",
+        Balanced(Counter, Some(Label::Cause), |told| {
+            Why::NAMES.into_iter().zip(told.ejections.map(|count| count.to_string())).collect()
+        }),
     ),
 ];
 

@@ -32,6 +32,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         parameters: Vec::new(),
         connect_query: "".into(),
         cluster: None,
+        preferences: Vec::new(),
         pool: pool(plan),
     };
     let mut config = engine_config(plan.workers, vec![database], AuthMethod::Trust, PASSWORD, BUFFERS, BUFFER_SIZE);

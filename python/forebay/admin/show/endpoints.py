@@ -21,8 +21,13 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
     shares = _shares((await backend.snapshot()).pools)
     clustered = backend.endpoints()
     known = {(one.database, one.endpoint) for one in clustered}
+    databases = (*backend.config.databases, backend.config.fallback_database)
+    said = {(one.name, each.endpoint): each for one in databases if one is not None for each in one.preferences}
+    listed = {one.name for one in backend.config.databases}
     equal = [
-        EndpointRow(database, endpoint, *_EQUAL, None, None, None, None, None)
+        EndpointRow(database, endpoint, *_EQUAL, None, None, None, None, None).preferred(
+            said.get((database if database in listed else "*", endpoint))
+        )
         for database, endpoint in shares
         if (database, endpoint) not in known
     ]
@@ -45,7 +50,7 @@ def _row(endpoint: EndpointRow, share: Share | None) -> tuple[Value, ...]:
     return (
         endpoint.database, endpoint.endpoint, endpoint.role, endpoint.reason, endpoint.timeline, lsn, endpoint.lag,
         _ms(endpoint.answered_s), endpoint.error, endpoint.source, _ms(endpoint.source_s), *shared,
-        _ms(endpoint.exposed_s), endpoint.canary, _ms(endpoint.unconfirmed_s),
+        _ms(endpoint.exposed_s), endpoint.canary, _ms(endpoint.unconfirmed_s), endpoint.weight, endpoint.zone,
     )  # fmt: skip
 
 

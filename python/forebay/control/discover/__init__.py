@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
-from forebay.config.resolved import EngineConfig
+from forebay.config.preferences import preferences
+from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.topology import Topology, TopologySource
 from forebay.control.discover.memory import NAME, Known, Memory
 from forebay.failure import Failure
@@ -142,9 +143,16 @@ class Discovery:
     def overlaid(self, engine: EngineConfig, topologies: Sequence[Topology]) -> EngineConfig:
         """A configuration with the endpoints that sources have told in place of the listed ones."""
         self._given = {one.database: account for one in topologies if (account := self._account(one))}
-        told = {name: account.endpoints for name, account in self._given.items()}
-        databases = tuple(replace(one, endpoints=told.get(one.name, one.endpoints)) for one in engine.databases)
-        return replace(engine, databases=databases) if told else engine
+        wanted = {one.database: one.wishes for one in topologies}
+
+        def overlaid(one: DatabaseConfig) -> DatabaseConfig:
+            account = self._given.get(one.name)
+            if account is None:
+                return one
+            said = preferences(wanted[one.name], account.endpoints, dict(account.said))
+            return replace(one, endpoints=account.endpoints, preferences=said)
+
+        return replace(engine, databases=tuple(map(overlaid, engine.databases))) if self._given else engine
 
     def legacy(self) -> dict[str, Any]:
         """What a process that takes this one's place is to know; of JSON's types."""
@@ -196,7 +204,14 @@ class Discovery:
 
     def rows(self) -> list[EndpointRow]:
         """The endpoints of all clusters."""
-        return [row for _, follower in self._followers.values() for row in follower.rows()]
+        return [row for topology, follower in self._followers.values() for row in self._rows(topology, follower)]
+
+    def _rows(self, topology: Topology, follower: Follower) -> list[EndpointRow]:
+        """With what is said of them."""
+        rows = follower.rows()
+        told = dict(follower.account.said) if follower.account else {}
+        said = {one.endpoint: one for one in preferences(topology.wishes, (row.endpoint for row in rows), told)}
+        return [row.preferred(said.get(row.endpoint)) for row in rows]
 
     def by_use(self, database: str, listed: Sequence[str]) -> Sequence[str]:
         """Its endpoints for a question of forebay's own, the primary first; those that are no copy of it are left out.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from forebay.config.kinds import WEIGHT_MAX
 from forebay.config.source_address import Address, Host, is_port
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed, checked
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
@@ -79,11 +81,10 @@ class Names:
         """The targets stay names, so that certificates can be compared with them."""
         answer = await self._ask("SRV")
         members = []
-        for record in answer or ():
-            target = record.target.to_text()
-            if target != NO_TARGET and is_port(record.port):
-                host = target.rstrip(".")
-                members.append(Member(host=host, port=record.port, role=self._role, source="dns", name=host))
+        records = [one for one in answer or () if one.target.to_text() != NO_TARGET and is_port(one.port)]
+        for record, weight in zip(records, _weights(records), strict=True):
+            host = record.target.to_text().rstrip(".")
+            members.append(Member(host=host, port=record.port, role=self._role, source="dns", name=host, weight=weight))
         return members, [_ttl(answer)] if answer else [0], _asked([answer] if answer else [])
 
     async def _ask(self, kind: str) -> dns.resolver.Answer | None:
@@ -103,6 +104,22 @@ class Names:
             raise TimeoutError from None
         except (dns.exception.DNSException, OSError) as error:
             raise SourceFailed(f"the name {self._name} was not resolved ({type(error).__name__})") from None
+
+
+def _weights(records: Sequence[Any]) -> list[int | None]:
+    """Of SRV records. Only targets of the lowest priority have one, as long as one of them can be reached (RFC 2782).
+
+    Weights there go to 65,535; one of 0 beside others has a very small chance, and all of them stand for no choice.
+    """
+    first = min((one.priority for one in records), default=0)
+    heaviest = max((one.weight for one in records if one.priority == first), default=0)
+
+    def weight(one: Any) -> int | None:
+        if one.priority != first:
+            return 0
+        return max(1, round(one.weight * min(1, WEIGHT_MAX / heaviest))) if heaviest else None
+
+    return [weight(one) for one in records]
 
 
 def _ttl(answer: dns.resolver.Answer) -> int:

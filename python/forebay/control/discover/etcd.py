@@ -19,7 +19,7 @@ import msgspec
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover import patroni
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, refuse_tls_options, tls_of
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, zone_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 from forebay.failure import Exit, Failure
@@ -101,6 +101,7 @@ class _MemberData(msgspec.Struct):
     timeline: int | None = None
     xlog_location: int | None = None
     api_url: str | None = None
+    tags: dict[str, Any] | None = None
 
 
 class _Status(msgspec.Struct):
@@ -262,6 +263,8 @@ def _member(name: str, data: _MemberData, primary: str | None, optime: int) -> M
         lag_bytes=None if is_primary else lag,
         state=data.state if is_primary else data.replication_state or data.state,
         api=data.api_url,
+        weight=patroni.weight_of(data.tags),
+        zone=zone_of((data.tags or {}).get(patroni.ZONE_TAG)),
     )
 
 

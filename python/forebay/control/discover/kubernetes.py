@@ -19,7 +19,7 @@ import msgspec
 
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover.http import Http, NoAnswer, T
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, zone_of
 from forebay.control.discover.registration import Kind, Means, need
 from forebay.failure import Exit, Failure
 
@@ -80,6 +80,7 @@ class _Endpoint(msgspec.Struct):
     addresses: list[str]
     conditions: _Conditions = msgspec.field(default_factory=_Conditions)
     targetRef: _Target | None = None  # noqa: N815  (as in the API)
+    zone: str | None = None
 
     @property
     def pod(self) -> str | None:
@@ -205,6 +206,7 @@ def _members(endpoint: _Endpoint, port: int, roles: dict[str, Role]) -> list[Mem
             source="kubernetes",
             name=endpoint.pod,
             state=endpoint.state,
+            zone=zone_of(endpoint.zone),
         )
         for host in endpoint.addresses[:1]
     ]

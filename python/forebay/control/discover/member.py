@@ -16,6 +16,7 @@ from forebay.config.source_address import MEMBERS_MAX
 
 TIMEOUT_S: Final = 1.0
 
+_ZONE: Final = re.compile(r"[^\s=,\x00-\x1f\x7f]{1,63}")
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
 
 
@@ -38,6 +39,7 @@ class Member:
     lag_bytes, lag_s: how far it is behind the primary.
     state: the source's own word, such as "streaming".
     api: where whoever manages it is asked over HTTP.
+    weight: its part of requests beside the others, 0 to 100; 0: none, unless no other can serve. zone: where it is.
     """
 
     host: str
@@ -51,6 +53,8 @@ class Member:
     lag_s: float | None = None
     state: str | None = None
     api: str | None = None
+    weight: int | None = None
+    zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,11 @@ class Managing(Source, Protocol):
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Asks for it, and returns when it is said to be done. Raises SourceFailed where it is not, or nobody says."""
         ...
+
+
+def zone_of(text: object) -> str | None:
+    """The name of a zone; None for none, or one that can't be one."""
+    return text if isinstance(text, str) and _ZONE.fullmatch(text) else None
 
 
 def checked(members: list[Member], *, by: str) -> tuple[Member, ...]:

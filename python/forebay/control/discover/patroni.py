@@ -6,14 +6,16 @@ that. Source: Patroni documentation, "Patroni REST API".
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from forebay.config.kinds import WEIGHT_MAX
 from forebay.config.source_address import Address, is_port
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, refuse_tls_options, tls_of
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of, zone_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 
@@ -25,6 +27,8 @@ PLAIN, SECURE = "patroni", "patroni+https"
 # Releases before 4 call it master.
 PRIMARIES: Final = frozenset(("leader", "master", "primary"))
 STANDBY_LEADER: Final = "standby_leader"
+# Tags of a member that are for forebay.
+WEIGHT_TAG, ZONE_TAG = "forebay_weight", "forebay_zone"
 
 
 class _Member(msgspec.Struct):
@@ -39,6 +43,7 @@ class _Member(msgspec.Struct):
     lag: int | str | None = None
     lsn: str | None = None
     api_url: str | None = None
+    tags: dict[str, Any] | None = None
 
 
 class _Cluster(msgspec.Struct):
@@ -120,7 +125,18 @@ def _member(told: _Member, host: str, port: int | None) -> Member:
         lag_bytes=told.lag if isinstance(told.lag, int) else None,
         state=told.state,
         api=told.api_url,
+        weight=weight_of(told.tags),
+        zone=zone_of((told.tags or {}).get(ZONE_TAG)),
     )
+
+
+def weight_of(tags: Mapping[str, Any] | None) -> int | None:
+    """A member's weight by its tags. One that Patroni's own health checks keep from balancers has none."""
+    told = (tags or {}).get(WEIGHT_TAG)
+    if (tags or {}).get("noloadbalance") is True:
+        return 0
+    is_number = not isinstance(told, bool) and str(told).isdecimal() and len(str(told)) < 4 and int(told) <= WEIGHT_MAX
+    return int(told) if is_number and told is not None else None
 
 
 def _build(address: Address, means: Means) -> Patroni:

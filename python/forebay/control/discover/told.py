@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from forebay._engine import Cluster, EngineError
 from forebay.admin.backend import EndpointRow
+from forebay.config.preferences import Said
 from forebay.config.source_address import is_host
 from forebay.config.topology import Topology
 from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
@@ -40,20 +41,28 @@ Move = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a source has told last. named: the endpoints that may write; None: it does not tell."""
+    """What a source has told last.
+
+    named: the endpoints that may write; None: it does not tell. said: weights and zones of those of which it tells.
+    """
 
     endpoints: tuple[str, ...]
     named: tuple[str, ...] | None
+    said: tuple[tuple[str, Said], ...] = ()
 
     def words(self) -> dict[str, Any]:
         """It in JSON's types."""
-        return {"endpoints": list(self.endpoints), "named": None if self.named is None else list(self.named)}
+        said = [[endpoint, one.weight, one.zone] for endpoint, one in self.said]
+        named = None if self.named is None else list(self.named)
+        return {"endpoints": list(self.endpoints), "named": named, "said": said}
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Account:
         """What `words` gave."""
         named = words["named"]
-        return cls(tuple(words["endpoints"]), None if named is None else tuple(named))
+        # A release before this one said nothing of them.
+        said = tuple((endpoint, Said(weight, zone)) for endpoint, weight, zone in words.get("said", ()))
+        return cls(tuple(words["endpoints"]), None if named is None else tuple(named), said)
 
 
 class Told:
@@ -221,7 +230,8 @@ class Told:
             return
         in_force = self.account.endpoints if self.account else self._topology.endpoints
         before, self.account = self.account, account
-        if account.endpoints == in_force:
+        is_same = account.endpoints == in_force
+        if is_same and account.said == (before.said if before else ()):
             self._poll.name(account.named)
             return
         try:
@@ -230,6 +240,9 @@ class Told:
             self.account = before
             raise
         self._refused = None
+        if is_same:
+            self._poll.name(account.named)
+            return
         event(logging.INFO, "topology_told", database=self._topology.database, source=self._topology.kind,
               endpoints=", ".join(account.endpoints))  # fmt: skip
         poll = self._poll
@@ -245,7 +258,9 @@ def account_of(sighting: Sighting) -> Account:
         raise SourceFailed(f"{sighting.asked} names no host that can be used")
     named = tuple(sorted({name for name, each in members if each.role is Role.PRIMARY}))
     tells_roles = any(each.role is not Role.UNKNOWN for _, each in members)
-    return Account(tuple(sorted({name for name, _ in members})), named if tells_roles else None)
+    said = {name: Said(each.weight, each.zone) for name, each in members if (each.weight, each.zone) != (None, None)}
+    return Account(tuple(sorted({name for name, _ in members})), named if tells_roles else None,
+                   tuple(sorted(said.items(), key=lambda pair: pair[0])))  # fmt: skip
 
 
 def _endpoint(host: str, port: int) -> str:

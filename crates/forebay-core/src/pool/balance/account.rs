@@ -51,6 +51,9 @@ pub(super) struct Account {
     /// Who has tried it last.
     pub(super) tried_by: WorkerId,
     pub(super) readmitted: Option<Instant>,
+    /// Answers, and ejections by [`Why::index`], since it is known.
+    pub(super) heard: u64,
+    pub(super) ejections: [u64; Why::NAMES.len()],
 }
 
 impl Account {
@@ -74,6 +77,8 @@ impl Account {
             pause: FIRST_PAUSE,
             tried_by: WorkerId(0),
             readmitted: None,
+            heard: 0,
+            ejections: [0; Why::NAMES.len()],
         }
     }
 
@@ -86,6 +91,7 @@ impl Account {
         self.sum = self.sum * kept + window.sum;
         self.squares = self.squares * kept + window.squares;
         self.answers = self.answers * fading + f64::from(window.answers);
+        self.heard += u64::from(window.heard);
         self.faults *= fading;
         if self.faults < 0.5 {
             (self.faults_of, self.is_of_several) = (window.faults_of, false);

@@ -82,6 +82,18 @@ pub enum Why {
 }
 
 impl Why {
+    /// What metrics call each.
+    pub const NAMES: [&'static str; 3] = ["slow", "faults", "silent"];
+
+    /// Its place among these.
+    pub fn index(self) -> usize {
+        match self {
+            Why::Slow(_) => 0,
+            Why::Faults(_) => 1,
+            Why::Silent => 2,
+        }
+    }
+
     /// For people; completes "it …".
     pub fn reason(self) -> String {
         match self {

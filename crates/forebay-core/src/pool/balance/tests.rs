@@ -225,6 +225,7 @@ struct Looks {
     look: u64,
     changes: Vec<(u64, Change)>,
     turns: Vec<Turn>,
+    weights: Vec<u32>,
 }
 
 impl Looks {
@@ -232,7 +233,8 @@ impl Looks {
         let terms =
             Terms { by: Latency, slower_than: 4, slow_start: Duration::ZERO, pause_max: Duration::from_secs(5) };
         let (endpoints, balance) = (endpoints(names), Balance::default());
-        Looks { balance, endpoints, terms, look: 0, changes: Vec::new(), turns: Vec::new() }
+        let weights = vec![1; names.len()];
+        Looks { balance, endpoints, terms, look: 0, changes: Vec::new(), turns: Vec::new(), weights }
     }
 
     fn now(&self) -> Instant {
@@ -248,7 +250,7 @@ impl Looks {
     fn look_of(&mut self, me: WorkerId, measured: impl Fn(usize) -> (bool, Window)) {
         let seen = self.endpoints.iter().enumerate().map(|(at, one)| {
             let (is_well, window) = measured(at);
-            Seen { place: one.place.clone(), is_well, weight: 1, window }
+            Seen { place: one.place.clone(), is_well, weight: self.weights[at], window }
         });
         let (turns, changes) = self.balance.look(me, &seen.collect::<Vec<_>>(), &self.terms, self.now());
         self.turns = turns;
@@ -398,18 +400,6 @@ fn failures_of_a_single_client_eject_nobody() {
     assert_eq!(looks.told(), [("a", true)]);
 }
 
-/// Weights hold to within a request, whatever requests are shared by.
-#[test]
-fn parts_are_as_the_weights_say() {
-    for by in [Latency, RoundRobin] {
-        let mut world = World::new(by, 12, &[1, 2, 5], |_, _, request| Some(usual(request)));
-        world.run(20.0);
-        for (at, part) in [0.125, 0.25, 0.625].into_iter().enumerate() {
-            assert!((world.share(at) - part).abs() < 0.03, "{by:?}: {at} has {}", world.share(at));
-        }
-    }
-}
-
 /// What a worker counts changes by lending: closings for the sake of another endpoint come to an end where nothing else happens.
 #[test]
 fn servers_are_not_closed_for_ever_to_spread_them() {
@@ -427,3 +417,5 @@ fn servers_are_not_closed_for_ever_to_spread_them() {
     balance.end_spreading();
     assert!(balance.begin_spreading());
 }
+
+mod weights;
