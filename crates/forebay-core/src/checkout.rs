@@ -336,6 +336,9 @@ impl<I: Io> Worker<I> {
         }
         pool.looked_at = now;
         let Some((_, theirs)) = pool.shared.worker_to_lend_to(me, LEND_AFTER) else { return false };
+        if self.pools[id.0 as usize].endpoints.is_kept_here(self.servers[key].at) {
+            return false;
+        }
         if ours.is_some_and(|ours| ours.0 <= (theirs + LEND_AFTER).0) {
             return false;
         }

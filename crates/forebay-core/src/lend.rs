@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::balance::EJECTED;
 use crate::checkout::LEND_AFTER;
 use crate::config::Usage;
 use crate::ids::{ConnId, WorkerId};
 use crate::io::{Close, Io, TlsInfo};
+use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::pool::greetings::Values;
 use crate::reach::READDRESSED;
@@ -53,10 +55,7 @@ impl<I: Io> Worker<I> {
             if is_wanted_here {
                 return None;
             }
-            let key = self.pool(id).idle.pop_front()?;
-            let number = self.servers[key].at;
-            self.pool(id).note_taken(number);
-            Some(key)
+            self.take_to_lend(id)
         });
         match server {
             Some(key) => {
@@ -65,6 +64,27 @@ impl<I: Io> Worker<I> {
             }
             None => io.tell(worker, Message::NoneIdle(name)),
         }
+    }
+
+    /// The longest idle server at the endpoint whose turn it is: what it is borrowed for is a request as any. None leaves an
+    /// endpoint that is on trial here, for which it is out at the other worker.
+    fn take_to_lend(&mut self, id: PoolId) -> Option<ServerKey> {
+        if self.pool(id).endpoints.is_single() {
+            return self.pool(id).idle.pop_front();
+        }
+        let meant = self.endpoint_in_turn(id);
+        let pool = &self.pools[id.0 as usize];
+        let is_meant = |key: &ServerKey| self.servers[*key].at == meant;
+        let may = |key: &ServerKey| !pool.endpoints.is_kept_here(self.servers[*key].at);
+        let at = if meant == 0 { None } else { pool.idle.iter().position(|key| is_meant(key) && may(key)) };
+        let found = at.or_else(|| pool.idle.iter().position(may))?;
+        let pool = self.pool(id);
+        let key = pool.idle.remove(found)?;
+        if at.is_none() {
+            let number = self.servers[key].at;
+            self.pool(id).note_taken(number);
+        }
+        Some(key)
     }
 
     /// Takes an idle server out of this worker; it goes to whoever waits longest when it is free to go.
@@ -178,6 +198,7 @@ impl<I: Io> Worker<I> {
             () if pool.shared.is_closing(server.generation) => Some("reconnect"),
             () if pool.endpoints.at(&server.place).is_none() => Some("the endpoint changed"),
             () if self.is_readdressed(server) => Some(READDRESSED),
+            () if pool.endpoints.is_out(server.at) => Some(EJECTED),
             () => None,
         }
     }

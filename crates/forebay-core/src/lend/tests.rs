@@ -6,6 +6,8 @@ use crate::command::{Command, CommandId, Reply};
 use crate::fuzz_entry::memory::Handed;
 use crate::fuzz_entry::scene::{Scene, tables};
 use crate::ids::{ConnId, WorkerId};
+use crate::pool::balance::{Standing, Why};
+use crate::time::Instant;
 use crate::worker::{Message, Shared};
 
 type Told = Message<Handed>;
@@ -20,8 +22,14 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::with(1)
+    }
+
+    /// Where the pool has so many endpoints.
+    fn with(endpoints: u16) -> Pair {
         let shared = Arc::new(Shared::new(2));
-        let tables = tables(|_| ());
+        let endpoint = |number: u16| Arc::from(format!("127.0.0.1:{}", 5432 + number));
+        let tables = tables(|config| config.databases[0].endpoints = (0..endpoints).map(endpoint).collect());
         let worker = |id| {
             let mut scene = Scene::of(id, tables.clone(), shared.clone());
             scene.io.told = Some(Vec::new());
@@ -33,7 +41,12 @@ impl Pair {
 
     /// The only server of the pool is on its way from worker 0 to worker 1: what is to be told to that.
     fn under_way() -> (Pair, Told) {
-        let mut pair = Pair::new();
+        Pair::under_way_from(1)
+    }
+
+    /// The same, from the first of so many endpoints.
+    fn under_way_from(endpoints: u16) -> (Pair, Told) {
+        let mut pair = Pair::with(endpoints);
         let first = pair.of[0].client();
         let server = pair.of[0].opening().expect("a server is opened for the first client");
         pair.of[0].let_in(server);
@@ -56,6 +69,13 @@ impl Pair {
         let client = self.of[w].client();
         assert!(self.of[w].sent(client).ends_with(b"I"), "it is greeted without a server");
         self.of[w].arrives(client, QUERY);
+    }
+
+    /// A worker has seen how the first endpoint does.
+    fn sees(&mut self, w: usize, standing: Standing) {
+        for pool in &mut self.of[w].worker.pools {
+            pool.endpoints.given(1).expect("there is one").turn.standing = standing;
+        }
     }
 
     /// A connection is out of its worker.
@@ -188,5 +208,35 @@ fn pause_and_wait_close_have_no_limit_of_their_own() {
         pair.tell(0, 1, lent);
         pair.of[0].tick(3_601_000_000);
         assert!(pair.is_done(0, 1) && pair.of[0].worker.pending.is_empty(), "{command:?}");
+    }
+}
+
+/// The waiter would be the one whose request fails, or takes ten times as long.
+#[test]
+fn a_server_whose_endpoint_is_ejected_on_its_way_serves_nobody() {
+    let (mut pair, lent) = Pair::under_way_from(2);
+    pair.sees(1, Standing::Ejected(Instant(5_000_000), Why::Slow(10)));
+    pair.tell(0, 1, lent);
+    assert_eq!(pair.parted(1), 1);
+    assert!(pair.of[1].opening().is_some(), "who waits gets one elsewhere");
+    let (mut pair, lent) = Pair::under_way_from(2);
+    pair.tell(0, 1, lent);
+    assert_eq!(pair.parted(1), 0, "it serves where the endpoint does");
+}
+
+/// It is this worker that counts how the few requests of a trial end: for the others the endpoint is out.
+#[test]
+fn a_server_on_trial_is_lent_to_nobody() {
+    for standing in [Standing::HalfOpen(Instant(1), Why::Silent), Standing::Ejected(Instant(9), Why::Silent)] {
+        let mut pair = Pair::with(2);
+        pair.of[0].client();
+        let server = pair.of[0].opening().expect("a server is opened for the first client");
+        pair.of[0].let_in(server);
+        pair.sees(0, standing);
+        pair.asks_for_one(1);
+        let want = pair.told(0).expect("the other worker asks for it");
+        pair.tell(1, 0, want);
+        assert!(pair.of[0].io.detaching.is_empty(), "{standing:?}");
+        assert!(matches!(pair.told(1), Some(Message::NoneIdle(_))), "{standing:?}");
     }
 }
