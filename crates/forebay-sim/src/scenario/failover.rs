@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_core::auth::{Credential, Secret};
-use forebay_core::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, PoolMode, Role};
+use forebay_core::config::{AuthMethod, ClusterConfig, Consistency, DatabaseConfig, PoolMode, Preference, Role};
 
 use super::{ClientPlan, Faults, LocalSocket, SECOND, Scenario, Target, engine_config};
 use crate::client::actor::Identity;
@@ -213,7 +213,20 @@ fn database(rng: &mut Rng, plan: &Plan, index: u64, wait: u64, cluster: ClusterC
     database.endpoints = (0..plan.nodes).map(|node| Arc::from(endpoint(node))).collect();
     (database.forced_user, database.forced_secret) = (None, None);
     database.cluster = Some(cluster);
+    database.preferences = preferences(&mut rng.aside(12), &database.endpoints);
     database
+}
+
+/// Half of the databases have endpoints without a weight, or some that are near: whoever is to serve, somebody does.
+fn preferences(rng: &mut Rng, endpoints: &[Arc<str>]) -> Vec<Preference> {
+    let is_said = rng.one_in(2);
+    let mut said = |endpoint: &Arc<str>| Preference {
+        endpoint: endpoint.clone(),
+        weight: *rng.pick(&[0, 0, 1, 5]),
+        zone: "".into(),
+        is_near: rng.one_in(3),
+    };
+    endpoints.iter().filter(|_| is_said).map(&mut said).collect()
 }
 
 /// The endpoint of a server.
