@@ -18,7 +18,7 @@ from tests.harness.readers import Readers, nap, tell
 from tests.harness.standby import caught_up
 from tests.harness.toxi import Toxi
 
-pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+pytestmark = [pytest.mark.variants("uring-2", "epoll-1"), pytest.mark.timeout(300)]
 
 PATIENCE_S = 40.0
 # On a busy machine one may be slower than the others by itself.

@@ -15,7 +15,7 @@ from tests.harness.postgres import Postgres, free_port
 from tests.harness.readers import Readers, nap
 from tests.harness.toxi import Toxi
 
-pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+pytestmark = [pytest.mark.variants("uring-2", "epoll-1"), pytest.mark.timeout(300)]
 
 WAYS = ("latency", "least_busy", "round_robin")
 PATIENCE_S = 40.0
