@@ -135,8 +135,9 @@ def weight_of(tags: Mapping[str, Any] | None) -> int | None:
     told = (tags or {}).get(WEIGHT_TAG)
     if (tags or {}).get("noloadbalance") is True:
         return 0
-    is_number = not isinstance(told, bool) and str(told).isdecimal() and len(str(told)) < 4 and int(told) <= WEIGHT_MAX
-    return int(told) if is_number and told is not None else None
+    text = str(told)
+    is_number = not isinstance(told, bool) and text.isdecimal() and len(text) < 4 and int(text) <= WEIGHT_MAX
+    return int(text) if is_number else None
 
 
 def _build(address: Address, means: Means) -> Patroni:
