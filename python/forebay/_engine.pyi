@@ -192,6 +192,9 @@ class Engine:
     def reload(self, config: bytes) -> None:
         """Puts another configuration in force as a whole, or changes nothing. Raises EngineError. May take a while."""
 
+    def set_leaving(self, is_leaving: bool) -> None:
+        """Says on /readyz that load balancers are to send nobody here, or takes it back."""
+
     def fileno(self) -> int:
         """A descriptor that is readable while something waits in the outbox that is to be taken at once."""
 

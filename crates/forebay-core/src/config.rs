@@ -129,6 +129,9 @@ pub struct Limits {
     pub client_write_timeout: u64,
     /// Time a clean shutdown may take.
     pub drain_timeout: u64,
+    /// Time before it, in which nothing but /readyz tells of it.
+    #[serde(default)]
+    pub drain_notice: u64,
 }
 
 /// How clients prove who they are.

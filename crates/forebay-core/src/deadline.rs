@@ -447,9 +447,7 @@ impl<I: Io> Worker<I> {
         self.sweep_listeners(io);
         self.forget_pools(io);
         self.look_for_silent(io);
-        let is_sick = |p: &&crate::pool::Pool| p.endpoints.sickness().is_some() && p.servers == p.opening;
-        self.stats.pools_open.set(self.pools.iter().filter(|p| !p.is_removed).count() as u64);
-        self.stats.pools_sick.set(self.pools.iter().filter(|p| !p.is_removed).filter(is_sick).count() as u64);
+        self.measure_reach();
         self.command_progress(io);
     }
 
@@ -477,6 +475,15 @@ impl<I: Io> Worker<I> {
             }
             self.retire(io, key, "over the limit");
         }
+    }
+
+    /// Of how many pools the endpoints can be reached, for /readyz.
+    fn measure_reach(&mut self) {
+        let in_use = |p: &&crate::pool::Pool| !p.is_removed;
+        self.pools.iter().filter(|p| p.is_removed && !p.is_vacant).for_each(|p| _ = p.measure_reach(false));
+        let sick = self.pools.iter().filter(in_use).filter(|p| p.measure_reach(true)).count();
+        self.stats.pools_open.set(self.pools.iter().filter(in_use).count() as u64);
+        self.stats.pools_sick.set(sick as u64);
     }
 
     /// Gauges for the metrics listener.

@@ -131,6 +131,10 @@ pub struct PoolStats {
     pub servers_idle: Cell,
     /// Servers opening, being checked or cleaned.
     pub servers_other: Cell,
+    /// 1 while the pool is in use.
+    pub is_open: Cell,
+    /// 1 while its endpoints can't be reached and it has no server.
+    pub is_sick: Cell,
 }
 
 /// What stands for names that have no figures of their own.
@@ -181,6 +185,8 @@ impl PoolStats {
             servers_active: _,
             servers_idle: _,
             servers_other: _,
+            is_open: _,
+            is_sick: _,
         } = self;
         let single = [
             transactions,

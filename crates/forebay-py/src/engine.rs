@@ -113,6 +113,15 @@ impl PyEngine {
         })
     }
 
+    fn set_leaving(&self, py: Python<'_>, is_leaving: bool) -> PyResult<()> {
+        py.detach(|| {
+            self.running(|engine| {
+                engine.set_leaving(is_leaving);
+                Ok(())
+            })
+        })
+    }
+
     fn fileno(&self) -> i32 {
         self.outbox.fd()
     }

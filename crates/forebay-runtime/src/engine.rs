@@ -167,7 +167,7 @@ impl Engine {
             Some(m) => {
                 let listening = before.as_ref().and_then(|before| before.metrics).map(owned).transpose();
                 let listening = listening.map_err(StartError::System)?;
-                Some(MetricsServer::start(&m.address, &hub, listening).map_err(StartError::Metrics)?)
+                Some(MetricsServer::start(&m.address, &hub, &tables, listening).map_err(StartError::Metrics)?)
             }
         };
         let mut engine = Engine {
@@ -192,7 +192,8 @@ impl Engine {
         for (database, user, count) in before.iter().flat_map(|before| &before.held) {
             shared.expect_servers(&database.as_str().into(), &user.as_str().into(), *count);
         }
-        let orders = before.map_or_else(Vec::new, |before| before.orders).into();
+        let orders: Arc<[Command]> = before.map_or_else(Vec::new, |before| before.orders).into();
+        orders.iter().for_each(|order| engine.metrics.iter().for_each(|metrics| metrics.heard(order)));
         let part = Part { tables, shared, buffers, size, orders };
         let started = if is_uring {
             engine.start_workers::<Uring>(bound.by_worker, &part)
@@ -264,7 +265,7 @@ impl Engine {
     /// anything of it fails. Blocks for as long as new passwords take to be derived; never called on a loop.
     pub fn reload(&self, config: EngineConfig) -> Result<(), ReloadError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = needs_restart(&tables.config, &config);
+        let names = crate::restart::needs_restart(&tables.config, &config);
         if !names.is_empty() {
             return Err(ReloadError::NeedsRestart(names));
         }
@@ -281,15 +282,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Says on /readyz that load balancers are to send nobody here, or takes it back. Clients are served all the same.
+    pub fn set_leaving(&self, is_leaving: bool) {
+        self.metrics.iter().for_each(|metrics| metrics.set_leaving(is_leaving));
+    }
+
     /// Sends an order to one worker, or to all: then each of them replies with the same id.
     pub fn command(&self, worker: Option<WorkerId>, command: &Command) -> CommandId {
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         let id = CommandId(*commands);
         *commands += 1;
-        if matches!(command, Command::Drain | Command::Close)
-            && let Some(metrics) = &self.metrics
-        {
-            metrics.set_draining();
+        if let Some(metrics) = &self.metrics {
+            metrics.heard(command);
         }
         if matches!(command, Command::Drain | Command::Cut | Command::Close) {
             self.hub.stop_receiving();
@@ -456,31 +460,6 @@ fn worker_count(configured: u16) -> u16 {
         n => usize::from(n),
     };
     count.min(WORKERS_MAX) as u16
-}
-
-/// Settings that are read at start only, and differ.
-fn needs_restart(before: &EngineConfig, after: &EngineConfig) -> Vec<&'static str> {
-    let (l, m) = (&before.listen, &after.listen);
-    let (e, f) = (&before.engine, &after.engine);
-    let metrics = |c: &EngineConfig| c.metrics.as_ref().map(|m| m.address.clone());
-    [
-        ("listen.address", l.addresses != m.addresses),
-        ("listen.port", l.port != m.port),
-        ("listen.unix", l.unix != m.unix),
-        ("listen.unix_mode", l.unix_mode != m.unix_mode),
-        ("listen.unix_group", l.unix_group != m.unix_group),
-        ("listen.backlog", l.backlog != m.backlog),
-        ("listen.reuse_port", l.reuse_port != m.reuse_port),
-        ("engine.workers", e.workers != f.workers),
-        ("engine.io", e.io != f.io),
-        ("engine.buffers", e.buffers != f.buffers),
-        ("engine.buffer_size", e.buffer_size != f.buffer_size),
-        ("engine.core_dumps", e.core_dumps != f.core_dumps),
-        ("metrics.address", metrics(before) != metrics(after)),
-    ]
-    .into_iter()
-    .filter_map(|(name, differs)| differs.then_some(name))
-    .collect()
 }
 
 /// A thread of the engine's: named, and with every signal blocked, as those belong to Python's main thread.

@@ -24,6 +24,7 @@ mod outbox;
 mod place;
 mod random;
 mod resolve;
+mod restart;
 mod socket;
 mod succession;
 mod tls;

@@ -147,9 +147,18 @@ fn metrics_and_probes_are_served() {
     engine.stats()[0].pools_open.set(1);
     engine.stats()[0].pools_sick.set(1);
     assert!(get(&engine, "/readyz").contains("503"));
+    assert!(get(&engine, "/readyz?unready=404").contains("404"));
+    assert!(get(&engine, "/readyz?exclude=servers").contains("200 OK"));
+    assert!(get(&engine, "/readyz?database=nobody").contains("400"));
+    assert!(get(&engine, "/readyz?typo=1").contains("400"));
     engine.stats()[0].pools_sick.set(0);
+    engine.set_leaving(true);
+    assert!(get(&engine, "/readyz?exclude=servers").contains("503"));
+    engine.set_leaving(false);
+    assert!(get(&engine, "/readyz").contains("200 OK"));
     engine.command(None, &Command::Drain);
     assert!(get(&engine, "/readyz").contains("503"));
+    assert!(get(&engine, "/readyz?unready=404").contains("404"));
     assert!(get(&engine, "/livez").contains("200 OK"));
 }
 

@@ -220,13 +220,8 @@ impl Scenario {
     }
 
     fn target(rng: &mut Rng, index: u64) -> Target {
-        let mode = *rng.pick(&[
-            PoolMode::Transaction,
-            PoolMode::Transaction,
-            PoolMode::Transaction,
-            PoolMode::Session,
-            PoolMode::Statement,
-        ]);
+        let usual = PoolMode::Transaction;
+        let mode = *rng.pick(&[usual, usual, usual, PoolMode::Session, PoolMode::Statement]);
         let pool_size = rng.between(1, 4) as u32;
         let max_db_connections = if rng.one_in(4) { rng.between(1, 3) as u32 } else { 0 };
         let processes_max = if rng.one_in(6) { rng.between(1, 3) as usize } else { 100 };
@@ -475,6 +470,7 @@ pub(crate) fn engine_config(
             metric_pools_max: 1000,
             client_write_timeout: 0,
             drain_timeout: 5 * SECOND,
+            drain_notice: 0,
         },
         auth: AuthSettings {
             method,

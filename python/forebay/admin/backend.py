@@ -192,6 +192,13 @@ class Backend(Protocol):
     async def reload(self) -> Sequence[str]:
         """Returns what changed, a line each. Raises Refused with the findings."""
 
+    def drain(self, is_on: bool) -> None:
+        """Says on /readyz that no more clients shall be sent, or takes it back. Raises Refused."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it says so."""
+
     def shutdown(self, how: Shutdown) -> None:
         """Begins to stop, after the console's answer is on its way."""
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from forebay.admin.command import (
     disable,
+    drain,
     enable,
     kill,
     kill_client,
@@ -77,6 +78,7 @@ COMMANDS: Final[dict[str, Command]] = {
         peers.PEERS,
         peers.PEER_POOLS,
         disable.COMMAND,
+        drain.COMMAND,
         enable.COMMAND,
         wait_close.COMMAND,
         suspend.COMMAND,

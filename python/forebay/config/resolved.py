@@ -105,6 +105,7 @@ class Limits(msgspec.Struct, frozen=True):
     metric_pools_max: int
     client_write_timeout: int
     drain_timeout: int
+    drain_notice: int
 
 
 class AuthSettings(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ class RunningBackend:
         self._switchovers = switchovers
         self._is_moving = is_moving
         self._pauses = Pauses()
+        self._is_drained = False
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
@@ -205,6 +206,18 @@ class RunningBackend:
 
     async def reload(self) -> Sequence[str]:
         return await self._reload()
+
+    def drain(self, is_on: bool) -> None:
+        self._refuse_while_moving()
+        if not is_on and self.is_stopping:
+            raise Refused("forebay is shutting down")
+        self._engine.set_leaving(is_on)
+        self._is_drained = is_on
+        event(logging.INFO, "draining" if is_on else "draining_ended")
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_drained or self.is_stopping
 
     def shutdown(self, how: Shutdown) -> None:
         self._shutdown(how)

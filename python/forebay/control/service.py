@@ -3,7 +3,8 @@
 | state    | what holds                                  | leaves by                                        |
 |----------|---------------------------------------------|--------------------------------------------------|
 | starting | the configuration is read, nothing listens  | the engine runs -> serving; a failure ends it    |
-| serving  | clients are served                          | a stop is asked for -> draining, or stopping     |
+| serving  | clients are served                          | a stop is asked for -> noticed, or stopping      |
+| noticed  | the same; /readyz says to send nobody       | limits.drain_notice, or a hurry -> draining      |
 | draining | no new clients; those that are there may end| none left, the deadline, or a second signal      |
 | stopping | the engine closes what is left              | its threads have ended                           |
 
@@ -38,6 +39,7 @@ from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import Lookup, build_lookup
 from forebay.control.manners import Manners, Stop
+from forebay.control.periodic import every, tell_stalls
 from forebay.control.source import (
     Configuration,
     ConfigurationRefused,
@@ -56,9 +58,6 @@ FAST_DRAIN_S: Final = 2.0
 CUT_S: Final = 1.0
 WATCH_S: Final = 1.0
 SUPPRESSED_REPORT_S: Final = 10.0
-STALL_LOOK_S: Final = 0.5
-# Lateness of the loop from which it is told; what a busy machine does to it stays below.
-STALLED_S: Final = 2.0
 # How often a process whose place another has taken tells how many servers it still has.
 HELD_S: Final = 0.5
 # How long the console's answer to SHUTDOWN may take to leave before its connection is closed.
@@ -324,6 +323,7 @@ class Service:
         """Lets transactions end, as long as the way of stopping allows."""
         if not self._has_given_place:
             systemd.stopping()
+            await self._give_notice()
         started = time.monotonic()
         event(logging.INFO, "stopping", how=self._asked.name.lower() if self._asked else None)
         way = self._asked or Stop.NOW
@@ -347,6 +347,17 @@ class Service:
         if not drained.done() or way.waits_without_limit:
             await self._cut()
         drained.cancel()
+
+    async def _give_notice(self) -> None:
+        """Load balancers see that nobody is to be sent here before anybody is refused, unless the stop is urgent."""
+        notice_s = self._configuration.drain_notice_s
+        if not notice_s or self._asked not in (Stop.DRAIN, Stop.CLIENTS, Stop.SERVERS):
+            return
+        self._engine.set_leaving(True)
+        event(logging.INFO, "draining", notice_s=notice_s)
+        self._asked_again.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._asked_again.wait(), notice_s)
 
     def _limit_s(self) -> float | None:
         """How long the way out that was asked for may take; None: as long as it takes."""
@@ -476,24 +487,3 @@ def log_findings(findings: Sequence[Finding]) -> None:
         level = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}[finding.severity]
         event(level, "config_finding", code=finding.code, at=finding.where,
               message=finding.message, hint=finding.hint)  # fmt: skip
-
-
-async def tell_stalls() -> None:
-    """Logs when the loop could not run for long: a hook held the interpreter's lock, or blocked the loop itself."""
-    while True:
-        before = time.monotonic()
-        await asyncio.sleep(STALL_LOOK_S)
-        late_s = time.monotonic() - before - STALL_LOOK_S
-        if late_s > STALLED_S:
-            hint = "queries went on; the console, reloads and logins that need a lookup waited"
-            event(logging.WARNING, "python_stalled", seconds=round(late_s, 1), hint=hint)
-
-
-async def every(seconds: float, act: Callable[[], None]) -> None:
-    """Calls `act` again and again; a failure is logged and costs one turn."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            act()
-        except Exception as error:
-            event(logging.ERROR, "periodic_failed", code="FB999", error=f"{type(error).__name__}: {error}")

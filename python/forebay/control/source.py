@@ -73,6 +73,11 @@ class Configuration:
         return us / 1e6 if us else None
 
     @property
+    def drain_notice_s(self) -> float:
+        """How long load balancers are told of a drain before it begins."""
+        return self.config.engine.limits.drain_notice / 1e6
+
+    @property
     def ask_timeout_s(self) -> float:
         """How long a lookup may take."""
         return self.config.engine.auth.ask_timeout / 1e6

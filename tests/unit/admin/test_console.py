@@ -241,6 +241,17 @@ def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
     assert backend.orders == [("shutdown", Shutdown[word or "NOW"])]
 
 
+def test_drain_is_taken_back_by_off() -> None:
+    """Before and after work on a host; SHOW STATE tells whether it was forgotten."""
+    backend = FakeBackend()
+    state = lambda: dict(ask("SHOW STATE", backend).rows)["draining"]  # noqa: E731
+    assert state() == "no"
+    assert ask("DRAIN", backend).tag == "DRAIN"
+    assert (backend.is_draining, state()) == (True, "yes")
+    assert ask("drain off", backend).tag == "DRAIN"
+    assert (backend.is_draining, state()) == (False, "no")
+
+
 @pytest.mark.parametrize(
     ("text", "sqlstate"),
     [
@@ -258,6 +269,7 @@ def test_shutdown_waits_when_it_is_told_to(text: str, drain: bool) -> None:
         ("KILL_CLIENT", "22023"),
         ("KILL_CLIENT one", "22023"),
         ("SHUTDOWN LATER", "42601"),
+        ("DRAIN LATER", "42601"),
         ("SHOW POOLS; SHOW STATS", "42601"),
         ("SET pool_size", "42601"),
         ("SET pool_size 3", "42601"),

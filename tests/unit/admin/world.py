@@ -159,6 +159,11 @@ class FakeBackend:
         self._order("reload")
         return ["listen.port: 1 -> 2"]
 
+    is_draining = False
+
+    def drain(self, is_on: bool) -> None:
+        self.is_draining = is_on
+
     def shutdown(self, how: Shutdown) -> None:
         self._order("shutdown", how)
 

@@ -324,6 +324,7 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
             metric_pools_max: 1000,
             client_write_timeout: 0,
             drain_timeout: 30 * SECOND,
+            drain_notice: 0,
         },
         auth: AuthSettings {
             method,

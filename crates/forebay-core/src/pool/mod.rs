@@ -180,8 +180,14 @@ impl Pool {
         self.is_shut = is_held || self.is_paused;
     }
 
+    /// Whether its endpoints can't be reached and it has no server.
+    fn is_sick(&self) -> bool {
+        self.endpoints.sickness().is_some() && self.servers == self.opening
+    }
+
     /// Empties the slot of a pool that is forgotten. Whatever looks at all pools finds nothing to do in it.
     pub(crate) fn vacate(&mut self) {
+        self.measure_reach(false);
         (self.is_vacant, self.is_removed, self.is_replication, self.is_limited) = (true, true, false, false);
         let nobody: Arc<str> = Arc::from("");
         (self.database, self.user) = (nobody.clone(), nobody);
@@ -229,6 +235,14 @@ impl Pool {
         stats.servers_idle.set(idle);
         stats.servers_active.set(u64::from(self.leased));
         stats.servers_other.set(u64::from(self.servers).saturating_sub(idle + u64::from(self.leased)));
+    }
+
+    /// Gauges of whether its endpoints can be reached; true where they can't.
+    pub(crate) fn measure_reach(&self, is_open: bool) -> bool {
+        let (stats, is_sick) = (&self.stats.stats, is_open && self.is_sick());
+        stats.is_open.set(u64::from(is_open));
+        stats.is_sick.set(u64::from(is_sick));
+        is_sick
     }
 
     /// `database/user`, as errors and the log name it.

@@ -65,8 +65,8 @@ impl Connections {
         Connections { listener, bell, open: Vec::new() }
     }
 
-    /// Waits for something to happen and does it. `answer` gets the path of each request.
-    pub(super) fn turn(&mut self, answer: impl Fn(&str) -> Response) {
+    /// Waits for something to happen and does it. `answer` gets path and query of each request.
+    pub(super) fn turn(&mut self, answer: impl Fn(&str, &str) -> Response) {
         let ready = self.wait();
         let now = Instant::now();
         let mut at = 0;
@@ -118,7 +118,7 @@ impl Connections {
 }
 
 impl Connection {
-    fn advance(&mut self, answer: &impl Fn(&str) -> Response) -> Outcome {
+    fn advance(&mut self, answer: &impl Fn(&str, &str) -> Response) -> Outcome {
         if self.response.is_empty() {
             if let Outcome::Over = self.read() {
                 return Outcome::Over;
@@ -160,7 +160,7 @@ impl Connection {
 }
 
 /// The answer to a request, once its head is complete or too long.
-fn respond(request: &[u8], answer: &impl Fn(&str) -> Response) -> Option<Vec<u8>> {
+fn respond(request: &[u8], answer: &impl Fn(&str, &str) -> Response) -> Option<Vec<u8>> {
     let is_complete = request.windows(4).any(|w| w == b"\r\n\r\n") || request.windows(2).any(|w| w == b"\n\n");
     if !is_complete {
         let is_too_long = request.len() > REQUEST_BYTES_MAX;
@@ -171,7 +171,8 @@ fn respond(request: &[u8], answer: &impl Fn(&str) -> Response) -> Option<Vec<u8>
     let (method, target, version) = (words.next(), words.next(), words.next());
     let response = match (method, target, version) {
         (Some("GET" | "HEAD"), Some(target), Some(version)) if version.starts_with("HTTP/1.") => {
-            answer(target.split('?').next().unwrap_or_default())
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            answer(path, query)
         }
         (Some(_), Some(_), Some(version)) if version.starts_with("HTTP/") => {
             Response::text("405 Method Not Allowed", "only GET\n")
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     fn status(request: &[u8]) -> Option<String> {
-        let answer = |path: &str| Response::text("200 OK", path);
+        let answer = |path: &str, _: &str| Response::text("200 OK", path);
         let bytes = respond(request, &answer)?;
         let text = String::from_utf8(bytes).expect("text");
         Some(text.lines().next().unwrap_or_default().to_owned())

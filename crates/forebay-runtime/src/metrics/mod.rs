@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez`, `/readyz`: a small HTTP server of its own thread, so that neither Python nor a worker
+//! `/metrics`, `/livez`, `/readyz`, `/primary`, `/replica`: a small HTTP server of its own thread, so that neither Python nor a worker
 //! is in the way of whoever asks how they are.
 //!
 //! One request a connection. A client that is slow is dropped at its deadline, and the oldest goes when too many
@@ -6,6 +6,7 @@
 
 mod exposition;
 mod http;
+mod ready;
 mod table;
 
 use std::io;
@@ -15,27 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use forebay_core::stats::WorkerStats;
-use forebay_core::time::Instant;
+use forebay_core::command::Command;
+use forebay_core::tables::Tables;
 
 use self::http::{Connections, Response};
-use crate::clock::Clock;
-use crate::cluster::Clusters;
+use self::ready::Readiness;
 use crate::hub::Hub;
 use crate::listen::ListenError;
 use crate::mailbox::Bell;
 
-/// A worker whose last turn is longer ago than this hangs: each turns at least once a second.
-const ALIVE_WITHIN_US: u64 = 5_000_000;
-
 /// What the server tells, shared with the engine.
 struct State {
-    stats: Vec<Arc<WorkerStats>>,
-    clusters: Arc<Clusters>,
-    clock: Clock,
+    readiness: Readiness,
     bell: Bell,
     is_stopping: AtomicBool,
-    is_draining: AtomicBool,
     /// Another process serves metrics for as long as it has its place.
     is_held: AtomicBool,
 }
@@ -52,7 +46,12 @@ impl MetricsServer {
     /// Binds `address` and starts the thread.
     ///
     /// `listening`: the socket of the process that is succeeded, if it had one.
-    pub(crate) fn start(address: &str, hub: &Hub, listening: Option<OwnedFd>) -> Result<MetricsServer, ListenError> {
+    pub(crate) fn start(
+        address: &str,
+        hub: &Hub,
+        tables: &Arc<Tables>,
+        listening: Option<OwnedFd>,
+    ) -> Result<MetricsServer, ListenError> {
         let failed = |cause| ListenError { address: address.to_owned(), cause };
         let is_held = listening.is_some();
         let same = listening.map(TcpListener::from).filter(|listener| is_at(listener, address));
@@ -63,12 +62,9 @@ impl MetricsServer {
         let fd = listener.as_raw_fd();
         let bound = listener.local_addr().map_err(failed)?;
         let state = Arc::new(State {
-            stats: hub.stats.clone(),
-            clusters: hub.clusters.clone(),
-            clock: hub.clock,
+            readiness: Readiness::new(hub, tables.clone()),
             bell: Bell::new().map_err(failed)?,
             is_stopping: AtomicBool::new(false),
-            is_draining: AtomicBool::new(false),
             is_held: AtomicBool::new(is_held),
         });
         let serving = state.clone();
@@ -78,7 +74,7 @@ impl MetricsServer {
             }
             let mut connections = Connections::new(listener, serving.bell.fd().as_raw_fd());
             while !serving.is_stopping.load(Ordering::Acquire) {
-                connections.turn(|path| serving.answer(path));
+                connections.turn(|path, query| serving.answer(path, query));
             }
         };
         let thread = crate::engine::spawn("forebay-metrics".to_owned(), run).map_err(failed)?;
@@ -110,9 +106,14 @@ impl MetricsServer {
         }
     }
 
-    /// From here on /readyz says no.
-    pub(crate) fn set_draining(&self) {
-        self.state.is_draining.store(true, Ordering::Release);
+    /// What the workers are ordered may change who is ready.
+    pub(crate) fn heard(&self, command: &Command) {
+        self.state.readiness.heard(command);
+    }
+
+    /// Whether load balancers are to send nobody, although clients are served.
+    pub(crate) fn set_leaving(&self, is_leaving: bool) {
+        self.state.readiness.set_leaving(is_leaving);
     }
 }
 
@@ -143,41 +144,14 @@ fn bind(address: &str) -> io::Result<TcpListener> {
 }
 
 impl State {
-    fn answer(&self, path: &str) -> Response {
+    fn answer(&self, path: &str, query: &str) -> Response {
         match path {
             "/metrics" => Response {
                 status: "200 OK",
                 kind: exposition::CONTENT_TYPE,
-                body: exposition::render(&self.stats, &self.clusters.endpoints()),
+                body: exposition::render(self.readiness.stats(), &self.readiness.endpoints()),
             },
-            "/livez" => verdict(self.hanging().map(|worker| format!("worker {worker} hangs"))),
-            "/readyz" => verdict(self.unready()),
-            _ => Response::text("404 Not Found", "try /metrics, /livez or /readyz\n"),
+            _ => self.readiness.answer(path, query),
         }
-    }
-
-    /// The first worker that does not turn.
-    fn hanging(&self) -> Option<usize> {
-        let now = self.clock.now();
-        self.stats.iter().position(|s| now.micros_since(Instant(s.last_turn_us.get())) > ALIVE_WITHIN_US)
-    }
-
-    fn unready(&self) -> Option<String> {
-        if self.is_draining.load(Ordering::Acquire) {
-            return Some("draining".to_owned());
-        }
-        let sum = |of: fn(&WorkerStats) -> u64| self.stats.iter().map(|s| of(s)).sum::<u64>();
-        let (open, sick) = (sum(|s| s.pools_open.get()), sum(|s| s.pools_sick.get()));
-        if open > 0 && sick == open {
-            return Some("no server can be reached".to_owned());
-        }
-        self.hanging().map(|worker| format!("worker {worker} hangs"))
-    }
-}
-
-fn verdict(trouble: Option<String>) -> Response {
-    match trouble {
-        None => Response::text("200 OK", "ok\n"),
-        Some(words) => Response::text("503 Service Unavailable", &format!("{words}\n")),
     }
 }

@@ -18,6 +18,8 @@ async def rows(backend: Backend) -> list[tuple[Value, ...]]:
         "paused": is_paused and not held.is_suspended,
         "suspended": held.is_suspended,
     }
+    if not backend.identity.is_pgbouncer:
+        states["draining"] = backend.is_draining
     return [(state, "yes" if holds else "no") for state, holds in states.items()]
 
 
