@@ -35,6 +35,29 @@ def ip(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def within(namespace: str, make: Callable[[], T]) -> T:
+    """What a function makes in a namespace: a socket stays there, whoever uses it."""
+    made: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with Path(f"/run/netns/{namespace}").open() as file:
+                if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            made.append(make())
+        except BaseException as error:
+            failed.append(error)
+
+    # A thread of its own, which ends: a namespace is that of a thread.
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]
+
+
 @dataclass(frozen=True)
 class Island:
     """name: of the namespace. shore: this side's address; inside: the other's."""
@@ -45,25 +68,7 @@ class Island:
 
     def within(self, make: Callable[[], T]) -> T:
         """What a function makes inside: a socket stays there, whoever uses it."""
-        made: list[T] = []
-        failed: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with Path(f"/run/netns/{self.name}").open() as file:
-                    if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-                made.append(make())
-            except BaseException as error:
-                failed.append(error)
-
-        # A thread of its own, which ends: a namespace is that of a thread.
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-        return made[0]
+        return within(self.name, make)
 
     def listener(self) -> socket.socket:
         """A socket that listens inside."""
