@@ -1,14 +1,11 @@
 """The keys that Patroni keeps in etcd: who holds the leader's key, how long, and what members tell of themselves.
 
-Asked by the HTTP gateway of etcd's v3 API, in which keys and values are base64 and 64-bit numbers are texts. One
-transaction reads all keys, so that a sighting is of one moment. Sources: etcd documentation, "Why gRPC gateway";
-Patroni documentation, "Dynamic configuration", and what Patroni writes.
+One transaction reads all keys, so that a sighting is of one moment. Source: Patroni documentation, "Dynamic
+configuration", and what Patroni writes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Final
@@ -18,52 +15,29 @@ import msgspec
 
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover import patroni
-from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, T, refuse_tls_options, tls_of
+from forebay.control.discover.http import TLS_OPTIONS, NoAnswer, T, refuse_tls_options
 from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, zone_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
-from forebay.control.discover.turns import Turns
+from forebay.control.etcd_gateway import PLAIN, SECURE, Gateway, Header, Key, below, encoded, number
 from forebay.failure import Exit, Failure
 
 EXAMPLE: Final = "etcd://10.0.0.1:2379,10.0.0.2:2379/scope"
-PORT: Final = 2379
-PLAIN, SECURE = "etcd", "etcd+https"
 # Patroni's own default.
 NAMESPACE: Final = "service"
 # Patroni writes keys every ten seconds: a watch that is silent for longer may be one that nobody serves.
 SILENCE_S: Final = 15.0
-# A watch that was ended is not begun again before that.
-AGAIN_S: Final = 1.0
-
-
-class _Key(msgspec.Struct):
-    key: str
-    value: str = ""
-    create_revision: str = "0"
-    lease: str = "0"
-
-    @property
-    def text(self) -> str:
-        return _text(self.value)
-
-    @property
-    def name(self) -> str:
-        return _text(self.key)
 
 
 class _Range(msgspec.Struct):
-    kvs: list[_Key] = []
+    kvs: list[Key] = []
 
 
 class _Answer(msgspec.Struct):
     response_range: _Range
 
 
-class _Header(msgspec.Struct):
-    revision: str = "0"
-
-
 class _Transaction(msgspec.Struct):
-    header: _Header
+    header: Header
     responses: list[_Answer]
 
 
@@ -71,24 +45,6 @@ class _TimeToLive(msgspec.Struct):
     """TTL is -1 of a lease that has run out."""
 
     TTL: str = "-1"
-
-
-class _Token(msgspec.Struct):
-    token: str
-
-
-class _Event(msgspec.Struct):
-    kv: _Key
-
-
-class _Watched(msgspec.Struct):
-    header: _Header
-    canceled: bool = False
-    events: list[_Event] = []
-
-
-class _Line(msgspec.Struct):
-    result: _Watched
 
 
 class _MemberData(msgspec.Struct):
@@ -118,13 +74,7 @@ class Etcd:
 
     def __init__(self, address: Address, means: Means) -> None:
         self._scope = f"/{address.options.get('namespace', NAMESPACE).strip('/')}/{address.path}"
-        self._turns = Turns([each.at(PORT) for each in address.hosts], kind="etcd", timeout_s=means.timeout_s)
-        self._scheme = "https" if address.scheme == SECURE else "http"
-        self._http = Http(
-            timeout_s=means.timeout_s, tls=tls_of(address) if self._scheme == "https" else None, login=None
-        )
-        self._user, self._password = address.user, address.password
-        self._token: str | None = None
+        self._gateway = Gateway(address, timeout_s=means.timeout_s)
 
     async def look(self) -> Sighting:
         """Raises SourceFailed."""
@@ -136,7 +86,9 @@ class Etcd:
         while True:
             sighting, revision = await self._seen()
             yield sighting
-            async with contextlib.aclosing(self._changes(sighting.asked, revision)) as changes:
+            async with contextlib.aclosing(
+                self._gateway.changes(sighting.asked, self._scope, revision, silence_s=SILENCE_S)
+            ) as changes:
                 async for changed in changes:
                     if changed <= revision:
                         continue
@@ -147,75 +99,36 @@ class Etcd:
 
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Asked of Patroni itself, where its members say that it is: without a login. Raises SourceFailed."""
-        await patroni.switch_over(self._http, leader, candidate, limit_s=limit_s)
+        await patroni.switch_over(self._gateway.http, leader, candidate, limit_s=limit_s)
 
     async def close(self) -> None:
         """Closes connections."""
-        await self._http.close()
+        await self._gateway.close()
 
     async def _seen(self) -> tuple[Sighting, int]:
         """With the revision of the store that it is of."""
-        asked, (keys, lease, revision) = await self._turns.ask(self._keys)
+        asked, (keys, lease, revision) = await self._gateway.ask(self._keys)
         return _sighting(asked, self._scope, keys, lease), revision
 
-    async def _keys(self, host: str) -> tuple[dict[str, _Key], _TimeToLive | None, int]:
+    async def _keys(self, host: str) -> tuple[dict[str, Key], _TimeToLive | None, int]:
         """Keys by their names below the scope; what is left of the leader's lease; the revision. Raises NoAnswer."""
         single = ("leader", "status", "initialize", "config")
-        ranges = [{"request_range": {"key": _base64(f"{self._scope}/{each}")}} for each in single]
-        members = {**_below(f"{self._scope}/members"), "limit": str(MEMBERS_MAX + 1)}
-        found = await self._post(host, "kv/txn", {"success": [*ranges, {"request_range": members}]}, _Transaction)
+        ranges = [{"request_range": {"key": encoded(f"{self._scope}/{each}")}} for each in single]
+        members = {**below(f"{self._scope}/members"), "limit": str(MEMBERS_MAX + 1)}
+        found = await self._gateway.post(
+            host, "kv/txn", {"success": [*ranges, {"request_range": members}]}, _Transaction
+        )
         kvs = [each for answer in found.responses for each in answer.response_range.kvs]
         keys = {each.name.removeprefix(f"{self._scope}/"): each for each in kvs}
         lease = None
         if "leader" in keys and keys["leader"].lease != "0":
             # The key is what counts; how long it has is worth an answer only if there is one.
             with contextlib.suppress(NoAnswer):
-                lease = await self._post(host, "lease/timetolive", {"ID": keys["leader"].lease}, _TimeToLive)
-        return keys, lease, _number(found.header.revision)
-
-    async def _changes(self, host: str, revision: int) -> AsyncGenerator[int, None]:
-        """Revisions at which keys changed after `revision`; ends when nothing comes for SILENCE_S."""
-        asked = {"create_request": {**_below(self._scope), "start_revision": str(revision + 1)}}
-        lines = self._http.lines(
-            f"{self._scheme}://{host}/v3/watch", asked, _Line, headers=await self._login(host), silence_s=SILENCE_S
-        )
-        try:
-            async with contextlib.aclosing(lines):
-                async for line in lines:
-                    if line.result.canceled:
-                        # The revision is gone from the store, or the right to watch: then it is so again at once.
-                        await asyncio.sleep(AGAIN_S)
-                        return
-                    if line.result.events:
-                        yield _number(line.result.header.revision)
-        except NoAnswer as none:
-            self._token = None
-            raise SourceFailed(f"the watch at etcd {host} ended: {none}") from None
-
-    async def _post(self, host: str, path: str, body: Any, of: type[T]) -> T:
-        """Raises NoAnswer."""
-        url = f"{self._scheme}://{host}/v3/{path}"
-        try:
-            return await self._http.post(url, body, of, headers=await self._login(host))
-        except NoAnswer as none:
-            if self._token is None or none.status not in (400, 401, 403):
-                raise
-        # Tokens end after minutes, or when the user is changed.
-        self._token = None
-        return await self._http.post(url, body, of, headers=await self._login(host))
-
-    async def _login(self, host: str) -> dict[str, str]:
-        """The header that proves who asks; empty without a user."""
-        if self._user is None:
-            return {}
-        if self._token is None:
-            login = {"name": self._user, "password": self._password.text if self._password else ""}
-            answer = await self._http.post(f"{self._scheme}://{host}/v3/auth/authenticate", login, _Token)
-            self._token = answer.token
-        return {"authorization": self._token}
+                lease = await self._gateway.post(host, "lease/timetolive", {"ID": keys["leader"].lease}, _TimeToLive)
+        return keys, lease, number(found.header.revision)
 
 
-def _sighting(asked: str, scope: str, keys: dict[str, _Key], left: _TimeToLive | None) -> Sighting:
+def _sighting(asked: str, scope: str, keys: dict[str, Key], left: _TimeToLive | None) -> Sighting:
     if not keys:
         hint = "Write the scope of Patroni's configuration behind the hosts; ?namespace= where it is not /service/."
         raise SourceFailed(f"etcd at {asked} has no key below {scope}/", hint=hint)
@@ -230,8 +143,8 @@ def _sighting(asked: str, scope: str, keys: dict[str, _Key], left: _TimeToLive |
             members.append(member)
     lease = None
     if leader:
-        left_s = max(0.0, float(_number(left.TTL))) if left else None
-        lease = Lease(holder=leader.text, term=_number(leader.create_revision), left_s=left_s)
+        left_s = max(0.0, float(number(left.TTL))) if left else None
+        lease = Lease(holder=leader.text, term=number(leader.create_revision), left_s=left_s)
     return Sighting(
         members=checked(members, by=f"etcd at {asked}, below {scope}/,"),
         asked=asked,
@@ -268,7 +181,7 @@ def _member(name: str, data: _MemberData, primary: str | None, optime: int) -> M
     )
 
 
-def _read(key: _Key | None, of: type[T]) -> T | None:
+def _read(key: Key | None, of: type[T]) -> T | None:
     """A key's JSON; None for none, or one that is not as Patroni writes it."""
     if key is None:
         return None
@@ -276,26 +189,6 @@ def _read(key: _Key | None, of: type[T]) -> T | None:
         return msgspec.json.decode(key.text, type=of)
     except msgspec.DecodeError:
         return None
-
-
-def _below(prefix: str) -> dict[str, str]:
-    """A range of all keys below a folder: 0 follows the slash."""
-    return {"key": _base64(f"{prefix}/"), "range_end": _base64(f"{prefix}0")}
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _text(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded).decode(errors="replace")
-    except ValueError:
-        return ""
-
-
-def _number(text: str) -> int:
-    return int(text) if text.lstrip("-").isdecimal() and len(text) < 21 else 0
 
 
 def _build(address: Address, means: Means) -> Etcd:
