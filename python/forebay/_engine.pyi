@@ -219,6 +219,15 @@ class Engine:
     def set_roles(self, database: str, cluster: Cluster) -> tuple[int, int]:
         """Tells all workers the roles of a database's endpoints. Returns the command, and how many replies come."""
 
+    def share(self, database: str, servers: int, until_us: int, after: int) -> tuple[int, int]:
+        """So many servers of a database that has a budget may be open until then, and at most `after` from there on.
+
+        until_us: of the monotonic clock. Holds at once; returns the command by which workers act on it.
+        """
+
+    def servers_of(self, database: str) -> int:
+        """Servers of a database that are open, or opening, over all its pools."""
+
     def answer_secret(self, worker: int, question: int, secret: str | None) -> None:
         """Answers with a password, md5 hash or SCRAM verifier; None: no such user. Derives what logins need.
 

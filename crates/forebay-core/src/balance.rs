@@ -427,7 +427,7 @@ impl<I: Io> Worker<I> {
     /// Whether a pool may have one more server, as far as its own limits and those over several pools go.
     fn may_open_more(&self, id: PoolId) -> bool {
         let pool = &self.pools[id.0 as usize];
-        let is_limit_reached = |(scope, limit): &(_, u32)| *limit != 0 && pool.shared.limited(scope).is_full(*limit);
+        let is_limit_reached = |(scope, limit): &(_, _)| pool.shared.limited(scope).is_reached(*limit);
         let is_full = pool.shared.permits.is_full(pool.settings.pool_size);
         let is_limit_reached = pool.is_limited && self.scopes(id).iter().any(is_limit_reached);
         !is_full && !is_limit_reached

@@ -228,7 +228,7 @@ impl<I: Io> Worker<I> {
         }
         let pool = &mut self.pools[id.0 as usize];
         pool.leased -= u32::from(was_leased);
-        let is_surplus = pool.is_over_limit() && !planted(Bug::LimitPerWorker);
+        let is_surplus = pool.is_over_limit(now) && !planted(Bug::LimitPerWorker);
         if is_close_needed || is_expired || is_surplus || pool.is_shut || pool.is_removed {
             let why = if is_expired { self.servers[key].why_expired() } else { "not needed any more" };
             self.retire(io, key, why);

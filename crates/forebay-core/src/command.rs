@@ -56,6 +56,8 @@ pub enum Command {
     DropUnflushed,
     /// The roles of a database's endpoints, which are a cluster, and how far its replicas are.
     Roles(Arc<str>, Arc<[Found]>, Replayed),
+    /// What may be open of a database's servers has changed: [`crate::pool::limited::Share`].
+    Share(Arc<str>),
     /// A [`Snapshot`] of clients, servers and pools.
     Snapshot,
     /// The same, with what the system knows the connections by: a call for each.

@@ -208,6 +208,9 @@ pub struct DatabaseConfig {
     /// Run on each of its servers before clients use it; empty: nothing is.
     #[serde(default)]
     pub connect_query: Arc<str>,
+    /// Its servers are shared with other processes: none are opened but those that [`crate::pool::limited::Share`] allows.
+    #[serde(default)]
+    pub is_budgeted: bool,
     /// Its endpoints are a primary and its replicas, and which is which is found; `None`: they are equal.
     #[serde(default)]
     pub cluster: Option<ClusterConfig>,

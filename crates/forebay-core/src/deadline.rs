@@ -469,8 +469,14 @@ impl<I: Io> Worker<I> {
         for (key, reason) in leaving {
             self.retire(io, key, reason);
         }
+        self.shed_over_limit(io, id);
+    }
+
+    /// Closes idle servers beyond what may be open.
+    pub(crate) fn shed_over_limit(&mut self, io: &mut I, id: PoolId) {
+        let now = self.now;
         for key in self.pool(id).idle.iter().copied().collect::<Vec<_>>() {
-            if !self.pool(id).is_over_limit() || planted(Bug::LimitPerWorker) {
+            if !self.pool(id).is_over_limit(now) || planted(Bug::LimitPerWorker) {
                 break;
             }
             self.retire(io, key, "over the limit");

@@ -204,6 +204,11 @@ fn in_words(pool: &Pool, all: &Holding, user_limit: u32, now: Instant) -> String
         for (name, _, limit) in limits.into_iter().filter(|(_, permits, limit)| permits.is_full(*limit)) {
             words.push(format!("{name} of {limit} is reached by this and other pools"));
         }
+        let part = pool.shared.of_database.share().most(now);
+        if pool.is_budgeted() && pool.shared.of_database.is_reached(Some(part)) {
+            words
+                .push(format!("all {part} are in use that this node of the fleet has of the database's server_budget"));
+        }
     }
     if words.is_empty() { "none of them is open".to_owned() } else { words.join("; ") }
 }

@@ -80,6 +80,10 @@ impl<I: Io> Worker<I> {
                 self.take_roles(io, database, found.clone(), replayed.clone());
                 io.reply(id, Reply::Done);
             }
+            Command::Share(database) => {
+                self.share_has_changed(io, database);
+                io.reply(id, Reply::Done);
+            }
             Command::WaitClose(_) => self.answer_later(io, id, command),
             Command::Snapshot => {
                 let snapshot = self.snapshot(&|_| None);

@@ -1,4 +1,5 @@
-//! Whose turn it is where several pools share a limit (`max_db_connections`, `max_user_connections`): a place that comes free
+//! Whose turn it is where several pools share a limit (`max_db_connections`, `max_user_connections`, a part of
+//! `server_budget`): a place that comes free
 //! goes to the pool whose waiter waits longest, over all workers; and a pool that has servers gives one up for another that
 //! waits much longer than it does.
 
@@ -27,20 +28,32 @@ struct Starved {
 }
 
 impl<I: Io> Worker<I> {
-    /// The limits over several pools that hold for a pool.
-    pub(crate) fn scopes(&self, id: PoolId) -> [(Scope, u32); 2] {
+    /// The limits over several pools that hold for a pool; `None`: there is none.
+    pub(crate) fn scopes(&self, id: PoolId) -> [(Scope, Option<u32>); 2] {
         let pool = &self.pools[id.0 as usize];
         let of = database_of(&pool.database);
         let database = if of.len() == pool.database.len() { pool.database.clone() } else { of.into() };
         [
-            (Scope::Database(database), pool.settings.max_db_connections),
-            (Scope::User(pool.user.clone()), self.user_limit(id)),
+            (Scope::Database(database), pool.database_limit(self.now)),
+            (Scope::User(pool.user.clone()), Some(self.user_limit(id)).filter(|limit| *limit != 0)),
         ]
     }
 
     /// Notes whether there are any.
     pub(crate) fn note_limits(&mut self, id: PoolId) {
-        self.pool(id).is_limited = self.scopes(id).iter().any(|(_, limit)| *limit != 0);
+        self.pool(id).is_limited = self.scopes(id).iter().any(|(_, limit)| limit.is_some());
+    }
+
+    /// What the process may have of a database's budget is another part than before.
+    pub(crate) fn share_has_changed(&mut self, io: &mut I, database: &str) {
+        for id in (0..self.pools.len()).map(|index| PoolId(index as u32)) {
+            let pool = self.pool(id);
+            if !pool.is_vacant && database_of(&pool.database) == database {
+                self.note_limits(id);
+                self.shed_over_limit(io, id);
+                self.supply(io, id);
+            }
+        }
     }
 
     /// Of the pools within a scope that no limit of their own keeps from opening a server: the one that waits longest.
@@ -101,7 +114,7 @@ impl<I: Io> Worker<I> {
         pool.compared_at = now;
         let ours = self.oldest_waiter(id).unwrap_or(now);
         for (scope, limit) in self.scopes(id) {
-            if limit == 0 || !self.pool(id).shared.limited(&scope).is_full(limit) {
+            if !self.pool(id).shared.limited(&scope).is_reached(limit) {
                 continue;
             }
             let pool = &self.pools[id.0 as usize];

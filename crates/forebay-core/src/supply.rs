@@ -22,7 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pools that share a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All of a database: `max_db_connections`.
+    /// All of a database: `max_db_connections`, and what it has of `server_budget`.
     Database(Arc<str>),
     /// All of a user: `max_user_connections`.
     User(Arc<str>),
@@ -115,10 +115,10 @@ impl<I: Io> Worker<I> {
         }
         for (scope, limit) in self.scopes(id) {
             let limited = shared.limited(&scope);
-            let is_wanted = limit != 0 && limited.is_wanted();
-            let is_others = is_wanted && !limited.is_full(limit) && self.is_others_turn(id, &scope);
-            if !is_others && limited.try_take(limit) {
-                if is_wanted && !limited.is_full(limit) {
+            let is_wanted = limit.is_some() && limited.is_wanted();
+            let is_others = is_wanted && !limited.is_reached(limit) && self.is_others_turn(id, &scope);
+            if !is_others && limited.take(limit) {
+                if is_wanted && !limited.is_reached(limit) {
                     self.tell_starved(io, &scope);
                 }
                 continue;

@@ -64,7 +64,7 @@ pub(crate) fn workers_to_json(workers: &[Arc<WorkerStats>]) -> String {
     serde_json::Value::Array(rows.collect()).to_string()
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "assignments",
     "transactions",
     "requests",
@@ -77,6 +77,8 @@ const NAMES: [&str; 12] = [
     "server_parses",
     "binds",
     "logins",
+    "waiting",
+    "servers_active",
 ];
 
 /// In the order of [`NAMES`].
@@ -94,5 +96,7 @@ fn values(stats: &PoolStats) -> [u64; NAMES.len()] {
         stats.server_parses.get(),
         stats.binds.get(),
         stats.logins.get(),
+        stats.waiting.get(),
+        stats.servers_active.get(),
     ]
 }

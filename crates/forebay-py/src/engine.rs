@@ -155,6 +155,20 @@ impl PyEngine {
         })
     }
 
+    fn share(&self, py: Python<'_>, database: &str, servers: u32, until_us: u64, after: u32) -> PyResult<(u64, u16)> {
+        py.detach(|| match &*self.read() {
+            Some(engine) => Ok((engine.share(database, servers, until_us, after).0, self.workers)),
+            None => Err(stopped()),
+        })
+    }
+
+    fn servers_of(&self, database: &str) -> PyResult<u32> {
+        match &*self.read() {
+            Some(engine) => Ok(engine.servers_of(database)),
+            None => Err(stopped()),
+        }
+    }
+
     #[pyo3(signature = (worker, question, secret))]
     fn answer_secret(&self, py: Python<'_>, worker: u16, question: u64, secret: Option<&str>) -> PyResult<()> {
         let iterations = self.scram_iterations.load(Ordering::Relaxed);

@@ -1,9 +1,11 @@
-//! What those who watch clusters need of the engine.
+//! What those who watch clusters, or share servers with other processes, need of the engine.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use forebay_core::cluster::{Cluster, Node};
+use forebay_core::command::{Command, CommandId};
+use forebay_core::time::Instant;
 
 use crate::engine::Engine;
 
@@ -42,6 +44,19 @@ impl Engine {
     /// From here on the metrics tell of the endpoints of `database`, for as long as the caller holds `cluster`.
     pub fn watch(&self, database: &str, cluster: &Watched) {
         self.hub.clusters.watch(database, cluster);
+    }
+
+    /// The process may have so many servers of a database until then, in microseconds of the system's monotonic clock, and
+    /// at most `after` from there on. It holds at once, and workers act on it as they come to.
+    pub fn share(&self, database: &str, servers: u32, until_us: u64, after: u32) -> CommandId {
+        let until = Instant(until_us.saturating_sub(self.clock_origin()).max(1));
+        self.shared.of_database(database).share().set(servers, until, after);
+        self.command(None, &Command::Share(database.into()))
+    }
+
+    /// How many servers of a database there are, over all its pools.
+    pub fn servers_of(&self, database: &str) -> u32 {
+        self.shared.of_database(database).used()
     }
 
     /// Whether a replica has refused a text of the database `dbname`, which was taken for a reading one.

@@ -111,6 +111,7 @@ impl Regimes {
             Command::Reconnect(_) => told.reconnects += 1,
             Command::KillClient(_)
             | Command::Roles(..)
+            | Command::Share(_)
             | Command::Close
             | Command::Shed
             | Command::Disable(_)

@@ -194,8 +194,7 @@ impl Scenario {
         if faults.bad_answer_one_in > 0 {
             ask_for_secrets(&mut config, *luck.pick(&[0, 30_000, 60 * SECOND]));
         }
-        // The order of service shows in what reaches the servers; one that is being checked or set answers late, and
-        // in a run with faults it may stand still for as long as others are served.
+        // The order of service shows in what reaches the servers; one that is checked or set answers late, or not for long.
         let overtakes_max = if faults.is_calm() { 10 } else { 10_000 };
         let delay_max = *rng.pick(&[50, 500, 3000]);
         Scenario {
@@ -267,6 +266,7 @@ impl Scenario {
             parameters: Vec::new(),
             connect_query: "".into(),
             preferences: Vec::new(),
+            is_budgeted: false,
             cluster: None,
             pool: PoolSettings {
                 pool_mode: target.mode,

@@ -31,6 +31,8 @@ class PoolCounters(msgspec.Struct, frozen=True):
     server_parses: int
     binds: int
     logins: int
+    waiting: int = 0
+    servers_active: int = 0
     refusals: dict[str, int] = {}
     server_errors: dict[str, int] = {}
 

@@ -357,6 +357,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         lookup: SecretLookup::default(),
         parameters: Vec::new(),
         connect_query: "".into(),
+        is_budgeted: false,
         cluster: None,
         preferences: Vec::new(),
         pool: PoolSettings {

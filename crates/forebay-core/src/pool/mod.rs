@@ -218,14 +218,26 @@ impl Pool {
         Some(Instant(waiter.since.0.saturating_add(self.settings.reserve_pool_timeout)))
     }
 
-    /// Whether there are more servers than a changed configuration allows.
-    pub fn is_over_limit(&self) -> bool {
+    /// How many servers its database may have over all its pools.
+    pub fn database_limit(&self, now: Instant) -> Option<u32> {
+        let own = Some(self.settings.max_db_connections).filter(|limit| *limit != 0);
+        let share = Some(self.shared.of_database.share()).filter(|_| self.is_budgeted()).map(|share| share.most(now));
+        own.into_iter().chain(share).min()
+    }
+
+    /// Whether its servers are lent by those that share them with this process.
+    pub fn is_budgeted(&self) -> bool {
+        self.target.config.is_budgeted && !self.is_replication
+    }
+
+    /// Whether there are more servers than a changed configuration, or what is left of a share, allows.
+    pub fn is_over_limit(&self, now: Instant) -> bool {
         let is_over = |permits: &Permits, limit: u32| limit != 0 && permits.used() > limit;
         // What the reserve has given stays until it has been idle for long.
         let size = self.settings.pool_size;
         let with_reserve = if size == 0 { 0 } else { size.saturating_add(self.settings.reserve_pool_size) };
         is_over(&self.shared.permits, with_reserve)
-            || is_over(&self.shared.of_database, self.settings.max_db_connections)
+            || self.database_limit(now).is_some_and(|limit| self.shared.of_database.used() > limit)
     }
 
     /// Gauges of its servers. They are set anew whenever one comes or goes, for the sum over all workers is looked at:

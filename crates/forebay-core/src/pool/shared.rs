@@ -400,6 +400,12 @@ impl Shared {
         pool
     }
 
+    /// What the pools of a database count in together.
+    pub fn of_database(&self, database: &str) -> Arc<Limited> {
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        all.databases.entry(database.into()).or_default().clone()
+    }
+
     /// How many pools may have metrics of their own, of those that are made from here on.
     pub fn name_at_most(&self, pools: u32) {
         self.named_max.store(pools, Relaxed);
@@ -425,7 +431,10 @@ impl Shared {
                 of.remove(name);
             }
         }
-        drop_unused(&mut all.databases, database_of(&name.0));
+        let database = database_of(&name.0);
+        if all.databases.get(database).is_some_and(|limited| !limited.share().is_told()) {
+            drop_unused(&mut all.databases, database);
+        }
         drop_unused(&mut all.replication, &name.0);
         drop_unused(&mut all.users, &name.1);
         drop(all);

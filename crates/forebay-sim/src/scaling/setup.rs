@@ -31,6 +31,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         lookup: SecretLookup::default(),
         parameters: Vec::new(),
         connect_query: "".into(),
+        is_budgeted: false,
         cluster: None,
         preferences: Vec::new(),
         pool: pool(plan),

@@ -275,6 +275,7 @@ fn name(command: &Command) -> &'static str {
         Command::Suspend => "SUSPEND",
         Command::DropUnflushed => "drop what is unflushed",
         Command::Roles(..) => "roles of a cluster",
+        Command::Share(_) => "another share of a budget",
         Command::Snapshot | Command::Sockets => "SHOW",
     }
 }
