@@ -83,6 +83,11 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def decoded(value: str) -> Any:
+    """A value that is JSON."""
+    return json.loads(base64.b64decode(value))
+
+
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Etcd]:
     """One for as long as the block lasts; its data stay in the folder."""

@@ -82,6 +82,34 @@ class EndpointRow:
         return self if said is None else replace(self, weight=said.weight, zone=said.zone or None)
 
 
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node of the fleet. state: this, here, cut off (this one), absent. started: seconds since 1970.
+
+    holds: endpoints that it takes for primaries.
+    """
+
+    node: str
+    state: str
+    address: str | None
+    version: str | None
+    started: float | None
+    holds: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRow:
+    """A node's part of a database's budget. open: servers that there are, of this node."""
+
+    database: str
+    budget: int
+    node: str
+    lent: int
+    kept: int
+    wanted: int
+    open: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchoverOrder:
     """A planned change of a database's primary.
@@ -128,6 +156,15 @@ class Backend(Protocol):
 
     def endpoints(self) -> Sequence[EndpointRow]:
         """The endpoints of databases with a topology."""
+
+    def fleet(self) -> Sequence[NodeRow]:
+        """The nodes of the fleet; none where there is no fleet."""
+
+    def budgets(self) -> Sequence[BudgetRow]:
+        """Who has which part of the budgets of databases."""
+
+    async def forget_node(self, node: str) -> None:
+        """A node that is absent is gone for good. Raises Refused."""
 
     def was_refused(self, database: DatabaseConfig, text: str) -> bool:
         """Whether a replica has refused a text that the catalogue takes for a reading one."""

@@ -61,8 +61,9 @@ def _asked(config: Config, facts: Facts) -> Facts:
 
 
 def _of_sources(loaded: Loaded) -> Sequence[Finding]:
-    """What is wrong with whom topologies are asked of, as far as that can be told without asking."""
-    if loaded.config is None or not any(each.source for each in loaded.config.topologies):
+    """What is wrong with whom topologies and the fleet are asked of, as far as that can be told without asking."""
+    config = loaded.config
+    if config is None or not (config.fleet or any(each.source for each in config.topologies)):
         return ()
     from forebay.control.discover.judge import judge
 

@@ -13,6 +13,7 @@ from forebay.config import resolved, topology
 from forebay.config.access.shapes import AccessRules
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
 from forebay.config.environment import NAMED_SECTIONS
+from forebay.config.fleet import FleetConfig, budgets, fleet
 from forebay.config.preferences import preferences, wishes
 from forebay.config.secret import Secret
 from forebay.config.setting_line import SettingLine
@@ -51,7 +52,7 @@ class Config:
     access: who judges passwords, by the numbers that the engine knows. ldap_ca: None for the system's authorities.
     secret_source: an absolute path that ends with .py, or a module's name; None: no such source.
     draft: what was given, for `diff`.
-    topologies: databases whose endpoints have roles.
+    topologies: databases whose endpoints have roles. fleet: None where this forebay decides alone.
     """
 
     engine: resolved.EngineConfig
@@ -63,6 +64,7 @@ class Config:
     access: AccessRules
     ldap_ca: str | None
     topologies: tuple[topology.Topology, ...] = ()
+    fleet: FleetConfig | None = None
 
     def settings(self) -> tuple[SettingLine, ...]:
         """The settings that hold for all databases, for SHOW CONFIG."""
@@ -105,6 +107,7 @@ def resolve(draft: Draft) -> Config:
         draft.access,
         str(authority) if authority else None,
         topology.topologies(draft, databases, contexts),
+        fleet(draft),
     )
 
 
@@ -192,6 +195,7 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         tls=contexts.index(context),
         lookup=_lookup(draft, entity),
         connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
+        is_budgeted=entity.name in budgets(draft),
         cluster=topology.cluster(entity),
         parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),

@@ -198,6 +198,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     lookup: SecretLookup
     parameters: tuple[tuple[str, str], ...]
     connect_query: str
+    is_budgeted: bool
     cluster: ClusterConfig | None
     pool: PoolSettings
 

@@ -10,6 +10,7 @@ from typing import Final
 from forebay._generated.settings import SETTINGS
 from forebay.config.draft import BY_KEY, Draft, Entity
 from forebay.config.finding import Report
+from forebay.config.fleet import fleets_can_be_joined
 from forebay.config.preference_rules import are_of_use
 from forebay.config.resolve import FALLBACK, auth_query, forced_secret, group_number, pool_value, source_path
 from forebay.config.secret import Secret, exposure
@@ -455,6 +456,7 @@ RULES: Final[tuple[Callable[[Draft, Report], None], ...]] = (
     console_users_are_known,
     peers_lead_somewhere,
     peers_are_no_load_balancers,
+    fleets_can_be_joined,
     ports_differ,
     limits_hold_a_buffer,
 )

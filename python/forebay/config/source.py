@@ -23,8 +23,8 @@ _SHOWN_KEYS = ("env", "file", "command", "timeout")
 _OF_PGBOUNCER = re.compile(r"^[ \t]*\[pgbouncer\]", re.MULTILINE)
 # user:password@ of a URL.
 _CREDENTIALS = re.compile(r"(://)([^@\s\"']*)(?=@)")
-# The same of a source, whose scheme may be missing or misspelt.
-_SOURCE_LOGIN = re.compile(r"""(\btopology_source["']?\s*=\s*["']+)([^\n]*)(?=@)""")
+# The same of a source, or of a fleet's etcd, whose scheme may be missing or misspelt.
+_SOURCE_LOGIN = re.compile(r"""(\b(?:topology_source|etcd)["']?\s*=\s*["']+)([^\n]*)(?=@)""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,24 @@ from typing import Final
 
 from forebay import __version__
 from forebay._engine import Engine
-from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown, SwitchoverOrder, Tell
+from forebay.admin.backend import (
+    BudgetRow,
+    EndpointRow,
+    Hosts,
+    Identity,
+    NodeRow,
+    Refused,
+    Shutdown,
+    SwitchoverOrder,
+    Tell,
+)
 from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
+from forebay.control.discover.member import SourceFailed
 from forebay.control.engine_link import EngineLink, Outcome
+from forebay.control.fleet.joining import Joined
 from forebay.control.pauses import KILL, Pauses
 from forebay.control.source import Configuration
 from forebay.control.switchover.change import Switchovers
@@ -49,6 +61,7 @@ class RunningBackend:
         endpoints: Callable[[], Sequence[EndpointRow]],
         switchovers: Switchovers,
         is_moving: Callable[[], bool] = lambda: False,
+        fleet: Joined | None = None,
     ) -> None:
         self._engine = engine
         self._configuration = configuration
@@ -61,6 +74,7 @@ class RunningBackend:
         self._is_moving = is_moving
         self._pauses = Pauses()
         self._is_drained = False
+        self._fleet = fleet.fleet if fleet else None
         self._averages = Averages(started_s=time.monotonic())
         self.link: EngineLink | None = None
 
@@ -92,6 +106,21 @@ class RunningBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self._endpoints()
+
+    def fleet(self) -> Sequence[NodeRow]:
+        return self._fleet.rows() if self._fleet else ()
+
+    def budgets(self) -> Sequence[BudgetRow]:
+        return self._fleet.budgets() if self._fleet else ()
+
+    async def forget_node(self, node: str) -> None:
+        if self._fleet is None:
+            raise Refused("this forebay is in no fleet: set [fleet]")
+        try:
+            if not await self._fleet.forget(node):
+                raise Refused(f'node "{node}" is here, or holds back nothing: see SHOW FLEET and SHOW BUDGETS')
+        except SourceFailed as failed:
+            raise Refused(str(failed)) from None
 
     def was_refused(self, database: DatabaseConfig, text: str) -> bool:
         return bool(database.endpoints) and self._engine.was_refused(database.endpoints[0], database.dbname, text)

@@ -36,6 +36,7 @@ from forebay.control.backend import RunningBackend
 from forebay.control.claim import Claim
 from forebay.control.discover import Discovery
 from forebay.control.engine_link import EngineLink, Outcome
+from forebay.control.fleet.joining import Joined, join
 from forebay.control.hooks import HookRunner
 from forebay.control.lookup import Lookup, build_lookup
 from forebay.control.manners import Manners, Stop
@@ -47,6 +48,7 @@ from forebay.control.source import (
     SettableSource,
     keep_until_restart,
 )
+from forebay.control.starting import start_engine
 from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
 from forebay.control.switchover.change import Switchovers
 from forebay.failure import Failure
@@ -89,6 +91,7 @@ class Service:
         self._runner = HookRunner()
         self._reloading = asyncio.Lock()
         self._discovery = Discovery(self._tell_roles, self._move_endpoints, os.environ)
+        self._fleet = Joined(None)
         self._asked: Stop | None = None
         self._asked_again = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -106,11 +109,13 @@ class Service:
         self._configure_log(self._configuration)
         self._lookup = await self._make_lookup(self._configuration)
         await self._discovery.remember(self._configuration.memory_file)
+        self._fleet = await asyncio.to_thread(join, self._configuration.config, self._discovery)
         await self._discovery.prepare(self._configuration.config.topologies)
         self._engine = await asyncio.to_thread(self._begin_engine)
         try:
             self._configuration.accepted()
             self._connect()
+            self._fleet.start(self._engine, is_moving=self._is_moving)
             if self._successor is not None:
                 await self._successor.take_over(self._engine)
             self._announce()
@@ -135,7 +140,7 @@ class Service:
 
     def _inherit(self, clusters: Mapping[str, Any]) -> EngineConfig:
         config = self._configuration.config
-        self._discovery.inherit(clusters)
+        self._discovery.inherit(self._fleet.inherited(clusters))
         return self._discovery.overlaid(config.engine, config.topologies)
 
     async def _settle(self, settled: Callable[[], None]) -> None:
@@ -155,7 +160,7 @@ class Service:
             self._engine,
             self._link,
             configuration=lambda: self._configuration,
-            clusters=self._discovery.legacy,
+            clusters=lambda: self._fleet.with_legacy(self._discovery.legacy()),
             leave=self._give_place_to,
             is_stopping=lambda: self.is_stopping or self._switchovers.is_under_way,
             started_as=started_as(),
@@ -238,6 +243,7 @@ class Service:
             await lookup.close()
             raise
         self._configuration = replace(after, config=config)
+        self._fleet.configure(config)
         after.accepted()
         self._lookup, lookup = lookup, self._lookup
         await lookup.close()
@@ -278,7 +284,8 @@ class Service:
             is_stopping=lambda: self.is_stopping,
             endpoints=self._discovery.rows,
             switchovers=self._switchovers,
-            is_moving=lambda: self._predecessor is not None and self._predecessor.is_under_way,
+            is_moving=self._is_moving,
+            fleet=self._fleet,
         )
         self._link = EngineLink(
             self._engine,
@@ -297,6 +304,9 @@ class Service:
             self._spawn(lambda: every(WATCH_S, watch))
         self._spawn(lambda: every(SUPPRESSED_REPORT_S, self._log.report_suppressed))
         self._spawn(tell_stalls)
+
+    def _is_moving(self) -> bool:
+        return self._has_given_place or (self._predecessor is not None and self._predecessor.is_under_way)
 
     def _announce(self) -> None:
         log_findings(self._configuration.warnings)
@@ -382,10 +392,13 @@ class Service:
         """Stops the engine and lets go of the loop; what the engine says last is still logged."""
         for task in self._tasks:
             task.cancel()
+        place = self._engine.place
+        self._fleet.rest()
         await asyncio.to_thread(self._engine.stop)
         if hasattr(self, "_link"):
             self._link.close()
             await self._discovery.close()
+        await self._fleet.close(is_over=not self._has_given_place and place != "lost")
         await self._lookup.close()
         self._runner.close()
         loop = asyncio.get_running_loop()
@@ -465,20 +478,6 @@ class Service:
         task = asyncio.ensure_future(begin())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engine:
-    """Starts the engine. Raises Failure with a hint where the cause is a common one."""
-    try:
-        return Engine(configuration.config.engine.to_json(), list(inherited))
-    except EngineError as error:
-        message, kind = error.args
-        hints = {
-            "address_in_use": "Stop the process that listens there, or choose another port "
-            "(listen.port or metrics.address; up: --port or --metrics-port).",
-            "io": 'Set engine.io = "auto", or "epoll".',
-        }
-        raise Failure(message, hint=hints.get(kind)) from None
 
 
 def log_findings(findings: Sequence[Finding]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table
-from forebay.admin.backend import EndpointRow, Identity, Shutdown, SwitchoverOrder
+from forebay.admin.backend import BudgetRow, EndpointRow, Identity, NodeRow, Shutdown, SwitchoverOrder
 from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
@@ -50,7 +50,10 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         working=[WorkerCounters(1, 2, 3, 4, 5, 6, 7)],
         pooled=[PoolCounters("shop", "app", *[0] * 12, refusals={"FB201": 2}, server_errors={"23": 1})],
         clustered=[EndpointRow("shop", "10.0.0.5:5432", "primary", "can write", 1, 1 << 32, None, 0.25, None)],
-    )
+        nodes=[NodeRow("a", "this", "127.0.0.1:6432", "0.1.0", 0.0, "10.0.0.5:5432"),
+               NodeRow("b", "absent", None, None, None, "")],
+        parts=[BudgetRow("shop", 60, "a", 40, 30, 35, 12), BudgetRow("shop", 60, "b", 20, 20, 0, None)],
+    )  # fmt: skip
     for name, columns in COLUMNS.items():
         reply = ask("EXPLAIN ROUTE shop 'select 1'" if name == "route" else f"SHOW {name}", backend)
         assert reply.error is None, (name, reply.error)
@@ -194,8 +197,8 @@ def test_a_viewer_may_look_and_not_touch() -> None:
 def test_commands_reach_the_service_with_their_database() -> None:
     """PAUSE of the wrong database is an outage."""
     backend = FakeBackend()
-    for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "KILL_CLIENT 0x4a3",
-                 "DISABLE shop", "ENABLE shop", "WAIT_CLOSE", "SET Verbose = 'a b'", "SET x TO 1"):  # fmt: skip
+    for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "FORGET_NODE b",
+                 "KILL_CLIENT 0x4a3", "DISABLE shop", "ENABLE shop", "WAIT_CLOSE", "SET Verbose = 'a b'", "SET x TO 1"):  # fmt: skip
         assert ask(text, backend).error is None, text
     assert backend.orders == [
         ("pause", "shop"),
@@ -203,6 +206,7 @@ def test_commands_reach_the_service_with_their_database() -> None:
         ("reconnect", "blog"),
         ("kill", "shop"),
         ("reload",),
+        ("forget_node", "b"),
         ("kill_client", 0x4A3),
         ("disable", "shop"),
         ("enable", "shop"),

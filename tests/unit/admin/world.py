@@ -6,7 +6,17 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.admin.backend import EndpointRow, Hosts, Identity, Refused, Shutdown, SwitchoverOrder, Tell
+from forebay.admin.backend import (
+    BudgetRow,
+    EndpointRow,
+    Hosts,
+    Identity,
+    NodeRow,
+    Refused,
+    Shutdown,
+    SwitchoverOrder,
+    Tell,
+)
 from forebay.admin.snapshot import Client, Pool, Server, Snapshot
 from forebay.config import SettingLine, load_text
 from forebay.config.resolved import DatabaseConfig, EngineConfig
@@ -75,6 +85,8 @@ class FakeBackend:
     working: list[WorkerCounters] = field(default_factory=list)
     pooled: list[PoolCounters] = field(default_factory=list)
     clustered: list[EndpointRow] = field(default_factory=list)
+    nodes: list[NodeRow] = field(default_factory=list)
+    parts: list[BudgetRow] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refused: frozenset[str] = frozenset()
     refuses: str | None = None
@@ -96,6 +108,15 @@ class FakeBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self.clustered
+
+    def fleet(self) -> Sequence[NodeRow]:
+        return self.nodes
+
+    def budgets(self) -> Sequence[BudgetRow]:
+        return self.parts
+
+    async def forget_node(self, node: str) -> None:
+        self._order("forget_node", node)
 
     def was_refused(self, database: DatabaseConfig, text: str) -> bool:
         return text in self.refused

@@ -143,6 +143,16 @@ def test_a_password_in_the_address_of_a_source_is_not_shown(
     assert "hunter2" not in config.render(findings)
 
 
+@pytest.mark.parametrize("scheme", ["etcd://", "etcd//", ""])
+def test_a_password_in_the_address_of_a_fleets_etcd_is_not_shown(
+    load: Callable[..., Loaded], minimal: str, scheme: str
+) -> None:
+    fleet = f'[fleet]\nname = "x"\nnode = "n"\netcd = "{scheme}app:hunter2@10.0.0.1:2379"\n'
+    findings = load(f"{fleet}{minimal}").findings
+    assert "FBC192" in {one.code for one in findings}
+    assert "hunter2" not in config.render(findings)
+
+
 def test_a_plain_secret_of_a_source_is_not_shown(load: Callable[..., Loaded], minimal: str) -> None:
     source = 'topology_source_user = "app"\ntopology_source_secret = "hunter2"'
     findings = load(f"{minimal}[databases.x]\nendpoints = ['a']\n{source}\n").findings

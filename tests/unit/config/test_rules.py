@@ -9,6 +9,7 @@ import pytest
 from forebay.config import Loaded
 
 USER = '[users.app]\nsecret = { env = "APP" }\n'
+FLEET = "[fleet]\nname = 'x'\netcd = 'etcd://a'\n"
 DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
 TOLD = "topology = 'patroni'\npoll_user = 'app'\n"
 AT = "topology_source = 'patroni://a:8008'\n"
@@ -60,6 +61,17 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"{DATABASE}{SPLIT}{AT}{USER}", "FBC177"),
         (f"{DATABASE}role = 'replica'\n{AT}{USER}", "FBC177"),
         (f"{DATABASE}topology = 'none'\nrole = 'replica'\n{AT}{USER}", "FBC177"),
+        (f"[fleet]\nname = 'x'\n{DATABASE}{USER}", "FBC190"),
+        (f"[fleet]\netcd = 'etcd://a'\n{DATABASE}{USER}", "FBC190"),
+        (f"[fleet]\nname = 'a/b'\netcd = 'etcd://a'\nnode = 'n'\n{DATABASE}{USER}", "FBC191"),
+        (f"{FLEET}node = 'n m'\n{DATABASE}{USER}", "FBC191"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'http://a'\n{DATABASE}{USER}", "FBC192"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://a/b'\n{DATABASE}{USER}", "FBC192"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://u:p@a'\n{DATABASE}{USER}", "FBC192"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://a?tls=1'\n{DATABASE}{USER}", "FBC192"),
+        (f"{FLEET}node = 'n'\nuser = 'u'\n{DATABASE}{USER}", "FBC192"),
+        (f"{DATABASE}server_budget = 9\n{USER}", "FBC193"),
+        (f"{FLEET}node = 'n'\n[databases.'*']\nendpoints = ['a:1']\nserver_budget = 9\n{USER}", "FBC194"),
         (f"{DATABASE}level = 'fast'\n{USER}", "FBC071"),
         (f"[server_defaults]\nlevel = 'fast'\n{DATABASE}{USER}", "FBC071"),
         (f"{DATABASE}level = 'fast'\npool_mode = 'session'\n{USER}pool_mode = 'transaction'\n", "FBC071"),

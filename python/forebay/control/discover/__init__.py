@@ -26,6 +26,7 @@ from forebay.failure import Failure
 if TYPE_CHECKING:
     from forebay.control.discover.member import Source
     from forebay.control.discover.told import Account, Move, Tell
+    from forebay.control.fleet.agreement import Record
 
 
 # Endpoints that a question of forebay's own may go to, the best first.
@@ -45,6 +46,9 @@ class Follower(Protocol):
 
     def look_now(self) -> None:
         """A server was lost: whoever is asked next is asked at once."""
+
+    def reconsider(self) -> None:
+        """The fleet may have agreed on another primary."""
 
     def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends.
@@ -74,6 +78,19 @@ class Follower(Protocol):
         """Who that is."""
 
 
+class Gate(Protocol):
+    """Who must agree before writes go to an endpoint: the fleet."""
+
+    def admitted(self, system: int) -> list[str] | None:
+        """Endpoints of a system that may get writes; None: it does not say."""
+
+    def floor(self, system: int) -> int:
+        """The highest timeline of a system that was seen to write anywhere."""
+
+    def claim(self, database: str, system: int, record: Record | None) -> None:
+        """This process would write there for a database; None: nowhere that it knows of."""
+
+
 class Discovery:
     """Follows the clusters of the configuration in force.
 
@@ -84,6 +101,7 @@ class Discovery:
         self._tell = tell
         self._move = move
         self._environment = environment
+        self.fleet: Gate | None = None
         self._followers: dict[str, tuple[Topology, Follower]] = {}
         self._made: dict[str, Source] = {}
         # What was told when a configuration was last put together.
@@ -173,6 +191,11 @@ class Discovery:
         """A server of the database was lost."""
         if database in self._followers:
             self._followers[database][1].look_now()
+
+    def reconsider(self) -> None:
+        """The fleet may have agreed on another primary."""
+        for _, follower in self._followers.values():
+            follower.reconsider()
 
     def look_now(self, databases: Iterable[str]) -> None:
         """Asks all endpoints of these databases at once."""
@@ -283,9 +306,9 @@ class Discovery:
         from forebay.control.discover.told import Told
 
         if topology.source is None:
-            return Poll(topology, self._tell_and_keep, before)
+            return Poll(topology, self._tell_and_keep, before, gate=self.fleet)
         source = self._made.pop(topology.database)
-        return Told(topology, source, self._tell_and_keep, self._move, before=before, account=account)
+        return Told(topology, source, self._tell_and_keep, self._move, before=before, account=account, gate=self.fleet)
 
     async def _drop_made(self) -> None:
         for name in list(self._made):

@@ -1,4 +1,4 @@
-"""What `forebay check` can say of topologies' sources: each is made as `forebay run` makes it, and not asked."""
+"""What `forebay check` can say of topologies' sources and the fleet's etcd: each is made, and not asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from forebay.config.finding import Finding, Report
 from forebay.config.load import Loaded
 from forebay.control.discover import build_source
+from forebay.control.fleet.joining import gateway_of
 from forebay.failure import Exit, Failure
 
 
@@ -28,4 +29,12 @@ def judge(loaded: Loaded) -> Sequence[Finding]:
             report.add(row, place, name=topology.database, cause=failure.message, hint=failure.hint or "")
         else:
             asyncio.run(source.close())
+    if loaded.config.fleet is not None:
+        try:
+            gateway = gateway_of(loaded.config.fleet)
+        except Failure as failure:
+            place = loaded.draft.place("fleet", "etcd")
+            report.add("fleet_not_usable_here", place, cause=failure.message, hint=failure.hint or "")
+        else:
+            asyncio.run(gateway.close())
     return report.findings

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -27,7 +27,11 @@ from forebay.control.console_link import first_line
 from forebay.control.discover.canary import Canary
 from forebay.control.discover.risk import Risk
 from forebay.control.endpoint import own_connection
+from forebay.control.fleet.agreement import Record
 from forebay.observe.log import event
+
+if TYPE_CHECKING:
+    from forebay.control.discover import Gate
 
 # While a primary is missing, or about to be, endpoints are asked as often as this.
 HURRY_S: Final = 0.1
@@ -65,7 +69,10 @@ _LEVELS: Final = {
 
 
 class Poll:
-    """Asks the endpoints of one database. before, risk: what is known of them already."""
+    """Asks the endpoints of one database.
+
+    before, risk: what is known of them already. gate: who must agree to a primary.
+    """
 
     account: Final = None
     source: Final = None
@@ -76,9 +83,12 @@ class Poll:
         tell: Callable[[str, Cluster], None],
         before: Cluster | None = None,
         risk: Risk | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._topology = topology
         self._tell = tell
+        self._gate = gate
+        self._named: tuple[str, ...] | None = None
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
         self._is_known = before is not None
         if before is not None:
@@ -106,21 +116,27 @@ class Poll:
 
     def name(self, endpoints: Sequence[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""
-        self._cluster.name(None if endpoints is None else list(endpoints))
-        if not self._unheard and self._cluster.decide():
+        self._named = None if endpoints is None else tuple(endpoints)
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Who may write is said otherwise, it may be."""
+        if self._unheard:
+            self._cluster.name(None if self._named is None else list(self._named))
+        elif self._decide():
             self._tell_roles()
 
     def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
         is_held = self._cluster.hold(endpoint, is_relieved)
-        if is_held and self._cluster.decide():
+        if is_held and self._decide():
             self._tell_roles()
         return is_held
 
     def release(self) -> None:
         """It is over, or undone."""
         self._cluster.release()
-        if self._cluster.decide():
+        if self._decide():
             self._tell_roles()
 
     async def close(self) -> None:
@@ -142,11 +158,17 @@ class Poll:
         now = time.monotonic()
         found = []
         for node, probe in zip(self._cluster.nodes(), self._probes, strict=True):
-            canary, unconfirmed_s = self._canary.of(node[0])
+            name, standing, reason, timeline, lsn, lag = node
+            canary, unconfirmed_s = self._canary.of(name)
             found.append(
                 EndpointRow(
                     self._topology.database,
-                    *node,
+                    name,
+                    standing,
+                    self._reason(name, standing, reason),
+                    timeline,
+                    lsn,
+                    lag,
                     None if probe.answered_at is None else now - probe.answered_at,
                     probe.error,
                     exposed_s=self.risk.exposed_s(node),
@@ -180,11 +202,46 @@ class Poll:
             self._cluster.missed(index)
         self._unheard.discard(index)
         # Of which system they all are is said by most of them.
-        if not self._unheard and self._cluster.decide():
+        if not self._unheard and self._decide():
             self._tell_roles()
         self.risk.look(self._cluster.nodes(), index if isinstance(found, Seen) else None, began)
         exposed_s = self.risk.exposed_s(self._cluster.nodes()[index])
         self._cluster.expose(index, None if exposed_s is None else round(exposed_s))
+
+    def _decide(self) -> bool:
+        """Concludes, within what the source and the fleet say; whether some role is another one than before."""
+        named, gate, memory = self._named, self._gate, self._cluster.memory()
+        if gate is None:
+            self._cluster.name(None if named is None else list(named))
+            return self._cluster.decide()
+        admitted: list[str] | None = []
+        if memory is not None:
+            system, seen = memory
+            if gate.floor(system) > seen:
+                self._cluster.remember(system, gate.floor(system))
+            admitted = gate.admitted(system)
+        if admitted is None:
+            admitted = None if named is None else list(named)
+        elif named is not None:
+            admitted = [each for each in admitted if each in named]
+        self._cluster.name(admitted)
+        has_changed = self._cluster.decide()
+        if (memory := self._cluster.memory()) is not None:
+            gate.claim(self._topology.database, memory[0], self._candidate())
+        return has_changed
+
+    def _candidate(self) -> Record | None:
+        """Where writes would go if the fleet agreed."""
+        can_write = [
+            Record(timeline, name)
+            for name, role, _, timeline, *_ in self._cluster.nodes()
+            if role in ("primary", "unnamed") and timeline is not None and (self._named is None or name in self._named)
+        ]
+        return can_write[0] if len(can_write) == 1 else None
+
+    def _reason(self, name: str, role: str, reason: str) -> str:
+        is_fleets = role == "unnamed" and self._gate is not None and (self._named is None or name in self._named)
+        return "can write, and the fleet has not agreed that it may" if is_fleets else reason
 
     def _tell_refusal(self, index: int, is_refused: bool) -> None:
         """An endpoint that does not let us in has no role that anybody knows of; told once for each reason."""

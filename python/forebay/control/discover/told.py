@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from forebay._engine import Cluster, EngineError
 from forebay.admin.backend import EndpointRow
@@ -30,6 +30,9 @@ from forebay.control.discover.member import Role, Sighting, Source, SourceFailed
 from forebay.control.discover.poll import Poll
 from forebay.control.discover.risk import Risk
 from forebay.observe.log import event
+
+if TYPE_CHECKING:
+    from forebay.control.discover import Gate
 
 # A watch that has ended, and a source that failed, is asked again after this at the earliest.
 AGAIN_S: Final = 0.25
@@ -80,11 +83,13 @@ class Told:
         *,
         before: Cluster | None = None,
         account: Account | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._topology = topology
         self._source = source
         self._tell = tell
         self._move = move
+        self._gate = gate
         self.account = account
         self._told_at: float | None = None
         self._is_away = False
@@ -102,6 +107,10 @@ class Told:
     def source(self) -> Source:
         """Who tells."""
         return self._source
+
+    def reconsider(self) -> None:
+        """The fleet may have agreed on another primary."""
+        self._poll.reconsider()
 
     def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins."""
@@ -136,8 +145,10 @@ class Told:
 
     def _make_poll(self, before: Cluster | None, risk: Risk | None = None) -> Poll:
         if self.account is None:
-            return Poll(self._topology, self._tell_roles, before, risk)
-        poll = Poll(replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before, risk)
+            return Poll(self._topology, self._tell_roles, before, risk, self._gate)
+        poll = Poll(
+            replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before, risk, self._gate
+        )
         poll.name(self.account.named)
         return poll
 

@@ -1,0 +1,1 @@
+"""Several forebays that share decisions through leases in etcd; `node` says how."""
