@@ -21,6 +21,7 @@ from tests.harness.postgres import Postgres
 from tests.harness.standby import standby_of
 from tests.harness.toxi import Toxi
 
+pytestmark = pytest.mark.timeout(400)
 VARIANT = Variant("epoll", 1)
 TTL_S = 3
 Pair = tuple[Postgres, Postgres]

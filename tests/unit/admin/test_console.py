@@ -198,7 +198,8 @@ def test_commands_reach_the_service_with_their_database() -> None:
     """PAUSE of the wrong database is an outage."""
     backend = FakeBackend()
     for text in ('PAUSE "shop"', "resume", "RECONNECT blog;", "KILL shop", "RELOAD", "FORGET_NODE b",
-                 "KILL_CLIENT 0x4a3", "DISABLE shop", "ENABLE shop", "WAIT_CLOSE", "SET Verbose = 'a b'", "SET x TO 1"):  # fmt: skip
+                 "KILL_CLIENT 0x4a3", "DISABLE shop", "ENABLE shop", "WAIT_CLOSE",
+                 "SET Verbose = 'a b'", "SET x TO 1"):  # fmt: skip
         assert ask(text, backend).error is None, text
     assert backend.orders == [
         ("pause", "shop"),
