@@ -13,6 +13,7 @@
   poolbench.py startup  [--poolers ...] [--rounds N] [--wheel FILE]
   poolbench.py bulk     [--poolers ...] [--megabytes 200] [--rounds N] [--times N]
   poolbench.py idle     [--poolers ...] [--clients 1000,5000,10000,19000] [--tls 2000] [--rounds N]
+  poolbench.py databases [--databases 5000] [--rounds N]
   poolbench.py handover [--rounds N] [--times N]
   poolbench.py syscalls [--poolers ...] [--workload select]
   poolbench.py profile  [--poolers ...] [--workload select] [--folder benches/results]
@@ -43,6 +44,7 @@ from typing import Any
 from measuring import (
     bulk,
     claims,
+    databases,
     disturber,
     hand_over,
     idle,
@@ -130,6 +132,8 @@ def measure(bench: Bench, a: argparse.Namespace) -> None:
         bulk.run(bench, poolers=a.poolers, megabytes=a.megabytes, rounds=a.rounds, times=a.times)
     elif a.order == "idle":
         idle.run(bench, poolers=a.poolers, counts=a.clients, tls_counts=a.tls, rounds=a.rounds)
+    elif a.order == "databases":
+        databases.run(bench, poolers=a.poolers, counts=a.databases, rounds=a.rounds)
     elif a.order == "handover":
         hand_over.run(bench, rounds=a.rounds, times=a.times)
     elif a.order == "profile":
@@ -229,6 +233,10 @@ def add_points(orders: Any) -> None:
     most = idle.clients_most()
     order.add_argument("--clients", type=numbers, default=sorted({*(n for n in IDLE_CLIENTS if n < most), most}))
     order.add_argument("--tls", type=numbers, default=[2_000], help="numbers of clients over TLS")
+    order = orders.add_parser(
+        "databases", parents=[runs(poolers="forebay", rounds=1)], help="memory of thousands of databases in one process"
+    )
+    order.add_argument("--databases", type=numbers, default=[5_000], help="numbers of databases")
 
 
 def main() -> None:

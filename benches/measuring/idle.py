@@ -28,8 +28,9 @@ PORTS_MOST = 25_000
 class Clients:
     """A process with idle clients. It does a step when told, and says when it is done."""
 
-    def __init__(self, port: int, clients: int, is_encrypted: bool = False) -> None:
-        argv = [sys.executable, str(CLIENTS), str(port), str(clients), *(["tls"] if is_encrypted else [])]
+    def __init__(self, port: int, clients: int, is_encrypted: bool = False, *, is_each: bool = False) -> None:
+        ways = [*(["tls"] if is_encrypted else []), *(["each"] if is_each else [])]
+        argv = [sys.executable, str(CLIENTS), str(port), str(clients), *ways]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def wait_for(self, word: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""A process of idle clients: `idle_clients.py PORT COUNT [tls]`. Says `open SECONDS` when all are logged in. At
+"""A process of idle clients: `idle_clients.py PORT COUNT [tls] [each]`; `each`: they have databases of their own, d0,
+d1, … Says `open SECONDS` when all are logged in. At
 each line on its standard input it does the next step and says what it did: each asks one query (`used`), each has five
 named statements prepared (`named`), all leave."""
 
@@ -59,12 +60,13 @@ def main() -> None:
     """Does the steps, each when told."""
     port, count = int(sys.argv[1]), int(sys.argv[2])
     context = None
-    if sys.argv[3:] == ["tls"]:
+    if "tls" in sys.argv[3:]:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     raise_nofile()
-    hello, clients, start = startup({"application_name": "idle"}), [], time.time()
-    for _ in range(count):
+    is_each, clients, start = "each" in sys.argv[3:], [], time.time()
+    for at in range(count):
+        hello = startup({"application_name": "idle", **({"database": f"d{at}"} if is_each else {})})
         clients.append(connected(port, hello, context))
     print("open", round(time.time() - start, 2), flush=True)
     for request, word in ((QUERY, "used"), (NAMED, "named")):

@@ -99,6 +99,7 @@ class Pooler:
             "user": USER, "db": DB, "password": PASSWORD, "scram_secret": scram_verifier(PASSWORD),
             "pool": POOL_SIZE, "pool_mode": "transaction", "level": "safe",
             "workers": 1, "max_clients": self.clients_max, "cert": pg.cert, "key": pg.key,
+            "more_limits": "", "more_defaults": "", "more_tables": "",
             "forebay": programs.forebay(), "root": os.environ.get("BENCH_ROOT", ""), "python": sys.executable,
         }  # fmt: skip
         self.values = values
