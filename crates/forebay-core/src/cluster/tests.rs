@@ -358,3 +358,19 @@ fn moments_that_are_not_replayed_are_thinned_out() {
     let until = cluster.replayed().until("b");
     assert!((8_500..=9_000).contains(&until), "{until}");
 }
+
+/// A commit that hangs for want of a standby is no reason to take away the only one that has all.
+#[test]
+fn what_a_canary_tells_changes_no_role() {
+    let mut cluster = Cluster::new(["a", "b"].map(Arc::from), 2, 0);
+    say(&mut cluster, 0, "w1");
+    say(&mut cluster, 1, "r1");
+    cluster.decide();
+    cluster.confirm("a", Some(false));
+    cluster.confirm("nobody", Some(true));
+    cluster.expose(1, Some(3600));
+    assert!(!cluster.decide());
+    assert_eq!(standings(&cluster), "primary replica");
+    assert_eq!(cluster.nodes()[0].is_confirming, Some(false));
+    assert_eq!(cluster.nodes()[1].exposed_s, Some(3600));
+}

@@ -231,7 +231,7 @@ mod tests {
                 r#"forebay_endpoint_role{database="shop",endpoint="b:2",role="replica"} 1"#,
                 r#"forebay_endpoint_role{database="shop",endpoint="c:3",role="down"} 1"#,
                 r#"forebay_endpoint_lag_bytes{database="shop",endpoint="b:2"} 200"#,
-                r#"forebay_endpoint_lag_seconds{database="shop",endpoint="b:2"} 3"#,
+                r#"forebay_endpoint_seconds_behind{database="shop",endpoint="b:2"} 3"#,
                 r#"forebay_endpoint_confirms_writes{database="shop",endpoint="a:1"} 0"#,
             ]
         );

@@ -288,7 +288,7 @@ pub(super) const METRICS: &[Metric] = &[
         Endpoints(None, |node| node.lag),
     ),
     metric(
-        "forebay_endpoint_lag_seconds",
+        "forebay_endpoint_seconds_behind",
         "Age of the primary's work that a replica of a database with a topology had not replayed when it was last asked, at most.",
         Endpoints(None, |node| node.exposed_s),
     ),
