@@ -85,8 +85,8 @@ def test_the_console_takes_the_extended_protocol(shared: Forebay) -> None:
         frames = wire.ask(parse("", "show version"), describe("S"), bind(), describe("P"), execute(), sync())
         assert "".join(frame.tag for frame in frames) == "1tT2TDCZ"
         assert row(frames[5])[0].startswith("forebay ")  # type: ignore[union-attr]
-        assert tags(wire.ask(parse("state", "show state"), bind("p", "state"), execute("p"), sync())) == "12DDDCZ"
-        assert tags(wire.ask(bind("", "state"), execute(), bind("", "state"), execute(), sync())) == "2DDDC2DDDCZ"
+        assert tags(wire.ask(parse("state", "show state"), bind("p", "state"), execute("p"), sync())) == "12DDDDCZ"
+        assert tags(wire.ask(bind("", "state"), execute(), bind("", "state"), execute(), sync())) == "2DDDDC2DDDDCZ"
         assert tags(wire.ask(parse("", "pause app"), describe("S"), sync())) == "1tnZ"
         assert {"key": "paused", "value": "no"} in asked(wire, "show state")
         assert tags(wire.ask(parse("", ""), bind(), describe("P"), execute(), sync())) == "12nIZ"

@@ -55,13 +55,13 @@ def test_suspend_holds_everybody_but_the_console(start: Start, server: Postgres,
     """What clients send meanwhile is answered on RESUME; who connects waits; nobody runs into a time limit for it."""
     limits = {"query_timeout": "600ms", "client_idle_timeout": "600ms"}
     forebay = start(configuration(server, variant, server_defaults=limits))
-    assert state(forebay) == {"active": "yes", "paused": "no", "suspended": "no"}
+    assert state(forebay) == {"active": "yes", "paused": "no", "suspended": "no", "draining": "no"}
     with forebay.target.wire() as busy, forebay.target.wire() as idle, forebay.target.dial() as late:
         assert busy.value("select 1") == "1"
         busy.ask(query("begin"))
         with operator(forebay) as console:
             assert refusals(console, "SUSPEND") == []
-            assert state(forebay) == {"active": "no", "paused": "no", "suspended": "yes"}
+            assert state(forebay) == {"active": "no", "paused": "no", "suspended": "yes", "draining": "no"}
             busy.send(query("select 'busy'"))
             idle.send(query("select 'idle'"))
             late.send(startup(user="app", database="app"))
