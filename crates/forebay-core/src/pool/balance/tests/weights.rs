@@ -109,9 +109,9 @@ fn servers_are_spread_by_weight() {
     assert_eq!(all.poorest(now, true, 5), None);
     assert_eq!(all.poorest(now, true, 20), Some(1), "there is room for one that is ready to take over");
     assert_eq!(all.poorest(now, true, 0), Some(1));
-    all.get(0).host.failed("refused", Duration::from_secs(5), 0, now);
+    all.get(0).host.failed("refused", Duration::from_secs(5), 0, now, now);
     assert_eq!(all.choose(hosts, Duration::ZERO, now), Some(1), "the next best is one with a weight");
-    all.get(1).host.failed("refused", Duration::from_secs(5), 0, now);
+    all.get(1).host.failed("refused", Duration::from_secs(5), 0, now, now);
     assert_eq!(all.choose(hosts, Duration::ZERO, now), Some(2), "and then one without");
 }
 
