@@ -35,6 +35,7 @@ class Wishes:
 
 
 NOTHING: Final = Said()
+NO_WISHES: Final = Wishes({}, {}, "")
 
 
 def wishes(draft: Draft, database: Entity) -> Wishes:

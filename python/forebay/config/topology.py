@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from forebay.config.draft import BY_KEY, Draft, Entity, default_of
-from forebay.config.preferences import Wishes, wishes
+from forebay.config.preferences import NO_WISHES, Wishes, wishes
 from forebay.config.resolved import ClusterConfig, DatabaseConfig, ServerTls
 from forebay.config.secret import Secret
 
@@ -52,7 +52,7 @@ class Topology:
     misses_max: int
     lag_max: int
     is_followed: bool
-    wishes: Wishes
+    wishes: Wishes = NO_WISHES
     source: TopologySource | None = None
     canary_s: float = 0.0
     canary_timeout_s: float = 5.0
