@@ -163,16 +163,21 @@ class World:
 
 
 NAMES = ["a", "b", "c", "d"]
-HAPPENINGS = ("round", "round", "round", "round", "late", "cut", "heal", "stop", "wake", "kill")
+HAPPENINGS = (*["round"] * 12, "late", "cut", "heal", "stop", "wake", "kill")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     total=st.integers(1, 40),
     events=st.lists(
-        st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from(NAMES), st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0, 7.0])),
-        max_size=120,
+        st.tuples(
+            st.sampled_from(HAPPENINGS),
+            st.sampled_from(NAMES),
+            st.sampled_from([0.0, 0.1, 0.1, 0.2, 0.5, 1.0, 3.0, 7.0]),
+        ),
+        min_size=30,
+        max_size=80,
     ),
 )
 def test_a_budget_is_never_overdrawn(seed: int, total: int, events: list[tuple[str, str, float]]) -> None:
@@ -204,7 +209,7 @@ def test_all_is_due_to_somebody_and_an_equal_part_to_everybody_who_wants_it(tota
         assert due[name] >= min(max(1, wanted), total // len(wishes))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), total=st.integers(4, 40), wish=st.integers(0, 50))
 def test_who_is_left_has_all_that_the_dead_do_not_keep(seed: int, total: int, wish: int) -> None:
     """Else a budget shrinks with every node that dies."""
