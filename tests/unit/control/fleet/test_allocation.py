@@ -134,8 +134,11 @@ class World:
             node.is_reached = True
         elif what == "stop":
             node.is_stopped = True
+        elif what in ("wake", "kill") and node.is_stopped:
+            # What it held beyond that while it slept is what the decision leaves out.
+            node.open, node.closes_at, node.is_stopped = min(node.open, node.may_open(self.now)), None, False
         elif what == "wake":
-            node.is_stopped = False
+            pass
         elif what == "kill":
             self.ghosts.append((self.now + CLOSING_S, node.open))
             self.begin(node.name)
