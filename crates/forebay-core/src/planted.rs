@@ -137,8 +137,6 @@ pub enum Bug {
     UnreplayedRead,
     /// A session reads from a replica what is older than it has read before.
     OlderRead,
-    /// What a replica of another branch has replayed is taken for what the primary has written.
-    OtherBranchTrusted,
     /// Servers of an endpoint that was deposed are kept until they come free.
     DeposedServersKept,
     /// What one client has sent to a replica is made again with the request of the next.
@@ -198,7 +196,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 15] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 14] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -209,7 +207,6 @@ impl Bug {
         ("stranger-served", Bug::StrangerServed),
         ("unreplayed-read", Bug::UnreplayedRead),
         ("older-read", Bug::OlderRead),
-        ("other-branch-trusted", Bug::OtherBranchTrusted),
         ("deposed-servers-kept", Bug::DeposedServersKept),
         ("trial-given-to-next", Bug::TrialGivenToNext),
         ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),

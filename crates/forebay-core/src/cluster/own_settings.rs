@@ -10,10 +10,11 @@ use forebay_sql::shape::Shape;
 use forebay_sql::traces::Traces;
 
 use super::{consistency, routing};
+use crate::config::Consistency;
 
 /// Each with its values.
 const OWN: [(&str, &[&str]); 2] =
-    [(routing::SETTING, &["primary", "replica", "auto"]), (consistency::SETTING, &["session", "eventual"])];
+    [(routing::SETTING, &["primary", "replica", "auto"]), (consistency::SETTING, &Consistency::NAMES)];
 /// What their names begin with.
 const CLASS: &[u8] = b"forebay";
 /// Tokens of a text that are looked at.
@@ -137,6 +138,9 @@ mod tests {
             "set forebay.role = default",
             "reset forebay.role",
             "set forebay.read_consistency = eventual",
+            "set forebay.read_consistency = read_your_writes",
+            "set forebay.read_consistency = 'Session'",
+            "set forebay.read_consistency to primary",
             "set app.role = 'nonsense'",
             "set work_mem = '1MB'",
             "select set_config('forebay.role', $1, false)",

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cluster::{Cluster, Standing};
-use crate::planted::{Bug, planted};
 use crate::time::Instant;
 
 /// Moments of a primary that are remembered until a replica has reached them; half of more are forgotten.
@@ -196,8 +195,7 @@ impl Cluster {
         let Progress { replayed, followers, .. } = &mut self.progress;
         for (node, (known, reached)) in self.nodes.iter().zip(followers.iter_mut().zip(&*replayed.endpoints)) {
             let is_told = node.standing == Standing::Replica && node.misses == 0;
-            let is_branch = |timeline: u32| timeline == self.floor || planted(Bug::OtherBranchTrusted);
-            let seen = node.seen.filter(|seen| is_told && is_branch(seen.timeline));
+            let seen = node.seen.filter(|seen| is_told && seen.timeline == self.floor);
             known.measure(seen.map(|seen| seen.lsn), node.asked_us, reached);
         }
     }

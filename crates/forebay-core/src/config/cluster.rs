@@ -29,15 +29,15 @@ pub enum Consistency {
 }
 
 impl Consistency {
-    /// By its name.
+    /// Their names, in the order of the levels.
+    pub const NAMES: [&str; 4] = ["eventual", "read_your_writes", "session", "primary"];
+    const ALL: [Consistency; 4] =
+        [Consistency::Eventual, Consistency::ReadYourWrites, Consistency::Session, Consistency::Primary];
+
+    /// By its name, as PostgreSQL compares the values of a setting.
     pub fn of(name: &[u8]) -> Option<Consistency> {
-        match name {
-            b"eventual" => Some(Consistency::Eventual),
-            b"read_your_writes" => Some(Consistency::ReadYourWrites),
-            b"session" => Some(Consistency::Session),
-            b"primary" => Some(Consistency::Primary),
-            _ => None,
-        }
+        let at = Consistency::NAMES.iter().position(|word| name.eq_ignore_ascii_case(word.as_bytes()))?;
+        Some(Consistency::ALL[at])
     }
 }
 

@@ -128,11 +128,3 @@ fn a_server_that_was_let_in_after_a_read_is_none_to_go_on_with() {
     it.known(until);
     assert_eq!(it.reads(), Served::Replica(other));
 }
-
-#[test]
-fn who_asks_for_the_primary_alone_is_served_by_no_replica() {
-    let mut it = Reads::at(Consistency::Primary);
-    assert_eq!([it.reads(), it.reads()], [Served::Primary, Served::Primary]);
-    it.asks("set forebay.read_consistency to 'eventual'");
-    assert_ne!(it.reads(), Served::Primary);
-}
