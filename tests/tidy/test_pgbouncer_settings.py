@@ -54,5 +54,5 @@ def test_nothing_else_of_pgbouncers_is_left_out() -> None:
     tables = {name.removeprefix("show ") for name in COMMANDS if name.startswith("show ")}
     assert set(SURFACE["show"]) == tables - own
     orders = {name for name in COMMANDS if not name.startswith("show ")}
-    assert set(SURFACE["command"]) == orders - {"switchover", "drain"} | {"select"}
+    assert set(SURFACE["command"]) == orders - {"switchover", "drain", "forget_node"} | {"select"}
     assert all(set(entry) == {"does", "proof"} for part in SURFACE.values() for entry in part.values())

@@ -483,15 +483,6 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Of how many pools the endpoints can be reached, for /readyz.
-    fn measure_reach(&mut self) {
-        let in_use = |p: &&crate::pool::Pool| !p.is_removed;
-        self.pools.iter().filter(|p| p.is_removed && !p.is_vacant).for_each(|p| _ = p.measure_reach(false));
-        let sick = self.pools.iter().filter(in_use).filter(|p| p.measure_reach(true)).count();
-        self.stats.pools_open.set(self.pools.iter().filter(in_use).count() as u64);
-        self.stats.pools_sick.set(sick as u64);
-    }
-
     /// Gauges for the metrics listener.
     fn measure_pool(&mut self, id: PoolId) {
         let _ = self.oldest_waiter(id);

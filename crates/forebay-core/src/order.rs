@@ -51,13 +51,8 @@ impl<I: Io> Worker<I> {
             }
             Command::KillClient(client_id) => {
                 let key = self.clients.iter().find(|(_, c)| c.id == *client_id).map(|(key, _)| key);
-                match key {
-                    Some(key) => {
-                        self.refuse_and_close(io, key, errors::killed_by_admin());
-                        io.reply(id, Reply::Done);
-                    }
-                    None => io.reply(id, Reply::Refused("no such client".into())),
-                }
+                io.reply(id, key.map_or_else(|| Reply::Refused("no such client".into()), |_| Reply::Done));
+                key.into_iter().for_each(|key| self.refuse_and_close(io, key, errors::killed_by_admin()));
             }
             Command::Reconnect(database) => {
                 self.reconnect(io, database.as_deref());

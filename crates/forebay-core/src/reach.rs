@@ -42,6 +42,15 @@ pub(crate) enum Fault {
 }
 
 impl<I: Io> Worker<I> {
+    /// Of how many pools the endpoints can be reached, for /readyz.
+    pub(crate) fn measure_reach(&mut self) {
+        let in_use = |p: &&Pool| !p.is_removed;
+        self.pools.iter().filter(|p| p.is_removed && !p.is_vacant).for_each(|p| _ = p.measure_reach(false));
+        let sick = self.pools.iter().filter(in_use).filter(|p| p.measure_reach(true)).count();
+        self.stats.pools_open.set(self.pools.iter().filter(in_use).count() as u64);
+        self.stats.pools_sick.set(sick as u64);
+    }
+
     /// A server could not be opened: its host did not answer, or not as a server of this pool does.
     pub(crate) fn open_failed(&mut self, io: &mut I, key: ServerKey, cause: &str) {
         // Once connected, it may be the pool's TLS, its query, or a pooler there that has no such database.
