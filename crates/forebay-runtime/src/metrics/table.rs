@@ -303,7 +303,7 @@ pub(super) const METRICS: &[Metric] = &[
         Balanced(Counter, None, |told| vec![("", told.heard.to_string())]),
     ),
     metric(
-        "forebay_endpoint_latency_seconds",
+        "forebay_endpoint_seconds_to_answer",
         "Time to the first byte of its answers, as it is shared by: of late, and without regard to single long ones.",
         Balanced(Gauge, None, |told| told.latency_us.map(|us| ("", seconds(us))).into_iter().collect()),
     ),
