@@ -21,12 +21,15 @@ from tests.harness.toxi import Toxi
 pytestmark = [pytest.mark.variants("uring-2", "epoll-1"), pytest.mark.timeout(300)]
 
 PATIENCE_S = 40.0
+# Without an ejection there are thousands. As a rule those of one look fail; on a busy machine it comes late.
+FAILED_MAX = 400
 # On a busy machine one may be slower than the others by itself.
 FAULTS_ALONE = {"pool_size": 24, "eject_slower_than": 0}
-# Fails for the server's disk as often as its server is told to, and tells which one answers.
-AILING = "select current_setting('port'), ail(), pg_sleep(0.005)"
-AIL = """create or replace function ail() returns int language plpgsql as $$begin
-  if random() < coalesce(nullif(current_setting('ill.part', true), ''), '0')::float then
+# Fails for its disk as often as the server is told to, and tells which one answers. The client reads the setting: one
+# that a function reads is taken for the client's own where the function is called before forebay knows it.
+AILING = "select current_setting('port'), ail(current_setting('ill.part', true)), pg_sleep(0.005)"
+AIL = """create or replace function ail(part text) returns int language plpgsql as $$begin
+  if random() < coalesce(nullif(part, ''), '0')::float then
     raise exception using errcode = '58030', message = 'could not read block';
   end if;
   return 1;
@@ -71,7 +74,7 @@ def test_a_replica_that_fails_requests_is_left_until_it_does_not(
         # What it still fails are its trials.
         assert len([one for one in readers.since(ejected) if one.port is None]) <= 0.05 * len(readers.since(ejected))
         assert {one.sqlstate for one in readers.failed()} == {"58030"}
-        assert failed <= 40, failed
+        assert failed <= FAILED_MAX, failed
         assert 'cause="faults"} 0' not in _line(forebay, "forebay_endpoint_ejections_total", places[0], "faults")
         tell(ill, "ill.part", "0")
         until(lambda: readers.shares(2).get(port, 0) > 0.2, within_s=PATIENCE_S, what="it has its part again")
