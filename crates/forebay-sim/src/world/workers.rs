@@ -429,6 +429,7 @@ impl World {
             return self.checks.fail(format!("worker {w} adopts link {}, which is not on its way", link.0));
         };
         self.links[link.0].ends[side] = End::Worker(w, conn);
+        self.server_arrives(w, link);
         if self.seats[w].io.live(conn).is_none() {
             // Closed in the same breath: what was sent, and that it is closed, is still to be carried out.
             return;

@@ -16,7 +16,7 @@ const UNREACHABLE: &str = "(FB410)";
 const SETTLES_US: u64 = 2_000_000;
 
 impl World {
-    fn cluster_of(&self, i: usize) -> Option<(ClusterConfig, PoolMode)> {
+    pub(super) fn cluster_of(&self, i: usize) -> Option<(ClusterConfig, PoolMode)> {
         let who = &self.clients.get(i)?.who;
         let database = self.scenario.config.databases.iter().find(|database| *database.name == *who.database)?;
         database.cluster.map(|cluster| (cluster, database.pool.pool_mode))

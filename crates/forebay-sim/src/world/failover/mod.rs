@@ -23,17 +23,18 @@ mod nodes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use forebay_core::cluster::roles::Found;
+use forebay_core::cluster::roles::{Found, Serves};
 use forebay_core::command::Command;
+use forebay_core::config::Role;
 
-use crate::net::End;
+use crate::net::{End, LinkId};
 use crate::rng::Rng;
 use crate::scenario::{Act, ClusterPlan, Scenario};
 use crate::server::replies::report;
 use crate::world::failover::discovery::Account;
 pub(crate) use crate::world::failover::discovery::Outcome;
 use crate::world::failover::nodes::Node;
-use crate::world::faults::Fault;
+use crate::world::faults::{ECHO_US, Fault};
 use crate::world::{Event, World};
 
 /// Something that happens in a cluster.
@@ -240,6 +241,24 @@ impl World {
                     self.hit(link);
                 }
             }
+        }
+    }
+
+    /// A server's connection has come to a worker, with its client.
+    ///
+    /// The worker may have been told less of late than the one that has sent it. Which of two processes knows more
+    /// neither can tell, so it cuts what is where, as it was told last, its clients may not be.
+    pub(crate) fn server_arrives(&mut self, w: usize, link: LinkId) {
+        let (Some(failover), End::Process(p)) = (&self.failover, self.links[link.0].ends[1]) else { return };
+        let Some(owner) = self.checks.owner(link).map(|owner| owner as usize) else { return };
+        let Some((cluster, _)) = self.cluster_of(owner) else { return };
+        let Some(found) = failover.told[w].get(&*self.clients[owner].who.database) else { return };
+        let serves = found[self.processes[p].endpoint].serves;
+        let has_primary = found.iter().any(|one| one.serves == Serves::Writes);
+        let is_elsewhere = cluster.role == Role::Primary && has_primary && serves != Serves::Writes;
+        if serves == Serves::Barred || is_elsewhere {
+            self.trace.say(self.now, || format!("link {} comes to worker {w}, told {serves:?} of it", link.0));
+            self.clients[owner].hit_until = self.now + ECHO_US;
         }
     }
 }
