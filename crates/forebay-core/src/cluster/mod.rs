@@ -143,7 +143,10 @@ pub struct Cluster {
     nodes: Vec<Node>,
     misses_max: u32,
     lag_max: u64,
+    /// The system that it is: a primary of it was seen.
     system: Option<u64>,
+    /// Which one it was taken for by the last decision, whether or not it has been seen to write.
+    assumed: Option<u64>,
     /// The highest timeline that was seen to write.
     floor: u32,
     /// A system, and the highest timeline that was seen to write of it, by an account before this one.
@@ -175,6 +178,7 @@ impl Cluster {
             misses_max: misses_max.max(1),
             lag_max,
             system: None,
+            assumed: None,
             floor: 0,
             remembered: None,
             named: None,
@@ -189,6 +193,7 @@ impl Cluster {
     /// none does, the endpoints say which it is, and what was seen holds if it is the same.
     pub fn succeed(&mut self, before: &Cluster) {
         self.leaving.clone_from(&before.leaving);
+        self.assumed = before.assumed;
         for node in &mut self.nodes {
             if let Some(known) = before.nodes.iter().find(|known| known.name == node.name) {
                 *node = known.clone();
@@ -324,6 +329,7 @@ impl Cluster {
             })
             .collect();
         self.floor = floor;
+        self.assumed = system;
         if standings.contains(&Standing::Primary) {
             self.system = system;
         }
@@ -354,12 +360,14 @@ impl Cluster {
         has_changed
     }
 
-    /// The identifier that most have; of as many, that of the one that is listed first.
+    /// The identifier that most have. Of as many, that which is remembered; else that by which roles were told before, so
+    /// that nobody who has read on one system is led to another by one endpoint; else that of the one listed first.
     fn most_common_system(&self) -> Option<u64> {
         let known = || self.nodes.iter().filter_map(|node| node.seen.map(|seen| seen.system));
         let votes = |system: u64| known().filter(|other| *other == system).count();
+        let is_remembered = |system: u64| self.remembered.is_some_and(|(of, _)| of == system);
         // The last of equals is the maximum.
-        known().rev().max_by_key(|system| votes(*system))
+        known().rev().max_by_key(|&system| (votes(system), is_remembered(system), self.assumed == Some(system)))
     }
 }
 

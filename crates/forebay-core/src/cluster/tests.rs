@@ -126,6 +126,34 @@ fn an_endpoint_of_another_cluster_serves_nobody() {
     plays(0, &[("w1#8 w1#9 .", "primary stranger unknown")]);
 }
 
+/// What has taken the address of a primary that nobody had heard: it is listed first, and as many as the others.
+#[test]
+fn a_system_that_was_read_from_is_left_for_no_other_that_is_as_many() {
+    plays(
+        0,
+        &[
+            ("- r1 -", "unknown replica unknown"),
+            ("w2#8 r1 -", "stranger replica down"),
+            ("w2#8 w2 -", "stranger primary down"),
+        ],
+    );
+    // More than one say otherwise.
+    plays(0, &[("- r1 -", "unknown replica unknown"), ("w2#8 r1 r2#8", "primary stranger replica")]);
+}
+
+/// The process before this one has seen which it is.
+#[test]
+fn of_two_systems_that_are_as_many_the_remembered_one_counts() {
+    for (remembered, expected) in [(7, "stranger primary unknown"), (8, "primary stranger unknown")] {
+        let mut cluster = Cluster::new(["a", "b", "c"].map(Arc::from), 2, 0);
+        cluster.remember(remembered, 1);
+        say(&mut cluster, 0, "w1#8");
+        say(&mut cluster, 1, "w1");
+        cluster.decide();
+        assert_eq!(standings(&cluster), expected, "{remembered}");
+    }
+}
+
 #[test]
 fn a_replica_that_is_too_far_behind_serves_no_reads_until_it_has_caught_up() {
     plays(
