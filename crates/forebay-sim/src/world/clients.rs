@@ -41,6 +41,7 @@ impl World {
                 self.clients[i].link = Some(link);
                 self.checks.session_begins(i, link.0 as u64);
                 self.hearing.begins(i);
+                self.forget_horizon(i);
                 let bytes = self.clients[i].open();
                 self.write(link, 0, &bytes);
             }

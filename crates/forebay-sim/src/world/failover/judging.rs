@@ -116,6 +116,15 @@ impl World {
         }
     }
 
+    /// A client begins a session. What it has read in the one before a replica need not have: nobody knows that it is the
+    /// same client. A primary has it all the same.
+    pub(crate) fn forget_horizon(&mut self, i: usize) {
+        let reads_there = |cluster: ClusterConfig| cluster.is_split && cluster.read_consistency == Consistency::Session;
+        if self.cluster_of(i).is_some_and(|(cluster, _)| reads_there(cluster)) {
+            self.cluster().horizons.remove(&(i as u32));
+        }
+    }
+
     /// An error that a private server would not have given, where servers change their roles.
     pub(crate) fn explain_in_cluster(&mut self, i: usize, code: &str, is_fatal: bool, is_ours: bool, words: &str) {
         self.checks.is_answered(i);

@@ -75,7 +75,7 @@ pub(crate) struct Failover {
     misled: BTreeSet<u32>,
     /// When something of a client's last went to what was taken for the primary, and was none any more.
     misled_at: BTreeMap<u32, u64>,
-    /// The last record that each client has read.
+    /// The last record that each client has read, in its session where that may read from replicas.
     horizons: BTreeMap<u32, u64>,
     /// The primary ends as soon as it has committed something.
     is_doomed: bool,
