@@ -226,8 +226,10 @@ impl Checks {
                 tap.pool = tap.startup(&frame);
                 continue;
             }
-            // One that is given up before its first query is of nobody.
-            if tap.is_of_pool.is_none() && !matches!(frame.kind, b'p' | b'X') {
+            // One that is given up before its first query is of nobody. Nor is one that tries an endpoint beside the pool, by
+            // a query of nothing, which no client of a cluster sends.
+            let is_trial = scenario.cluster.is_some() && frame.kind == b'Q' && frame.body == [0];
+            if tap.is_of_pool.is_none() && !is_trial && !matches!(frame.kind, b'p' | b'X') {
                 let holds = |words: &[u8]| frame.body.windows(words.len()).any(|part| part == words);
                 tap.is_listener = holds(LISTENER);
                 let is_of_pool = !tap.is_listener && !holds(READER);
