@@ -18,7 +18,7 @@ from tests.harness.deadline import until
 from tests.harness.etcd import Etcd
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import standby_of
+from tests.harness.standby import caught_up, standby_of
 from tests.harness.toxi import Toxi
 
 pytestmark = pytest.mark.timeout(400)
@@ -124,8 +124,10 @@ def test_all_nodes_go_to_the_new_primary_and_write_down_which_it_is(fleet: Fleet
         are(node, "primary", "replica")
         write(node, number)
     assert fleet.record() == {"timeline": 1, "endpoint": endpoint(primary)}
-    held = {row["node"]: row["holds"] for row in a.console("show fleet")}
-    assert held == {"a": endpoint(primary), "b": endpoint(primary)}
+    held = lambda: {row["node"]: row["holds"] for row in a.console("show fleet")}  # noqa: E731
+    both = {"a": endpoint(primary), "b": endpoint(primary)}
+    until(lambda: held() == both, within_s=30, what="both have told what they hold")
+    caught_up(primary, standby)
 
     # The old primary is left as it is: it goes on taking writes, if anybody sends it some.
     promote(standby)
@@ -152,6 +154,7 @@ def test_who_is_cut_off_goes_to_no_other_primary(fleet: Fleet) -> None:
     until(lambda: {row["node"] for row in a.console("show fleet")} == {"a"}, within_s=30, what="b's lease has ended")
     write(b, 1)
     assert keys(primary) == {1}
+    caught_up(primary, standby)
 
     promote(standby)
     are(a, "deposed", "primary")

@@ -131,10 +131,16 @@ class EmbeddedServer:
 
     def _stop_orphan(self) -> None:
         """Ends a server that runs on the data already: we hold the lock, so no forebay looks after it."""
-        status = self._run("pg_ctl", "status", "-D", str(self._data), check=False)
-        if status.returncode == 0:
+        if self._runs():
             self._had_orphan = True
-            self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", str(int(STOP_TIMEOUT_S)))
+            stop = ("stop", "-D", str(self._data), "-m", "fast", "-w", "-t", str(int(STOP_TIMEOUT_S)))
+            stopped = self._run("pg_ctl", *stop, check=False)
+            # It may have ended by itself between the two.
+            if stopped.returncode and self._runs():
+                self._run("pg_ctl", *stop)
+
+    def _runs(self) -> bool:
+        return self._run("pg_ctl", "status", "-D", str(self._data), check=False).returncode == 0
 
     def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
