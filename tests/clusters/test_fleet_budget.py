@@ -28,7 +28,9 @@ CLIENTS = 8
 # On a busy machine; a part that two nodes have at once shows for as long as both use it.
 ENDS_WITHIN_S = 0.5
 ENDING_MAX = 2
-SERVERS = """select pid, application_name, state, query from pg_stat_activity where datname = 'app' and usename = 'app'
+# Whoever else uses the server that tests share has another one.
+DATABASE = "budget"
+SERVERS = f"""select pid, application_name, state, query from pg_stat_activity where datname = '{DATABASE}' and usename = 'app'
            and backend_type = 'client backend' and application_name not like 'forebay%'"""
 
 
@@ -113,7 +115,7 @@ class World:
         """Its configuration."""
         fleet = {"name": "test", "node": name, "etcd": f"etcd://127.0.0.1:{self.ways[name].port}"}
         return configuration(
-            self.server, VARIANT, databases={"app": {"server_budget": BUDGET, "pool_size": 20}},
+            self.server, VARIANT, databases={"app": {"dbname": DATABASE, "server_budget": BUDGET, "pool_size": 20}},
             fleet={**fleet, "lease_ttl": f"{TTL_S}s"},
         )  # fmt: skip
 
@@ -153,6 +155,9 @@ class World:
 @pytest.fixture
 def world(server: Postgres, store: Etcd, tmp_path: Path) -> Iterator[World]:
     """No node runs yet."""
+    with server.target.connect(user="postgres", dbname="postgres", autocommit=True) as admin:
+        admin.execute(f"drop database if exists {DATABASE} with (force)")
+        admin.execute(f"create database {DATABASE} template template0")
     with contextlib.ExitStack() as stack:
         world = World(server, store, tmp_path, stack)
         stack.callback(world.end)

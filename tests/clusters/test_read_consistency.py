@@ -211,7 +211,8 @@ def test_a_session_never_sees_what_is_older_than_it_has_seen(
             assert {port for port, _ in found} <= set(served)
             before[client] = found[-1]
 
-    go_on(standby.port, behind.port)
+    # The primary serves who finds no server that fits where it was.
+    go_on(server.port, standby.port, behind.port)
     # Those of one replica are lost: it might have been killed, and have begun again before what it has shown.
     at = lambda: {  # noqa: E731
         int(row["remote_pid"] or 0) for row in uneven.console("show servers") if row["port"] == str(standby.port)
