@@ -30,7 +30,8 @@ ENDS_WITHIN_S = 0.5
 ENDING_MAX = 2
 # Whoever else uses the server that tests share has another one.
 DATABASE = "budget"
-SERVERS = f"""select pid, application_name, state, query from pg_stat_activity where datname = '{DATABASE}' and usename = 'app'
+SERVERS = f"""select pid, application_name, state, query from pg_stat_activity
+           where datname = '{DATABASE}' and usename = 'app'
            and backend_type = 'client backend' and application_name not like 'forebay%'"""
 
 
