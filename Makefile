@@ -68,8 +68,8 @@ $(VENV)/.lint: pyproject.toml tools/requirements.py | $(BIN)/python
 	$(BIN)/python tools/requirements.py lint test | $(BIN)/pip install -r /dev/stdin
 	@touch $@
 
-# Processes that run Python tests, each with servers of its own.
-PYTEST_WORKERS ?= 2
+# Processes that run Python tests, each with servers of its own. Tests wait more than they compute: three keep two cores busy.
+PYTEST_WORKERS ?= 3
 
 # Needs cargo and Python only. PYTEST_ARGS and CARGO_TEST_ARGS narrow it down.
 .PHONY: test test-rust test-python

@@ -117,6 +117,21 @@ const READER: &[u8] = b"forebay catalogue";
 const STALE_US: u64 = 100_000;
 
 impl Tap {
+    fn new(reconnects: u64) -> Tap {
+        Tap {
+            splitter: Splitter::at_startup(),
+            pool: None,
+            is_of_pool: None,
+            is_listener: false,
+            owner: None,
+            session: 0,
+            ends_in_copy: false,
+            is_free: true,
+            is_closed: false,
+            reconnects,
+        }
+    }
+
     /// The pool that a login names.
     fn startup(&mut self, frame: &Frame) -> Option<(String, String)> {
         let Some(Opening::Startup { params, .. }) = Opening::decode(frame) else { return None };
@@ -199,18 +214,7 @@ impl Checks {
 
     /// Looks at what a worker sends to a server.
     pub(crate) fn sent_to_server(&mut self, sending: &Sending<'_>, scenario: &Scenario) {
-        let tap = self.taps.entry(sending.link).or_insert_with(|| Tap {
-            splitter: Splitter::at_startup(),
-            pool: None,
-            is_of_pool: None,
-            is_listener: false,
-            owner: None,
-            session: 0,
-            ends_in_copy: false,
-            is_free: true,
-            is_closed: false,
-            reconnects: self.regimes.reconnects(sending.worker),
-        });
+        let tap = self.taps.entry(sending.link).or_insert_with(|| Tap::new(self.regimes.reconnects(sending.worker)));
         let target = tap.pool.as_ref().and_then(|(database, _)| self.regimes.target_on_server(database));
         let is_session_kept = target.is_some_and(|target| self.regimes.session_mode(target).1);
         tap.is_free |= sending.is_quiet || sending.is_dead;
