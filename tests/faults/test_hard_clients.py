@@ -234,7 +234,7 @@ def test_kill_of_forebay_rolls_back_and_a_new_one_serves(start: Start, server: P
 def test_a_sibling_serves_when_one_is_killed(start: Start, server: Postgres, variant: Variant) -> None:
     """Row 30: two share the port; whoever connects from then on comes to the one that is there.
 
-    From when the kernel has closed the listeners of the other: with io_uring that is a moment after the process has ended.
+    From when the kernel has closed the other's listeners: with io_uring that is a moment after the process has ended.
     """
     listen = {"port": free_port(), "reuse_port": True}
     first, second = (start(configuration(server, variant, listen=listen)) for _ in range(2))
