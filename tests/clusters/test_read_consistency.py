@@ -185,6 +185,14 @@ def test_a_session_never_sees_what_is_older_than_it_has_seen(
     uneven: Forebay, server: Postgres, standby: Postgres, behind: Postgres
 ) -> None:
     """A list that has an entry, then has not, then has it again."""
+    with contextlib.ExitStack() as stack:
+        goes_on(stack, uneven, server, standby, behind)
+
+
+def goes_on(
+    stack: contextlib.ExitStack, uneven: Forebay, server: Postgres, standby: Postgres, behind: Postgres
+) -> None:
+    """Its clients live as long as `stack`."""
     with server.target.at(dbname="app").connect(autocommit=True) as direct:
         direct.execute("insert into behind values (1)")
     caught_up(server, standby)
@@ -194,7 +202,7 @@ def test_a_session_never_sees_what_is_older_than_it_has_seen(
     before: dict[psycopg.Connection, tuple[int, int]] = {}
 
     def at_both() -> bool:
-        for client in [uneven.target.connect(autocommit=True) for _ in range(6)]:
+        for client in [stack.enter_context(uneven.target.connect(autocommit=True)) for _ in range(6)]:
             before[client] = last(client)
             if before[client][0] == server.port:
                 del before[client]
@@ -228,8 +236,6 @@ def test_a_session_never_sees_what_is_older_than_it_has_seen(
         until(lambda client=client: after_a_rest(client) == (standby.port, 1), within_s=30, what="it is known again")
     uneven.upgrade()
     go_on(server.port, standby.port, behind.port)
-    for client in before:
-        client.close()
 
 
 def test_what_a_replica_of_another_branch_has_replayed_counts_for_nothing(

@@ -394,7 +394,10 @@ impl<I: Io> Worker<I> {
             }
             return;
         }
-        let Some(poor) = self.pool(id).endpoints.poorest(now, is_wanted, size) else { return };
+        let endpoints = &self.pool(id).endpoints;
+        // What some read may be at none of the others.
+        let none = short.filter(|index| endpoints.get(*index).given.servers == 0);
+        let Some(poor) = none.or_else(|| endpoints.poorest(now, is_wanted, size)) else { return };
         if is_wanted {
             self.pool(id).endpoints.asked = 0;
         }

@@ -28,6 +28,7 @@ use crate::config::Consistency;
 use crate::io::Io;
 use crate::moving::part::{part_enum, part_struct};
 use crate::planted::{Bug, planted};
+use crate::pool::endpoints::PoolEndpoint;
 use crate::pool::{PoolId, Waiter};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState};
@@ -204,10 +205,24 @@ impl<I: Io> Worker<I> {
     pub(crate) fn send_first_home(&mut self, io: &mut I, id: PoolId) {
         let Some(waiter) = self.pool(id).waiters.pop_front() else { return };
         self.publish(id);
+        let Some(client) = self.clients.get(waiter.client) else { return };
+        self.note_none(id, client.needs.until);
         let Some(client) = self.clients.get_mut(waiter.client) else { return };
         client.goes_home();
         if let Some(home) = client.pool {
             self.enqueue(io, home, waiter.client);
+        }
+    }
+
+    /// A replica that has what the primary had at `until`, and at which there is no server, is to have one: nobody else would
+    /// have it opened, where all that is read must be as new.
+    fn note_none(&mut self, id: PoolId, until: Instant) {
+        let pool = &mut self.pools[id.0 as usize];
+        let Some(known) = self.clusters.get(&pool.target.config.name) else { return };
+        // Of a server that comes now, it is known no sooner than the replica is asked again.
+        let has_it = |one: &PoolEndpoint| known.replayed.is_at(&one.place.name, until, Instant(0));
+        if until != Instant(0) && pool.is_balanced() && pool.endpoints.note_none_at(has_it) {
+            self.arm_look(id);
         }
     }
 

@@ -121,7 +121,7 @@ pub struct Endpoints {
     pub(super) closings: (u32, Instant),
     /// The largest weight.
     pub(super) heaviest: u64,
-    /// One that was short of idle servers when a request went to a lighter one.
+    /// One that was short of servers when a request went to a lighter one, or to the primary.
     pub(super) short: Option<usize>,
     /// Requests answered since a server was last opened so that each endpoint has its part.
     pub asked: u32,

@@ -155,6 +155,14 @@ impl Endpoints {
         }
     }
 
+    /// Notes that a request goes elsewhere, for there is no server at the first of those that would do.
+    pub fn note_none_at(&mut self, would_do: impl Fn(&PoolEndpoint) -> bool) -> bool {
+        let has_none = |one: &PoolEndpoint| one.given.servers == 0 && !one.given.is_out() && would_do(one);
+        let Some(index) = self.all.iter().position(has_none) else { return false };
+        (self.short, self.asked) = (Some(index), self.asked.max(1));
+        true
+    }
+
     /// One that was short of servers since this was last asked.
     pub fn take_short(&mut self, now: Instant) -> Option<usize> {
         self.short.take().filter(|index| self.all[*index].given.is_serving() && self.all[*index].is_well(now))

@@ -128,3 +128,20 @@ fn a_server_that_was_let_in_after_a_read_is_none_to_go_on_with() {
     it.known(until);
     assert_eq!(it.reads(), Served::Replica(other));
 }
+
+/// All that are open are at the replica that may be older: nobody would ever be served by the other one.
+#[test]
+fn a_replica_that_has_what_is_read_and_no_server_gets_one() {
+    let mut it = Reads::at(Consistency::Session);
+    it.scene.closed(it.replicas[0]);
+    assert_eq!(it.asks("insert into t values (1)"), Served::Primary);
+    let now = it.now();
+    it.known([now, 1]);
+    assert_eq!(it.reads(), Served::Primary, "there is no server at the one that has it");
+    it.scene.at(it.now() + SECOND);
+    it.replicas[0] = it.scene.lets_in(B);
+    assert_eq!(it.reads(), Served::Primary, "it may have begun again since it was asked");
+    let now = it.now();
+    it.known([now, 1]);
+    assert_eq!(it.reads(), Served::Replica(0));
+}
