@@ -3,7 +3,7 @@
 use forebay_spec::errors;
 
 use super::group::{About, Group};
-use super::{AGAIN, Leaving, Receipt, UNDER_WAY_MAX, UNDER_WAY_MIN};
+use super::{AGAIN, Leaving, Receipt, SETTLES, UNDER_WAY_MAX, UNDER_WAY_MIN};
 use crate::command::{Command, CommandId, Reply};
 use crate::ids::ConnId;
 use crate::io::{ClosedBy, Io};
@@ -45,6 +45,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn begin_moving(&mut self, io: &mut I, id: CommandId) {
         self.moving.is_on = true;
         self.moving.lets_go = false;
+        self.moving.settles_until = self.now + SETTLES;
         if let Some(before) = self.moving.ordered.replace(id) {
             io.reply(before, Reply::Refused("begun anew".into()));
         }
@@ -105,12 +106,20 @@ impl<I: Io> Worker<I> {
             self.let_go_of_those_that_stay(io);
         }
         if self.moving.leaving.is_empty() && self.moving.sent.is_empty() {
-            if let Some(id) = self.moving.ordered.take() {
+            let is_settled = self.now >= self.moving.settles_until || !self.is_any_about_to_move();
+            if let Some(id) = self.moving.ordered.take_if(|_| is_settled) {
                 io.reply(id, Reply::Done);
             }
             self.command_progress(io);
         }
         self.arm_round(self.now + AGAIN);
+    }
+
+    /// Whether a client in session waits for something of ours that is under way, and goes when that is done.
+    fn is_any_about_to_move(&self) -> bool {
+        let is_about_to =
+            |client: &Client| !client.is_gone && client.is_in_session() && self.may_move(client) != May::Never;
+        self.clients.iter().any(|(_, client)| is_about_to(client))
     }
 
     /// How many groups more may be under way.

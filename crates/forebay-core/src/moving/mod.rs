@@ -58,6 +58,8 @@ const UNDER_WAY_MAX: usize = 96;
 const UNDER_WAY_MIN: usize = 8;
 /// How long until what could not move is looked at again.
 const AGAIN: Duration = Duration::from_millis(2);
+/// How long those are waited for that can't move at the moment, before it is said how many have not.
+const SETTLES: Duration = Duration::from_millis(500);
 
 /// A worker's part in an online restart.
 pub(crate) struct Moves<H> {
@@ -71,6 +73,8 @@ pub(crate) struct Moves<H> {
     last_number: u64,
     /// Answered when nothing is left that may move.
     ordered: Option<CommandId>,
+    /// Until then also when nothing is left that is about to.
+    settles_until: Instant,
     /// When the next round is due, by an alarm.
     pub(crate) next_round_at: Option<Instant>,
 }
@@ -84,6 +88,7 @@ impl<H> Default for Moves<H> {
             sent: FxHashMap::default(),
             last_number: 0,
             ordered: None,
+            settles_until: Instant::default(),
             next_round_at: None,
         }
     }

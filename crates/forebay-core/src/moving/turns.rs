@@ -269,6 +269,29 @@ fn who_keeps_a_server_that_cannot_move_is_let_go_when_its_transaction_ends() {
     assert!(old.last_words().iter().any(|words| words.contains("57P01")), "{:?}", old.last_words());
 }
 
+/// It would be said of it that it can't, and its application be told that it is to go.
+#[test]
+fn who_is_about_to_move_is_waited_for_but_not_for_long() {
+    for (waits, is_moved) in [(1, true), (9, false)] {
+        let mut old = Process::new(PoolMode::Transaction, |_| ());
+        old.client_in_a_transaction();
+        let key = old.worker.servers.iter().next().expect("it has a server").0;
+        // A cancel of it is under way.
+        old.worker.servers[key].cancels = 1;
+        old.order(1, Command::HandOn);
+        for _ in 0..waits {
+            assert!(!old.is_done(1));
+            assert!(old.moves().is_empty());
+        }
+        old.worker.servers[key].cancels = 0;
+        assert_eq!(old.is_done(1), !is_moved, "after {waits} times 60 ms");
+        assert_eq!(old.moves().len(), 1, "it moves all the same");
+        old.worker.group_arrived(&mut old.io, 1);
+        old.moves();
+        assert!(old.is_done(1));
+    }
+}
+
 fn by_tls(config: &mut EngineConfig) {
     config.server_tls = vec![ServerTls { mode: TlsMode::Require, ..ServerTls::default() }];
     config.databases[0].tls = 0;
