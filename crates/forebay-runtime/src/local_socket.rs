@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::socket::SockAddr;
 
@@ -12,6 +14,14 @@ const FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 /// The state of a socket that listens, as /proc tells it (TCP_LISTEN of the kernel's tcp_states.h).
 const LISTENS: &str = "0A";
 
+/// The kernel looks through all connections that there could be for a page of them, which takes milliseconds: it is asked again
+/// no sooner than this after the last time, or where a port was not among them, than that.
+const HOLDS: Duration = Duration::from_secs(10);
+const HOLDS_WITHOUT: Duration = Duration::from_secs(1);
+
+/// Who listens at this host's ports, and since when that is known.
+static LISTENERS: Mutex<Option<(Instant, Vec<Listener>)>> = Mutex::new(None);
+
 /// The sockets of a server at `port` that there are.
 pub(crate) fn sockets(port: u16) -> Vec<SockAddr> {
     let paths = FOLDERS.iter().map(|folder| format!("{folder}/.s.PGSQL.{port}"));
@@ -19,19 +29,33 @@ pub(crate) fn sockets(port: u16) -> Vec<SockAddr> {
     there.filter_map(|path| SockAddr::unix(&path).ok()).collect()
 }
 
-/// The user that listens at a port of this host; `None`: nobody, several, or the system does not tell.
+/// The user that listens at a port of this host, or did seconds ago; `None`: nobody, several, or the system does not tell.
 pub(crate) fn user_at(host: &str, port: u16) -> Option<u32> {
-    let mut users = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let Ok(file) = File::open(table) else { continue };
-        // Those that listen come first, so that a busy machine's other connections are not read.
-        let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
-        let listening = lines.map_while(|line| listener(&line));
-        users.extend(listening.filter(|l| l.port == port && is_meant(l.address, host)).map(|l| l.user));
+    let mut known = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((read_at, listeners)) = &*known {
+        let (age, user) = (read_at.elapsed(), user_among(listeners, host, port));
+        if age < HOLDS_WITHOUT || user.is_some() && age < HOLDS {
+            return user;
+        }
     }
+    let (_, listeners) = known.insert((Instant::now(), listeners()));
+    user_among(listeners, host, port)
+}
+
+fn user_among(listeners: &[Listener], host: &str, port: u16) -> Option<u32> {
+    let meant = listeners.iter().filter(|l| l.port == port && is_meant(l.address, host));
+    let mut users: Vec<_> = meant.map(|l| l.user).collect();
     users.sort_unstable();
     users.dedup();
     if let [user] = users[..] { Some(user) } else { None }
+}
+
+/// Those that listen at ports of this host.
+fn listeners() -> Vec<Listener> {
+    let files = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
+    // Those that listen come first, so that a busy machine's other connections are not read.
+    let lines = files.flat_map(|file| BufReader::new(file).lines().skip(1).map_while(Result::ok).map_while(listener));
+    lines.collect()
 }
 
 struct Listener {
@@ -41,8 +65,8 @@ struct Listener {
 }
 
 /// A line of /proc/net/tcp or tcp6; `None`: it does not listen.
-fn listener(line: &str) -> Option<Listener> {
-    let mut words = line.split_whitespace();
+fn listener(line: impl AsRef<str>) -> Option<Listener> {
+    let mut words = line.as_ref().split_whitespace();
     let (address, port) = words.nth(1)?.split_once(':')?;
     if words.nth(1)? != LISTENS {
         return None;
@@ -88,13 +112,28 @@ mod tests {
         for (bound, asked) in [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "localhost"), ("0.0.0.0", "127.0.0.1")] {
             let there = TcpListener::bind((bound, 0)).expect("a port");
             let port = there.local_addr().expect("bound").port();
-            assert_eq!(user_at(asked, port), Some(me), "{bound} asked for as {asked}");
+            assert_eq!(user_among(&listeners(), asked, port), Some(me), "{bound} asked for as {asked}");
         }
         let there = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = there.local_addr().expect("bound").port();
-        assert_eq!(user_at("127.0.0.2", port), None, "nobody listens at the other address");
+        assert_eq!(user_among(&listeners(), "127.0.0.2", port), None, "nobody listens at the other address");
         drop(there);
-        assert_eq!(user_at("127.0.0.1", port), None, "nobody listens any more");
+        assert_eq!(user_among(&listeners(), "127.0.0.1", port), None, "nobody listens any more");
+    }
+
+    /// Each look costs a worker, and all its clients, milliseconds.
+    #[test]
+    fn the_kernel_is_not_asked_again_and_again() {
+        let there = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = there.local_addr().expect("bound").port();
+        std::thread::sleep(HOLDS_WITHOUT);
+        let user = user_at("127.0.0.1", port).expect("somebody listens");
+        let read_at = || LISTENERS.lock().expect("not poisoned").as_ref().expect("it was asked").0;
+        let before = read_at();
+        for _ in 0..100 {
+            assert_eq!(user_at("127.0.0.1", port), Some(user));
+        }
+        assert_eq!(read_at(), before, "it was asked again");
     }
 
     #[test]
