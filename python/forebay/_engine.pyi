@@ -153,6 +153,35 @@ class Estate(TypedDict):
     paused: list[str]
     disabled: list[str]
 
+@type_check_only
+class BudgetFigures(TypedDict):
+    """Of one database's budget, in servers."""
+
+    database: str
+    total: int
+    # To this node, to others that are there, to those that are not.
+    lent: tuple[int, int, int]
+    kept: int
+    wanted: int
+    open: int
+    changes: int
+
+@type_check_only
+class FleetFigures(TypedDict):
+    """What a node tells of its fleet. Times are microseconds of the monotonic clock; 0: never."""
+
+    until_us: int
+    looked_us: int
+    here: int
+    absent: int
+    registrations: int
+    failures: int
+    written: int
+    refused: int
+    # Database, endpoint, timeline.
+    primaries: list[tuple[str, str, int]]
+    budgets: list[BudgetFigures]
+
 @final
 class Engine:
     """A running engine: threads that serve clients without ever calling Python."""
@@ -224,6 +253,9 @@ class Engine:
 
         until_us: of the monotonic clock. Holds at once; returns the command by which workers act on it.
         """
+
+    def tell_fleet(self, figures: FleetFigures) -> None:
+        """From here on the metrics tell this of the fleet."""
 
     def servers_of(self, database: str) -> int:
         """Servers of a database that are open, or opening, over all its pools."""

@@ -17,6 +17,7 @@ use crate::batch::PyBatch;
 use crate::cluster::PyCluster;
 use crate::counters;
 use crate::estate::PyEstate;
+use crate::fleet::PyFleetFigures;
 
 pyo3::create_exception!(forebay._engine, EngineError, pyo3::exceptions::PyException);
 
@@ -160,6 +161,15 @@ impl PyEngine {
             Some(engine) => Ok((engine.share(database, servers, until_us, after).0, self.workers)),
             None => Err(stopped()),
         })
+    }
+
+    fn tell_fleet(&self, py: Python<'_>, figures: PyFleetFigures) {
+        let told = figures.read();
+        py.detach(|| {
+            if let Some(engine) = &*self.read() {
+                engine.tell_fleet(told);
+            }
+        });
     }
 
     fn servers_of(&self, database: &str) -> PyResult<u32> {

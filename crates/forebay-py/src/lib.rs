@@ -10,6 +10,7 @@ mod cluster;
 mod counters;
 mod engine;
 mod estate;
+mod fleet;
 #[cfg(feature = "planted-bugs")]
 mod planting;
 mod text;

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cluster::Clusters;
 use crate::derive::Deriver;
 use crate::driver::Handover;
+use crate::fleet::Fleet;
 use crate::mailbox::Mailbox;
 use crate::os_user::OsUsers;
 use crate::outbox::Outbox;
@@ -53,6 +54,8 @@ pub(crate) struct Hub {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) stats: Vec<Arc<WorkerStats>>,
     pub(crate) clusters: Arc<Clusters>,
+    /// What the fleet's node tells, for the metrics.
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) resolver: Resolver,
     pub(crate) deriver: Deriver,
     pub(crate) os_users: OsUsers,
@@ -99,6 +102,7 @@ impl Hub {
             outbox: Arc::new(Outbox::new()?),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             clusters: Arc::default(),
+            fleet: Arc::default(),
             resolver,
             deriver,
             os_users,

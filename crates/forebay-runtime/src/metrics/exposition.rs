@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError};
 use forebay_core::cluster::Node;
 use forebay_core::stats::{BUCKETS, Histogram, LabelledPool, REST, WorkerStats};
 
-use super::table::{Label, METRICS, Metric, Part, Source};
+use super::table::{FleetRow, Label, METRICS, Metric, Part, Source};
+use crate::fleet::FleetTold;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -18,12 +19,18 @@ const READS_MAX: usize = 8;
 type Pools = BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<LabelledPool>>>;
 
 /// All metrics of `workers`, summed. While pools are forgotten, their figures might be read twice: all are read again.
-pub(super) fn render(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)]) -> String {
+///
+/// `fleet`: what its node has told, if there is one, and the clock that it is told by.
+pub(super) fn render(
+    workers: &[Arc<WorkerStats>],
+    endpoints: &[(Arc<str>, Node)],
+    fleet: Option<(&FleetTold, u64)>,
+) -> String {
     let forgotten = || workers.iter().map(|worker| worker.forgotten.get()).fold(0, u64::wrapping_add);
     let mut text = String::new();
     for _ in 0..READS_MAX {
         let before = forgotten();
-        text = render_once(workers, endpoints);
+        text = render_once(workers, endpoints, fleet);
         if forgotten() == before {
             break;
         }
@@ -31,7 +38,11 @@ pub(super) fn render(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)
     text
 }
 
-fn render_once(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)]) -> String {
+fn render_once(
+    workers: &[Arc<WorkerStats>],
+    endpoints: &[(Arc<str>, Node)],
+    fleet: Option<(&FleetTold, u64)>,
+) -> String {
     let mut pools = Pools::new();
     for worker in workers {
         let known = worker.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -47,6 +58,10 @@ fn render_once(workers: &[Arc<WorkerStats>], endpoints: &[(Arc<str>, Node)]) -> 
         let _ = writeln!(out, "# HELP {} {}\n# TYPE {0} {}", metric.name, metric.help, metric.kind());
         match &metric.source {
             Source::Endpoints(label, value) => render_endpoints(&mut out, metric.name, *label, *value, endpoints),
+            Source::Fleet(_, labels, values) => {
+                let rows = fleet.map_or_else(Vec::new, |(told, now_us)| values(told, now_us));
+                rows.iter().for_each(|row| render_fleet(&mut out, metric.name, labels, row));
+            }
             _ => render_metric(&mut out, metric, workers, &pools),
         }
     }
@@ -66,6 +81,13 @@ fn render_endpoints(
         let (database, endpoint) = (escape(database), escape(&node.name));
         let _ = writeln!(out, "{name}{{database=\"{database}\",endpoint=\"{endpoint}\"{role}}} {value}");
     }
+}
+
+fn render_fleet(out: &mut String, name: &str, labels: &[&str], (values, figure): &FleetRow) {
+    let pairs: Vec<_> =
+        labels.iter().zip(values).map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+    let labels = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
+    let _ = writeln!(out, "{name}{labels} {figure}");
 }
 
 fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>], pools: &Pools) {
@@ -88,7 +110,7 @@ fn render_metric(out: &mut String, metric: &Metric, workers: &[Arc<WorkerStats>]
     for ((database, user), parts) in pools {
         let labels = format!("database=\"{}\",user=\"{}\"", escape(database), escape(user));
         match &metric.source {
-            Source::Engine(..) | Source::Codes(_) | Source::Endpoints(..) => {}
+            Source::Engine(..) | Source::Codes(_) | Source::Endpoints(..) | Source::Fleet(..) => {}
             Source::Balanced(_, label, values) => {
                 // They have one account of their endpoints for all workers; those that share a name here have several.
                 let mut all = parts.iter().filter(|part| part.is_named).map(|part| part.balance.told());
@@ -175,6 +197,7 @@ mod tests {
     use forebay_core::stats::PoolStats;
 
     use super::*;
+    use crate::fleet::BudgetTold;
 
     /// A scrape that a parser refuses is an outage of the monitoring, noticed in the next real one.
     #[test]
@@ -196,7 +219,7 @@ mod tests {
             worker.pools.lock().expect("no panic before").push(Arc::new(pool));
             worker.accepted.add(1);
         }
-        let text = render(&workers, &[]);
+        let text = render(&workers, &[], None);
         let labels = r#"database="a\"b",user="u\\""#;
         assert!(text.contains("\nforebay_connections_accepted_total 2\n"));
         assert!(text.contains(&format!("\nforebay_requests_total{{{labels}}} 6\n")));
@@ -222,7 +245,7 @@ mod tests {
         cluster.confirm("a:1", Some(false));
         cluster.expose(1, Some(3));
         let endpoints: Vec<_> = cluster.nodes().iter().map(|node| (Arc::from("shop"), node.clone())).collect();
-        let text = render(&[], &endpoints);
+        let text = render(&[], &endpoints, None);
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("forebay_endpoint")).collect();
         assert_eq!(
             lines,
@@ -235,5 +258,61 @@ mod tests {
                 r#"forebay_endpoint_confirms_writes{database="shop",endpoint="a:1"} 0"#,
             ]
         );
+    }
+
+    /// A node that is cut off goes on serving: nobody would see that it is, nor who has the servers of a budget.
+    #[test]
+    fn a_node_tells_of_its_fleet_and_its_lease_runs_out_by_itself() {
+        let budget = BudgetTold {
+            database: "shop".to_owned(),
+            total: 12,
+            lent: [5, 3, 2],
+            kept: 4,
+            wanted: 6,
+            open: 1,
+            changes: 9,
+        };
+        let told = FleetTold {
+            until_us: 9_500_000,
+            looked_us: 7_000_000,
+            here: 2,
+            absent: 1,
+            failures: 3,
+            primaries: vec![("shop".to_owned(), "a:1".to_owned(), 4)],
+            budgets: vec![budget],
+            ..FleetTold::default()
+        };
+        let lines = |told: &FleetTold, now_us| -> Vec<String> {
+            let text = render(&[], &[], Some((told, now_us)));
+            text.lines().filter(|line| line.starts_with("forebay_fleet")).map(str::to_owned).collect()
+        };
+        assert_eq!(
+            lines(&told, 7_250_000),
+            [
+                r"forebay_fleet_member 1",
+                r"forebay_fleet_lease_seconds_left 2.25",
+                r"forebay_fleet_seconds_since_look 0.25",
+                r#"forebay_fleet_nodes{state="here"} 2"#,
+                r#"forebay_fleet_nodes{state="absent"} 1"#,
+                r"forebay_fleet_registrations_total 0",
+                r"forebay_fleet_failures_total 3",
+                r#"forebay_fleet_primary_timeline{database="shop",endpoint="a:1"} 4"#,
+                r"forebay_fleet_primaries_written_total 0",
+                r"forebay_fleet_primaries_refused_total 0",
+                r#"forebay_fleet_budget_servers{database="shop"} 12"#,
+                r#"forebay_fleet_lent_servers{database="shop",holder="this"} 5"#,
+                r#"forebay_fleet_lent_servers{database="shop",holder="others"} 3"#,
+                r#"forebay_fleet_lent_servers{database="shop",holder="absent"} 2"#,
+                r#"forebay_fleet_kept_servers{database="shop"} 4"#,
+                r#"forebay_fleet_wanted_servers{database="shop"} 6"#,
+                r#"forebay_fleet_open_servers{database="shop"} 1"#,
+                r#"forebay_fleet_budget_changes_total{database="shop"} 9"#,
+            ]
+        );
+        // Nobody has told anything since.
+        assert_eq!(lines(&told, 9_500_000)[..2], ["forebay_fleet_member 0", "forebay_fleet_lease_seconds_left 0"]);
+        let never = lines(&FleetTold::default(), 1);
+        assert!(!never.iter().any(|line| line.contains("since_look") || line.contains("nodes")), "{never:?}");
+        assert_eq!(render(&[], &[], None).lines().filter(|line| line.starts_with("forebay_fleet")).count(), 0);
     }
 }

@@ -149,7 +149,11 @@ impl State {
             "/metrics" => Response {
                 status: "200 OK",
                 kind: exposition::CONTENT_TYPE,
-                body: exposition::render(self.readiness.stats(), &self.readiness.endpoints()),
+                body: exposition::render(
+                    self.readiness.stats(),
+                    &self.readiness.endpoints(),
+                    self.readiness.fleet().as_ref().map(|(told, now_us)| (&**told, *now_us)),
+                ),
             },
             _ => self.readiness.answer(path, query),
         }

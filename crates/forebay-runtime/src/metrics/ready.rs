@@ -22,6 +22,7 @@ use forebay_core::time::Instant;
 use super::http::Response;
 use crate::clock::Clock;
 use crate::cluster::Clusters;
+use crate::fleet::{Fleet, FleetTold};
 use crate::hub::Hub;
 
 /// A worker whose last turn is longer ago than this hangs: each turns at least once a second.
@@ -31,6 +32,7 @@ const ALIVE_WITHIN_US: u64 = 5_000_000;
 pub(super) struct Readiness {
     stats: Vec<Arc<WorkerStats>>,
     clusters: Arc<Clusters>,
+    fleet: Arc<Fleet>,
     clock: Clock,
     /// The configuration in force, for the names of databases.
     tables: Mutex<Arc<Tables>>,
@@ -55,6 +57,7 @@ impl Readiness {
         Readiness {
             stats: hub.stats.clone(),
             clusters: hub.clusters.clone(),
+            fleet: hub.fleet.clone(),
             clock: hub.clock,
             tables: Mutex::new(tables),
             disabled: Mutex::default(),
@@ -86,6 +89,11 @@ impl Readiness {
     /// The endpoints of clusters, with their databases, for the metrics.
     pub(super) fn endpoints(&self) -> Vec<(Arc<str>, Node)> {
         self.clusters.endpoints()
+    }
+
+    /// What the fleet's node tells, and the system's monotonic clock in microseconds, for the metrics.
+    pub(super) fn fleet(&self) -> Option<(Arc<FleetTold>, u64)> {
+        Some((self.fleet.told()?, self.clock.origin() + self.clock.now().0))
     }
 
     pub(super) fn answer(&self, path: &str, query: &str) -> Response {

@@ -7,6 +7,7 @@ use forebay_core::stats::{ByCode, Histogram, PoolStats, WorkerStats};
 use forebay_spec::pins::ALL as REASONS;
 
 use super::exposition::seconds;
+use crate::fleet::{BudgetTold, FleetTold, HOLDERS};
 
 /// Where a metric's value is.
 pub(super) enum Source {
@@ -26,7 +27,12 @@ pub(super) enum Source {
     Endpoints(Option<Label>, fn(&Node) -> Option<u64>),
     /// Of each endpoint of a pool that has several, by the values of one more label where there is one.
     Balanced(Kind, Option<Label>, fn(&Told) -> Vec<(&'static str, String)>),
+    /// Of the fleet that the process is a node of, if it is one, by the values of labels; by the system's monotonic clock.
+    Fleet(Kind, &'static [&'static str], fn(&FleetTold, u64) -> Vec<FleetRow>),
 }
+
+/// Values of the labels, and the figure.
+pub(super) type FleetRow = (Vec<String>, String);
 
 /// A value of the label, and the reader of its part.
 pub(super) type Part = (&'static str, fn(&PoolStats) -> u64);
@@ -76,12 +82,14 @@ impl Metric {
     /// As the exposition and the spec call it.
     pub(super) fn kind(&self) -> &'static str {
         match self.source {
-            Source::Engine(kind, _) | Source::Pool(kind, _) | Source::Parts(kind, ..) | Source::Balanced(kind, ..) => {
-                match kind {
-                    Kind::Counter => "counter",
-                    Kind::Gauge => "gauge",
-                }
-            }
+            Source::Engine(kind, _)
+            | Source::Pool(kind, _)
+            | Source::Parts(kind, ..)
+            | Source::Balanced(kind, ..)
+            | Source::Fleet(kind, ..) => match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            },
             Source::Codes(_) | Source::Sparse(..) => "counter",
             Source::Durations(_) => "histogram",
             Source::Endpoints(..) => "gauge",
@@ -97,6 +105,7 @@ impl Metric {
             Source::Pool(..) | Source::Durations(_) => vec!["database", "user"],
             Source::Parts(_, label, _) | Source::Sparse(label, _) => vec!["database", "user", label.name()],
             Source::Endpoints(label, _) => ["database", "endpoint"].into_iter().chain(label.map(Label::name)).collect(),
+            Source::Fleet(_, labels, _) => labels.to_vec(),
             Source::Balanced(_, label, _) => {
                 ["database", "user", "endpoint"].into_iter().chain(label.map(Label::name)).collect()
             }
@@ -109,7 +118,35 @@ const fn metric(name: &'static str, help: &'static str, source: Source) -> Metri
 }
 
 use Kind::{Counter, Gauge};
-use Source::{Balanced, Codes, Durations, Endpoints, Engine, Parts, Pool, Sparse};
+use Source::{Balanced, Codes, Durations, Endpoints, Engine, Fleet, Parts, Pool, Sparse};
+
+/// A figure without labels.
+fn alone(figure: impl ToString) -> Vec<FleetRow> {
+    vec![(vec![], figure.to_string())]
+}
+
+fn by_database(told: &FleetTold, of: fn(&BudgetTold) -> u64) -> Vec<FleetRow> {
+    told.budgets.iter().map(|one| (vec![one.database.clone()], of(one).to_string())).collect()
+}
+
+fn nodes(told: &FleetTold, _: u64) -> Vec<FleetRow> {
+    let states = [("here", told.here), ("absent", told.absent)];
+    // Before the first look nobody knows.
+    let known = states.into_iter().filter(|_| told.looked_us > 0);
+    known.map(|(state, count)| (vec![state.to_owned()], count.to_string())).collect()
+}
+
+fn primaries(told: &FleetTold, _: u64) -> Vec<FleetRow> {
+    let row = |(database, endpoint, timeline): &(String, String, u32)| {
+        (vec![database.clone(), endpoint.clone()], timeline.to_string())
+    };
+    told.primaries.iter().map(row).collect()
+}
+
+fn lent(told: &FleetTold, _: u64) -> Vec<FleetRow> {
+    let parts = told.budgets.iter().flat_map(|one| HOLDERS.iter().zip(one.lent).map(move |part| (one, part)));
+    parts.map(|(one, (holder, count))| (vec![one.database.clone(), (*holder).to_owned()], count.to_string())).collect()
+}
 
 /// The counters of pins, in the order of their reasons.
 const PINS: [Part; REASONS.len()] = [
@@ -318,6 +355,83 @@ pub(super) const METRICS: &[Metric] = &[
         Balanced(Counter, Some(Label::Cause), |told| {
             Why::NAMES.into_iter().zip(told.ejections.map(|count| count.to_string())).collect()
         }),
+    ),
+    metric(
+        "forebay_fleet_member",
+        "1 while this forebay is a node of its fleet and its lease surely holds, 0 while it is cut off or has not joined. Only where there is [fleet], as all that follow.",
+        Fleet(Gauge, &[], |told, now| alone(u8::from(told.until_us > now))),
+    ),
+    metric(
+        "forebay_fleet_lease_seconds_left",
+        "Time for which the node counts on its lease, 0 where it does not; renewed to two thirds of fleet.lease_ttl.",
+        Fleet(Gauge, &[], |told, now| alone(seconds(told.until_us.saturating_sub(now)))),
+    ),
+    metric(
+        "forebay_fleet_seconds_since_look",
+        "Time since the node last read the fleet's keys in etcd: what it tells of other nodes is as old.",
+        Fleet(Gauge, &[], |told, now| {
+            if told.looked_us == 0 { vec![] } else { alone(seconds(now.saturating_sub(told.looked_us))) }
+        }),
+    ),
+    metric(
+        "forebay_fleet_nodes",
+        "Nodes at the last look, by state: here (their leases held, this one's among them) or absent (not there, and a part of a budget is kept for them).",
+        Fleet(Gauge, &["state"], nodes),
+    ),
+    metric(
+        "forebay_fleet_registrations_total",
+        "Times that the node has joined: at its start, and after each loss of its lease.",
+        Fleet(Counter, &[], |told, _| alone(told.registrations)),
+    ),
+    metric(
+        "forebay_fleet_failures_total",
+        "Rounds and renewals of the lease that failed, because etcd could not be reached or did not answer as it was to.",
+        Fleet(Counter, &[], |told, _| alone(told.failures)),
+    ),
+    metric(
+        "forebay_fleet_primary_timeline",
+        "The endpoint that the fleet has written down as the primary of a database's servers; the value is its timeline, which grows with each failover.",
+        Fleet(Gauge, &["database", "endpoint"], primaries),
+    ),
+    metric(
+        "forebay_fleet_primaries_written_total",
+        "Times that this node wrote down another primary for the fleet.",
+        Fleet(Counter, &[], |told, _| alone(told.written)),
+    ),
+    metric(
+        "forebay_fleet_primaries_refused_total",
+        "Times that the primary that this node saw was refused, since others held another endpoint on the same timeline.",
+        Fleet(Counter, &[], |told, _| alone(told.refused)),
+    ),
+    metric(
+        "forebay_fleet_budget_servers",
+        "server_budget of a database over all nodes, as the fleet has it.",
+        Fleet(Gauge, &["database"], |told, _| by_database(told, |one| one.total)),
+    ),
+    metric(
+        "forebay_fleet_lent_servers",
+        "Servers of a budget that are lent, by to whom: this node, others that are here, or absent nodes, for which they are kept. What is missing to the budget is free.",
+        Fleet(Gauge, &["database", "holder"], lent),
+    ),
+    metric(
+        "forebay_fleet_kept_servers",
+        "Servers of a budget that this node keeps where its lease ends.",
+        Fleet(Gauge, &["database"], |told, _| by_database(told, |one| one.kept)),
+    ),
+    metric(
+        "forebay_fleet_wanted_servers",
+        "Servers of a budget that this node's clients want: the most of the last 10 s, rounded up.",
+        Fleet(Gauge, &["database"], |told, _| by_database(told, |one| one.wanted)),
+    ),
+    metric(
+        "forebay_fleet_open_servers",
+        "Servers of a budget that this node had open at its last round.",
+        Fleet(Gauge, &["database"], |told, _| by_database(told, |one| one.open)),
+    ),
+    metric(
+        "forebay_fleet_budget_changes_total",
+        "Times that this node has changed a budget in etcd: its own part, or what others have lost.",
+        Fleet(Counter, &["database"], |told, _| by_database(told, |one| one.changes)),
     ),
 ];
 

@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -27,10 +27,14 @@ from forebay.config.fleet import FleetConfig
 from forebay.control.discover.member import SourceFailed
 from forebay.control.fleet.agreement import Claim, Record, judge, may_act
 from forebay.control.fleet.allocation import Budget
+from forebay.control.fleet.figures import Counts, figures
 from forebay.control.fleet.loan import Loan, Wish
 from forebay.control.fleet.session import Session, end, register
 from forebay.control.fleet.store import Node, Seen, Store, There
 from forebay.observe.log import event
+
+if TYPE_CHECKING:
+    from forebay._engine import FleetFigures
 
 # Looked at that often, whatever the watch tells.
 PERIOD_S: Final = 1.0
@@ -39,13 +43,16 @@ AGAIN_S: Final = 0.5
 
 
 class Servers(Protocol):
-    """The engine, as far as budgets go."""
+    """The engine, as far as budgets and metrics go."""
 
     def share(self, database: str, servers: int, until_us: int, after: int) -> object:
         """So many may be open until then; at most `after` from there on."""
 
     def servers_of(self, database: str) -> int:
         """Servers open."""
+
+    def tell_fleet(self, figures: FleetFigures) -> None:
+        """What the metrics tell."""
 
 
 class Fleet:
@@ -70,6 +77,8 @@ class Fleet:
         self._wishes: dict[str, Wish] = {}
         self._session: Session | None = None
         self._seen: Seen | None = None
+        self._looked_at: float | None = None
+        self._counts = Counts()
         # Systems that a database here is of; who writes of them where; what was last asked for.
         self._systems: set[int] = set()
         self._admitted: dict[int, str | None] = {}
@@ -230,6 +239,7 @@ class Fleet:
                     await self._go_round()
                     self._tell_back()
             except SourceFailed as failed:
+                self._counts.failures += 1
                 self._tell_away(failed)
                 pause_s = AGAIN_S
             except Exception as error:
@@ -238,6 +248,7 @@ class Fleet:
                 # Alone, and cut off, other rules hold.
                 self._changed()
                 pause_s = AGAIN_S
+            self._tell_figures()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_due.wait(), pause_s)
 
@@ -251,8 +262,9 @@ class Fleet:
             return
         if self._keeping is None or self._keeping.done():
             self._keeping = asyncio.ensure_future(
-                session.keep(self._store, ttl_s=self._config.ttl_s, renewed=self._renewed)
+                session.keep(self._store, ttl_s=self._config.ttl_s, renewed=self._renewed, failed=self._not_renewed)
             )
+        looked_at = time.monotonic()
         seen = await self._store.look()
         own = seen.nodes.get(self._config.node)
         if own is None or own.node.id != self._node.id:
@@ -260,7 +272,7 @@ class Fleet:
             session.is_over = True
             self._is_due.set()
             return
-        self._seen = seen
+        self._seen, self._looked_at = seen, looked_at
         for system in sorted(self._systems):
             if not await self._agree(session, seen, system):
                 # What it rests on is to be looked at anew.
@@ -282,6 +294,7 @@ class Fleet:
                 event(logging.WARNING, "fleet_node_taken", node=self._config.node, fleet=self._config.name, hint=hint)
             return False
         self._is_taken = False
+        self._counts.registrations += 1
         self._session = session
         for loan in self._loans.values():
             # What was lent before this registration may be others' by now.
@@ -295,6 +308,10 @@ class Fleet:
             self._is_due.set()
         elif not self._is_moving():
             self._share()
+        self._tell_figures()
+
+    def _not_renewed(self) -> None:
+        self._counts.failures += 1
 
     async def _watch(self) -> None:
         """Hurries the next round when something has changed."""
@@ -324,11 +341,13 @@ class Fleet:
                 at = seen.revision if verdict is Claim.UNHELD else None
                 if await self._store.record(self._config.node, session.there.revision, system, claim, revision,
                                             unheld_at=at):  # fmt: skip
+                    self._counts.written += 1
                     event(logging.INFO, "fleet_primary", system=system, endpoint=claim.endpoint,
                           timeline=claim.timeline, node=self._config.node)  # fmt: skip
                 return False
             if verdict is Claim.CONTESTED and self._contested.get(system) != claim:
                 self._contested[system] = claim
+                self._counts.refused += 1
                 hint = "All nodes must call an endpoint by the same name; SHOW FLEET tells which they hold."
                 event(logging.ERROR, "fleet_primary_refused", system=system, endpoint=claim.endpoint,
                       because=f"it {verdict.value}", hint=hint)  # fmt: skip
@@ -385,6 +404,7 @@ class Fleet:
         absent = [each for each in budget.parts if each not in seen.nodes]
         if await self._store.divide(node, session.there.revision, database, written or budget, revision, absent):
             self._stated.add(database)
+            self._counts.changes[database] += 1
         self._is_due.set()
 
     def _share(self) -> None:
@@ -396,6 +416,15 @@ class Fleet:
             self._servers.share(database, loan.servers, int(session.until * 1_000_000), loan.after)
 
     # What people are told.
+
+    def _tell_figures(self) -> None:
+        """For the metrics."""
+        if self._servers is not None:
+            systems = {database: system for database, (system, _) in self._claims.items()}
+            self._servers.tell_fleet(
+                figures(self._counts, self._config.node, self._session, self._seen, self._looked_at, systems,
+                        self._servers.servers_of)
+            )  # fmt: skip
 
     def _tell_away(self, failed: SourceFailed) -> None:
         if not self._is_away:

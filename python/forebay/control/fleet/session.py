@@ -37,8 +37,10 @@ class Session:
         """Whether its lease surely holds at this moment."""
         return not self.is_over and time.monotonic() < self.until
 
-    async def keep(self, store: Store, *, ttl_s: float, renewed: Callable[[], None]) -> None:
-        """Renews it until it is over; calls `renewed` each time."""
+    async def keep(
+        self, store: Store, *, ttl_s: float, renewed: Callable[[], None], failed: Callable[[], None]
+    ) -> None:
+        """Renews it until it is over; calls `renewed` each time, or `failed`."""
         while not self.is_over:
             asked_at = time.monotonic()
             pause_s = ttl_s / RENEWALS
@@ -46,6 +48,7 @@ class Session:
                 left_s = await store.renew(self.lease)
             except SourceFailed:
                 pause_s = min(AGAIN_S, pause_s)
+                failed()
             else:
                 self.is_over = left_s <= 0
                 if not self.is_over:
