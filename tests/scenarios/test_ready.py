@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -78,6 +80,54 @@ def test_drain_changes_what_is_said_and_nothing_else(start: Start, server: Postg
             assert (there.value("select 1"), new.value("select 1")) == ("1", "1")
         forebay.console("drain off")
         assert status(forebay, "/readyz") == 200
+
+
+def test_a_drain_goes_on_in_the_process_that_takes_over(start: Start, server: Postgres, variant: Variant) -> None:
+    """Else an upgrade of a host that is to be emptied fills it again."""
+    listen = {"port": free_port(), "address": ["127.0.0.1"]}
+    forebay = start(configuration(server, variant, listen=listen))
+    forebay.console("drain")
+    is_over = threading.Event()
+    said: set[int] = set()
+
+    def look() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError):
+                said.add(status(forebay, "/readyz"))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    with forebay.target.wire() as there:
+        for _ in range(2):
+            forebay.upgrade()
+            until(lambda: status(forebay, "/readyz") == 503, within_s=30, what="the new process says so")
+            assert {row["key"]: row["value"] for row in forebay.console("show state")}["draining"] == "yes"
+        is_over.set()
+        looking.join(30)
+        assert said == {503}, "it has never been ready meanwhile"
+        assert there.value("select 1") == "1"
+        assert [one.get("because") for one in forebay.events("draining")] == [
+            None, "the process before this one did", "the process before this one did",
+        ]  # fmt: skip
+        forebay.console("drain off")
+        assert status(forebay, "/readyz") == 200
+        forebay.upgrade()
+        until(lambda: status(forebay, "/readyz") == 200, within_s=30, what="the new process is ready")
+        assert {row["key"]: row["value"] for row in forebay.console("show state")}["draining"] == "no"
+
+
+def test_nobody_takes_over_from_one_that_gives_notice(start: Start, server: Postgres, variant: Variant) -> None:
+    """The new process would serve on where somebody has said to stop."""
+    listen = {"port": free_port(), "address": ["127.0.0.1"]}
+    forebay = start(configuration(server, variant, listen=listen, limits={"drain_notice": "1h"}))
+    forebay.send_signal(signal.SIGTERM)
+    until(lambda: forebay.events("draining"), within_s=30, what="it gives notice")
+    with pytest.raises(AssertionError, match="a restart, a stop or a switchover is under way"):
+        forebay.upgrade()
+    forebay.send_signal(signal.SIGINT)
+    assert forebay.process is not None
+    assert forebay.process.wait(timeout=30) == 0
+    forebay.process = None
 
 
 def test_term_gives_notice_before_it_refuses_anybody(start: Start, server: Postgres, variant: Variant) -> None:

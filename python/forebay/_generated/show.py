@@ -421,6 +421,6 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("FORGET_NODE node", "Frees what an absent node of the fleet keeps of budgets. It must be gone for good: were it only cut off, it would go on with that."),
     ("KILL_CLIENT id", "Drops one client: id or ptr of SHOW CLIENTS."),
     ("RECONNECT [database]", "Closes servers as they come free, and opens new ones."),
-    ("DRAIN [OFF]", "Says on /readyz that load balancers shall send no more clients here; all are served as before. `DRAIN OFF` takes it back. A process that takes over begins without it."),
+    ("DRAIN [OFF]", "Says on /readyz that load balancers shall send no more clients here; all are served as before. `DRAIN OFF` takes it back. A process that takes over goes on with it."),
     ("SHUTDOWN [WAIT_FOR_CLIENTS | WAIT_FOR_SERVERS]", "Stops forebay: at once, or once transactions have ended. Under `forebay-pgbouncer` as its words say: once all clients have left, or once no server is in use, both without a limit."),
 )

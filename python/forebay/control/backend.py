@@ -240,9 +240,22 @@ class RunningBackend:
         self._refuse_while_moving()
         if not is_on and self.is_stopping:
             raise Refused("forebay is shutting down")
+        self._set_drained(is_on)
+        event(logging.INFO, "draining" if is_on else "draining_ended")
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether DRAIN was ordered, here or in the process before this one."""
+        return self._is_drained
+
+    def go_on_draining(self) -> None:
+        """The process before this one was told to."""
+        self._set_drained(True)
+        event(logging.INFO, "draining", because="the process before this one did", hint="DRAIN OFF takes it back.")
+
+    def _set_drained(self, is_on: bool) -> None:
         self._engine.set_leaving(is_on)
         self._is_drained = is_on
-        event(logging.INFO, "draining" if is_on else "draining_ended")
 
     @property
     def is_draining(self) -> bool:

@@ -161,6 +161,7 @@ class Service:
             self._link,
             configuration=lambda: self._configuration,
             clusters=lambda: self._fleet.with_legacy(self._discovery.legacy()),
+            is_draining=lambda: self._backend.is_drained,
             leave=self._give_place_to,
             is_stopping=lambda: self.is_stopping or self._switchovers.is_under_way,
             started_as=started_as(),
@@ -295,6 +296,8 @@ class Service:
             suspect=self._discovery.suspect,
         )
         self._backend.link = self._link
+        if self._successor is not None and self._successor.was_draining:
+            self._backend.go_on_draining()
         loop = asyncio.get_running_loop()
         self._signals = self._manners.signals(self)
         for number, act in self._signals.items():

@@ -104,6 +104,8 @@ class Successor:
     def __init__(self, place: str | None = None) -> None:
         self._place = place
         self._channel: socket.socket | None = None
+        # Whether load balancers were told to send nobody.
+        self.was_draining = False
 
     def start_engine(self, configuration: Configuration, inherit: Callable[[Words], EngineConfig]) -> Engine:
         """Asks the running process for its place, and starts the engine in it. Raises Failure.
@@ -121,6 +123,8 @@ class Successor:
         _refuse_other_listeners(answer, config)
         estate: Estate = answer["estate"]
         estate["held"] = [(database, user, count) for database, user, count in estate["held"]]
+        # A release before this one did not say.
+        self.was_draining = bool(answer.get("draining", False))
         count = len(estate["sockets"])
         estate["sockets"], estate["metrics"] = fds[:count], fds[count] if len(fds) > count else None
         # Sockets are made for one driver: they block, or do not.
@@ -181,8 +185,9 @@ def _refuse_other_listeners(answer: Words, config: EngineConfig) -> None:
 class Predecessor:
     """The running process's part: waits to be asked, by `forebay upgrade` or a new process.
 
-    clusters: what is known of them. leave: called with another process's id when that has all that could move.
-    is_stopping: whether there is nothing to be asked for any more.
+    clusters: what is known of them. is_draining: whether load balancers are told to send nobody. leave: called with
+    another process's id when that has all that could move. is_stopping: whether there is nothing to be asked for any
+    more.
     """
 
     def __init__(
@@ -192,6 +197,7 @@ class Predecessor:
         *,
         configuration: Callable[[], Configuration],
         clusters: Callable[[], Words],
+        is_draining: Callable[[], bool],
         leave: Callable[[int], None],
         is_stopping: Callable[[], bool],
         started_as: Sequence[str],
@@ -200,6 +206,7 @@ class Predecessor:
         self._link = link
         self._configuration = configuration
         self._clusters = clusters
+        self._is_draining = is_draining
         self._leave = leave
         self._is_stopping = is_stopping
         self._started_as = tuple(started_as)
@@ -335,7 +342,7 @@ class Predecessor:
             raise Declined(f"there are {len(fds)} sockets that listen, and {FDS_MAX} can be passed on")
         listen = self._configuration().config.engine.listen
         words = {"estate": estate, "listen": [list(listen.addresses), listen.port, listen.unix],
-                 "clusters": self._clusters()}  # fmt: skip
+                 "clusters": self._clusters(), "draining": self._is_draining()}  # fmt: skip
         text = json.dumps(words).encode()
         _say(channel, {"version": __version__, "driver": self._engine.driver, "bytes": len(text)}, fds)
         # Pools without number make it longer than what a socket takes at once.

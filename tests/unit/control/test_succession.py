@@ -52,8 +52,8 @@ def conversation(
     async def talk() -> list[dict[str, Any]]:
         predecessor = Predecessor(
             engine, link or Link(held=held),  # type: ignore[arg-type]
-            configuration=lambda: configuration, clusters=dict, leave=left.append, is_stopping=lambda: False,
-            started_as=["false"],
+            configuration=lambda: configuration, clusters=dict, is_draining=lambda: False,
+            leave=left.append, is_stopping=lambda: False, started_as=["false"],
         )  # fmt: skip
         serving = asyncio.ensure_future(predecessor.serve())
         answers = []
