@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -17,11 +18,33 @@ from typing import Any
 import pytest
 
 from tests.harness import account
+from tests.harness.certificates import Authority, Pair
 from tests.harness.deadline import until
 from tests.harness.postgres import CACHE, free_port
 
 PACKAGE = "etcd-server"
 FETCH_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """With TLS: its certificate, and the authority of clients, who have to show one of it. own: what the tests show."""
+
+    pair: Pair
+    clients: Authority
+    own: Pair
+    authority: Authority
+
+    def options(self) -> list[str]:
+        """For the command line."""
+        return ["--cert-file", str(self.pair.certificate), "--key-file", str(self.pair.key), "--client-cert-auth",
+                "--trusted-ca-file", str(self.clients.certificate)]  # fmt: skip
+
+    def context(self) -> ssl.SSLContext:
+        """With which it can be asked."""
+        context = ssl.create_default_context(cafile=str(self.authority.certificate))
+        context.load_cert_chain(self.own.certificate, self.own.key)
+        return context
 
 
 @dataclass(slots=True)
@@ -31,6 +54,7 @@ class Etcd:
     folder: Path
     port: int
     peers: int
+    secured: Secured | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -38,21 +62,31 @@ class Etcd:
         """host:port."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def url(self) -> str:
+        """Where clients ask it."""
+        return f"{'https' if self.secured else 'http'}://{self.host}"
+
     def start(self) -> None:
         """Starts it and waits until it answers. What it knew when it stopped it knows again."""
-        client_url, peer_url = f"http://{self.host}", f"http://127.0.0.1:{self.peers}"
+        client_url, peer_url = self.url, f"http://127.0.0.1:{self.peers}"
+        context = self.secured.context() if self.secured else None
         log = self.folder / "etcd.log"
         with log.open("ab") as out:
             self.process = process = subprocess.Popen(
                 [program(), "--data-dir", str(self.folder / "etcd"), "--listen-client-urls", client_url,
                  "--advertise-client-urls", client_url, "--listen-peer-urls", peer_url,
-                 "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}"],
+                 "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}",
+                 *(self.secured.options() if self.secured else [])],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 
         def answers() -> bool:
             assert process.poll() is None, log.read_text()[-2000:]
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{client_url}/health", timeout=1) as answer:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{client_url}/health", timeout=1, context=context) as answer,
+            ):
                 return b"true" in answer.read()
             return False
 
@@ -68,8 +102,9 @@ class Etcd:
     def call(self, path: str, body: Any, *, token: str = "") -> dict[str, Any]:
         """A call of its HTTP gateway."""
         headers = {"content-type": "application/json", **({"authorization": token} if token else {})}
-        request = urllib.request.Request(f"http://{self.host}/v3/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        request = urllib.request.Request(f"{self.url}/v3/{path}", json.dumps(body).encode(), headers)
+        context = self.secured.context() if self.secured else None
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
 
     def put(self, key: str, value: Any, *, lease: str = "0", token: str = "") -> None:
@@ -89,9 +124,9 @@ def decoded(value: str) -> Any:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Etcd]:
+def running(folder: Path, secured: Secured | None = None) -> Iterator[Etcd]:
     """One for as long as the block lasts; its data stay in the folder."""
-    server = Etcd(folder, free_port(), free_port())
+    server = Etcd(folder, free_port(), free_port(), secured)
     try:
         server.start()
         yield server

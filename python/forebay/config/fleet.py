@@ -104,6 +104,10 @@ def _wrong_address(draft: Draft, text: str) -> tuple[str, str] | None:
         return "fleet.etcd names no host" if not address.hosts else "fleet.etcd has a path", f"write {EXAMPLE}"
     if unknown := [one for one in address.options if one not in OPTIONS]:
         return f'fleet.etcd has the option "{unknown[0]}"', f"it has {', '.join(OPTIONS)}"
+    if address.options and address.scheme != SCHEMES[1]:
+        return f'fleet.etcd has the option "{next(iter(address.options))}", which is for TLS', f"write {SCHEMES[1]}://"
+    if "key" in address.options and "certificate" not in address.options:
+        return 'fleet.etcd has the option "key" without "certificate"', "name both files"
     if address.user is not None:
         return "fleet.etcd holds a login", "set fleet.user and fleet.secret instead"
     if bool(user) != (secret is not None):

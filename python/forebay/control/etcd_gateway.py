@@ -17,10 +17,15 @@ import msgspec
 from forebay.config.source_address import Address
 from forebay.control.discover.http import Http, NoAnswer, T, tls_of
 from forebay.control.discover.member import SourceFailed
-from forebay.control.discover.turns import Turns
+from forebay.control.discover.turns import LOGIN_HINT, Turns
 
 PORT: Final = 2379
 PLAIN, SECURE = "etcd", "etcd+https"
+# What it says to who shows a certificate with a name while it has users.
+_NAMED: Final = "CommonName of client"
+_NAMED_HINT: Final = (
+    "Name a certificate without a common name (CN): etcd's gateway takes no other one while its users have to log in."
+)
 # A watch that was ended is not begun again before that.
 AGAIN_S: Final = 1.0
 
@@ -55,6 +60,10 @@ class _Token(msgspec.Struct):
     token: str
 
 
+class _Error(msgspec.Struct):
+    error: str = ""
+
+
 class _Event(msgspec.Struct):
     kv: Key
 
@@ -72,8 +81,9 @@ class _Line(msgspec.Struct):
 class Gateway:
     """The servers of one etcd. Belongs to one event loop. Reads certificates: make it on another thread."""
 
-    def __init__(self, address: Address, *, timeout_s: float) -> None:
-        self._turns = Turns([each.at(PORT) for each in address.hosts], kind="etcd", timeout_s=timeout_s)
+    def __init__(self, address: Address, *, timeout_s: float, login_hint: str = LOGIN_HINT) -> None:
+        hosts = [each.at(PORT) for each in address.hosts]
+        self._turns = Turns(hosts, kind="etcd", timeout_s=timeout_s, login_hint=login_hint)
         self._scheme = "https" if address.scheme == SECURE else "http"
         self.http = Http(timeout_s=timeout_s, tls=tls_of(address) if self._scheme == "https" else None, login=None)
         self._user, self._password = address.user, address.password
@@ -92,13 +102,24 @@ class Gateway:
         """The answer of one of them. Raises NoAnswer."""
         url = f"{self._scheme}://{host}/v3/{path}"
         try:
-            return await self.http.post(url, body, of, headers=await self._login(host))
+            return await self._post(url, body, of, await self._login(host))
         except NoAnswer as none:
             if self._token is None or none.status not in (400, 401, 403):
                 raise
         # Tokens end after minutes, or when the user is changed.
         self._token = None
-        return await self.http.post(url, body, of, headers=await self._login(host))
+        return await self._post(url, body, of, await self._login(host))
+
+    async def _post(self, url: str, body: Any, of: type[T], headers: dict[str, str]) -> T:
+        """With what etcd says where it refuses."""
+        try:
+            return await self.http.post(url, body, of, headers=headers)
+        except NoAnswer as none:
+            if _NAMED in none.said:
+                raise NoAnswer("it does not accept our certificate (it has a common name)", hint=_NAMED_HINT) from None
+            if words := _words_of(none.said):
+                raise NoAnswer(f"{none}: {words}", status=none.status, hint=none.hint) from None
+            raise
 
     async def changes(self, host: str, prefix: str, revision: int, *, silence_s: float) -> AsyncGenerator[int, None]:
         """Revisions at which keys below the folder changed after `revision`; ends when nothing comes for silence_s.
@@ -132,9 +153,18 @@ class Gateway:
             return {}
         if self._token is None:
             login = {"name": self._user, "password": self._password.text if self._password else ""}
-            answer = await self.http.post(f"{self._scheme}://{host}/v3/auth/authenticate", login, _Token)
+            answer = await self._post(f"{self._scheme}://{host}/v3/auth/authenticate", login, _Token, {})
             self._token = answer.token
         return {"authorization": self._token}
+
+
+def _words_of(said: str) -> str | None:
+    """Of an error that etcd itself has written."""
+    try:
+        words = msgspec.json.decode(said, type=_Error).error
+    except msgspec.DecodeError:
+        return None
+    return words if words.startswith("etcdserver: ") and words.isprintable() else None
 
 
 def below(folder: str) -> dict[str, str]:

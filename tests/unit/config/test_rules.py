@@ -69,6 +69,8 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://a/b'\n{DATABASE}{USER}", "FBC192"),
         (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://u:p@a'\n{DATABASE}{USER}", "FBC192"),
         (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://a?tls=1'\n{DATABASE}{USER}", "FBC192"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd://a?ca=/ca.crt'\n{DATABASE}{USER}", "FBC192"),
+        (f"[fleet]\nname = 'x'\nnode = 'n'\netcd = 'etcd+https://a?key=/a.key'\n{DATABASE}{USER}", "FBC192"),
         (f"{FLEET}node = 'n'\nuser = 'u'\n{DATABASE}{USER}", "FBC192"),
         (f"{DATABASE}server_budget = 9\n{USER}", "FBC193"),
         (f"{FLEET}node = 'n'\n[databases.'*']\nendpoints = ['a:1']\nserver_budget = 9\n{USER}", "FBC194"),

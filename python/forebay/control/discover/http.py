@@ -11,6 +11,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -26,16 +27,39 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 CONNECTIONS_MAX: Final = 8
 # Words that are passed on to people.
 SAID_BYTES_MAX: Final = 300
+# How long a server may take to say what it has against our certificate.
+ALERT_S: Final = 0.3
 # Options of addresses that lead over TLS: files.
 TLS_OPTIONS: Final = frozenset(("ca", "certificate", "key"))
 
 
-class NoAnswer(Exception):
-    """Why there is none, in a few words. status: of an HTTP answer that was none, or None."""
+# What to do about a connection that TLS did not come about for.
+_WHO_WE_TRUST: Final = (
+    "Name the authority of its certificate with the option ca; the certificate must be for the address that is asked."
+)
+_WHO_WE_ARE: Final = (
+    "Name a certificate with the options certificate and key: of an authority that it trusts, valid, and for clients "
+    "(clientAuth)."
+)
+_MAY_REFUSE: Final = (
+    "It may demand a certificate, or not accept ours, and end the connection for that: see its log, and the options "
+    "certificate and key."
+)
+_WRITE_HTTPS: Final = "If it speaks TLS, write +https behind the scheme of its address."
+_WRITE_NO_HTTPS: Final = "If it speaks no TLS, leave out +https behind the scheme of its address."
 
-    def __init__(self, cause: str, *, status: int | None = None) -> None:
+
+class NoAnswer(Exception):
+    """Why there is none, in a few words.
+
+    status: of an HTTP answer that was none, or None; said: what stood in it, which may be anything. hint: what to do.
+    """
+
+    def __init__(self, cause: str, *, status: int | None = None, said: str = "", hint: str | None = None) -> None:
         super().__init__(cause)
         self.status = status
+        self.said = said
+        self.hint = hint
 
 
 class Http:
@@ -48,6 +72,8 @@ class Http:
         import httpx2
 
         self._timeout_s = timeout_s
+        self._tls = tls
+        self._is_secure = tls is not None
         # Without a context of its own, httpx2 reads the system's authorities, also where no TLS is spoken.
         self._client = httpx2.AsyncClient(
             verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -71,7 +97,7 @@ class Http:
 
     async def tell(self, url: str, body: Any, *, limit_s: float) -> tuple[int, str]:
         """The status of a POST of JSON that may take as long, and what was said, whatever it is. Raises NoAnswer."""
-        with _told(limit_s):
+        with _told(limit_s, self._is_secure):
             async with asyncio.timeout(limit_s):
                 headers = {"content-type": "application/json"}
                 async with self._client.stream(
@@ -89,7 +115,7 @@ class Http:
 
         Raises NoAnswer when the connection is lost.
         """
-        with _told(self._timeout_s):
+        with _told(self._timeout_s, self._is_secure):
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await stack.enter_async_context(
@@ -117,7 +143,29 @@ class Http:
         await self._client.aclose()
 
     async def _bytes(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
-        with _told(self._timeout_s):
+        try:
+            return await self._asked(method, url, body, headers)
+        except NoAnswer as none:
+            if none.hint == _MAY_REFUSE:
+                raise await self._alert(url) or none from None
+            raise
+
+    async def _alert(self, url: str) -> NoAnswer | None:
+        """What a server says of our certificate. Nothing is sent: of who sends, the last words may be lost."""
+        split = urlsplit(url)
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(min(ALERT_S, self._timeout_s / 3)):
+                reader, writer = await asyncio.open_connection(split.hostname, split.port, ssl=self._tls)
+                try:
+                    await reader.read(1)
+                except ssl.SSLError as error:
+                    return _refusal(error.reason or "no reason is given")
+                finally:
+                    writer.transport.abort()
+        return None
+
+    async def _asked(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
+        with _told(self._timeout_s, self._is_secure):
             async with asyncio.timeout(self._timeout_s), self._stream(method, url, body, headers) as answer:
                 content = bytearray()
                 async for chunk in answer.aiter_raw():
@@ -135,12 +183,18 @@ class Http:
             method, url, content=body, headers={**(headers or {}), **content_type}
         ) as answer:
             if not answer.is_success:
-                raise NoAnswer(f"HTTP status {answer.status_code}", status=answer.status_code)
+                said = b""
+                async for chunk in answer.aiter_raw():
+                    said += chunk
+                    if len(said) >= SAID_BYTES_MAX:
+                        break
+                words = said[:SAID_BYTES_MAX].decode(errors="replace")
+                raise NoAnswer(f"HTTP status {answer.status_code}", status=answer.status_code, said=words)
             yield answer
 
 
 @contextlib.contextmanager
-def _told(timeout_s: float) -> Iterator[None]:
+def _told(timeout_s: float, is_secure: bool) -> Iterator[None]:
     """What can go wrong, in a few words that hold nothing of the request."""
     import httpx2
 
@@ -149,23 +203,38 @@ def _told(timeout_s: float) -> Iterator[None]:
     except TimeoutError:
         raise NoAnswer(f"no answer within {timeout_s:g} s") from None
     except httpx2.ConnectError as error:
-        raise NoAnswer(_why(error)) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
-        raise NoAnswer(f"the connection failed ({type(error).__name__})") from None
+        raise _why(error) or NoAnswer(str(error) or "no connection") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError) as error:
+        # With TLS 1.3 a server looks at our certificate when all else is done: what it says of it comes as an answer.
+        hint = _MAY_REFUSE if is_secure else _WRITE_HTTPS if isinstance(error, httpx2.RemoteProtocolError) else None
+        raise _why(error) or NoAnswer(f"the connection failed ({type(error).__name__})", hint=hint) from None
 
 
-def _why(error: BaseException) -> str:
-    """Of a connection that did not come about: the system's words, which are somewhere in the chain of causes."""
+def _why(error: BaseException) -> NoAnswer | None:
+    """The system's words, which are somewhere in the chain of causes; None: they are not."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {cause.verify_message}"
+            return NoAnswer(f"its certificate is not accepted: {cause.verify_message}", hint=_WHO_WE_TRUST)
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or 'no reason is given'}"
+            return _refusal(cause.reason or "no reason is given")
         if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
+            return NoAnswer("connection refused")
         cause = cause.__cause__ or cause.__context__
-    return str(error) or "no connection"
+    return None
+
+
+def _refusal(reason: str) -> NoAnswer:
+    """What OpenSSL says. An alert is the server's word: TLSV1_ALERT_UNKNOWN_CA, TLSV13_ALERT_CERTIFICATE_REQUIRED, …"""
+    _, is_alert, words = reason.partition("_ALERT_")
+    if is_alert and words == "CERTIFICATE_REQUIRED":
+        return NoAnswer("it demands a certificate of ours", hint=_WHO_WE_ARE)
+    if is_alert and words == "BAD_CERTIFICATE":
+        return NoAnswer("it does not accept our certificate, or demands one (bad certificate)", hint=_WHO_WE_ARE)
+    if is_alert and ("CERTIFICATE" in words or words in ("UNKNOWN_CA", "ACCESS_DENIED")):
+        return NoAnswer(f"it does not accept our certificate ({words.lower().replace('_', ' ')})", hint=_WHO_WE_ARE)
+    is_no_tls = reason in ("UNEXPECTED_EOF_WHILE_READING", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    return NoAnswer(f"TLS failed: {reason}", hint=_WRITE_NO_HTTPS if is_no_tls else None)
 
 
 def _decoded(content: bytes, of: type[T]) -> T:

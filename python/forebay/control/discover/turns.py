@@ -15,15 +15,18 @@ T = TypeVar("T")
 HEAD_START_S: Final = 0.2
 # Causes that a message tells one by one.
 TOLD_MAX: Final = 4
+# Where all of them refuse us.
+LOGIN_HINT: Final = "Check the user and the password in its address."
 
 
 class Turns:
-    """hosts: `host:port` each, at least one. kind: of the source, for messages."""
+    """hosts: `host:port` each, at least one. kind: of the source, for messages. login_hint: for who is not let in."""
 
-    def __init__(self, hosts: Sequence[str], *, kind: str, timeout_s: float) -> None:
+    def __init__(self, hosts: Sequence[str], *, kind: str, timeout_s: float, login_hint: str = LOGIN_HINT) -> None:
         self._hosts = list(hosts)
         self._kind = kind
         self._timeout_s = timeout_s
+        self._login_hint = login_hint
         self._head_start_s = min(HEAD_START_S, timeout_s / 2 / len(hosts))
 
     async def ask(self, question: Callable[[str], Awaitable[T]]) -> tuple[str, T]:
@@ -69,5 +72,6 @@ class Turns:
         more = len(causes) - len(told)
         text = "; ".join(told) + (f"; and {more} more" if more else "")
         statuses = {cause.status for cause in causes.values()}
-        hint = "Check the user and the password in its address." if statuses <= {400, 401, 403} else None
+        hints = {cause.hint for cause in causes.values()}
+        hint = self._login_hint if statuses <= {400, 401, 403} else hints.pop() if len(hints) == 1 else None
         return SourceFailed(f"{self._kind} gave no answer ({text})", hint=hint)

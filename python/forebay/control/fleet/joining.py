@@ -97,7 +97,12 @@ def gateway_of(fleet: FleetConfig) -> Gateway:
 
     address = fleet.store_address()
     need(address, "httpx2")
-    return Gateway(address, timeout_s=min(ANSWER_S_MAX, fleet.ttl_s * ANSWER_PART))
+    login_hint = (
+        f"Check fleet.user and fleet.secret, and that the user may read and write below /forebay/{fleet.name}/."
+        if fleet.user
+        else "etcd has users: set fleet.user and fleet.secret."
+    )
+    return Gateway(address, timeout_s=min(ANSWER_S_MAX, fleet.ttl_s * ANSWER_PART), login_hint=login_hint)
 
 
 def _wanted(engine: Engine) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from forebay.config.secret import Secret
-from forebay.control.discover import registry
+from forebay.control.discover import http, registry
 from forebay.control.discover.member import Lease, Managing, Member, Role, Sighting, SourceFailed
 from forebay.control.discover.registration import Means
 
@@ -237,6 +237,32 @@ def test_tls_and_logins(tmp_path: Path) -> None:
                 with pytest.raises(SourceFailed) as failed:
                     await look(address)
                 assert told in str(failed.value)
+                assert "with the option ca" in str(failed.value.hint)
+            theirs = other.issue("theirs", "forebay")
+            # This server ends the connection without a word; one that says why is in tests/clusters/test_fleet_tls.py.
+            for shown in (f"&certificate={theirs.certificate}&key={theirs.key}", ""):
+                with pytest.raises(SourceFailed, match="the connection failed") as failed:
+                    await look(f"patroni+https://{login}?ca={authority.certificate}{shown}")
+                assert "certificate and key" in str(failed.value.hint)
             assert len(web.requests) == asked
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "it demands a certificate of ours"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", "it does not accept our certificate, or demands one (bad certificate)"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "it does not accept our certificate (unknown ca)"),
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "it does not accept our certificate (certificate expired)"),
+        ("WRONG_VERSION_NUMBER", "TLS failed: WRONG_VERSION_NUMBER"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "TLS failed: TLSV1_ALERT_PROTOCOL_VERSION"),
+    ],
+)
+def test_an_alert_of_tls_is_put_into_words(reason: str, told: str) -> None:
+    """OpenSSL's names say nothing to who has to renew a certificate."""
+    refusal = http._refusal(reason)
+    assert str(refusal) == told
+    assert ("certificate and key" in str(refusal.hint)) == ("certificate" in told)
+    assert (refusal.hint == http._WRITE_NO_HTTPS) == (reason == "WRONG_VERSION_NUMBER")
