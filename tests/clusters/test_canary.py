@@ -203,6 +203,38 @@ def test_after_a_failover_it_is_told_what_may_be_missing(pair: Pair, tmp_path: P
         assert not lost or all(forebay.events("failover_loss")[0]["missing_ms_max"] > 0 for forebay in started)
 
 
+def test_a_new_primary_that_crashed_unseen_makes_the_loss_no_smaller(pair: Pair, tmp_path: Path) -> None:
+    """It tells how far it has replayed after the crash, its own work with it: nothing of the old seems lost."""
+    primary, standby = pair
+    with forebays(pair, tmp_path, database={"canary_interval": "0s"}) as started:
+        are(started, pair, "primary", "replica")
+        admin(standby, "select pg_wal_replay_pause()")
+        admin(primary, "create table lost as select generate_series(1, 1000)")
+        for forebay in started:
+            until(
+                lambda forebay=forebay: int(row(forebay, standby)["lag"] or 0) > 1000, within_s=WITHIN_S,
+                what="it sees that the standby is behind",
+            )  # fmt: skip
+            forebay.send_signal(signal.SIGSTOP)
+        # All of it happens while nobody looks.
+        admin(standby, "select pg_wal_replay_resume()")
+        primary.kill()
+        promote(standby)
+        admin(standby, "create table own as select generate_series(1, 100000)")
+        standby.kill()
+        standby.start()
+        for forebay in started:
+            forebay.send_signal(signal.SIGCONT)
+        are(started, pair, "down", "primary")
+        for forebay in started:
+            (told,) = until(lambda forebay=forebay: forebay.events("failover_loss"), within_s=WITHIN_S, what="the cost")
+            print(told)
+            assert "missing_bytes" not in told
+            assert told["missing_bytes_max"] > 1000
+            assert told["missing_ms_max"] > 0
+            assert "it may be less" in told["because"]
+
+
 def test_two_primaries_get_no_two_writes(pair: Pair, tmp_path: Path) -> None:
     """What the loser acknowledges is lost for good, and nobody notices."""
     primary, standby = pair

@@ -64,14 +64,22 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """Where a server's timeline begins. is_exact: it is there; otherwise it is there or later."""
+
+    at: int
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """What a failover may have cost. fork: where the new timeline begins. seen: the last that was heard of the old one.
 
-    missing_bytes: of what the old one was seen to have written. missing_s: of acknowledged work, at most; None: nobody
-    knows, for all that was heard of the old one lies behind the fork.
+    missing_bytes: of what the old one was seen to have written, at most where the fork is not exact. missing_s: of
+    acknowledged work, at most; None: nobody knows, for all that was heard of the old one lies behind the fork.
     """
 
-    fork: int
+    fork: Fork
     seen: int
     missing_bytes: int
     missing_s: float | None
@@ -79,19 +87,63 @@ class Loss:
     @property
     def words(self) -> str:
         """For people."""
-        if self.missing_s is None:
+        if self.missing_s is None and self.fork.is_exact:
             return f"{self.missing_bytes} bytes that were seen written are missing, and of how much time is not known"
-        seen = f"; {self.missing_bytes} bytes that were seen written are" if self.missing_bytes else ""
-        return f"at most {self.missing_s:.1f} s of acknowledged work may be missing{seen}"
+        count = f"{self.missing_bytes} bytes" if self.fork.is_exact else f"up to {self.missing_bytes} bytes"
+        seen = f"; {count} that were seen written are" if self.missing_bytes else ""
+        why = "" if self.fork.is_exact else "; it may be less: nobody saw how far the new primary was at its promotion"
+        if self.missing_s is None:
+            return f"of how much time acknowledged work may be missing is not known{seen}{why}"
+        return f"at most {self.missing_s:.1f} s of acknowledged work may be missing{seen}{why}"
 
 
-def loss_of(before: Positions, fork: int, lost_at: float) -> Loss | None:
+class Forks:
+    """Where the timelines of servers begin, by what each has answered.
+
+    A server that was promoted tells how far it had replayed, and that is the fork; one that has crashed since tells how
+    far it has replayed after the crash, which is later. So it is believed only on a connection on which it was a
+    replica: a crash ends all of them. Else the fork is where it was seen to have come as a replica, or later.
+    """
+
+    def __init__(self) -> None:
+        # As a replica: timeline and position, by endpoint.
+        self._replayed: dict[str, tuple[int, int]] = {}
+        # As it answered first when it could write: timeline, and the fork if it is to be believed.
+        self._forks: dict[str, tuple[int, int | None]] = {}
+
+    def heard(
+        self, endpoint: str, *, is_in_recovery: bool, timeline: int, lsn: int, fork: int | None, was_replica: bool
+    ) -> None:
+        """fork: what it tells of it. was_replica: it was one on this connection."""
+        if is_in_recovery:
+            self._replayed[endpoint] = timeline, lsn
+            self._forks.pop(endpoint, None)
+        elif endpoint not in self._forks or self._forks[endpoint][0] != timeline:
+            self._forks[endpoint] = timeline, fork if was_replica else None
+
+    def of(self, endpoint: str, timeline: int, before: int) -> Fork | None:
+        """Where a timeline begins that leads on from `before`; None: nobody knows."""
+        told = self._forks.get(endpoint)
+        if told is not None and told[0] == timeline and told[1] is not None:
+            return Fork(told[1], is_exact=True)
+        replayed = self._replayed.get(endpoint)
+        # On another timeline its positions are those of another branch, it may be.
+        return Fork(replayed[1], is_exact=False) if replayed is not None and replayed[0] == before else None
+
+    def keep(self, endpoints: Iterable[str]) -> None:
+        """Nobody else is there any more."""
+        there = set(endpoints)
+        self._replayed = {name: one for name, one in self._replayed.items() if name in there}
+        self._forks = {name: one for name, one in self._forks.items() if name in there}
+
+
+def loss_of(before: Positions, fork: Fork, lost_at: float) -> Loss | None:
     """lost_at: when the old primary got the last of what was acknowledged here; None: it was never heard of."""
     if before.last is None:
         return None
     seen = before.last[1]
-    covered = before.covered(fork)
-    return Loss(fork, seen, max(0, seen - fork), None if covered is None else max(0.0, lost_at - covered))
+    covered = before.covered(fork.at)
+    return Loss(fork, seen, max(0, seen - fork.at), None if covered is None else max(0.0, lost_at - covered))
 
 
 def least_exposed(positions: Positions, replayed: Iterable[int], now: float) -> float | None:

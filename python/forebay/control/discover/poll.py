@@ -15,7 +15,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -58,7 +57,10 @@ _QUESTION: Final = (
     " FROM (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::pg_catalog.int8)"
     " AS n(at), (SELECT bytes_per_wal_segment, wal_block_size FROM pg_catalog.pg_control_init())"
     " AS s(segment, block)) END,"
-    " (SELECT system_identifier FROM pg_catalog.pg_control_system())"
+    " (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
+    # Up to there a server that was promoted since it was started had replayed.
+    " CASE WHEN NOT r.is_in THEN"
+    " pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8 END"
     " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
 )
 _LEVELS: Final = {
@@ -98,7 +100,8 @@ class Poll:
         self._unheard = {index for index, node in enumerate(nodes) if node[1] == "unknown"}
         self._roles = {node[0]: node[1] for node in nodes if node[1] != "unknown"}
         self._tasks: list[asyncio.Task[None]] = []
-        self.risk = risk or Risk(topology, partial(_answer, topology))
+        self.risk = risk or Risk(topology)
+        self.risk.forks.keep(topology.endpoints)
         self._canary = Canary(topology, self.look_now, self._cluster.confirm)
 
     def start(self) -> None:
@@ -198,6 +201,10 @@ class Poll:
         was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
         if isinstance(found, Seen):
             self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system, asked_us)
+            self.risk.forks.heard(
+                self._topology.endpoints[index], is_in_recovery=found.is_in_recovery, timeline=found.timeline,
+                lsn=found.lsn, fork=found.fork, was_replica=self._probes[index].was_replica,
+            )  # fmt: skip
         elif found is None and not was_stalled:
             self._cluster.missed(index)
         self._unheard.discard(index)
@@ -278,14 +285,15 @@ class Poll:
 class Seen:
     """What an endpoint said."""
 
-    __slots__ = ("is_in_recovery", "lsn", "system", "timeline")
+    __slots__ = ("fork", "is_in_recovery", "lsn", "system", "timeline")
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        is_in_recovery, timeline, lsn, system = row
+        is_in_recovery, timeline, lsn, system, fork = row
         self.is_in_recovery = bool(is_in_recovery)
         # The system's number is signed in SQL, and so may be others that no server has yet.
         self.timeline, self.lsn = int(timeline) % (1 << 32), int(lsn) % (1 << 64)
         self.system = int(system) % (1 << 64)
+        self.fork = None if fork is None else int(fork) % (1 << 64)
 
 
 class _Refused(Exception):
@@ -300,6 +308,8 @@ class _Probe:
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._left: set[asyncio.Task[tuple[Any, ...] | None]] = set()
         self.is_due = asyncio.Event()
+        # Whether the server was a replica when it was asked on this connection before.
+        self.was_replica = False
         self.answered_at: float | None = None
         self.error: str | None = None
         self.refused_with: str | None = None
@@ -320,7 +330,11 @@ class _Probe:
             return _Refused() if _is_refusal(error) else None
         self.error = None
         self.answered_at = time.monotonic()
-        return Seen(row) if row is not None else None
+        if row is None:
+            return None
+        seen = Seen(row)
+        self.was_replica |= seen.is_in_recovery
+        return seen
 
     async def _ask(self) -> tuple[Any, ...] | None:
         was_kept = self._connection is not None
@@ -335,6 +349,7 @@ class _Probe:
 
     async def _run(self) -> tuple[Any, ...] | None:
         if self._connection is None:
+            self.was_replica = False
             self._connection = await psycopg.AsyncConnection.connect(
                 **self._parameters, autocommit=True, prepare_threshold=None
             )
@@ -374,15 +389,3 @@ def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
         "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
         "connect_timeout": 2,
     }
-
-
-async def _answer(topology: Topology, endpoint: str, sql: str) -> int | None:
-    """A number, over a connection for it alone; None: none came in time."""
-    try:
-        async with asyncio.timeout(topology.timeout_s):
-            asked = await psycopg.AsyncConnection.connect(**_parameters(topology, endpoint), autocommit=True)
-            async with asked:
-                row = await (await asked.execute(sql.encode())).fetchone()
-    except (psycopg.Error, OSError):
-        return None
-    return None if row is None or row[0] is None else int(row[0])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from forebay.config.topology import Topology
-from forebay.control.discover.exposure import Positions, least_exposed, loss_of
+from forebay.control.discover.exposure import Forks, Positions, least_exposed, loss_of
 from forebay.observe.log import event
 
-# Where its timeline begins, of a server that was promoted since it was started: up to there it replayed. In bytes.
-FORK: Final = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8"
 # Positions are kept for so many times the target.
 SPANS: Final = 2
 _LEAVING: Final = ("held", "relieved")
@@ -21,16 +18,14 @@ _CANDIDATES: Final = ("replica", "lagging", "down")
 
 # Endpoint, role, reason, timeline, LSN, lag.
 Node = tuple[str, str, str, int | None, int | None, int | None]
-# What an endpoint answers to a statement; None: nothing.
-Ask = Callable[[str, str], Awaitable[int | None]]
 
 
 class Risk:
-    """Of one database's cluster."""
+    """Of one database's cluster. forks: is told what endpoints answer."""
 
-    def __init__(self, topology: Topology, ask: Ask) -> None:
+    def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._ask = ask
+        self.forks = Forks()
         self._positions = self._no_positions()
         # The primary and its timeline, when it was lost, and whether that was planned.
         self._primary: tuple[str, int] | None = None
@@ -39,7 +34,6 @@ class Risk:
         # Those that have been the primary, and no replica since: where they are is on a line of their own.
         self._former: set[str] = set()
         self._is_at_risk = False
-        self._telling: set[asyncio.Task[None]] = set()
 
     def look(self, nodes: Sequence[Node], index: int | None, asked_at: float) -> None:
         """Roles as they stand. index: who has just answered what it was asked at that moment."""
@@ -72,25 +66,26 @@ class Risk:
             self._former.add(before[0])
         if before is not None and timeline > before[1] and not self._is_planned:
             # By who ordered a planned one it is known that nothing is missing.
-            telling = asyncio.ensure_future(self._tell_loss(before, endpoint, timeline, positions, lost_at))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._tell_loss(before, endpoint, timeline, positions, lost_at)
         self._is_planned = False
 
-    async def _tell_loss(
+    def _tell_loss(
         self, before: tuple[str, int], endpoint: str, timeline: int, positions: Positions, lost_at: float
     ) -> None:
-        fork = await self._ask(endpoint, FORK)
+        fork = self.forks.of(endpoint, timeline, before[1])
         loss = None if fork is None else loss_of(positions, fork, lost_at)
         if loss is None:
-            because = "nothing was heard of the old primary" if fork is not None else "the new primary does not say"
+            because = "nothing was heard of the old primary"
+            if fork is None:
+                because = "it is not known where the new primary's timeline begins"
             event(logging.WARNING, "failover_loss_unknown", database=self._topology.database, old=before[0],
                   new=endpoint, because=because)  # fmt: skip
             return
         missing_ms = None if loss.missing_s is None else round(loss.missing_s * 1000)
         event(logging.WARNING, "failover_loss", database=self._topology.database, old=before[0], new=endpoint,
-              because=loss.words, missing_bytes=loss.missing_bytes, missing_ms_max=missing_ms,
-              timelines=timeline - before[1])  # fmt: skip
+              because=loss.words, missing_ms_max=missing_ms, timelines=timeline - before[1],
+              missing_bytes=loss.missing_bytes if loss.fork.is_exact else None,
+              missing_bytes_max=None if loss.fork.is_exact else loss.missing_bytes)  # fmt: skip
 
     def _tell_risk(self, nodes: Sequence[Node]) -> None:
         target_s = self._topology.rpo_target_s

@@ -12,7 +12,7 @@ import pytest
 from forebay.config.resolved import ServerTls
 from forebay.config.topology import Topology
 from forebay.control.discover import risk
-from forebay.control.discover.exposure import POSITIONS_MAX, Positions, least_exposed, loss_of
+from forebay.control.discover.exposure import POSITIONS_MAX, Fork, Forks, Positions, least_exposed, loss_of
 from forebay.control.discover.risk import Node, Risk
 
 OLD, NEW, THIRD = "10.0.0.5:5432", "10.0.0.6:5432", "10.0.0.7:5432"
@@ -62,18 +62,63 @@ def test_the_target_is_measured_however_often_it_is_asked() -> None:
 def test_a_loss_is_told_at_its_most() -> None:
     """What was acknowledged between the last question and the loss may be missing though nothing is seen to be."""
     before = positions((10, 100), (11, 200), (12, 300))
-    assert loss_of(positions(), 300, 13) is None
-    lost = loss_of(before, 250, 12.4)
+    assert loss_of(positions(), Fork(300, is_exact=True), 13) is None
+    lost = loss_of(before, Fork(250, is_exact=True), 12.4)
     assert lost is not None
     assert (lost.missing_bytes, lost.missing_s) == (50, pytest.approx(1.4))
     assert lost.words == "at most 1.4 s of acknowledged work may be missing; 50 bytes that were seen written are"
-    whole = loss_of(before, 300, 12.4)
+    whole = loss_of(before, Fork(300, is_exact=True), 12.4)
     assert whole is not None
     assert (whole.missing_bytes, whole.missing_s) == (0, pytest.approx(0.4))
     assert whole.words == "at most 0.4 s of acknowledged work may be missing"
-    beyond = loss_of(before, 1, 13)
+    beyond = loss_of(before, Fork(1, is_exact=True), 13)
     assert beyond is not None
     assert (beyond.missing_bytes, beyond.missing_s) == (299, None)
+
+
+def test_a_bound_is_told_as_one_where_the_fork_is_not_known() -> None:
+    """Bytes that may be missing are none that are."""
+    before = positions((10, 100), (11, 200), (12, 300))
+    may = "; it may be less: nobody saw how far the new primary was at its promotion"
+    found = [loss_of(before, Fork(at, is_exact=False), 12.4) for at in (250, 300, 1)]
+    assert [one.words if one else None for one in found] == [
+        f"at most 1.4 s of acknowledged work may be missing; up to 50 bytes that were seen written are{may}",
+        f"at most 0.4 s of acknowledged work may be missing{may}",
+        "of how much time acknowledged work may be missing is not known; up to 299 bytes that were seen written are"
+        + may,
+    ]
+
+
+def test_a_fork_is_believed_on_a_connection_on_which_the_server_was_a_replica() -> None:
+    """After a crash a server tells how far it has replayed of its own work: nothing would seem to be missing."""
+    forks = Forks()
+
+    def heard(lsn: int, fork: int | None = None, *, was_replica: bool = True, timeline: int = 1) -> None:
+        forks.heard(NEW, is_in_recovery=fork is None, timeline=timeline, lsn=lsn, fork=fork, was_replica=was_replica)
+
+    assert forks.of(NEW, 2, 1) is None
+    heard(200)
+    heard(900, 250, timeline=2)
+    assert forks.of(NEW, 2, 1) == Fork(250, is_exact=True)
+    # It crashes now: what it tells from then on is no news.
+    heard(1000, 950, timeline=2, was_replica=False)
+    assert forks.of(NEW, 2, 1) == Fork(250, is_exact=True)
+    # A replica again, and promoted while nobody looked.
+    heard(1100, timeline=2)
+    heard(2000, 1900, timeline=3, was_replica=False)
+    assert forks.of(NEW, 3, 2) == Fork(1100, is_exact=False)
+    assert forks.of(NEW, 3, 1) is None, "its positions are those of another line"
+    assert forks.of(THIRD, 3, 2) is None
+    forks.keep([THIRD])
+    assert forks.of(NEW, 3, 2) is None
+
+
+def test_a_server_that_tells_nothing_of_its_fork_is_where_it_was_seen() -> None:
+    """It was restarted in order since: then PostgreSQL has replayed nothing."""
+    forks = Forks()
+    forks.heard(NEW, is_in_recovery=True, timeline=1, lsn=200, fork=None, was_replica=True)
+    forks.heard(NEW, is_in_recovery=False, timeline=2, lsn=900, fork=None, was_replica=False)
+    assert forks.of(NEW, 2, 1) == Fork(200, is_exact=False)
 
 
 @pytest.fixture
@@ -88,45 +133,57 @@ def node(endpoint: str, role: str, timeline: int, lsn: int) -> Node:
     return (endpoint, role, "", timeline, lsn, None)
 
 
-async def play(fork: int | None, planned: str = "down") -> None:
-    """The primary is lost when it was at 300, and the replica takes over."""
+def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> None:
+    """The primary is lost when it was at 300, and the replica, seen at 200, takes over; fork: as that tells."""
+    watch, now = Risk(SHOP), time.monotonic()
 
-    async def ask(endpoint: str, sql: str) -> int | None:
-        assert (endpoint, sql) == (NEW, risk.FORK)
-        return fork
+    def heard(is_in_recovery: bool, timeline: int, lsn: int) -> None:
+        told = None if is_in_recovery else fork
+        watch.forks.heard(
+            NEW, is_in_recovery=is_in_recovery, timeline=timeline, lsn=lsn, fork=told, was_replica=not crashed
+        )
 
-    watch, now = Risk(SHOP, ask), time.monotonic()
     for at, lsn in ((-3, 100), (-2, 200), (-1, 300)):
         watch.look([node(OLD, "primary", 1, lsn), node(NEW, "replica", 1, lsn)], 0, now + at)
+    if fork is not None:
+        heard(True, 1, 200)
     watch.look([node(OLD, planned, 1, 300), node(NEW, "replica", 1, 300)], None, now)
+    heard(False, 2, 400)
     watch.look([node(OLD, "deposed", 1, 900), node(NEW, "primary", 2, 400)], 1, now)
     # The old one comes back, and its line leads elsewhere.
     watch.look([node(OLD, "down", 1, 900), node(NEW, "primary", 2, 400)], None, now)
-    assert not [one for one in watch._telling if one.done()]
-    await asyncio.sleep(0.01)
 
 
 def test_a_failover_is_told_with_its_cost(told: list[tuple[str, dict[str, Any]]]) -> None:
     """Whoever must say what was lost would search the old primary's files for it."""
-    asyncio.run(play(250))
+    play(250)
     ((name, fields),) = told
     assert (name, fields["old"], fields["new"], fields["missing_bytes"]) == ("failover_loss", OLD, NEW, 50)
     assert 1990 < fields["missing_ms_max"] < 12_000
+    assert fields["missing_bytes_max"] is None
     told.clear()
-    asyncio.run(play(None))
-    assert [name for name, _ in told] == ["failover_loss_unknown"]
+    play(None)
+    ((name, fields),) = told
+    assert (name, fields["because"]) == (
+        "failover_loss_unknown", "it is not known where the new primary's timeline begins",
+    )  # fmt: skip
     told.clear()
-    asyncio.run(play(250, planned="relieved"))
+    play(250, planned="relieved")
     assert told == [], "who orders a switchover waits until nothing is missing"
+
+
+def test_a_new_primary_that_has_crashed_makes_no_loss_smaller(told: list[tuple[str, dict[str, Any]]]) -> None:
+    """It has replayed up to 380, of which what lies behind 250 is its own: that must not look like the old one's."""
+    play(380, crashed=True)
+    ((name, fields),) = told
+    assert (name, fields["missing_bytes"], fields["missing_bytes_max"]) == ("failover_loss", None, 100)
+    assert 1990 < fields["missing_ms_max"] < 12_000
+    assert "it may be less" in fields["because"]
 
 
 def test_too_much_that_only_the_primary_has_is_told_once(told: list[tuple[str, dict[str, Any]]]) -> None:
     """And that it is over."""
-
-    async def ask(_endpoint: str, _sql: str) -> int | None:
-        return None
-
-    watch, now = Risk(SHOP, ask), time.monotonic()
+    watch, now = Risk(SHOP), time.monotonic()
 
     def at(age_s: float, lsn: int, replayed: int, role: str = "replica") -> None:
         watch.look([node(OLD, "primary", 1, lsn), node(NEW, role, 1, replayed)], 0, now - age_s)
@@ -138,7 +195,7 @@ def test_too_much_that_only_the_primary_has_is_told_once(told: list[tuple[str, d
     assert len(told) == 1
     at(1, 300, 300)
     assert [name for name, _ in told] == ["rpo_at_risk", "rpo_kept"]
-    never = Risk(replace(SHOP, rpo_target_s=0), ask)
+    never = Risk(replace(SHOP, rpo_target_s=0))
     never.look([node(OLD, "primary", 1, 300), node(NEW, "replica", 1, 1)], 0, now - 1000)
     assert len(told) == 2
 
@@ -150,12 +207,9 @@ def test_what_the_old_primary_has_hides_nothing(
     now = 0.0
     monkeypatch.setattr(risk, "time", SimpleNamespace(monotonic=lambda: now))
 
-    async def ask(_endpoint: str, _sql: str) -> int | None:
-        return None
-
     async def story() -> None:
         nonlocal now
-        watch = Risk(SHOP, ask)
+        watch = Risk(SHOP)
         watch.look([node(OLD, "primary", 1, 300), node(NEW, "replica", 1, 300), node(THIRD, "replica", 1, 300)], 0, now)
         rest = [node(OLD, "down", 1, 300), node(THIRD, "replica", 2, 250)]
         for now, lsn in ((10.0, 250), (11.0, 280), (100.0, 290)):
