@@ -26,14 +26,19 @@ def console_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     return dsn(config(verb))
 
 
-def console_parameters(dsn: str | None, config: str | None) -> dict[str, Any]:
-    """libpq's parameters. Raises UsageError unless one of both is given, and Failure for one that can't be used."""
+def console_parameters(dsn: str | None, config: str | None, *, user: str | None = None) -> dict[str, Any]:
+    """libpq's parameters. Raises UsageError unless one of both is given, and Failure for one that can't be used.
+
+    user: who logs in, in place of whom the one that is given says.
+    """
     if (dsn is None) == (config is None):
         raise click.UsageError("Say where the console is: give either --config or --dsn.")
     if dsn is not None:
-        return console_link.from_dsn(dsn)
+        given = console_link.from_dsn(dsn)
+        # The password of another user is of no use.
+        return given if user is None else {**given, "user": user, "password": None}
     loaded = load(str(config))
     if loaded.config is None:
         errors = [finding for finding in loaded.findings if finding.is_error]
         raise Failure(f"the configuration can't be used\n{render(errors).rstrip()}")
-    return console_link.from_config(loaded.config.engine)
+    return console_link.from_config(loaded.config.engine, user=user)

@@ -6,19 +6,21 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from forebay.cli.console_options import console_options, console_parameters
-from forebay.cli.switchover import statement, switch_over
+from forebay.cli.switchover import CallOff, Stop, statement, switch_over
 from forebay.control import console_link
-from forebay.failure import Failure
+from forebay.failure import Exit, Failure
 
 if TYPE_CHECKING:
     from forebay.control.drill.ledger import Ledger
-    from forebay.control.drill.run import Act
+    from forebay.control.drill.report import Report
+    from forebay.control.drill.run import Act, Drill
 
 WAYS = ("switchover", "kill", "command")
 # libpq's words for where something is, and how it is reached.
@@ -56,7 +58,11 @@ class Options:
 @click.option(
     "--within", type=click.FloatRange(1, 3600), default=120, show_default=True, help="Seconds until service is back."
 )
-@click.option("--user", metavar="NAME", help="As whom clients log in where TARGET is a name; libpq knows the password.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Whom clients log in as where TARGET is a name.",
+)
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots; .html.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
 @click.option("--yes", is_flag=True, help="Go on where the target looks like production.")
@@ -82,72 +88,110 @@ def command(
     """Change the primary under load, and report what clients saw.
 
     TARGET is a connection string of a database behind forebay, or the database's name where --config or --dsn says
-    where the console is. Clients insert into a table of their own, forebay_drill.ledger, and read it; it is compared
-    with what they were told, and dropped.
+    where the console is. Passwords are those of --config, or libpq's. Clients insert into a table of their own,
+    forebay_drill.ledger, and read it; it is compared with what they were told, and dropped.
 
     switchover: as `forebay switchover` does, by the console. kill: SIGKILL to the primary, which must run on this
     machine. command: the command, without a shell; it returns when the harm is done.
 
-    The exit status is 1 where a write was lost, was there twice, or service did not come back.
+    The exit status is 1 where a write was lost, was there twice, or service did not come back. Ctrl-C calls off what
+    is under way.
     """
     from forebay.control.drill.ledger import Ledger
     from forebay.control.drill.run import Drill, Plan
 
+    if report is not None and not report.parent.is_dir():
+        raise Failure(f"{report} can't be written: there is no folder {report.parent}", exit=Exit.USAGE)
     options = Options(target, how, act, to, user, dsn, config)
     parameters = _parameters(options)
     plan = Plan(how=how, clients=clients, rate=rate, reads=reads, before_s=before, after_s=after, within_s=within)
     ledger = Ledger(parameters)
-    drill = Drill(parameters, ledger, plan, _act(options, str(parameters.get("dbname", "")), ledger))
+    does, stop = _act(options, str(parameters.get("dbname", "")), ledger)
+
+    def call_off() -> None:
+        click.echo("forebay: interrupted; what is under way is called off, and the schema is dropped", err=True)
+        stop()
+
+    drill = Drill(parameters, ledger, plan, does, stop=call_off)
     if how == "switchover" and options.is_dsn:
         check_cluster(options, parameters, ledger)
     signs = ledger.signs_of_production()
     if signs and not yes:
         hint = "A drill takes the primary away. If that is meant, give --yes."
         raise Failure(f"the target looks like production: {'; '.join(signs)}", hint=hint)
-    found = drill.run()
+    found = _run(drill)
     click.echo(found.json() if as_json else found.text(), nl=as_json)
     if report is not None:
-        from forebay.control.drill.plot import page
-
-        report.write_text(page(found), encoding="utf-8")
+        _write(report, found)
     return 0 if found.is_sound else 1
+
+
+def _run(drill: Drill) -> Report:
+    try:
+        return drill.run()
+    except KeyboardInterrupt:
+        click.echo("".join(f"  {line}\n" for line in drill.steps), nl=False, err=True)
+        raise
+
+
+def _write(path: Path, report: Report) -> None:
+    from forebay.control.drill.plot import page
+
+    try:
+        path.write_text(page(report), encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{path} can't be written: {error.strerror}") from None
 
 
 def _parameters(options: Options) -> dict[str, Any]:
     """libpq's, of the database as its clients reach it. Raises UsageError and Failure."""
     if options.is_dsn:
         return {key: value for key, value in console_link.from_dsn(options.target).items() if value}
-    console = console_parameters(options.dsn, options.config)
-    if options.user is not None:
-        # The password of another user is of no use.
-        console = {**console, "user": options.user, "password": None}
+    console = console_parameters(options.dsn, options.config, user=options.user)
     return {key: value for key, value in {**console, "dbname": options.target}.items() if value}
 
 
-def _act(options: Options, database: str, ledger: Ledger) -> Act:
-    """What is drilled. Raises UsageError where it is not said whole."""
+def _act(options: Options, database: str, ledger: Ledger) -> tuple[Act, Stop]:
+    """What is drilled, and what calls it off. Raises UsageError where it is not said whole."""
     if options.how == "switchover":
         console = console_parameters(options.dsn, options.config)
-        order = statement(database, to=options.to)
-        return lambda tell: switch_over(console, order, database=database, hook=None, tell=tell)
+        order, call_off = statement(database, to=options.to), CallOff()
+        act = partial(switch_over, console, order, database=database, hook=None, call_off=call_off)
+        return lambda tell: act(tell=tell), call_off
     if options.how == "kill":
-        return _kill(ledger)
+        return _kill(ledger), lambda: None
     if not options.command:
         raise click.UsageError("Say what to run: --command.")
-    words = shlex.split(options.command)
+    command = _Command(shlex.split(options.command))
+    return command.run, command.stop
 
-    def run(tell: Callable[[str], None]) -> None:
+
+class _Command:
+    """What --how command runs."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, tell: Callable[[str], None]) -> None:
+        """Returns when it has ended. Raises Failure."""
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            self._process = process = subprocess.Popen(
+                self._words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         except OSError as error:
             raise Failure(f"the command could not be started ({error.strerror})") from None
-        for line in done.stdout.splitlines():
+        out, err = process.communicate()
+        for line in out.splitlines():
             tell(line)
-        if done.returncode != 0:
-            hint = next(iter(done.stderr.strip().splitlines()[-1:]), None)
-            raise Failure(f"the command ended with status {done.returncode}", hint=hint)
+        if process.returncode != 0:
+            hint = next(iter(err.strip().splitlines()[-1:]), None)
+            raise Failure(f"the command ended with status {process.returncode}", hint=hint)
 
-    return run
+    def stop(self) -> None:
+        """What it has begun elsewhere goes on."""
+        if self._process is not None:
+            self._process.terminate()
 
 
 def _kill(ledger: Ledger) -> Act:

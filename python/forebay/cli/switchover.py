@@ -89,9 +89,36 @@ def statement(
     words = [f"SWITCHOVER {name}"]
     if to is not None:
         words.append("TO '" + to.replace("'", "''") + "'")
-    words += [f"{key} {seconds:f}" for key, seconds in (("WAIT", wait), ("TIMEOUT", timeout)) if seconds is not None]
+    words += [
+        f"{key} {_plain(seconds)}" for key, seconds in (("WAIT", wait), ("TIMEOUT", timeout)) if seconds is not None
+    ]
     words += [word for word, is_meant in (("MANUAL", is_manual), ("CUT", is_cut)) if is_meant]
     return " ".join(words)
+
+
+def _plain(seconds: float) -> str:
+    """Without an exponent, which the console does not take."""
+    return f"{seconds:f}".rstrip("0").rstrip(".")
+
+
+class CallOff:
+    """Calls a switchover off from another thread: at once, or as soon as it is under way."""
+
+    def __init__(self) -> None:
+        self._stop: Stop | None = None
+        self._is_meant = False
+
+    def __call__(self) -> None:
+        self._is_meant = True
+        if self._stop is not None:
+            self._stop()
+
+    def is_under_way(self, stop: Stop) -> None:
+        """stop: cancels it."""
+        is_first, self._stop = self._stop is None, stop
+        if is_first and self._is_meant:
+            # Its own thread hears what comes of that.
+            threading.Thread(target=stop, daemon=True).start()
 
 
 def switch_over(
@@ -101,12 +128,15 @@ def switch_over(
     database: str,
     hook: list[str] | None,
     tell: Callable[[str], None],
+    call_off: CallOff | None = None,
 ) -> None:
     """Gives the order and tells of its steps as they come. Raises Failure."""
     running: list[_Hook] = []
 
     def step(message: str, detail: str | None, stop: Stop) -> None:
         tell(message)
+        if call_off is not None:
+            call_off.is_under_way(stop)
         if hook is not None and message.startswith("promote:") and detail:
             ends = dict(word.split("=", 1) for word in detail.split())
             running.append(_Hook(hook, database, ends["old"], ends["new"], stop))

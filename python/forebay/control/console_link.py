@@ -32,11 +32,11 @@ def from_dsn(dsn: str) -> dict[str, Any]:
     return {"dbname": "forebay", **given}
 
 
-def from_config(engine: EngineConfig) -> dict[str, Any]:
+def from_config(engine: EngineConfig, *, user: str | None = None) -> dict[str, Any]:
     """libpq's parameters for the forebay that runs with this configuration on this machine.
 
-    The user is the first of console.admins and console.viewers whose password is known. Raises Failure where there is
-    none, or where clients have to show a certificate.
+    user: who logs in, with its password if that is known; by default the first of console.admins and console.viewers
+    whose password is known. Raises Failure where there is none, or where clients have to show a certificate.
     """
     mode = engine.listen.tls.mode if engine.listen.tls else "disable"
     if mode.startswith("verify-"):
@@ -44,7 +44,7 @@ def from_config(engine: EngineConfig) -> dict[str, Any]:
     host = _host(engine.listen)
     if host is None:
         raise Failure("the configuration lets the system choose the port", hint="Give the address with --dsn.")
-    user, password = _login(engine)
+    user, password = _login(engine) if user is None else (user, _password(engine, user))
     return {"host": host, "port": engine.listen.port, "dbname": "forebay", "user": user, "password": password}
 
 
@@ -88,7 +88,9 @@ def _refusal_of(statement: str) -> Iterator[None]:
         yield
     except driver().Error as error:
         hint = error.diag.message_hint
-        raise Failure(f"the console refused {statement}: {first_line(error)}", hint=hint) from None
+        # The console begins some of them with the command's name, which stands here already.
+        said = first_line(error).removeprefix(f"{statement.split()[0].upper()} was refused: ")
+        raise Failure(f"the console refused {statement}: {said}", hint=hint) from None
 
 
 def driver() -> Any:
@@ -123,6 +125,11 @@ def _login(engine: EngineConfig) -> tuple[str, str | None]:
             return name, None
     wanted = "console.admins and console.viewers are empty" if not names else f"no password is known of {names[0]}"
     raise Failure(f"nobody can log in to the console: {wanted}", hint="Give a user and a passfile with --dsn.")
+
+
+def _password(engine: EngineConfig, name: str) -> str | None:
+    secret = next((user.secret for user in engine.users if user.name == name), None)
+    return None if secret is None or secret.is_verifier else secret.text
 
 
 def first_line(error: Exception) -> str:

@@ -29,6 +29,20 @@ def parameters(text: str) -> dict[str, object]:
     return console_link.from_config(config.engine)
 
 
+def test_another_user_logs_in_with_its_own_password() -> None:
+    """A drill's clients are no admins; where the file has their password, nobody has to write it down again."""
+    text = (
+        '[databases.a]\nendpoints = ["10.0.0.5:5432"]\n[users.ops]\nsecret = { env = "OPS" }\n[users.app]\n'
+        'secret = "of app"\n[users.other]\n[console]\nadmins = ["ops"]\n'
+    )
+    config = load_text(text, environ={"OPS": "ops secret"}).config
+    assert config is not None
+    known = {user: console_link.from_config(config.engine, user=user) for user in ("app", "other", "unknown")}
+    assert {user: (given["user"], given["password"]) for user, given in known.items()} == {
+        "app": ("app", "of app"), "other": ("other", None), "unknown": ("unknown", None),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("listen", "host", "port"),
     [

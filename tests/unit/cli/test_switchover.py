@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forebay.cli.switchover import switch_over
+from forebay.cli.switchover import CallOff, statement, switch_over
 from forebay.control import console_link
 
 from tests.harness.deadline import until
@@ -57,3 +58,27 @@ def test_the_hook_has_ended_when_it_is_called_off(tmp_path: Path, monkeypatch: p
         order(f"cd {tmp_path}; echo $$ > new; mv new pid; exec sleep 60", [])
     assert found == [False]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_it_is_called_off_from_another_thread_once_it_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drill is interrupted at any moment, before its switchover has a connection as well."""
+    stopped = threading.Event()
+
+    def follow(_parameters: Any, _order: str, step: console_link.Step) -> None:
+        step("held: requests wait", None, stopped.set)
+        assert stopped.wait(30)
+
+    monkeypatch.setattr(console_link, "follow", follow)
+    call_off = CallOff()
+    call_off()
+    assert not stopped.is_set()
+    switch_over({}, "SWITCHOVER", database="shop", hook=None, tell=lambda _: None, call_off=call_off)
+    stopped.clear()
+    call_off()
+    assert stopped.is_set()
+
+
+def test_times_are_told_as_they_were_given() -> None:
+    """The order stands in refusals; the console takes no exponent."""
+    assert statement("shop", wait=2, timeout=0.00001) == 'SWITCHOVER "shop" WAIT 2 TIMEOUT 0.00001'
+    assert statement("shop", wait=30, timeout=2.5) == 'SWITCHOVER "shop" WAIT 30 TIMEOUT 2.5'

@@ -9,16 +9,19 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forebay._engine import classify
 from forebay.cli.drill import Options, check_cluster
 from forebay.control.drill.client import Outcome
 from forebay.control.drill.ledger import Ledger, Place, Truth
+from forebay.control.drill.load import Load
 from forebay.control.drill.plot import page
 from forebay.control.drill.report import Fault, Report, report_of
 from forebay.control.drill.run import Drill, Plan, calm_of, is_served, kill_postmaster
@@ -75,6 +78,50 @@ def test_the_ledger_tells_lost_from_doubled_and_unknown(monkeypatch: pytest.Monk
     told = [None, None, None, "08007", "57P01", "lost", "08007"]
     outcomes = [write(number, 1, 2, error) for number, error in enumerate(told, start=1)]
     assert Ledger({}).compare(outcomes) == Truth(lost=((1, 3),), doubled=((1, 2),), risen=((1, 5),), unknown=3)
+
+
+def test_the_primary_is_asked_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that goes on after the old primary lacks what was written since: it would all be called lost."""
+    asked: list[str] = []
+    monkeypatch.setattr(Ledger, "_once", lambda _ledger, sql, **_more: asked.append(sql) or [])
+    Ledger({}).compare([])
+    assert [json.loads(classify(sql))["route"]["to"] for sql in asked] == ["primary"]
+
+
+class _Lines:
+    """A ledger of which nothing is asked; notes what becomes of its table."""
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+
+    def create(self) -> None:
+        self._events.append("created")
+
+    def drop(self) -> None:
+        self._events.append("dropped")
+
+
+def test_an_interrupted_drill_ends_what_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A switchover that went on would promote a replica after Ctrl-C, with nobody there to hear of it."""
+    events: list[str] = []
+    is_called_off = threading.Event()
+    monkeypatch.setattr(Load, "begin", lambda _: None)
+    monkeypatch.setattr(Load, "end", lambda _, *, wait_s: events.append(f"load ended, {wait_s}"))
+
+    def act(tell: Callable[[str], None]) -> None:
+        tell("held: requests wait")
+        os.kill(os.getpid(), signal.SIGINT)
+        is_called_off.wait(30)
+        events.append("undone" if is_called_off.is_set() else "went on")
+        raise Failure("the console refused it: cancelled")
+
+    plan = Plan(how="switchover", clients=1, rate=100, reads=0.5, before_s=0, after_s=0, within_s=30)
+    drill = Drill({}, _Lines(events), plan, act, stop=is_called_off.set)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        drill.run()
+    assert sorted(events[:-1]) == ["created", "load ended, 0", "undone"]
+    assert events[-1] == "dropped"
+    assert drill.steps == ["held: requests wait", "the console refused it: cancelled"]
 
 
 def test_the_page_is_whole_and_shows_every_slot() -> None:

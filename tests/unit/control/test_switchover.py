@@ -89,6 +89,8 @@ class FakeLine:
 
     world: World
     user = "poll"
+    dbname = "shop_production"
+    may_promote = True
     marked = "none"
 
     def __init__(self, _topology: Topology, endpoint: str) -> None:
@@ -112,7 +114,7 @@ class FakeLine:
         return self.marked if self.world.follows else "committed"
 
     async def state(self) -> tuple[bool, bool, bool]:
-        return True, False, True
+        return True, False, self.may_promote
 
     async def can_write(self) -> bool | None:
         self.world.looked()
@@ -227,6 +229,24 @@ def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
     world.writes = False
     assert "it goes on by itself" in refused(cancels(SwitchoverOrder(database="shop")))
     assert [each.role for each in world.rows_[:2]] == ["primary", "primary"], "released, and believed by then"
+
+
+def test_replicas_that_stay_with_the_old_primary_are_named(world: World) -> None:
+    """They answer reads, ever older ones, and look as well as any other."""
+    third = "10.0.0.7:5432"
+    world.rows_ += [row(third, "replica", each) for each in ("shop", "blog")]
+    world.promoted_min = 1
+    asyncio.run(switchovers(world).run(SwitchoverOrder(database="shop", candidate=NEW), world.tell))
+    assert [each for each in world.told if each.startswith(third)] == [
+        f"{third} goes on after {OLD}, and what is read there is of before: have it follow {NEW}"
+    ]
+
+
+def test_the_right_to_promote_is_asked_for_where_it_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights to functions are of one database: a GRANT in another one changes nothing."""
+    monkeypatch.setattr(FakeLine, "may_promote", False)
+    said = refused(switchovers(world).run(SwitchoverOrder(database="shop"), world.tell))
+    assert 'TO "poll" on the primary, in the database "shop_production"' in said
 
 
 def test_nothing_is_held_for_what_can_not_be_done(world: World) -> None:

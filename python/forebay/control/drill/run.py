@@ -29,6 +29,8 @@ START_S: Final = 10.0
 LOOK_S: Final = 0.05
 # What answers may take when the load has ended.
 LAST_S: Final = 15.0
+# What is drilled may take as long to end when it is called off.
+STOP_S: Final = 60.0
 
 # Does what is drilled, and returns when that is done; tells of steps. Raises Failure.
 Act = Callable[[Callable[[str], None]], None]
@@ -49,25 +51,36 @@ class Plan:
 
 
 class Drill:
-    """parameters: libpq's, of the database as its clients reach it."""
+    """parameters: libpq's, of the database as its clients reach it. stop: calls off what `act` does, on Ctrl-C."""
 
-    def __init__(self, parameters: Mapping[str, Any], ledger: Ledger, plan: Plan, act: Act) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        ledger: Ledger,
+        plan: Plan,
+        act: Act,
+        *,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
         self._plan = plan
         self._act = act
+        self._stop = stop
+        self._load: Load | None = None
+        self._acting: threading.Thread | None = None
         self._ledger = ledger
         self._conninfo = _conninfo(parameters)
         self._lines: list[tuple[float, str]] = []
         self._failed: BaseException | None = None
 
     def run(self) -> Report:
-        """Raises Failure; the table is dropped either way."""
+        """Raises Failure, and KeyboardInterrupt when what is drilled is called off. The table is dropped either way."""
         plan = self._plan
         if max(calm_of(plan)) > plan.within_s:
             hint = f"Raise --rate, or --within above {max(calm_of(plan)):.0f}."
             raise Failure("there are too few writes to tell whether service is back", hint=hint, exit=Exit.USAGE)
         self._ledger.create()
         try:
-            load = Load(self._conninfo, clients=plan.clients, rate=plan.rate, reads=plan.reads)
+            self._load = load = Load(self._conninfo, clients=plan.clients, rate=plan.rate, reads=plan.reads)
             load.begin()
             time.sleep(plan.before_s)
             fault = self._fault(load)
@@ -76,13 +89,30 @@ class Drill:
                 raise Failure(f"the load ended with {type(load.failure).__name__}: {load.failure}")
             truth = self._ledger.compare(outcomes)
             return report_of(plan.how, outcomes, truth, fault, plan.clients, load.logins_failed, load.sessions_lost)
+        except KeyboardInterrupt:
+            self._call_off()
+            raise
         finally:
             self._ledger.drop()
+
+    @property
+    def steps(self) -> list[str]:
+        """What was told of what is drilled, and why that failed."""
+        failed = [str(self._failed)] if self._failed is not None else []
+        return [*(line for _, line in self._lines), *failed]
+
+    def _call_off(self) -> None:
+        """Returns when what is drilled has ended: a switchover that went on would go on without anybody."""
+        self._stop()
+        if self._load is not None:
+            self._load.end(wait_s=0)
+        if self._acting is not None:
+            self._acting.join(STOP_S)
 
     def _fault(self, load: Load) -> Fault:
         """The fault, and load until the service is back, or until there is no time left."""
         began, began_at = time.monotonic(), time.time()
-        acting = threading.Thread(target=self._acts, name="fault", daemon=True)
+        self._acting = acting = threading.Thread(target=self._acts, name="fault", daemon=True)
         acting.start()
         acting.join(self._plan.within_s)
         if acting.is_alive():

@@ -157,6 +157,18 @@ class _Change:
         if not self._promotion.is_fencing and await self._primary.can_write():
             words = f"{self._old} can still write, and gets nothing of forebay's: make it a standby of {self._new}"
             self._tell(words, None)
+            self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        """Replicas that nobody has told to follow the new primary serve reads all the same, ever older ones."""
+        others = {
+            row.endpoint for row in self._discovery.rows() if row.database in self._held and row.role == "replica"
+        }
+        for each in sorted(others - {self._old, self._new}):
+            self._tell(
+                f"{each} goes on after {self._old}, and what is read there is of before: have it follow {self._new}",
+                None,
+            )
 
     def _both(self) -> tuple[str, str]:
         """The endpoint of the primary, and of the candidate. Raises Refused."""

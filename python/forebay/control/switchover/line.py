@@ -45,6 +45,7 @@ class Line:
     def __init__(self, topology: Topology, endpoint: str) -> None:
         self.endpoint = endpoint
         self.user = topology.user
+        self.dbname = topology.dbname
         self._parameters = {
             **own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls),
             "application_name": "forebay switchover",

@@ -50,7 +50,8 @@ class Asked:
             user = '"' + self._candidate.user.replace('"', '""') + '"'
             raise Refused(
                 f'user "{self._candidate.user}" may not promote {self._candidate.endpoint}: GRANT EXECUTE ON FUNCTION'
-                f" pg_promote TO {user} on the primary, or promote it by a hook"
+                f' pg_promote TO {user} on the primary, in the database "{self._candidate.dbname}", or promote it by a'
+                " hook"
             )
 
     async def begin(self, limit_s: float) -> None:
