@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forebay._engine import classify
 from forebay.cli.drill import Options, check_cluster
 from forebay.control.drill.client import Outcome
 from forebay.control.drill.ledger import Ledger, Place, Truth
@@ -85,7 +85,8 @@ def test_the_primary_is_asked_what_is_there(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[str] = []
     monkeypatch.setattr(Ledger, "_once", lambda _ledger, sql, **_more: asked.append(sql) or [])
     Ledger({}).compare([])
-    assert [json.loads(classify(sql))["route"]["to"] for sql in asked] == ["primary"]
+    assert len(asked) == 1
+    assert asked[0].startswith("BEGIN; "), "a transaction that is not READ ONLY is the primary's"
 
 
 class _Lines:
@@ -133,7 +134,21 @@ def test_the_page_is_whole_and_shows_every_slot() -> None:
         for line in drawing.iter("polyline"):
             assert len(line.attrib["points"].split()) == len(found.slots) >= 20
     assert "held: &lt;all&gt; wait" in html
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+    assert "57P01: 1" in html
+    assert ">errors/s<" in html
+    assert ">errors/s<" not in page(reported([write(1, 9, 9.5), write(2, 10, 11)])), "a line along zero tells nothing"
     assert page(reported([])).count("<svg") == 0
+
+
+@pytest.mark.parametrize(("truth", "words"), [(NOTHING, "Sound"), (Truth(((1, 1),), (), (), 0), "Not sound")])
+def test_the_page_says_first_what_came_of_it(truth: Truth, words: str) -> None:
+    """Who is sent it looks for one word, and then for the figures."""
+    html = page(reported([write(1, 9, 9.5), write(2, 10, 11)], truth))
+    assert re.search(rf'<p class="verdict \w+">{words}:', html)
+    assert html.index("verdict") < html.index("<svg")
+    assert "lost 1 of 2" in " ".join(re.sub(r"<[^>]+>", " ", html).split()) or not truth.lost
 
 
 def test_nothing_but_a_postgres_is_killed() -> None:

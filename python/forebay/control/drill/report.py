@@ -74,8 +74,8 @@ class Report:
         """Service is back, and what clients were told is true."""
         return self.is_back and not (self.truth.lost or self.truth.doubled or self.truth.risen)
 
-    def text(self) -> str:
-        """For a terminal."""
+    def figures(self) -> list[tuple[str, str]]:
+        """What there is to say, line by line."""
         truth = self.truth
         errors = ", ".join(f"{code}: {count}" for code, count in sorted(self.errors.items())) or "none"
         rows = [
@@ -91,6 +91,11 @@ class Report:
         ]
         if not self.is_back:
             rows.insert(1, ("service", "is not back"))
+        return rows
+
+    def text(self) -> str:
+        """For a terminal."""
+        rows = self.figures()
         steps = "".join(f"  {at:8.3f} s  {line}\n" for at, line in self.lines)
         width = max(len(name) for name, _ in rows)
         return f"{self.how}\n{steps}" + "".join(f"  {name:<{width}}  {words}\n" for name, words in rows)
