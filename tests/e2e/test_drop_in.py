@@ -305,6 +305,32 @@ def test_usr1_pauses_and_usr2_resumes(make: Make) -> None:
     running.send_signal(signal.SIGUSR2)
     asking.join(10)
     assert got == [(1,)]
+    running.send_signal(signal.SIGUSR2)
+    running.says("got SIGUSR2, but not paused/suspended")
+    said = re.findall(r"LOG (got SIGUSR\d, .*)", running.log())
+    assert said == [
+        "got SIGUSR1, pausing all activity",
+        "got SIGUSR2, continuing from PAUSE",
+        "got SIGUSR2, but not paused/suspended",
+    ]
+
+
+def test_who_pauses_is_in_the_log(make: Make) -> None:
+    """After a night without service, that is what one looks for; what SET gives may be a secret."""
+    running = make()
+    running.start()
+    for sql in ("pause app", "resume app", "set query_timeout = 77", "show state", "reload"):
+        running.console(sql)
+    running.says("RELOAD command issued")
+    assert re.findall(r"LOG (.* command issued.*)", running.log()) == [
+        "PAUSE 'app' command issued (by ops)",
+        "RESUME 'app' command issued (by ops)",
+        "SET 'query_timeout' command issued (by ops)",
+        "RELOAD command issued (by ops)",
+    ]
+    running.send_signal(signal.SIGTERM)
+    assert running.ended() == 0
+    assert "got SIGTERM, shutting down, waiting for all clients disconnect" in running.log()
 
 
 def test_hup_reloads_and_opens_the_log_anew(make: Make) -> None:
@@ -322,6 +348,10 @@ def test_hup_reloads_and_opens_the_log_anew(make: Make) -> None:
     running.write(default_pool_size="many")
     running.send_signal(signal.SIGHUP)
     running.says("reload refused")
+    assert "setting changed change=default_pool_size: 20 -> 3" in running.log(), "by its name in the file"
+    assert "error FBC010: default_pool_size is a whole number, not text" in running.log()
+    assert "got SIGHUP, re-reading config" in running.log()
+    assert "signal refused" not in running.log(), "the same words twice"
     assert {row["name"]: row["pool_size"] for row in running.console("show databases")}["app"] == "3"
 
 
@@ -363,6 +393,8 @@ def test_reboot_takes_over_clients_and_the_pid_file(make: Make) -> None:
         assert running.process is not None
         assert (running.folder / "pgbouncer.pid").read_text().strip() == str(running.process.pid)
         assert wire.value("select pg_backend_pid()") == pid
+    assert running.log().count(f"listening on 127.0.0.1:{running.port}, {running.folder}") == 2
+    assert "drain cut" not in running.log(), "nobody was cut: all have moved"
     with running.target.at(host=str(running.folder)).wire() as beside:
         assert beside.value("select 1") == "1"
     running.send_signal(signal.SIGQUIT)
@@ -390,10 +422,26 @@ def test_reboot_goes_on_where_the_pid_file_cannot_be_written(make: Make) -> None
 
 def test_reboot_takes_over_from_no_pgbouncer(make: Make) -> None:
     """Nobody must believe that clients were handed over; what helps instead is said."""
-    done = make().run("-R")
+    running = make()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(running.folder / f".s.PGSQL.{running.port}"))
+        other.listen()
+        (running.folder / f".s.PGSQL.{running.port}").chmod(0o777)
+        done = running.run("-R")
     assert done.returncode == 1
     assert "-R takes over from no PgBouncer" in done.stderr
     assert "so_reuseport" in done.stderr
+
+
+def test_reboot_starts_where_nobody_runs(make: Make) -> None:
+    """Scripts give -R whether one runs or not, and PgBouncer starts either way."""
+    running = make()
+    running.start("-R")
+    running.says("old process not found, try to continue normally")
+    with running.target.wire() as wire:
+        assert wire.value("select 1") == "1"
+    running.send_signal(signal.SIGQUIT)
+    assert running.ended() == 0
 
 
 def test_systemd_passes_sockets_and_is_told(make: Make) -> None:

@@ -14,11 +14,12 @@ from forebay.observe.stats import PoolCounters, Totals, WorkerCounters
 
 
 class Refused(Exception):
-    """An order that was not carried out; `because` completes "… was refused: "."""
+    """An order that was not carried out; `because` completes "… was refused: ". hint: what to do about it."""
 
-    def __init__(self, because: str) -> None:
+    def __init__(self, because: str, *, hint: str | None = None) -> None:
         super().__init__(because)
         self.because = because
+        self.hint = hint
 
 
 class Shutdown(Enum):

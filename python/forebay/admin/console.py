@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from forebay.admin.registry import COMMANDS
 from forebay.admin.statement import Statement, Unreadable, parse
 from forebay.observe.log import event
 
+# How alike a command must be to one that is not there, for it to have been meant.
+_ALIKE: Final = 0.8
 # What PgBouncer says of them when they fail.
 _FAILED: Final = {"reload": "RELOAD failed, see logs for additional details", "set": "SET failed"}
 
@@ -86,7 +89,7 @@ class Console:
             raise console_denied(user=asked.user, command=command.name.upper())
         if asked.step == "describe":
             return encode_description(columns_of(command), asked.formats)
-        event(logging.DEBUG, "console", user=asked.user, command=command.name)
+        self._tell_log(command, arguments, asked)
         try:
             answer = await self._carried_out(command, arguments, asked)
         except Refused as refused:
@@ -94,6 +97,14 @@ class Console:
         except TimeoutError:
             raise console_unavailable(cause="a worker did not reply in time") from None
         return answer.encode(asked.formats, is_described=asked.step == "execute")
+
+    def _tell_log(self, command: Command, arguments: tuple[str, ...], asked: Asked) -> None:
+        """Who has changed what. A value that SET gives may be a secret, and what SHOW is given a client's text."""
+        if command.name.startswith("show ") or _is_ignored(command, arguments):
+            event(logging.DEBUG, "console", user=asked.user, command=command.name)
+            return
+        said = arguments[:1] if command.name == "set" else arguments
+        event(logging.INFO, "console", user=asked.user, command=command.name, arguments=" ".join(said) or None)
 
     async def _carried_out(self, command: Command, arguments: tuple[str, ...], asked: Asked) -> Answer:
         """The command's answer. Raises ForebayError where its user does not wait for it."""
@@ -124,8 +135,10 @@ class Console:
 
     def _refused(self, command: Command, refused: Refused) -> ForebayError:
         error = console_refused(command=command.name.upper(), cause=refused.because)
+        if refused.hint:
+            error.hint = f"{refused.hint} ({error.code})"
         # PgBouncer tells of these no more than that they failed; the detail says why.
-        if words := _FAILED.get(command.name):
+        if (words := _FAILED.get(command.name)) and self._backend.identity.is_pgbouncer:
             error.pgbouncer, error.detail = words, refused.because
         return error
 
@@ -147,10 +160,22 @@ def find(statement: Statement, spelled: str | None = None) -> tuple[Command, tup
     command = COMMANDS.get(name)
     if command is None:
         said = (statement.spelled or statement.command, *name.split()[1:])
-        raise console_unknown(command=spelled or " ".join(said).upper())
+        error = console_unknown(command=spelled or " ".join(said).upper())
+        if meant := _meant(name, arguments):
+            error.hint = f"Did you mean {meant.upper()}? {error.hint}"
+        raise error
     if len(arguments) > command.arguments_max:
         raise console_syntax(cause=f'{name.upper()} does not take "{arguments[command.arguments_max]}"')
     return command, arguments
+
+
+def _meant(name: str, arguments: tuple[str, ...]) -> str | None:
+    """The command that is spelled nearly so, if any: a letter or two are wrong, or SHOW is missing."""
+    written = (name, " ".join((name, *arguments[:1])), f"show {name}")
+    for text in dict.fromkeys(text.lower() for text in written):
+        if near := difflib.get_close_matches(text, COMMANDS, n=1, cutoff=_ALIKE):
+            return near[0]
+    return None
 
 
 def _is_ignored(command: Command, arguments: tuple[str, ...]) -> bool:

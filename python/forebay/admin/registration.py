@@ -98,7 +98,8 @@ def known_database(backend: Backend, arguments: tuple[str, ...], verb: str) -> s
         return None
     name = arguments[0]
     if name in ("forebay", "pgbouncer"):
-        raise Refused(f"cannot {verb} admin db: {name}")
+        hint = "It is the console. Name one of SHOW DATABASES, or none for all where the command takes that."
+        raise Refused(f"cannot {verb} admin db: {name}", hint=hint)
     if name not in database_names(backend) and backend.config.fallback_database is None:
         raise console_no_database(database=name)
     return name
@@ -108,7 +109,7 @@ def required_database(backend: Backend, arguments: tuple[str, ...], verb: str) -
     """The same for a command that is about one database. Raises Refused where none is named."""
     name = known_database(backend, arguments, verb)
     if name is None:
-        raise Refused("a database is required")
+        raise Refused("a database is required", hint="Name one of SHOW DATABASES.")
     return name
 
 

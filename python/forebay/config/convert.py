@@ -30,6 +30,7 @@ from forebay.config.tree import Entry, Node
 
 # Findings that tell what of the ini is without effect; they become comments.
 _WITHOUT_EFFECT: Final = ("FBC070", "FBC100")
+_NAMED_OTHERWISE: Final = {"secret": "password"}
 # A variable of the comparison, in place of each secret.
 _STAND_IN: Final = "FOREBAY_CONVERTED_{}"
 
@@ -190,8 +191,10 @@ class _Writing:
             written = self._value(setting.kind, entry.value)
         known = KNOWN.get(setting.pgbouncer or "")
         notes = []
-        if setting.pgbouncer and setting.pgbouncer != setting.name:
-            notes.append(setting.pgbouncer)
+        # In [databases] and [users] all but one have the same name there.
+        before = setting.pgbouncer if named is None else _NAMED_OTHERWISE.get(setting.name)
+        if before and before != setting.name:
+            notes.append(before)
         if is_default:
             notes.append("PgBouncer's default")
         above = [] if named or is_default else _comments_above(entry)

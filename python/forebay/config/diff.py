@@ -30,7 +30,9 @@ def _settings(old: Config, new: Config) -> Iterator[str]:
         if before == after:
             continue
         note = "" if setting.is_live else _NOT_LIVE
-        yield f"{setting.key}: {_written(old, setting)} -> {_written(new, setting)}{note}"
+        # Who has a pgbouncer.ini knows no other names.
+        name = (new.draft.process and setting.pgbouncer) or setting.key
+        yield f"{name}: {_written(old, setting)} -> {_written(new, setting)}{note}"
 
 
 def _written(config: Config, setting: Setting) -> str:

@@ -189,7 +189,10 @@ class DraftReader:
         if setting.kind == "secret":
             value, written = self._secrets.read(entry.value, shown), "…"
         else:
-            reading = Reading(setting, entry.value, shown, self._draft.base, self._report)
+            # Who has a pgbouncer.ini knows no other names.
+            ours = entity is not None or not entry.value.place.source.is_ini
+            said = shown if ours else setting.pgbouncer or shown
+            reading = Reading(setting, entry.value, said, self._draft.base, self._report)
             value, written = KINDS[setting.kind](reading), _written(entry.value)
         if value is None:
             self._draft.faulty.add(shown)

@@ -54,11 +54,11 @@ class Governed(Protocol):
     def reopen_log(self) -> None:
         """Opens the log's files anew."""
 
-    def begin_pause(self) -> None:
-        """Holds new requests."""
+    def begin_pause(self, told: Callable[[str | None], None]) -> None:
+        """Holds new requests. told: hears before what holds all of them already, PAUSE or SUSPEND."""
 
-    def begin_resume(self) -> None:
-        """Undoes a pause."""
+    def begin_resume(self, told: Callable[[str | None], None]) -> None:
+        """Undoes a pause. told: hears before what it undoes, PAUSE or SUSPEND, if there is anything."""
 
 
 class Manners:

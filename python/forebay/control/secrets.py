@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from forebay.api.secret_source import SecretRequest
+from forebay.control.console_link import first_line
 from forebay.control.hooks import Hook, HookFailed, HookRunner
 from forebay.observe.log import event
 
@@ -56,7 +57,10 @@ class Secrets:
                 return await self._query.secret(database, user)
             except LookupFailed as failed:
                 failures.append(f"auth_query: {failed}")
-                event(logging.WARNING, "auth_query_failed", database=database, user=user, because=str(failed))
+                # The client hears less of it: the server's words are for who runs it.
+                words = first_line(failed.__cause__) if isinstance(failed.__cause__, Exception) else None
+                event(logging.WARNING, "auth_query_failed", database=database, user=user, because=str(failed),
+                      error=words)  # fmt: skip
         if failures:
             raise LookupFailed("; ".join(failures))
         return None

@@ -85,6 +85,8 @@ class Service:
         self._successor = successor
         self._gives_place = gives_place
         self._has_given_place = False
+        # Those that could not move have left.
+        self._is_empty = False
         self._predecessor: Predecessor | None = None
         self._watch = watch
         self._log = Log()
@@ -182,7 +184,9 @@ class Service:
             await asyncio.wait({left}, timeout=HELD_S)
         self._engine.end_hand_over()
         # Where it was called off, nothing moves any more, and nobody is cut in a transaction all the same.
-        self.ask_stop(Stop.DRAIN if left.done() and left.result().refusals else Stop.NOW)
+        was_called_off = left.done() and bool(left.result().refusals)
+        self._is_empty = left.done() and not was_called_off
+        self.ask_stop(Stop.DRAIN if was_called_off else Stop.NOW)
 
     async def _tell_held(self) -> None:
         """What closes here makes room in the pools of the process that serves."""
@@ -321,13 +325,14 @@ class Service:
             driver=self._engine.driver,
             driver_because=self._engine.driver_reason,
             workers=self._engine.workers,
-            listen=",".join(self._engine.listeners),
+            # After an online restart it may have several sockets at an address.
+            listen=",".join(dict.fromkeys(self._engine.listeners)),
             metrics=self._engine.metrics_address,
         )
         systemd.ready(self._status())
 
     def _status(self) -> str:
-        return f"serving on {', '.join(self._engine.listeners)}"
+        return f"serving on {', '.join(dict.fromkeys(self._engine.listeners))}"
 
     async def _wait_for_stop(self) -> None:
         await self._asked_again.wait()
@@ -356,8 +361,9 @@ class Service:
             if not is_hurried:
                 break
         seconds = round(time.monotonic() - started, 3)
-        event(logging.INFO, "drained" if drained.done() else "drain_cut", seconds=seconds)
-        if not drained.done() or way.waits_without_limit:
+        is_drained = drained.done() or self._is_empty
+        event(logging.INFO, "drained" if is_drained else "drain_cut", seconds=seconds)
+        if not is_drained or way.waits_without_limit:
             await self._cut()
         drained.cancel()
 
@@ -427,25 +433,32 @@ class Service:
 
     def begin_reload(self) -> None:
         """Reloads; what comes of it is in the log."""
-        self._spawn(lambda: self._without_answer(self.reload))
+        self.begin_read(self._source.load)
 
     def begin_read(self, load: Callable[[], Configuration]) -> None:
         """Applies what `load` gives, as a reload does with the whole configuration."""
-        self._spawn(lambda: self._without_answer(lambda: self._read_with(load)))
+        self._spawn(lambda: self._read_unanswered(load))
 
-    def begin_pause(self) -> None:
-        """Holds new requests, as PAUSE of the console does."""
-        self._spawn(lambda: self._without_answer(lambda: self._backend.pause(None)))
+    async def _read_unanswered(self, load: Callable[[], Configuration]) -> None:
+        # Why it is refused is in the log by then.
+        with contextlib.suppress(Refused):
+            await self._read_with(load)
 
-    def begin_resume(self) -> None:
-        """Undoes it."""
-        self._spawn(lambda: self._without_answer(lambda: self._backend.resume(None)))
+    def begin_pause(self, told: Callable[[str | None], None]) -> None:
+        """Holds new requests, as PAUSE of the console does. told: hears what holds all of them already."""
+        self._spawn(lambda: self._without_answer(lambda: self._backend.pause(None), told))
 
-    async def _without_answer(self, act: Callable[[], Awaitable[object]]) -> None:
+    def begin_resume(self, told: Callable[[str | None], None]) -> None:
+        """Undoes it. told: hears what is undone, if there is anything."""
+        self._spawn(lambda: self._without_answer(lambda: self._backend.resume(None), told))
+
+    async def _without_answer(self, act: Callable[[], Awaitable[object]], told: Callable[[str | None], None]) -> None:
         try:
+            held = await self._backend.snapshot()
+            told("SUSPEND" if held.is_suspended else "PAUSE" if held.paused else None)
             await act()
-        except Refused as refused:
-            event(logging.WARNING, "signal_refused", because=refused.because)
+        except (Refused, TimeoutError) as error:
+            event(logging.WARNING, "signal_refused", because=str(error) or "a worker did not reply in time")
 
     def _shutdown_by_console(self, how: Shutdown) -> None:
         stop = {Shutdown.NOW: Stop.NOW, Shutdown.DRAIN: Stop.DRAIN, Shutdown.CLIENTS: Stop.CLIENTS,

@@ -75,7 +75,9 @@ class Declined(Exception):
 def meeting_place(config: EngineConfig) -> str:
     """The name at which the process with this configuration can be met, in the abstract namespace."""
     listen = config.listen
-    where = f"{listen.addresses[0]}:{listen.port}" if listen.addresses else f"{listen.unix}:{listen.port}"
+    # Processes that share a port have a Unix socket each.
+    has_port = bool(listen.addresses) and not (listen.reuse_port and listen.unix)
+    where = f"{listen.addresses[0]}:{listen.port}" if has_port else f"{listen.unix}:{listen.port}"
     return f"\0forebay/{os.geteuid()}/{where}"
 
 
@@ -91,8 +93,8 @@ def meet(place: str) -> socket.socket:
         channel.close()
         raise Failure(
             "no forebay of this user runs with this configuration",
-            hint="It is found by the first address and the port of the configuration. Is it the same file, "
-            "in the same network namespace?",
+            hint="It is found by the first address and the port of the configuration, or with listen.reuse_port by its "
+            "Unix socket. Is it the same file, in the same network namespace?",
             exit=Exit.CANNOT_REACH,
         ) from None
     return channel
@@ -280,9 +282,15 @@ class Predecessor:
         self._asker = channel
         try:
             environment = {**os.environ, SUCCEED: self._place[1:]}
-            child = await asyncio.to_thread(
-                subprocess.Popen, self._started_as, env=environment, stdin=subprocess.DEVNULL, start_new_session=False
-            )
+            try:
+                child = await asyncio.to_thread(
+                    subprocess.Popen, self._started_as, env=environment, stdin=subprocess.DEVNULL
+                )
+            except OSError as error:
+                because = f"{error.filename or self._started_as[0]} can't be started: {error.strerror}"
+                event(logging.ERROR, "upgrade_refused", because=because)
+                self._tell({"refused": because, "hint": "It was this process's own program when that was started."})
+                return
             # Looked at, not waited for: a thread that waits for the child would keep this process from its end.
             asks_by = time.monotonic() + 2 * STEP_S
             while not self._outcome.done() and child.poll() is None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from forebay.control.manners import Governed, Manners, Stop
 from forebay.control.source import Configuration
 from forebay.observe.log import Sink, Syslog, event
+
+_WAITS_FOR: Final = {
+    Stop.CLIENTS: "all clients disconnect",
+    Stop.SERVERS: "all servers connections to be released",
+}
 
 
 class PgBouncerManners(Manners):
@@ -34,22 +40,31 @@ class PgBouncerManners(Manners):
         return {
             signal.SIGTERM: lambda: self._stop(service, Stop.CLIENTS),
             signal.SIGINT: lambda: self._stop(service, Stop.SERVERS),
-            signal.SIGQUIT: lambda: service.ask_stop(Stop.NOW),
+            signal.SIGQUIT: lambda: self._quit(service),
             signal.SIGHUP: lambda: self._reload(service),
-            signal.SIGUSR1: service.begin_pause,
+            signal.SIGUSR1: lambda: service.begin_pause(_told_of_pause),
             signal.SIGUSR2: lambda: self._resume(service),
         }
 
     def _stop(self, service: Governed, how: Stop) -> None:
+        number = signal.SIGTERM if how is Stop.CLIENTS else signal.SIGINT
         if service.is_stopping:
             self.is_hurried = True
-            event(logging.WARNING, "stop_hurried")
+            _got(number, "fast exit", " while shutting down", level=logging.WARNING)
             how = Stop.NOW
+        else:
+            _got(number, f"shutting down, waiting for {_WAITS_FOR[how]}")
         service.ask_stop(how)
+
+    @staticmethod
+    def _quit(service: Governed) -> None:
+        _got(signal.SIGQUIT, "fast exit")
+        service.ask_stop(Stop.NOW)
 
     @staticmethod
     def _reload(service: Governed) -> None:
         service.reopen_log()
+        _got(signal.SIGHUP, "re-reading config")
         service.begin_reload()
 
     @staticmethod
@@ -57,4 +72,17 @@ class PgBouncerManners(Manners):
         if service.is_stopping:
             event(logging.WARNING, "resume_ignored")
         else:
-            service.begin_resume()
+            service.begin_resume(_told_of_resume)
+
+
+def _got(number: signal.Signals, does: str, when: str = "", *, level: int = logging.INFO) -> None:
+    """PgBouncer's words for what a signal does; scripts that send them look for these."""
+    event(level, "signal", name=number.name, when=when, does=does)
+
+
+def _told_of_pause(held: str | None) -> None:
+    _got(signal.SIGUSR1, "but already paused/suspended" if held else "pausing all activity")
+
+
+def _told_of_resume(held: str | None) -> None:
+    _got(signal.SIGUSR2, f"continuing from {held}" if held else "but not paused/suspended")

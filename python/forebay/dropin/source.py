@@ -9,6 +9,7 @@ from typing import Final
 
 from forebay._generated.pgbouncer import ALIAS, KNOWN
 from forebay.admin.backend import Refused
+from forebay.config.finding import closest
 from forebay.config.importers.process import DropIn
 from forebay.config.load import load
 from forebay.config.text_file import Files, FileText, changed_at
@@ -69,9 +70,12 @@ class IniSource:
         """What is in force, with one setting more. Raises ConfigurationRefused, and Refused for what can't be set."""
         known = KNOWN.get(ALIAS.get(name, name))
         if known is None:
-            raise Refused(f'there is no setting "{name}"')
+            near = closest(name, KNOWN)
+            hint = f"Did you mean {near}? SHOW CONFIG lists them." if near else "SHOW CONFIG lists them."
+            raise Refused(f'there is no setting "{name}"', hint=hint)
         if not known.is_live:
-            raise Refused(f"{known.name} is read at the start only")
+            hint = "Write it into the file, and start anew: SHOW CONFIG has changeable = no for such settings."
+            raise Refused(f"{known.name} is read at the start only", hint=hint)
         before = self._in_force
         next_path = before.next_path
         if known.name == "conffile":

@@ -90,20 +90,21 @@ def _start(options: Options) -> int:
     become(user)
     path = process.path("pidfile")
     successor = None
-    if is_reboot:
+    if place is not None or (options.is_reboot and is_met(configuration, path)):
         successor = Successor(f"\0{place}" if place else None)
-        refuse_other_kind(place or meeting_place(configuration.config.engine))
     else:
         refuse_live(configuration, inherited, path)
+    is_alone = options.is_reboot and successor is None
     is_daemon = options.is_daemon and place is None
     if not is_daemon:
         is_quiet = options.is_quiet or options.is_daemon
         manners = PgBouncerManners(writes_stderr=not is_quiet, inherited=inherited)
-        return _serve(source, path, manners, None, successor)
+        return _serve(source, path, manners, None, successor, is_alone=is_alone)
     _refuse_silence(process, configuration)
     background = Background()
     try:
-        return _serve(source, path, PgBouncerManners(writes_stderr=False, inherited=inherited), background, successor)
+        manners = PgBouncerManners(writes_stderr=False, inherited=inherited)
+        return _serve(source, path, manners, background, successor, is_alone=is_alone)
     except Failure as failure:
         background.failed(sentence_for(failure))
         return 1
@@ -118,14 +119,19 @@ def refuse_live(configuration: Configuration, inherited: Sequence[int], path: Pa
         refuse_live_pid(path)
 
 
-def refuse_other_kind(place: str) -> None:
-    """Raises Failure where no forebay can be taken over from, with what to do about a PgBouncer that runs."""
+def is_met(configuration: Configuration, path: Path | None) -> bool:
+    """Whether a forebay runs that can be taken over from. Where nobody runs, -R is a start as any other, as with
+    PgBouncer. Raises Failure where somebody else has the place, with what to do about a PgBouncer."""
     try:
-        meet(place if place.startswith("\0") else f"\0{place}").close()
-    except Failure as failure:
-        raise Failure(
-            f"{failure.message}; -R takes over from no PgBouncer", hint=NO_REBOOT, exit=failure.exit
-        ) from None
+        meet(meeting_place(configuration.config.engine)).close()
+    except Failure as unmet:
+        try:
+            refuse_live(configuration, (), path)
+        except Failure as live:
+            words = f"{unmet.message}, but somebody does: {live.message}; -R takes over from no PgBouncer"
+            raise Failure(words, hint=NO_REBOOT, exit=unmet.exit) from None
+        return False
+    return True
 
 
 def _load(source: IniSource) -> Configuration:
@@ -165,9 +171,13 @@ def _serve(
     manners: PgBouncerManners,
     background: Background | None,
     successor: Successor | None,
+    *,
+    is_alone: bool,
 ) -> int:
     async def started(_: Engine) -> None:
         held.release()
+        if is_alone:
+            event(logging.INFO, "reboot_alone")
         if background is not None:
             background.started()
 

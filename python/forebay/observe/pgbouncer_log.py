@@ -74,6 +74,9 @@ class Lines(logging.Filter):
             if len(self._unknown) > _REFUSED_MAX:
                 self._unknown.popitem(last=False)
             return False
+        if name == "client_refused" and fields.get("client") in self._unknown:
+            # The line of the end may be left out (log_disconnections).
+            record.fields = {**fields, "reason": f"{fields.get('reason')} (no such user)"}
         if name == "client_disconnected" and fields.get("client") in self._unknown:
             del self._unknown[fields.get("client")]
             record.fields = {**fields, "reason": "no such user"}
@@ -174,6 +177,12 @@ def _start(fields: Fields) -> str:
     )
 
 
+def _issued(fields: Fields) -> str:
+    """A command of the console, as PgBouncer has it, and whose it was."""
+    about = f" '{fields['arguments']}'" if fields.get("arguments") else ""
+    return f"{str(fields.get('command')).upper()}{about} command issued (by {fields.get('user')})"
+
+
 _TEXTS: Final[Mapping[str, Callable[[Fields], str]]] = {
     "login_attempt": _login,
     "client_refused": lambda fields: f"pooler error: {fields.get('reason')}",
@@ -185,6 +194,9 @@ _TEXTS: Final[Mapping[str, Callable[[Fields], str]]] = {
     "reserve_taken": lambda fields: f"{fields.get('pool')} taking connection from reserve_pool",
     "pool_forgotten": lambda fields: f"cleaning up idle pool: {fields.get('pool')}",
     "auto_database": lambda fields: f"registered new auto-database: db={fields.get('database')}",
+    "console": _issued,
+    "signal": lambda fields: f"got {fields.get('name')}{fields.get('when')}, {fields.get('does')}",
+    "reboot_alone": lambda fields: "old process not found, try to continue normally",
     "resume_ignored": lambda fields: "got SIGUSR2 while shutting down, ignoring",
     "start": _start,
 }

@@ -424,3 +424,38 @@ def test_a_disabled_database_is_shown_as_such() -> None:
         (row["name"], row["paused"], row["disabled"]) for row in ask("SHOW DATABASES", FakeBackend(held=held)).records()
     ]
     assert shown == [("shop", "1", "0"), ("blog", "1", "1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("SHOW POOLZ", "SHOW POOLS"), ("shwo pools", "SHOW POOLS"), ("pools", "SHOW POOLS"), ("help", "SHOW HELP"),
+     ("puase shop", "PAUSE"), ("SELECT 1", None), ("DESTROY shop", None)],
+)  # fmt: skip
+def test_a_misspelt_command_is_told_what_was_meant(text: str, meant: str | None) -> None:
+    """At night nobody reads a list of forty commands."""
+    for backend in (FakeBackend(), stand_in()):
+        error = ask(text, backend).error
+        assert error is not None
+        assert error["H"].startswith(f"Did you mean {meant}?" if meant else "Run SHOW HELP")
+
+
+def test_what_is_refused_is_told_what_to_do_instead() -> None:
+    """ "Put right what it says" helps nobody who has paused all and resumes one."""
+    paused = stand_in(held=Snapshot(paused=["*"]))
+
+    def hint(text: str, backend: FakeBackend) -> str:
+        error = ask(text, backend).error
+        assert error is not None, text
+        return error["H"]
+
+    assert hint("RESUME shop", paused).startswith("All of them are paused together: RESUME without a database.")
+    assert hint("PAUSE", paused).startswith("RESUME ends it")
+    assert hint("RESUME", stand_in()).startswith("There is nothing to resume")
+    assert "SHOW DATABASES" in hint("DISABLE", stand_in())
+
+
+def test_help_fits_into_a_terminal() -> None:
+    """One long line makes psql wrap all of them."""
+    lines = ask("SHOW HELP").notices[0]["D"].splitlines()
+    assert max(len(line.expandtabs()) for line in lines) <= 100
+    assert all(line.startswith("\t") for line in lines if line)

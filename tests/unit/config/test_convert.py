@@ -107,6 +107,9 @@ def test_comments_say_what_is_to_be_known(ini: Path, tmp_path: Path) -> None:
     lines = text.splitlines()
     assert "pool_size = 15" in text
     assert "# default_pool_size" in text, "another name"
+    (own,) = (line for line in lines if line.startswith("pool_size") and "= 5" in line)
+    assert "#" not in own, "in [databases] it has the same name there"
+    assert any(line.startswith("secret") and line.endswith("# password") for line in lines)
     assert "# raised after the fair" in lines, "the user's own comment"
     assert not any("default_pool_size = 10" in line for line in lines), "a setting that is commented out"
     assert lines[lines.index("[databases.shop]") - 1] == "# the shop"
@@ -116,6 +119,19 @@ def test_comments_say_what_is_to_be_known(ini: Path, tmp_path: Path) -> None:
     assert f'{at}"resolv_conf" has no counterpart: the system\'s resolver is used' in lines
     assert any("pidfile is for `forebay-pgbouncer`" in line for line in lines)
     assert f"{tmp_path / 'limits.ini'}" in lines[0], "what was included"
+
+
+def test_processes_that_share_a_port_serve_no_metrics_on_one_address(tmp_path: Path) -> None:
+    """The second one would not start; nor did PgBouncer's serve any."""
+    for shares in "01":
+        text = f"[databases]\na = host=10.0.0.5\n[pgbouncer]\nauth_type = trust\nso_reuseport = {shares}\n"
+        path = written(tmp_path, text)
+        loaded = load(path, environ={})
+        assert loaded.config is not None
+        assert (loaded.config.engine.metrics is None) is (shares == "1")
+        converted = convert(path, target=None).text
+        assert converted is not None
+        assert ('address = ""' in converted) is (shares == "1")
 
 
 def test_no_secret_is_written_unless_that_is_asked_for(ini: Path) -> None:

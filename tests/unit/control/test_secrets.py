@@ -81,3 +81,22 @@ def test_a_failure_is_not_taken_for_no_such_user(runner: HookRunner) -> None:
         find(runner, raises, knows_nobody)
     with pytest.raises(LookupFailed, match="no answer within"):
         find(runner, query=Query(is_down=True))
+
+
+def test_what_the_server_says_to_auth_query_is_in_the_log_alone(
+    runner: HookRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the class of an error nobody finds a wrong password of auth_user; a client need not know who that is."""
+
+    class Refusing:
+        async def secret(self, database: str, user: str) -> str | None:
+            words = 'connection failed: FATAL:  password authentication failed for user "lookup"\nmore'
+            raise LookupFailed("OperationalError") from OSError(words)
+
+    secrets = Secrets(runner=runner, hooks=[], query=Refusing(), ask_timeout_s=5)
+    with caplog.at_level("WARNING", logger="forebay"), pytest.raises(LookupFailed) as told:
+        asyncio.run(secrets.find("shop", "app"))
+    assert str(told.value) == "auth_query: OperationalError"
+    (record,) = caplog.records
+    fields = record.fields  # type: ignore[attr-defined]
+    assert fields["error"] == 'connection failed: FATAL:  password authentication failed for user "lookup"'

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from forebay._engine import state_schema
 from forebay.cli import guarded, root
+from forebay.config.load import load_text
 from forebay.control.engine_link import Outcome
 from forebay.control.succession import PROTOCOL, Predecessor, meeting_place
 from forebay.failure import Exit
@@ -37,7 +38,11 @@ class Link:
 
 
 def conversation(
-    *lines: dict[str, Any], link: Link | None = None, accepts: bool = True, held: dict[str, Any] = NOTHING
+    *lines: dict[str, Any],
+    link: Link | None = None,
+    accepts: bool = True,
+    held: dict[str, Any] = NOTHING,
+    started_as: tuple[str, ...] = ("false",),
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """What is answered to these lines, each said after an answer to the one before; and who was left the place."""
     left: list[int] = []
@@ -45,7 +50,7 @@ def conversation(
     engine: Any = SimpleNamespace(
         driver="epoll", estate=lambda: dict(estate), hand_over=lambda _: None, give_place=lambda: accepts
     )
-    listen = SimpleNamespace(addresses=[f"127.0.0.1#{os.getpid()}"], port=1, unix=None)
+    listen = SimpleNamespace(addresses=[f"127.0.0.1#{os.getpid()}"], port=1, unix=None, reuse_port=False)
     configuration: Any = SimpleNamespace(config=SimpleNamespace(engine=SimpleNamespace(listen=listen)))
     place = meeting_place(configuration.config.engine)
 
@@ -53,7 +58,7 @@ def conversation(
         predecessor = Predecessor(
             engine, link or Link(held=held),  # type: ignore[arg-type]
             configuration=lambda: configuration, clusters=dict, is_draining=lambda: False,
-            leave=left.append, is_stopping=lambda: False, started_as=["false"],
+            leave=left.append, is_stopping=lambda: False, started_as=started_as,
         )  # fmt: skip
         serving = asyncio.ensure_future(predecessor.serve())
         answers = []
@@ -133,6 +138,27 @@ def test_who_has_given_its_place_leaves_the_name_at_which_it_is_met() -> None:
     again, left_again = conversation(GOOD, {"ready": 1})
     assert left == left_again == [os.getpid()]
     assert again
+
+
+def test_processes_that_share_a_port_are_met_each_by_itself() -> None:
+    """Else the second one has no name, and an upgrade of it asks the first."""
+
+    def place(more: str) -> str:
+        config = load_text(f'{more}[databases.a]\nendpoints = ["10.0.0.5:5432"]\n', environ={}).config
+        assert config is not None
+        return meeting_place(config.engine).rpartition("forebay/")[2].partition("/")[2]
+
+    assert place("") == "127.0.0.1:6432"
+    assert place('[listen]\nunix = "/run/one"\n') == "127.0.0.1:6432"
+    assert place('[listen]\nunix = "/run/one"\nreuse_port = true\n') == "/run/one:6432"
+    assert place("[listen]\nreuse_port = true\n") == "127.0.0.1:6432"
+
+
+def test_a_program_that_is_gone_is_told_to_who_asks_for_an_upgrade() -> None:
+    """An installation that was replaced under it: the one that runs goes on, and says why."""
+    answers, left = conversation({"ask": "upgrade"}, started_as=("/nonexistent/python",))
+    assert "can't be started: No such file or directory" in answers[0]["refused"]
+    assert left == []
 
 
 def test_upgrade_says_that_there_is_nothing_to_upgrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

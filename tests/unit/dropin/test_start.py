@@ -67,6 +67,6 @@ def test_sockets_that_were_passed_are_guarded_as_listen_addr_is(
     """A .socket unit would let everyone in who reaches it; listen_addr need not be set beside it."""
     monkeypatch.setattr(start, "inherited_sockets", lambda: [3])
     monkeypatch.setattr(start, "addresses_of", lambda _: (address,))
-    monkeypatch.setattr(start, "_serve", lambda *_: 0)
+    monkeypatch.setattr(start, "_serve", lambda *_, **_more: 0)
     assert start.run(command("auth_type = trust\nunix_socket_dir =\n")) == status
     assert ("lets everyone in who reaches 0.0.0.0" in capsys.readouterr().err) == bool(status)

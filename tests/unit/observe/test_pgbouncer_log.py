@@ -31,6 +31,24 @@ def line(name: str, level: int = logging.INFO, formatter: PgBouncerFormatter | N
     return (formatter or PgBouncerFormatter()).format(record)
 
 
+def test_an_unknown_user_is_told_with_the_refusal_as_well() -> None:
+    """With log_disconnections = 0 there is no other line, and a wrong name looks like a wrong password."""
+    held, formatter = Lines(), PgBouncerFormatter()
+
+    def said(name: str, **fields: object) -> str | None:
+        record = logging.LogRecord("forebay", logging.WARNING, "", 0, name, (), None)
+        record.fields = fields
+        return formatter.format(record) if held.filter(record) else None
+
+    assert said("login_refused", client=1187, code="FB601", reason="no such user") is None
+    refused = said("client_refused", **{**CLIENT, "reason": "password authentication failed"})
+    assert refused is not None
+    assert refused.endswith("pooler error: password authentication failed (no such user)")
+    other = said("client_refused", **{**CLIENT, "client": 3, "reason": "password authentication failed"})
+    assert other is not None
+    assert other.endswith("password authentication failed")
+
+
 @pytest.mark.parametrize(
     ("name", "level", "fields", "found"),
     [

@@ -17,7 +17,8 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     try:
         await backend.kill_client(client)
     except Refused:
-        raise Refused("client not found") from None
+        hint = "It may have left. SHOW CLIENTS has the id and the ptr of those that are there."
+        raise Refused("client not found", hint=hint) from None
     return Answer("KILL_CLIENT")
 
 

@@ -7,6 +7,7 @@ import re
 from forebay._generated.errors import console_syntax
 from forebay.admin.answer import Answer
 from forebay.admin.backend import Backend, Refused
+from forebay.admin.command.suspend import HELD
 from forebay.admin.registration import Command, Role, Waiting, known_database
 
 
@@ -30,7 +31,7 @@ async def _held(backend: Backend, arguments: tuple[str, ...], by: object) -> Ans
     database = known_database(backend, arguments, "pause")
     held = await backend.snapshot()
     if held.is_suspended or (database is None and backend.identity.is_pgbouncer and "*" in held.paused):
-        raise Refused("already suspended/paused")
+        raise Refused("already suspended/paused", hint=HELD)
     await backend.pause(database, limit_s, by)
     return Answer("PAUSE")
 

@@ -6,6 +6,8 @@ from forebay.admin.answer import Answer
 from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role, known_database
 
+_PAUSED = "The column paused of SHOW DATABASES tells which are."
+
 
 async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     """Answers when it is carried out."""
@@ -23,9 +25,10 @@ async def _refuse(backend: Backend, database: str | None) -> None:
     held = await backend.snapshot()
     paused = held.paused
     if database is None and not paused and not held.is_suspended:
-        raise Refused("pooler is not paused/suspended")
+        raise Refused("pooler is not paused/suspended", hint="There is nothing to resume: all requests are served.")
     if database is not None and database not in paused:
-        raise Refused(f"database {database} is not paused")
+        hint = "All of them are paused together: RESUME without a database." if "*" in paused else _PAUSED
+        raise Refused(f"database {database} is not paused", hint=hint)
 
 
 COMMAND = Command("resume", Role.ADMIN, handler, arguments_max=1)

@@ -197,6 +197,9 @@ class _Translation:
                 self._without_counterpart(entry)
         if self._process is not None:
             self._behave_as_pgbouncer(sections)
+        elif self._shares_port():
+            # The next process with such a file would find the address of the metrics taken.
+            sections.setdefault("metrics", []).append(Entry("address", self._whole, tree.text("", self._whole)))
         sections["databases"] = [self._database(entry) for entry in self._ini.databases.values()]
         sections["users"] = list(self._users())
         sections["peers"] = [self._peer(entry) for entry in self._ini.peers.values()]
@@ -204,6 +207,10 @@ class _Translation:
             self._whole,
             *(Entry(name, self._whole, tree.table(self._whole, *entries)) for name, entries in sections.items()),
         )
+
+    def _shares_port(self) -> bool:
+        given = self._ini.settings.get("so_reuseport")
+        return given is not None and str(given.value.value).lower() in TRUTH[1::2]
 
     def _tell_guards(self, process: Process) -> None:
         for name, meaning in _GUARDS.items():
