@@ -219,6 +219,10 @@ def test_what_a_replica_refuses_is_done_by_the_primary(
         wire.ask(query("rollback"))
     because = {row["reason"] for row in forebay.console(f"explain route app '{call['c']}'")}
     assert because == {"it writes: a replica has refused it"}
+    rows = forebay.console("explain route app 'select * from people'")
+    assert [(row["intent"], row["role"], row["endpoint"]) for row in rows] == [
+        ("replica", "replica", f"127.0.0.1:{standby.port}")
+    ], "the database knows what people is"
     direct.execute("delete from scratch where a = 77")
     for name in "abcdefg":
         direct.execute(f"drop function quiet_{name}()".encode())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from forebay._engine import Catalogue
 from forebay.admin.snapshot import Snapshot
 from forebay.config.resolved import DatabaseConfig, EngineConfig, Preference
 from forebay.config.setting_line import SettingLine
@@ -166,6 +167,9 @@ class Backend(Protocol):
 
     async def forget_node(self, node: str) -> None:
         """A node that is absent is gone for good. Raises Refused."""
+
+    async def catalogue(self, database: str) -> Catalogue | None:
+        """What objects of a database with a topology do, as it is now; None for others. Raises Refused."""
 
     def was_refused(self, database: DatabaseConfig, text: str) -> bool:
         """Whether a replica has refused a text that the catalogue takes for a reading one."""

@@ -283,7 +283,9 @@ def pools_fit(draft: Draft, report: Report) -> None:
         if least > size:
             report.add("min_above_size", place, least=least, size=size)
         if limit and size > limit and {"pool_size", "max_db_connections"} & set(database.settings):
-            report.add("pool_above_limit", place, size=size, name=database.name, limit=limit)
+            own = [name for name in ("pool_size", "max_db_connections") if name in database.settings]
+            at = database.settings[own[0]].place
+            report.add("pool_above_limit", at, size=size, name=database.name, limit=limit)
         if "min_pool_size" in database.settings and least and "user" not in database.settings:
             report.add("idle_minimum", place, name=database.name)
 

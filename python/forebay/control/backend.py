@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 from forebay import __version__
-from forebay._engine import Engine
+from forebay._engine import Catalogue, Engine
 from forebay.admin.backend import (
     BudgetRow,
     EndpointRow,
@@ -31,6 +31,7 @@ from forebay.control.fleet.joining import Joined
 from forebay.control.pauses import KILL, Pauses
 from forebay.control.source import Configuration
 from forebay.control.switchover.change import Switchovers
+from forebay.failure import Failure
 from forebay.observe import stats
 from forebay.observe.log import event
 from forebay.observe.stats import Averages, PoolCounters, Totals, WorkerCounters
@@ -60,6 +61,7 @@ class RunningBackend:
         is_stopping: Callable[[], bool],
         endpoints: Callable[[], Sequence[EndpointRow]],
         switchovers: Switchovers,
+        asking: Callable[[str], Mapping[str, Any] | None] = lambda _: None,
         is_moving: Callable[[], bool] = lambda: False,
         fleet: Joined | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class RunningBackend:
         self._is_stopping = is_stopping
         self._endpoints = endpoints
         self._switchovers = switchovers
+        self._asking = asking
         self._is_moving = is_moving
         self._pauses = Pauses()
         self._is_drained = False
@@ -184,6 +187,18 @@ class RunningBackend:
                 raise Refused(f"{words}; new requests are held all the same, until RESUME") from None
             is_over = await self._given_up(database, by)
             raise Refused(f"{words}; {'RESUME was done' if is_over else 'another command holds them still'}") from None
+
+    async def catalogue(self, database: str) -> Catalogue | None:
+        parameters = self._asking(database)
+        if parameters is None:
+            return None
+        # The driver is imported where it is needed.
+        from forebay.control import catalogue_link
+
+        try:
+            return await asyncio.to_thread(catalogue_link.read_at, parameters)
+        except Failure as failure:
+            raise Refused(failure.message) from None
 
     async def unpause(self, database: str | None, by: object) -> None:
         self._refuse_while_moving()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from forebay._engine import Catalogue
 from forebay.control.console_link import CONNECT_TIMEOUT_S, driver, first_line
@@ -27,7 +28,13 @@ def read(dsn: str) -> Catalogue:
     except psycopg.ProgrammingError:
         # libpq's own words may quote the password.
         raise Failure("the connection string can't be read", exit=Exit.USAGE) from None
-    settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **given}
+    return read_at(given)
+
+
+def read_at(parameters: Mapping[str, Any]) -> Catalogue:
+    """The same, with libpq's parameters. Raises Failure."""
+    psycopg = driver()
+    settings = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "forebay", **parameters}
     try:
         connection = psycopg.connect(**settings, autocommit=True)
     except psycopg.OperationalError as error:

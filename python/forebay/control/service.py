@@ -85,7 +85,6 @@ class Service:
         self._successor = successor
         self._gives_place = gives_place
         self._has_given_place = False
-        # Those that could not move have left.
         self._is_empty = False
         self._predecessor: Predecessor | None = None
         self._watch = watch
@@ -288,6 +287,7 @@ class Service:
             shutdown=self._shutdown_by_console,
             is_stopping=lambda: self.is_stopping,
             endpoints=self._discovery.rows,
+            asking=self._discovery.asking,
             switchovers=self._switchovers,
             is_moving=self._is_moving,
             fleet=self._fleet,
@@ -461,9 +461,7 @@ class Service:
             event(logging.WARNING, "signal_refused", because=str(error) or "a worker did not reply in time")
 
     def _shutdown_by_console(self, how: Shutdown) -> None:
-        stop = {Shutdown.NOW: Stop.NOW, Shutdown.DRAIN: Stop.DRAIN, Shutdown.CLIENTS: Stop.CLIENTS,
-                Shutdown.SERVERS: Stop.SERVERS}[how]  # fmt: skip
-        asyncio.get_running_loop().call_later(LAST_WORDS_S, self.ask_stop, stop)
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self.ask_stop, Stop[how.name])
 
     async def _take_samples(self) -> None:
         """Ends a period of averages whenever one has passed, and logs it where that is asked for."""

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from forebay._engine import Catalogue
 from forebay.admin.backend import (
     BudgetRow,
     EndpointRow,
@@ -89,6 +90,8 @@ class FakeBackend:
     parts: list[BudgetRow] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
     refused: frozenset[str] = frozenset()
+    # Rows of the catalogue; None: it can't be had.
+    objects: list[list[str | None]] | None = None
     refuses: str | None = None
     is_stopping: bool = False
     orders: list[tuple[object, ...]] = field(default_factory=list)
@@ -117,6 +120,11 @@ class FakeBackend:
 
     async def forget_node(self, node: str) -> None:
         self._order("forget_node", node)
+
+    async def catalogue(self, database: str) -> Catalogue | None:
+        if self.refuses is not None:
+            raise Refused(self.refuses)
+        return Catalogue(self.objects) if self.objects is not None else None
 
     def was_refused(self, database: DatabaseConfig, text: str) -> bool:
         return text in self.refused

@@ -130,6 +130,20 @@ def test_pools_are_compared_with_what_the_server_accepts(checked: Check) -> None
     assert [one.code for one in checked(lines, Facts(connections_max=50))] == ["FBC101", "FBC101"], "by an option"
 
 
+def test_users_who_are_no_clients_have_no_pools(checked: Check) -> None:
+    """Whoever looks at the console, or is asked as, is in the user list as well: each would count as a pool."""
+    users = "".join(f'"{name}" "pw"\n' for name in ("app", "ops", "watcher", "lookup"))
+    lines = (
+        "default_pool_size = 90\nadmin_users = ops\nstats_users = watcher\n[databases]\n"
+        "shop = auth_user=lookup host=10.0.0.5\n"
+    )
+    facts = Facts(servers={"10.0.0.5:5432": ServerFacts(100, 3)})
+    assert not [one for one in checked(lines, facts, users=users) if one.code == "FBC101"]
+    more = checked(f"{lines}[pgbouncer]\nadmin_users = watcher\n", facts, users=users)
+    (finding,) = (one for one in more if one.code == "FBC101")
+    assert "has room for 97: 90 for each of 2 users;" in finding.message
+
+
 def test_limits_of_roles_and_databases_are_told(checked: Check) -> None:
     """Hosted databases give a role twenty connections of a server's hundreds."""
     facts = Facts(2, servers={"10.0.0.5:5432": ServerFacts(500, 3, 0, {"app": 39, "web": 1}, {"store": 30, "x": 0})})

@@ -9,7 +9,7 @@ from forebay._engine import classify
 from forebay._generated.errors import console_syntax
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Notice, Table, Value
-from forebay.admin.backend import Backend
+from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role, required_database
 
 _USAGE: Final = "EXPLAIN ROUTE database 'text'"
@@ -25,8 +25,7 @@ _SERVING: Final = ("primary", "replica")
 async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     """A row for each endpoint that could serve it.
 
-    Of the database's own functions and relations nothing is known here: what uses them is for the primary, though the
-    engine, which has read the catalogue, may know better.
+    What the database's own functions and relations do is read from it, where a replica may be asked at all.
     """
     if not arguments:
         return Answer("SHOW", Table(COLUMNS["route"], []), notices=[Notice("Usage", f"\n\t{_USAGE}")])
@@ -36,6 +35,9 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     database = next((one for one in backend.config.databases if one.name == name), backend.config.fallback_database)
     found = json.loads(classify(text))
     intent, because = found["route"]["to"], f"it {found['route']['because']}"
+    is_split = database is not None and database.cluster is not None and database.cluster.is_split
+    if is_split and any(found["needs_catalogue"].values()):
+        intent, because = await _by_catalogue(backend, name, text)
     if database is not None and backend.was_refused(database, text):
         intent, because = "primary", "it writes: a replica has refused it"
     if found["asks_for"] in ("primary", "replica"):
@@ -63,6 +65,18 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     serving = [each.endpoint for each in endpoints if each.role == role or (role == "any" and each.role in _SERVING)]
     rows = [(name, intent, role, endpoint, because) for endpoint in serving or (None,)]
     return Answer("SHOW", Table(COLUMNS["route"], rows))
+
+
+async def _by_catalogue(backend: Backend, database: str, text: str) -> tuple[str, str]:
+    """Whom a text is for by what its functions and relations are, and why."""
+    try:
+        catalogue = await backend.catalogue(database)
+    except Refused as refused:
+        return "primary", f"what it uses is not known ({refused.because})"
+    if catalogue is None:
+        return "primary", "what it uses is not known: no endpoint may be asked"
+    to_replica, because = catalogue.route(text)
+    return "replica" if to_replica else "primary", f"it {because}"
 
 
 COMMAND = Command("show route", Role.VIEWER, handler, arguments_max=2)

@@ -25,6 +25,8 @@ from forebay.config.source import Place
 
 # Servers of one PostgreSQL that are a mistake whatever it accepts.
 MANY_SERVERS = 1000
+# Of a database: as whom it is asked for secrets, and for roles.
+_ASKING = ("auth_user", "poll_user")
 # Open files beside those of clients.
 DESCRIPTORS_BESIDE = 100
 
@@ -162,8 +164,8 @@ def _demand(draft: Draft, databases: list[Entity]) -> Demand:
 def _pools(draft: Draft, database: Entity) -> Iterator[Pool]:
     """One for the forced user, or one for each user that is known; where none is, for one that will come."""
     forced = database.settings.get("user")
-    lookup = draft.value("auth", "user")
-    users = [str(forced.value)] if forced else [name for name in draft.users if name != lookup] or ["(a user)"]
+    aside = _without_pools(draft)
+    users = [str(forced.value)] if forced else [name for name in draft.users if name not in aside] or ["(a user)"]
     for name in users:
         user = draft.users.get(name)
         own = user.settings if user else {}
@@ -172,6 +174,14 @@ def _pools(draft: Draft, database: Entity) -> Iterator[Pool]:
             for one in ("pool_size", "reserve_pool_size")
         ]
         yield Pool(database.name, name, sum(sizes))
+
+
+def _without_pools(draft: Draft) -> frozenset[object]:
+    """Users that forebay itself asks as, and those of the console: as a rule no client of a database is one of them."""
+    console = (draft.value("console", name) for name in ("admins", "viewers"))
+    asking = (one.settings[name].value for one in draft.databases.values() for name in _ASKING if name in one.settings)
+    listed = (name for names in console if isinstance(names, list | tuple) for name in names)
+    return frozenset((draft.value("auth", "user"), *asking, *listed))
 
 
 def _user_limit(draft: Draft, user: str) -> int:
@@ -195,7 +205,9 @@ def _in_words(demand: Demand, facts: Facts) -> str:
     words = ", ".join(str(pool) for pool in demand.largest[:LISTED_MAX])
     if demand.grid is not None:
         size, users, databases = demand.grid
-        words = f"{size} for each of {users} users in each of {databases} databases"
+        of_users = f" for each of {users} users" if users > 1 else ""
+        of_databases = f" in each of {databases} databases" if databases > 1 else ""
+        words = f"{size}{of_users}{of_databases}"
     elif demand.pools > LISTED_MAX:
         words += f" and {demand.pools - LISTED_MAX} more"
     if facts.instances > 1:

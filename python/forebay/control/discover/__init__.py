@@ -21,6 +21,7 @@ from forebay.config.preferences import preferences
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.topology import Topology, TopologySource
 from forebay.control.discover.memory import NAME, Known, Memory
+from forebay.control.endpoint import own_connection
 from forebay.failure import Failure
 
 if TYPE_CHECKING:
@@ -219,6 +220,13 @@ class Discovery:
         """How a database's endpoints are asked; None where it has no topology."""
         running = self._followers.get(database)
         return running[0] if running else None
+
+    def asking(self, database: str) -> dict[str, Any] | None:
+        """What libpq needs to know to ask a database with a topology itself, as who asks for its roles does."""
+        topology = self.topology(database)
+        if topology is None or not (endpoints := self.by_use(database, topology.endpoints)):
+            return None
+        return own_connection(endpoints, topology.dbname, topology.user, topology.secret, topology.tls)
 
     def source(self, database: str) -> Source | None:
         """Who tells of a database's endpoints besides themselves."""
