@@ -241,7 +241,7 @@ impl Checks {
                 opened = tap.pool.clone().filter(|_| is_of_pool);
             }
             tap.ends_in_copy = matches!(frame.kind, b'd' | b'c' | b'f');
-            let Some(tag) = Tag::all_in(&frame.body).first().copied() else { continue };
+            let Some(tag) = Tag::first_in(&frame.body) else { continue };
             served.insert(tag.client);
             // What a client that has left sent before is still of its last session.
             let is_owner = tap.owner == Some(tag.client);

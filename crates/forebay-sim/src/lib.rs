@@ -27,6 +27,7 @@ mod driver;
 mod hearing;
 mod net;
 mod planting;
+mod queue;
 mod regime;
 mod rng;
 pub mod scaling;

@@ -44,6 +44,8 @@ struct Told {
 #[derive(Debug)]
 pub(crate) struct Regimes {
     names: Vec<String>,
+    /// The same on their servers.
+    names_on_servers: Vec<String>,
     editions: Vec<Edition>,
     workers: Vec<Told>,
     /// Sizes that were in force until a time, by target.
@@ -70,6 +72,7 @@ impl Regimes {
         Regimes {
             workers: (0..workers).map(|_| told()).collect(),
             past: vec![Vec::new(); names.len()],
+            names_on_servers: names.iter().map(|name| name.replace("db", "real")).collect(),
             names,
             editions: vec![first],
         }
@@ -211,7 +214,7 @@ impl Regimes {
 
     /// The target with that name on its server.
     pub(crate) fn target_on_server(&self, real_name: &str) -> Option<usize> {
-        self.names.iter().position(|n| n.replace("db", "real") == real_name)
+        self.names_on_servers.iter().position(|name| name == real_name)
     }
 }
 

@@ -20,12 +20,14 @@ pub(crate) const OTHER_PASSWORD: &str = "wrong-hush-0815.";
 const DIGITS_MIN: usize = 9;
 
 /// What must not be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Secrets {
     /// Found wherever they stand.
     phrases: BTreeSet<String>,
     /// Keys as numbers and in hexadecimal: found between other characters than letters and digits.
     words: BTreeSet<String>,
+    /// No shorter word needs to be looked for among them.
+    word_bytes_min: usize,
     /// Keys as Rust prints bytes.
     lists: BTreeSet<String>,
 }
@@ -33,8 +35,12 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// Those that are there from the start: passwords, and what servers and clients derive from them.
     pub(crate) fn of(credential: &Credential) -> Secrets {
-        let mut secrets = Secrets::default();
-        secrets.phrases.extend([PASSWORD.to_owned(), OTHER_PASSWORD.to_owned()]);
+        let mut secrets = Secrets {
+            phrases: [PASSWORD, OTHER_PASSWORD].map(str::to_owned).into(),
+            words: BTreeSet::new(),
+            word_bytes_min: usize::MAX,
+            lists: BTreeSet::new(),
+        };
         let verifier = match credential {
             Credential::Scram(verifier) => Some(verifier),
             Credential::Plain { verifier, .. } => verifier.as_ref(),
@@ -62,13 +68,18 @@ impl Secrets {
     pub(crate) fn add_key(&mut self, key: &[u8]) {
         let hexadecimal: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         if hexadecimal.len() >= DIGITS_MIN || hexadecimal.contains(|c: char| c.is_ascii_alphabetic()) {
-            self.words.insert(hexadecimal);
+            self.add_word(hexadecimal);
         }
         self.lists.insert(key.iter().map(u8::to_string).collect::<Vec<_>>().join(", "));
         if let Ok(bytes) = <[u8; 4]>::try_from(key) {
             let numbers = [u32::from_be_bytes(bytes), i32::from_be_bytes(bytes).unsigned_abs()].map(|n| n.to_string());
-            self.words.extend(numbers.into_iter().filter(|n| n.len() >= DIGITS_MIN));
+            numbers.into_iter().filter(|n| n.len() >= DIGITS_MIN).for_each(|number| self.add_word(number));
         }
+    }
+
+    fn add_word(&mut self, word: String) {
+        self.word_bytes_min = self.word_bytes_min.min(word.len());
+        self.words.insert(word);
     }
 
     /// A secret that stands in `text`, and what kind it is of.
@@ -76,13 +87,24 @@ impl Secrets {
         if let Some(phrase) = self.phrases.iter().find(|phrase| text.contains(phrase.as_str())) {
             return Some(format!("a password or what is derived of one, {phrase}"));
         }
-        if let Some(tag) = Tag::all_in(text.as_bytes()).first() {
+        if let Some(tag) = Tag::first_in(text.as_bytes()) {
             return Some(format!("a part of a statement or of its parameters, {tag}"));
         }
-        let is_apart = |c: char| !c.is_ascii_alphanumeric();
-        let word = text.split(is_apart).find(|word| self.words.contains(&word.to_ascii_lowercase()));
-        let list = || text.split('[').filter_map(|part| part.split(']').next()).find(|list| self.lists.contains(*list));
-        word.or_else(list).map(|key| format!("a key, {key}"))
+        let words = text.as_bytes().split(|byte| !byte.is_ascii_alphanumeric());
+        let key = words.filter(|word| word.len() >= self.word_bytes_min).find_map(|word| self.word(word));
+        let list = || text.split('[').filter_map(|part| part.split(']').next()).find(|list| self.has_list(list));
+        key.or_else(|| list().map(str::to_owned)).map(|key| format!("a key, {key}"))
+    }
+
+    /// A word of letters and digits, if it is one of those that are known.
+    fn word(&self, word: &[u8]) -> Option<String> {
+        let word = std::str::from_utf8(word).ok()?.to_ascii_lowercase();
+        self.words.contains(&word).then_some(word)
+    }
+
+    /// Most of what stands in brackets begins with no number.
+    fn has_list(&self, list: &str) -> bool {
+        list.starts_with(|c: char| c.is_ascii_digit()) && self.lists.contains(list)
     }
 }
 

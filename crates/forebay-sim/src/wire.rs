@@ -340,18 +340,30 @@ impl std::fmt::Display for Tag {
 impl Tag {
     /// Every tag in `bytes`, in order.
     pub(crate) fn all_in(bytes: &[u8]) -> Vec<Tag> {
-        let mut tags = Vec::new();
+        Tag::each_in(bytes).collect()
+    }
+
+    /// The first of them.
+    pub(crate) fn first_in(bytes: &[u8]) -> Option<Tag> {
+        Tag::each_in(bytes).next()
+    }
+
+    fn each_in(bytes: &[u8]) -> impl Iterator<Item = Tag> {
         let mut at = 0;
-        while at < bytes.len() {
-            match Tag::at(&bytes[at..]) {
-                Some((tag, length)) if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() => {
-                    tags.push(tag);
-                    at += length;
+        std::iter::from_fn(move || {
+            while let Some(offset) = bytes[at..].iter().position(|byte| *byte == b'c') {
+                let start = at + offset;
+                at = start + 1;
+                if start > 0 && bytes[start - 1].is_ascii_alphanumeric() {
+                    continue;
                 }
-                _ => at += 1,
+                if let Some((tag, length)) = Tag::at(&bytes[start..]) {
+                    at = start + length;
+                    return Some(tag);
+                }
             }
-        }
-        tags
+            None
+        })
     }
 
     fn at(bytes: &[u8]) -> Option<(Tag, usize)> {

@@ -285,7 +285,7 @@ impl Mirror {
     fn read(&self, frame: &Frame) -> Verdict {
         let text = text_of_row(frame).unwrap_or_default();
         let (asker, numbers) = text.split_once(SEES).unwrap_or_default();
-        let client = Tag::all_in(asker.as_bytes()).first().map_or(0, |tag| tag.client);
+        let client = Tag::first_in(asker.as_bytes()).map_or(0, |tag| tag.client);
         let (numbers, horizon) = numbers.split_once(HORIZON).unwrap_or((numbers, "0"));
         // Rows go on with a number.
         let horizon = horizon.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);

@@ -201,7 +201,7 @@ impl World<'_> {
 
 fn tag_of(message: &Front) -> Option<Tag> {
     match message {
-        Front::Query(text) => Tag::all_in(text.as_bytes()).first().copied(),
+        Front::Query(text) => Tag::first_in(text.as_bytes()),
         _ => None,
     }
 }

@@ -99,7 +99,7 @@ impl Session {
 
     /// What the asker has left, as far as it is there: the numbers of its requests. Behind it, how far the log is.
     fn seen_by(&self, tag: &str) -> String {
-        let asker = Tag::all_in(tag.as_bytes()).first().map(|tag| tag.client);
+        let asker = Tag::first_in(tag.as_bytes()).map(|tag| tag.client);
         let own = self.ledger.iter().filter(|mark| Some(mark.client) == asker);
         let numbers: Vec<String> = own.map(|mark| mark.request.to_string()).collect();
         let horizon = if self.horizon > 0 { format!("{HORIZON}{}", self.horizon) } else { String::new() };

@@ -176,6 +176,7 @@ impl Session {
         let sleep = |statement: &Statement| if let Statement::Sleep { millis, .. } = statement { *millis } else { 0 };
         match message {
             _ if self.is_skipping || self.copy.is_some() => 0,
+            Front::Query(text) if !text.contains("sleep") => 0,
             Front::Query(text) => statements(text).iter().map(sleep).sum(),
             Front::Execute { portal, .. } => self.portals.get(portal).map_or(0, |p| sleep(&p.statement)),
             _ => 0,
@@ -191,8 +192,7 @@ impl Session {
             Front::Query(text) => {
                 let list = statements(text);
                 let sleeper = list.iter().position(|s| matches!(s, Statement::Sleep { .. }));
-                (list != [Statement::Empty])
-                    .then(|| (sleeper.unwrap_or(0), Tag::all_in(text.as_bytes()).first().copied()))
+                (list != [Statement::Empty]).then(|| (sleeper.unwrap_or(0), Tag::first_in(text.as_bytes())))
             }
             Front::Execute { portal, .. } => {
                 let portal = self.portals.get(portal)?;

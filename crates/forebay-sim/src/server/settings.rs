@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Settings whose changes the server reports, with their defaults.
 pub(crate) const REPORTED: [(&str, &str); 7] = [
@@ -62,23 +63,23 @@ type Values = BTreeMap<Cow<'static, str>, Slot>;
 /// What a transaction brings back when it fails.
 #[derive(Clone, Debug)]
 struct Saved {
-    values: Values,
+    values: Rc<Values>,
     hidden: Values,
 }
 
-/// Current values, and what a rollback or a RESET brings back.
+/// Current values, and what a rollback or a RESET brings back. Sessions are copied often, and rarely differ by them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Who logged in.
     user: String,
-    values: Values,
-    at_startup: BTreeMap<&'static str, String>,
+    values: Rc<Values>,
+    at_startup: Rc<BTreeMap<&'static str, String>>,
     /// As the transaction began, and at each savepoint.
     saved: Vec<Saved>,
     /// What SET LOCAL hides until the transaction ends.
     hidden: Values,
     /// As last reported.
-    reported: BTreeMap<&'static str, String>,
+    reported: Rc<BTreeMap<&'static str, String>>,
 }
 
 impl Settings {
@@ -98,7 +99,14 @@ impl Settings {
         }
         let values = at_startup.iter().map(|(n, v)| (Cow::Borrowed(*n), Slot::start(v))).collect();
         let reported = REPORTED.iter().map(|&(n, _)| (n, at_startup[n].clone())).collect();
-        Ok(Settings { user, at_startup, values, saved: Vec::new(), hidden: Values::new(), reported })
+        Ok(Settings {
+            user,
+            values: Rc::new(values),
+            at_startup: Rc::new(at_startup),
+            saved: Vec::new(),
+            hidden: Values::new(),
+            reported: Rc::new(reported),
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -116,7 +124,7 @@ impl Settings {
 
     fn put(&mut self, name: Cow<'static, str>, slot: Slot, is_local: bool) {
         // A setting with a dot that nobody has set before is there from then on, and empty.
-        let before = self.values.insert(name.clone(), slot).unwrap_or_else(|| Slot::start(""));
+        let before = Rc::make_mut(&mut self.values).insert(name.clone(), slot).unwrap_or_else(|| Slot::start(""));
         if is_local {
             self.hidden.entry(name).or_insert(before);
         } else {
@@ -160,7 +168,9 @@ impl Settings {
 
     pub(crate) fn commit(&mut self) {
         self.saved.clear();
-        self.values.append(&mut self.hidden);
+        if !self.hidden.is_empty() {
+            Rc::make_mut(&mut self.values).append(&mut self.hidden);
+        }
     }
 
     /// Back to the innermost savepoint, or to where the transaction began.
@@ -211,13 +221,11 @@ impl Settings {
 
     /// Reported settings that changed since the last call.
     pub(crate) fn changes(&mut self) -> Vec<(&'static str, String)> {
-        let mut changed = Vec::new();
-        for (name, old) in &mut self.reported {
-            let value = &self.values[*name].value;
-            if old != value {
-                old.clone_from(value);
-                changed.push((*name, old.clone()));
-            }
+        let of = |name: &str| &self.values[name].value;
+        let changed = self.reported.iter().filter(|(name, old)| *old != of(name));
+        let changed: Vec<_> = changed.map(|(name, _)| (*name, of(name).clone())).collect();
+        if !changed.is_empty() {
+            Rc::make_mut(&mut self.reported).extend(changed.iter().cloned());
         }
         changed
     }

@@ -19,8 +19,7 @@ mod reaching;
 mod secrecy;
 mod workers;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use forebay_core::command::{Command, CommandId};
@@ -35,6 +34,7 @@ use crate::client::actor::{Actor, Stage};
 use crate::driver::Handover;
 use crate::hearing::Hearing;
 use crate::net::{Link, LinkId};
+use crate::queue::Queue;
 use crate::regime::{Edition, Regimes};
 use crate::rng::Rng;
 use crate::scenario::{ClientPlan, Faults, Scenario};
@@ -83,29 +83,6 @@ pub(crate) enum Event {
     Up(usize),
 }
 
-struct Scheduled {
-    at: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// A fake server: the processes of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Server {
@@ -124,8 +101,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) scenario: Scenario,
     pub(crate) tables: Arc<Tables>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    queue: Queue<Event>,
     pub(crate) links: Vec<Link>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) clients: Vec<Actor>,
@@ -214,8 +190,7 @@ impl World {
             clients: clients.collect::<Result<_, _>>()?,
             servers,
             tables,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            queue: Queue::default(),
             links: Vec::new(),
             seats,
             processes: Vec::new(),
@@ -250,8 +225,7 @@ impl World {
 
     /// Puts an event `after` microseconds into the future.
     pub(crate) fn schedule(&mut self, after: u64, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Scheduled { at: self.now + after, number: self.scheduled, event }));
+        self.queue.push(self.now + after, event);
     }
 
     /// A number below `n`, from the seed.
@@ -264,9 +238,9 @@ impl World {
         let patience = if self.failover.is_some() { SERVED_US } else { LIVENESS_US };
         let deadline = self.scenario.heals_at + patience;
         let mut rests_at = None;
-        while let Some(Reverse(next)) = self.queue.pop() {
-            self.now = next.at.max(self.now);
-            self.carry_out(next.event);
+        while let Some((at, event)) = self.queue.pop() {
+            self.now = at.max(self.now);
+            self.carry_out(event);
             if self.checks.has_failed() {
                 return;
             }

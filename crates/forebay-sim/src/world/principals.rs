@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::net::LinkId;
+use crate::server::session::Session;
 use crate::server::settings::Settings;
 use crate::wire::{Front, Tag};
 use crate::world::World;
@@ -17,8 +19,8 @@ use crate::world::World;
 impl World {
     /// A server is about to carry out `message`.
     pub(crate) fn check_principal(&mut self, p: usize, message: &Front) {
-        let Some((link, settings)) = self.session_at_work(p) else { return };
-        let tag = Tag::all_in(&message.encode().body).first().copied();
+        let Some((link, session)) = self.session_at_work(p) else { return };
+        let tag = Tag::first_in(&message.encode().body);
         // What carries no tag is of the client whose tag came last, or stands between two: they share a principal.
         let Some(client) = tag.map(|tag| tag.client).or_else(|| self.checks.owner(link)) else { return };
         let (due, has) = (self.principal_of(client), &self.processes[p].logged_in_as);
@@ -26,17 +28,17 @@ impl World {
             return self.checks.fail(format!("client {client} is {due:?}, and {message:?} of it is run as {has:?}"));
         }
         let Some(tag) = tag.filter(|tag| !self.checks.is_left_behind(tag)) else { return };
-        let has = settings.principal();
+        let has = session.settings.principal();
         if let Some(due) = self.authorizations_of(client).filter(|due| !due.contains(&has)) {
             self.checks.fail(format!("{tag} is run with the authorization and role {has:?}, due is one of {due:?}"));
         }
     }
 
-    /// The connection and the settings of a session that does what it is told.
-    fn session_at_work(&self, p: usize) -> Option<(crate::net::LinkId, Settings)> {
+    /// The connection of a session that does what it is told.
+    fn session_at_work(&self, p: usize) -> Option<(LinkId, &Session)> {
         let process = &self.processes[p];
         let session = process.session.as_ref().filter(|session| !session.is_skipping())?;
-        Some((process.link, session.settings.clone()))
+        Some((process.link, session))
     }
 
     /// Database and user that a client's servers are logged in to.

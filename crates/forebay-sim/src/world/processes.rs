@@ -266,7 +266,7 @@ impl World {
     fn check_session(&mut self, p: usize, message: &Front) {
         let Some(session) = self.processes[p].session.as_ref().filter(|session| !session.is_skipping()) else { return };
         let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
-        let Some(Tag { client, .. }) = Tag::all_in(text.as_bytes()).first().copied() else {
+        let Some(Tag { client, .. }) = Tag::first_in(text.as_bytes()) else {
             // A name that is not the pooler's is of a session that parses for itself.
             let is_theirs = |name: &str| !name.is_empty() && name != REFUSED && !is_of_pooler(name);
             let is_named = matches!(message, Front::Parse { name, .. } if is_theirs(name));
@@ -291,7 +291,7 @@ impl World {
     /// A statement that no client sent must be one of the few that a pooler may send by itself.
     fn check_origin(&mut self, message: &Front) {
         let (Front::Query(text) | Front::Parse { text, .. }) = message else { return };
-        if !Tag::all_in(text.as_bytes()).is_empty() || text.contains('$') || text.contains("never sent whole") {
+        if Tag::first_in(text.as_bytes()).is_some() || text.contains('$') || text.contains("never sent whole") {
             return;
         }
         // It stands for a statement of which only the name matters.

@@ -25,7 +25,7 @@ impl World {
     /// A worker sends something to a server: may its endpoint have what is in it of a client?
     pub(crate) fn check_role(&mut self, w: usize, link: LinkId, p: usize, bytes: &[u8]) {
         let Some(failover) = &self.failover else { return };
-        let Some(Tag { client, .. }) = Tag::all_in(bytes).first().copied() else { return };
+        let Some(Tag { client, .. }) = Tag::first_in(bytes) else { return };
         let Some((cluster, mode)) = self.cluster_of(client as usize) else { return };
         let node = self.processes[p].endpoint;
         let database = &*self.clients[client as usize].who.database;

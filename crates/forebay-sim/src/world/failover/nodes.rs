@@ -276,7 +276,7 @@ impl World {
     pub(crate) fn committed_at(&mut self, node: usize, marks: &[String]) {
         let Some(failover) = &mut self.failover else { return };
         for mark in marks {
-            let tag = Tag::all_in(mark.as_bytes()).first().copied();
+            let tag = Tag::first_in(mark.as_bytes());
             failover.records += 1;
             failover.nodes[node].log.push(Record { number: failover.records, mark: tag });
             if node != failover.current {
