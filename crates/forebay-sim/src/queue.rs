@@ -7,11 +7,11 @@ use std::collections::BinaryHeap;
 #[derive(Debug)]
 pub(crate) struct Queue<E> {
     /// Time, number and place.
-    order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    order: BinaryHeap<Reverse<(u64, u32, u32)>>,
     places: Vec<Option<E>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     /// How many events there have been.
-    count: u64,
+    count: u32,
 }
 
 impl<E> Default for Queue<E> {
@@ -22,12 +22,12 @@ impl<E> Default for Queue<E> {
 
 impl<E> Queue<E> {
     pub(crate) fn push(&mut self, at: u64, event: E) {
-        self.count += 1;
+        self.count = self.count.checked_add(1).expect("no run has so many events");
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
-            self.places.len() - 1
+            self.places.len() as u32 - 1
         });
-        self.places[place] = Some(event);
+        self.places[place as usize] = Some(event);
         self.order.push(Reverse((at, self.count, place)));
     }
 
@@ -35,7 +35,7 @@ impl<E> Queue<E> {
     pub(crate) fn pop(&mut self) -> Option<(u64, E)> {
         let Reverse((at, _, place)) = self.order.pop()?;
         self.free.push(place);
-        self.places[place].take().map(|event| (at, event))
+        self.places[place as usize].take().map(|event| (at, event))
     }
 }
 

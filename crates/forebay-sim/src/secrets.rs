@@ -96,8 +96,11 @@ impl Secrets {
         key.or_else(|| list().map(str::to_owned)).map(|key| format!("a key, {key}"))
     }
 
-    /// A word of letters and digits, if it is one of those that are known.
+    /// A word of letters and digits, if it is one of those that are known: numbers, in whatever base.
     fn word(&self, word: &[u8]) -> Option<String> {
+        if !word.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
         let word = std::str::from_utf8(word).ok()?.to_ascii_lowercase();
         self.words.contains(&word).then_some(word)
     }

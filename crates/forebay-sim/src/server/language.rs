@@ -324,8 +324,14 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
                 list.push(Token::Param(digits.parse().unwrap_or(0)));
             }
             c if c.is_alphanumeric() || c == '_' => {
-                let rest: String = std::iter::from_fn(|| chars.next_if(|c| c.is_alphanumeric() || *c == '_')).collect();
-                list.push(Token::Word(format!("{c}{rest}").to_lowercase()));
+                let mut word = String::from(c);
+                word.extend(std::iter::from_fn(|| chars.next_if(|c| c.is_alphanumeric() || *c == '_')));
+                if word.is_ascii() {
+                    word.make_ascii_lowercase();
+                } else {
+                    word = word.to_lowercase();
+                }
+                list.push(Token::Word(word));
             }
             c if c.is_whitespace() => {}
             c => list.push(Token::Sign(c)),
@@ -334,8 +340,9 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     list.retain({
         let mut before_dot = false;
         move |t| {
-            let drop = *t == Token::Word("pg_catalog".into()) || (before_dot && *t == Token::Sign('.'));
-            before_dot = *t == Token::Word("pg_catalog".into());
+            let is_schema = matches!(t, Token::Word(word) if word == "pg_catalog");
+            let drop = is_schema || (before_dot && *t == Token::Sign('.'));
+            before_dot = is_schema;
             !drop
         }
     });
