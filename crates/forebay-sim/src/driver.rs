@@ -53,7 +53,7 @@ pub(crate) enum Op {
     Forget,
     Wake(Instant),
     Ask(QuestionId, Question),
-    Tell(WorkerId, Message<Handover>),
+    Tell(WorkerId, Box<Message<Handover>>),
     Detach {
         conn: ConnId,
     },
@@ -382,7 +382,7 @@ impl Io for SimIo {
     }
 
     fn tell(&mut self, worker: WorkerId, message: Message<Handover>) {
-        self.ops.push(Op::Tell(worker, message));
+        self.ops.push(Op::Tell(worker, Box::new(message)));
     }
 
     fn detach(&mut self, conn: ConnId) {

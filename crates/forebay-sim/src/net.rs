@@ -84,7 +84,7 @@ impl Half {
         if n > 0 {
             self.last_arrival = at;
             self.on_wire += n;
-            self.wire.push_back((at, self.queue.drain(..n).collect()));
+            self.wire.push_back((at, taken(&mut self.queue, n)));
         }
         if self.fin == Fin::Queued && self.queue.is_empty() {
             self.last_arrival = at;
@@ -111,8 +111,17 @@ impl Half {
     /// Reads up to `most` bytes.
     pub(crate) fn read(&mut self, most: usize) -> Vec<u8> {
         let n = self.arrived.len().min(most);
-        self.arrived.drain(..n).collect()
+        taken(&mut self.arrived, n)
     }
+}
+
+/// The first `n` bytes, which are there.
+fn taken(bytes: &mut VecDeque<u8>, n: usize) -> Vec<u8> {
+    let (front, back) = bytes.as_slices();
+    let head = &front[..n.min(front.len())];
+    let taken = [head, &back[..n - head.len()]].concat();
+    bytes.drain(..n);
+    taken
 }
 
 /// Two ends and the streams between them: `halves[0]` from `ends[0]` to `ends[1]`, `halves[1]` back.

@@ -28,7 +28,7 @@ pub(super) enum Input {
     Received(ConnId, Vec<u8>),
     Connected(ConnId),
     Detached(ConnId),
-    Told(WorkerId, Message<Handover>),
+    Told(WorkerId, Box<Message<Handover>>),
 }
 
 /// A worker and its driver.
@@ -132,7 +132,7 @@ impl World<'_> {
             }
             Input::Connected(conn) if seat.io.live(conn).is_some() => seat.worker.connected(&mut seat.io, conn),
             Input::Detached(conn) => self.detached(w, conn),
-            Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
+            Input::Told(from, message) => seat.worker.told(&mut seat.io, from, *message),
             Input::Connected(_) => {}
         }
     }
@@ -183,8 +183,8 @@ impl World<'_> {
         }
     }
 
-    fn tell(&mut self, w: usize, at: u64, to: WorkerId, message: Message<Handover>) {
-        self.tally.told(at, |messages| match &message {
+    fn tell(&mut self, w: usize, at: u64, to: WorkerId, message: Box<Message<Handover>>) {
+        self.tally.told(at, |messages| match &*message {
             Message::Lend(..) => messages.lend += 1,
             Message::Want(_) => messages.want += 1,
             Message::NoneIdle(_) => messages.none_idle += 1,

@@ -31,7 +31,7 @@ pub(super) enum Event {
     /// A connection of a worker has come about.
     Connected(usize, ConnId),
     /// A message of a worker reaches another one.
-    Told(usize, WorkerId, Message<Handover>),
+    Told(usize, WorkerId, Box<Message<Handover>>),
     /// A server is done with a client's request.
     Served(usize),
     /// A client sends its next request.

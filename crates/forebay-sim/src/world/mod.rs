@@ -63,11 +63,11 @@ pub(crate) enum Event {
     Connected(usize, forebay_core::ids::ConnId, Reached),
     Detached(usize, forebay_core::ids::ConnId),
     TlsDone(usize, forebay_core::ids::ConnId),
-    Told(usize, WorkerId, Message<Handover>),
+    Told(usize, WorkerId, Box<Message<Handover>>),
     /// A group that a worker handed on may have been taken.
     Moved(usize, u64, Vec<Weak<()>>),
     Answered(usize, QuestionId, Answer),
-    Ordered(usize, CommandId, Command),
+    Ordered(usize, CommandId, Box<Command>),
     /// A client goes on with its program.
     Client(usize),
     /// A client's cancel request sets out.
@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) hearing: Hearing,
     pub(crate) secrets: Secrets,
+    /// What was searched for them last.
+    shown: String,
     pub(crate) shared: Arc<Shared>,
     unanswered: Unanswered,
     /// Users that Python has said do not exist, and how long that may be heard of.
@@ -201,6 +203,7 @@ impl World {
             denials: BTreeMap::new(),
             hearing: Hearing::default(),
             secrets: Secrets::of(&scenario.credential),
+            shown: String::new(),
             is_direct: options.is_direct,
             scenario,
         };

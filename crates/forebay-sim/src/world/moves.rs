@@ -58,7 +58,7 @@ impl World {
         let arrival = Box::new(Arrival { state, connections, counted, is_refused: false });
         let from = WorkerId(w as u16);
         let after = self.move_luck.below(600);
-        self.schedule(after, Event::Told(to, from, Message::Group(arrival)));
+        self.schedule(after, Event::Told(to, from, Box::new(Message::Group(arrival))));
         if !comes_back {
             let after = after + self.move_luck.below(600);
             self.schedule(after, Event::Moved(w, number, under_way));
@@ -70,7 +70,7 @@ impl World {
         if under_way.iter().any(|alive| alive.strong_count() > 0) {
             return self.schedule(ASKS_AGAIN_US, Event::Moved(w, number, under_way));
         }
-        self.schedule(0, Event::Told(w, WorkerId(w as u16), Message::Arrived(number)));
+        self.schedule(0, Event::Told(w, WorkerId(w as u16), Box::new(Message::Arrived(number))));
     }
 
     /// An order holds for the clients of a worker: who comes from another was not there to hear it.

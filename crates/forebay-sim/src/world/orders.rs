@@ -50,7 +50,7 @@ impl World {
             let last = self.unanswered.at.entry(w).or_default();
             *last = (self.now + after).max(*last);
             let at = *last;
-            self.schedule(at - self.now, Event::Ordered(w, CommandId(number), command.clone()));
+            self.schedule(at - self.now, Event::Ordered(w, CommandId(number), Box::new(command.clone())));
         }
     }
 

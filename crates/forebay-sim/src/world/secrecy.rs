@@ -1,6 +1,8 @@
 //! What forebay tells people, held against all that it must not tell (I14): its log, what SHOW is made of, metrics, and its
 //! own errors.
 
+use std::fmt::Write as _;
+
 use forebay_core::command::Snapshot;
 use forebay_core::event::Event as LogEvent;
 
@@ -15,9 +17,14 @@ impl World {
 
     /// What SHOW prints of a worker, and what its metrics are labelled and count.
     pub(crate) fn check_shown(&mut self, w: usize, snapshot: &Snapshot) {
-        self.check_figures("SHOW", &format!("{snapshot:?}"));
-        let metrics = self.seats[w].metrics();
-        self.check_figures("a metric", &metrics);
+        let mut text = std::mem::take(&mut self.shown);
+        text.clear();
+        let _ = write!(text, "{snapshot:?}");
+        self.check_figures("SHOW", &text);
+        text.clear();
+        self.seats[w].metrics(&mut text);
+        self.check_figures("a metric", &text);
+        self.shown = text;
     }
 
     /// What is found is looked for once more where it can't be a time.

@@ -1,6 +1,7 @@
 //! The workers' part of the world: turns, inputs in an order that the seed draws, and what core asked for.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -36,8 +37,8 @@ pub(crate) enum Input {
     Tls(ConnId),
     Detached(ConnId),
     Answer(QuestionId, Answer),
-    Told(WorkerId, Message<Handover>),
-    Command(CommandId, Command),
+    Told(WorkerId, Box<Message<Handover>>),
+    Command(CommandId, Box<Command>),
 }
 
 /// Inputs of one lane keep their order; lanes overtake each other.
@@ -131,8 +132,8 @@ impl Seat {
     }
 
     /// What its metrics are made of, as text.
-    pub(crate) fn metrics(&self) -> String {
-        format!("{:?}", self.stats)
+    pub(crate) fn metrics(&self, out: &mut String) {
+        let _ = write!(out, "{:?}", self.stats);
     }
 }
 
@@ -228,12 +229,12 @@ impl World {
             }
             Input::Detached(conn) => self.deliver_detached(w, conn),
             Input::Answer(id, answer) => seat.worker.answer(&mut seat.io, id, answer),
-            Input::Told(from, message) => seat.worker.told(&mut seat.io, from, message),
+            Input::Told(from, message) => seat.worker.told(&mut seat.io, from, *message),
             Input::Command(id, command) => {
                 self.checks.regimes.told(w, &command, self.now);
                 self.told_roles(w, &command);
                 let seat = &mut self.seats[w];
-                seat.worker.command(&mut seat.io, id, command.clone());
+                seat.worker.command(&mut seat.io, id, (*command).clone());
                 self.carry_out_ops(w);
                 self.obeyed(w, &command);
             }
@@ -413,7 +414,7 @@ impl World {
         self.write(link, side, bytes);
     }
 
-    fn tell(&mut self, w: usize, to: WorkerId, message: Message<Handover>) {
+    fn tell(&mut self, w: usize, to: WorkerId, message: Box<Message<Handover>>) {
         self.trace.say(self.now, || format!("worker {w} tells worker {}: {message:?}", to.0));
         let after = self.draw(400);
         let at = (self.now + after).max(self.seats[w].told_at[usize::from(to.0)]);
