@@ -116,6 +116,18 @@ impl World {
         self.now >= self.scenario.heals_at
     }
 
+    /// Whether every account can tell the cluster from a server of another one in the place of `node`: it has found roles
+    /// before, or more than one of the others have told of themselves. Of one and one nobody could say which it is.
+    pub(super) fn is_cluster_known(&self, node: usize) -> bool {
+        let mut accounts = self.failover.iter().flat_map(|failover| &failover.accounts);
+        accounts.all(|account| {
+            let nodes = account.cluster.nodes().iter().enumerate();
+            let seen = nodes.filter(|(_, it)| it.seen.is_some_and(|seen| seen.system == SYSTEM));
+            let has_decided = account.probes.iter().all(|probe| probe.is_heard);
+            (has_decided && seen.clone().next().is_some()) || seen.filter(|(other, _)| *other != node).count() > 1
+        })
+    }
+
     /// All endpoints are asked at once.
     pub(super) fn look_now(&mut self, account: usize) {
         for node in 0..self.cluster().accounts[account].probes.len() {

@@ -179,7 +179,7 @@ impl World {
                 }
             }
             Act::ReturnStranger { is_in_recovery } => {
-                if let Some(node) = self.pick_down() {
+                if let Some(node) = self.pick_down().filter(|node| self.is_cluster_known(*node)) {
                     let timeline = self.cluster().nodes[current].timeline;
                     self.cluster().nodes[node].become_stranger(timeline, is_in_recovery);
                     self.bring_up(node);
