@@ -212,8 +212,8 @@ impl Checks {
         self.taps.get(&link).is_some_and(|tap| tap.ends_in_copy && tap.splitter.is_empty())
     }
 
-    /// Looks at what a worker sends to a server.
-    pub(crate) fn sent_to_server(&mut self, sending: &Sending<'_>, scenario: &Scenario) {
+    /// Looks at what a worker sends to a server. Returns the clients of whom a message is whole by that.
+    pub(crate) fn sent_to_server(&mut self, sending: &Sending<'_>, scenario: &Scenario) -> BTreeSet<u32> {
         let tap = self.taps.entry(sending.link).or_insert_with(|| Tap::new(self.regimes.reconnects(sending.worker)));
         let target = tap.pool.as_ref().and_then(|(database, _)| self.regimes.target_on_server(database));
         let is_session_kept = target.is_some_and(|target| self.regimes.session_mode(target).1);
@@ -224,7 +224,10 @@ impl Checks {
             let frame = match tap.splitter.take() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(words) => return self.fail(format!("a worker sends garbage to a server: {words}")),
+                Err(words) => {
+                    self.fail(format!("a worker sends garbage to a server: {words}"));
+                    return served;
+                }
             };
             if tap.splitter.is_startup {
                 tap.pool = tap.startup(&frame);
@@ -250,7 +253,8 @@ impl Checks {
                 self.left_behind.get(&tag).or_else(|| self.sessions.get(&tag.client)).copied().unwrap_or(last);
             if !is_owner && !tap.is_free {
                 let owner = tap.owner;
-                return self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
+                self.fail(format!("a server that serves client {owner:?} got {} of {tag}", frame.show()));
+                return served;
             }
             let is_kept = (is_session_kept || sending.held.is_some()) && is_owner && tap.session == session;
             if tap.is_free && !is_kept {
@@ -265,7 +269,7 @@ impl Checks {
         if let Some(pool) = opened {
             self.check_limits(&pool, scenario, sending.at);
         }
-        for client in served {
+        for &client in &served {
             // A client that has kept its server, or got the same one again, has overtaken nobody.
             let is_new = leases.iter().any(|l| l.client == client && l.last.is_none_or(|(owner, _)| owner != client));
             self.is_served(client, is_new, scenario);
@@ -273,6 +277,7 @@ impl Checks {
         for lease in leases {
             self.leased(sending, target, reconnects, &lease);
         }
+        served
     }
 
     /// A server is given to a client. `reconnects`: see [`Tap`].

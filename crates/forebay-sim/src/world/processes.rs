@@ -383,7 +383,9 @@ impl World {
         let listeners = if held.is_some() { self.listeners_like(p) } else { BTreeSet::new() };
         self.check_role(worker, link, p, bytes);
         let sending = Sending { at: self.now, worker, link, is_quiet, is_dead, held, listeners, role_of, bytes };
-        self.checks.sent_to_server(&sending, &self.scenario);
+        for client in self.checks.sent_to_server(&sending, &self.scenario) {
+            self.note_misled(worker, p, client);
+        }
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
             debug_assert!(matches!(self.links[link.0].ends[1], End::Process(_) | End::Gone));

@@ -49,12 +49,25 @@ impl World {
             let words = format!("worker {w} sends of client {client} to endpoint {node}, told that it is {serves:?}");
             return self.checks.fail(words);
         }
-        let now = self.now;
-        if serves == Serves::Writes && self.cluster().current != node {
-            self.cluster().misled_at.insert(client, now);
+        self.note_misled(w, p, client);
+    }
+
+    /// Something of a client's goes to a server: it is misled, if that is none any more that the worker takes it for.
+    ///
+    /// What is sent in pieces may show whose it is in none of them, but does where a message is whole.
+    pub(crate) fn note_misled(&mut self, w: usize, p: usize, client: u32) {
+        let (now, node) = (self.now, self.processes[p].endpoint);
+        let is_standby = self.is_standby(node);
+        let (Some(who), Some(failover)) = (self.clients.get(client as usize), &mut self.failover) else { return };
+        let found = failover.told[w].get(&*who.who.database);
+        if found.is_none_or(|found| found[node].serves != Serves::Writes) {
+            return;
         }
-        if serves == Serves::Writes && self.is_standby(node) {
-            self.cluster().misled.insert(client);
+        if failover.current != node {
+            failover.misled_at.insert(client, now);
+        }
+        if is_standby {
+            failover.misled.insert(client);
         }
     }
 
