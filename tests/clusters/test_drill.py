@@ -108,6 +108,9 @@ def test_a_drill_tells_what_a_failover_and_a_switchover_cost(pair: Pair, both: l
     # A session ends if its server was lost as that was asked what the last statement had left behind.
     assert sum(found["errors"].values()) + found["sessions_lost"] <= POOL_SIZE
     assert (found["lost"], found["doubled"], found["risen"]) == (0, 0, 0)
+    told = found["account"]
+    assert told["because"].startswith("at most "), told
+    assert (told["missing_bytes"], told["missing_s"] > 0) == (0, True), "its standby had all"
     assert found["resumed_at"] - promoted_at[0] < ADDED_S + BUSY_S
     assert found["acknowledged"] > 50 < found["read"]
     html = (tmp_path / "kill.html").read_text()
@@ -124,6 +127,11 @@ def test_a_drill_tells_what_a_failover_and_a_switchover_cost(pair: Pair, both: l
         assert (found["errors"], found["sessions_lost"], found["logins_failed"]) == ({}, 0, 0)
         assert (found["lost"], found["doubled"], found["risen"], found["unknown"]) == (0, 0, 0, 0)
         assert found["longest_write_s"] < found["fault_s"] + ADDED_S
+        assert found["account"] == {
+            "missing_bytes": 0, "missing_s": 0, "because": "it was planned, and waited until the new primary had all",
+        }  # fmt: skip
+        (row,) = forebay.console("show failovers", user="watcher")[-1:]
+        assert ([*endpoints(standby, third)], "1") == ([row["old"], row["new"]], row["planned"])
         assert [line["text"].partition(":")[0] for line in found["lines"]][:2] == ["held", "ended"]
         admin(third, "select 1/(count(*) = 0)::int from pg_namespace where nspname = 'forebay_drill'", dbname="app")
 

@@ -50,7 +50,7 @@ def test_nothing_else_of_pgbouncers_is_left_out() -> None:
     assert set(SURFACE["option"]) == {name.rstrip("=") for name in options.LONG}
     assert set(SURFACE["signal"]) == {line.split()[0] for line in SIGNALS.splitlines()}
     assert set(SURFACE["peer"]) == set(pgbouncer._PEER_KEYS)
-    own = {"budgets", "endpoints", "errors", "fleet", "pins", "route", "workers"}
+    own = {"budgets", "endpoints", "errors", "failovers", "fleet", "pins", "route", "workers"}
     tables = {name.removeprefix("show ") for name in COMMANDS if name.startswith("show ")}
     assert set(SURFACE["show"]) == tables - own
     orders = {name for name in COMMANDS if not name.startswith("show ")}

@@ -85,6 +85,24 @@ class EndpointRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FailoverRow:
+    """A change of a database's primary, as it was seen. seen_at: by the monotonic clock.
+
+    missing_bytes, missing_s: what may be missing of the old primary's work, as `reason` says; None: nobody knows.
+    """
+
+    database: str
+    old: str
+    new: str
+    timeline: int
+    is_planned: bool
+    missing_bytes: int | None
+    missing_s: float | None
+    reason: str
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRow:
     """A node of the fleet. state: this, here, cut off (this one), absent. started: seconds since 1970.
 
@@ -158,6 +176,9 @@ class Backend(Protocol):
 
     def endpoints(self) -> Sequence[EndpointRow]:
         """The endpoints of databases with a topology."""
+
+    def failovers(self) -> Sequence[FailoverRow]:
+        """Changes of primaries that were seen, by database, the last of each last."""
 
     def fleet(self) -> Sequence[NodeRow]:
         """The nodes of the fleet; none where there is no fleet."""

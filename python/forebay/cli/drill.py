@@ -20,7 +20,7 @@ from forebay.failure import Exit, Failure
 if TYPE_CHECKING:
     from forebay.control.drill.ledger import Ledger
     from forebay.control.drill.report import Report
-    from forebay.control.drill.run import Act, Drill
+    from forebay.control.drill.run import Act, Ask, Drill
 
 WAYS = ("switchover", "kill", "command")
 # libpq's words for where something is, and how it is reached.
@@ -43,6 +43,11 @@ class Options:
     def is_dsn(self) -> bool:
         """Whether the target is a connection string, and no name of a database behind the console's forebay."""
         return "=" in self.target or "://" in self.target
+
+    @property
+    def has_console(self) -> bool:
+        """Whether it is said where forebay's console is."""
+        return self.dsn is not None or self.config is not None
 
 
 @click.command("drill")
@@ -106,14 +111,15 @@ def command(
     parameters = _parameters(options)
     plan = Plan(how=how, clients=clients, rate=rate, reads=reads, before_s=before, after_s=after, within_s=within)
     ledger = Ledger(parameters)
-    does, stop = _act(options, str(parameters.get("dbname", "")), ledger)
+    database = str(parameters.get("dbname", ""))
+    does, stop = _act(options, database, ledger)
 
     def call_off() -> None:
         click.echo("forebay: interrupted; what is under way is called off, and the schema is dropped", err=True)
         stop()
 
-    drill = Drill(parameters, ledger, plan, does, stop=call_off)
-    if how == "switchover" and options.is_dsn:
+    drill = Drill(parameters, ledger, plan, does, _ask(options, database), stop=call_off)
+    if options.is_dsn and options.has_console:
         check_cluster(options, parameters, ledger)
     signs = ledger.signs_of_production()
     if signs and not yes:
@@ -192,6 +198,17 @@ class _Command:
         """What it has begun elsewhere goes on."""
         if self._process is not None:
             self._process.terminate()
+
+
+def _ask(options: Options, database: str) -> Ask:
+    """What forebay says of the failover, where its console is known. Raises UsageError and Failure."""
+    from forebay.control.drill.account import ask
+    from forebay.control.drill.report import NOBODY_ASKED
+
+    if not options.has_console:
+        return lambda _: NOBODY_ASKED
+    console = console_parameters(options.dsn, options.config)
+    return lambda since_s: ask(console, database, since_s)
 
 
 def _kill(ledger: Ledger) -> Act:

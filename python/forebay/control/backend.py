@@ -13,6 +13,7 @@ from forebay._engine import Catalogue, Engine
 from forebay.admin.backend import (
     BudgetRow,
     EndpointRow,
+    FailoverRow,
     Hosts,
     Identity,
     NodeRow,
@@ -62,6 +63,7 @@ class RunningBackend:
         endpoints: Callable[[], Sequence[EndpointRow]],
         switchovers: Switchovers,
         asking: Callable[[str], Mapping[str, Any] | None] = lambda _: None,
+        failovers: Callable[[], Sequence[FailoverRow]] = tuple,
         is_moving: Callable[[], bool] = lambda: False,
         fleet: Joined | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class RunningBackend:
         self._shutdown = shutdown
         self._is_stopping = is_stopping
         self._endpoints = endpoints
+        self._failovers = failovers
         self._switchovers = switchovers
         self._asking = asking
         self._is_moving = is_moving
@@ -109,6 +112,9 @@ class RunningBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self._endpoints()
+
+    def failovers(self) -> Sequence[FailoverRow]:
+        return self._failovers()
 
     def fleet(self) -> Sequence[NodeRow]:
         return self._fleet.rows() if self._fleet else ()

@@ -288,6 +288,7 @@ class Service:
             is_stopping=lambda: self.is_stopping,
             endpoints=self._discovery.rows,
             asking=self._discovery.asking,
+            failovers=self._discovery.failovers,
             switchovers=self._switchovers,
             is_moving=self._is_moving,
             fleet=self._fleet,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+import time
 from typing import Any
 
 import msgspec
 import pytest
 from forebay._generated.show import COLUMNS
 from forebay.admin.answer import Answer, Table
-from forebay.admin.backend import BudgetRow, EndpointRow, Identity, NodeRow, Shutdown, SwitchoverOrder
+from forebay.admin.backend import BudgetRow, EndpointRow, FailoverRow, Identity, NodeRow, Shutdown, SwitchoverOrder
 from forebay.admin.console import Asked, Console
 from forebay.admin.registration import Role
 from forebay.admin.registry import COMMANDS
@@ -52,6 +53,7 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         clustered=[EndpointRow("shop", "10.0.0.5:5432", "primary", "can write", 1, 1 << 32, None, 0.25, None)],
         nodes=[NodeRow("a", "this", "127.0.0.1:6432", "0.1.0", 0.0, "10.0.0.5:5432"),
                NodeRow("b", "absent", None, None, None, "")],
+        failed_over=[FailoverRow("shop", "a:1", "b:1", 2, True, 0, 0.0, "it was planned", time.monotonic())],
         parts=[BudgetRow("shop", 60, "a", 40, 30, 35, 12), BudgetRow("shop", 60, "b", 20, 20, 0, None)],
     )  # fmt: skip
     for name, columns in COLUMNS.items():
@@ -459,3 +461,22 @@ def test_help_fits_into_a_terminal() -> None:
     lines = ask("SHOW HELP").notices[0]["D"].splitlines()
     assert max(len(line.expandtabs()) for line in lines) <= 100
     assert all(line.startswith("\t") for line in lines if line)
+
+
+def test_what_is_not_known_of_a_failover_is_null() -> None:
+    """A 0 in its place would say that nothing is missing."""
+    now = time.monotonic()
+    backend = FakeBackend(
+        failed_over=[
+            FailoverRow("shop", "a:1", "b:1", 2, True, 0, 0.0, "it was planned", now - 9),
+            FailoverRow("shop", "b:1", "a:1", 3, False, None, None, "nobody knows", now - 2),
+            FailoverRow("shop", "a:1", "b:1", 4, False, 70, 0.25, "at most 0.3 s", now),
+        ]
+    )
+    planned, unknown, known = ask("SHOW FAILOVERS", backend).records()
+    assert (planned["planned"], planned["missing_bytes"], planned["missing_ms_max"]) == ("1", "0", "0")
+    assert (unknown["planned"], unknown["missing_bytes"], unknown["missing_ms_max"]) == ("0", None, None)
+    assert (known["old"], known["new"], known["timeline"], known["missing_bytes"], known["missing_ms_max"]) == (
+        "a:1", "b:1", "4", "70", "250",
+    )  # fmt: skip
+    assert 2000 <= int(unknown["age_ms"] or 0) < 60_000

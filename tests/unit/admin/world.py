@@ -10,6 +10,7 @@ from forebay._engine import Catalogue
 from forebay.admin.backend import (
     BudgetRow,
     EndpointRow,
+    FailoverRow,
     Hosts,
     Identity,
     NodeRow,
@@ -86,6 +87,7 @@ class FakeBackend:
     working: list[WorkerCounters] = field(default_factory=list)
     pooled: list[PoolCounters] = field(default_factory=list)
     clustered: list[EndpointRow] = field(default_factory=list)
+    failed_over: list[FailoverRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
     parts: list[BudgetRow] = field(default_factory=list)
     names: Hosts = field(default_factory=lambda: Hosts([], 0, 0))
@@ -111,6 +113,9 @@ class FakeBackend:
 
     def endpoints(self) -> Sequence[EndpointRow]:
         return self.clustered
+
+    def failovers(self) -> Sequence[FailoverRow]:
+        return self.failed_over
 
     def fleet(self) -> Sequence[NodeRow]:
         return self.nodes

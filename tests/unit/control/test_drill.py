@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 from forebay.cli.drill import Options, check_cluster
+from forebay.control.drill import account
 from forebay.control.drill.client import Outcome
 from forebay.control.drill.ledger import Ledger, Place, Truth
 from forebay.control.drill.load import Load
 from forebay.control.drill.plot import page
-from forebay.control.drill.report import Fault, Report, report_of
+from forebay.control.drill.report import Account, Fault, Report, report_of
 from forebay.control.drill.run import Drill, Plan, calm_of, is_served, kill_postmaster
 from forebay.failure import Failure
 
@@ -69,6 +70,50 @@ def test_what_clients_were_told_wrongly_is_not_sound(wrong: str) -> None:
     assert json.loads(found.json())[wrong] == 1
     assert round(found.rpo_s, 3) == (0.9 if wrong == "lost" else 0.0)
     assert reported([write(1, 9, 11)]).is_sound
+
+
+def test_what_forebay_says_stands_beside_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound that is smaller than what the ledger finds is a bug; one that nobody knows is no 0."""
+    outcomes = [write(2, 8, 9.0), write(3, 8, 9.9), write(4, 10, 12.5)]
+    row = {"database": "shop", "missing_bytes": 70, "missing_ms_max": 800, "reason": "at most <0.8 s>", "age_ms": 2999}
+    asked: list[str] = []
+    rows = [
+        {**row, "age_ms": 3001}, {**row, "database": "blog"}, row,
+        {**row, "missing_bytes": 5, "missing_ms_max": 900, "reason": "at most 0.9 s"},
+    ]  # fmt: skip
+
+    def ask(_: object, statement: str) -> list[dict[str, Any]]:
+        asked.append(statement)
+        return rows
+
+    monkeypatch.setattr(account.console_link, "ask", ask)
+    told = account.ask({}, "shop", 3.0)
+    assert (told, asked) == (Account(75, 0.9, "at most <0.8 s>; then at most 0.9 s"), ["SHOW FAILOVERS"])
+    found = report_of("kill", outcomes, NOTHING, FAULT, 4, 0, 0, told)
+    assert "the same, by forebay  at most <0.8 s>; then at most 0.9 s\n" in found.text()
+    assert json.loads(found.json())["account"] == {"missing_bytes": 75, "missing_s": 0.9, "because": told.because}
+    assert "the same, by forebay  at most &lt;0.8 s&gt;" in page(found)
+
+    planned = account.account_of([{**row, "missing_bytes": 0, "missing_ms_max": 0, "reason": "it was planned"}])
+    assert planned.words == "nothing: it was planned"
+    unknown = {**row, "missing_bytes": None, "missing_ms_max": None, "reason": "nothing was heard"}
+    assert account.account_of([row, unknown]).words == "not known: at most <0.8 s>; then nothing was heard"
+    assert account.account_of([{**row, "missing_ms_max": None}]).words == "at most <0.8 s>"
+    assert account.account_of([]).words == "not known: forebay has seen no change of the primary"
+
+
+def test_without_a_console_forebays_account_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither where the console refuses: the drill is over, and its other findings are worth telling."""
+    found = reported([write(2, 8, 9.0), write(4, 10, 12.5)])
+    assert "the same, by forebay  not known: no console was asked; name one with --dsn or --config\n" in found.text()
+    said = json.loads(found.json())["account"]
+    assert (said["missing_bytes"], said["missing_s"]) == (None, None)
+
+    def refuses(*_: object) -> list[dict[str, Any]]:
+        raise Failure("the console refused SHOW FAILOVERS: no")
+
+    monkeypatch.setattr(account.console_link, "ask", refuses)
+    assert account.ask({}, "shop", 3.0).words == "not known: the console refused SHOW FAILOVERS: no"
 
 
 def test_the_ledger_tells_lost_from_doubled_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

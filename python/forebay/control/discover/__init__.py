@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from msgspec.structs import replace
 
 from forebay._engine import Cluster
-from forebay.admin.backend import EndpointRow
+from forebay.admin.backend import EndpointRow, FailoverRow
 from forebay.config.preferences import preferences
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.topology import Topology, TopologySource
@@ -65,6 +65,9 @@ class Follower(Protocol):
 
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
+
+    def failovers(self) -> Sequence[FailoverRow]:
+        """Changes of the primary that were seen, the last one last."""
 
     @property
     def cluster(self) -> Cluster:
@@ -243,6 +246,10 @@ class Discovery:
         told = dict(follower.account.said) if follower.account else {}
         said = {one.endpoint: one for one in preferences(topology.wishes, (row.endpoint for row in rows), told)}
         return [row.preferred(said.get(row.endpoint)) for row in rows]
+
+    def failovers(self) -> list[FailoverRow]:
+        """Changes of primaries that were seen, by database, the last of each last."""
+        return [row for _, follower in self._followers.values() for row in follower.failovers()]
 
     def by_use(self, database: str, listed: Sequence[str]) -> Sequence[str]:
         """Its endpoints for a question of forebay's own, the primary first; those that are no copy of it are left out.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from forebay.admin.backend import FailoverRow
 from forebay.config.topology import Topology
 from forebay.control.discover.exposure import Forks, Positions, least_exposed, loss_of
 from forebay.observe.log import event
 
 # Positions are kept for so many times the target.
 SPANS: Final = 2
+# Changes of the primary that are remembered.
+FAILOVERS_MAX: Final = 8
 _LEAVING: Final = ("held", "relieved")
 _CANDIDATES: Final = ("replica", "lagging", "down")
 
@@ -26,6 +30,7 @@ class Risk:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self.forks = Forks()
+        self.failovers: deque[FailoverRow] = deque(maxlen=FAILOVERS_MAX)
         self._positions = self._no_positions()
         # The primary and its timeline, when it was lost, and whether that was planned.
         self._primary: tuple[str, int] | None = None
@@ -64,28 +69,36 @@ class Risk:
         lost_at, self._lost_at = self._lost_at or time.monotonic(), None
         if before is not None:
             self._former.add(before[0])
-        if before is not None and timeline > before[1] and not self._is_planned:
-            # By who ordered a planned one it is known that nothing is missing.
-            self._tell_loss(before, endpoint, timeline, positions, lost_at)
+        if before is not None and timeline > before[1]:
+            self._note(before, endpoint, timeline, positions, lost_at)
         self._is_planned = False
 
-    def _tell_loss(
+    def _note(
         self, before: tuple[str, int], endpoint: str, timeline: int, positions: Positions, lost_at: float
     ) -> None:
+        """The primary is another one: what that may have cost."""
         fork = self.forks.of(endpoint, timeline, before[1])
         loss = None if fork is None else loss_of(positions, fork, lost_at)
-        if loss is None:
-            because = "nothing was heard of the old primary"
+        # By who orders a switchover it is known that nothing is missing; unless somebody else has promoted meanwhile.
+        is_planned = self._is_planned and (loss is None or not loss.fork.is_exact or not loss.missing_bytes)
+        if is_planned:
+            missing: tuple[int | None, float | None] = 0, 0.0
+            because = "it was planned, and waited until the new primary had all"
+        elif loss is None:
+            missing, because = (None, None), "nothing was heard of the old primary"
             if fork is None:
                 because = "it is not known where the new primary's timeline begins"
             event(logging.WARNING, "failover_loss_unknown", database=self._topology.database, old=before[0],
                   new=endpoint, because=because)  # fmt: skip
-            return
-        missing_ms = None if loss.missing_s is None else round(loss.missing_s * 1000)
-        event(logging.WARNING, "failover_loss", database=self._topology.database, old=before[0], new=endpoint,
-              because=loss.words, missing_ms_max=missing_ms, timelines=timeline - before[1],
-              missing_bytes=loss.missing_bytes if loss.fork.is_exact else None,
-              missing_bytes_max=None if loss.fork.is_exact else loss.missing_bytes)  # fmt: skip
+        else:
+            missing, because = (loss.missing_bytes, loss.missing_s), loss.words
+            missing_ms = None if loss.missing_s is None else round(loss.missing_s * 1000)
+            event(logging.WARNING, "failover_loss", database=self._topology.database, old=before[0], new=endpoint,
+                  because=loss.words, missing_ms_max=missing_ms, timelines=timeline - before[1],
+                  missing_bytes=loss.missing_bytes if loss.fork.is_exact else None,
+                  missing_bytes_max=None if loss.fork.is_exact else loss.missing_bytes)  # fmt: skip
+        self.failovers.append(FailoverRow(self._topology.database, before[0], endpoint, timeline, is_planned,
+                                          *missing, because, time.monotonic()))  # fmt: skip
 
     def _tell_risk(self, nodes: Sequence[Node]) -> None:
         target_s = self._topology.rpo_target_s

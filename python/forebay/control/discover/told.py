@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay._engine import Cluster, EngineError
-from forebay.admin.backend import EndpointRow
+from forebay.admin.backend import EndpointRow, FailoverRow
 from forebay.config.preferences import Said
 from forebay.config.source_address import is_host
 from forebay.config.topology import Topology
@@ -142,6 +142,10 @@ class Told:
         """The endpoints as they stand."""
         age_s = None if self._told_at is None else time.monotonic() - self._told_at
         return [replace(row, source=self._topology.kind, source_s=age_s) for row in self._poll.rows()]
+
+    def failovers(self) -> Sequence[FailoverRow]:
+        """Changes of the primary that were seen."""
+        return self._poll.failovers()
 
     def _make_poll(self, before: Cluster | None, risk: Risk | None = None) -> Poll:
         if self.account is None:

@@ -32,6 +32,28 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """What forebay itself says of the failover: bytes and seconds that may be missing; None: that is not known.
+
+    because: its words, or why there are none.
+    """
+
+    missing_bytes: int | None
+    missing_s: float | None
+    because: str
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if self.missing_s is None and self.missing_bytes is None:
+            return f"not known: {self.because}"
+        return self.because if self.missing_s or self.missing_bytes else f"nothing: {self.because}"
+
+
+NOBODY_ASKED: Final = Account(None, None, "no console was asked; name one with --dsn or --config")
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """A stretch of time. longest_s: of statements that were sent in it."""
 
@@ -66,6 +88,7 @@ class Report:
     errors: dict[str, int]
     logins_failed: int
     sessions_lost: int
+    account: Account
     lines: tuple[tuple[float, str], ...]
     slots: tuple[Slot, ...]
 
@@ -83,6 +106,7 @@ class Report:
             ("out of service (RTO)", f"{self.rto_s:.3f} s without an acknowledged write"),
             ("longest wait", f"{self.longest_write_s:.3f} s to write, {self.longest_read_s:.3f} s to read"),
             ("lost (RPO)", f"{len(truth.lost)} of {self.acknowledged} acknowledged writes, {self.rpo_s:.3f} s of work"),
+            ("the same, by forebay", self.account.words),
             ("written twice", str(len(truth.doubled))),
             ("refused, and there", str(len(truth.risen))),
             ("errors by SQLSTATE", errors),
@@ -111,6 +135,8 @@ class Report:
             "lost": len(truth.lost), "lost_keys": truth.lost[:KEYS_MAX], "doubled": len(truth.doubled),
             "risen": len(truth.risen), "unknown": truth.unknown, "errors": self.errors,
             "logins_failed": self.logins_failed, "sessions_lost": self.sessions_lost,
+            "account": {"missing_bytes": self.account.missing_bytes, "missing_s": self.account.missing_s,
+                        "because": self.account.because},
             "lines": [{"at_s": at, "text": line} for at, line in self.lines],
             "slots": [[each.at_s, each.writes, each.reads, each.errors, each.longest_write_s, each.longest_read_s]
                       for each in self.slots],
@@ -126,6 +152,7 @@ def report_of(
     clients: int,
     logins_failed: int,
     sessions_lost: int,
+    account: Account = NOBODY_ASKED,
 ) -> Report:
     """Of all statements, and the fault under them."""
     served = [each for each in outcomes if each.error is None]
@@ -154,6 +181,7 @@ def report_of(
         errors=dict(Counter(each.error for each in outcomes if each.error is not None)),
         logins_failed=logins_failed,
         sessions_lost=sessions_lost,
+        account=account,
         lines=tuple((at - fault.began, line) for at, line in fault.lines),
         slots=_slots(outcomes, fault.began),
     )

@@ -16,7 +16,7 @@ from typing import Any, Final
 from forebay.control.drill.client import Outcome
 from forebay.control.drill.ledger import Ledger, Place
 from forebay.control.drill.load import Load
-from forebay.control.drill.report import Fault, Report, report_of
+from forebay.control.drill.report import NOBODY_ASKED, Account, Fault, Report, report_of
 from forebay.failure import Exit, Failure
 
 # Service is back when there was no longer gap than this in as long a time; where few writes come, than some take.
@@ -34,6 +34,8 @@ STOP_S: Final = 60.0
 
 # Does what is drilled, and returns when that is done; tells of steps. Raises Failure.
 Act = Callable[[Callable[[str], None]], None]
+# What forebay says of a failover that began so many seconds ago.
+Ask = Callable[[float], Account]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,9 @@ class Plan:
 
 
 class Drill:
-    """parameters: libpq's, of the database as its clients reach it. stop: calls off what `act` does, on Ctrl-C."""
+    """parameters: libpq's, of the database as its clients reach it. ask: what forebay itself says of it. stop: calls off
+    what `act` does, on Ctrl-C.
+    """
 
     def __init__(
         self,
@@ -59,11 +63,13 @@ class Drill:
         ledger: Ledger,
         plan: Plan,
         act: Act,
+        ask: Ask = lambda _: NOBODY_ASKED,
         *,
         stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._act = act
+        self._ask = ask
         self._stop = stop
         self._load: Load | None = None
         self._acting: threading.Thread | None = None
@@ -87,8 +93,10 @@ class Drill:
             outcomes = load.end(wait_s=LAST_S)
             if load.failure is not None:
                 raise Failure(f"the load ended with {type(load.failure).__name__}: {load.failure}")
+            account = self._ask(time.monotonic() - fault.began)
             truth = self._ledger.compare(outcomes)
-            return report_of(plan.how, outcomes, truth, fault, plan.clients, load.logins_failed, load.sessions_lost)
+            return report_of(plan.how, outcomes, truth, fault, plan.clients, load.logins_failed, load.sessions_lost,
+                             account)  # fmt: skip
         except KeyboardInterrupt:
             self._call_off()
             raise

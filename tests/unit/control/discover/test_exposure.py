@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forebay.admin.backend import FailoverRow
 from forebay.config.resolved import ServerTls
 from forebay.config.topology import Topology
 from forebay.control.discover import risk
 from forebay.control.discover.exposure import POSITIONS_MAX, Fork, Forks, Positions, least_exposed, loss_of
-from forebay.control.discover.risk import Node, Risk
+from forebay.control.discover.risk import FAILOVERS_MAX, Node, Risk
 
 OLD, NEW, THIRD = "10.0.0.5:5432", "10.0.0.6:5432", "10.0.0.7:5432"
 SHOP = Topology("poll", "shop", (OLD, NEW), "shop", "poll", None, ServerTls("disable", None, None, None),
@@ -133,8 +134,11 @@ def node(endpoint: str, role: str, timeline: int, lsn: int) -> Node:
     return (endpoint, role, "", timeline, lsn, None)
 
 
-def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> None:
-    """The primary is lost when it was at 300, and the replica, seen at 200, takes over; fork: as that tells."""
+def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> FailoverRow:
+    """The primary is lost when it was at 300, and the replica, seen at 200, takes over; fork: as that tells.
+
+    Returns what is remembered of it.
+    """
     watch, now = Risk(SHOP), time.monotonic()
 
     def heard(is_in_recovery: bool, timeline: int, lsn: int) -> None:
@@ -152,24 +156,47 @@ def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> N
     watch.look([node(OLD, "deposed", 1, 900), node(NEW, "primary", 2, 400)], 1, now)
     # The old one comes back, and its line leads elsewhere.
     watch.look([node(OLD, "down", 1, 900), node(NEW, "primary", 2, 400)], None, now)
+    (row,) = watch.failovers
+    assert (row.database, row.old, row.new, row.timeline) == ("shop", OLD, NEW, 2)
+    return row
 
 
 def test_a_failover_is_told_with_its_cost(told: list[tuple[str, dict[str, Any]]]) -> None:
     """Whoever must say what was lost would search the old primary's files for it."""
-    play(250)
+    row = play(250)
     ((name, fields),) = told
+    assert (row.missing_bytes, round((row.missing_s or 0) * 1000), row.reason, row.is_planned) == (
+        50, fields["missing_ms_max"], fields["because"], False,
+    )  # fmt: skip
     assert (name, fields["old"], fields["new"], fields["missing_bytes"]) == ("failover_loss", OLD, NEW, 50)
     assert 1990 < fields["missing_ms_max"] < 12_000
     assert fields["missing_bytes_max"] is None
     told.clear()
-    play(None)
+    row = play(None)
     ((name, fields),) = told
+    assert (row.missing_bytes, row.missing_s, row.reason) == (None, None, fields["because"])
     assert (name, fields["because"]) == (
         "failover_loss_unknown", "it is not known where the new primary's timeline begins",
     )  # fmt: skip
     told.clear()
-    play(250, planned="relieved")
+    row = play(300, planned="relieved")
     assert told == [], "who orders a switchover waits until nothing is missing"
+    assert (row.is_planned, row.missing_bytes, row.missing_s) == (True, 0, 0.0)
+
+
+def test_a_switchover_that_somebody_else_has_overtaken_is_none(told: list[tuple[str, dict[str, Any]]]) -> None:
+    """The old primary is held, crashes, and a replica that lacks some of it is promoted: that was no plan."""
+    row = play(250, planned="held")
+    assert (row.is_planned, row.missing_bytes) == (False, 50)
+    assert [name for name, _ in told] == ["failover_loss"]
+
+
+def test_no_more_changes_are_remembered_than_there_is_room_for() -> None:
+    """A cluster that flaps for months would fill the memory."""
+    watch = Risk(SHOP)
+    for timeline in range(1, 30):
+        watch.look([node((OLD, NEW)[timeline % 2], "primary", timeline, 300)], None, time.monotonic())
+    assert [row.timeline for row in watch.failovers] == [*range(30 - FAILOVERS_MAX, 30)]
 
 
 def test_a_new_primary_that_has_crashed_makes_no_loss_smaller(told: list[tuple[str, dict[str, Any]]]) -> None:
