@@ -1,7 +1,7 @@
 //! Whether a connection may stay: the limit over all clients, and a drain.
 //!
 //! A client counts once it has proved who it is: whoever connects and says nothing takes nobody's place. How many may be on
-//! their way in has a limit of its own, above which the one that has been for longest goes.
+//! their way in is a matter of [`crate::crowd`].
 
 use forebay_spec::{Report, errors};
 
@@ -10,18 +10,11 @@ use crate::io::{Io, Peer};
 use crate::misses::{Source, Verdict};
 use crate::pool::census::Of;
 use crate::question::Turn;
-use crate::session::client::{Client, ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey};
 use crate::worker::{Owner, Worker};
-
-/// Connections of a worker that may be on their way in beside `clients_max` clients: so many, or as many again.
-const ON_THE_WAY_MIN: usize = 1024;
 
 /// Failed logins of a source within [`crate::misses::WINDOW`] up to which it waits its turn as others do.
 const FAILED_LOGINS_MAX: u32 = 20;
-
-fn is_on_the_way(client: &Client) -> bool {
-    matches!(client.state, ClientState::Startup | ClientState::Tls | ClientState::Secret | ClientState::Login)
-}
 
 impl<I: Io> Worker<I> {
     pub(crate) fn client_accepted(&mut self, io: &mut I, conn: ConnId, peer: Peer) {
@@ -35,26 +28,8 @@ impl<I: Io> Worker<I> {
         let key = self.clients.insert(client);
         self.set_owner(conn, Owner::Client(key));
         self.stats.clients.set(self.clients.len() as u64);
-        self.make_way(io, key);
+        self.arrives(io, key);
         self.arm_client(key);
-    }
-
-    /// Where too many are on their way in, the first of them goes: one that is served needs no more than a few turns.
-    fn make_way(&mut self, io: &mut I, key: ClientKey) {
-        let limit = self.tables.config.limits.clients_max;
-        let most = (limit as usize).saturating_add(ON_THE_WAY_MIN.max(limit as usize));
-        self.arrivals.push_back(key);
-        while let Some(first) = self.arrivals.front().copied() {
-            let is_here = self.clients.get(first).is_some_and(is_on_the_way);
-            if is_here && self.clients.len() <= most {
-                return;
-            }
-            self.arrivals.pop_front();
-            if is_here {
-                let used = self.shared.clients.used();
-                self.refuse_and_close(io, first, errors::too_many_clients(used, limit));
-            }
-        }
     }
 
     /// Counts a client that is let in among those of its database and its user; or says which of them has too many.
@@ -102,9 +77,12 @@ impl<I: Io> Worker<I> {
 
     /// Why a client can't stay, told once it has said what it came for: a cancel request and the console are served all
     /// the same, and an error in place of the answer to SSLRequest is shown by no driver.
-    pub(crate) fn has_no_place(&self) -> Option<Report> {
+    pub(crate) fn has_no_place(&self, io: &I, key: ClientKey) -> Option<Report> {
         if self.is_draining || self.is_closed {
             return Some(errors::draining());
+        }
+        if io.is_last_resort(self.clients[key].conn) {
+            return Some(errors::too_many_files());
         }
         let limit = self.tables.config.limits.clients_max;
         self.shared.clients.is_full(limit).then(|| errors::too_many_clients(self.shared.clients.used(), limit))
@@ -117,6 +95,7 @@ impl<I: Io> Worker<I> {
             return Some(errors::too_many_clients(self.shared.clients.used(), limit));
         }
         self.clients[key].is_uncounted = false;
+        self.arrival_is_over(key);
         None
     }
 }

@@ -134,6 +134,7 @@ impl<I: Io> Worker<I> {
         };
         if verdict == Verdict::Heard {
             self.clients[key].enter(ClientState::Cancelling, self.now);
+            self.arrival_is_over(key);
             let canceller = Canceller { worker: self.id, client: key };
             let request =
                 Request { pid, secret: secret.into(), source, at: self.now, canceller, is_placed_nowhere: false };

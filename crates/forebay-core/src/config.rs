@@ -93,6 +93,12 @@ pub enum IoDriver {
 pub struct Limits {
     /// Clients over all workers.
     pub clients_max: u32,
+    /// Clients on their way in that may owe us a word; 0: a quarter of `clients_max`, or more.
+    #[serde(default)]
+    pub logins_max: u32,
+    /// The same of one address; 0: no limit.
+    #[serde(default)]
+    pub address_logins_max: u32,
     /// Servers of a user of whom nothing else is said; 0: no limit.
     pub max_user_connections: u32,
     /// Clients of such a user; 0: no limit.

@@ -75,6 +75,7 @@ impl<I: Io> Worker<I> {
         }
         self.finish_greeting(io, key, &mut out);
         self.clients[key].enter(ClientState::Console, self.now);
+        self.arrival_is_over(key);
         self.tell_login(io, key, "console_connected");
         self.ready.push_back(key);
     }

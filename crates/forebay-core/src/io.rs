@@ -164,6 +164,10 @@ pub trait Io {
     fn is_overdue(&self, conn: ConnId) -> bool;
     /// Bytes that the system has taken for the peer and the peer has not taken yet. 0 where the transport can't tell.
     fn unacknowledged(&self, conn: ConnId) -> usize;
+    /// Whether its descriptor is one of the last that the process may have, kept for telling clients so.
+    fn is_last_resort(&self, _conn: ConnId) -> bool {
+        false
+    }
     /// What the system knows a connection by; `None`: it has no socket.
     fn socket(&self, conn: ConnId) -> Option<Socket>;
     /// Begins TLS: `tls_ready` or `closed` follows. `unread` are ciphertext bytes that core already

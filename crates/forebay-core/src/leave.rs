@@ -70,11 +70,15 @@ impl<I: Io> Worker<I> {
 
     /// Closes a client once all that was sent to it is written.
     pub(crate) fn drop_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
+        self.close_client(io, key, reason, Close::AfterSend);
+    }
+
+    pub(crate) fn close_client(&mut self, io: &mut I, key: ClientKey, reason: &str, how: Close) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let conn = client.conn;
         client.state = ClientState::Leaving;
         if !client.is_gone {
-            self.close_conn(io, conn, Close::AfterSend);
+            self.close_conn(io, conn, how);
         }
         self.forget_client(io, key, reason);
     }
@@ -117,6 +121,9 @@ impl<I: Io> Worker<I> {
     }
 
     fn forget_client(&mut self, io: &mut I, key: ClientKey, reason: &str) {
+        if self.clients.get(key).is_some() {
+            self.arrival_is_over(key);
+        }
         let Some(mut client) = self.clients.remove(key) else { return };
         self.forget_place(key, &client);
         self.forget_listens(io, key, &mut client);

@@ -21,6 +21,7 @@ pub mod config;
 pub mod connect;
 mod connect_query;
 pub mod console;
+pub mod crowd;
 mod deadline;
 mod deallocate;
 mod ensure;

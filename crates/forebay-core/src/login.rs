@@ -62,6 +62,7 @@ impl<I: Io> Worker<I> {
                 return 0;
             }
         };
+        self.talks(key);
         let has_tls = self.clients[key].tls.is_some();
         let offers_tls = self.tables.config.listen.tls.is_some() && matches!(self.clients[key].peer, Peer::Tcp(..));
         match packet {
@@ -134,7 +135,7 @@ impl<I: Io> Worker<I> {
         };
         let is_console = self.is_console(&asked.database);
         // An operator gets in where nobody else does.
-        let no_place = if is_console { None } else { self.has_no_place() };
+        let no_place = if is_console { None } else { self.has_no_place(io, key) };
         let refused = is_console && asked.replication.is_some();
         let refusal = refused.then(|| errors::replication_refused(asked.database.clone())).or(no_place);
         let wanted = self.images.intern(&asked.parameters);

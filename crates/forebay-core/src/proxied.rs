@@ -67,9 +67,10 @@ impl<I: Io> Worker<I> {
             login.is_header_due = false;
         }
         if let Source::Tcp(ip, port) = source {
-            let (by, _) = address(&std::mem::replace(&mut client.peer, Peer::Tcp(ip, port)));
+            let id = client.id;
+            let (by, _) = address(&self.comes_from(io, key, Peer::Tcp(ip, port)));
             let fields = vec![
-                ("client", client.id.into()),
+                ("client", id.into()),
                 ("address", ip.to_string().into()),
                 ("port", u64::from(port).into()),
                 ("by", by.into()),

@@ -288,6 +288,10 @@ pub struct WorkerStats {
     pub last_id: Cell,
     /// Clients open, logged in or not.
     pub clients: Cell,
+    /// Those of them that are not let in yet.
+    pub arriving: Cell,
+    /// Those turned away on their way in, as too many were.
+    pub logins_turned_away: Cell,
     /// Logins refused.
     pub logins_refused: Cell,
     /// Malformed or oversized messages.

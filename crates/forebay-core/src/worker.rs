@@ -10,8 +10,7 @@
 //!
 //! Beside the loop: [`crate::supply`] (where servers come from), [`crate::flow`] (back-pressure), [`crate::login`]
 //! (clients), [`crate::connect`] (servers), [`crate::reach`] (endpoints that let nobody in), [`crate::hand_over`] (from
-//! one client of a server to the next),
-//! [`crate::tracking`] (what statements leave in a session),
+//! one client of a server to the next), [`crate::tracking`] (what statements leave in a session),
 //! [`crate::leave`] (a side goes away), [`crate::replication`], [`crate::cancel`], [`crate::deadline`], [`crate::silent`], [`crate::forgetting`] (pools that nobody uses), [`crate::console`], [`crate::lend`]
 //! (between workers), [`crate::listen`] (notifications), [`crate::order`] (commands). A driver calls the inputs below, one
 //! at a time.
@@ -27,12 +26,14 @@ use crate::cancel::{Cancel, Request, Stage};
 use crate::clearing::Clearing;
 use crate::cluster::roles::Known;
 use crate::command::{Command, CommandId};
+use crate::crowd::Arrivals;
 use crate::deadline::Alarm;
 use crate::event::{Event, Field, Level};
 use crate::ids::{BufId, ConnId, QuestionId, WorkerId};
 use crate::io::{Close, ClosedBy, Io, Peer, TlsInfo};
 use crate::lend::LentServer;
 use crate::listen::{Listening, Told};
+use crate::misses::Source;
 use crate::moving::{Arrival, Moves};
 use crate::parameters::Images;
 use crate::peers::{Passed, Peering};
@@ -87,6 +88,8 @@ pub enum Message<H> {
     Arrived(u64),
     /// A database is needed without sessions.
     Clear(Clearing),
+    /// Of those on their way in there are too many, in all or of one source, and the sender has none that is older.
+    MakeWay(Option<Source>),
 }
 
 /// Whom a connection belongs to.
@@ -166,8 +169,7 @@ pub struct Worker<I: Io> {
     /// Until then nothing is taken for late: the worker itself was.
     pub(crate) hears_until: Instant,
     pub(crate) silent: Silent,
-    /// Clients that may be on their way in, in the order in which they came.
-    pub(crate) arrivals: VecDeque<ClientKey>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) nobody: Arc<str>,
     pub(crate) listening: Listening,
     pub(crate) moving: Moves<I::Handover>,
@@ -225,7 +227,7 @@ impl<I: Io> Worker<I> {
             counted_at: Instant(0),
             hears_until: Instant(0),
             silent: Silent::default(),
-            arrivals: VecDeque::new(),
+            arrivals: Arrivals::default(),
             nobody: "".into(),
             listening: Listening::default(),
             moving: Moves::default(),
@@ -385,6 +387,7 @@ impl<I: Io> Worker<I> {
             Message::CancelIsAt(key, stage) => self.cancel_is_at(io, key, stage),
             Message::Listen(told) => self.told_of_listening(io, from, *told),
             Message::Clear(clearing) => self.clear(io, &clearing),
+            Message::MakeWay(source) => self.make_way_for(io, source),
             Message::CancelMoved(client, request) => self.cancel_moved(io, client, &request),
             Message::Group(arrival) => self.group_arrives(io, *arrival),
             Message::Arrived(number) => self.group_arrived(io, number),

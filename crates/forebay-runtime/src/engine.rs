@@ -206,6 +206,8 @@ impl Engine {
     }
 
     fn start_workers<B: Backend + 'static>(&mut self, listeners: Vec<Vec<Listener>>, part: &Part) -> io::Result<()> {
+        let files = u32::try_from(crate::open_files::limit()).unwrap_or(u32::MAX);
+        part.shared.crowd.set_files_max(files);
         let (ready, started) = channel();
         let count = listeners.len();
         for (i, listeners) in listeners.into_iter().enumerate() {

@@ -25,9 +25,13 @@ pub(crate) trait Inputs<I: Io> {
     fn told(&mut self, io: &mut I, from: WorkerId, message: Message<I::Handover>);
     fn command(&mut self, io: &mut I, id: CommandId, command: Command);
     fn readdressed(&mut self, _io: &mut I, _host: &Arc<str>, _addresses: &Arc<[IpAddr]>) {}
+    fn short_of_files(&mut self, _io: &mut I) {}
 }
 
 impl<I: Io> Inputs<I> for Worker<I> {
+    fn short_of_files(&mut self, io: &mut I) {
+        Worker::short_of_files(self, io);
+    }
     #[inline]
     fn tick(&mut self, io: &mut I, now: Instant) {
         Worker::tick(self, io, now);

@@ -452,6 +452,8 @@ pub(crate) fn engine_config(
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 1000,
+            logins_max: 0,
+            address_logins_max: 0,
             max_user_connections: 0,
             max_user_client_connections: 0,
             message_bytes_max: 1 << 20,

@@ -254,6 +254,18 @@ def own_setting_invalid(*, name: object, value: object, values: object) -> Limit
     )
 
 
+def too_many_logins(*, count: object, limit: object) -> LimitError:
+    """FB216, SQLSTATE 53300."""
+    return LimitError(
+        code="FB216",
+        sqlstate="53300",
+        severity="FATAL",
+        message=f"too many connections are on their way in: {count}, and {limit} may be",
+        detail=None,
+        hint="Connect again; if these are applications, raise limits.logins_max or limits.address_logins_max. (FB216)",
+    )
+
+
 def pin_refused(*, cause: object) -> PoolingError:
     """FB301, SQLSTATE 0A000."""
     return PoolingError(

@@ -219,6 +219,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Write one of the values that the hint names, or RESET the setting.",
         example="SET forebay.role = 'replica';",
     ),
+    "FB216": Page(
+        code="FB216",
+        name="too_many_logins",
+        severity="FATAL",
+        sqlstate="53300",
+        message="too many connections are on their way in: {count}, and {limit} may be",
+        detail=None,
+        hint="Connect again; if these are applications, raise limits.logins_max or limits.address_logins_max.",
+        why="The connection was open for longest of those that had not logged in, and more of them came than may be: silent connections, and logins that take long. All together they may be a quarter of limits.max_client_conn (limits.logins_max), those of one address limits.address_logins_max. Who logs in without a pause is never among them.",
+        fix="Find out who opens connections and does not log in: the event logins_turned_away names the address. Where it is a load balancer that passes many clients on, name it in listen.proxy_from and have it tell their addresses, or raise limits.address_logins_max.",
+        example=None,
+    ),
     "FB301": Page(
         code="FB301",
         name="pin_refused",

@@ -87,6 +87,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Limits on clients and messages."""
 
     clients_max: int
+    logins_max: int
+    address_logins_max: int
     max_user_connections: int
     max_user_client_connections: int
     message_bytes_max: int

@@ -306,6 +306,8 @@ pub fn config(method: AuthMethod, pool_mode: PoolMode, pool_size: u32) -> Engine
         arrivals: Arrivals::default(),
         limits: Limits {
             clients_max: 100,
+            logins_max: 0,
+            address_logins_max: 0,
             max_user_connections: 0,
             max_user_client_connections: 0,
             message_bytes_max: 1 << 20,

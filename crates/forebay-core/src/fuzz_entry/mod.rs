@@ -6,6 +6,8 @@ mod cancels;
 mod choices;
 mod conversation;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod deposed;
 #[cfg(test)]
 mod forgotten;

@@ -188,7 +188,9 @@ carried!(Client, put_client, get_client, describe_client,
         connected_at: Instant,
         tls: Option<Box<TlsInfo>>,
     }
-    left { conn, server, is_deferred, is_gone, is_split, reading, needs, pool, served_by, armed, listens, replication, login }
+    left {
+        conn, server, is_deferred, is_gone, is_split, reading, needs, pool, served_by, armed, arrival, listens, replication, login,
+    }
 );
 
 carried!(Server, put_server, get_server, describe_server,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::crowd::Crowd;
 use crate::ids::WorkerId;
 use crate::misses::Misses;
 use crate::moving::{Expected, Moved};
@@ -277,6 +278,8 @@ pub struct Shared {
     pub clients: Permits,
     /// The same by database and user.
     pub census: Census,
+    /// Clients on their way in.
+    pub crowd: Crowd,
     /// Cancel requests that named nobody.
     pub misses: Misses,
     /// Logins that were refused.
@@ -357,6 +360,7 @@ impl Shared {
             moved: Moved::default(),
             clients: Permits::default(),
             census: Census::default(),
+            crowd: Crowd::default(),
             misses: Misses::default(),
             failed_logins: Misses::default(),
             hosts: Healths::default(),

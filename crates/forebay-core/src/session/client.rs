@@ -30,6 +30,7 @@ use crate::auth::client::ClientLogin;
 use crate::cluster::consistency::{Following, LastRead, Needs, Reading};
 use crate::config::{PoolMode, Usage};
 use crate::console::ConsoleSession;
+use crate::crowd::Arrival;
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
 use crate::listen::Listens;
@@ -234,6 +235,8 @@ pub struct Client {
     pub cancel: CancelSecret,
     /// It holds no permit: it has not proved yet who it is, or is of the console.
     pub is_uncounted: bool,
+    /// How it stands until it is let in.
+    pub arrival: Arrival,
     /// It counts among the clients of its database and its user.
     pub is_in_census: bool,
     /// How it uses servers: as its pool was configured at its login.
@@ -290,6 +293,7 @@ impl Client {
             read: LastRead::default(),
             served_by: None,
             is_uncounted: false,
+            arrival: Arrival::Over,
             is_in_census: false,
             usage: Usage {
                 mode: PoolMode::Transaction,

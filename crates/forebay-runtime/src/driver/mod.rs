@@ -14,6 +14,7 @@
 //! | on its way out | CLOSING | all written and the peer's end seen, or the time is up |
 //! | dead | DEAD | the kernel's last completion |
 
+mod accepting;
 pub(crate) mod backend;
 pub(crate) mod buffers;
 pub(crate) mod connecting;
@@ -180,6 +181,12 @@ pub(crate) struct Driver<B: Backend> {
     next_worker: u16,
     is_stopping: bool,
     is_accepting_suspended: bool,
+    /// The number of the first descriptor that is kept for telling clients that there are none.
+    first_kept: RawFd,
+    /// How long a listener rested last; how often since that was told, and when that was.
+    rest: Duration,
+    rests: u64,
+    rests_told_at: Option<Instant>,
     /// The most connections since memory was last given back to the system.
     most_conns: usize,
     /// A timer for that is set.
@@ -223,6 +230,10 @@ impl<B: Backend> Driver<B> {
             next_worker: 0,
             is_stopping: false,
             is_accepting_suspended: false,
+            first_kept: accepting::first_kept(),
+            rest: Duration::ZERO,
+            rests: 0,
+            rests_told_at: None,
             most_conns: 0,
             is_trim_due: false,
             has_turned: false,

@@ -103,6 +103,10 @@ impl<B: Backend> Io for Driver<B> {
         self.table.fd_of(id).map_or(0, crate::socket::unacknowledged)
     }
 
+    fn is_last_resort(&self, id: ConnId) -> bool {
+        self.table.fd_of(id).is_some_and(|fd| fd >= self.first_kept)
+    }
+
     fn socket(&self, id: ConnId) -> Option<Socket> {
         let descriptor = self.table.fd_of(id)?;
         let local = socket::bound_address(descriptor).ok().flatten().map(|address| (address.ip(), address.port()));

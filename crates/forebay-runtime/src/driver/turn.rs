@@ -1,29 +1,25 @@
 //! The loop: wait, report what happened, let core end its turn, again.
 
 use std::cmp::Reverse;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_core::command::Command;
 use forebay_core::event::Level;
-use forebay_core::ids::{ConnId, QuestionId, WorkerId};
-use forebay_core::io::{ClosedBy, Io, Peer};
+use forebay_core::ids::{ConnId, QuestionId};
+use forebay_core::io::ClosedBy;
 use forebay_core::question::Answer;
 
 use super::backend::{Backend, Completion};
 use super::output::CONSOLE_TIMEOUT;
 use super::table::Flags;
-use super::{BROKEN_TIMEOUT, Driver, Due, Handover, Input, TRIM_AFTER, TRIM_CONNS, Timer, memory};
+use super::{BROKEN_TIMEOUT, Driver, Due, Input, TRIM_AFTER, TRIM_CONNS, Timer, memory};
 use crate::hub::Mail;
 use crate::inputs::Inputs;
-use crate::listen::Listener;
-use crate::socket;
 
 /// Longest wait: /livez wants to see every worker move.
 const TICK: Duration = Duration::from_secs(1);
-/// Pause of a listener after the process or the system ran out of descriptors or memory.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// A turn that takes longer held up every client of the worker.
 const STALL: Duration = Duration::from_millis(100);
 /// How long the kernel may take to give the last operations back when the engine stops.
@@ -142,7 +138,7 @@ impl<B: Backend> Driver<B> {
                 }
             }
             Completion::Accepted { listener, fd } => self.on_accepted(inputs, listener, fd),
-            Completion::AcceptFailed { listener, errno } => self.on_accept_failed(listener, errno),
+            Completion::AcceptFailed { listener, errno } => self.on_accept_failed(inputs, listener, errno),
             Completion::Gone { slot } => self.table.remove(slot),
             Completion::Woken => self.read_mail(inputs),
         }
@@ -268,43 +264,6 @@ impl<B: Backend> Driver<B> {
         }
     }
 
-    fn on_accepted<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, listener: u16, fd: i32) {
-        // SAFETY: the kernel just made this descriptor for us.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        if self.is_stopping {
-            return;
-        }
-        // A peer without a name has gone already.
-        let Ok(peer) = socket::peer(fd.as_raw_fd()) else { return };
-        let workers = self.hub.mailboxes.len() as u16;
-        let is_shared = self.listener(listener).is_some_and(|l| l.is_for_all_workers);
-        let handover = Handover::plain(fd);
-        if is_shared && workers > 1 {
-            let worker = WorkerId(self.next_worker);
-            self.next_worker = (self.next_worker + 1) % workers;
-            if worker != self.id {
-                self.hub.post(worker, Mail::Client(handover, peer));
-                return;
-            }
-        }
-        self.welcome(inputs, handover, peer);
-    }
-
-    fn welcome<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N, handover: Handover, peer: Peer) {
-        let id = self.adopt(handover);
-        self.guard(inputs, Some(id), |inputs, io| inputs.accepted(io, id, peer));
-    }
-
-    fn listener(&self, index: u16) -> Option<&Listener> {
-        self.listeners.get(usize::from(index)).and_then(Option::as_ref)
-    }
-
-    fn on_accept_failed(&mut self, listener: u16, errno: i32) {
-        let fields = vec![("error", words(errno).into()), ("pause_ms", (ACCEPT_BACKOFF.as_millis() as u64).into())];
-        self.event(Level::Warn, "accept_backoff", fields);
-        self.set_timer(ACCEPT_BACKOFF, Timer::Accept(listener));
-    }
-
     #[inline(never)]
     fn fire_timers<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
         while let Some(Reverse(Due(at, ..))) = self.timers.peek() {
@@ -327,12 +286,7 @@ impl<B: Backend> Driver<B> {
                     self.most_conns = self.table.len();
                     memory::trim();
                 }
-                Timer::Accept(listener) => {
-                    let fd = self.listener(listener).map(|l| l.fd.as_raw_fd());
-                    if let Some(fd) = fd.filter(|_| !self.is_accepting_suspended) {
-                        self.back.accept(listener, fd);
-                    }
-                }
+                Timer::Accept(listener) => self.accept_again(listener),
             }
         }
     }
@@ -429,40 +383,6 @@ impl<B: Backend> Driver<B> {
         self.mail = mail;
     }
 
-    /// Another process accepts from the same sockets; should it end, this one does again.
-    fn suspend_accepting(&mut self) {
-        if !std::mem::replace(&mut self.is_accepting_suspended, true) {
-            for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l))) {
-                self.back.refuse(i as u16, listener.fd.as_raw_fd());
-            }
-        }
-    }
-
-    fn resume_accepting(&mut self) {
-        if std::mem::take(&mut self.is_accepting_suspended) {
-            for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l))) {
-                self.back.accept(i as u16, listener.fd.as_raw_fd());
-            }
-        }
-    }
-
-    fn stop_accepting(&mut self, is_meant: impl Fn(&Listener) -> bool) {
-        for (i, slot) in self.listeners.iter_mut().enumerate() {
-            if let Some(listener) = slot.take_if(|listener| is_meant(listener)) {
-                self.back.refuse(i as u16, listener.fd.as_raw_fd());
-            }
-        }
-    }
-
-    /// What is accepted from here on inherits the options in force.
-    fn tune_listeners(&self) {
-        let options = self.hub.tcp();
-        for listener in self.listeners.iter().flatten().filter(|listener| listener.is_tcp) {
-            // An option that the system refuses leaves connections as they were before.
-            let _ = crate::socket::tune_listener(listener.fd.as_raw_fd(), &options);
-        }
-    }
-
     /// Closes everything and gives the kernel the time to let go of our memory.
     fn wind_up<N: Inputs<Driver<B>>>(&mut self, inputs: &mut N) {
         self.stop_accepting(|_| true);
@@ -486,6 +406,6 @@ impl<B: Backend> Driver<B> {
 }
 
 /// The system's words for an error of a socket.
-fn words(errno: i32) -> Arc<str> {
+pub(super) fn words(errno: i32) -> Arc<str> {
     std::io::Error::from_raw_os_error(errno).to_string().into()
 }

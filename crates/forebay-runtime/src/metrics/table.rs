@@ -165,8 +165,18 @@ const PINS: [Part; REASONS.len()] = [
 /// All of them, in the order they are served.
 pub(super) const METRICS: &[Metric] = &[
     metric("forebay_clients", "Client connections open, logged in or not.", Engine(Gauge, |s| s.clients.get())),
+    metric(
+        "forebay_clients_arriving",
+        "Client connections that are not let in yet: silent ones, and logins under way.",
+        Engine(Gauge, |s| s.arriving.get()),
+    ),
     metric("forebay_connections_accepted_total", "Client connections accepted.", Engine(Counter, |s| s.accepted.get())),
     metric("forebay_logins_refused_total", "Logins of clients refused.", Engine(Counter, |s| s.logins_refused.get())),
+    metric(
+        "forebay_logins_turned_away_total",
+        "Client connections closed before they were let in, as too many were (limits.logins_max, limits.address_logins_max).",
+        Engine(Counter, |s| s.logins_turned_away.get()),
+    ),
     metric(
         "forebay_protocol_errors_total",
         "Malformed or oversized messages.",

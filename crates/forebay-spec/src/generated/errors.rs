@@ -24,6 +24,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "waiting", code: "FB213", sqlstate: "00000" },
     ErrorRow { id: "simple_query_refused", code: "FB214", sqlstate: "0A000" },
     ErrorRow { id: "own_setting_invalid", code: "FB215", sqlstate: "22023" },
+    ErrorRow { id: "too_many_logins", code: "FB216", sqlstate: "53300" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
     ErrorRow { id: "transaction_in_statement_mode", code: "FB303", sqlstate: "0A000" },
@@ -356,6 +357,22 @@ pub fn own_setting_invalid(name: impl Display, value: impl Display, values: impl
         message: format!("invalid value for parameter \"{name}\": \"{value}\""),
         detail: None,
         hint: Some(format!("Available values: {values}. (FB215)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB216, SQLSTATE 53300: too many connections are on their way in: {count}, and {limit} may be.
+#[cold]
+pub fn too_many_logins(count: impl Display, limit: impl Display) -> Report {
+    Report {
+        severity: Severity::Fatal,
+        code: "FB216",
+        sqlstate: "53300",
+        message: format!("too many connections are on their way in: {count}, and {limit} may be"),
+        detail: None,
+        hint: Some(String::from(
+            "Connect again; if these are applications, raise limits.logins_max or limits.address_logins_max. (FB216)",
+        )),
         pgbouncer: None,
     }
 }
