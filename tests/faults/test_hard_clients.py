@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import resource
 import socket
 import struct
@@ -19,6 +20,9 @@ from tests.harness.postgres import Postgres, free_port
 from tests.harness.wire import Gone, Wire, bind, cancel, copy_data, copy_done, execute, parse, query, startup, sync
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+# A machine that others use as well may be so many times slower than the matrix says.
+BUSY = 4
 
 # Bytes of a large transfer: 200 MB, or what LARGE_BYTES says (1 GB by hand before a release).
 LARGE = int(os.environ.get("LARGE_BYTES", "200000000"))
@@ -160,12 +164,14 @@ def test_a_flood_of_syncs_is_held_back(bare: Forebay) -> None:
         assert bare.rss_kb() - before <= GROWTH_KB
 
 
+@pytest.mark.timeout(240)
 def test_a_thundering_herd_is_served(start: Start, server: Postgres, variant: Variant) -> None:
-    """Row 36: as many connects at once as descriptors allow; no more servers than the pool has."""
+    """Row 36: 10,000 connects at once; no more servers than the pool has are ever opened."""
+    count, size = 10_000, 4
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard > count + 200, f"hard limit of open files: {hard}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(2000, hard // 2 - 200)
-    forebay = start(configuration(server, variant, databases={"app": {"pool_size": 4}}, listen={"backlog": 4096}))
+    forebay = start(configuration(server, variant, databases={"app": {"pool_size": size}}, listen={"backlog": 4096}))
     target = forebay.target.at(user="gone")
     wires: list[Wire] = []
     try:
@@ -173,82 +179,124 @@ def test_a_thundering_herd_is_served(start: Start, server: Postgres, variant: Va
         for _ in range(count):
             wires.append(target.dial())
             wires[-1].send(startup(user="gone", database="app"), query("select pg_backend_pid()"))
-        pids = {frame.body for wire in wires for frame in wire.ready(2) if frame.tag == "D"}
-        assert time.monotonic() - began < 30
-        assert len(pids) <= 4
+        pids = [frame.body for wire in wires for frame in wire.ready(2) if frame.tag == "D"]
+        took = time.monotonic() - began
+        opened = opened_servers(forebay, "gone")
     finally:
         for wire in wires:
             wire.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    print(f"{variant}: {count} clients served in {took:.2f} s by {opened} servers")
+    assert len(pids) == count
+    # Each server that was opened has served, and no other: none came and went unseen.
+    assert opened == len(set(pids)) <= size
+    assert took < 5 * BUSY
+    (refused,) = re.findall(r"^forebay_logins_turned_away_total (\d+)$", forebay.metrics(), re.MULTILINE)
+    assert refused == "0"
+
+
+def opened_servers(forebay: Forebay, user: str) -> int:
+    """Servers that its pool has opened, over all workers and up to now."""
+    pattern = rf'^forebay_servers_opened_total{{database="app",user="{user}"}} (\d+)$'
+    return sum(int(count) for count in re.findall(pattern, forebay.metrics(), re.MULTILINE))
 
 
 def test_without_descriptors_new_clients_are_refused_and_others_served(
     start: Start, server: Postgres, variant: Variant
 ) -> None:
-    """Row 27: EMFILE at accept must not spin, and must pass."""
-    forebay = start(configuration(server, variant), files_max=128)
-    first = forebay.target.wire()
-    assert first.value("select 1") == "1"
+    """Row 27: EMFILE must not spin, and must pass. Before it comes, logins are refused with 53300."""
+    limits = {"address_logins_max": 0}
+    sections = configuration(server, variant, limits=limits, tcp={"defer_accept": False})
+    forebay = start(sections, files_max=256)
     held: list[Wire] = []
-    try:
-        for _ in range(200):
-            with contextlib.suppress(Gone, OSError, AssertionError):
-                wire = forebay.target.dial()
-                held.append(wire)
-        assert first.value("select 2") == "2"
-        before, began = forebay.cpu_s(), time.monotonic()
-        until(lambda: time.monotonic() - began > 1, within_s=3, what="a second of full descriptors")
-        assert (forebay.cpu_s() - before) / (time.monotonic() - began) < 0.25
-        for wire in held:
-            wire.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [wire.close() for wire in held])
+        first = stack.enter_context(forebay.target.wire())
+        assert first.value("select 1") == "1"
+        refusal = ""
+        for _ in range(256):
+            held.append(forebay.target.dial())
+            said = held[-1].first(startup(user="app", database="app"))
+            if errors := [frame.fields for frame in said if frame.tag == "E"]:
+                refusal = f"{errors[0]['C']} {errors[0]['H'].rpartition(' ')[2]}"
+                break
+        assert refusal == "53300 (FB205)"
+        # Those that say nothing take the descriptors that are kept for that, and many more wait to be accepted.
+        held.extend(forebay.target.dial() for _ in range(200))
+        until(lambda: forebay.events("accept_backoff"), within_s=30, what="no descriptor is left")
+        used = most_cpu(forebay, first)
+        print(f"{variant}: {used * 100:.1f} % of a core without descriptors")
+        assert used < 0.05
+        assert forebay.files() <= 256
+        # Once a worker in ten seconds.
+        assert len(forebay.events("accept_backoff")) <= 2 * variant.workers * 2
+        while held:
+            held.pop().close()
 
         def served() -> bool:
             with contextlib.suppress(Gone, OSError, AssertionError), forebay.target.wire() as again:
                 return again.value("select 3") == "3"
             return False
 
-        until(served, within_s=10, what="clients are let in again")
-    finally:
-        first.close()
-        for wire in held:
-            wire.close()
+        until(served, within_s=30, what="clients are let in again")
+
+
+def most_cpu(forebay: Forebay, client: Wire) -> float:
+    """The part of a core that forebay uses over six seconds, beside a client that is served now and then."""
+    before, began = forebay.cpu_s(), time.monotonic()
+    for second in range(1, 7):
+        until(lambda s=second: time.monotonic() - began > s, within_s=30, what="another second")
+        assert client.value(f"select {second}") == str(second)
+    return (forebay.cpu_s() - before) / (time.monotonic() - began)
 
 
 def test_kill_of_forebay_rolls_back_and_a_new_one_serves(start: Start, server: Postgres, variant: Variant) -> None:
-    """Row 30: sockets close, PostgreSQL rolls back, the next start takes the port at once."""
-    sections = configuration(server, variant)
-    first = start(sections)
-    with first.target.wire() as client:
-        client.ask(query("begin"))
-        client.ask(query("insert into scratch values (30, 'gone')"))
-        port = first.port
-        first.kill()
-        assert client.ends()
-    began = time.monotonic()
-    second = start(configuration(server, variant, listen={"port": port}))
-    with second.target.wire() as client:
-        assert client.value("select count(*) from scratch where a = 30") == "0"
-    assert time.monotonic() - began < 5
+    """Row 30: sockets close, PostgreSQL rolls back, the next start takes the port at once.
+
+    It serves 150 ms after the engine is begun and 1 s after the process is, or BUSY times as late; the best of three
+    counts.
+    """
+    running = start(configuration(server, variant))
+    port = running.port
+    starts: list[tuple[int, int]] = []
+    for turn in range(3):
+        with running.target.wire() as client:
+            client.ask(query("begin"))
+            client.ask(query(f"insert into scratch values (30, 'gone {turn}')"))
+            running.kill()
+            assert client.ends()
+        running = start(configuration(server, variant, listen={"port": port}))
+        with running.target.wire() as client:
+            assert client.value("select count(*) from scratch where a = 30") == "0"
+        starts.append((running.started["engine_ms"], running.started["process_ms"]))
+    engine_ms, process_ms = (min(times) for times in zip(*starts, strict=True))
+    print(f"{variant}: serves {engine_ms} ms after the engine is begun, {process_ms} ms after the process: {starts}")
+    assert engine_ms <= 150 * BUSY
+    assert process_ms <= 1000 * BUSY
 
 
 def test_a_sibling_serves_when_one_is_killed(start: Start, server: Postgres, variant: Variant) -> None:
-    """Row 30: two share the port; whoever connects from then on comes to the one that is there.
+    """Row 30: two share the port; whoever connects from then on comes to the one that is there, and none is lost.
 
-    From when the kernel has closed the other's listeners: with io_uring that is a moment after the process has ended.
+    From when the kernel has closed the other's listeners: with io_uring that may be a moment after the process has
+    ended, as what is under way holds them.
     """
     listen = {"port": free_port(), "reuse_port": True}
     first, second = (start(configuration(server, variant, listen=listen)) for _ in range(2))
     first.kill()
-
-    def is_reached() -> bool:
-        with contextlib.suppress(OSError, Gone), second.target.wire() as client:
-            return client.value("select 1") == "1"
-        return False
-
-    until(lambda: all(is_reached() for _ in range(20)), within_s=10, what="the listeners of the other are closed")
-    for number in range(200):
-        with second.target.wire() as client:
-            assert client.value(f"select {number}") == str(number)
+    began, lost_at, lost = time.monotonic(), 0.0, 0
+    for number in range(600):
+        try:
+            with second.target.wire() as client:
+                assert client.value(f"select {number}") == str(number)
+        except (OSError, Gone):
+            lost, lost_at = lost + 1, time.monotonic() - began
+    print(f"{variant}: {lost} of 600 connects lost, the last {lost_at * 1000:.0f} ms after the other had ended")
+    if variant.io == "epoll":
+        assert lost == 0
+    assert lost_at < 0.25 * BUSY
+    with second.target.wire() as client:
+        assert client.value("select 'there'") == "there"
 
 
 def mutated(luck: random.Random) -> bytes:

@@ -48,7 +48,7 @@ from forebay.control.source import (
     SettableSource,
     keep_until_restart,
 )
-from forebay.control.starting import start_engine
+from forebay.control.starting import process_age_s, start_engine
 from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
 from forebay.control.switchover.change import Switchovers
 from forebay.failure import Failure
@@ -112,6 +112,7 @@ class Service:
         await self._discovery.remember(self._configuration.memory_file)
         self._fleet = await asyncio.to_thread(join, self._configuration.config, self._discovery)
         await self._discovery.prepare(self._configuration.config.topologies)
+        began_at = time.monotonic()
         self._engine = await asyncio.to_thread(self._begin_engine)
         try:
             self._configuration.accepted()
@@ -119,7 +120,7 @@ class Service:
             self._fleet.start(self._engine, is_moving=self._is_moving)
             if self._successor is not None:
                 await self._successor.take_over(self._engine)
-            self._announce()
+            self._announce(began_at)
             await self._discovery.follow(self._configuration.config.topologies)
             await started(self._engine)
             self._spawn(lambda: self._settle(settled))
@@ -316,7 +317,7 @@ class Service:
     def _is_moving(self) -> bool:
         return self._has_given_place or (self._predecessor is not None and self._predecessor.is_under_way)
 
-    def _announce(self) -> None:
+    def _announce(self, began_at: float) -> None:
         log_findings(self._configuration.warnings)
         event(
             logging.INFO,
@@ -329,6 +330,8 @@ class Service:
             # After an online restart it may have several sockets at an address.
             listen=",".join(dict.fromkeys(self._engine.listeners)),
             metrics=self._engine.metrics_address,
+            engine_ms=round((time.monotonic() - began_at) * 1000),
+            process_ms=round(process_age_s() * 1000),
         )
         systemd.ready(self._status())
 

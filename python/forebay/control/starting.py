@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from forebay._engine import Engine, EngineError
 from forebay.control.source import Configuration
@@ -21,3 +24,12 @@ def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engi
             "io": 'Set engine.io = "auto", or "epoll".',
         }
         raise Failure(message, hint=hints.get(kind)) from None
+
+
+def process_age_s() -> float:
+    """How long ago this process was begun, in seconds: its program was loaded at once, or by whoever forked it.
+
+    Source: proc_pid_stat(5), field 22, in ticks of the clock since the system was booted.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
