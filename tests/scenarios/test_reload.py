@@ -87,6 +87,25 @@ def test_text_that_is_no_toml_changes_nothing(start: Start, server: Postgres, va
         assert client.value("select 1") == "1"
 
 
+def test_all_errors_of_a_file_are_told(start: Start, server: Postgres, variant: Variant) -> None:
+    """To who reloads by the console, and in the log's one line: else a file is mended once for each of its errors."""
+    forebay = start(configuration(server, variant))
+    broken = {
+        "limits": {"max_client_conn": 0, "no_such_limit": 1}, "auth": {"type": "trust-me"}, "log": {"level": "loud"},
+    }  # fmt: skip
+    told = forebay.reload(configuration(server, variant, **broken))
+    assert told["event"] == "reload_refused"
+    lines = forebay.path.read_text().splitlines()
+    wrong = ("max_client_conn = 0", "no_such_limit", 'type = "trust-me"', 'level = "loud"')
+    places = [f":{number}:" for number, line in enumerate(lines, 1) if line.startswith(wrong)]
+    assert len(places) == 4
+    with forebay.target.at(user="ops", dbname="forebay").wire() as console:
+        (error,) = [frame.fields for frame in console.ask(query("RELOAD")) if frame.tag == "E"]
+    for place in places:
+        assert f"forebay.toml{place}" in str(told["because"])
+        assert f"forebay.toml{place}" in error["M"] + error.get("D", "")
+
+
 def test_databases_come_and_go(start: Start, server: Postgres, variant: Variant) -> None:
     """A removed one ends its clients with 57P01; the others live on."""
     databases: dict[str, dict[str, Any]] = {"app": {}, "old": {"dbname": "elsewhere"}}

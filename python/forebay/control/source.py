@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from forebay._generated.settings import SETTINGS
 from forebay.config.finding import Finding
@@ -14,14 +14,24 @@ from forebay.config.load import Loaded, load, load_text
 from forebay.config.resolve import Config, resolve
 from forebay.observe.stats import PERIOD_S
 
+# Errors of a configuration that are told in one line.
+ERRORS_TOLD_MAX: Final = 20
+
 
 class ConfigurationRefused(Exception):
     """A configuration that can't be used, with what is wrong with it."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         errors = [finding for finding in findings if finding.is_error]
-        super().__init__(str(errors[0]) if errors else "the configuration can't be used")
+        super().__init__(_in_one_line(errors) if errors else "the configuration can't be used")
         self.findings = tuple(findings)
+
+
+def _in_one_line(errors: Sequence[Finding]) -> str:
+    """All of them, as far as one line takes them: who mends a file wants to do it once."""
+    told = [str(error) for error in errors[:ERRORS_TOLD_MAX]]
+    more = len(errors) - len(told)
+    return "; ".join([*told, f"and {more} more: see the log, or `forebay check`"] if more else told)
 
 
 def _nothing() -> None:

@@ -204,6 +204,20 @@ def test_a_list_that_fits_nothing_is_an_error(line: str, load: Callable[..., Loa
     assert [one.is_error for one in loaded.findings] == [True]
 
 
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [("host=a port=x", 17), ("host=a,b port=1,0", 19), ("host=-a port=5432", 10), ("host=a port=70000", 17)],
+)
+def test_what_is_wrong_with_a_host_or_its_port_is_told_where_it_stands(
+    line: str, column: int, load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    users(tmp_path, '"app" "pw"\n')
+    text = f"[databases]\na = {line}\n[peers]\n1 = {line.replace('a,b', 'a').replace('1,', '')}\n"
+    loaded = load(f"{text}[pgbouncer]\nauth_file = userlist.txt\npeer_id = 2\n", name="p.ini")
+    of_peer = column - 2 if "," in line else column
+    assert {(one.line, one.column) for one in loaded.findings} == {(2, column), (4, of_peer)}
+
+
 def test_every_other_setting_is_a_finding_at_its_line(load: Callable[..., Loaded], tmp_path: Path) -> None:
     users(tmp_path, '"app" "pw"\n')
     text = (

@@ -336,7 +336,8 @@ class _Translation:
         if "host" in given:
             host = given["host"].value
             port = str(given["port"].value.value) if "port" in given else "6432"
-            out.append(Entry("endpoint", host.place, tree.text(_endpoint(str(host.value), port), host.place)))
+            at = host.place if _is_port(port) else given["port"].value.place
+            out.append(Entry("endpoint", at, tree.text(_endpoint(str(host.value), port), at)))
         size = given.get("pool_size") or self._ini.settings.get("default_pool_size")
         if size is not None:
             out.append(Entry("pool_size", size.value.place, tree.text(str(size.value.value), size.value.place)))
@@ -360,8 +361,11 @@ class _Translation:
         if port and len(numbers) not in (1, len(hosts)):
             wanted = "one port for all hosts, or one for each"
             self._report.add("bad_ini_value", port.place, name="port", text=port.value, wanted=wanted)
-        texts = (_endpoint(one, number) for one, number in zip(hosts, itertools.cycle(numbers), strict=False))
-        return Node("array", shown, items=tuple(Node("string", shown, one) for one in texts))
+        items = (
+            Node("string", port.place if port and not _is_port(number) else shown, _endpoint(one, number))
+            for one, number in zip(hosts, itertools.cycle(numbers), strict=False)
+        )
+        return Node("array", shown, items=tuple(items))
 
     def _own_value(self, name: str, entry: Entry) -> Node | None:
         """A value of a database or a user."""
@@ -385,6 +389,11 @@ class _Translation:
 def _endpoint(host: str, port: str) -> str:
     """A host, or the folder of a Unix socket, with its port."""
     return f"{host.rstrip('/')}/.s.PGSQL.{port}" if host.startswith("/") else f"{_bracketed(host)}:{port}"
+
+
+def _is_port(text: str) -> bool:
+    """Whether it is one: what is wrong with an endpoint otherwise is its host."""
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 1 << 16
 
 
 def _bracketed(host: str) -> str:
