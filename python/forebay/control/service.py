@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from forebay import __version__
 from forebay._engine import Cluster, Engine, EngineError
 from forebay.admin.backend import Refused, Shutdown
 from forebay.admin.console import Console
@@ -48,12 +47,11 @@ from forebay.control.source import (
     SettableSource,
     keep_until_restart,
 )
-from forebay.control.starting import process_age_s, start_engine
+from forebay.control.starting import start_engine, tell_started
 from forebay.control.succession import Predecessor, Successor, servers_by_pool, started_as
 from forebay.control.switchover.change import Switchovers
 from forebay.failure import Failure
 from forebay.observe.log import Log, event, log_event
-from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
 
 FAST_DRAIN_S: Final = 2.0
 # How long cancels may take to reach their servers when a drain is cut.
@@ -319,20 +317,7 @@ class Service:
 
     def _announce(self, began_at: float) -> None:
         log_findings(self._configuration.warnings)
-        event(
-            logging.INFO,
-            "start",
-            version=__version__,
-            pgbouncer=PGBOUNCER_VERSION if self._configuration.process else None,
-            driver=self._engine.driver,
-            driver_because=self._engine.driver_reason,
-            workers=self._engine.workers,
-            # After an online restart it may have several sockets at an address.
-            listen=",".join(dict.fromkeys(self._engine.listeners)),
-            metrics=self._engine.metrics_address,
-            engine_ms=round((time.monotonic() - began_at) * 1000),
-            process_ms=round(process_age_s() * 1000),
-        )
+        tell_started(self._engine, self._configuration, began_at)
         systemd.ready(self._status())
 
     def _status(self) -> str:

@@ -1,15 +1,19 @@
-"""Starts the engine, or says why it can't be."""
+"""Starts the engine and says what runs, or why it can't be."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from forebay import __version__
 from forebay._engine import Engine, EngineError
 from forebay.control.source import Configuration
 from forebay.failure import Failure
+from forebay.observe.log import event
+from forebay.observe.pgbouncer_log import PGBOUNCER_VERSION
 
 
 def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engine:
@@ -33,3 +37,21 @@ def process_age_s() -> float:
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def tell_started(engine: Engine, configuration: Configuration, began_at: float) -> None:
+    """Tells the log what runs. began_at: when the engine was begun, by the monotonic clock."""
+    event(
+        logging.INFO,
+        "start",
+        version=__version__,
+        pgbouncer=PGBOUNCER_VERSION if configuration.process else None,
+        driver=engine.driver,
+        driver_because=engine.driver_reason,
+        workers=engine.workers,
+        # After an online restart it may have several sockets at an address.
+        listen=",".join(dict.fromkeys(engine.listeners)),
+        metrics=engine.metrics_address,
+        engine_ms=round((time.monotonic() - began_at) * 1000),
+        process_ms=round(process_age_s() * 1000),
+    )

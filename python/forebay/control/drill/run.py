@@ -53,8 +53,9 @@ class Plan:
 
 
 class Drill:
-    """parameters: libpq's, of the database as its clients reach it. ask: what forebay itself says of it. stop: calls off
-    what `act` does, on Ctrl-C.
+    """parameters: libpq's, of the database as its clients reach it. ask: what forebay itself says of it.
+
+    stop: calls off what `act` does, on Ctrl-C.
     """
 
     def __init__(
