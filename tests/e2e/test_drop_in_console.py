@@ -93,7 +93,9 @@ def test_another_file_can_be_named_for_the_next_reload(make: Make) -> None:
     other = running.folder / "other.ini"
     other.write_text(running.path.read_text() + "default_pool_size = 4\n")
     account.give(other)
+    assert setting(running, "conffile")["value"] == str(running.path), "where one looks for what runs"
     running.console(f"SET conffile = '{other}'")
+    assert setting(running, "conffile")["value"] == str(other)
     assert pool_size(running) == "20"
     running.console("RELOAD")
     assert pool_size(running) == "4"

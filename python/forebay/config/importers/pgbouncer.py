@@ -115,7 +115,7 @@ def translate(root: Node, folder: Path, report: Report, drop_in: DropIn | None =
     if drop_in is not None:
         of_file = frozenset(ini.settings)
         ini.settings = {**_set(drop_in.overrides), **ini.settings, **_set(drop_in.now)}
-        process = read_process(ini.settings, of_file, folder, report)
+        process = read_process(ini.settings, of_file, folder, report, file=root.place.source.path)
     return _Translation(ini, root.place, report, process, drop_in).tree(), process
 
 

@@ -41,12 +41,13 @@ class Process:
     """The settings of a pgbouncer.ini that `forebay-pgbouncer` itself acts on.
 
     given: all values of [pgbouncer] by name, as they are written; of_file: those that the file itself gives.
-    folder: where relative paths start.
+    folder: where relative paths start. file: the ini.
     """
 
     given: Mapping[str, str]
     of_file: frozenset[str]
     folder: Path
+    file: str = ""
 
     def text(self, name: str) -> str:
         """A setting as written, or its default."""
@@ -73,6 +74,8 @@ class Process:
 
     def shown(self, name: str) -> str:
         """A setting for SHOW CONFIG; the password in LDAP's options is not shown."""
+        if name == "conffile":
+            return self.text(name) or self.file
         return _BIND_PASSWORD.sub(r"\1*****", self.text(name))
 
 
@@ -88,7 +91,9 @@ def ini_settings(process: Process) -> tuple[SettingLine, ...]:
     )
 
 
-def read_process(settings: Mapping[str, Entry], of_file: frozenset[str], folder: Path, report: Report) -> Process:
+def read_process(
+    settings: Mapping[str, Entry], of_file: frozenset[str], folder: Path, report: Report, *, file: str
+) -> Process:
     """Checks the values; what can't be used is reported."""
     for name, entry in settings.items():
         known = KNOWN.get(name)
@@ -98,7 +103,7 @@ def read_process(settings: Mapping[str, Entry], of_file: frozenset[str], folder:
         wanted = _fault(known, written)
         if wanted:
             report.add("bad_ini_value", entry.value.place, name=name, text=written, wanted=wanted)
-    return Process({name: str(entry.value.value) for name, entry in settings.items()}, of_file, folder)
+    return Process({name: str(entry.value.value) for name, entry in settings.items()}, of_file, folder, file)
 
 
 def _fault(known: Known, written: str) -> str | None:
