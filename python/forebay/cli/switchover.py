@@ -63,13 +63,20 @@ def command(
     Whatever fails before the promotion is undone, and so is it by Ctrl-C. The exit status is 3 when the console can't
     be reached, 1 when it refuses.
     """
-    switch_over(
-        console_parameters(dsn, config),
-        statement(database, to=to, wait=wait, timeout=timeout, is_cut=cut, is_manual=hook is not None, is_back=back),
-        database=database,
-        hook=shlex.split(hook) if hook else None,
-        tell=click.echo,
-    )
+    try:
+        switch_over(
+            console_parameters(dsn, config),
+            statement(
+                database, to=to, wait=wait, timeout=timeout, is_cut=cut, is_manual=hook is not None, is_back=back
+            ),
+            database=database,
+            hook=shlex.split(hook) if hook else None,
+            tell=click.echo,
+        )
+    except KeyboardInterrupt:
+        words = "interrupted: undone, unless the promotion had begun; SHOW ENDPOINTS tells where requests go"
+        click.echo(f"forebay: {words}", err=True)
+        raise
 
 
 def statement(

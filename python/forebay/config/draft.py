@@ -190,8 +190,8 @@ class DraftReader:
             value, written = self._secrets.read(entry.value, shown), "…"
         else:
             # Who has a pgbouncer.ini knows no other names.
-            ours = entity is not None or not entry.value.place.source.is_ini
-            said = shown if ours else setting.pgbouncer or shown
+            is_of_ini = entry.value.place.source.is_ini or self._draft.process is not None
+            said = setting.pgbouncer if entity is None and is_of_ini and setting.pgbouncer else shown
             reading = Reading(setting, entry.value, said, self._draft.base, self._report)
             value, written = KINDS[setting.kind](reading), _written(entry.value)
         if value is None:

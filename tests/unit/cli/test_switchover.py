@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forebay.cli import guarded, root
 from forebay.cli.switchover import CallOff, statement, switch_over
 from forebay.control import console_link
 
@@ -82,3 +83,17 @@ def test_times_are_told_as_they_were_given() -> None:
     """The order stands in refusals; the console takes no exponent."""
     assert statement("shop", wait=2, timeout=0.00001) == 'SWITCHOVER "shop" WAIT 2 TIMEOUT 0.00001'
     assert statement("shop", wait=30, timeout=2.5) == 'SWITCHOVER "shop" WAIT 30 TIMEOUT 2.5'
+
+
+def test_an_interruption_is_told_what_becomes_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever presses Ctrl-C while requests wait wants to know whether they still do."""
+
+    def follow(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console_link, "follow", follow)
+    arguments = ["switchover", "shop", "--dsn", "host=127.0.0.1 user=ops"]
+    assert guarded(lambda: root.main(arguments, standalone_mode=False)) == 130
+    assert "interrupted: undone, unless the promotion had begun" in capsys.readouterr().err

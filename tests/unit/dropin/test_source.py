@@ -160,3 +160,10 @@ def test_a_load_that_is_not_accepted_changes_nothing(source: IniSource, tmp_path
     assert value(again, "query_timeout") == "6"
     again.accepted()
     assert value(source.load_with("query_wait_timeout", "1"), "default_pool_size") == "9"
+
+
+def test_a_fault_of_what_set_gives_is_told_by_the_name_that_was_given(source: IniSource) -> None:
+    """Who has a pgbouncer.ini has never heard of server_defaults.pool_size."""
+    with pytest.raises(ConfigurationRefused, match="default_pool_size is a whole number") as told:
+        source.load_with("default_pool_size", "many")
+    assert "server_defaults" not in str(told.value)
