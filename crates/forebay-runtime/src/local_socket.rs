@@ -54,8 +54,8 @@ fn user_among(listeners: &[Listener], host: &str, port: u16) -> Option<u32> {
 fn listeners() -> Vec<Listener> {
     let files = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
     // Those that listen come first, so that a busy machine's other connections are not read.
-    let lines = files.flat_map(|file| BufReader::new(file).lines().skip(1).map_while(Result::ok).map_while(listener));
-    lines.collect()
+    let lines = files.map(|file| BufReader::new(file).lines().skip(1).map_while(Result::ok));
+    lines.flat_map(|lines| lines.map_while(|line| listener(&line))).collect()
 }
 
 struct Listener {
@@ -65,8 +65,8 @@ struct Listener {
 }
 
 /// A line of /proc/net/tcp or tcp6; `None`: it does not listen.
-fn listener(line: impl AsRef<str>) -> Option<Listener> {
-    let mut words = line.as_ref().split_whitespace();
+fn listener(line: &str) -> Option<Listener> {
+    let mut words = line.split_whitespace();
     let (address, port) = words.nth(1)?.split_once(':')?;
     if words.nth(1)? != LISTENS {
         return None;

@@ -1,7 +1,5 @@
 //! An hour of virtual time with five clients that hold their servers, and more others than the rest can serve at once.
 
-use std::cmp::Reverse;
-
 use forebay_core::auth::Credential;
 use forebay_core::command::Snapshot;
 use forebay_core::config::{AuthMethod, OnPin, PoolMode};
@@ -131,9 +129,9 @@ fn five_pins_held_for_an_hour_leave_fifteen_servers_to_the_others() {
     let mut world = World::of(scenario, rng, Options::default()).expect("the scenario can be");
     let (mut looks, mut next_look, mut busy_looks) = (0, 10 * SECOND, 0);
     let (mut longest_wait_us, mut unpinned_at) = (0, None);
-    while let Some(Reverse(next)) = world.queue.pop() {
-        world.now = next.at.max(world.now);
-        world.carry_out(next.event);
+    while let Some((at, event)) = world.queue.pop() {
+        world.now = at.max(world.now);
+        world.carry_out(event);
         assert_eq!(world.checks.take_violation(), None, "at {} s", world.now / SECOND);
         if world.now < next_look {
             continue;
