@@ -220,6 +220,23 @@ def test_limits_of_each_user_hold_for_those_that_are_found(start: Start, server:
         assert [row(frame) for frame in two.ready() if frame.tag == "D"] == [["later"]]
 
 
+def test_a_changed_password_is_asked_for_when_the_old_one_is_not_what_is_proved(
+    start: Start, server: Postgres, variant: Variant
+) -> None:
+    """Nobody can log in for as long as what was looked up is kept: a minute, by default."""
+    with server.target.at(user="postgres").wire() as admin:
+        admin.rows("create role rotating login password 'first'")
+        try:
+            target = start(looked_up(server, variant, query=QUERY, user="lookup", cache_for="1h")).target
+            target = target.at(user="rotating")
+            assert lets_in(target.at(password="first"))
+            admin.rows("alter role rotating password 'second'")
+            # Each worker keeps what it was told.
+            until(lambda: lets_in(target.at(password="second")), within_s=30, what="the new one is asked for")
+        finally:
+            admin.rows("drop role rotating")
+
+
 def test_a_changed_password_is_taken_over_after_the_cache_time(
     start: Start, server: Postgres, variant: Variant
 ) -> None:

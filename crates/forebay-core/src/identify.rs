@@ -2,12 +2,15 @@
 //!
 //! Nothing of a client reaches a server before this has ended with a proof, and what no rule admits is turned away.
 
+use std::time::Duration;
+
 use forebay_pgwire::frame;
 use forebay_pgwire::startup::Replication;
 use forebay_spec::{Report, errors};
 
 use crate::auth::access::{Arrival, Demand};
 use crate::auth::client::{Account, ClientLogin, Step};
+use crate::auth::credential::Credential;
 use crate::config::{AuthMethod, CertificateDemand, TlsMode};
 use crate::event::{Field, Level};
 use crate::io::{Io, Peer};
@@ -17,6 +20,9 @@ use crate::question::{Answer, Question};
 use crate::session::client::{ClientKey, ClientState};
 use crate::time::Instant;
 use crate::worker::{Asker, Worker};
+
+/// What was looked up of a user is not doubted before this.
+const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 
 impl<I: Io> Worker<I> {
     /// Finds out what is asked of a client that has said who it wants to be, and asks it.
@@ -240,8 +246,29 @@ impl<I: Io> Worker<I> {
                 }
                 self.logged_in(io, key, &proof);
             }
-            Step::Refused(refusal) => self.refuse_login(io, key, refusal.report, refusal.reason.into()),
+            Step::Refused(refusal) => {
+                self.doubt_secret(key);
+                self.refuse_login(io, key, refusal.report, refusal.reason.into());
+            }
         }
+    }
+
+    /// A client has not proved what was looked up of it a while ago: that may be another secret by now, and is asked for at
+    /// the next login. At most once in [`DOUBTED_AFTER`], so that who guesses does not make anybody else work.
+    fn doubt_secret(&mut self, key: ClientKey) {
+        let client = &self.clients[key];
+        let name = (client.database.clone(), client.user.clone());
+        let Some((credential, until)) = self.secrets.get(&name) else { return };
+        let told_at = Instant(until.0.saturating_sub(self.kept_for(credential.as_ref())));
+        if told_at + DOUBTED_AFTER <= self.now {
+            self.secrets.remove(&name);
+        }
+    }
+
+    /// How long it counts what was looked up of a user, in microseconds; `None`: there is none.
+    fn kept_for(&self, credential: Option<&Credential>) -> u64 {
+        let auth = &self.tables.config.auth;
+        if credential.is_some() { auth.cache_for } else { auth.cache_negative_for }
     }
 
     /// Tells a client, and the log, why it is not let in.
@@ -266,10 +293,8 @@ impl<I: Io> Worker<I> {
         let Some(client) = self.clients.get_mut(key) else { return };
         match (client.state, answer) {
             (ClientState::Secret, Answer::Secret(credential)) => {
-                let auth = &self.tables.config.auth;
-                let kept = if credential.is_some() { auth.cache_for } else { auth.cache_negative_for };
-                let until = Instant(self.now.0.saturating_add(kept));
                 let name = (client.database.clone(), client.user.clone());
+                let until = Instant(self.now.0.saturating_add(self.kept_for(credential.as_ref())));
                 self.secrets.insert(name, (credential.clone(), until));
                 self.begin_proof(io, key, credential.as_ref().map_or(Account::Unknown, Account::Secret));
             }

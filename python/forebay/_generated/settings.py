@@ -1105,7 +1105,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="cache_for",
-        doc="How long a looked-up secret is kept.",
+        doc="How long a looked-up secret is kept. One that a login fails by is asked for again at the next one, once a second at most.",
     ),
     Setting(
         section="auth",
