@@ -203,11 +203,19 @@ def test_after_a_failover_it_is_told_what_may_be_missing(pair: Pair, tmp_path: P
         assert not lost or all(forebay.events("failover_loss")[0]["missing_ms_max"] > 0 for forebay in started)
 
 
+def has_all(standby: dict[str, str | None]) -> bool:
+    """By what it has replayed, and by what is remembered of where the primary was."""
+    return standby["lag"] == "0" and standby["lag_ms"] is not None
+
+
 def test_a_new_primary_that_crashed_unseen_makes_the_loss_no_smaller(pair: Pair, tmp_path: Path) -> None:
     """It tells how far it has replayed after the crash, its own work with it: nothing of the old seems lost."""
     primary, standby = pair
     with forebays(pair, tmp_path, database={"canary_interval": "0s"}) as started:
         are(started, pair, "primary", "replica")
+        for forebay in started:
+            # Where the primary was when the standby had all of it, is known from here on.
+            until(lambda forebay=forebay: has_all(row(forebay, standby)), within_s=WITHIN_S, what="it has all")
         admin(standby, "select pg_wal_replay_pause()")
         admin(primary, "create table lost as select generate_series(1, 1000)")
         for forebay in started:
