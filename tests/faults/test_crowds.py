@@ -28,6 +28,8 @@ OWING_MAX = 2500
 OWN_FILES = 100
 HALF = startup(user="scram_user", database="app")
 EARLY = {"defer_accept": False}
+# Longer than a test takes: who goes is turned away, and has not run out of time.
+PATIENT = {"client_login_timeout": "200s"}
 
 
 @pytest.fixture
@@ -102,8 +104,8 @@ def test_ten_thousand_silent_connections_hold_a_quarter_of_the_places(
     """And a crowd that goes on coming is in nobody's way: the one that has been silent for longest goes."""
     count = 10_000
     assert many_files > count + OWN_FILES, f"hard limit of open files: {many_files}"
-    sections = configuration(server, variant, auth={"type": "scram-sha-256"}, tcp=EARLY, listen={"backlog": 4096})
-    forebay = start(sections)
+    auth, listen = {"type": "scram-sha-256"}, {"backlog": 4096}
+    forebay = start(configuration(server, variant, auth=auth, tcp=EARLY, listen=listen, limits=PATIENT))
     good = forebay.target.at(user="scram_user", password=PASSWORD.format("scram_user"))
     calm = p99(good)
     with crowd() as sockets:
@@ -168,7 +170,7 @@ def test_a_startup_of_a_byte_a_second_ends_at_the_time_for_a_login(
 
 def test_an_address_may_owe_so_many_logins(start: Start, server: Postgres, variant: Variant) -> None:
     """That of the client, where a load balancer says it; whose own, with the header still to come, are free."""
-    limits = {"address_logins_max": 20}
+    limits = {**PATIENT, "address_logins_max": 20}
     forebay = start(configuration(server, variant, limits=limits, tcp=EARLY, listen={"proxy_from": ["127.0.0.0/8"]}))
 
     def header(address: str) -> bytes:
@@ -205,7 +207,7 @@ def test_an_address_may_owe_so_many_logins(start: Start, server: Postgres, varia
 
 def test_programs_of_the_same_host_are_not_counted_by_address(start: Start, server: Postgres, variant: Variant) -> None:
     """A proxy beside forebay stands for all its clients; all together they have a limit still."""
-    limits = {"address_logins_max": 5, "logins_max": 120}
+    limits = {**PATIENT, "address_logins_max": 5, "logins_max": 120}
     forebay = start(configuration(server, variant, limits=limits, tcp=EARLY))
     with crowd() as sockets:
         for _ in range(100):
