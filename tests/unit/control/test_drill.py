@@ -92,7 +92,7 @@ def test_what_forebay_says_stands_beside_what_was_found(monkeypatch: pytest.Monk
     found = report_of("kill", outcomes, NOTHING, FAULT, 4, 0, 0, told)
     assert "the same, by forebay  at most <0.8 s>; then at most 0.9 s\n" in found.text()
     assert json.loads(found.json())["account"] == {"missing_bytes": 75, "missing_s": 0.9, "because": told.because}
-    assert "the same, by forebay  at most &lt;0.8 s&gt;" in page(found)
+    assert "<th>the same, by forebay</th><td>at most &lt;0.8 s&gt;" in page(found)
 
     planned = account.account_of([{**row, "missing_bytes": 0, "missing_ms_max": 0, "reason": "it was planned"}])
     assert planned.words == "nothing: it was planned"
