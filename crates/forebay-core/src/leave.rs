@@ -343,8 +343,11 @@ impl<I: Io> Worker<I> {
         if is_cut {
             return Loss::Cut;
         }
+        // What makes a server ready for its client: nothing of that has been sent.
+        let is_made_ready =
+            matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean | Own::Listens)));
         if usage.is_some_and(|usage| usage.mode == PoolMode::Session) {
-            return Loss::Session(report);
+            return if is_made_ready { Loss::Nothing } else { Loss::Session(report) };
         }
         if crate::hand_over::is_undone(server, has_reported || planted(Bug::WriteRetried)) {
             return Loss::Nothing;
@@ -364,7 +367,7 @@ impl<I: Io> Worker<I> {
             let lost = is_known.then(|| errors::server_lost_while_pinned(lost, endpoint, cause));
             return Loss::Session(lost.unwrap_or(report));
         }
-        if matches!(server.expect.front(), Some(Expect::Own(Own::Prepare | Own::Clean | Own::Listens))) {
+        if is_made_ready {
             return Loss::Nothing;
         }
         if server.expect.is_empty() && !server.is_skipping {
