@@ -121,7 +121,7 @@ pub enum Bug {
     StaleRoleBelieved,
     /// Requests do not wait while no endpoint is known to serve them.
     HoldReleasedEarly,
-    /// Requests that waited for an endpoint are not given a server when there is one.
+    /// Requests that waited for an endpoint wait on when there is one.
     HeldForgotten,
     /// What a server that was lost may have done is done again elsewhere.
     WriteRetried,

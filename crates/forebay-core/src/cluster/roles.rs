@@ -148,10 +148,8 @@ impl<I: Io> Worker<I> {
                 pool.endpoints.weigh(&pool.target.config.preferences);
                 self.cut_servers(io, id, Some(places));
                 self.cut_listeners(io, id, Some(places));
-                self.pool(id).set_held(false);
-                if !(was_held && planted(Bug::HeldForgotten)) {
-                    self.supply(io, id);
-                }
+                self.pool(id).set_held(was_held && planted(Bug::HeldForgotten));
+                self.supply(io, id);
             }
             None => {
                 self.pool(id).set_held(!planted(Bug::HoldReleasedEarly));
