@@ -109,7 +109,8 @@ def test_every_table_has_pgbouncers_columns_by_either_protocol(running: DropIn, 
         assert widths in (set(), {len(named)})
         # SELECT is SHOW, as in PgBouncer.
         assert described(wire.ask(query(f"SELECT {name}"))) == named
-    assert set(PGBOUNCERS) | {"budgets", "endpoints", "errors", "fleet", "help", "pins", "route", "workers"} >= {
+    ours = {"budgets", "endpoints", "errors", "failovers", "fleet", "help", "pins", "route", "workers"}
+    assert set(PGBOUNCERS) | ours >= {
         command.removeprefix("show ") for command in COMMANDS if command.startswith("show ")
     }, "a new table is to be listed here"
 

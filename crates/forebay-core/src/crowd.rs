@@ -34,9 +34,11 @@ const OWING_MIN: u32 = 1024;
 /// Those that talk for longer than this part of the time for a login owe.
 const LATE_AFTER: u32 = 3;
 
-/// Where no descriptor is left, so many that owe are turned away at once, if they have for so long.
+/// Where no descriptor is left, so many that owe are turned away at once.
 const FILES_FREED: u32 = 8;
-const GRACE: Duration = Duration::from_secs(1);
+
+/// Nobody is turned away sooner: where thousands come at once, what they have said may not have been read yet.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How a client stands that is not let in yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,6 +122,14 @@ impl Arrivals {
             if of.is_empty() {
                 self.owing.remove(&source);
             }
+        }
+    }
+
+    /// How many of ours owe, of a source or in all.
+    fn owing_of(&self, source: Option<Source>) -> usize {
+        match source {
+            Some(source) => self.owing.get(&source).map_or(0, BTreeMap::len),
+            None => self.owing.values().map(BTreeMap::len).sum(),
         }
     }
 
@@ -228,28 +238,51 @@ impl<I: Io> Worker<I> {
         self.make_way_of(io, source, None);
     }
 
-    /// Turns away those that are too many of a source, or in all.
+    /// Once a second: those go that were too new to when they were too many, and that is told in one line.
+    pub(crate) fn sweep_arrivals(&mut self, io: &mut I) {
+        self.note_late();
+        let limit = self.tables.config.limits.address_logins_max;
+        let counts = self.shared.crowd.counts();
+        let is_loud = |source: &Source, first: &ClientKey| {
+            limit > 0 && counts.of(*source) > limit && self.is_counted_by_address(*first)
+        };
+        let first = self.arrivals.owing.iter().filter_map(|(source, of)| Some((*source, *of.values().next()?)));
+        let loud: Vec<_> = first.filter(|(source, first)| is_loud(source, first)).map(|(source, _)| source).collect();
+        drop(counts);
+        for source in loud.into_iter().map(Some).chain([None]) {
+            self.make_way_of(io, source, None);
+        }
+        self.tell_turned_away(io);
+    }
+
+    fn is_new(&self, key: ClientKey) -> bool {
+        self.now.since(self.clients[key].connected_at) < GRACE
+    }
+
+    /// Turns away those that are too many of a source, or in all: of ours, as large a part as we have of them.
     fn make_way_of(&mut self, io: &mut I, source: Option<Source>, newest: Option<ClientKey>) {
         let limit = match source {
             Some(_) => self.tables.config.limits.address_logins_max,
             None => self.logins_max(),
         };
-        loop {
-            let counts = self.shared.crowd.counts();
-            let found = source.map_or(counts.owing, |source| counts.of(source));
-            drop(counts);
-            if found <= limit || (limit == 0 && source.is_some()) {
+        let counts = self.shared.crowd.counts();
+        let found = source.map_or(counts.owing, |source| counts.of(source));
+        drop(counts);
+        if found <= limit || (limit == 0 && source.is_some()) {
+            return;
+        }
+        let own = self.arrivals.owing_of(source) as u64;
+        for _ in 0..(u64::from(found - limit) * own).div_ceil(u64::from(found)) {
+            let first = source.map_or_else(|| self.arrivals.first_of_most(), |source| self.arrivals.first_of(source));
+            let Some(key) = first.filter(|key| newest != Some(*key)) else { break };
+            if self.is_new(key) {
                 return;
             }
-            let first = source.map_or_else(|| self.arrivals.first_of_most(), |source| self.arrivals.first_of(source));
-            let Some(key) = first.filter(|key| newest != Some(*key)) else {
-                if newest.is_some() {
-                    self.tell_others(io, || Message::MakeWay(source));
-                }
-                return;
-            };
             self.arrivals.last = Some((Source::of(&self.clients[key].peer), found, limit));
             self.send_off(io, key, errors::too_many_logins(found, limit));
+        }
+        if newest.is_some() && self.arrivals.owing_of(source) <= 1 {
+            self.tell_others(io, || Message::MakeWay(source));
         }
     }
 
@@ -296,15 +329,12 @@ impl<I: Io> Worker<I> {
     #[cold]
     pub fn short_of_files(&mut self, io: &mut I) {
         for _ in 0..FILES_FREED {
-            let first = self.arrivals.first_of_most();
-            let is_old = |key: &ClientKey| self.now.since(self.clients[*key].connected_at) >= GRACE;
-            let Some(key) = first.filter(is_old) else { return };
+            let Some(key) = self.arrivals.first_of_most().filter(|key| !self.is_new(*key)) else { return };
             self.send_off(io, key, errors::too_many_files());
         }
     }
 
-    /// Once a second: who was turned away is told in one line.
-    pub(crate) fn tell_turned_away(&mut self, io: &mut I) {
+    fn tell_turned_away(&mut self, io: &mut I) {
         let Some((source, owing, limit)) = self.arrivals.last.take() else { return };
         let fields = vec![
             ("count", std::mem::take(&mut self.arrivals.turned_away).into()),

@@ -447,7 +447,7 @@ impl<I: Io> Worker<I> {
         self.sweep_listeners(io);
         self.forget_pools(io);
         self.look_for_silent(io);
-        self.tell_turned_away(io);
+        self.sweep_arrivals(io);
         self.measure_reach();
         self.command_progress(io);
     }

@@ -610,7 +610,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="logins_max",
-        doc="Connections that owe the next word of their login: those that have said nothing, or too little, or have been on their way in for a third of client_login_timeout. Of more, the one that came first is closed, of the address that has most. They take no place of max_client_conn. Never more than a quarter of the descriptors that the process may have.",
+        doc="Connections that owe the next word of their login: those that have said nothing, or too little, or have been on their way in for a third of client_login_timeout. Of more, the one that came first is closed, of the address that has most, if it has been there for 2 s. They take no place of max_client_conn. Never more than a quarter of the descriptors that the process may have.",
     ),
     Setting(
         section="limits",

@@ -44,6 +44,8 @@ fn of_an_address_with_too_many_the_first_goes() {
     scene.tick(SECOND);
     let beside = scene.from([192, 0, 2, 1]);
     let loud: Vec<ConnId> = (0..5).map(|_| scene.from([192, 0, 2, 66])).collect();
+    assert_eq!(scene.are_alive(&loud), [true; 5], "nobody has had the time to read what they say");
+    scene.at(4 * SECOND);
     assert_eq!(scene.are_alive(&loud), [false, false, true, true, true]);
     assert!(scene.is_alive(beside));
     assert_eq!((scene.owing(), scene.worker.stats.logins_turned_away.get()), (4, 2));
@@ -57,6 +59,7 @@ fn of_all_the_first_goes_of_the_address_that_has_most() {
     scene.tick(SECOND);
     let few: Vec<ConnId> = (0..2).map(|_| scene.from([192, 0, 2, 1])).collect();
     let local: Vec<ConnId> = (0..8).map(|_| scene.connects()).collect();
+    scene.at(4 * SECOND);
     assert_eq!(scene.are_alive(&few), [true, true]);
     assert_eq!(scene.are_alive(&local), [false, false, true, true, true, true, true, true]);
     assert_eq!(scene.owing(), 8);
@@ -121,6 +124,7 @@ fn the_address_of_a_header_counts() {
     for conn in &waiting {
         scene.arrives(*conn, b"PROXY TCP4 192.0.2.66 10.0.0.9 1 2\r\n");
     }
+    scene.at(4 * SECOND);
     assert_eq!(scene.are_alive(&waiting), [false, true, true, true]);
     scene.arrives(waiting[3], &[0, 0, 0, 40]);
     assert_eq!(scene.owing(), 3);
@@ -134,10 +138,12 @@ fn workers_count_together() {
     scenes.iter_mut().for_each(|scene| scene.tick(SECOND));
     let first: Vec<ConnId> = (0..2).map(|_| scenes[0].from([192, 0, 2, 1])).collect();
     let second: Vec<ConnId> = (0..3).map(|_| scenes[1].from([192, 0, 2, 1])).collect();
+    scenes[1].at(4 * SECOND);
     assert_eq!(scenes[0].are_alive(&first), [true; 2]);
     assert_eq!(scenes[1].are_alive(&second), [false, false, true]);
     // One that has just come must not go for those of another worker.
     scenes[1].closed(second[2]);
+    scenes[0].at(4 * SECOND);
     let third = scenes[0].from([192, 0, 2, 1]);
     scenes[1].io.told = Some(Vec::new());
     let newest = scenes[1].from([192, 0, 2, 1]);
@@ -158,10 +164,10 @@ fn descriptors_are_given_to_those_that_talk() {
     scene.worker.shared.crowd.set_files_max(64);
     scene.tick(SECOND);
     let silent: Vec<ConnId> = (0..20).map(|_| scene.connects()).collect();
-    assert_eq!(scene.owing(), 16, "a quarter of 64");
     scene.worker.short_of_files(&mut scene.io);
-    assert_eq!(scene.owing(), 16, "they have only just come");
-    scene.at(3 * SECOND);
+    assert_eq!(scene.owing(), 20, "they have only just come");
+    scene.at(4 * SECOND);
+    assert_eq!(scene.owing(), 16, "a quarter of 64");
     scene.worker.short_of_files(&mut scene.io);
     assert_eq!(scene.owing(), 8);
     assert_eq!(scene.are_alive(&silent).iter().filter(|is_alive| **is_alive).count(), 8);
