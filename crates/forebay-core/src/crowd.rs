@@ -259,7 +259,7 @@ impl<I: Io> Worker<I> {
         self.now.since(self.clients[key].connected_at) < GRACE
     }
 
-    /// Turns away those that are too many of a source, or in all: of ours, as large a part as we have of them.
+    /// Turns away those that are too many of a source, or in all: of ours those beyond our part, and by others the rest.
     fn make_way_of(&mut self, io: &mut I, source: Option<Source>, newest: Option<ClientKey>) {
         let limit = match source {
             Some(_) => self.tables.config.limits.address_logins_max,
@@ -271,8 +271,9 @@ impl<I: Io> Worker<I> {
         if found <= limit || (limit == 0 && source.is_some()) {
             return;
         }
-        let own = self.arrivals.owing_of(source) as u64;
-        for _ in 0..(u64::from(found - limit) * own).div_ceil(u64::from(found)) {
+        let part = limit / u32::from(self.shared.workers);
+        let most = (self.arrivals.owing_of(source) as u32).saturating_sub(part).min(found - limit);
+        for _ in 0..most {
             let first = source.map_or_else(|| self.arrivals.first_of_most(), |source| self.arrivals.first_of(source));
             let Some(key) = first.filter(|key| newest != Some(*key)) else { break };
             if self.is_new(key) {
@@ -281,7 +282,7 @@ impl<I: Io> Worker<I> {
             self.arrivals.last = Some((Source::of(&self.clients[key].peer), found, limit));
             self.send_off(io, key, errors::too_many_logins(found, limit));
         }
-        if newest.is_some() && self.arrivals.owing_of(source) <= 1 {
+        if newest.is_some() && most == 0 {
             self.tell_others(io, || Message::MakeWay(source));
         }
     }
