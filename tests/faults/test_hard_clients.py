@@ -188,8 +188,8 @@ def test_a_thundering_herd_is_served(start: Start, server: Postgres, variant: Va
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     print(f"{variant}: {count} clients served in {took:.2f} s by {opened} servers")
     assert len(pids) == count
-    # Each server that was opened has served, and no other: none came and went unseen.
-    assert opened == len(set(pids)) <= size
+    # One that came when all were served has served nobody; none came and went unseen.
+    assert len(set(pids)) <= opened <= size
     assert took < 5 * BUSY
     (refused,) = re.findall(r"^forebay_logins_turned_away_total (\d+)$", forebay.metrics(), re.MULTILINE)
     assert refused == "0"

@@ -215,6 +215,10 @@ async def work(port: int, number: int, seen: Worked, end: asyncio.Event, tls: ss
             break
         await asyncio.sleep(PAUSE_S)
     writer.close()
+    with contextlib.suppress(TimeoutError, OSError):
+        await asyncio.wait_for(writer.wait_closed(), 5)
+    writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def until_ready(reader: asyncio.StreamReader) -> bytes:

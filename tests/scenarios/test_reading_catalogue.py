@@ -180,7 +180,7 @@ def test_where_no_connection_is_to_spare_a_free_server_reads(
         with forebay.target.at(user="other").wire() as client:
             client.ask(query("select"))
             until(lambda: is_known(forebay, client, "people"), within_s=10, what="a table of the database is known")
-        refused = forebay.events("catalogue_reader_refused")
+        refused = until(lambda: forebay.events("catalogue_reader_refused"), within_s=30, what="the log has it")
         assert len(refused) == 1, refused
         assert "53300" in refused[0]["cause"]
 
