@@ -195,10 +195,14 @@ $(VENV)/.wheel: | $(VENV)/.maturin
 # for arm64 (rustup target add it first); that wheel is built and not run here. The C library of then does not declare
 # strlcpy, which libpg_query takes for declared in a file of which nothing is used.
 TARGET ?= x86_64-unknown-linux-gnu
+# bindgen, for a target that is named, looks for headers nowhere by itself.
+HEADERS = -isystem $(shell $(CC) -print-file-name=include) -isystem /usr/include/$(shell $(CC) -dumpmachine) \
+    -isystem /usr/include
 .PHONY: wheel
 wheel: $(VENV)/.wheel | $(LIBCLANG) ## dist/forebay-*.whl for Linux (manylinux_2_28)
 	$(BIN)/python tools/notices.py python/forebay/THIRD-PARTY-NOTICES.txt
 	PATH="$(CURDIR)/$(BIN):$$PATH" CFLAGS="-Wno-error=implicit-function-declaration" \
+	    BINDGEN_EXTRA_CLANG_ARGS="$(HEADERS)" \
 	    $(BIN)/maturin build --release --strip --zig --target $(TARGET) --compatibility manylinux_2_28 --out dist
 
 .PHONY: wheel-test
