@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import PASSWORD, Postgres, free_port
 from tests.harness.target import Target
-from tests.harness.wire import message, query, row, startup, text
+from tests.harness.wire import Wire, message, query, row, startup, text
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
@@ -220,39 +222,42 @@ def test_limits_of_each_user_hold_for_those_that_are_found(start: Start, server:
         assert [row(frame) for frame in two.ready() if frame.tag == "D"] == [["later"]]
 
 
+@contextlib.contextmanager
+def rotating(server: Postgres) -> Iterator[Wire]:
+    """A superuser, while there is a role of that name whose password is 'first'."""
+    with server.target.at(user="postgres").wire() as admin:
+        admin.rows("create role rotating login password 'first'")
+        try:
+            yield admin
+        finally:
+            admin.rows("drop role rotating")
+
+
 def test_a_changed_password_is_asked_for_when_the_old_one_is_not_what_is_proved(
     start: Start, server: Postgres, variant: Variant
 ) -> None:
     """Nobody can log in for as long as what was looked up is kept: a minute, by default."""
-    with server.target.at(user="postgres").wire() as admin:
-        admin.rows("create role rotating login password 'first'")
-        try:
-            target = start(looked_up(server, variant, query=QUERY, user="lookup", cache_for="1h")).target
-            target = target.at(user="rotating")
-            assert lets_in(target.at(password="first"))
-            admin.rows("alter role rotating password 'second'")
-            # Each worker keeps what it was told.
-            until(lambda: lets_in(target.at(password="second")), within_s=30, what="the new one is asked for")
-        finally:
-            admin.rows("drop role rotating")
+    with rotating(server) as admin:
+        target = start(looked_up(server, variant, query=QUERY, user="lookup", cache_for="1h")).target
+        target = target.at(user="rotating")
+        assert lets_in(target.at(password="first"))
+        admin.rows("alter role rotating password 'second'")
+        # Each worker keeps what it was told.
+        until(lambda: lets_in(target.at(password="second")), within_s=30, what="the new one is asked for")
 
 
 def test_a_changed_password_is_taken_over_after_the_cache_time(
     start: Start, server: Postgres, variant: Variant
 ) -> None:
     """Row 18: no restart for a rotated password."""
-    with server.target.at(user="postgres").wire() as admin:
-        admin.rows("create role rotating login password 'first'")
-        try:
-            caching = {"cache_for": "100ms", "cache_negative_for": "0s"}
-            sections = looked_up(server, variant, query=QUERY, user="lookup", **caching)
-            target = start(sections).target.at(user="rotating")
-            assert lets_in(target.at(password="first"))
-            admin.rows("alter role rotating password 'second'")
-            until(lambda: lets_in(target.at(password="second")), within_s=5, what="the new password works")
-            until(lambda: not lets_in(target.at(password="first")), within_s=5, what="the old one does not")
-        finally:
-            admin.rows("drop role rotating")
+    with rotating(server) as admin:
+        caching = {"cache_for": "100ms", "cache_negative_for": "0s"}
+        sections = looked_up(server, variant, query=QUERY, user="lookup", **caching)
+        target = start(sections).target.at(user="rotating")
+        assert lets_in(target.at(password="first"))
+        admin.rows("alter role rotating password 'second'")
+        until(lambda: lets_in(target.at(password="second")), within_s=5, what="the new password works")
+        until(lambda: not lets_in(target.at(password="first")), within_s=5, what="the old one does not")
 
 
 SOURCE = """
