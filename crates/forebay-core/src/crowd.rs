@@ -7,11 +7,11 @@
 //!
 //! Whoever connects and says nothing costs a descriptor, so that an attack of that kind is one on descriptors. Where too
 //! many owe, the one that has owed for longest goes: of the address that has too many, or else of the one that has most.
-//! Who is served owes for a few turns and is never that one. Those who talk are left alone, as long as they are no more
-//! than may be clients: after a restart a whole service comes at once.
+//! Who is served owes for a few turns and is never that one, and nobody goes who has just come. Those who talk are left
+//! alone, as long as they are no more than may be clients: after a restart a whole service comes at once.
 //!
 //! It is counted over all workers, by a lock that is taken as a connection comes, talks and is let in. Each worker turns
-//! away its own, which are a part of those of every address; one that has none to turn away tells the others.
+//! away those of its own that are beyond its part of the limit; one that has none such tells the others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
