@@ -68,9 +68,10 @@ async def _story(cluster: Cluster, stack: contextlib.ExitStack, folder: Path) ->
         watching = asyncio.create_task(_note(watched, told))
         candidate, third = [name for name in NAMES if name != leader.name]
         change = _Change("switchover", {"rest": rest, "etcd": etcd}, told)
-        switching = asyncio.create_task(asyncio.to_thread(_switch_over, sessions, cluster.nodes[candidate]))
-        await change.is_noticed(cluster.nodes[candidate])
-        await switching
+        # A switchover that fails says why, rather than that nobody is promoted.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(asyncio.to_thread(_switch_over, sessions, cluster.nodes[candidate]))
+            both.create_task(change.is_noticed(cluster.nodes[candidate]))
         again = await _seen(rest, _is_whole, within_s=60, of=cluster)
         after = await _seen(etcd, _is_whole, within_s=10, of=cluster)
         _grew(before, after)
@@ -188,16 +189,17 @@ class _Session:
         self.told: dict[str | None, str | None] = {}
 
     def is_at(self, node: Node, *, known: int) -> None:
-        """Waits until this is the primary of so many endpoints that answer; the session goes on there."""
+        """Waits until this is the primary of so many endpoints that answer, in both databases; the session goes on."""
 
         def rows() -> dict[str | None, str | None]:
             found = self.forebay.console("show endpoints")
             self.told = {row["endpoint"]: row["source"] for row in found}
-            roles = {row["endpoint"]: row["role"] for row in found}
-            is_there = roles.get(f"127.0.0.1:{node.port}") == "primary"
-            return self.told if is_there and [*roles.values()].count("replica") == known - 1 else {}
+            roles = {(row["database"], row["endpoint"]): row["role"] for row in found}
+            primaries = [place for place, role in roles.items() if role == "primary"]
+            is_there = sorted(primaries) == [(name, f"127.0.0.1:{node.port}") for name in ("app", "drill")]
+            return self.told if is_there and [*roles.values()].count("replica") == 2 * (known - 1) else {}
 
-        until(rows, within_s=20, what=f"{node.name} is the primary of {known}")
+        until(rows, within_s=30, what=f"{node.name} is the primary of {known}")
         assert set(self.told.values()) <= {"patroni", "etcd"}
         assert self.client.execute("select inet_server_port()").fetchone() == (node.port,)
 
