@@ -115,6 +115,9 @@ _PORTS = _ports()
 def free_port() -> int:
     """A port on which nothing listens, and which no other process of the test run takes."""
     for port in _PORTS:
+        # What was killed leaves its socket behind, and forebay would try whether it leads to the server at that port.
+        if any(Path(folder, f".s.PGSQL.{port}").exists() for folder in ("/tmp", "/var/run/postgresql")):
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
