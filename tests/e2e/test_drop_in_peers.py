@@ -41,7 +41,8 @@ def pgbouncer(server: Postgres, own: int, peers: str) -> Iterator[Target]:
         )
         account.give(path)
         account.give(users)
-        process = subprocess.Popen([str(PGBOUNCER), "-q", str(path)], **account.process_options())
+        assert PGBOUNCER is not None, "there is no pgbouncer: PGBOUNCER names one"
+        process = subprocess.Popen([PGBOUNCER, "-q", str(path)], **account.process_options())
         try:
             until(lambda: log.exists() and "process up" in log.read_text(), within_s=10, what="PgBouncer is up")
             yield Target("pgbouncer", "127.0.0.1", port)
@@ -62,7 +63,7 @@ def is_cancelled_through(client: Wire, way: Target, direct: Target) -> bool:
     return [frame.fields["C"] for frame in client.ready() if frame.tag == "E"] == ["57014"]
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer; PGBOUNCER names one")
+@pytest.mark.slow
 def test_pgbouncer_and_forebay_pass_cancels_on_to_each_other(make: Make, server: Postgres, direct: Target) -> None:
     """A fleet is changed over process by process."""
     port = free_port()
