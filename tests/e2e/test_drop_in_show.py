@@ -9,6 +9,7 @@ import pytest
 from forebay.admin.registry import COMMANDS
 
 from tests.harness import drop_in
+from tests.harness.deadline import until
 from tests.harness.drop_in import DropIn, Make
 from tests.harness.pooler import asked, columns
 from tests.harness.postgres import Postgres
@@ -133,11 +134,17 @@ def test_every_command_has_the_role_of_the_one_table(running: DropIn) -> None:
         running.target.at(user="app", dbname="pgbouncer").connect()
 
 
+def of_app(wire: Wire, command: str) -> list[dict[str, str | None]]:
+    """The rows that are about its database."""
+    return [one for one in asked(wire, command) if one["database"] == "app"]
+
+
 def test_a_client_and_its_server_are_shown_with_both_ends(running: DropIn) -> None:
     """Who looks into a packet trace, or at ss, finds the connection by these."""
     with console(running) as wire:
-        (client,) = [one for one in asked(wire, "SHOW CLIENTS") if one["database"] == "app"]
-        (server,) = [one for one in asked(wire, "SHOW SERVERS") if one["database"] == "app"]
+        # Who reads the catalogue is among them for a moment.
+        until(lambda: len(of_app(wire, "SHOW SERVERS")) == 1, within_s=30, what="there is one server")
+        (client,), (server,) = of_app(wire, "SHOW CLIENTS"), of_app(wire, "SHOW SERVERS")
         fds = {one["fd"]: one for one in asked(wire, "SHOW FDS")}
         by_place = asked(wire, "SHOW ACTIVE_SOCKETS")
     assert (client["local_addr"], client["local_port"]) == ("127.0.0.1", str(running.port))

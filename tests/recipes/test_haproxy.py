@@ -112,7 +112,7 @@ def settled(recipe: Recipe) -> Recipe:
 
 def test_clients_are_seen_by_their_own_addresses(settled: Recipe) -> None:
     """Limits, access rules and the log would be about the load balancer."""
-    with stayers(4, settled.client, settled.target) as clients:
+    with stayers(10, settled.client, settled.target) as clients:
         seen = {**settled.one.clients(), **settled.two.clients()}
         assert {one.name: seen.get(one.name) for one in clients} == {one.name: CLIENT for one in clients}
         assert on(settled.one, clients)
