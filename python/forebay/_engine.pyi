@@ -1,6 +1,6 @@
 """The extension module: the Rust engine behind a few functions and one class."""
 
-from typing import ClassVar, Literal, Self, TypedDict, final, type_check_only
+from typing import ClassVar, Literal, Self, TypeAlias, TypedDict, final, type_check_only
 
 __all__ = [
     "Batch",
@@ -86,6 +86,9 @@ class Batch:
     # command, kind (done, refused, snapshot), reason or JSON
     replies: list[tuple[int, str, str | None]]
 
+# What an endpoint said: whether it is in recovery, its timeline, whether a replica is on no later one, LSN, system.
+Said: TypeAlias = tuple[bool, int, bool, int, int]
+
 @final
 class Cluster:
     """The endpoints of a cluster, and their roles by what they say of themselves.
@@ -114,7 +117,7 @@ class Cluster:
     def release(self) -> None:
         """It is over, or undone."""
 
-    def heard(self, index: int, is_in_recovery: bool, timeline: int, lsn: int, system: int, asked_us: int) -> None:
+    def heard(self, index: int, said: Said, asked_us: int) -> None:
         """An endpoint has answered. asked_us: of the monotonic clock, before it was asked."""
 
     def missed(self, index: int) -> None:

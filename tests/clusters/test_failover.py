@@ -160,7 +160,7 @@ def test_a_failover_costs_what_was_under_way_and_no_session(trio: Trio, both: li
             within.rollback()
         told = {key for writer, count in zip(writers, counts, strict=True) for key in writer.acknowledged[count:]}
         assert told <= keys(first), "what the new primary has acknowledged is there"
-        are(both, trio, "down", "primary", "replica")
+        are(both, trio, "down", "primary", "astray")
         a_deposed_primary_gets_no_write(trio, both)
 
 
@@ -168,7 +168,7 @@ def a_deposed_primary_gets_no_write(trio: Trio, both: list[Forebay]) -> None:
     """It comes back as if nothing had happened, and takes whatever is sent to it."""
     primary, first, second = trio
     primary.start()
-    are(both, trio, "deposed", "primary", "replica")
+    are(both, trio, "deposed", "primary", "astray")
     for forebay in both:
         with forebay.target.connect(autocommit=True) as client:
             port = client.execute("select inet_server_port()").fetchone()

@@ -129,6 +129,8 @@ pub enum Bug {
     CommitToldAsUndone,
     /// What can write is the primary, though a later timeline was seen.
     LowerTimelineAccepted,
+    /// A replica that has not followed the new primary is read from.
+    AstrayServed,
     /// Two that can write on one timeline are written to.
     ContestedServed,
     /// What is no copy of the cluster is served from.
@@ -196,13 +198,14 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 14] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 15] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
         ("write-retried", Bug::WriteRetried),
         ("commit-told-as-undone", Bug::CommitToldAsUndone),
         ("lower-timeline-accepted", Bug::LowerTimelineAccepted),
+        ("astray-served", Bug::AstrayServed),
         ("contested-served", Bug::ContestedServed),
         ("stranger-served", Bug::StrangerServed),
         ("unreplayed-read", Bug::UnreplayedRead),

@@ -14,6 +14,9 @@ pub(crate) struct PyCluster {
     cluster: Watched,
 }
 
+/// Whether it is in recovery, its timeline, whether that is certain, LSN, system.
+type Said = (bool, u32, bool, u64, u64);
+
 /// Endpoint, standing, reason, timeline, LSN, lag.
 type NodeRow = (String, &'static str, &'static str, Option<u32>, Option<u64>, Option<u64>);
 
@@ -51,10 +54,10 @@ impl PyCluster {
         self.lock().release();
     }
 
-    fn heard(&self, index: usize, is_in_recovery: bool, timeline: u32, lsn: u64, system: u64, asked_us: u64) {
+    fn heard(&self, index: usize, said: Said, asked_us: u64) {
         let mut cluster = self.lock();
         if index < cluster.nodes().len() {
-            cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system }, asked_us);
+            cluster.heard(index, seen(said), asked_us);
         }
     }
 
@@ -93,6 +96,10 @@ impl PyCluster {
         };
         cluster.nodes().iter().map(row).collect()
     }
+}
+
+fn seen((is_in_recovery, timeline, is_certain, lsn, system): Said) -> Seen {
+    Seen { is_in_recovery, timeline, is_certain, lsn, system }
 }
 
 impl PyCluster {

@@ -7,6 +7,7 @@
 //! | belongs to another cluster by its system identifier | stranger | nobody |
 //! | is in recovery | replica | reads |
 //! | the same, and is further behind than `lag_max` | lagging | nobody |
+//! | is in recovery, and has not followed to the highest timeline ever seen to write | astray | nobody |
 //! | can write, on the highest timeline ever seen to write, as the only one | primary | all |
 //! | can write, on an older timeline | deposed | nobody |
 //! | can write, on the highest timeline, and another one as well | contested | nobody |
@@ -16,8 +17,10 @@
 //!
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
+//! A replica of which it is not known whether it has followed serves: see [`astray`].
 
 pub mod again;
+mod astray;
 pub mod consistency;
 pub(crate) mod own_settings;
 pub mod progress;
@@ -26,6 +29,7 @@ pub mod routing;
 
 use std::sync::Arc;
 
+use astray::{Beginning, Stay};
 use progress::Progress;
 
 use crate::planted::{Bug, planted};
@@ -37,6 +41,8 @@ pub struct Seen {
     pub is_in_recovery: bool,
     /// Its timeline: grows by one with each promotion.
     pub timeline: u32,
+    /// A replica says on which timeline it gets what it replays: it is on no later one than it tells.
+    pub is_certain: bool,
     /// Up to where it has written, or replayed, in bytes.
     pub lsn: u64,
     /// Drawn when the cluster was made, and the same on all copies of it.
@@ -56,6 +62,8 @@ pub enum Standing {
     Replica,
     /// See there.
     Lagging,
+    /// See there.
+    Astray,
     /// See there.
     Primary,
     /// See there.
@@ -88,6 +96,7 @@ impl Standing {
             Standing::Stranger => "stranger",
             Standing::Replica => "replica",
             Standing::Lagging => "lagging",
+            Standing::Astray => "astray",
             Standing::Primary => "primary",
             Standing::Deposed => "deposed",
             Standing::Contested => "contested",
@@ -105,6 +114,7 @@ impl Standing {
             Standing::Stranger => "has another system identifier: it is no copy of this cluster",
             Standing::Replica => "is in recovery",
             Standing::Lagging => "is in recovery, and further behind than replica_lag_max",
+            Standing::Astray => "is in recovery on an older timeline: it has not followed the new primary",
             Standing::Primary => "can write, on the highest timeline",
             Standing::Deposed => "can write, but another one has been promoted since",
             Standing::Contested => "can write, and another one can on the same timeline: writes are stopped",
@@ -132,9 +142,24 @@ pub struct Node {
     pub exposed_s: Option<u64>,
     /// The system and the highest timeline of which it said that it writes there.
     wrote: Option<(u64, u32)>,
+    stay: Stay,
     misses: u32,
     /// When it was asked what it last said, in microseconds of the system's monotonic clock.
     asked_us: u64,
+}
+
+impl Node {
+    /// It has answered.
+    fn hear(&mut self, seen: Seen, asked_us: u64) {
+        self.asked_us = asked_us;
+        self.misses = 0;
+        self.stay.heard(self.seen, seen, asked_us);
+        self.seen = Some(seen);
+        if !seen.is_in_recovery {
+            let before = self.wrote.filter(|(system, _)| *system == seen.system).map_or(0, |(_, timeline)| timeline);
+            self.wrote = Some((seen.system, seen.timeline.max(before)));
+        }
+    }
 }
 
 /// The endpoints of a cluster, and what follows from what they say.
@@ -149,6 +174,8 @@ pub struct Cluster {
     assumed: Option<u64>,
     /// The highest timeline that was seen to write.
     floor: u32,
+    /// That of the highest timeline, where that was heard.
+    beginning: Option<Beginning>,
     /// A system, and the highest timeline that was seen to write of it, by an account before this one.
     remembered: Option<(u64, u32)>,
     /// Those that may write, where somebody else says so.
@@ -169,6 +196,7 @@ impl Cluster {
             is_confirming: None,
             exposed_s: None,
             wrote: None,
+            stay: Stay::default(),
             misses: 0,
             asked_us: 0,
         };
@@ -180,6 +208,7 @@ impl Cluster {
             system: None,
             assumed: None,
             floor: 0,
+            beginning: None,
             remembered: None,
             named: None,
             leaving: None,
@@ -194,16 +223,19 @@ impl Cluster {
     pub fn succeed(&mut self, before: &Cluster) {
         self.leaving.clone_from(&before.leaving);
         self.assumed = before.assumed;
+        self.beginning = before.beginning;
         for node in &mut self.nodes {
             if let Some(known) = before.nodes.iter().find(|known| known.name == node.name) {
                 *node = known.clone();
             }
         }
+        self.progress.begin(self.nodes.iter().map(|node| node.name.clone()));
         let Some(system) = before.system.or_else(|| before.most_common_system()) else {
             self.remembered = before.remembered;
             return;
         };
-        self.remembered = Some((system, before.floor));
+        let remembered = before.remembered.filter(|(of, _)| *of == system).map_or(0, |(_, floor)| floor);
+        self.remembered = Some((system, before.floor.max(remembered)));
         if self.nodes.iter().any(|node| node.seen.is_some_and(|seen| seen.system == system)) {
             self.system = before.system;
         }
@@ -230,14 +262,7 @@ impl Cluster {
     /// An endpoint has answered. What follows is decided by [`Self::decide`]. `asked_us`: a moment before it was asked, in
     /// microseconds of the system's monotonic clock.
     pub fn heard(&mut self, index: usize, seen: Seen, asked_us: u64) {
-        let node = &mut self.nodes[index];
-        node.asked_us = asked_us;
-        node.misses = 0;
-        node.seen = Some(seen);
-        if !seen.is_in_recovery {
-            let before = node.wrote.filter(|(system, _)| *system == seen.system).map_or(0, |(_, timeline)| timeline);
-            node.wrote = Some((seen.system, seen.timeline.max(before)));
-        }
+        self.nodes[index].hear(seen, asked_us);
     }
 
     /// Somebody who knows says that these may write and no others; `None`: nobody says so, and any may.
@@ -294,7 +319,8 @@ impl Cluster {
     /// Concludes from all that was heard. True: some endpoint stands otherwise than before.
     pub fn decide(&mut self) -> bool {
         let system = self.system.or_else(|| self.most_common_system());
-        let is_up = |node: &Node| node.seen.is_some() && node.misses < self.misses_max;
+        let misses_max = self.misses_max;
+        let is_up = |node: &Node| node.seen.is_some() && node.misses < misses_max;
         let writes = |node: &Node| {
             let seen = node.seen.filter(|seen| !seen.is_in_recovery && Some(seen.system) == system)?;
             is_up(node).then_some(seen)
@@ -304,6 +330,9 @@ impl Cluster {
         let newest = wrote.map(|(_, timeline)| timeline).max().unwrap_or(0);
         let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
         let floor = self.floor.max(newest).max(remembered);
+        let mut first = self.nodes.iter().filter_map(|node| writes(node).map(|seen| (seen, node.asked_us)));
+        let first = first.find(|(seen, _)| seen.timeline == floor);
+        self.note_beginning(system.unwrap_or(0), floor, first);
         let is_first = |seen: Seen| seen.timeline == floor || planted(Bug::LowerTimelineAccepted);
         let may_write = |node: &Node| self.named.as_ref().is_none_or(|named| named.contains(&node.name));
         let leaves = |node: &Node, seen: Seen| {
@@ -317,10 +346,11 @@ impl Cluster {
             .nodes
             .iter()
             .map(|node| match node.seen {
-                None if node.misses < self.misses_max => Standing::Unknown,
+                None if node.misses < misses_max => Standing::Unknown,
                 None => Standing::Down,
                 Some(_) if !is_up(node) => Standing::Down,
                 Some(seen) if Some(seen.system) != system && !planted(Bug::StrangerServed) => Standing::Stranger,
+                Some(seen) if seen.is_in_recovery && self.is_astray(node, seen, floor) => Standing::Astray,
                 Some(seen) if seen.is_in_recovery => Standing::Replica,
                 Some(seen) if !is_first(seen) => Standing::Deposed,
                 Some(_) if are_contested => Standing::Contested,

@@ -149,7 +149,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins anew, but for the primary's moments. Who goes by the roles of before hears nothing more.
-    fn roles_changed(&mut self, names: impl ExactSizeIterator<Item = Arc<str>>) {
+    pub(super) fn begin(&mut self, names: impl ExactSizeIterator<Item = Arc<str>>) {
         self.followers.resize(names.len(), Follower::default());
         self.replayed = Replayed::of(names);
         self.followers.iter_mut().for_each(|follower| follower.lsn = 0);
@@ -183,7 +183,7 @@ impl Cluster {
     /// Follows what was decided.
     pub(super) fn measure(&mut self, has_changed: bool) {
         if has_changed {
-            self.progress.roles_changed(self.nodes.iter().map(|node| node.name.clone()));
+            self.progress.begin(self.nodes.iter().map(|node| node.name.clone()));
         }
         let primary = self.nodes.iter().enumerate().find(|(_, node)| node.standing == Standing::Primary);
         if let Some((index, node)) = primary

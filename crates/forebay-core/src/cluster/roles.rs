@@ -58,9 +58,12 @@ impl From<Standing> for Serves {
         match standing {
             Standing::Primary => Serves::Writes,
             Standing::Replica => Serves::Reads,
-            Standing::Unknown | Standing::Down | Standing::Lagging | Standing::Unnamed | Standing::Held => {
-                Serves::Nobody
-            }
+            Standing::Unknown
+            | Standing::Down
+            | Standing::Lagging
+            | Standing::Astray
+            | Standing::Unnamed
+            | Standing::Held => Serves::Nobody,
             Standing::Stranger | Standing::Deposed | Standing::Contested | Standing::Relieved => Serves::Barred,
         }
     }

@@ -14,8 +14,10 @@ use crate::worker::{Shared, Worker};
 use super::progress::Replayed;
 use super::roles::{Found, Serves};
 
-/// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays there; a number after a colon is its LSN, and
-/// one after `#` its system; `-` is a miss, `.` nothing.
+mod stray;
+
+/// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays and has reached it, `c1` replays and gets it;
+/// a number after a colon is its LSN, and one after `#` its system; `-` is a miss, `.` nothing.
 fn say(cluster: &mut Cluster, index: usize, word: &str) {
     match word {
         "." => return,
@@ -27,8 +29,9 @@ fn say(cluster: &mut Cluster, index: usize, word: &str) {
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let (kind, timeline) = word.split_at(1);
     let seen = Seen {
-        is_in_recovery: kind == "r",
+        is_in_recovery: kind != "w",
         timeline: number(timeline) as u32,
+        is_certain: kind == "c",
         lsn: number(lsn),
         system: number(system),
     };
@@ -323,7 +326,7 @@ fn what_replicas_have_replayed_is_known_by_when_it_was_asked() {
                 "" => cluster.missed(index),
                 lsn => {
                     let lsn = lsn.strip_prefix(':').and_then(|lsn| lsn.parse().ok()).expect("an LSN");
-                    cluster.heard(index, Seen { is_in_recovery, timeline, lsn, system: 7 }, at);
+                    cluster.heard(index, Seen { is_in_recovery, timeline, is_certain: false, lsn, system: 7 }, at);
                 }
             }
             cluster.decide();
@@ -377,11 +380,11 @@ fn what_is_known_of_a_replica_holds_on_connections_that_were_there_when_it_was_a
 fn moments_that_are_not_replayed_are_thinned_out() {
     let mut cluster = Cluster::new(["a", "b"].map(Arc::from), 2, 0);
     for at in 1..10_000 {
-        cluster.heard(0, Seen { is_in_recovery: false, timeline: 1, lsn: at, system: 7 }, at);
-        cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, lsn: 0, system: 7 }, at);
+        cluster.heard(0, Seen { is_in_recovery: false, timeline: 1, is_certain: false, lsn: at, system: 7 }, at);
+        cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, is_certain: false, lsn: 0, system: 7 }, at);
         cluster.decide();
     }
-    cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, lsn: 9_000, system: 7 }, 10_000);
+    cluster.heard(1, Seen { is_in_recovery: true, timeline: 1, is_certain: false, lsn: 9_000, system: 7 }, 10_000);
     cluster.decide();
     let until = cluster.replayed().until("b");
     assert!((8_500..=9_000).contains(&until), "{until}");

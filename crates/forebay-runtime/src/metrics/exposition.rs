@@ -238,7 +238,7 @@ mod tests {
     fn each_endpoint_of_a_cluster_is_told_with_its_role() {
         let mut cluster = Cluster::new(["a:1", "b:2", "c:3"].map(Arc::from), 1, 0);
         for (index, (is_in_recovery, lsn)) in [(false, 500), (true, 300)].into_iter().enumerate() {
-            cluster.heard(index, Seen { is_in_recovery, timeline: 1, lsn, system: 7 }, 0);
+            cluster.heard(index, Seen { is_in_recovery, timeline: 1, is_certain: false, lsn, system: 7 }, 0);
         }
         cluster.missed(2);
         cluster.decide();

@@ -60,13 +60,15 @@ _QUESTION: Final = (
     " (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
     # Up to there a server that was promoted since it was started had replayed.
     " CASE WHEN NOT r.is_in THEN"
-    " pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8 END"
+    " pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8 END,"
+    # On which timeline a replica gets what it replays: where it gets any, and tells.
+    " (SELECT pg_catalog.max(w.received_tli) FROM pg_catalog.pg_stat_wal_receiver AS w)"
     " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
 )
 _LEVELS: Final = {
     "primary": logging.INFO, "replica": logging.INFO, "unknown": logging.INFO, "lagging": logging.WARNING,
-    "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR, "stranger": logging.ERROR,
-    "unnamed": logging.WARNING, "held": logging.INFO, "relieved": logging.WARNING,
+    "astray": logging.WARNING, "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR,
+    "stranger": logging.ERROR, "unnamed": logging.WARNING, "held": logging.INFO, "relieved": logging.WARNING,
 }  # fmt: skip
 
 
@@ -204,7 +206,7 @@ class Poll:
         self._tell_refusal(index, isinstance(found, _Refused))
         was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
         if isinstance(found, Seen):
-            self._cluster.heard(index, found.is_in_recovery, found.timeline, found.lsn, found.system, asked_us)
+            self._cluster.heard(index, found.said, asked_us)
             self.risk.forks.heard(
                 self._topology.endpoints[index], is_in_recovery=found.is_in_recovery, timeline=found.timeline,
                 lsn=found.lsn, fork=found.fork, was_replica=self._probes[index].was_replica,
@@ -289,14 +291,16 @@ class Poll:
 class Seen:
     """What an endpoint said."""
 
-    __slots__ = ("fork", "is_in_recovery", "lsn", "system", "timeline")
+    __slots__ = ("fork", "is_in_recovery", "lsn", "said", "timeline")
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        is_in_recovery, timeline, lsn, system, fork = row
+        is_in_recovery, timeline, lsn, system, fork, received = row
         self.is_in_recovery = bool(is_in_recovery)
         # The system's number is signed in SQL, and so may be others that no server has yet.
         self.timeline, self.lsn = int(timeline) % (1 << 32), int(lsn) % (1 << 64)
-        self.system = int(system) % (1 << 64)
+        # What a replica gets is on no older timeline than what it has replayed, unless it is to get that first.
+        is_certain = self.is_in_recovery and received is not None
+        self.said = (self.is_in_recovery, self.timeline, is_certain, self.lsn, int(system) % (1 << 64))
         self.fork = None if fork is None else int(fork) % (1 << 64)
 
 

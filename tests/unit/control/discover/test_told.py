@@ -140,7 +140,7 @@ def test_another_process_s_knowledge_is_taken_over(monkeypatch: pytest.MonkeyPat
         await predecessor.follow(config.topologies)
         (_, follower) = predecessor._followers["app"]
         assert isinstance(follower, Following)
-        follower.cluster.heard(0, False, 7, 100, 42, 0)
+        follower.cluster.heard(0, (False, 7, False, 100, 42), 0)
         follower.cluster.decide()
         follower.account = told = Account(("b:5432", "c:5432"), None)
         legacy = json.loads(json.dumps(predecessor.legacy()))

@@ -93,9 +93,13 @@ fn wrong_primary(cluster: &Cluster, highest: u32) -> Option<String> {
         return Some(format!("{name} on timeline {} is written to, {highest} was seen", seen.timeline));
     }
     let is_stranger = |node: &&forebay_core::cluster::Node| node.seen.is_some_and(|one| one.system != SYSTEM);
-    let mut replicas = cluster.nodes().iter().filter(|node| node.standing == Standing::Replica);
-    if let Some(stranger) = replicas.find(is_stranger) {
+    let replicas = || cluster.nodes().iter().filter(|node| node.standing == Standing::Replica);
+    if let Some(stranger) = replicas().find(is_stranger) {
         return Some(format!("{} is read from, which is of another cluster", stranger.name));
+    }
+    let is_astray = |node: &&forebay_core::cluster::Node| node.seen.is_some_and(|one| one.timeline < highest);
+    if let Some(astray) = replicas().find(is_astray) {
+        return Some(format!("{} is read from, which has not followed to timeline {highest}", astray.name));
     }
     let alike = cluster.nodes().iter().filter(is_alike).find(|node| node.standing != Standing::Down);
     alike.map(|other| format!("{name} is written to, and {} can be as well", other.name))
@@ -162,7 +166,8 @@ impl World {
             (self.servers[node].is_down, self.is_starting(node), self.is_cut_off(node));
         let failover = self.cluster();
         let it = &failover.nodes[node];
-        let seen = Seen { is_in_recovery: it.is_in_recovery, timeline: it.timeline, lsn: it.lsn(), system: it.system };
+        let (is_in_recovery, timeline, system) = (it.is_in_recovery, it.timeline, it.system);
+        let seen = Seen { is_in_recovery, timeline, is_certain: is_in_recovery, lsn: it.lsn(), system };
         let gives_up_at = asked_us + failover.plan.timeout_us;
         let is_late = failover.luck.one_in(failover.plan.late_one_in) && !is_healed;
         let most = if is_late { failover.plan.timeout_us } else { delay_max };
