@@ -89,6 +89,10 @@ class Batch:
 # What an endpoint said: whether it is in recovery, its timeline, whether a replica is on no later one, LSN, system.
 Said: TypeAlias = tuple[bool, int, bool, int, int]
 
+# The system; system, timeline and LSN of its primary when that was heard first; endpoint, what it said, when it was
+# asked, questions missed since, whether it is beyond the primary.
+ClusterLegacy: TypeAlias = tuple[int | None, tuple[int, int, int] | None, list[tuple[str, Said | None, int, int, bool]]]
+
 @final
 class Cluster:
     """The endpoints of a cluster, and their roles by what they say of themselves.
@@ -107,6 +111,12 @@ class Cluster:
 
     def remember(self, system: int, floor: int) -> None:
         """Takes over another process's memory; called before anything is heard."""
+
+    def legacy(self) -> ClusterLegacy:
+        """What a process that takes this one's place is to know of the endpoints."""
+
+    def inherit(self, legacy: ClusterLegacy, since_us: int) -> None:
+        """Goes on from that, and concludes; what was asked before then is not believed. After `remember`."""
 
     def name(self, endpoints: list[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use forebay_core::cluster::legacy::{Bequest, Legacy};
 use forebay_core::cluster::progress::Replayed;
 use forebay_core::cluster::roles::Found;
 use forebay_core::cluster::{Cluster, Seen};
@@ -16,6 +17,12 @@ pub(crate) struct PyCluster {
 
 /// Whether it is in recovery, its timeline, whether that is certain, LSN, system.
 type Said = (bool, u32, bool, u64, u64);
+
+/// Endpoint, what it said, when it was asked, questions missed since, whether it is beyond the primary.
+type BequestRow = (String, Option<Said>, u64, u32, bool);
+
+/// System, where its primary was first, endpoints.
+type LegacyRows = (Option<u64>, Option<(u64, u32, u64)>, Vec<BequestRow>);
 
 /// Endpoint, standing, reason, timeline, LSN, lag.
 type NodeRow = (String, &'static str, &'static str, Option<u32>, Option<u64>, Option<u64>);
@@ -40,6 +47,23 @@ impl PyCluster {
 
     fn remember(&self, system: u64, floor: u32) {
         self.lock().remember(system, floor);
+    }
+
+    fn legacy(&self) -> LegacyRows {
+        let Legacy { system, beginning, endpoints } = self.lock().legacy();
+        let said = |seen: Seen| (seen.is_in_recovery, seen.timeline, seen.is_certain, seen.lsn, seen.system);
+        let row = |one: Bequest| (one.name.to_string(), one.seen.map(said), one.asked_us, one.misses, one.is_beyond);
+        (system, beginning, endpoints.into_iter().map(row).collect())
+    }
+
+    fn inherit(&self, legacy: LegacyRows, since_us: u64) {
+        let (system, beginning, rows) = legacy;
+        let bequest = |(name, said, asked_us, misses, is_beyond): BequestRow| {
+            let name = name.into();
+            Bequest { name, seen: said.map(seen), asked_us, misses, is_beyond }
+        };
+        let endpoints = rows.into_iter().map(bequest).collect();
+        self.lock().inherit(&Legacy { system, beginning, endpoints }, since_us);
     }
 
     fn name(&self, endpoints: Option<Vec<String>>) {

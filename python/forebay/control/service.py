@@ -116,10 +116,11 @@ class Service:
             self._configuration.accepted()
             self._connect()
             self._fleet.start(self._engine, is_moving=self._is_moving)
+            # Before connections come, so that none of them waits for what the process before this one knew.
+            await self._discovery.follow(self._configuration.config.topologies)
             if self._successor is not None:
                 await self._successor.take_over(self._engine)
             self._announce(began_at)
-            await self._discovery.follow(self._configuration.config.topologies)
             await started(self._engine)
             self._spawn(lambda: self._settle(settled))
             await self._wait_for_stop()

@@ -22,6 +22,7 @@
 pub mod again;
 mod astray;
 pub mod consistency;
+pub mod legacy;
 pub(crate) mod own_settings;
 pub mod progress;
 pub mod roles;

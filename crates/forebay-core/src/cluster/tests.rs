@@ -14,6 +14,7 @@ use crate::worker::{Shared, Worker};
 use super::progress::Replayed;
 use super::roles::{Found, Serves};
 
+mod legacy;
 mod stray;
 
 /// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays and has reached it, `c1` replays and gets it;

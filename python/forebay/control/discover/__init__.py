@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -130,6 +131,9 @@ class Discovery:
     async def prepare(self, topologies: Sequence[Topology]) -> None:
         """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
         await self._drop_made()
+        if topologies:
+            # Whoever connects first does not wait for the driver to be imported.
+            await asyncio.to_thread(import_module, "forebay.control.discover.told")
         for topology in topologies:
             running = self._followers.get(topology.database)
             if topology.source is not None and (running is None or running[0] != topology):
@@ -182,6 +186,7 @@ class Discovery:
             name: {
                 "kind": topology.kind,
                 "memory": follower.cluster.memory(),
+                "endpoints": follower.cluster.legacy(),
                 "account": None if follower.account is None else follower.account.words(),
             }
             for name, (topology, follower) in self._followers.items()
@@ -304,6 +309,7 @@ class Discovery:
         if known is None and kept is None:
             return None, None
         known = known or {"kind": None, "account": None, "memory": None}
+        from forebay.control.discover.legacy import since_us, taken_over
         from forebay.control.discover.told import Account
 
         is_alike = topology.source is not None and known["kind"] == topology.kind
@@ -313,6 +319,9 @@ class Discovery:
         # A process that has just given its place knows it better than the file.
         if memory := known["memory"] or kept:
             cluster.remember(*memory)
+        # A release before this one said nothing of them.
+        if endpoints := known.get("endpoints"):
+            cluster.inherit(taken_over(endpoints), since_us(topology))
         return cluster, account
 
     def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:

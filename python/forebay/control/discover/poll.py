@@ -109,6 +109,8 @@ class Poll:
     def start(self) -> None:
         """Begins to ask."""
         if self._is_known:
+            if not self._unheard:
+                self._decide()
             # Endpoints that have gone must be known for nothing when they come back.
             self._tell_roles()
         self._tasks = [asyncio.ensure_future(self._watch(index)) for index in range(len(self._probes))]
