@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.clusters.test_failover import Trio, are, promote
-from tests.clusters.test_roles import clustered
+from tests.clusters.test_roles import clustered, endpoints
 from tests.conftest import Start
 from tests.harness import postgres
 from tests.harness.certificates import Authority
@@ -93,6 +93,9 @@ def test_a_replica_serves_again_once_it_has_followed(trio: Trio, forebay: Foreba
         assert "has not followed the new primary" in reason(forebay, left)
         client.execute("insert into scratch values (7, 'new')")
         assert {where(client) for _ in range(20)} == {(heir.port, 1)}
+        # Each database has its endpoints asked for itself.
+        gone = lambda: endpoints(forebay, "reading", 3)[f"127.0.0.1:{left.port}"]["role"] == "astray"  # noqa: E731
+        until(gone, within_s=30, what="no replica serves the other database either")
         reader = Reader(forebay)
         are([forebay], trio, "down", "primary", "astray")
         assert {where(client) for _ in range(20)} == {(heir.port, 1)}
