@@ -7,6 +7,7 @@ use crate::client::actor::Stage;
 use crate::net::LinkId;
 use crate::wire::Tag;
 use crate::world::World;
+use crate::world::failover::Told;
 use crate::world::faults::ECHO_US;
 
 /// In what is told where no endpoint of a role lets anybody in, for longer than it may take.
@@ -14,6 +15,19 @@ const UNREACHABLE: &str = "(FB410)";
 
 /// So long after all is as it should be nobody is told so any more.
 const SETTLES_US: u64 = 2_000_000;
+
+/// Whether an endpoint that a worker takes for one that `serves` so may have something of a client's. `goes_on`: of what it
+/// has begun there.
+fn may_have(serves: Serves, has_primary: bool, cluster: ClusterConfig, goes_on: bool) -> bool {
+    match (serves, cluster.role) {
+        (Serves::Barred, _) => false,
+        (Serves::Writes, Role::Primary | Role::Any) | (Serves::Reads, Role::Replica | Role::Any) => true,
+        (Serves::Reads, Role::Primary) => cluster.is_split || (goes_on && !has_primary),
+        (Serves::Writes, Role::Replica) => goes_on,
+        (Serves::Nobody, Role::Primary) => goes_on && (!has_primary || cluster.is_split),
+        (Serves::Nobody, Role::Replica | Role::Any) => goes_on,
+    }
+}
 
 impl World {
     pub(super) fn cluster_of(&self, i: usize) -> Option<(ClusterConfig, PoolMode)> {
@@ -24,28 +38,33 @@ impl World {
 
     /// A worker sends something to a server: may its endpoint have what is in it of a client?
     pub(crate) fn check_role(&mut self, w: usize, link: LinkId, p: usize, bytes: &[u8]) {
-        let Some(failover) = &self.failover else { return };
-        let Some(Tag { client, .. }) = Tag::first_in(bytes) else { return };
-        let Some((cluster, mode)) = self.cluster_of(client as usize) else { return };
-        let node = self.processes[p].endpoint;
-        let database = &*self.clients[client as usize].who.database;
-        let found = failover.told[w].get(database);
-        let serves = found.map_or(Serves::Nobody, |found| found[node].serves);
-        let has_primary = found.is_some_and(|found| found.iter().any(|one| one.serves == Serves::Writes));
         let is_quiet = self.is_quiet(link, p);
-        let goes_on = self.checks.owner(link) == Some(client) && (mode == PoolMode::Session || !is_quiet);
-        let is_dead = self.processes[p].is_dead || self.links[link.0].is_reset;
-        let is_allowed = match (serves, cluster.role) {
-            (Serves::Barred, _) => false,
-            (Serves::Writes, Role::Primary | Role::Any) | (Serves::Reads, Role::Replica | Role::Any) => true,
-            (Serves::Reads, Role::Primary) => cluster.is_split || (goes_on && !has_primary),
-            (Serves::Writes, Role::Replica) => goes_on,
-            (Serves::Nobody, Role::Primary) => goes_on && (!has_primary || cluster.is_split),
-            (Serves::Nobody, Role::Replica | Role::Any) => goes_on,
+        let Some(failover) = &mut self.failover else { return };
+        let node = self.processes[p].endpoint;
+        let Some(Tag { client, .. }) = Tag::first_in(bytes) else {
+            if is_quiet {
+                failover.begun.insert(link, failover.told[w].clone());
+            }
+            return;
         };
-        if is_dead {
+        // What shows in nothing whose it is may be the first part of a request: the statement of a Parse has no tag.
+        let begun = failover.begun.remove(&link).filter(|_| !is_quiet);
+        let Some((cluster, mode)) = self.cluster_of(client as usize) else { return };
+        let Some(failover) = &self.failover else { return };
+        let database = &*self.clients[client as usize].who.database;
+        let may = |told: &Told, goes_on| {
+            let found = told.get(database);
+            let serves = found.map_or(Serves::Nobody, |found| found[node].serves);
+            let has_primary = found.is_some_and(|found| found.iter().any(|one| one.serves == Serves::Writes));
+            if may_have(serves, has_primary, cluster, goes_on) { Ok(()) } else { Err(serves) }
+        };
+        let is_owner = self.checks.owner(link) == Some(client);
+        let goes_on =
+            is_owner && (mode == PoolMode::Session || !is_quiet) || begun.is_some_and(|told| may(&told, false).is_ok());
+        let verdict = may(&failover.told[w], goes_on);
+        if self.processes[p].is_dead || self.links[link.0].is_reset {
             self.sent_in_vain(bytes);
-        } else if !is_allowed {
+        } else if let Err(serves) = verdict {
             let words = format!("worker {w} sends of client {client} to endpoint {node}, told that it is {serves:?}");
             return self.checks.fail(words);
         }

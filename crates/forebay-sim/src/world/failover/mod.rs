@@ -55,6 +55,9 @@ pub(crate) enum Step {
     Suspected(usize),
 }
 
+/// What a worker was told last, by database.
+type Told = BTreeMap<Arc<str>, Arc<[Found]>>;
+
 /// What belongs to the clusters of a world.
 pub(crate) struct Failover {
     plan: ClusterPlan,
@@ -64,8 +67,10 @@ pub(crate) struct Failover {
     /// Records that were written, by whomever.
     records: u64,
     accounts: Vec<Account>,
-    /// What each worker was told last, by database.
-    told: Vec<BTreeMap<Arc<str>, Arc<[Found]>>>,
+    /// What each worker was told last.
+    told: Vec<Told>,
+    /// What of that a worker knew when it began to send to a server that was at rest what shows in nothing whose it is.
+    begun: BTreeMap<LinkId, Told>,
     /// Marks that a promotion has lost, or that were made beside the primary.
     lost: BTreeSet<String>,
     acknowledged: BTreeSet<String>,
@@ -97,6 +102,7 @@ impl Failover {
             records: 0,
             accounts,
             told: vec![BTreeMap::new(); scenario.workers],
+            begun: BTreeMap::new(),
             lost: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             denied: BTreeSet::new(),
