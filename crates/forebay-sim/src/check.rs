@@ -26,6 +26,7 @@ use crate::net::LinkId;
 use crate::regime::Regimes;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
+use crate::waits::Waits;
 use crate::wire::{Frame, Opening, Splitter, Tag};
 
 /// A worker's connection to a server, as seen from outside.
@@ -75,17 +76,6 @@ pub(crate) struct Sending<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// A client whose request has reached a worker, but no server.
-#[derive(Debug)]
-struct Wait {
-    worker: usize,
-    database: String,
-    user: String,
-    /// Requests that came later and were served before.
-    overtaken: u32,
-    number: u64,
-}
-
 /// What the checkers remember.
 #[derive(Debug)]
 pub(crate) struct Checks {
@@ -94,8 +84,7 @@ pub(crate) struct Checks {
     taps: BTreeMap<LinkId, Tap>,
     new_leases: Vec<(LinkId, u32)>,
     pub(crate) cancels: Cancels,
-    waits: BTreeMap<u32, Wait>,
-    demands: u64,
+    pub(crate) waits: Waits,
     /// The session that each client is in, if it is in one; numbers are never reused.
     sessions: BTreeMap<u32, u64>,
     /// Requests that clients had not been answered when they left, and of which session they are.
@@ -150,8 +139,7 @@ impl Checks {
             taps: BTreeMap::new(),
             new_leases: Vec::new(),
             cancels: Cancels::default(),
-            waits: BTreeMap::new(),
-            demands: 0,
+            waits: Waits::default(),
             sessions: BTreeMap::new(),
             left_behind: BTreeMap::new(),
             at_rest: BTreeMap::new(),
@@ -330,7 +318,7 @@ impl Checks {
         if let Some(session) = self.sessions.remove(&(client as u32)) {
             self.left_behind.extend(under_way.into_iter().map(|tag| (tag, session)));
         }
-        self.waits.remove(&(client as u32));
+        self.waits.ends(client as u32);
     }
 
     /// Bytes of a client's request reached a worker.
@@ -340,16 +328,13 @@ impl Checks {
         let is_of_session = self.regimes.target(database).is_some_and(|target| self.regimes.session_mode(target).1);
         let is_served = own.any(|t| !t.is_closed && (!t.is_free || is_of_session));
         if !is_served {
-            self.demands += 1;
-            let (database, user, number) = (database.to_owned(), user.to_owned(), self.demands);
-            let wait = Wait { worker, database, user, overtaken: 0, number };
-            self.waits.entry(client as u32).or_insert(wait);
+            self.waits.begins(client as u32, worker, database, user);
         }
     }
 
     /// The client waits no more: it was served, or answered.
     pub(crate) fn is_answered(&mut self, client: usize) {
-        self.waits.remove(&(client as u32));
+        self.waits.ends(client as u32);
     }
 
     /// A client's request was taken back from its server, or had none: it holds none of its pool any more.
@@ -360,21 +345,12 @@ impl Checks {
     }
 
     fn is_served(&mut self, client: u32, is_new: bool, scenario: &Scenario) {
-        let Some(wait) = self.waits.remove(&client).filter(|_| is_new) else { return };
-        let peers = self.waits.iter_mut().filter(|(_, w)| w.database == wait.database && w.user == wait.user);
-        let mut passed = None;
-        for (other, peer) in peers.filter(|(_, w)| w.number < wait.number) {
-            peer.overtaken += 1;
-            let most = if peer.worker == wait.worker { scenario.overtakes_max } else { scenario.overtakes_max * 3 };
-            // Whose server can't be reset waits anew.
-            let most = if scenario.failing_reset_one_in > 0 { most * 2 } else { most };
-            if peer.overtaken > most {
-                passed = Some((*other, peer.overtaken));
-            }
+        if !is_new {
+            return self.waits.ends(client);
         }
-        if let Some((other, times)) = passed {
-            self.fail(format!("client {other} waits while {times} later requests were served, last client {client}'s"));
-        }
+        // Whose server can't be reset waits anew.
+        let times = if scenario.failing_reset_one_in > 0 { 2 } else { 1 };
+        self.waits.is_served(client, scenario.overtakes_max * times);
     }
 
     /// A connection to a server is given up, or has ended.

@@ -13,6 +13,7 @@
 //! | `client` | the fake clients, and the oracle of what they must see |
 //! | `check` | the rules |
 //! | `hearing` | the rule of notifications |
+//! | `waits` | the rule of turns: the first first |
 //! | `world::failover` | clusters: endpoints that change their roles, and the rules of that ([`Options::is_cluster`]) |
 //! | `secrets` | the rule of what nobody may be told |
 //! | `regime` | what the operator's orders have put in force |
@@ -35,6 +36,7 @@ mod scenario;
 mod secrets;
 mod server;
 mod trace;
+mod waits;
 mod wire;
 mod world;
 

@@ -17,6 +17,7 @@ mod processes;
 mod questions;
 mod reaching;
 mod secrecy;
+mod waiting;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -386,6 +386,7 @@ impl World {
         for client in self.checks.sent_to_server(&sending, &self.scenario) {
             self.note_misled(worker, p, client);
         }
+        self.check_passed();
         for (link, owner) in self.checks.take_new_leases() {
             self.trace.say(self.now, || format!("link {} serves client {owner}", link.0));
             debug_assert!(matches!(self.links[link.0].ends[1], End::Process(_) | End::Gone));

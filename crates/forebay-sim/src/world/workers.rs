@@ -478,10 +478,15 @@ impl World {
         let link = self.link([end, End::Gone]);
         let conn = self.seats[w].io.open(Some(link));
         self.links[link.0].ends[1] = End::Worker(w, conn);
-        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), PORT + (link.0 % 20_000) as u16);
+        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1)), port_of(link));
         self.input(w, Input::Accepted(conn, peer));
         link
     }
+}
+
+/// The port from which the client of a link comes.
+pub(crate) fn port_of(link: LinkId) -> u16 {
+    PORT + (link.0 % 20_000) as u16
 }
 
 /// The session of the client that comes from this port.
