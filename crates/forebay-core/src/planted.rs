@@ -123,6 +123,8 @@ pub enum Bug {
     HoldReleasedEarly,
     /// Requests that waited for an endpoint wait on when there is one.
     HeldForgotten,
+    /// Nothing is done for requests that waited for an endpoint when there is one, until their pool is looked at.
+    HeldUnsupplied,
     /// What a server that was lost may have done is done again elsewhere.
     WriteRetried,
     /// A commit that may have been carried out is told as one that was not.
@@ -202,6 +204,7 @@ impl Bug {
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
+        ("held-unsupplied", Bug::HeldUnsupplied),
         ("write-retried", Bug::WriteRetried),
         ("commit-told-as-undone", Bug::CommitToldAsUndone),
         ("lower-timeline-accepted", Bug::LowerTimelineAccepted),

@@ -152,7 +152,9 @@ impl<I: Io> Worker<I> {
                 self.cut_servers(io, id, Some(places));
                 self.cut_listeners(io, id, Some(places));
                 self.pool(id).set_held(was_held && planted(Bug::HeldForgotten));
-                self.supply(io, id);
+                if !(was_held && planted(Bug::HeldUnsupplied)) {
+                    self.supply(io, id);
+                }
             }
             None => {
                 self.pool(id).set_held(!planted(Bug::HoldReleasedEarly));

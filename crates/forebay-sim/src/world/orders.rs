@@ -90,7 +90,9 @@ impl World {
     /// A worker has dealt with an order.
     pub(crate) fn obeyed(&mut self, w: usize, command: &Command) {
         self.trace.say(self.now, || format!("worker {w} has been ordered {}", name(command)));
-        let clients = self.seats[w].look().clients.into_iter().filter(|client| client.server.is_some());
+        let snapshot = self.seats[w].look();
+        self.check_supplied(command, &snapshot);
+        let clients = snapshot.clients.into_iter().filter(|client| client.server.is_some());
         self.checks.regimes.holds(w, clients.map(|client| session_at(client.port)).collect());
         if let Command::Drain = command {
             for client in &self.clients {

@@ -14,6 +14,7 @@
 //! | a session sees what it has written (`read_consistency`, but for `eventual`) | `check_read` |
 //! | it sees nothing older than it has seen (`session`, `primary`) | `check_horizon` |
 //! | an error has a SQLSTATE of the time at which it comes, and a cause | `explain_in_cluster` |
+//! | when a worker hears that an endpoint is there again, it does something for who waits | `check_supplied` |
 //! | who waits is served soon after a primary is known, the first first | `World::run`, [`crate::check::Checks`] |
 
 mod discovery;
