@@ -68,3 +68,30 @@ impl Waits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(waits: &mut Waits) -> Vec<(u32, u32, u32)> {
+        waits.take_passed().into_iter().map(|passed| (passed.client, passed.times, passed.by)).collect()
+    }
+
+    /// If who came later counted as passed by, or who holds a server as waiting, every busy pool would be a finding.
+    #[test]
+    fn only_who_came_first_and_has_no_server_is_passed_by() {
+        let mut waits = Waits::default();
+        let come = |waits: &mut Waits, client| waits.begins(client, 0, "db0", "app");
+        (1..=4).for_each(|client| come(&mut waits, client));
+        waits.begins(5, 0, "db1", "app");
+        waits.is_served(2, 1);
+        assert!(passed(&mut waits).is_empty(), "once is allowed");
+        waits.is_served(5, 0);
+        assert!(passed(&mut waits).is_empty(), "of another pool");
+        waits.is_served(3, 1);
+        assert_eq!(passed(&mut waits), [(1, 2, 3)]);
+        waits.has_server(1);
+        waits.is_served(4, 1);
+        assert!(passed(&mut waits).is_empty(), "it did not wait");
+    }
+}
