@@ -311,6 +311,8 @@ def test_back_says_what_it_can_not_release(world: World) -> None:
 class Deaf:
     """A connection to a server that has stopped: it answers nothing, not even that it was cancelled."""
 
+    socket = -1
+
     def __init__(self) -> None:
         self.pgconn = self
         self.asked: list[bytes] = []

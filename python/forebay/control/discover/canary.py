@@ -26,6 +26,7 @@ from typing import Any, Final
 import psycopg
 
 from forebay.config.topology import Topology
+from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.endpoint import own_connection
 from forebay.observe.log import event
@@ -60,7 +61,7 @@ class Canary:
         self._has_moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left: set[asyncio.Future[Any]] = set()
+        self._left = Abandoned()
         self._state: str | None = None
         self._because: str | None = None
         self._confirmed_at: float | None = None
@@ -188,7 +189,8 @@ class Canary:
         asking = asyncio.ensure_future(self._ask_why(endpoint, pid))
         done, _ = await asyncio.wait({asking}, timeout=WHY_S)
         if not done:
-            self._leave_alone(asking)
+            # Its connection is its own, and ends with it.
+            self._left.leave(asking, None)
             return "its server does not say what it waits for"
         try:
             kind, name = asking.result() or (None, None)
@@ -231,17 +233,6 @@ class Canary:
             connection.pgconn.finish()
 
     def _leave(self, sending: asyncio.Future[Any]) -> None:
-        """Nobody waits for this one: the driver may take seconds to notice that it is cancelled."""
-        self._leave_alone(sending)
-        self._hang_up()
-
-    def _leave_alone(self, asking: asyncio.Future[Any]) -> None:
-        self._left.add(asking)
-        asking.add_done_callback(self._forget)
-        asking.cancel()
-
-    def _forget(self, asking: asyncio.Future[Any]) -> None:
-        self._left.discard(asking)
-        if not asking.cancelled():
-            # Read, so that it is not told as one that nobody looked at.
-            asking.exception()
+        """Nobody waits for this one."""
+        connection, self._connection = self._connection, None
+        self._left.leave(sending, connection)

@@ -22,6 +22,7 @@ import psycopg
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow, FailoverRow
 from forebay.config.topology import Topology
+from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.discover.canary import Canary
 from forebay.control.discover.risk import Risk
@@ -316,7 +317,7 @@ class _Probe:
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left: set[asyncio.Task[tuple[Any, ...] | None]] = set()
+        self._left = Abandoned()
         self.is_due = asyncio.Event()
         # Whether the server was a replica when it was asked on this connection before.
         self.was_replica = False
@@ -327,7 +328,11 @@ class _Probe:
     async def ask(self, timeout_s: float) -> Seen | _Refused | None:
         """What it says; None: it has missed this one."""
         asking = asyncio.ensure_future(self._ask())
-        done, _ = await asyncio.wait({asking}, timeout=timeout_s)
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            self._leave(asking)
+            raise
         if not done:
             self._leave(asking)
             self.error = f"no answer within {timeout_s:g} s"
@@ -347,12 +352,12 @@ class _Probe:
         return seen
 
     async def _ask(self) -> tuple[Any, ...] | None:
-        was_kept = self._connection is not None
+        kept = self._connection
         try:
             return await self._run()
         except psycopg.Error:
-            # A kept connection may have ended with a server that has long been up again.
-            if not was_kept:
+            # A kept connection may have ended with a server that has long been up again; one that was left is no more.
+            if kept is None or kept is not self._connection:
                 raise
             self.close()
             return await self._run()
@@ -373,17 +378,9 @@ class _Probe:
             connection.pgconn.finish()
 
     def _leave(self, asking: asyncio.Task[tuple[Any, ...] | None]) -> None:
-        """Nobody waits for this one: the driver may take seconds to notice that it is cancelled."""
-        self._left.add(asking)
-        asking.add_done_callback(self._forget)
-        asking.cancel()
-        self.close()
-
-    def _forget(self, asking: asyncio.Task[tuple[Any, ...] | None]) -> None:
-        self._left.discard(asking)
-        if not asking.cancelled():
-            # Read, so that it is not told as one that nobody looked at.
-            asking.exception()
+        """Nobody waits for this one."""
+        connection, self._connection = self._connection, None
+        self._left.leave(asking, connection)
 
 
 def _is_refusal(error: BaseException) -> bool:

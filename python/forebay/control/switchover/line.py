@@ -9,6 +9,7 @@ import psycopg
 
 from forebay.admin.backend import Refused
 from forebay.config.topology import Topology
+from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.endpoint import own_connection
 
@@ -54,7 +55,7 @@ class Line:
             "connect_timeout": ANSWER_S,
         }
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left: set[asyncio.Task[tuple[Any, ...]]] = set()
+        self._left = Abandoned()
 
     async def mark(self) -> int:
         """Begins a transaction, which is under way until `unmark`. Its number."""
@@ -132,17 +133,9 @@ class Line:
         return row
 
     def _leave(self, asking: asyncio.Task[tuple[Any, ...]]) -> None:
-        """Nobody waits for this one: the driver may take seconds to notice that it is cancelled."""
-        self._left.add(asking)
-        asking.add_done_callback(self._forget)
-        asking.cancel()
-        self.close()
-
-    def _forget(self, asking: asyncio.Task[tuple[Any, ...]]) -> None:
-        self._left.discard(asking)
-        if not asking.cancelled():
-            # Read, so that it is not told as one that nobody looked at.
-            asking.exception()
+        """Nobody waits for this one."""
+        connection, self._connection = self._connection, None
+        self._left.leave(asking, connection)
 
     def close(self) -> None:
         """Ends the connection."""
