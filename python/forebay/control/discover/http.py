@@ -206,7 +206,9 @@ def _told(timeout_s: float, is_secure: bool) -> Iterator[None]:
         raise _why(error) or NoAnswer(str(error) or "no connection") from None
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError) as error:
         # With TLS 1.3 a server looks at our certificate when all else is done: what it says of it comes as an answer.
-        hint = _MAY_REFUSE if is_secure else _WRITE_HTTPS if isinstance(error, httpx2.RemoteProtocolError) else None
+        # Of a server that wants TLS, either its alert is read or the end of the connection, whichever is there first.
+        is_cut = isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError))
+        hint = _MAY_REFUSE if is_secure else _WRITE_HTTPS if is_cut else None
         raise _why(error) or NoAnswer(f"the connection failed ({type(error).__name__})", hint=hint) from None
 
 
