@@ -10,6 +10,7 @@ use forebay_spec::{Report, Severity, errors};
 use forebay_sql::traces::Traces;
 
 use crate::config::PoolMode;
+use crate::ends::may_have_committed;
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
 use crate::planted::{Bug, planted};
@@ -329,12 +330,8 @@ impl<I: Io> Worker<I> {
         let server = &self.servers[key];
         let usage = server.client.and_then(|c| self.clients.get(c)).map(|c| c.usage);
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
-        // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
-        let is_streaming = server.is_copying && self.pools[server.pool.0 as usize].is_replication;
-        let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
-        // What is set again stands behind a request that is done.
-        let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
-        let may_have_committed = is_implicit && (is_done || !has_reported) || server.expect.iter().any(Expect::commits);
+        let is_replication = self.pools[server.pool.0 as usize].is_replication;
+        let may_have_committed = may_have_committed(server, has_reported, is_replication);
         let report = if may_have_committed && !planted(Bug::CommitToldAsUndone) {
             errors::server_lost_in_commit(endpoint, cause)
         } else {

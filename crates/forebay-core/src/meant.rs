@@ -14,6 +14,7 @@ use crate::named::Named;
 use crate::query::TEXT_BYTES_MAX;
 use crate::renamed::Places;
 use crate::request::{Forwarding, Stop, not_ours};
+use crate::session::expect::Ends;
 use crate::statements::{Content, Lookup, Statement};
 
 impl Forwarding<'_> {
@@ -133,7 +134,7 @@ impl Forwarding<'_> {
         let places = Places::new(name.as_bytes(), named.moved(existing.name()), &text, &existing).taken();
         let renamed = self.cache.private(Content { text: &text, ..content });
         self.send_within(&renamed);
-        self.server.bound_commits = false;
+        self.bind_ends(at, Ends::Nothing);
         self.server.bound_places = Some(Box::new(places));
         self.server.bound_undescribed = None;
         self.rename(at, rename::bind, bound, renamed.name()).map(Some)

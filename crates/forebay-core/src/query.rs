@@ -18,8 +18,8 @@ use crate::named::Named;
 use crate::renamed::Places;
 use crate::request::{Forwarding, NOT_OURS, REFUSED, Rename, Stop, Taken, not_ours};
 use crate::session::IDLE;
-use crate::session::expect::{Does, Expect, Naming, Refusal};
-use crate::statements::{Lookup, Statement, is_commit, takes_all};
+use crate::session::expect::{Does, Ends, Expect, Naming, Refusal};
+use crate::statements::{Lookup, Statement, ends, takes_all};
 
 /// Texts up to this length are looked at; a longer one may do anything.
 pub(crate) const TEXT_BYTES_MAX: u32 = forebay_sql::shorten::LONG_BYTES_MAX as u32;
@@ -48,9 +48,9 @@ impl Forwarding<'_> {
                 self.note_query_resets(text);
                 self.note_clearing_in(text);
             }
-            let commits = may_commit(text) || !at.is_whole();
+            let ends = if at.is_whole() { ends_unread(text) } else { Ends::Commit };
             let naming = takes_all.then(|| self.take_all());
-            return self.pass_query(at, commits, naming);
+            return self.pass_query(at, ends, naming);
         }
         let backslash = self.backslash_in(text);
         let shape = self.cache.shape(text, backslash);
@@ -77,9 +77,7 @@ impl Forwarding<'_> {
         match marked {
             Ok(()) => {
                 let naming = takes_all(&shape).then(|| self.take_all());
-                let may_commit = |verb: Verb| verb.commits() || verb == Verb::Other;
-                let commits = shape.statements.len() > 1 || shape.statements.iter().any(|s| may_commit(s.verb));
-                self.pass_query(at, commits, naming)
+                self.pass_query(at, Ends::of(&shape), naming)
             }
             Err(report) => self.refuse_query(at, *report),
         }
@@ -110,12 +108,12 @@ impl Forwarding<'_> {
         Ok(takes_all)
     }
 
-    fn pass_query(&mut self, at: At<'_>, commits: bool, naming: Option<Box<Naming>>) -> Taken {
+    fn pass_query(&mut self, at: At<'_>, ends: Ends, naming: Option<Box<Naming>>) -> Taken {
         if naming.is_some() {
             // What comes behind waits until it is known whether this was done.
             self.server.segment = self.server.segment.wrapping_add(1);
         }
-        self.server.expect.push_back(Expect::Query { commits, refusal: None, naming, places: None });
+        self.server.expect.push_back(Expect::Query { ends, refusal: None, naming, places: None });
         self.unnamed_ends();
         self.forward(at, 0)
     }
@@ -126,7 +124,7 @@ impl Forwarding<'_> {
         write::query(self.batch.owned(), REFUSED);
         let refusal = Refusal::Instead(report);
         let refusal = Some(Box::new(refusal));
-        self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places: None });
+        self.server.expect.push_back(Expect::Query { ends: Ends::Nothing, refusal, naming: None, places: None });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -210,7 +208,7 @@ impl Forwarding<'_> {
         let text = named.with(&not_ours(&named.name));
         write::query(self.batch.owned(), &text);
         self.server.left.fresh |= Traces::PREPARED;
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming: None, places: None });
+        self.server.expect.push_back(Expect::Query { ends: Ends::Nothing, refusal: None, naming: None, places: None });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -224,7 +222,7 @@ impl Forwarding<'_> {
         let refusal = Some(Box::new(Refusal::AsItIs));
         let places = Places::new(named.name.as_bytes(), named.moved(existing.name()), &text, &existing).taken();
         let places = Some(Box::new(places));
-        self.server.expect.push_back(Expect::Query { commits: false, refusal, naming: None, places });
+        self.server.expect.push_back(Expect::Query { ends: Ends::Nothing, refusal, naming: None, places });
         self.unnamed_ends();
         self.drop_frame(at)
     }
@@ -258,7 +256,9 @@ impl Forwarding<'_> {
         write::query(self.batch.owned(), &text);
         let places = Places::new(named.name.as_bytes(), named.moved(statement.name()), &text, statement);
         let places = Some(Box::new(places));
-        self.server.expect.push_back(Expect::Query { commits: false, refusal: None, naming, places });
+        // The protocol may have prepared a COMMIT.
+        let ends = if named.verb == Verb::Execute { statement.ends() } else { Ends::Nothing };
+        self.server.expect.push_back(Expect::Query { ends, refusal: None, naming, places });
         // What comes behind waits until it is known whether this was done.
         self.server.segment = self.server.segment.wrapping_add(1);
         self.unnamed_ends();
@@ -324,9 +324,9 @@ fn already_exists(name: &str) -> Report {
     }
 }
 
-/// Whether a text that is not looked at any closer may commit: one that holds several statements may, anywhere.
-fn may_commit(text: &[u8]) -> bool {
+/// What a text ends that is not looked at any closer: one that holds several statements may commit, anywhere.
+fn ends_unread(text: &[u8]) -> Ends {
     let statement = text.trim_ascii_end();
     let statement = statement.strip_suffix(b";").unwrap_or(statement);
-    is_commit(statement) || memchr::memchr(b';', statement).is_some()
+    if memchr::memchr(b';', statement).is_some() { Ends::Commit } else { ends(statement) }
 }

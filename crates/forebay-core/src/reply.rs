@@ -256,7 +256,7 @@ impl Relaying<'_> {
             }
             tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => {
                 self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
-                self.pop(|e| matches!(e, Expect::Execute { .. }));
+                self.execute_is_answered();
                 (Verdict::Pass, None)
             }
             tag::BIND_COMPLETE => self.must_pop(|e| matches!(e, Expect::Bind { .. })),
@@ -318,11 +318,10 @@ impl Relaying<'_> {
             self.server.is_copying = false;
             self.server.forget_syncs_before_copy_end();
         }
-        let (is_own, is_execute, names) = match self.server.expect.front() {
-            Some(Expect::Own(_)) => (true, false, false),
-            Some(Expect::Query { naming, .. }) => (false, false, naming.is_some()),
-            Some(Expect::Execute { naming, .. }) => (false, true, naming.is_some()),
-            _ => (false, false, false),
+        let (is_own, names) = match self.server.expect.front() {
+            Some(Expect::Own(_)) => (true, false),
+            Some(Expect::Query { naming, .. } | Expect::Execute { naming, .. }) => (false, naming.is_some()),
+            _ => (false, false),
         };
         if !is_own {
             match body {
@@ -345,9 +344,7 @@ impl Relaying<'_> {
             self.name_is_done(body);
             self.names_are_left(|e| matches!(e, Expect::Execute { .. }));
         }
-        if is_execute {
-            self.server.expect.pop_front();
-        }
+        self.execute_is_answered();
     }
 
     /// A PREPARE or DEALLOCATE that this tag may be of was done.
@@ -426,6 +423,7 @@ impl Relaying<'_> {
         self.server.is_copying = false;
         self.names_are_left(|e| matches!(e, Expect::Query { .. }));
         let ended = self.server.expect.pop_front();
+        self.request_is_answered(&ended);
         if let Some(Expect::Query { .. } | Expect::Own(_)) = ended {
             self.server.unnamed_is_dropped();
         }
@@ -438,7 +436,7 @@ impl Relaying<'_> {
             }
             Some(Expect::Own(Own::Restore)) if self.is_restore_cancelled() => (Verdict::Drop, Some(Next::Restore)),
             Some(Expect::Own(Own::Restore)) => {
-                self.server.restoring.clear();
+                (self.server.own_error, _) = (None, self.server.restoring.clear());
                 self.report_hand_over();
                 (Verdict::relay_if(self.client.is_some()), Some(Next::Ready))
             }

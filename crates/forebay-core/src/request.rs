@@ -18,7 +18,7 @@ use crate::query::TEXT_BYTES_MAX;
 use crate::renamed::{Places, name_mark};
 use crate::session::batch::Batch;
 use crate::session::client::Client;
-use crate::session::expect::{Change, Expect};
+use crate::session::expect::{Change, Ends, Expect};
 use crate::session::server::{Server, ServerState};
 use crate::session::{Body, IDLE};
 use crate::statements::{ClientStatements, Content, Lookup, Presence, Statement, StatementCache};
@@ -179,7 +179,8 @@ impl Forwarding<'_> {
                 let has_deallocates = !self.server.bound_deallocates.is_empty();
                 let naming = if has_deallocates { self.deallocates(at)? } else { None };
                 let places = self.server.bound_places.clone();
-                self.server.expect.push_back(Expect::Execute { commits: self.server.bound_commits, naming, places });
+                let ends = self.executed_ends(at)?;
+                self.server.expect.push_back(Expect::Execute { ends, naming, places });
                 self.forward(at, 0)
             }
             tag::SYNC => {
@@ -409,7 +410,7 @@ impl Forwarding<'_> {
                     if at.is_whole() {
                         self.mark_values(statement.shape(), at.body());
                     }
-                    self.server.bound_commits = statement.is_commit();
+                    self.bind_ends(at, statement.ends());
                     self.server.bound_places = places.take();
                     self.server.bound_undescribed = undescribed.take();
                     if statement.takes_away() {
@@ -429,7 +430,8 @@ impl Forwarding<'_> {
     fn with_unknown_statement(&mut self, at: At<'_>, name: &[u8], with: Rename) -> Taken {
         self.mark_unknown(b"", true);
         if at.head.tag == tag::BIND {
-            self.server.bound_commits = false;
+            // Nobody has read the text of what it may have prepared itself under a name like that.
+            self.bind_ends(at, if self.is_raw(name) { Ends::Commit } else { Ends::Nothing });
             self.server.bound_places = None;
             self.server.bound_undescribed = None;
         }

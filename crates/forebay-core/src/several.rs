@@ -14,7 +14,7 @@ use crate::frame::At;
 use crate::renamed::{Moved, Places};
 use crate::request::{Forwarding, Stop, not_ours};
 use crate::session::IDLE;
-use crate::session::expect::{Does, Expect, Naming};
+use crate::session::expect::{Does, Ends, Expect, Naming};
 use crate::statements::{Lookup, Presence, Statement};
 
 /// What a name in the text means.
@@ -102,7 +102,7 @@ impl Forwarding<'_> {
         let (sent, moved) = replaced(text, &plan.names);
         write::query(self.batch.owned(), &sent);
         let places = Some(Box::new(Places::of_several(&plan.said, moved, &sent)));
-        self.server.expect.push_back(Expect::Query { commits: true, refusal: None, naming, places });
+        self.server.expect.push_back(Expect::Query { ends: Ends::Commit, refusal: None, naming, places });
         // What comes behind waits until it is known whether this was done.
         self.server.segment = self.server.segment.wrapping_add(1);
         self.unnamed_ends();

@@ -20,7 +20,7 @@ pub use held::{Presence, ServerStatements};
 pub use names::{ClientStatements, Lookup};
 use prepared::Needs;
 pub(crate) use prepared::takes_all;
-pub use prepared::{Prepared, StatementKey, is_commit};
+pub use prepared::{Prepared, StatementKey, ends};
 pub(crate) use raw::Raw;
 pub use registry::Registry;
 use rustc_hash::{FxHashMap, FxHasher};

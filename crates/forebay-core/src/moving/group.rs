@@ -27,7 +27,7 @@ use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, Client, ClientState, Rare, Refusal};
-use crate::session::expect::Expect;
+use crate::session::expect::{Ends, Expect};
 use crate::session::server::Server;
 use crate::statements::{ClientStatements, Raw, Registry, ServerStatements, Statement};
 use crate::time::Instant;
@@ -207,7 +207,9 @@ carried!(Server, put_server, get_server, describe_server,
         usage: Option<Usage>,
         is_set_known: bool,
         is_report_due: bool,
-        bound_commits: bool,
+        bound_ends: Ends,
+        portals_end: Ends,
+        ended: Ends,
         bound_places: Option<Box<Places>>,
         bound_deallocates: Vec<(Box<[u8]>, Arc<Statement>)>,
         bound_undescribed: Option<Arc<Statement>>,

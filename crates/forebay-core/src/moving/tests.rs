@@ -20,7 +20,7 @@ use crate::parameters::Images;
 use crate::pool::endpoints::Place;
 use crate::renamed::{Moved, Places};
 use crate::session::client::{CancelSecret, Client, ClientState, Extent, Refusal};
-use crate::session::expect::{self, Change, Does, Expect, Naming, Own};
+use crate::session::expect::{self, Change, Does, Ends, Expect, Naming, Own};
 use crate::session::server::Server;
 use crate::statements::{ClientStatements, Content, Registry, Statement, StatementCache};
 use crate::time::Instant;
@@ -82,9 +82,9 @@ impl Scene {
         let naming = || Some(Box::new(Naming::of(Does::Makes, vec![change()], vec![statement.clone()])));
         let refusal = || Some(Box::new(expect::Refusal::Instead(errors::draining())));
         server.expect.extend([
-            Expect::Query { commits: true, refusal: refusal(), naming: naming(), places: places() },
+            Expect::Query { ends: Ends::Commit, refusal: refusal(), naming: naming(), places: places() },
             Expect::Query {
-                commits: false,
+                ends: Ends::Block,
                 refusal: Some(Box::new(expect::Refusal::AsItIs)),
                 naming: None,
                 places: None,
@@ -95,7 +95,7 @@ impl Scene {
             Expect::Close { evicted: Some(statement.clone()), relay: false },
             Expect::Bind { name: 17 },
             Expect::Describe { statement: Some(statement.clone()), relay: true, places: places() },
-            Expect::Execute { commits: false, naming: naming(), places: places() },
+            Expect::Execute { ends: Ends::Nothing, naming: naming(), places: places() },
             Expect::CopyEnd,
             Expect::Answer { tag: b'1', change: change() },
             Expect::DuplicateParse { name: Box::from(*b"twice") },
@@ -203,7 +203,7 @@ fn names_given_by_one_text_may_be_many() {
         first = before;
     }
     server.expect =
-        [Expect::Query { commits: true, refusal: None, naming: Some(Box::new(first)), places: None }].into();
+        [Expect::Query { ends: Ends::Commit, refusal: None, naming: Some(Box::new(first)), places: None }].into();
     let bytes = Group::write(&here.registry, &about(), None, Some(&server));
     drop(server);
     let mut there = scene();

@@ -17,7 +17,7 @@ use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, ClientState, Extent, Refusal};
-use crate::session::expect::{self, Change, Does, Expect, Naming, Own};
+use crate::session::expect::{self, Change, Does, Ends, Expect, Naming, Own};
 use crate::statements::Statement;
 use crate::tracking::Left;
 
@@ -95,6 +95,7 @@ part_struct!(Left {
 part_struct!(Change { name: Box<[u8]>, before: Option<Arc<Statement>>, segment: u32 });
 part_enum!(Does { 0 = Makes, 1 = Takes, 2 = TakesAll });
 part_enum!(expect::Refusal { 0 = Instead(report: Report), 1 = AsItIs });
+part_enum!(Ends { 0 = Nothing, 1 = Block, 2 = Commit });
 part_enum!(Own {
     0 = Prepare,
     1 = HandOver,
@@ -119,7 +120,7 @@ part_enum!(Own {
 });
 part_enum!(Expect {
     0 = Query {
-        commits: bool,
+        ends: Ends,
         refusal: Option<Box<expect::Refusal>>,
         naming: Option<Box<Naming>>,
         places: Option<Box<Places>>,
@@ -130,7 +131,7 @@ part_enum!(Expect {
     4 = Close { evicted: Option<Arc<Statement>>, relay: bool },
     5 = Bind { name: u32 },
     6 = Describe { statement: Option<Arc<Statement>>, relay: bool, places: Option<Box<Places>> },
-    7 = Execute { commits: bool, naming: Option<Box<Naming>>, places: Option<Box<Places>> },
+    7 = Execute { ends: Ends, naming: Option<Box<Naming>>, places: Option<Box<Places>> },
     8 = CopyEnd,
     9 = Answer { tag: u8, change: Change },
     10 = DuplicateParse { name: Box<[u8]> },

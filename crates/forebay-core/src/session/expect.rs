@@ -84,6 +84,18 @@ pub enum Refusal {
     AsItIs,
 }
 
+/// What a text ends of a transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ends {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A block, of which nothing is done then.
+    Block,
+    /// It may commit: if the server is lost, the outcome is unknown.
+    Commit,
+}
+
 /// Why we sent a query of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
@@ -134,8 +146,8 @@ pub enum Own {
 pub enum Expect {
     /// Everything up to ReadyForQuery.
     Query {
-        /// The text commits: if the server is lost, the outcome is unknown.
-        commits: bool,
+        /// What its text ends.
+        ends: Ends,
         /// What the server was sent in its place fails.
         refusal: Option<Box<Refusal>>,
         /// What it does to the names of statements.
@@ -182,7 +194,7 @@ pub enum Expect {
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute {
         /// As in `Query`.
-        commits: bool,
+        ends: Ends,
         /// As in `Query`, of a DEALLOCATE.
         naming: Option<Box<Naming>>,
         /// As in `Query`.
@@ -231,10 +243,5 @@ impl Expect {
     /// Whether a reply to it ends the server's silence: something runs that a cancel could stop.
     pub fn is_running(&self) -> bool {
         matches!(self, Expect::Query { .. } | Expect::Function | Expect::Execute { .. } | Expect::Bind { .. })
-    }
-
-    /// Whether its loss leaves the outcome of a commit unknown.
-    pub fn commits(&self) -> bool {
-        matches!(self, Expect::Query { commits: true, .. } | Expect::Execute { commits: true, .. })
     }
 }

@@ -36,7 +36,7 @@ use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
-use crate::session::expect::{Change, Does, Expect};
+use crate::session::expect::{Change, Does, Ends, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
@@ -133,8 +133,12 @@ pub struct Server {
     pub is_doomed: bool,
     /// Its client has said goodbye: what it sent before runs to its end.
     pub is_finishing: bool,
-    /// The statement bound last commits.
-    pub bound_commits: bool,
+    /// What the statement ends that was bound last, without a name for its portal.
+    pub bound_ends: Ends,
+    /// The most that any ends of those that wait in portals with names.
+    pub portals_end: Ends,
+    /// What has been ended by what is answered of the request at the head of `expect`, whose ReadyForQuery is to come.
+    pub ended: Ends,
     /// Where names were replaced in the text of the statement bound last.
     pub bound_places: Option<Box<Places>>,
     /// Portals by name that wait to be executed and are a DEALLOCATE or DISCARD ALL, with that statement.
@@ -268,7 +272,9 @@ impl Server {
             is_finishing: false,
             is_skipping: false,
             is_copying: false,
-            bound_commits: false,
+            bound_ends: Ends::Nothing,
+            portals_end: Ends::Nothing,
+            ended: Ends::Nothing,
             bound_places: None,
             bound_deallocates: Vec::new(),
             bound_undescribed: None,

@@ -8,6 +8,7 @@ use forebay_sql::shape::{Shape, StatementShape, Verb};
 
 use super::{Content, Statement};
 use crate::renamed::Moved;
+use crate::session::expect::Ends;
 
 /// A statement's content, and the name it has on every server.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Prepared {
     /// `fb_<random>_<n>`, or empty for one that is sent unnamed because its text was seen only once.
     pub(super) name: Box<[u8]>,
     pub(super) id: u64,
-    pub(super) commits: bool,
+    pub(super) ends: Ends,
     pub(super) ends_transaction: bool,
     pub(super) takes_away: bool,
     pub(super) shape: Arc<Shape>,
@@ -66,7 +67,8 @@ impl Prepared {
     pub(super) fn new(key: StatementKey, id: u64, name: Box<[u8]>, shape: Arc<Shape>) -> Prepared {
         // A text without a statement does nothing, and may do so in a failed transaction.
         let is_empty = shape.is_parsed && shape.statements.is_empty();
-        let (commits, ends_transaction) = (is_commit(&key.text), is_empty || ends_transaction(&key.text));
+        let ends_transaction = is_empty || ends_transaction(&key.text);
+        let ends = ends(&key.text).max(if shape.is_parsed { Ends::of(&shape) } else { Ends::Nothing });
         let takes_away = takes_all(&shape);
         let may_name = |verb| matches!(verb, Verb::Execute | Verb::Deallocate | Verb::Explain | Verb::Schema);
         let may_name_another = matches!(&*shape.statements, [s] if may_name(s.verb));
@@ -74,7 +76,7 @@ impl Prepared {
             key,
             name,
             id,
-            commits,
+            ends,
             ends_transaction,
             takes_away,
             shape,
@@ -170,9 +172,9 @@ impl Prepared {
     pub fn is_shared(&self) -> bool {
         self.id != 0
     }
-    /// Whether it commits: its loss in flight leaves the outcome unknown.
-    pub fn is_commit(&self) -> bool {
-        self.commits
+    /// What it ends, or what the statement ends that it executes.
+    pub fn ends(&self) -> Ends {
+        std::iter::successors(self.needs(), |statement| statement.needs()).fold(self.ends, |ends, s| ends.max(s.ends))
     }
     /// Whether it may run in a transaction that has failed.
     pub fn ends_transaction(&self) -> bool {
@@ -201,9 +203,21 @@ pub(super) fn ends_transaction(text: &[u8]) -> bool {
     is_commit(text) || words(text).next().is_some_and(is_rollback)
 }
 
+/// What a text of one statement ends, by its first words.
+pub fn ends(text: &[u8]) -> Ends {
+    let is_to = |word: &[u8]| word.eq_ignore_ascii_case(b"to");
+    if is_commit(text) {
+        Ends::Commit
+    } else if ends_transaction(text) && !words(text).skip(1).take(2).any(is_to) {
+        Ends::Block
+    } else {
+        Ends::Nothing
+    }
+}
+
 /// Whether a text begins with COMMIT, END or PREPARE TRANSACTION: were its answer lost, so is what became of the
 /// transaction.
-pub fn is_commit(text: &[u8]) -> bool {
+fn is_commit(text: &[u8]) -> bool {
     let mut words = words(text);
     let Some(first) = words.next() else { return false };
     first.eq_ignore_ascii_case(b"commit")
@@ -236,5 +250,16 @@ mod tests {
         }
         assert!(ends_transaction(b"/* route */ Rollback to a") && !ends_transaction(b"rollbacks"));
         assert!(is_commit(b"prepare /* two */ transaction 'a'"));
+    }
+
+    #[test]
+    fn a_rollback_ends_the_block_unless_it_is_to_a_savepoint() {
+        for text in ["rollback", "ROLLBACK WORK", "abort;", "rollback and chain", "/* a */ abort transaction"] {
+            assert_eq!(ends(text.as_bytes()), Ends::Block, "{text}");
+        }
+        for text in ["rollback to a", "ROLLBACK WORK TO SAVEPOINT a", "rollback transaction to a", "select 1", ""] {
+            assert_eq!(ends(text.as_bytes()), Ends::Nothing, "{text}");
+        }
+        assert_eq!([ends(b"end"), ends(b"commit and chain")], [Ends::Commit; 2]);
     }
 }

@@ -271,10 +271,17 @@ impl Mirror {
         marks
     }
 
-    /// Whether the request under way ends a transaction, its own or that of its block; or one that was sent behind it.
+    /// Whether the request under way ends a transaction, its own or that of its block; or one that was sent behind it. What
+    /// stands behind a ROLLBACK is outside of its block.
     pub(crate) fn may_be_committing(&self) -> bool {
-        let ends = |message: &Front| matches!(message, Front::Query(text) if text.starts_with("commit"));
-        self.current.iter().chain(&self.pending).any(ends) || self.before.status() == b'I'
+        let begins = |message: &Front, word| matches!(message, Front::Query(text) if text.starts_with(word));
+        let mut is_outside = self.before.status() == b'I';
+        let commits = |message: &Front| {
+            let commits = is_outside || begins(message, "commit");
+            is_outside |= begins(message, "rollback") && !begins(message, "rollback to");
+            commits
+        };
+        self.current.iter().chain(&self.pending).any(commits) || self.before.status() == b'I'
     }
 
     /// Whether the request under way asks for a replica.

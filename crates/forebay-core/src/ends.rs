@@ -1,0 +1,103 @@
+//! What ends a transaction among all that is on its way, and what the loss of a server leaves open by that.
+//!
+//! What stands behind the end of a block is outside of it and commits by itself, though the last ReadyForQuery still says
+//! that there is a block: "not committed" is said only of what can't have been.
+
+use forebay_sql::shape::{Shape, Verb};
+
+use crate::frame::At;
+use crate::reply::Relaying;
+use crate::request::{Forwarding, Stop};
+use crate::session::IDLE;
+use crate::session::expect::{Ends, Expect, Own};
+use crate::session::server::Server;
+
+impl Ends {
+    /// What a text of this shape ends.
+    pub(crate) fn of(shape: &Shape) -> Ends {
+        let of_verb = |verb: Verb| match verb {
+            Verb::Other => Ends::Commit,
+            verb if verb.commits() => Ends::Commit,
+            Verb::Rollback => Ends::Block,
+            _ => Ends::Nothing,
+        };
+        match &*shape.statements {
+            [] => Ends::Nothing,
+            [statement] => of_verb(statement.verb),
+            _ => Ends::Commit,
+        }
+    }
+}
+
+impl Forwarding<'_> {
+    /// A Bind goes out, of a statement that ends this.
+    #[inline]
+    pub(crate) fn bind_ends(&mut self, at: At<'_>, ends: Ends) {
+        if at.body().first() == Some(&0) {
+            self.server.bound_ends = ends;
+        } else {
+            self.server.portals_end = self.server.portals_end.max(ends);
+        }
+    }
+
+    /// What an Execute ends.
+    #[inline]
+    pub(crate) fn executed_ends(&self, at: At<'_>) -> Result<Ends, Stop> {
+        match at.body().first() {
+            None if !at.is_whole() => Err(Stop::More),
+            Some(0) => Ok(self.server.bound_ends),
+            _ => Ok(self.server.portals_end),
+        }
+    }
+}
+
+impl Relaying<'_> {
+    /// The Execute at the head of the queue is answered, if it is one; its Sync is not.
+    #[inline]
+    pub(crate) fn execute_is_answered(&mut self) {
+        if let Some(Expect::Execute { ends, .. }) = self.server.expect.front() {
+            // What has run behind the end of a block waits for its Sync to commit.
+            let is_outside = self.server.ended != Ends::Nothing;
+            self.server.ended = self.server.ended.max(if is_outside { Ends::Commit } else { *ends });
+            self.server.expect.pop_front();
+        }
+    }
+
+    /// ReadyForQuery has come for what `ended`.
+    #[inline]
+    pub(crate) fn request_is_answered(&mut self, ended: &Option<Expect>) {
+        self.server.ended = Ends::Nothing;
+        if self.server.status == IDLE && self.server.expect.is_empty() {
+            // Portals go with their transaction.
+            self.server.portals_end = Ends::Nothing;
+        }
+        if !matches!(ended, Some(Expect::Own(_))) {
+            // It was not the last word.
+            self.server.own_error = None;
+        }
+    }
+}
+
+/// Whether something that was on its way to a server when it was lost may have been committed. `has_reported`: it said
+/// itself why it ends.
+pub(crate) fn may_have_committed(server: &Server, has_reported: bool, is_replication: bool) -> bool {
+    // Outside a block every statement commits when it ends; only an error of the server's own says that it did not.
+    let is_streaming = server.is_copying && is_replication;
+    let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
+    // What is set again stands behind a request that is done.
+    let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
+    let mut is_outside = server.ended != Ends::Nothing;
+    let mut commits_behind = |entry: &Expect| {
+        let (ends, runs) = match entry {
+            Expect::Query { ends, .. } | Expect::Execute { ends, .. } => (*ends, true),
+            Expect::Function => (Ends::Nothing, true),
+            _ => (Ends::Nothing, false),
+        };
+        let commits = ends == Ends::Commit || runs && is_outside && !has_reported;
+        is_outside |= ends != Ends::Nothing;
+        commits
+    };
+    server.ended == Ends::Commit
+        || is_implicit && (is_done || !has_reported)
+        || server.expect.iter().any(&mut commits_behind)
+}
