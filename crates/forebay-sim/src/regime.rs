@@ -38,6 +38,8 @@ struct Told {
     leases_left: BTreeMap<u64, u64>,
     /// Sessions that had a server when the last order came. A lease may have begun without a word to the server.
     holders: BTreeSet<u64>,
+    /// Those of them that have sent nothing to a server since.
+    silent_holders: BTreeSet<u64>,
 }
 
 /// Of all workers.
@@ -68,6 +70,7 @@ impl Regimes {
             reconnects: 0,
             leases_left: BTreeMap::new(),
             holders: BTreeSet::new(),
+            silent_holders: BTreeSet::new(),
         };
         Regimes {
             workers: (0..workers).map(|_| told()).collect(),
@@ -153,12 +156,19 @@ impl Regimes {
 
     /// These sessions have a server when an order has been given.
     pub(crate) fn holds(&mut self, worker: usize, sessions: BTreeSet<u64>) {
+        self.workers[worker].silent_holders = sessions.clone();
         self.workers[worker].holders = sessions;
     }
 
     /// Whether a session had its server before the last order came; it has been seen with it once, then.
     pub(crate) fn held(&mut self, worker: usize, session: u64) -> bool {
         self.workers[worker].holders.remove(&session)
+    }
+
+    /// Whether what a session sends to a server is the first thing since the last order came, and goes on with a lease that
+    /// it had by then.
+    pub(crate) fn goes_on(&mut self, worker: usize, session: u64) -> bool {
+        self.workers[worker].silent_holders.remove(&session)
     }
 
     /// A session has sent so many requests that are not answered, when its worker is told to drain.
@@ -249,5 +259,19 @@ mod tests {
         assert_eq!(regimes.may_lease(0, 0, 0), Err("of a database that is paused"));
         regimes.told(0, &Command::Resume(None), 40);
         assert!(regimes.may_lease(0, 0, 0).is_ok());
+    }
+
+    /// A lease that began without a word to the server goes on once: a second request behind the order is a new one.
+    #[test]
+    fn a_lease_from_before_an_order_goes_on_once() {
+        let mut regimes = Regimes::new(2, vec!["db0".into()], edition(None));
+        regimes.holds(0, [7].into());
+        assert!(!regimes.goes_on(0, 8) && !regimes.goes_on(1, 7));
+        assert!(regimes.goes_on(0, 7));
+        assert!(!regimes.goes_on(0, 7));
+        assert!(regimes.held(0, 7), "what another rule asks is not forgotten");
+        regimes.holds(0, [7].into());
+        regimes.holds(0, [].into());
+        assert!(!regimes.goes_on(0, 7), "it had no server when the next order came");
     }
 }

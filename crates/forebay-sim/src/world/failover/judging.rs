@@ -50,6 +50,9 @@ impl World {
         // What shows in nothing whose it is may be the first part of a request: the statement of a Parse has no tag.
         let begun = failover.begun.remove(&link).filter(|_| !is_quiet);
         let Some((cluster, mode)) = self.cluster_of(client as usize) else { return };
+        // A lease may have begun without a word to the server: a Parse that its worker answered itself.
+        let session = self.clients[client as usize].link.map(|link| link.0 as u64);
+        let is_kept = session.is_some_and(|session| self.checks.regimes.goes_on(w, session));
         let Some(failover) = &self.failover else { return };
         let database = &*self.clients[client as usize].who.database;
         let may = |told: &Told, goes_on| {
@@ -59,8 +62,9 @@ impl World {
             if may_have(serves, has_primary, cluster, goes_on) { Ok(()) } else { Err(serves) }
         };
         let is_owner = self.checks.owner(link) == Some(client);
-        let goes_on =
-            is_owner && (mode == PoolMode::Session || !is_quiet) || begun.is_some_and(|told| may(&told, false).is_ok());
+        let goes_on = is_owner && (mode == PoolMode::Session || !is_quiet)
+            || is_kept
+            || begun.is_some_and(|told| may(&told, false).is_ok());
         let verdict = may(&failover.told[w], goes_on);
         if self.processes[p].is_dead || self.links[link.0].is_reset {
             self.sent_in_vain(bytes);
