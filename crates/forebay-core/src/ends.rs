@@ -11,6 +11,13 @@ use crate::request::{Forwarding, Stop};
 use crate::session::IDLE;
 use crate::session::expect::{Ends, Expect, Own};
 use crate::session::server::Server;
+use crate::statements::{ends, ends_cut};
+
+/// Statements with an end that are remembered where nobody keeps account; with more of them, each may commit.
+const UNSHARED_MAX: usize = 64;
+
+/// So much of a Parse is waited for, to see what its statement ends.
+const PARSE_BYTES_MIN: usize = 512;
 
 impl Ends {
     /// What a text of this shape ends.
@@ -38,6 +45,35 @@ impl Forwarding<'_> {
         } else {
             self.server.portals_end = self.server.portals_end.max(ends);
         }
+    }
+
+    /// A Parse goes out of which nobody keeps account but for what its statement ends. One that is long is read as far as it
+    /// is there: what ends something is short.
+    pub(crate) fn note_unshared_ends(&mut self, at: At<'_>) -> Result<(), Stop> {
+        if !at.is_whole() && at.there() < PARSE_BYTES_MIN {
+            return Err(Stop::More);
+        }
+        let Some((name, rest)) = split_at_nul(at.body()) else {
+            // For the server to refuse.
+            return if at.is_whole() { Ok(()) } else { Err(Stop::More) };
+        };
+        let ends = split_at_nul(rest).map_or_else(|| ends_cut(rest), |(text, _)| ends(text));
+        let all = &mut self.server.unshared_ends;
+        let has_room = all.len() < UNSHARED_MAX;
+        match all.iter_mut().find(|(known, _)| **known == *name) {
+            // Of one that has a name this may fail, and it is what it was.
+            Some((_, known)) => *known = if name.is_empty() { ends } else { ends.max(*known) },
+            None if ends != Ends::Nothing && has_room => all.push((name.into(), ends)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What a statement ends of which nobody keeps account.
+    pub(crate) fn unshared_ends(&self, name: &[u8]) -> Ends {
+        let all = &self.server.unshared_ends;
+        let otherwise = if all.len() < UNSHARED_MAX { Ends::Nothing } else { Ends::Commit };
+        all.iter().find(|(known, _)| **known == *name).map_or(otherwise, |(_, ends)| *ends)
     }
 
     /// What an Execute ends.
@@ -76,6 +112,12 @@ impl Relaying<'_> {
             self.server.own_error = None;
         }
     }
+}
+
+/// What stands before the next NUL, and behind it.
+fn split_at_nul(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(0, data)?;
+    Some((&data[..at], &data[at + 1..]))
 }
 
 /// Whether something that was on its way to a server when it was lost may have been committed. `has_reported`: it said

@@ -362,11 +362,14 @@ impl Forwarding<'_> {
         if !self.is_sharing() {
             self.needs_listens(None)?;
             self.mark_unknown(b"", true);
-            if !self.client.resetting().is_empty() {
-                let Some(bind) = BindHead::decode(at.body()) else {
-                    return if at.is_whole() { malformed("Bind") } else { Err(Stop::More) };
-                };
-                self.note_bind_resets(bind.statement);
+            match BindHead::decode(at.body()) {
+                Some(bind) => {
+                    self.note_bind_resets(bind.statement);
+                    self.bind_ends(at, self.unshared_ends(bind.statement));
+                }
+                None if !at.is_whole() => return Err(Stop::More),
+                // For the server to refuse.
+                None => {}
             }
             self.server.expect.push_back(Expect::Bind { name: 0 });
             return self.forward(at, 0);

@@ -20,7 +20,7 @@ pub use held::{Presence, ServerStatements};
 pub use names::{ClientStatements, Lookup};
 use prepared::Needs;
 pub(crate) use prepared::takes_all;
-pub use prepared::{Prepared, StatementKey, ends};
+pub use prepared::{Prepared, StatementKey, ends, ends_cut};
 pub(crate) use raw::Raw;
 pub use registry::Registry;
 use rustc_hash::{FxHashMap, FxHasher};

@@ -2,8 +2,8 @@
 //!
 //! A line is who, an arrow and a message as [`forebay_pgwire::text`] prints it. `c1 > …`: a client says; `s1 > …`: a
 //! server says; `c1 < …`, `s1 < …`: what forebay says to them, in order for each. `s1 lets in` stands for the end of
-//! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool, `split` for a primary
-//! and a replica that has the reads. What one says in
+//! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool, `session` for that
+//! mode, `split` for a primary and a replica that has the reads. What one says in
 //! a row arrives in one piece; an empty line lets forebay speak in between. Each trace is played whole, and again with
 //! everything that is said cut in two at every byte. Servers are counted in the order in which forebay connects to
 //! them; a connection for a CancelRequest is one of them.
@@ -40,6 +40,7 @@ enum Line<'t> {
     Comment(&'t str),
     Pool(u32),
     Split,
+    Session,
     /// Who, the bytes, and the line as written.
     Says(&'t str, Vec<u8>, &'t str),
     Leaves(&'t str, &'t str),
@@ -54,8 +55,10 @@ fn read_line(line: &str) -> Option<Line<'_>> {
     if line.is_empty() || line.starts_with('#') {
         return Some(Line::Comment(line));
     }
-    if line == "split" {
-        return Some(Line::Split);
+    match line {
+        "split" => return Some(Line::Split),
+        "session" => return Some(Line::Session),
+        _ => {}
     }
     let (who, what) = line.split_once(' ').expect("a line is who and what");
     if who == "pool" {
@@ -107,7 +110,9 @@ struct Stagehand {
 /// Plays the lines and returns the trace with what forebay said.
 fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     let size = lines.iter().find_map(|line| if let Line::Pool(size) = line { Some(*size) } else { None });
-    let mut settings = config(AuthMethod::Trust, PoolMode::Transaction, size.unwrap_or(1));
+    let is_session = lines.iter().any(|line| matches!(line, Line::Session));
+    let mode = if is_session { PoolMode::Session } else { PoolMode::Transaction };
+    let mut settings = config(AuthMethod::Trust, mode, size.unwrap_or(1));
     let is_split = lines.iter().any(|line| matches!(line, Line::Split));
     if is_split {
         settings.databases[0].endpoints = ENDPOINTS.map(Arc::from).into();
@@ -135,6 +140,7 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
             Line::Comment(line) => hand.note(line),
             Line::Pool(size) => hand.note(&format!("pool {size}")),
             Line::Split => hand.note("split"),
+            Line::Session => hand.note("session"),
             Line::Leaves(who, line) => {
                 hand.note(line);
                 hand.leaves(who);

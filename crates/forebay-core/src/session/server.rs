@@ -137,6 +137,8 @@ pub struct Server {
     pub bound_ends: Ends,
     /// The most that any ends of those that wait in portals with names.
     pub portals_end: Ends,
+    /// Statements that nobody keeps account of, by name: those that end something.
+    pub unshared_ends: Vec<(Box<[u8]>, Ends)>,
     /// What has been ended by what is answered of the request at the head of `expect`, whose ReadyForQuery is to come.
     pub ended: Ends,
     /// Where names were replaced in the text of the statement bound last.
@@ -274,6 +276,7 @@ impl Server {
             is_copying: false,
             bound_ends: Ends::Nothing,
             portals_end: Ends::Nothing,
+            unshared_ends: Vec::new(),
             ended: Ends::Nothing,
             bound_places: None,
             bound_deallocates: Vec::new(),

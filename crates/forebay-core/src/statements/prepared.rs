@@ -192,10 +192,23 @@ pub(crate) fn takes_all(shape: &Shape) -> bool {
     shape.statements.iter().any(takes_all)
 }
 
-/// The words that a text begins with, behind spaces and comments.
+/// The words that a text begins with, behind spaces, comments and empty statements.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut lexer = Lexer::new(text, Backslash::Plain);
-    std::iter::from_fn(move || lexer.next().filter(|token| token.kind == Kind::Word).map(|token| lexer.bytes(token)))
+    let mut has_begun = false;
+    std::iter::from_fn(move || {
+        loop {
+            let token = lexer.next()?;
+            match token.kind {
+                Kind::Word => {
+                    has_begun = true;
+                    return Some(lexer.bytes(token));
+                }
+                Kind::Mark if !has_begun && lexer.bytes(token) == b";" => {}
+                _ => return None,
+            }
+        }
+    })
 }
 
 pub(super) fn ends_transaction(text: &[u8]) -> bool {
@@ -224,6 +237,11 @@ fn is_commit(text: &[u8]) -> bool {
         || first.eq_ignore_ascii_case(b"end")
         || first.eq_ignore_ascii_case(b"prepare")
             && words.next().is_some_and(|second| second.eq_ignore_ascii_case(b"transaction"))
+}
+
+/// As [`ends`], of a text of which only the beginning is there: unless that tells, it may commit.
+pub fn ends_cut(text: &[u8]) -> Ends {
+    if words(text).nth(1).is_some() { ends(text) } else { Ends::Commit }
 }
 
 #[cfg(test)]
@@ -260,6 +278,8 @@ mod tests {
         for text in ["rollback to a", "ROLLBACK WORK TO SAVEPOINT a", "rollback transaction to a", "select 1", ""] {
             assert_eq!(ends(text.as_bytes()), Ends::Nothing, "{text}");
         }
-        assert_eq!([ends(b"end"), ends(b"commit and chain")], [Ends::Commit; 2]);
+        assert_eq!([ends(b"end"), ends(b"commit and chain"), ends(b"; /* a */ ;commit")], [Ends::Commit; 3]);
+        assert_eq!([ends_cut(b"/* a long com"), ends_cut(b"com"), ends_cut(b"end of")], [Ends::Commit; 3]);
+        assert_eq!([ends_cut(b"insert into t val"), ends_cut(b"select a, b")], [Ends::Nothing; 2]);
     }
 }

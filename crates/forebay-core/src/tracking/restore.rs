@@ -124,6 +124,7 @@ impl Forwarding<'_> {
                 self.note_parse_resets(parse.name, parse.query);
             }
         }
+        self.note_unshared_ends(at)?;
         if at.is_whole() {
             self.note_clearing_in_parse(at.body());
         }
