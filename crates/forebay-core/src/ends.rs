@@ -26,6 +26,7 @@ impl Ends {
             Verb::Other => Ends::Commit,
             verb if verb.commits() => Ends::Commit,
             Verb::Rollback => Ends::Block,
+            Verb::Call | Verb::Do | Verb::Maintenance | Verb::Database | Verb::Schema => Ends::Itself,
             _ => Ends::Nothing,
         };
         match &*shape.statements {
@@ -93,7 +94,7 @@ impl Relaying<'_> {
     pub(crate) fn execute_is_answered(&mut self) {
         if let Some(Expect::Execute { ends, .. }) = self.server.expect.front() {
             // What has run behind the end of a block waits for its Sync to commit.
-            let is_outside = self.server.ended != Ends::Nothing;
+            let is_outside = self.server.ended >= Ends::Block;
             self.server.ended = self.server.ended.max(if is_outside { Ends::Commit } else { *ends });
             self.server.expect.pop_front();
         }
@@ -128,18 +129,21 @@ pub(crate) fn may_have_committed(server: &Server, has_reported: bool, is_replica
     let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
     // What is set again stands behind a request that is done.
     let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
-    let mut is_outside = server.ended != Ends::Nothing;
+    let mut is_outside = server.ended >= Ends::Block;
+    let is_in_block = server.status != IDLE;
     let mut commits_behind = |entry: &Expect| {
         let (ends, runs) = match entry {
             Expect::Query { ends, .. } | Expect::Execute { ends, .. } => (*ends, true),
             Expect::Function => (Ends::Nothing, true),
             _ => (Ends::Nothing, false),
         };
-        let commits = ends == Ends::Commit || runs && is_outside && !has_reported;
-        is_outside |= ends != Ends::Nothing;
+        let commits_itself = ends == Ends::Itself && (is_outside || !is_in_block);
+        let commits = ends == Ends::Commit || commits_itself || runs && is_outside && !has_reported;
+        is_outside |= ends >= Ends::Block;
         commits
     };
     server.ended == Ends::Commit
+        || server.ended == Ends::Itself && !is_in_block
         || is_implicit && (is_done || !has_reported)
         || server.expect.iter().any(&mut commits_behind)
 }

@@ -95,7 +95,7 @@ part_struct!(Left {
 part_struct!(Change { name: Box<[u8]>, before: Option<Arc<Statement>>, segment: u32 });
 part_enum!(Does { 0 = Makes, 1 = Takes, 2 = TakesAll });
 part_enum!(expect::Refusal { 0 = Instead(report: Report), 1 = AsItIs });
-part_enum!(Ends { 0 = Nothing, 1 = Block, 2 = Commit });
+part_enum!(Ends { 0 = Nothing, 1 = Itself, 2 = Block, 3 = Commit });
 part_enum!(Own {
     0 = Prepare,
     1 = HandOver,

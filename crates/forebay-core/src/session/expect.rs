@@ -90,6 +90,8 @@ pub enum Ends {
     /// Nothing.
     #[default]
     Nothing,
+    /// Transactions of its own, where it is in no block: a part of it may be committed before it ends.
+    Itself,
     /// A block, of which nothing is done then.
     Block,
     /// It may commit: if the server is lost, the outcome is unknown.

@@ -223,9 +223,20 @@ pub fn ends(text: &[u8]) -> Ends {
         Ends::Commit
     } else if ends_transaction(text) && !words(text).skip(1).take(2).any(is_to) {
         Ends::Block
+    } else if words(text).next().is_some_and(commits_itself) {
+        Ends::Itself
     } else {
         Ends::Nothing
     }
+}
+
+/// Whether statements that begin so may commit a part of what they do, where they are in no block.
+fn commits_itself(word: &[u8]) -> bool {
+    let verbs = [
+        "call", "do", "vacuum", "analyze", "analyse", "reindex", "cluster", "repack", "create", "alter", "drop",
+        "refresh",
+    ];
+    verbs.iter().any(|verb| word.eq_ignore_ascii_case(verb.as_bytes()))
 }
 
 /// Whether a text begins with COMMIT, END or PREPARE TRANSACTION: were its answer lost, so is what became of the
@@ -280,6 +291,7 @@ mod tests {
         }
         assert_eq!([ends(b"end"), ends(b"commit and chain"), ends(b"; /* a */ ;commit")], [Ends::Commit; 3]);
         assert_eq!([ends_cut(b"/* a long com"), ends_cut(b"com"), ends_cut(b"end of")], [Ends::Commit; 3]);
+        assert_eq!([ends(b"call p()"), ends(b"DO $$begin end$$"), ends(b"vacuum t")], [Ends::Itself; 3]);
         assert_eq!([ends_cut(b"insert into t val"), ends_cut(b"select a, b")], [Ends::Nothing; 2]);
     }
 }
