@@ -80,6 +80,8 @@ def black_hole(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port that does not answer a connect: its queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
+        # Of a connection that has ended the port is kept for a minute.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(0)
         for _ in range(4):

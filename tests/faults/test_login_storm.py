@@ -29,7 +29,7 @@ def guess(port: int, number: int, stop: Event, answered: Synchronized[int], let_
     while not stop.is_set():
         turn += 1
         user = "scram_user" if turn % 2 else "nobody_at_all"
-        source = (f"127.0.0.{2 + number}", 0)
+        source = (f"127.0.1.{1 + number}", 0)
         with (
             contextlib.suppress(OSError),
             socket.create_connection(("127.0.0.1", port), timeout=20, source_address=source) as wire,

@@ -138,6 +138,8 @@ class Poll:
         """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
         is_held = self._cluster.hold(endpoint, is_relieved)
         if is_held and self._decide():
+            # Before anybody is asked again, it may be over.
+            self.risk.look(self._cluster.nodes(), None, time.monotonic())
             self._tell_roles()
         return is_held
 

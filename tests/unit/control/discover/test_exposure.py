@@ -14,6 +14,7 @@ from forebay.config.resolved import ServerTls
 from forebay.config.topology import Topology
 from forebay.control.discover import risk
 from forebay.control.discover.exposure import POSITIONS_MAX, Fork, Forks, Positions, least_exposed, loss_of
+from forebay.control.discover.poll import Poll
 from forebay.control.discover.risk import FAILOVERS_MAX, Node, Risk
 
 OLD, NEW, THIRD = "10.0.0.5:5432", "10.0.0.6:5432", "10.0.0.7:5432"
@@ -247,3 +248,17 @@ def test_what_the_old_primary_has_hides_nothing(
         assert [name for name, _ in told if name.startswith("rpo")] == ["rpo_at_risk", "rpo_kept"]
 
     asyncio.run(story())
+
+
+def test_a_switchover_that_is_over_before_anybody_is_asked_again_was_planned() -> None:
+    """It takes less time than passes between two questions; else it would be told as a loss."""
+    poll = Poll(SHOP, lambda _database, _cluster: None)
+    for index, is_replica in enumerate((False, True)):
+        poll.cluster.heard(index, (is_replica, 1, False, 100, 7), 1)
+    poll.cluster.decide()
+    poll.risk.look(poll.cluster.nodes(), 0, 0)
+    assert poll.hold(OLD, is_relieved=False)
+    poll.cluster.heard(1, (False, 2, False, 120, 7), 2)
+    poll.cluster.decide()
+    poll.risk.look(poll.cluster.nodes(), 1, 1)
+    assert [(row.old, row.new, row.is_planned) for row in poll.risk.failovers] == [(OLD, NEW, True)]
