@@ -42,9 +42,9 @@ impl Forwarding<'_> {
     #[inline]
     pub(crate) fn bind_ends(&mut self, at: At<'_>, ends: Ends) {
         if at.body().first() == Some(&0) {
-            self.server.bound_ends = ends;
+            self.server.endings.bound = ends;
         } else {
-            self.server.portals_end = self.server.portals_end.max(ends);
+            self.server.endings.portals = self.server.endings.portals.max(ends);
         }
     }
 
@@ -59,7 +59,7 @@ impl Forwarding<'_> {
             return if at.is_whole() { Ok(()) } else { Err(Stop::More) };
         };
         let ends = split_at_nul(rest).map_or_else(|| ends_cut(rest), |(text, _)| ends(text));
-        let all = &mut self.server.unshared_ends;
+        let all = &mut self.server.endings.unshared;
         let has_room = all.len() < UNSHARED_MAX;
         match all.iter_mut().find(|(known, _)| **known == *name) {
             // Of one that has a name this may fail, and it is what it was.
@@ -72,7 +72,7 @@ impl Forwarding<'_> {
 
     /// What a statement ends of which nobody keeps account.
     pub(crate) fn unshared_ends(&self, name: &[u8]) -> Ends {
-        let all = &self.server.unshared_ends;
+        let all = &self.server.endings.unshared;
         let otherwise = if all.len() < UNSHARED_MAX { Ends::Nothing } else { Ends::Commit };
         all.iter().find(|(known, _)| **known == *name).map_or(otherwise, |(_, ends)| *ends)
     }
@@ -82,8 +82,8 @@ impl Forwarding<'_> {
     pub(crate) fn executed_ends(&self, at: At<'_>) -> Result<Ends, Stop> {
         match at.body().first() {
             None if !at.is_whole() => Err(Stop::More),
-            Some(0) => Ok(self.server.bound_ends),
-            _ => Ok(self.server.portals_end),
+            Some(0) => Ok(self.server.endings.bound),
+            _ => Ok(self.server.endings.portals),
         }
     }
 }
@@ -94,8 +94,9 @@ impl Relaying<'_> {
     pub(crate) fn execute_is_answered(&mut self) {
         if let Some(Expect::Execute { ends, .. }) = self.server.expect.front() {
             // What has run behind the end of a block waits for its Sync to commit.
-            let is_outside = self.server.ended >= Ends::Block;
-            self.server.ended = self.server.ended.max(if is_outside { Ends::Commit } else { *ends });
+            let is_outside = self.server.endings.answered >= Ends::Block;
+            self.server.endings.answered =
+                self.server.endings.answered.max(if is_outside { Ends::Commit } else { *ends });
             self.server.expect.pop_front();
         }
     }
@@ -103,10 +104,10 @@ impl Relaying<'_> {
     /// ReadyForQuery has come for what `ended`.
     #[inline]
     pub(crate) fn request_is_answered(&mut self, ended: &Option<Expect>) {
-        self.server.ended = Ends::Nothing;
+        self.server.endings.answered = Ends::Nothing;
         if self.server.status == IDLE && self.server.expect.is_empty() {
             // Portals go with their transaction.
-            self.server.portals_end = Ends::Nothing;
+            self.server.endings.portals = Ends::Nothing;
         }
         if !matches!(ended, Some(Expect::Own(_))) {
             // It was not the last word.
@@ -129,7 +130,7 @@ pub(crate) fn may_have_committed(server: &Server, has_reported: bool, is_replica
     let is_implicit = server.status == IDLE && !server.expect.is_empty() && !is_streaming;
     // What is set again stands behind a request that is done.
     let is_done = matches!(server.expect.front(), Some(Expect::Own(Own::Restore)));
-    let mut is_outside = server.ended >= Ends::Block;
+    let mut is_outside = server.endings.answered >= Ends::Block;
     let is_in_block = server.status != IDLE;
     let mut commits_behind = |entry: &Expect| {
         let (ends, runs) = match entry {
@@ -142,8 +143,8 @@ pub(crate) fn may_have_committed(server: &Server, has_reported: bool, is_replica
         is_outside |= ends >= Ends::Block;
         commits
     };
-    server.ended == Ends::Commit
-        || server.ended == Ends::Itself && !is_in_block
+    server.endings.answered == Ends::Commit
+        || server.endings.answered == Ends::Itself && !is_in_block
         || is_implicit && (is_done || !has_reported)
         || server.expect.iter().any(&mut commits_behind)
 }

@@ -209,7 +209,7 @@ impl<I: Io> Worker<I> {
                     return;
                 }
                 server.statements.clear();
-                server.unshared_ends.clear();
+                server.endings.unshared.clear();
                 // What DISCARD ALL leaves.
                 server.left = Left { dirt: Traces::SEED, ..Left::default() };
             }

@@ -27,7 +27,7 @@ use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, Client, ClientState, Rare, Refusal};
-use crate::session::expect::{Ends, Expect};
+use crate::session::expect::{Endings, Expect};
 use crate::session::server::Server;
 use crate::statements::{ClientStatements, Raw, Registry, ServerStatements, Statement};
 use crate::time::Instant;
@@ -207,10 +207,7 @@ carried!(Server, put_server, get_server, describe_server,
         usage: Option<Usage>,
         is_set_known: bool,
         is_report_due: bool,
-        bound_ends: Ends,
-        portals_end: Ends,
-        unshared_ends: Vec<(Box<[u8]>, Ends)>,
-        ended: Ends,
+        endings: Endings,
         bound_places: Option<Box<Places>>,
         bound_deallocates: Vec<(Box<[u8]>, Arc<Statement>)>,
         bound_undescribed: Option<Arc<Statement>>,

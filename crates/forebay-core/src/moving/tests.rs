@@ -72,8 +72,9 @@ impl Scene {
         server.statements.parse_sent(&statement, 2);
         server.statements.parse_sent(&unnamed, 2);
         server.status = TransactionStatus::InTransaction;
-        (server.bound_ends, server.portals_end, server.ended) = (Ends::Block, Ends::Commit, Ends::Block);
-        server.unshared_ends.push((Box::from(*b"c"), Ends::Commit));
+        (server.endings.bound, server.endings.portals, server.endings.answered) =
+            (Ends::Block, Ends::Commit, Ends::Block);
+        server.endings.unshared.push((Box::from(*b"c"), Ends::Commit));
         server.left.fresh = Traces::SETTING;
         server.left.name("work_mem");
         server.tls = Some(Box::new(tls()));

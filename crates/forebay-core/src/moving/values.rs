@@ -17,7 +17,7 @@ use crate::pool::endpoints::Place;
 use crate::renamed::Places;
 use crate::session::Body;
 use crate::session::client::{CancelSecret, ClientState, Extent, Refusal};
-use crate::session::expect::{self, Change, Does, Ends, Expect, Naming, Own};
+use crate::session::expect::{self, Change, Does, Endings, Ends, Expect, Naming, Own};
 use crate::statements::Statement;
 use crate::tracking::Left;
 
@@ -96,6 +96,7 @@ part_struct!(Change { name: Box<[u8]>, before: Option<Arc<Statement>>, segment: 
 part_enum!(Does { 0 = Makes, 1 = Takes, 2 = TakesAll });
 part_enum!(expect::Refusal { 0 = Instead(report: Report), 1 = AsItIs });
 part_enum!(Ends { 0 = Nothing, 1 = Itself, 2 = Block, 3 = Commit });
+part_struct!(Endings { bound: Ends, portals: Ends, unshared: Vec<(Box<[u8]>, Ends)>, answered: Ends });
 part_enum!(Own {
     0 = Prepare,
     1 = HandOver,

@@ -98,6 +98,19 @@ pub enum Ends {
     Commit,
 }
 
+/// What statements end that a server has been sent.
+#[derive(Clone, Debug, Default)]
+pub struct Endings {
+    /// The one that was bound last, without a name for its portal.
+    pub bound: Ends,
+    /// The most that any of those ends that wait in portals with names.
+    pub portals: Ends,
+    /// Those that nobody keeps account of, by name, if they end something.
+    pub unshared: Vec<(Box<[u8]>, Ends)>,
+    /// What is answered of the request at the head of the queue, whose ReadyForQuery is to come.
+    pub answered: Ends,
+}
+
 /// Why we sent a query of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {

@@ -36,7 +36,7 @@ use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
 use crate::renamed::{EnsureError, Places};
 use crate::session::client::Client;
-use crate::session::expect::{Change, Does, Ends, Expect};
+use crate::session::expect::{Change, Does, Endings, Expect};
 use crate::session::{Body, IDLE};
 use crate::slab::Key;
 use crate::statements::{ServerStatements, Statement};
@@ -133,14 +133,8 @@ pub struct Server {
     pub is_doomed: bool,
     /// Its client has said goodbye: what it sent before runs to its end.
     pub is_finishing: bool,
-    /// What the statement ends that was bound last, without a name for its portal.
-    pub bound_ends: Ends,
-    /// The most that any ends of those that wait in portals with names.
-    pub portals_end: Ends,
-    /// Statements that nobody keeps account of, by name: those that end something.
-    pub unshared_ends: Vec<(Box<[u8]>, Ends)>,
-    /// What has been ended by what is answered of the request at the head of `expect`, whose ReadyForQuery is to come.
-    pub ended: Ends,
+    /// What its statements end.
+    pub endings: Endings,
     /// Where names were replaced in the text of the statement bound last.
     pub bound_places: Option<Box<Places>>,
     /// Portals by name that wait to be executed and are a DEALLOCATE or DISCARD ALL, with that statement.
@@ -274,10 +268,7 @@ impl Server {
             is_finishing: false,
             is_skipping: false,
             is_copying: false,
-            bound_ends: Ends::Nothing,
-            portals_end: Ends::Nothing,
-            unshared_ends: Vec::new(),
-            ended: Ends::Nothing,
+            endings: Endings::default(),
             bound_places: None,
             bound_deallocates: Vec::new(),
             bound_undescribed: None,
