@@ -87,11 +87,13 @@ class Batch:
     replies: list[tuple[int, str, str | None]]
 
 # What an endpoint said: whether it is in recovery, its timeline, whether a replica is on no later one, LSN, system.
-Said: TypeAlias = tuple[bool, int, bool, int, int]
+_Said: TypeAlias = tuple[bool, int, bool, int, int]
 
 # The system; system, timeline and LSN of its primary when that was heard first; endpoint, what it said, when it was
 # asked, questions missed since, whether it is beyond the primary.
-ClusterLegacy: TypeAlias = tuple[int | None, tuple[int, int, int] | None, list[tuple[str, Said | None, int, int, bool]]]
+_ClusterLegacy: TypeAlias = tuple[
+    int | None, tuple[int, int, int] | None, list[tuple[str, _Said | None, int, int, bool]]
+]
 
 @final
 class Cluster:
@@ -112,10 +114,10 @@ class Cluster:
     def remember(self, system: int, floor: int) -> None:
         """Takes over another process's memory; called before anything is heard."""
 
-    def legacy(self) -> ClusterLegacy:
+    def legacy(self) -> _ClusterLegacy:
         """What a process that takes this one's place is to know of the endpoints."""
 
-    def inherit(self, legacy: ClusterLegacy, since_us: int) -> None:
+    def inherit(self, legacy: _ClusterLegacy, since_us: int) -> None:
         """Goes on from that, and concludes; what was asked before then is not believed. After `remember`."""
 
     def name(self, endpoints: list[str] | None) -> None:
@@ -127,7 +129,7 @@ class Cluster:
     def release(self) -> None:
         """It is over, or undone."""
 
-    def heard(self, index: int, said: Said, asked_us: int) -> None:
+    def heard(self, index: int, said: _Said, asked_us: int) -> None:
         """An endpoint has answered. asked_us: of the monotonic clock, before it was asked."""
 
     def missed(self, index: int) -> None:

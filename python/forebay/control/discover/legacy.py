@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from forebay.config.topology import Topology
 
 if TYPE_CHECKING:
-    from forebay._engine import ClusterLegacy
+    from forebay._engine import _ClusterLegacy
 
 
-def taken_over(words: Sequence[Any]) -> ClusterLegacy:
+def taken_over(words: Sequence[Any]) -> _ClusterLegacy:
     """`Cluster.legacy`, after it was words of JSON's."""
     system, beginning, endpoints = words
     return (
