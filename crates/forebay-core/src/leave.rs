@@ -376,6 +376,10 @@ impl<I: Io> Worker<I> {
     fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
         let is_greeting = self.clients[client_key].state == ClientState::Greeting;
         let speaks_pgbouncer = self.tables.config.speaks_pgbouncer;
+        if !matches!(loss, Loss::Nothing) {
+            // What it has seen there it must not see older anywhere else.
+            self.note_parted(client_key, key);
+        }
         let server = &mut self.servers[key];
         if server.is_copying {
             server.forget_syncs_before_copy_end();

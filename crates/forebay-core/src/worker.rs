@@ -141,7 +141,7 @@ pub struct Worker<I: Io> {
     pub(crate) wrote: Vec<ClientKey>,
     /// Servers that a client has just been parted from.
     pub(crate) freed: Vec<ServerKey>,
-    /// Pools that a server has left.
+    /// Pools whose waiters are looked at next: a server has left, or somebody waits again.
     pub(crate) vacated: Vec<PoolId>,
     pub(crate) alarms: BinaryHeap<Alarm>,
     pub(crate) questions: FxHashMap<QuestionId, Asker>,

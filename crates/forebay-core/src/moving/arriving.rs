@@ -284,7 +284,7 @@ impl<I: Io> Worker<I> {
         let client = &self.clients[key];
         let server = client.server;
         if client.state == ClientState::Waiting {
-            return self.waits_again(io, key);
+            return self.waits_again(key);
         }
         self.clients[key].armed = NEVER;
         self.arm_client(key);
@@ -315,8 +315,9 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A client that waited does so again, behind those who have waited longer.
-    fn waits_again(&mut self, io: &mut I, key: ClientKey) {
+    /// A client that waited does so again, behind those who have waited longer. It is served at the end of this input: by
+    /// what calls its move off, its pool may lose its servers.
+    fn waits_again(&mut self, key: ClientKey) {
         let client = &self.clients[key];
         let (since, id) = (client.since, client.serving().expect("a waiting client has a pool"));
         let waiters = &mut self.pool(id).waiters;
@@ -324,11 +325,9 @@ impl<I: Io> Worker<I> {
         let at = waiters.partition_point(|waiter| waiter.since <= since);
         waiters.insert(at, Waiter { client: key, since });
         self.publish(id);
-        self.supply(io, id);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.armed = NEVER;
-            self.arm_client(key);
-        }
+        self.vacated.push(id);
+        self.clients[key].armed = NEVER;
+        self.arm_client(key);
     }
 
     /// Its process id does not lead to it: where it is, is noted for those that cancel its requests.

@@ -45,3 +45,25 @@ fn who_comes_with_a_server_of_a_replica_is_at_home_as_before() {
     assert!(replicas.secret.is_some() && home.secret.is_some());
     assert!(home.replicas.is_some(), "what the next login gives away reaches both");
 }
+
+/// A restart is called off by the very order that says that nobody takes writes: who had waited gets no server of before.
+#[test]
+fn who_waits_again_gets_no_server_that_roles_take_away() {
+    let (mut scene, holder, primary, _) = Scene::at_rest(|_| ());
+    scene.asks(holder, "begin");
+    scene.heard(primary);
+    scene.answers(primary, TransactionStatus::InTransaction);
+    let writer = scene.comes("app", &[]);
+    scene.asks(writer, "insert into t values (1)");
+    let opened = scene.stands(A);
+    scene.io.handed_on = Some(Vec::new());
+    scene.order(Command::HandOn);
+    scene.at(scene.worker.now.0 + 1);
+    scene.arrives(opened, &welcome());
+    scene.roles(Reads, Reads);
+    assert!(!scene.heard(opened).contains("insert"));
+    scene.order(Command::Stay);
+    scene.roles(Reads, Writes);
+    let primary = scene.lets_in(B);
+    assert_eq!(scene.heard(primary), "insert into t values (1)");
+}

@@ -145,3 +145,24 @@ fn a_replica_that_has_what_is_read_and_no_server_gets_one() {
     it.known([now, 1]);
     assert_eq!(it.reads(), Served::Replica(0));
 }
+
+/// Else it would go back to the replica that it had read from before, which never had what was lost.
+#[test]
+fn what_was_seen_on_a_primary_that_is_lost_is_not_forgotten() {
+    let mut it = Reads::at(Consistency::Session);
+    assert_ne!(it.reads(), Served::Primary);
+    let Reads { mut scene, client, primary, replicas } = it;
+    for sql in ["begin", "select 2"] {
+        scene.asks(client, sql);
+        assert_eq!(scene.heard(primary), sql);
+        scene.answers(primary, TransactionStatus::InTransaction);
+    }
+    scene.asks(client, "commit");
+    scene.closed(primary);
+    assert!(String::from_utf8_lossy(&scene.sent(client)).contains("08007"));
+    scene.at(scene.worker.now.0 + 1_000);
+    scene.asks(client, "select 1");
+    assert_eq!(replicas.map(|replica| scene.heard(replica)), ["", ""]);
+    let primary = scene.lets_in(A);
+    assert_eq!(scene.heard(primary), "select 1");
+}
