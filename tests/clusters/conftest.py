@@ -1,4 +1,4 @@
-"""A primary and its standby, which stay as they are."""
+"""Primaries and their standbys."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.harness import postgres
+from tests.harness.certificates import Authority
 from tests.harness.postgres import Postgres
 from tests.harness.standby import standby_of
+
+Trio = tuple[Postgres, Postgres, Postgres]
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,14 @@ def standbys(server: Postgres, standby: Postgres) -> Iterator[list[Postgres]]:
     """Three of the server that all tests share."""
     with contextlib.ExitStack() as stack:
         yield [standby, *(stack.enter_context(standby_of(server)) for _ in range(2))]
+
+
+@pytest.fixture
+def trio(authority: Authority) -> Iterator[Trio]:
+    """A primary and two standbys, all of which may be killed."""
+    with (
+        postgres.running(18, authority) as primary,
+        standby_of(primary) as first,
+        standby_of(primary) as second,
+    ):
+        yield primary, first, second

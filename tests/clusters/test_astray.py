@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from tests.clusters.test_failover import Trio, are, promote
+from tests.clusters.conftest import Trio
+from tests.clusters.test_failover import are, promote
 from tests.clusters.test_roles import clustered, endpoints
 from tests.conftest import Start
-from tests.harness import postgres
-from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import caught_up, standby_of
+from tests.harness.standby import caught_up
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
 # A read that tells where it was served.
 WHERE = "select current_setting('port')::int, (select count(*) from scratch where a = 7)"
-
-
-@pytest.fixture
-def trio(authority: Authority) -> Iterator[Trio]:
-    """A primary and two standbys that follow it."""
-    with (
-        postgres.running(18, authority) as primary,
-        standby_of(primary) as first,
-        standby_of(primary) as second,
-    ):
-        yield primary, first, second
 
 
 @pytest.fixture

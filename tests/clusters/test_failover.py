@@ -12,30 +12,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.clusters.conftest import Trio
 from tests.conftest import skip_without_uring
-from tests.harness import pooler, postgres
-from tests.harness.certificates import Authority
+from tests.harness import pooler
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import caught_up, standby_of
+from tests.harness.standby import caught_up
 
 # What forebay may add to a failover: half a second between two looks, and the machine's own slowness.
 GOES_ON_WITHIN_S = 2.0
 POOL_SIZE = 4
 VARIANTS = (Variant("uring", 2), Variant("epoll", 1))
-Trio = tuple[Postgres, Postgres, Postgres]
-
-
-@pytest.fixture
-def trio(authority: Authority) -> Iterator[Trio]:
-    """A primary and two standbys, all of which may be killed."""
-    with (
-        postgres.running(18, authority) as primary,
-        standby_of(primary) as first,
-        standby_of(primary) as second,
-    ):
-        yield primary, first, second
 
 
 @pytest.fixture
