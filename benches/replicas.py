@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""replicas: what replicas are worth behind forebay, what one that is slow costs, and a switchover.
+"""replicas: what replicas are worth behind forebay, and what one that is slow costs.
 
   replicas.py scaling [--seconds 10] [--rounds 3] [--clients 40] [--limit 10]
   replicas.py slowed  [--seconds 10] [--rounds 3] [--clients 16] [--times 10]
-  replicas.py switched [--seconds 5] [--rounds 3] [--clients 200] [--rate 2000]
 
 Each starts a primary and its replicas with the harness of the tests, and forebay in front of them, on this one machine.
 
@@ -17,16 +16,12 @@ for one core.
 slowed. Clients that ask for 20 ms each at three replicas; one of them is told to take so many times as long, and
 healed. Told are its share of the answers of each second, and the 99th percentile of S seconds before, of S seconds from
 2 s after it was slowed on, and of the two seconds between.
-
-switched. `forebay drill --how switchover` with S seconds of load before and after it, half of it reads, from a primary
-to its one replica; a fresh cluster for each round. Told are what clients saw, and the steps by forebay's account.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -189,33 +184,6 @@ def one_slowed(readers: Readers, slow: Postgres, arguments: argparse.Namespace) 
           f"{p99[2] / p99[0]:.2f} times; {len(readers.answers):,} answers, 0 errors")  # fmt: skip
 
 
-def switched(arguments: argparse.Namespace) -> None:
-    """Prints what a switchover under load costs."""
-    for turn in range(arguments.rounds):
-        with cluster(1) as (primary, replicas), tempfile.TemporaryDirectory(prefix="forebay-bench-") as name:
-            split = {"pool_size": 20, "read_write_split": True}
-            with pooled(Path(name) / str(turn), [primary, *replicas], **split) as forebay:
-                at = f"host=127.0.0.1 port={forebay.port}"
-                seconds = str(arguments.seconds)
-                done = subprocess.run(
-                    [sys.executable, "-m", "forebay", "drill", f"{at} user=app dbname=app", "--dsn", f"{at} user=ops",
-                     "--how", "switchover", "--json", "--yes", "--clients", str(arguments.clients),
-                     "--rate", str(arguments.rate), "--before", seconds, "--after", seconds],
-                    capture_output=True, text=True, timeout=300, check=False,
-                )  # fmt: skip
-                if not done.stdout:
-                    raise SystemExit(done.stderr)
-                found = json.loads(done.stdout)
-                failed = sum(found["errors"].values()) + found["sessions_lost"] + found["logins_failed"]
-                wrong = found["lost"] + found["doubled"] + found["risen"] + found["unknown"]
-                longest = [found[f"longest_{what}_s"] * 1000 for what in ("write", "read")]
-                print(f"{found['rate_before']:,.0f} a second by {arguments.clients} clients: {failed} errors and "
-                      f"sessions lost; of {found['acknowledged']:,} writes {wrong} lost, twice or unknown; "
-                      f"longest write {longest[0]:.0f} ms, longest read {longest[1]:.0f} ms")  # fmt: skip
-                for line in found["lines"]:
-                    print(f"  {line['at_s'] * 1000:4.0f} ms  {line['text']}")
-
-
 def pause(seconds: float) -> None:
     """What is measured goes on meanwhile."""
     time.sleep(seconds)
@@ -225,18 +193,16 @@ def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     orders = parser.add_subparsers(dest="order", required=True)
-    for order, clients in ((scaling, 40), (slowed, 16), (switched, 200)):
+    for order, clients in ((scaling, 40), (slowed, 16)):
         own = orders.add_parser(order.__name__)
         own.set_defaults(act=order)
-        own.add_argument("--seconds", type=float, default=5 if order is switched else 10)
+        own.add_argument("--seconds", type=float, default=10)
         own.add_argument("--rounds", type=int, default=3)
         own.add_argument("--clients", type=int, default=clients)
         if order is scaling:
             own.add_argument("--limit", type=int, default=10)
-        elif order is slowed:
-            own.add_argument("--times", type=float, default=10)
         else:
-            own.add_argument("--rate", type=float, default=2000)
+            own.add_argument("--times", type=float, default=10)
     arguments = parser.parse_args()
     arguments.act(arguments)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 from pathlib import Path
 
 import psycopg
@@ -16,14 +13,13 @@ from forebay.control.drill.run import Drill, Plan
 from tests.conftest import skip_without_uring
 from tests.harness import patroni, pooler
 from tests.harness.deadline import until
-from tests.harness.patroni import NAMES, SCOPE, TTL_S, Cluster, Node
+from tests.harness.patroni import NAMES, SCOPE, TTL_S, Node, Watch
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
 
 CLIENTS, RATE, POOL_SIZE = 200, 400, 20
 # What forebay may add to a promotion, 0.7 s, and what a busy machine adds to that.
 SERVED_S, BUSY_S = 0.7, 4.0
-LOOK_S = 0.01
 
 
 @pytest.mark.timeout(400)
@@ -39,7 +35,7 @@ def test_a_crash_costs_what_was_under_way_and_nothing_acknowledged(
 ) -> None:
     """Else a failover is an outage of its own: reconnecting clients, lost orders, orders made twice."""
     with patroni.running(server.programs, is_synchronous=True) as cluster:
-        leader = _leader(cluster)
+        leader = cluster.leader()
         apis = ",".join(node.api for node in cluster.nodes.values())
         source = {"etcd": f"etcd://127.0.0.1:{cluster.etcd.port}/{SCOPE}", "patroni": f"patroni://{apis}"}[kind]
         database = {"dbname": "postgres", "topology": kind, "topology_source": source, "poll_user": "postgres",
@@ -53,30 +49,12 @@ def test_a_crash_costs_what_was_under_way_and_nothing_acknowledged(
                 admin.execute("alter role app set synchronous_commit = on")
                 admin.execute("grant create on database postgres to app")
             heirs = [node for node in cluster.nodes.values() if node is not leader]
-            with _Watch(heirs) as watch:
+            with Watch(heirs) as watch:
                 found = _drill(forebay, leader)
             _judge(found, watch)
             (loss,) = until(lambda: forebay.events("failover_loss"), within_s=20, what="it tells the cost")
             print(loss)
             assert loss["old"].endswith(f":{leader.port}")
-
-
-def _leader(cluster: Cluster) -> Node:
-    """Once there is one, with a standby that Patroni would promote."""
-
-    def found() -> Node | None:
-        for node in cluster.nodes.values():
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(node.target.dsn()) as asked:
-                sql = ("select count(*) filter (where sync_state in ('sync', 'quorum')), count(*)"
-                       " from pg_stat_replication where state = 'streaming'")  # fmt: skip
-                if asked.execute(sql.encode()).fetchone() == (1, len(NAMES) - 1):
-                    return node
-        return None
-
-    try:
-        return until(found, within_s=120, what="there is a leader and a synchronous standby")
-    except AssertionError as late:
-        raise AssertionError("\n".join([str(late), *(node.log() for node in cluster.nodes.values())])) from None
 
 
 def _is_whole(forebay: Forebay, leader: Node) -> None:
@@ -88,38 +66,13 @@ def _is_whole(forebay: Forebay, leader: Node) -> None:
     until(roles, within_s=30, what="forebay knows all three")
 
 
-class _Watch(threading.Thread):
-    """Notes when one of them says that it can write."""
-
-    def __init__(self, nodes: list[Node]) -> None:
-        super().__init__(name="watch", daemon=True)
-        self._nodes = nodes
-        self._is_over = threading.Event()
-        self.promoted_at: float | None = None
-
-    def __enter__(self) -> _Watch:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self.join(30)
-
-    def run(self) -> None:
-        with contextlib.ExitStack() as stack:
-            asked = [stack.enter_context(psycopg.connect(node.target.dsn(), autocommit=True)) for node in self._nodes]
-            while self.promoted_at is None and not self._is_over.wait(LOOK_S):
-                if any(one.execute("select pg_is_in_recovery()").fetchone() == (False,) for one in asked):
-                    self.promoted_at = time.time()
-
-
 def _drill(forebay: Forebay, leader: Node) -> Report:
     parameters = {"host": "127.0.0.1", "port": forebay.target.port, "dbname": "drill", "user": "app"}
     plan = Plan(how="kill", clients=CLIENTS, rate=RATE, reads=0.3, before_s=3, after_s=2, within_s=TTL_S + 60)
     return Drill(parameters, Ledger(parameters), plan, lambda _tell: leader.kill()).run()
 
 
-def _judge(found: Report, watch: _Watch) -> None:
+def _judge(found: Report, watch: Watch) -> None:
     assert watch.promoted_at is not None
     added_s = found.resumed_at - watch.promoted_at
     print(found.text(), f"served again {added_s:.3f} s after the heir said that it can write")

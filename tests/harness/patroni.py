@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from tests.harness import account, etcd
 from tests.harness.deadline import until
@@ -30,6 +34,8 @@ SCOPE = "shop"
 NAMES = ("one", "two", "three")
 # The shortest that Patroni accepts: a leader that is gone is missed after this.
 TTL_S = 20
+# How often a node is asked whether it can write.
+LOOK_S = 0.01
 PARAMETERS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -115,6 +121,23 @@ class Cluster:
     nodes: dict[str, Node]
     etcd: Etcd
 
+    def leader(self) -> Node:
+        """Once there is one, with a synchronous standby, that is one that Patroni would promote."""
+
+        def found() -> Node | None:
+            for node in self.nodes.values():
+                with contextlib.suppress(psycopg.OperationalError), psycopg.connect(node.target.dsn()) as asked:
+                    sql = ("select count(*) filter (where sync_state in ('sync', 'quorum')), count(*)"
+                           " from pg_stat_replication where state = 'streaming'")  # fmt: skip
+                    if asked.execute(sql.encode()).fetchone() == (1, len(NAMES) - 1):
+                        return node
+            return None
+
+        try:
+            return until(found, within_s=120, what="there is a leader and a synchronous standby")
+        except AssertionError as late:
+            raise AssertionError("\n".join([str(late), *(node.log() for node in self.nodes.values())])) from None
+
     def switch_over(self, leader: str, candidate: str) -> None:
         """A planned one, asked of the leader; returns when Patroni has answered."""
         body = json.dumps({"leader": leader, "candidate": candidate}).encode()
@@ -123,6 +146,31 @@ class Cluster:
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, answer.read()
+
+
+class Watch(threading.Thread):
+    """Notes when one of some nodes first says that it can write: promoted_at, in seconds since 1970."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._nodes = nodes
+        self._is_over = threading.Event()
+        self.promoted_at: float | None = None
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join(30)
+
+    def run(self) -> None:
+        with contextlib.ExitStack() as stack:
+            asked = [stack.enter_context(psycopg.connect(node.target.dsn(), autocommit=True)) for node in self._nodes]
+            while self.promoted_at is None and not self._is_over.wait(LOOK_S):
+                if any(one.execute("select pg_is_in_recovery()").fetchone() == (False,) for one in asked):
+                    self.promoted_at = time.time()
 
 
 @contextlib.contextmanager
