@@ -19,7 +19,7 @@ from tests.harness import pooler, postgres
 from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.pooler import Forebay, Variant, configuration
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
 from tests.harness.processes import is_alive
 from tests.harness.standby import standby_of
 
@@ -50,7 +50,9 @@ def both(pair: Pair, tmp_path: Path) -> Iterator[list[Forebay]]:
         started = []
         for variant in VARIANTS:
             with skip_without_uring(variant):
-                sections = configuration(pair[0], variant, databases={"app": database})
+                # An online restart goes by the port.
+                listen = {"port": free_port(), "address": ["127.0.0.1"]}
+                sections = configuration(pair[0], variant, databases={"app": database}, listen=listen)
                 started.append(stack.enter_context(pooler.running(tmp_path / str(variant), sections, variant)))
         yield started
 
@@ -130,8 +132,11 @@ def test_a_drill_tells_what_a_failover_and_a_switchover_cost(pair: Pair, both: l
         assert found["account"] == {
             "missing_bytes": 0, "missing_s": 0, "because": "it was planned, and waited until the new primary had all",
         }  # fmt: skip
-        (row,) = forebay.console("show failovers", user="watcher")[-1:]
+        killed, row = forebay.console("show failovers", user="watcher")
+        assert (killed["new"], killed["planned"]) == (row["old"], "0"), "the reload has not made it forget"
         assert ([*endpoints(standby, third)], "1") == ([row["old"], row["new"]], row["planned"])
+        forebay.upgrade()
+        assert [one["new"] for one in forebay.console("show failovers")] == [killed["new"], row["new"]]
         assert [line["text"].partition(":")[0] for line in found["lines"]][:2] == ["held", "ended"]
         admin(third, "select 1/(count(*) = 0)::int from pg_namespace where nspname = 'forebay_drill'", dbname="app")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,6 +28,7 @@ from forebay.failure import Failure
 
 if TYPE_CHECKING:
     from forebay.control.discover.member import Source
+    from forebay.control.discover.risk import Risk
     from forebay.control.discover.told import Account, Move, Tell
     from forebay.control.fleet.agreement import Record
 
@@ -67,12 +69,13 @@ class Follower(Protocol):
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
 
-    def failovers(self) -> Sequence[FailoverRow]:
-        """Changes of the primary that were seen, the last one last."""
-
     @property
     def cluster(self) -> Cluster:
         """What is known of them."""
+
+    @property
+    def risk(self) -> Risk:
+        """What changes of the primary have cost, and the next one may."""
 
     @property
     def account(self) -> Account | None:
@@ -94,6 +97,15 @@ class Gate(Protocol):
 
     def claim(self, database: str, system: int, record: Record | None) -> None:
         """This process would write there for a database; None: nowhere that it knows of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was known of a cluster before somebody else follows it: its endpoints, its source, `Risk.words`."""
+
+    cluster: Cluster | None = None
+    account: Account | None = None
+    risk: Mapping[str, Any] | None = None
 
 
 class Discovery:
@@ -151,16 +163,16 @@ class Discovery:
         One that has changed goes on from what was seen before.
         """
         wanted = {one.database: one for one in topologies}
-        known: dict[str, tuple[Cluster, Account | None]] = {}
+        known: dict[str, _Before] = {}
         for name, (topology, follower) in list(self._followers.items()):
             if wanted.get(name) != topology:
                 del self._followers[name]
                 # What has been told since is not in force, and is told again.
-                known[name] = follower.cluster, self._given.get(name)
+                known[name] = _Before(follower.cluster, self._given.get(name), follower.risk.words())
                 await follower.close()
         for name, topology in wanted.items():
             if name not in self._followers:
-                follower = self._follower(topology, *(known.get(name) or self._inheritance(topology)))
+                follower = self._follower(topology, known.get(name) or self._inheritance(topology))
                 self._followers[name] = (topology, follower)
                 follower.start()
         self._inherited, self._remembered = {}, {}
@@ -188,6 +200,7 @@ class Discovery:
                 "memory": follower.cluster.memory(),
                 "endpoints": follower.cluster.legacy(),
                 "account": None if follower.account is None else follower.account.words(),
+                "risk": follower.risk.words(),
             }
             for name, (topology, follower) in self._followers.items()
         }
@@ -254,7 +267,7 @@ class Discovery:
 
     def failovers(self) -> list[FailoverRow]:
         """Changes of primaries that were seen, by database, the last of each last."""
-        return [row for _, follower in self._followers.values() for row in follower.failovers()]
+        return [row for _, follower in self._followers.values() for row in follower.risk.failovers]
 
     def by_use(self, database: str, listed: Sequence[str]) -> Sequence[str]:
         """Its endpoints for a question of forebay's own, the primary first; those that are no copy of it are left out.
@@ -299,15 +312,15 @@ class Discovery:
         """What a source of this kind has told, if one is followed: whoever is asked from now on may be away."""
         running = self._followers.get(topology.database)
         if running is None:
-            return self._inheritance(topology)[1]
+            return self._inheritance(topology).account
         is_alike = topology.source is not None and running[0].kind == topology.kind
         return running[1].account if is_alike else None
 
-    def _inheritance(self, topology: Topology) -> tuple[Cluster | None, Account | None]:
+    def _inheritance(self, topology: Topology) -> _Before:
         """What a process before this one knew of it."""
         known, kept = self._inherited.get(topology.database), self._remembered.get(topology.database)
         if known is None and kept is None:
-            return None, None
+            return _Before()
         known = known or {"kind": None, "account": None, "memory": None}
         from forebay.control.discover.legacy import since_us, taken_over
         from forebay.control.discover.told import Account
@@ -322,17 +335,20 @@ class Discovery:
         # A release before this one said nothing of them.
         if endpoints := known.get("endpoints"):
             cluster.inherit(taken_over(endpoints), since_us(topology))
-        return cluster, account
+        return _Before(cluster, account, known.get("risk"))
 
-    def _follower(self, topology: Topology, before: Cluster | None, account: Account | None) -> Follower:
+    def _follower(self, topology: Topology, before: _Before) -> Follower:
         # The driver is imported where a database needs it.
         from forebay.control.discover.poll import Poll
+        from forebay.control.discover.risk import Risk
         from forebay.control.discover.told import Told
 
+        risk = Risk(topology, before.risk)
         if topology.source is None:
-            return Poll(topology, self._tell_and_keep, before, gate=self.fleet)
+            return Poll(topology, self._tell_and_keep, before.cluster, risk, self.fleet)
         source = self._made.pop(topology.database)
-        return Told(topology, source, self._tell_and_keep, self._move, before=before, account=account, gate=self.fleet)
+        return Told(topology, source, self._tell_and_keep, self._move, before=before.cluster, risk=risk,
+                    account=before.account, gate=self.fleet)  # fmt: skip
 
     async def _drop_made(self) -> None:
         for name in list(self._made):

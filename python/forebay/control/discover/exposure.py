@@ -14,9 +14,9 @@ Pure: what is told of it is `risk.py`'s.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # Positions that are kept, and the shortest time between two.
 POSITIONS_MAX: Final = 1024
@@ -24,12 +24,12 @@ STEP_S: Final = 0.2
 
 
 class Positions:
-    """Where one primary was on one timeline. span_s: for how long back that is wanted."""
+    """Where one primary was on one timeline. span_s: for how long back that is wanted. points: of one before."""
 
-    def __init__(self, span_s: float) -> None:
+    def __init__(self, span_s: float, points: Iterable[tuple[float, float, int]] = ()) -> None:
         self._step_s = max(STEP_S, 4 * span_s / POSITIONS_MAX)
         # When it was first and last asked of those that answered the same, and what; all grow.
-        self._points: deque[tuple[float, float, int]] = deque(maxlen=POSITIONS_MAX)
+        self._points = deque(points, maxlen=POSITIONS_MAX)
 
     def note(self, asked_at: float, lsn: int) -> None:
         """It has answered."""
@@ -44,6 +44,11 @@ class Positions:
             if lsn == last or is_near:
                 self._points.pop()
         self._points.append((first_at, asked_at, lsn))
+
+    @property
+    def points(self) -> tuple[tuple[float, float, int], ...]:
+        """All that is known, the last one last: what `__init__` takes."""
+        return tuple(self._points)
 
     @property
     def last(self) -> tuple[float, int] | None:
@@ -129,6 +134,16 @@ class Forks:
         replayed = self._replayed.get(endpoint)
         # On another timeline its positions are those of another branch, it may be.
         return Fork(replayed[1], is_exact=False) if replayed is not None and replayed[0] == before else None
+
+    def words(self) -> list[Any]:
+        """All of it, for `inherit`; of JSON's types."""
+        return [self._replayed, self._forks]
+
+    def inherit(self, words: Sequence[Any]) -> None:
+        """What another one has heard."""
+        replayed, forks = words
+        self._replayed = {name: (timeline, lsn) for name, (timeline, lsn) in replayed.items()}
+        self._forks = {name: (timeline, fork) for name, (timeline, fork) in forks.items()}
 
     def keep(self, endpoints: Iterable[str]) -> None:
         """Nobody else is there any more."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from forebay._engine import Cluster
-from forebay.admin.backend import EndpointRow, FailoverRow
+from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
 from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
@@ -187,10 +187,6 @@ class Poll:
                 )
             )
         return found
-
-    def failovers(self) -> Sequence[FailoverRow]:
-        """Changes of the primary that were seen."""
-        return tuple(self.risk.failovers)
 
     async def _watch(self, index: int) -> None:
         probe = self._probes[index]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any, Final
 
 from forebay.admin.backend import FailoverRow
 from forebay.config.topology import Topology
@@ -25,13 +26,13 @@ Node = tuple[str, str, str, int | None, int | None, int | None]
 
 
 class Risk:
-    """Of one database's cluster. forks: is told what endpoints answer."""
+    """Of one database's cluster. forks: is told what endpoints answer. before: what another one knew, as `words`."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, before: Mapping[str, Any] | None = None) -> None:
         self._topology = topology
         self.forks = Forks()
         self.failovers: deque[FailoverRow] = deque(maxlen=FAILOVERS_MAX)
-        self._positions = self._no_positions()
+        self._positions = self._positions_of()
         # The primary and its timeline, when it was lost, and whether that was planned.
         self._primary: tuple[str, int] | None = None
         self._lost_at: float | None = None
@@ -39,6 +40,27 @@ class Risk:
         # Those that have been the primary, and no replica since: where they are is on a line of their own.
         self._former: set[str] = set()
         self._is_at_risk = False
+        if before is not None:
+            self._inherit(before)
+
+    def words(self) -> dict[str, Any]:
+        """What who goes on in this one's place is to know; of JSON's types. Times are of the monotonic clock."""
+        return {
+            "failovers": [astuple(row) for row in self.failovers],
+            "primary": self._primary, "lost_at": self._lost_at, "is_planned": self._is_planned,
+            "former": sorted(self._former), "is_at_risk": self._is_at_risk,
+            "points": self._positions.points, "forks": self.forks.words(),
+        }  # fmt: skip
+
+    def _inherit(self, words: Mapping[str, Any]) -> None:
+        self.failovers.extend(FailoverRow(*row) for row in words["failovers"])
+        if words["primary"] is not None:
+            endpoint, timeline = words["primary"]
+            self._primary = endpoint, timeline
+        self._lost_at, self._is_planned = words["lost_at"], words["is_planned"]
+        self._former, self._is_at_risk = set(words["former"]), words["is_at_risk"]
+        self._positions = self._positions_of(tuple(map(tuple, words["points"])))
+        self.forks.inherit(words["forks"])
 
     def look(self, nodes: Sequence[Node], index: int | None, asked_at: float) -> None:
         """Roles as they stand. index: who has just answered what it was asked at that moment."""
@@ -65,7 +87,7 @@ class Risk:
         if before == self._primary:
             self._lost_at = None
             return
-        positions, self._positions = self._positions, self._no_positions()
+        positions, self._positions = self._positions, self._positions_of()
         lost_at, self._lost_at = self._lost_at or time.monotonic(), None
         if before is not None:
             self._former.add(before[0])
@@ -118,5 +140,5 @@ class Risk:
         else:
             event(logging.INFO, "rpo_kept", database=self._topology.database, exposed_s=round(exposed_s, 1))
 
-    def _no_positions(self) -> Positions:
-        return Positions(SPANS * self._topology.rpo_target_s)
+    def _positions_of(self, points: Sequence[tuple[float, float, int]] = ()) -> Positions:
+        return Positions(SPANS * self._topology.rpo_target_s, points)

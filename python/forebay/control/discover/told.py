@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay._engine import Cluster, EngineError
-from forebay.admin.backend import EndpointRow, FailoverRow
+from forebay.admin.backend import EndpointRow
 from forebay.config.preferences import Said
 from forebay.config.source_address import is_host
 from forebay.config.topology import Topology
@@ -82,6 +82,7 @@ class Told:
         move: Move,
         *,
         before: Cluster | None = None,
+        risk: Risk | None = None,
         account: Account | None = None,
         gate: Gate | None = None,
     ) -> None:
@@ -96,12 +97,17 @@ class Told:
         self._refused: str | None = None
         self._is_due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._poll = self._make_poll(before)
+        self._poll = self._make_poll(before, risk)
 
     @property
     def cluster(self) -> Cluster:
         """What is known of the endpoints."""
         return self._poll.cluster
+
+    @property
+    def risk(self) -> Risk:
+        """What failovers have cost, and the next one may."""
+        return self._poll.risk
 
     @property
     def source(self) -> Source:
@@ -142,10 +148,6 @@ class Told:
         """The endpoints as they stand."""
         age_s = None if self._told_at is None else time.monotonic() - self._told_at
         return [replace(row, source=self._topology.kind, source_s=age_s) for row in self._poll.rows()]
-
-    def failovers(self) -> Sequence[FailoverRow]:
-        """Changes of the primary that were seen."""
-        return self._poll.failovers()
 
     def _make_poll(self, before: Cluster | None, risk: Risk | None = None) -> Poll:
         if self.account is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -135,10 +137,16 @@ def node(endpoint: str, role: str, timeline: int, lsn: int) -> Node:
     return (endpoint, role, "", timeline, lsn, None)
 
 
-def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> FailoverRow:
+def play(
+    fork: int | None,
+    planned: str = "down",
+    *,
+    crashed: bool = False,
+    succeeds: Callable[[Risk], Risk] = lambda one: one,
+) -> FailoverRow:
     """The primary is lost when it was at 300, and the replica, seen at 200, takes over; fork: as that tells.
 
-    Returns what is remembered of it.
+    succeeds: who goes on at each step. Returns what is remembered of it.
     """
     watch, now = Risk(SHOP), time.monotonic()
 
@@ -149,15 +157,19 @@ def play(fork: int | None, planned: str = "down", *, crashed: bool = False) -> F
         )
 
     for at, lsn in ((-3, 100), (-2, 200), (-1, 300)):
+        watch = succeeds(watch)
         watch.look([node(OLD, "primary", 1, lsn), node(NEW, "replica", 1, lsn)], 0, now + at)
     if fork is not None:
         heard(True, 1, 200)
+    watch = succeeds(watch)
     watch.look([node(OLD, planned, 1, 300), node(NEW, "replica", 1, 300)], None, now)
+    watch = succeeds(watch)
     heard(False, 2, 400)
+    watch = succeeds(watch)
     watch.look([node(OLD, "deposed", 1, 900), node(NEW, "primary", 2, 400)], 1, now)
     # The old one comes back, and its line leads elsewhere.
     watch.look([node(OLD, "down", 1, 900), node(NEW, "primary", 2, 400)], None, now)
-    (row,) = watch.failovers
+    (row,) = succeeds(watch).failovers
     assert (row.database, row.old, row.new, row.timeline) == ("shop", OLD, NEW, 2)
     return row
 
@@ -190,6 +202,19 @@ def test_a_switchover_that_somebody_else_has_overtaken_is_none(told: list[tuple[
     row = play(250, planned="held")
     assert (row.is_planned, row.missing_bytes) == (False, 50)
     assert [name for name, _ in told] == ["failover_loss"]
+
+
+@pytest.mark.parametrize(("fork", "planned"), [(250, "down"), (None, "down"), (300, "relieved")])
+def test_a_restart_in_the_middle_of_a_failover_changes_nothing_of_what_is_told(
+    told: list[tuple[str, dict[str, Any]]], fork: int | None, planned: str
+) -> None:
+    """An online restart, or a reload that changes the database, would make the loss one that nobody knows."""
+    alone, events = play(fork, planned), told.copy()
+    told.clear()
+    row = play(fork, planned, succeeds=lambda one: Risk(SHOP, json.loads(json.dumps(one.words()))))
+    of = ("old", "new", "timeline", "is_planned", "missing_bytes", "reason")
+    assert [getattr(row, name) for name in of] == [getattr(alone, name) for name in of]
+    assert [name for name, _ in told] == [name for name, _ in events]
 
 
 def test_no_more_changes_are_remembered_than_there_is_room_for() -> None:

@@ -16,6 +16,7 @@ from forebay.config import load_text
 from forebay.config.resolve import Config
 from forebay.control.discover import Discovery
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed
+from forebay.control.discover.risk import Risk
 from forebay.control.discover.told import Account, Told, account_of
 
 
@@ -54,6 +55,7 @@ class Following:
 
     account: Account | None
     cluster: Cluster = field(default_factory=lambda: Cluster(["a:5432"], 2, 0))
+    risk: Risk = field(default_factory=lambda: Risk(configured("").topologies[0]))
 
     def start(self) -> None: ...
 
@@ -76,7 +78,7 @@ def test_what_was_told_holds_until_it_is_told_otherwise(monkeypatch: pytest.Monk
     followed: list[Following] = []
 
     def following(_: Discovery, *made: Any) -> Following:
-        followed.append(Following(made[2]))
+        followed.append(Following(made[1].account))
         return followed[-1]
 
     async def no_move() -> None: ...
@@ -129,9 +131,9 @@ def test_another_process_s_knowledge_is_taken_over(monkeypatch: pytest.MonkeyPat
     """Or an online restart would forget endpoints that were told, and which primary is deposed."""
     found: list[tuple[tuple[int, int] | None, Account | None]] = []
 
-    def following(_: Discovery, topology: Any, before: Cluster | None, account: Account | None) -> Following:
-        found.append((before.memory() if before else None, account))
-        return Following(account)
+    def following(_: Discovery, topology: Any, before: Any) -> Following:
+        found.append((before.cluster.memory() if before.cluster else None, before.account))
+        return Following(before.account)
 
     async def play() -> None:
         monkeypatch.setattr(Discovery, "_follower", following)
