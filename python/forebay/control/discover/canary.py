@@ -26,9 +26,9 @@ from typing import Any, Final
 import psycopg
 
 from forebay.config.topology import Topology
-from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.endpoint import own_connection
+from forebay.control.kept import Kept, Unanswered
 from forebay.observe.log import event
 
 # A wait that ends so much later than it should was kept from running: it says nothing of the server.
@@ -60,8 +60,9 @@ class Canary:
         self._at: str | None = None
         self._has_moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left = Abandoned()
+        self._kept = Kept()
+        # The one by which it is asked what the kept one's server waits for.
+        self._beside = Kept()
         self._state: str | None = None
         self._because: str | None = None
         self._confirmed_at: float | None = None
@@ -93,7 +94,7 @@ class Canary:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._hang_up()
+        self._kept.hang_up()
 
     async def _run(self) -> None:
         while True:
@@ -104,7 +105,7 @@ class Canary:
                     await self._send(self._endpoint)
                 except Exception as error:
                     # One that fails unforeseen must not end all that follow.
-                    self._hang_up()
+                    self._kept.hang_up()
                     event(logging.ERROR, "canary_unsent", code="FB999", error=f"{type(error).__name__}: {error}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_moved.wait(), self._topology.canary_s)
@@ -112,47 +113,43 @@ class Canary:
     async def _send(self, endpoint: str) -> None:
         """One, until it has ended or another endpoint takes writes."""
         began, limit_s = time.monotonic(), self._topology.canary_timeout_s
-        sending = asyncio.ensure_future(self._write(endpoint))
         moving = asyncio.ensure_future(self._has_moved.wait())
         try:
-            while not sending.done() and not moving.done():
-                waits = time.monotonic()
-                await asyncio.wait({sending, moving}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-                is_late = time.monotonic() - waits <= limit_s + STALLED_S
-                if not sending.done() and not moving.done() and is_late:
-                    because = await self._why(endpoint)
-                    if not sending.done():
-                        self._is_late(endpoint, because, time.monotonic() - began)
-            if sending.done() and not moving.done():
-                self._has_ended(endpoint, sending, time.monotonic() - began)
+            with self._kept.asking(self._write(endpoint)) as sending:
+                while not sending.done() and not moving.done():
+                    waits = time.monotonic()
+                    await asyncio.wait({sending, moving}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                    is_late = time.monotonic() - waits <= limit_s + STALLED_S
+                    if not sending.done() and not moving.done() and is_late:
+                        because = await self._why(endpoint)
+                        if not sending.done():
+                            self._is_late(endpoint, because, time.monotonic() - began)
+                if sending.done() and not moving.done():
+                    self._has_ended(endpoint, sending, time.monotonic() - began)
         finally:
             moving.cancel()
-            if not sending.done():
-                self._leave(sending)
 
     async def _write(self, endpoint: str) -> None:
-        if self._connection is not None:
+        if self._kept.connection is not None:
             try:
-                await self._connection.execute(_SONG)
+                await self._kept.connection.execute(_SONG)
                 return
             except psycopg.OperationalError:
                 # A kept connection may have ended with a server that has long been up again.
-                if not self._connection or not self._connection.closed:
+                if not self._kept.connection or not self._kept.connection.closed:
                     raise
-                self._hang_up()
-        self._connection = await psycopg.AsyncConnection.connect(
-            **self._parameters(endpoint, 0), autocommit=True, prepare_threshold=None
-        )
-        await self._connection.execute(_SONG)
+                self._kept.hang_up()
+        connection = await self._kept.open(self._parameters(endpoint, 0))
+        await connection.execute(_SONG)
 
     def _has_ended(self, endpoint: str, sending: asyncio.Future[None], took_s: float) -> None:
-        is_sent = self._connection is not None
+        is_sent = self._kept.connection is not None
         error = sending.exception()
         if error is None:
             self._confirmed_at = time.monotonic()
             self._becomes(endpoint, "confirmed", None, logging.INFO, took_s)
             return
-        self._hang_up()
+        self._kept.hang_up()
         if not isinstance(error, psycopg.Error):
             raise error
         state, words = error.sqlstate or "", first_line(error)
@@ -183,27 +180,24 @@ class Canary:
 
     async def _why(self, endpoint: str) -> str:
         """What the canary's server waits for, as that is told over another connection."""
-        if self._connection is None:
+        if self._kept.connection is None:
             return "no connection to it"
-        pid = self._connection.info.backend_pid
-        asking = asyncio.ensure_future(self._ask_why(endpoint, pid))
-        done, _ = await asyncio.wait({asking}, timeout=WHY_S)
-        if not done:
-            # Its connection is its own, and ends with it.
-            self._left.leave(asking, None)
-            return "its server does not say what it waits for"
+        pid = self._kept.connection.info.backend_pid
         try:
-            kind, name = asking.result() or (None, None)
+            kind, name = await self._beside.answer(self._ask_why(endpoint, pid), WHY_S) or (None, None)
+        except Unanswered:
+            return "its server does not say what it waits for"
         except psycopg.Error as error:
             return f"what it waits for can't be asked: {first_line(error)}"
+        finally:
+            self._beside.hang_up()
         if name == "SyncRep":
             return "no synchronous standby confirms what was committed (SyncRep)"
         return f"its server waits for {kind}/{name}" if name else "its server does not say what it waits for"
 
     async def _ask_why(self, endpoint: str, pid: int) -> tuple[Any, ...] | None:
-        parameters = self._parameters(endpoint, WHY_S)
-        async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as asked:
-            return await (await asked.execute(_WHY.format(pid).encode())).fetchone()
+        connection = await self._beside.open(self._parameters(endpoint, WHY_S))
+        return await (await connection.execute(_WHY.format(pid).encode())).fetchone()
 
     def _parameters(self, endpoint: str, limit_s: int) -> dict[str, Any]:
         topology = self._topology
@@ -222,17 +216,6 @@ class Canary:
 
     def _hang_up_unless(self, endpoint: str | None) -> None:
         """What was connected to is not what is written to any more."""
-        if self._connection is not None and self._at != endpoint:
-            self._hang_up()
+        if self._at != endpoint:
+            self._kept.hang_up()
         self._at = endpoint
-
-    def _hang_up(self) -> None:
-        """Ends the connection, without a word to a server that may not read it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.pgconn.finish()
-
-    def _leave(self, sending: asyncio.Future[Any]) -> None:
-        """Nobody waits for this one."""
-        connection, self._connection = self._connection, None
-        self._left.leave(sending, connection)

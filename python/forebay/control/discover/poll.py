@@ -22,12 +22,12 @@ import psycopg
 from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
-from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.discover.canary import Canary
 from forebay.control.discover.risk import Risk
 from forebay.control.endpoint import own_connection
 from forebay.control.fleet.agreement import Record
+from forebay.control.kept import Kept, Unanswered
 from forebay.observe.log import event
 
 if TYPE_CHECKING:
@@ -314,8 +314,7 @@ class _Probe:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left = Abandoned()
+        self._kept = Kept()
         self.is_due = asyncio.Event()
         # Whether the server was a replica when it was asked on this connection before.
         self.was_replica = False
@@ -325,18 +324,11 @@ class _Probe:
 
     async def ask(self, timeout_s: float) -> Seen | _Refused | None:
         """What it says; None: it has missed this one."""
-        asking = asyncio.ensure_future(self._ask())
         try:
-            done, _ = await asyncio.wait({asking}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            self._leave(asking)
-            raise
-        if not done:
-            self._leave(asking)
+            row = await self._kept.answer(self._ask(), timeout_s)
+        except Unanswered:
             self.error = f"no answer within {timeout_s:g} s"
             return None
-        try:
-            row = asking.result()
         except (psycopg.Error, OSError) as error:
             self.close()
             self.error = first_line(error) if isinstance(error, psycopg.Error) else str(error)
@@ -350,35 +342,27 @@ class _Probe:
         return seen
 
     async def _ask(self) -> tuple[Any, ...] | None:
-        kept = self._connection
+        before = self._kept.connection
         try:
             return await self._run()
         except psycopg.Error:
             # A kept connection may have ended with a server that has long been up again; one that was left is no more.
-            if kept is None or kept is not self._connection:
+            if before is None or before is not self._kept.connection:
                 raise
             self.close()
             return await self._run()
 
     async def _run(self) -> tuple[Any, ...] | None:
-        if self._connection is None:
+        connection = self._kept.connection
+        if connection is None:
             self.was_replica = False
-            self._connection = await psycopg.AsyncConnection.connect(
-                **self._parameters, autocommit=True, prepare_threshold=None
-            )
-        cursor = await self._connection.execute(_QUESTION.encode())
+            connection = await self._kept.open(self._parameters)
+        cursor = await connection.execute(_QUESTION.encode())
         return await cursor.fetchone()
 
     def close(self) -> None:
-        """Ends the connection, without a word to a server that may not read it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.pgconn.finish()
-
-    def _leave(self, asking: asyncio.Task[tuple[Any, ...] | None]) -> None:
-        """Nobody waits for this one."""
-        connection, self._connection = self._connection, None
-        self._left.leave(asking, connection)
+        """Ends the connection."""
+        self._kept.hang_up()
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 import psycopg
 
 from forebay.admin.backend import Refused
 from forebay.config.topology import Topology
-from forebay.control.abandoned import Abandoned
 from forebay.control.console_link import first_line
 from forebay.control.endpoint import own_connection
+from forebay.control.kept import Kept, Unanswered
 
 # Of one question: a server that hangs must not hold a switchover for longer. One that is slow says so itself before.
 ANSWER_S: Final = 3
@@ -54,8 +53,7 @@ class Line:
             f" -c synchronous_commit=local -c statement_timeout={ANSWER_S}s -c idle_in_transaction_session_timeout=0",
             "connect_timeout": ANSWER_S,
         }
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
-        self._left = Abandoned()
+        self._kept = Kept()
 
     async def mark(self) -> int:
         """Begins a transaction, which is under way until `unmark`. Its number."""
@@ -101,30 +99,20 @@ class Line:
 
     async def _ask(self, sql: str, *, at: int = 0) -> tuple[Any, ...]:
         """The row of the statement at this place."""
-        asking = asyncio.ensure_future(self._run(sql, at))
         try:
-            done, _ = await asyncio.wait({asking}, timeout=SILENCE_S)
-        except asyncio.CancelledError:
-            self._leave(asking)
-            raise
-        if not done:
-            is_asked = self._connection is not None
-            self._leave(asking)
-            raise (_Lost if is_asked else Refused)(f"{self.endpoint}: no answer within {SILENCE_S:g} s")
-        try:
-            return asking.result()
+            return await self._kept.answer(self._run(sql, at), SILENCE_S)
+        except Unanswered as silence:
+            fault = _Lost if silence.was_connected else Refused
+            raise fault(f"{self.endpoint}: no answer within {SILENCE_S:g} s") from None
         except psycopg.Error as error:
             # Who ends it, or is past its time, may have done it all the same.
-            is_lost = self._connection is not None and (error.sqlstate is None or error.sqlstate.startswith("57"))
+            is_lost = self._kept.connection is not None and (error.sqlstate is None or error.sqlstate.startswith("57"))
             self.close()
             raise (_Lost if is_lost else Refused)(f"{self.endpoint}: {first_line(error)}") from None
 
     async def _run(self, sql: str, at: int) -> tuple[Any, ...]:
-        if self._connection is None:
-            self._connection = await psycopg.AsyncConnection.connect(
-                **self._parameters, autocommit=True, prepare_threshold=None
-            )
-        cursor = await self._connection.execute(sql.encode())
+        connection = self._kept.connection or await self._kept.open(self._parameters)
+        cursor = await connection.execute(sql.encode())
         for _ in range(at):
             cursor.nextset()
         row = await cursor.fetchone()
@@ -132,16 +120,9 @@ class Line:
             raise Refused(f"{self.endpoint}: no row was answered")
         return row
 
-    def _leave(self, asking: asyncio.Task[tuple[Any, ...]]) -> None:
-        """Nobody waits for this one."""
-        connection, self._connection = self._connection, None
-        self._left.leave(asking, connection)
-
     def close(self) -> None:
         """Ends the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.pgconn.finish()
+        self._kept.hang_up()
 
 
 class _Lost(Refused):
