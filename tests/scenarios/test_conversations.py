@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +14,9 @@ from tests.scenarios.conversations import CONVERSATIONS, Conversation
 
 # What says more bytes than this is cut into as many pieces, of a few bytes: one for each byte would take too long.
 PIECES_MAX = 4_000
+
+# How many bytes the client says.
+Spoken = Callable[[], int]
 
 
 class HandedOver(Wire):
@@ -43,17 +47,19 @@ def heard(conversation: Conversation, wire: Wire) -> list[str]:
     return wire.seen[before:]
 
 
-def whole(target: Target) -> Wire:
+def whole(target: Target, _spoken: Spoken) -> Wire:
     """Messages as they were sent."""
     return target.wire()
 
 
-def bytewise(target: Target) -> Wire:
+def bytewise(target: Target, spoken: Spoken) -> Wire:
     """Every byte for itself, or as few as PIECES_MAX allows."""
-    return target.wire()
+    wire = target.wire()
+    wire.piece_bytes = -(-spoken() // PIECES_MAX) or 1
+    return wire
 
 
-def handed_over(target: Target) -> Wire:
+def handed_over(target: Target, _spoken: Spoken) -> Wire:
     """With another client in between."""
     wire = HandedOver(target.host, target.port, timeout_s=20)
     wire.log_in(user=target.user, database=target.dbname)
@@ -74,9 +80,7 @@ def test_a_conversation_reads_the_same_as_without_forebay(played: str, shared: F
     name, _, kind = played.partition("-")
     conversation, way = CONVERSATIONS[name], WAYS[kind]
     expected = said_directly(conversation, direct)
-    wire = way(shared.target.at(dbname=conversation.dbname))
-    if way is bytewise:
-        wire.piece_bytes = -(-spoken_bytes(conversation, direct) // PIECES_MAX) or 1
+    wire = way(shared.target.at(dbname=conversation.dbname), functools.partial(spoken_bytes, conversation, direct))
     try:
         answered = heard(conversation, wire)
     finally:
