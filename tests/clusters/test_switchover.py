@@ -287,6 +287,7 @@ def test_a_replica_of_a_deposed_primary_takes_nothing_over(pair: Pair, tmp_path:
                 admin.execute("revoke pg_read_all_stats from app")
             done = command(forebay, "--to", f"127.0.0.1:{second.port}")
             assert (done.returncode, done.stderr) == (0, ""), done.stdout
+            assert f"\n127.0.0.1:{third.port} goes on after 127.0.0.1:{first.port}" in done.stdout
             with first.target.connect(user="postgres", autocommit=True) as aside:
                 aside.execute("create table aside as select generate_series(1, 100000)")
             # By its position: whom it follows it does not tell.

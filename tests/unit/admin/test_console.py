@@ -64,6 +64,14 @@ def test_every_show_answers_with_the_columns_of_its_row_in_spec() -> None:
         assert bool(reply.rows) is (name not in EMPTY), name
 
 
+@pytest.mark.parametrize("words", ["shop", "shop select 1", "shop select 1 from a join b on true"])
+def test_a_route_is_explained_of_a_quoted_text(words: str) -> None:
+    """A statement is rarely one word, and whoever leaves out the quotes is told of them."""
+    refused = ask(f"EXPLAIN ROUTE {words}").error
+    assert refused is not None
+    assert "the form is EXPLAIN ROUTE database 'text', the text in quotes" in refused["M"]
+
+
 def test_descriptors_are_shown_without_secrets_to_admins_alone() -> None:
     """PgBouncer shows passwords and SCRAM keys there; a stats user gets neither."""
     backend = FakeBackend(

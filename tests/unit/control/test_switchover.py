@@ -231,14 +231,24 @@ def test_cancelling_undoes_until_the_candidate_is_asked(world: World) -> None:
     assert [each.role for each in world.rows_[:2]] == ["primary", "primary"], "released, and believed by then"
 
 
-def test_replicas_that_stay_with_the_old_primary_are_named(world: World) -> None:
-    """They answer reads, ever older ones, and look as well as any other."""
+@pytest.mark.parametrize("becomes", ["replica", "astray", "lagging"])
+def test_replicas_that_stay_with_the_old_primary_are_named(
+    world: World, becomes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They get no reads from then on, and replay what leads them past the place at which the new primary began."""
     third = "10.0.0.7:5432"
     world.rows_ += [row(third, "replica", each) for each in ("shop", "blog")]
     world.promoted_min = 1
+    look_now = world.look_now
+
+    def believed(databases: list[str]) -> None:
+        look_now(databases)
+        world._becomes(third, becomes)
+
+    monkeypatch.setattr(world, "look_now", believed)
     asyncio.run(switchovers(world).run(SwitchoverOrder(database="shop", candidate=NEW), world.tell))
     assert [each for each in world.told if each.startswith(third)] == [
-        f"{third} goes on after {OLD}, and what is read there is of before: have it follow {NEW}"
+        f"{third} goes on after {OLD}, and gets no reads: have it follow {NEW} at once"
     ]
 
 

@@ -13,6 +13,8 @@ from forebay.admin.backend import Backend, Refused
 from forebay.admin.registration import Command, Role, required_database
 
 _USAGE: Final = "EXPLAIN ROUTE database 'text'"
+# A text without its quotes is read as words, and told that it wants them.
+_WORDS_MAX: Final = 10_000
 # What a session's own past makes of a text that a replica may run, by read_consistency.
 _UNLESS: Final = {
     "read_your_writes": ", and goes to the primary while its session has written what no replica has replayed",
@@ -30,7 +32,7 @@ async def handler(backend: Backend, arguments: tuple[str, ...]) -> Answer:
     if not arguments:
         return Answer("SHOW", Table(COLUMNS["route"], []), notices=[Notice("Usage", f"\n\t{_USAGE}")])
     if len(arguments) != 2:
-        raise console_syntax(cause=f"the form is {_USAGE}")
+        raise console_syntax(cause=f"the form is {_USAGE}, the text in quotes, its own ones doubled")
     name, text = required_database(backend, arguments, "route for"), arguments[1]
     database = next((one for one in backend.config.databases if one.name == name), backend.config.fallback_database)
     found = json.loads(classify(text))
@@ -79,4 +81,4 @@ async def _by_catalogue(backend: Backend, database: str, text: str) -> tuple[str
     return "replica" if to_replica else "primary", f"it {because}"
 
 
-COMMAND = Command("show route", Role.VIEWER, handler, arguments_max=2)
+COMMAND = Command("show route", Role.VIEWER, handler, arguments_max=_WORDS_MAX)

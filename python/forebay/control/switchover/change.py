@@ -160,15 +160,14 @@ class _Change:
             self._tell_of_others()
 
     def _tell_of_others(self) -> None:
-        """Replicas that nobody has told to follow the new primary serve reads all the same, ever older ones."""
+        """Replicas go on after the old primary until somebody tells them to follow the new one."""
         others = {
-            row.endpoint for row in self._discovery.rows() if row.database in self._held and row.role == "replica"
+            row.endpoint
+            for row in self._discovery.rows()
+            if row.database in self._held and row.role in ("replica", "lagging", "astray")
         }
         for each in sorted(others - {self._old, self._new}):
-            self._tell(
-                f"{each} goes on after {self._old}, and what is read there is of before: have it follow {self._new}",
-                None,
-            )
+            self._tell(f"{each} goes on after {self._old}, and gets no reads: have it follow {self._new} at once", None)
 
     def _both(self) -> tuple[str, str]:
         """The endpoint of the primary, and of the candidate. Raises Refused."""
