@@ -80,3 +80,19 @@ def test_a_server_that_cannot_be_asked_is_told(server: Postgres, written: Any) -
     done = forebay("check", "--ask", str(written(port=port)))
     assert done.returncode == 3
     assert "Connection refused" in done.stdout
+
+
+def test_who_asks_for_roles_is_let_in_or_told(server: Postgres, tmp_path: Path) -> None:
+    """An endpoint that does not let it in gets no role, and serves nobody: better known beforehand than at the start."""
+    path = tmp_path / "forebay.toml"
+    text = (
+        f'[databases.app]\nendpoints = ["127.0.0.1:{server.port}"]\ntopology = "poll"\npoll_user = "{{user}}"\n'
+        f'tls.mode = "disable"\n[users.app]\nsecret = "{PASSWORD.format("app")}"\n'
+    )
+    path.touch(mode=0o600)
+    for user, status in (("not_there", 3), ("app", 0)):
+        path.write_text(text.format(user=user))
+        done = forebay("check", "--ask", str(path))
+        assert done.returncode == status, done.stdout + done.stderr
+        is_told = 'role "not_there" does not exist (poll_user "not_there")' in done.stdout
+        assert is_told is (user == "not_there"), done.stdout

@@ -2219,7 +2219,7 @@ PAGES: Final[dict[str, Page]] = {
         message="{endpoint} could not be asked: {cause}",
         detail=None,
         hint=None,
-        why="`forebay check --ask` connects to each server as a pool would, to learn what it accepts. That failed, and pools may fail the same way.",
+        why="`forebay check --ask` connects to each server as a pool would, to learn what it accepts, and to the endpoints of a topology as poll_user. That failed, and pools may fail the same way; an endpoint that does not let poll_user in gets no role.",
         fix="See to what the message says, and check again.",
         example=None,
     ),

@@ -12,6 +12,7 @@ from forebay.config.resolve import Config
 from forebay.config.resolved import DatabaseConfig
 from forebay.config.secret import Secret
 from forebay.control.console_link import CONNECT_TIMEOUT_S, driver, first_line
+from forebay.control.endpoint import own_connection
 
 _QUESTION: Final = (
     "SELECT name, setting::bigint FROM pg_settings WHERE name IN ('max_connections',"
@@ -34,7 +35,7 @@ class Asked:
 
 
 def ask(config: Config) -> Asked:
-    """Connects to each server once, as a pool would. Raises Failure where the driver is missing."""
+    """Connects to each server once, as a pool would, and as whoever asks for its role. Raises Failure without a driver."""
     psycopg = driver()
     asked = Asked({}, {})
     for database, endpoint in _each_server(config):
@@ -66,7 +67,26 @@ def ask(config: Config) -> Asked:
         asked.servers[endpoint] = ServerFacts(
             found["max_connections"], reserved, idle, roles, databases, itself["identity"]
         )
+    for endpoint, cause in _who_is_not_polled(config):
+        asked.failures.setdefault(endpoint, cause)
     return asked
+
+
+def _who_is_not_polled(config: Config) -> Iterator[tuple[str, str]]:
+    """Endpoints of topologies that do not let in whoever asks them for their role: nobody would be served there."""
+    psycopg = driver()
+    seen: set[tuple[str, str, str]] = set()
+    for topology in config.topologies:
+        for endpoint in topology.endpoints:
+            one = (endpoint, topology.dbname, topology.user)
+            if one in seen:
+                continue
+            seen.add(one)
+            parameters = own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls)
+            try:
+                psycopg.connect(**parameters, connect_timeout=CONNECT_TIMEOUT_S, application_name="forebay").close()
+            except psycopg.OperationalError as error:
+                yield endpoint, f'{first_line(error)} (poll_user "{topology.user}")'
 
 
 def _each_server(config: Config) -> Iterator[tuple[DatabaseConfig, str]]:
