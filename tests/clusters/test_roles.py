@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.conftest import Start
@@ -78,6 +79,48 @@ def test_roles_are_found_and_clients_get_what_their_database_is_for(
     waited = forebay.target.first(startup(user="app", database="nobody"))[-1].fields
     assert (waited["C"], waited["M"][:34]) == ("57P03", 'no replica of database "nobody" wa')
     assert "(FB415)" in waited["H"]
+
+
+def test_target_session_attrs_find_the_database_that_is_for_them(
+    server: Postgres, standby: Postgres, variant: Variant, start: Start
+) -> None:
+    """libpq tells no server what it looks for: it judges by what it is greeted with, and goes to its next host."""
+    nodes = server, standby
+    writing = start(configuration(server, variant, databases={"shop": clustered(*nodes, read_write_split=True)}))
+    reading = start(configuration(server, variant, databases={"shop": clustered(*nodes, role="replica")}))
+    for forebay in (writing, reading):
+        endpoints(forebay, "shop", 2)
+    by_attribute = {
+        "read-write": writing, "primary": writing, "read-only": reading, "standby": reading, "prefer-standby": reading,
+    }  # fmt: skip
+    for wanted, forebay in by_attribute.items():
+        for first, second in ((writing, reading), (reading, writing)):
+            ports = {"host": "127.0.0.1,127.0.0.1", "port": f"{first.port},{second.port}"}
+            target = first.target.at(dbname="shop")
+            with target.connect(**ports, target_session_attrs=wanted) as client:
+                assert client.info.port == forebay.port, (wanted, ports)
+        other = reading if forebay is writing else writing
+        if wanted != "prefer-standby":
+            with pytest.raises(psycopg.OperationalError, match=r"session is|server is"):
+                other.target.at(dbname="shop").connect(target_session_attrs=wanted)
+
+
+@pytest.mark.parametrize("role", ["primary", "replica"])
+def test_a_session_may_say_where_it_goes_as_it_logs_in(
+    role: str, server: Postgres, standby: Postgres, variant: Variant, start: Start
+) -> None:
+    """A connection string is what every driver lets one change."""
+    split = clustered(server, standby, read_write_split=True)
+    forebay = start(configuration(server, variant, databases={"shop": split}))
+    endpoints(forebay, "shop", 2)
+    # By themselves they go to the other one each.
+    expected, text = {
+        "primary": (server, "select current_setting('port')"),
+        "replica": (standby, "select current_setting('port') where pg_is_in_recovery()"),
+    }[role]
+    with forebay.target.at(dbname="shop").connect(autocommit=True, options=f"-c forebay.role={role}") as client:
+        for _ in range(4):
+            assert client.execute(text.encode()).fetchone() == (str(expected.port),)
 
 
 def test_a_server_that_does_not_let_the_poll_in_keeps_its_role(
