@@ -1,0 +1,95 @@
+"""Row 24 of the faults: a replica whose replay stands still gets no reads from replica_lag_max on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.clusters.test_roles import clustered, endpoints
+from tests.conftest import Start
+from tests.harness.deadline import until
+from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.postgres import Postgres
+from tests.harness.standby import caught_up
+
+pytestmark = pytest.mark.variants("uring-2", "epoll-1")
+
+WHERE = "select current_setting('port')"
+
+
+@pytest.fixture
+def replicas(server: Postgres, standbys: Sequence[Postgres]) -> Iterator[Sequence[Postgres]]:
+    """Two that may be stopped from replaying."""
+    with server.target.at(dbname="app").connect(user="postgres", autocommit=True) as admin:
+        admin.execute("create table lagging (id int)")
+        admin.execute("grant all on lagging to app")
+    two = standbys[:2]
+    for one in two:
+        caught_up(server, one)
+    yield two
+    for one in two:
+        replay(one, "resume")
+    with server.target.at(dbname="app").connect(user="postgres", autocommit=True) as admin:
+        admin.execute("drop table lagging")
+
+
+def replay(standby: Postgres, what: str) -> None:
+    """Pauses it, or resumes."""
+    with standby.target.connect(user="postgres", autocommit=True) as admin:
+        admin.execute(f"select pg_wal_replay_{what}()".encode())
+        if what == "pause":
+            paused = "select pg_get_wal_replay_pause_state() = 'paused'"
+            until(lambda: admin.execute(paused).fetchone() == (True,), within_s=30, what="replay stands still")
+
+
+def write(server: Postgres) -> None:
+    """A megabyte of WAL, which is far above the limit."""
+    with server.target.connect(user="postgres", autocommit=True) as admin:
+        admin.execute("select pg_logical_emit_message(true, 'lag', repeat('x', 1000000))")
+
+
+def are(forebay: Forebay, replicas: Sequence[Postgres], *roles: str) -> None:
+    """Waits until the replicas have these roles."""
+
+    def found() -> bool:
+        rows = endpoints(forebay, "shop", 3)
+        return [rows[f"127.0.0.1:{one.port}"]["role"] for one in replicas] == list(roles)
+
+    until(found, within_s=30, what=f"they are {roles}")
+
+
+def test_a_replica_that_lags_behind_gets_no_reads_until_it_has_caught_up(
+    server: Postgres, replicas: Sequence[Postgres], variant: Variant, start: Start
+) -> None:
+    """Who reads what is hours old hears no error, and decides by it."""
+    split = clustered(server, *replicas, read_write_split=True, replica_lag_max="256KB")
+    forebay = start(
+        configuration(server, variant, databases={"shop": {**split, "read_consistency": "eventual"}, "own": {**split}})
+    )
+    endpoints(forebay, "shop", 3)
+    first, second, primary = (str(one.port) for one in (*replicas, server))
+    with (
+        forebay.target.at(dbname="shop").connect(autocommit=True) as reader,
+        forebay.target.at(dbname="own").connect(autocommit=True) as writer,
+    ):
+        served = lambda: {str(reader.execute(WHERE).fetchone()[0]) for _ in range(20)}  # type: ignore[index]  # noqa: E731
+        until(lambda: served() == {first, second}, within_s=30, what="both serve")
+        replay(replicas[0], "pause")
+        write(server)
+        are(forebay, replicas, "lagging", "replica")
+        assert served() == {second}
+        replay(replicas[1], "pause")
+        write(server)
+        are(forebay, replicas, "lagging", "lagging")
+        assert served() == {primary}, "better from the primary than that old"
+        # Whoever writes sees what it has written, whatever the replicas have.
+        for number in range(5):
+            writer.execute("insert into lagging values (%s)", [number])
+            seen = writer.execute("select count(*) from lagging").fetchone()
+            assert seen == (number + 1,)
+        for one in replicas:
+            replay(one, "resume")
+        are(forebay, replicas, "replica", "replica")
+        until(lambda: served() == {first, second}, within_s=30, what="both serve again")
+    assert [line["endpoint"] for line in forebay.events("endpoint_role") if line["role"] == "lagging"]
