@@ -90,7 +90,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is most like, or None where none is."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.65)
     return found[0] if found else None
 
 

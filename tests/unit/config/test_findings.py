@@ -74,6 +74,13 @@ def test_a_finding_says_what_was_probably_meant(
     assert f'did you mean "{meant}"?' in [one.hint for one in findings]
 
 
+def test_what_is_like_nothing_is_taken_for_nothing(load: Callable[..., Loaded]) -> None:
+    """Whoever is told that a standby is "any" has writes sent to replicas."""
+    text = "[databases.x]\nendpoints = ['a:1']\ntopology = 'poll'\npoll_user = 'u'\nrole = 'standby'"
+    (hint,) = [one.hint for one in load(text).findings if one.code == "FBC014"]
+    assert "did you mean" not in (hint or "")
+
+
 def test_a_missing_file_is_a_finding_and_no_exception() -> None:
     [finding] = config.check("/nonexistent/forebay.toml")
     assert finding.code == "FBC002"
