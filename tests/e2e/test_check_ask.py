@@ -83,7 +83,7 @@ def test_a_server_that_cannot_be_asked_is_told(server: Postgres, written: Any) -
 
 
 def test_who_asks_for_roles_is_let_in_or_told(server: Postgres, tmp_path: Path) -> None:
-    """An endpoint that does not let it in gets no role, and serves nobody: better known beforehand than at the start."""
+    """An endpoint that does not let it in gets no role, and serves nobody: better known before the start."""
     path = tmp_path / "forebay.toml"
     text = (
         f'[databases.app]\nendpoints = ["127.0.0.1:{server.port}"]\ntopology = "poll"\npoll_user = "{{user}}"\n'

@@ -35,7 +35,7 @@ class Asked:
 
 
 def ask(config: Config) -> Asked:
-    """Connects to each server once, as a pool would, and as whoever asks for its role. Raises Failure without a driver."""
+    """Connects to each server as a pool would, and as whoever asks for its role. Raises Failure without a driver."""
     psycopg = driver()
     asked = Asked({}, {})
     for database, endpoint in _each_server(config):
