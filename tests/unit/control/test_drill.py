@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 import pytest
 from forebay.cli.drill import Options, check_cluster
 from forebay.control.drill import account
-from forebay.control.drill.client import Outcome
+from forebay.control.drill import load as loads
+from forebay.control.drill.client import Outcome, State
 from forebay.control.drill.ledger import Ledger, Place, Truth
 from forebay.control.drill.load import Load
 from forebay.control.drill.plot import page
@@ -132,6 +134,57 @@ def test_the_primary_is_asked_what_is_there(monkeypatch: pytest.MonkeyPatch) -> 
     Ledger({}).compare([])
     assert len(asked) == 1
     assert asked[0].startswith("BEGIN; "), "a transaction that is not READ ONLY is the primary's"
+
+
+class _Guest:
+    """A client that is in at its first try, or, the second one, once `door` is open; it is answered at once."""
+
+    def __init__(self, key: int, door: threading.Event) -> None:
+        self.key, self.state, self.due, self.logins_failed, self.tries = key, State.CLOSED, 0.0, 0, 0
+        self._door, self._ends = door, socket.socketpair()
+
+    def connect(self) -> None:
+        self.state = State.CONNECTING
+
+    def fileno(self) -> int:
+        return self._ends[0].fileno()
+
+    def goes_on_connecting(self) -> bool:
+        self.tries += 1
+        if self.key == 0 or self._door.is_set():
+            self.state = State.IDLE
+        return self.state is State.CONNECTING
+
+    def ask(self, is_write: bool, now: float) -> Outcome:
+        return Outcome(self.key, 1, is_write, now, now, None)
+
+    def unasked(self) -> None:
+        return None
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+def test_nobody_asks_anything_before_all_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one's wait would be that for the others' logins, and the longest of the drill."""
+    door, guests = threading.Event(), list[_Guest]()
+
+    def guest(_conninfo: bytes, key: int) -> _Guest:
+        guests.append(_Guest(key, door))
+        return guests[-1]
+
+    monkeypatch.setattr(loads, "Client", guest)
+    load = Load(b"", clients=2, rate=2000, reads=0.5)
+    load.start()
+    try:
+        until(lambda: guests[1].tries > 1000, within_s=30, what="the second one tries again and again")
+        assert (guests[0].state, load.outcomes) == (State.IDLE, [])
+        door.set()
+        until(lambda: {each.client for each in load.outcomes} == {0, 1}, within_s=30, what="both are at work")
+    finally:
+        load.end(wait_s=0)
+    assert load.failure is None
 
 
 class _Lines:

@@ -107,6 +107,8 @@ class Load(threading.Thread):
             if not client.is_there():
                 self._forget(before)
                 self.sessions_lost += 1
+                if not self._are_in.is_set():
+                    self._wait(client, time.monotonic())
 
     def _note(self, client: Client, outcome: Outcome, before: int) -> None:
         self.outcomes.append(outcome)
@@ -133,10 +135,18 @@ class Load(threading.Thread):
         # It may be another socket, and have the number of the one before.
         self._forget(before)
         self._selector.register(client.fileno(), selectors.EVENT_WRITE if is_writing else selectors.EVENT_READ, client)
-        if client.state is State.IDLE:
-            self._wait(client, time.monotonic() + self._luck.random() * self._period_s)
-            if all(each.state not in (State.CONNECTING, State.CLOSED) for each in self._clients):
-                self._are_in.set()
+        if client.state is not State.IDLE:
+            return
+        if self._are_in.is_set():
+            self._begins(client)
+        elif all(each.state is State.IDLE for each in self._clients):
+            # Nobody begins before: a statement would wait while this thread computes the others' logins.
+            for each in self._clients:
+                self._begins(each)
+            self._are_in.set()
+
+    def _begins(self, client: Client) -> None:
+        self._wait(client, time.monotonic() + self._luck.random() * self._period_s)
 
     def _forget(self, descriptor: int) -> None:
         if descriptor in self._selector.get_map():
