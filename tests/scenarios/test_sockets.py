@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -90,6 +91,15 @@ def test_an_address_in_use_is_told(start: Start, server: Postgres, variant: Vari
     with pytest.raises(AssertionError, match="choose another port"):
         start(configuration(server, variant, listen={"port": forebay.port}))
     assert works(forebay.target)
+
+
+def test_a_missing_folder_of_the_unix_socket_is_told(
+    start: Start, server: Postgres, variant: Variant, tmp_path: Path
+) -> None:
+    """`forebay check` can't: the folder may be made as the service starts."""
+    missing = tmp_path / "run"
+    with pytest.raises(AssertionError, match=re.escape(f"Make the folder {missing}")):
+        start(configuration(server, variant, listen={"port": free_port(), "unix": str(missing)}))
 
 
 def test_an_endpoint_that_does_not_answer_is_told_to_the_client(start: Start, variant: Variant) -> None:

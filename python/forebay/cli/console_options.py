@@ -40,5 +40,6 @@ def console_parameters(dsn: str | None, config: str | None, *, user: str | None 
     loaded = load(str(config))
     if loaded.config is None:
         errors = [finding for finding in loaded.findings if finding.is_error]
-        raise Failure(f"the configuration can't be used\n{render(errors).rstrip()}")
+        hint = "Name the console by --dsn instead: that needs no configuration, and none of forebay's secrets."
+        raise Failure(f"the configuration can't be used\n{render(errors).rstrip()}", hint=hint)
     return console_link.from_config(loaded.config.engine, user=user)

@@ -27,6 +27,9 @@ def start_engine(configuration: Configuration, inherited: Sequence[int]) -> Engi
             "(listen.port or metrics.address; up: --port or --metrics-port).",
             "io": 'Set engine.io = "auto", or "epoll".',
         }
+        unix = configuration.config.engine.listen.unix
+        if unix is not None and not unix.startswith("@") and not Path(unix).is_dir():
+            hints.setdefault(kind, f"Make the folder {unix} (listen.unix); under systemd, RuntimeDirectory= does.")
         raise Failure(message, hint=hints.get(kind)) from None
 
 
