@@ -42,7 +42,7 @@ const SETTING_UNHURRIED: &str = "CASE WHEN name OPERATOR(pg_catalog.=) 'statemen
 const ROWS_MAX: usize = 2048;
 
 /// What tells whether something is there: an expression that is true or false. Behind the last two goes what is to be
-/// compared: what the names of our statements begin with, and the user that the server is logged in as.
+/// compared: see [`of_names`], and the user that the server is logged in as.
 const QUESTIONS: [(Traces, &str); 6] = [
     // pg_my_temp_schema() stays when all is dropped; what depends on the schema does not. 2615 is pg_namespace.
     (
@@ -57,9 +57,27 @@ const QUESTIONS: [(Traces, &str); 6] = [
     ),
     (Traces::LISTEN, "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())"),
     (Traces::CURSOR, "EXISTS(SELECT FROM pg_catalog.pg_cursors)"),
-    (Traces::PREPARED, "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE NOT pg_catalog.starts_with(name,"),
+    (Traces::PREPARED, "EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE "),
     (Traces::AUTHORIZATION, "session_user::pg_catalog.text OPERATOR(pg_catalog.<>) "),
 ];
+
+/// Which statements count: those that SQL has made, but for ours, and those that the client prepares by the protocol under
+/// the name of such a one. Others that the protocol has made are of a pooler behind us, which shares them among its clients.
+fn of_names(prefix: &str, raw: &[Box<str>]) -> String {
+    let mut sql = String::from("from_sql AND (NOT pg_catalog.starts_with(name,");
+    quote_literal(&mut sql, prefix);
+    // One that a function has put into the place of ours was made by SQL.
+    sql.push_str(") OR pg_catalog.starts_with(name,");
+    quote_literal(&mut sql, &fixed::names_begin(prefix));
+    sql.push_str("))");
+    for name in raw {
+        sql.push_str(" OR name OPERATOR(pg_catalog.=) ");
+        quote_literal(&mut sql, name);
+        sql.push_str("::pg_catalog.text");
+    }
+    sql.push(')');
+    sql
+}
 
 impl Probe {
     /// `known`: names of custom settings that functions are known to set.
@@ -86,8 +104,9 @@ impl Probe {
         self.names.is_empty() && self.asked.is_none() && !self.is_full
     }
 
-    /// `user`: whom the server is logged in as. `prefix`: what the names of our statements begin with.
-    pub(super) fn sql(&self, user: &str, prefix: &str) -> String {
+    /// `user`: whom the server is logged in as. `prefix`: what the names of our statements begin with. `raw`: names by which
+    /// the client knows statements that nobody keeps account of.
+    pub(super) fn sql(&self, user: &str, prefix: &str, raw: &[Box<str>]) -> String {
         let mut columns = Vec::new();
         for name in &self.names {
             let mut column = String::from("pg_catalog.current_setting(");
@@ -100,13 +119,7 @@ impl Probe {
             let mut column = (*question).to_owned();
             match *trace {
                 Traces::AUTHORIZATION => quote_literal(&mut column, user),
-                Traces::PREPARED => {
-                    quote_literal(&mut column, prefix);
-                    // One that a function has put into the place of ours was made by SQL.
-                    column.push_str(") OR from_sql AND pg_catalog.starts_with(name,");
-                    quote_literal(&mut column, &fixed::names_begin(prefix));
-                    column.push_str("))");
-                }
+                Traces::PREPARED => column.push_str(&of_names(prefix, raw)),
                 _ => {}
             }
             columns.push(column);
@@ -208,12 +221,12 @@ mod tests {
 
     #[test]
     fn only_what_may_have_changed_is_asked_for() {
-        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app", "fb_");
+        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app", "fb_", &[]);
         assert!(sql.starts_with(
             "SELECT pg_catalog.current_setting('app.tenant',true),EXISTS(SELECT FROM pg_catalog.pg_locks"
         ));
         assert!(!sql.contains("pg_settings") && !sql.contains("pg_depend"));
-        let sql = probe(Traces::OPAQUE, &[]).sql("app", "fb_");
+        let sql = probe(Traces::OPAQUE, &[]).sql("app", "fb_", &[]);
         for part in ["'role'", "pg_settings", "pg_depend", "pg_locks", "pg_cursors", "pg_listening_channels"] {
             assert!(sql.contains(part), "{part}");
         }
@@ -249,7 +262,7 @@ mod tests {
     fn what_was_lifted_for_a_look_is_read_as_it_was() {
         let mut probe = probe(Traces::OPAQUE, &[]);
         probe.is_unhurried = true;
-        assert!(probe.sql("app", "fb_").starts_with(UNHURRIED));
+        assert!(probe.sql("app", "fb_", &[]).starts_with(UNHURRIED));
         row(&mut probe, &[Some("1ms")]);
         assert!(probe.read().is_none());
         row(&mut probe, &[Some("none"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f")]);

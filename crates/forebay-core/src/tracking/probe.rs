@@ -78,9 +78,10 @@ impl<I: Io> Worker<I> {
         probe.looks += 1;
         probe.rows.clear();
         let prefix = String::from_utf8_lossy(self.cache.prefix());
-        let sql = probe.sql(&pool.user, &prefix);
+        let mut client = server.client.and_then(|c| self.clients.get_mut(c));
+        let sql = probe.sql(&pool.user, &prefix, client.as_ref().map_or(&[], |client| client.raw_names()));
         server.probe = Some(probe);
-        if let Some(client) = server.client.and_then(|c| self.clients.get_mut(c)) {
+        if let Some(client) = &mut client {
             client.is_held = true;
         }
         self.send_own(io, key, Own::Probe, &sql);
