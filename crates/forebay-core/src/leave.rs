@@ -326,12 +326,16 @@ impl<I: Io> Worker<I> {
     }
 
     /// What the loss of a server means to its client. `has_reported`: it said itself why it ends.
-    fn loss(&self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
+    fn loss(&mut self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
+        let only_reads = self.only_reads(key);
+        if only_reads && self.may_read_again(key) {
+            return Loss::Read;
+        }
         let server = &self.servers[key];
         let usage = server.client.and_then(|c| self.clients.get(c)).map(|c| c.usage);
         let is_cut = server.body_left > 0 && server.body == Body::Forward;
         let is_replication = self.pools[server.pool.0 as usize].is_replication;
-        let may_have_committed = may_have_committed(server, has_reported, is_replication);
+        let may_have_committed = !only_reads && may_have_committed(server, has_reported, is_replication);
         let report = if may_have_committed && !planted(Bug::CommitToldAsUndone) {
             errors::server_lost_in_commit(endpoint, cause)
         } else {
@@ -376,7 +380,7 @@ impl<I: Io> Worker<I> {
     fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
         let is_greeting = self.clients[client_key].state == ClientState::Greeting;
         let speaks_pgbouncer = self.tables.config.speaks_pgbouncer;
-        if !matches!(loss, Loss::Nothing) {
+        if !matches!(loss, Loss::Nothing | Loss::Read) {
             // What it has seen there it must not see older anywhere else.
             self.note_parted(client_key, key);
         }
@@ -413,6 +417,13 @@ impl<I: Io> Worker<I> {
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
             }
+            Loss::Read => {
+                undo_all(client, &expect);
+                client.enter(ClientState::Waiting, now);
+                self.read_again(io, key, client_key);
+                let home = self.clients[client_key].pool.unwrap_or(id);
+                return self.enqueue(io, home, client_key);
+            }
             Loss::Transaction(report) => {
                 let report = if speaks_pgbouncer { report.in_pgbouncers_words() } else { report };
                 client.refusal = Some(Box::new(Refusal { report, extent: Extent::NextRequest }));
@@ -448,6 +459,8 @@ impl<I: Io> Worker<I> {
 enum Loss {
     /// Nothing: it had sent nothing yet.
     Nothing,
+    /// Nothing: it was reading, and does so again.
+    Read,
     /// Its transaction; it hears of it at its next request.
     Transaction(Report),
     /// The requests that were not answered.

@@ -149,6 +149,8 @@ pub enum Bug {
     RefusalOfReplicaTold,
     /// What may be made again on the primary is not known where the client has moved to.
     MovedTrialLost,
+    /// A request whose server was lost is made again although a function in it may write by now.
+    UnsureReadMadeAgain,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
 }
@@ -200,7 +202,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 16] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 17] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -217,6 +219,7 @@ impl Bug {
         ("trial-given-to-next", Bug::TrialGivenToNext),
         ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),
         ("moved-trial-lost", Bug::MovedTrialLost),
+        ("unsure-read-made-again", Bug::UnsureReadMadeAgain),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.

@@ -116,8 +116,12 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     let is_split = lines.iter().any(|line| matches!(line, Line::Split));
     if is_split {
         settings.databases[0].endpoints = ENDPOINTS.map(Arc::from).into();
-        settings.databases[0].cluster =
-            Some(ClusterConfig { role: Role::Primary, is_split, read_consistency: Consistency::Session });
+        settings.databases[0].cluster = Some(ClusterConfig {
+            role: Role::Primary,
+            is_split,
+            read_consistency: Consistency::Session,
+            retries_reads: true,
+        });
     }
     let tables = Tables::build(settings, None, &mut |out| out.fill(7)).expect("the configuration is sound");
     let worker = Worker::new(WorkerId(0), Arc::new(tables), Arc::new(Shared::new(1)), Arc::new(WorkerStats::default()));

@@ -117,6 +117,16 @@ impl Catalogue {
         traces
     }
 
+    /// Whether a text itself calls what somebody has made: functions, operators and types that are not PostgreSQL's own.
+    /// What they do may have changed since the catalogue was read.
+    pub fn calls_own(&self, shape: &Shape) -> bool {
+        let foreign = shape.foreign_names();
+        let is_own = |name: &Box<str>| self.slot(name, Use::Function) != Slot::ABSENT;
+        !foreign.functions.is_empty()
+            || !foreign.types.is_empty()
+            || shape.functions.iter().chain(&shape.maybe_functions).any(is_own)
+    }
+
     /// A replica has refused a text, whatever the catalogue says: it writes. Known until the catalogue is another.
     pub fn note_refused(&self, shape: &Shape) {
         shape.refused.store(self.id, Ordering::Relaxed);

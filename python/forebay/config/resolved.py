@@ -176,6 +176,7 @@ class ClusterConfig(msgspec.Struct, frozen=True):
     role: str
     is_split: bool
     read_consistency: str
+    retries_reads: bool
 
 
 class Preference(msgspec.Struct, frozen=True):

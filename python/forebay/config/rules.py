@@ -198,6 +198,7 @@ def topologies_can_be_found(draft: Draft, report: Report) -> None:
                 ("role", "primary"),
                 ("read_write_split", False),
                 ("read_consistency", "read_your_writes"),
+                ("retry_reads", True),
             ):
                 if own_value(database, name) != default:
                     place = database.settings[name].place

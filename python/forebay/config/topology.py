@@ -78,6 +78,7 @@ def cluster(database: Entity) -> ClusterConfig | None:
         role=str(own_value(database, "role")),
         is_split=bool(own_value(database, "read_write_split")),
         read_consistency=str(own_value(database, "read_consistency")),
+        retries_reads=bool(own_value(database, "retry_reads")),
     )
 
 

@@ -1,4 +1,5 @@
-//! A request that a replica refuses is made again on the primary, and its client sees nothing but the answer of that.
+//! A request that a replica refuses is made again on the primary, and its client sees nothing but the answer of that. So
+//! it is where a request that only reads loses its server, on a replica or on the primary (`retry_reads`).
 //!
 //! | what forebay itself has sent to a replica, as the first of a transaction, fails with | then |
 //! |---|---|
@@ -6,6 +7,11 @@
 //! | 0A000, 55000: no standby does it | the primary has it |
 //! | 40001: it was in the way of what is replayed | the primary has it |
 //! | anything else | the client hears of it |
+//!
+//! | the server of what only reads is lost | then |
+//! |---|---|
+//! | and was not lost by this request before | the primary has it, once there is one |
+//! | a second time: it may be the cause | the client hears of it |
 //!
 //! That a text was refused is forgotten when the catalogue is read anew. A client that asked for a replica hears what that
 //! says; so does one that has been told anything of the answer, and one whose request is longer than is kept.
@@ -17,8 +23,9 @@ use forebay_pgwire::backend::{ErrorFields, tag as reply};
 use forebay_pgwire::frame::{Frames, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, tag};
 use forebay_spec::errors;
+use forebay_sql::route::{Reason, route};
 
-use super::consistency::WRITING;
+use super::consistency::{Reading, WRITING};
 use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::moving::part::{Damaged, Part, Reader, Schema, Writer};
@@ -59,6 +66,8 @@ const HEADS: [u8; 6] = [
 pub struct Again {
     /// Nothing of the answer has gone to the client.
     is_on: bool,
+    /// What was sent in this lease only reads.
+    reads: bool,
     /// What the client has sent.
     kept: Vec<u8>,
     /// What was answered, and held back.
@@ -70,7 +79,7 @@ pub struct Again {
 impl Again {
     fn begin(&mut self) {
         self.end();
-        self.is_on = true;
+        (self.is_on, self.reads) = (true, true);
     }
 
     #[inline(never)]
@@ -91,7 +100,8 @@ impl Again {
 
 impl Part for Again {
     fn put(&self, out: &mut Writer) {
-        let Again { is_on, kept, held: _, done: _ } = self;
+        // Of a request that was moved nothing is made again but on a replica's word.
+        let Again { is_on, reads: _, kept, held: _, done: _ } = self;
         is_on.put(out);
         kept.put(out);
     }
@@ -114,7 +124,9 @@ impl Server {
     #[inline]
     pub(crate) fn end_trial(&mut self, client: &mut Client) {
         client.is_tried = false;
-        self.forget_trial();
+        if let Some(again) = &mut self.again {
+            again.end();
+        }
     }
 
     /// Whoever had it tried something: that is over.
@@ -146,7 +158,8 @@ impl Relaying<'_> {
     /// Whether the client's request is to be made on the primary instead of hearing of this error.
     #[cold]
     pub(crate) fn turns_away(&mut self, fields: ErrorFields<'_>) -> Option<Next> {
-        if !self.server.is_tried() || self.server.status != IDLE || !self.is_for_client() {
+        let is_on_replica = self.client.as_ref().is_some_and(|client| client.is_tried);
+        if !is_on_replica || !self.server.is_tried() || self.server.status != IDLE || !self.is_for_client() {
             return None;
         }
         let sqlstate = fields.sqlstate()?;
@@ -160,17 +173,23 @@ impl Relaying<'_> {
 }
 
 impl<I: Io> Worker<I> {
-    /// A client is about to send to a server of replicas.
+    /// A client is about to send what only reads.
     pub(crate) fn begin_trial(&mut self, key: ClientKey, server: ServerKey) {
-        let server = &mut self.servers[server];
-        if self.clients[key].is_tried && !server.is_tried() {
+        let (client, server) = (&self.clients[key], &mut self.servers[server]);
+        if (client.is_tried || client.reading == Reading::Alone) && !server.is_tried() {
             server.again.get_or_insert_default().begin();
         }
     }
 
-    /// A client has sent this to a server of replicas.
+    /// A client has sent this, where its database is split.
     pub(crate) fn keep_of_trial(&mut self, client: ClientKey, server: ServerKey, sent: &[u8]) {
-        let Some(again) = self.servers[server].again.as_mut().filter(|again| again.is_on) else { return };
+        let server = &mut self.servers[server];
+        let Some(again) = server.again.as_mut() else { return };
+        let sender = &self.clients[client];
+        again.reads &= Some(server.pool) != sender.pool || sender.reading != Reading::No;
+        if !again.is_on {
+            return;
+        }
         if again.kept.len() + sent.len() > KEPT_BYTES_MAX && again.held.is_empty() {
             // What comes behind must not be taken for the whole of it.
             self.clients[client].is_tried = false;
@@ -228,26 +247,61 @@ impl<I: Io> Worker<I> {
         self.enqueue(io, home, client_key);
     }
 
+    /// Whether what a client has sent to a server that is lost only reads, whatever has happened since the catalogue was read,
+    /// and nothing was told of the answer.
+    #[cold]
+    pub(crate) fn only_reads(&mut self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let Some(again) = server.again.as_ref().filter(|again| again.is_on && again.reads) else { return false };
+        let client = server.client.and_then(|client| self.clients.get(client));
+        let Some(client) = client.filter(|client| client.pin.is_none()) else { return false };
+        let Some(home) = client.pool else { return false };
+        let Some(texts) = texts_of(&again.kept, client) else { return false };
+        let catalogue = &self.pools[home.0 as usize].catalogue;
+        !texts.is_empty()
+            && texts.iter().all(|text| {
+                let shape = self.cache.shape(text, client.seen.backslash_in(text));
+                let reads = route(&shape, catalogue.judge(&shape)) == Reason::Reads;
+                let is_sure = !catalogue.calls_own(&shape) || planted(Bug::UnsureReadMadeAgain);
+                reads && is_sure && !catalogue.was_refused(&shape)
+            })
+    }
+
+    /// Whether what only reads is to be made again. Nobody wants the answer any more of what was cancelled.
+    pub(crate) fn may_read_again(&self, key: ServerKey) -> bool {
+        let server = &self.servers[key];
+        let client = server.client.and_then(|client| self.clients.get(client));
+        client.is_some_and(|client| client.retries) && server.late.is_none() && server.cancels == 0
+    }
+
+    /// The server of a client that only reads is lost: its request is made again, on the primary.
+    #[cold]
+    pub(crate) fn read_again(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
+        let Some(again) = self.servers[key].again.as_mut() else { return };
+        let (kept, done) = (std::mem::take(&mut again.kept), std::mem::take(&mut again.done));
+        again.end();
+        let client = &mut self.clients[client_key];
+        if let Some(names) = &mut client.statements {
+            done.iter().rev().for_each(|change| names.restore(change));
+        }
+        if client.is_tried {
+            client.goes_home();
+        }
+        // What it reads may be what ends servers.
+        (client.retries, client.reading) = (false, Reading::Alone);
+        client.keep_again(kept);
+        let fields = vec![
+            ("client", Field::Number(client.id)),
+            ("pool", self.pools[self.servers[key].pool.0 as usize].label().into()),
+        ];
+        self.log(io, Level::Info, "read_again", fields);
+    }
+
     /// The texts of a client's next request write, whatever is known of them.
     fn learn_refused(&mut self, key: ClientKey) {
         let client = &self.clients[key];
         let Some(home) = client.pool else { return };
-        let mut texts: Vec<Vec<u8>> = Vec::new();
-        for (head, body) in Frames::new(&client.carry, u32::MAX).map_while(Result::ok) {
-            match head.tag {
-                tag::QUERY => texts.push(body.strip_suffix(b"\0").unwrap_or(body).into()),
-                tag::PARSE => texts.extend(Parse::decode(body).ok().map(|parse| parse.query.into())),
-                tag::BIND => texts.extend(BindHead::decode(body).and_then(|bind| {
-                    let names = client.statements.as_ref()?;
-                    let Lookup::Known(statement) = names.find(bind.statement, 0) else { return None };
-                    Some(statement.text().into())
-                })),
-                _ => {}
-            }
-            if matches!(head.tag, tag::QUERY | tag::SYNC) {
-                break;
-            }
-        }
+        let texts = texts_of(&client.carry, client).unwrap_or_default();
         let pool = &self.pools[home.0 as usize];
         for text in texts {
             let shape = self.cache.shape(&text, client.seen.backslash_in(&text));
@@ -258,6 +312,36 @@ impl<I: Io> Worker<I> {
             }
         }
     }
+}
+
+/// The texts of a client's request, as far as it goes; None: not all of them are known.
+fn texts_of(request: &[u8], client: &Client) -> Option<Vec<Vec<u8>>> {
+    let (mut texts, mut parsed): (Vec<Vec<u8>>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    for (head, body) in Frames::new(request, u32::MAX).map_while(Result::ok) {
+        match head.tag {
+            tag::QUERY => texts.push(body.strip_suffix(b"\0").unwrap_or(body).into()),
+            tag::PARSE => {
+                let parse = Parse::decode(body).ok()?;
+                parsed.push(parse.name);
+                texts.push(parse.query.into());
+            }
+            tag::BIND => {
+                let bind = BindHead::decode(body)?;
+                if !parsed.contains(&bind.statement) {
+                    let Lookup::Known(statement) = client.statements.as_ref()?.find(bind.statement, 0) else {
+                        return None;
+                    };
+                    texts.push(statement.text().into());
+                }
+            }
+            tag::FUNCTION_CALL => return None,
+            _ => {}
+        }
+        if matches!(head.tag, tag::QUERY | tag::SYNC) {
+            break;
+        }
+    }
+    Some(texts)
 }
 
 /// Whether an answer, as far as it goes, tells nothing but how it looks.

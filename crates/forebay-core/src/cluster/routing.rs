@@ -162,6 +162,7 @@ impl<I: Io> Worker<I> {
         let Some(home) = self.clients[key].pool else { return };
         let cluster = self.pools[home.0 as usize].target.config.cluster;
         let Some(cluster) = cluster.filter(|cluster| cluster.is_split) else { return };
+        self.clients[key].retries = cluster.retries_reads;
         let consistency = self.level_of(key, cluster.read_consistency);
         if consistency == Consistency::Session {
             self.clients[key].following = Following::Kept;

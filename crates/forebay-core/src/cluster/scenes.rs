@@ -21,6 +21,7 @@ use crate::worker::{Message, Shared};
 
 use Serves::{Barred, Nobody, Reads, Writes};
 
+mod again;
 mod moved;
 mod reads;
 
@@ -29,7 +30,7 @@ const A: &str = "a";
 const B: &str = "b";
 
 fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
-    Some(ClusterConfig { role, is_split, read_consistency: Consistency::Eventual })
+    Some(ClusterConfig { role, is_split, read_consistency: Consistency::Eventual, retries_reads: true })
 }
 
 /// With the servers `a` and `b`.

@@ -295,8 +295,12 @@ fn tables(cluster: Option<ClusterConfig>) -> Arc<Tables> {
 /// Endpoints that have been promoted and demoted while nobody asked them.
 #[test]
 fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
-    let with =
-        tables(Some(ClusterConfig { role: Role::Primary, is_split: false, read_consistency: Consistency::Session }));
+    let with = tables(Some(ClusterConfig {
+        role: Role::Primary,
+        is_split: false,
+        read_consistency: Consistency::Session,
+        retries_reads: true,
+    }));
     let database = with.config.databases[0].name.clone();
     let name: Arc<str> = with.config.databases[0].endpoints[0].clone();
     let found: Arc<[Found]> = [Found { name, serves: Serves::Writes }].into();

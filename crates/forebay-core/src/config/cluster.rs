@@ -12,6 +12,8 @@ pub struct ClusterConfig {
     pub is_split: bool,
     /// What those reads see, unless their session says otherwise.
     pub read_consistency: Consistency,
+    /// A read whose server is lost is made again, once.
+    pub retries_reads: bool,
 }
 
 /// What a session's reads see.

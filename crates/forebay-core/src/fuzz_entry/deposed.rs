@@ -14,8 +14,12 @@ use crate::config::{ClusterConfig, Consistency, EngineConfig, Role};
 fn of_two(config: &mut EngineConfig) {
     let database = &mut config.databases[0];
     database.endpoints = vec!["127.0.0.1:5432".into(), "127.0.0.1:5433".into()];
-    database.cluster =
-        Some(ClusterConfig { role: Role::Primary, is_split: false, read_consistency: Consistency::Session });
+    database.cluster = Some(ClusterConfig {
+        role: Role::Primary,
+        is_split: false,
+        read_consistency: Consistency::Session,
+        retries_reads: true,
+    });
     database.pool.pool_size = 2;
 }
 

@@ -189,7 +189,7 @@ carried!(Client, put_client, get_client, describe_client,
         tls: Option<Box<TlsInfo>>,
     }
     left {
-        conn, server, is_deferred, is_gone, is_split, reading, needs, pool, served_by, armed, arrival, listens, replication, login,
+        conn, server, is_deferred, is_gone, is_split, retries, reading, needs, pool, served_by, armed, arrival, listens, replication, login,
     }
 );
 

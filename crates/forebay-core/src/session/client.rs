@@ -175,6 +175,8 @@ pub struct Client {
     pub is_split: bool,
     /// What a replica does not do of its request, the primary does, as long as nothing was answered.
     pub is_tried: bool,
+    /// What only reads is made again where its server is lost, as long as nothing was answered.
+    pub retries: bool,
     /// How it reads from the primary.
     pub reading: Reading,
     /// How its reads are followed.
@@ -286,6 +288,7 @@ impl Client {
             is_gone: false,
             is_split: false,
             is_tried: false,
+            retries: false,
             reading: Reading::No,
             following: Following::No,
             needs: Needs::default(),

@@ -3,12 +3,13 @@
 //! | step | by its text | does |
 //! |---|---|---|
 //! | `insert into marks values ('c1-r1')` | writes | leaves a mark |
-//! | `select 'c1-r1' as writes` | reads | leaves one all the same, as a function may that nobody knows |
+//! | `select hidden('c1-r1')` | reads, by the catalogue | leaves one all the same, as a function that has changed since |
 //! | `select 'c1-r1' as ledger` | reads | tells which marks of client 1 are there |
 //! | `select 'c1-r1' as conflicts` | reads | fails with 40001 on a replica |
 
 use crate::client::program::{Leave, Step};
 use crate::rng::Rng;
+use crate::server::language::HIDDEN;
 use crate::wire::{Front, Tag};
 
 /// What may occur in a client's program.
@@ -91,7 +92,7 @@ impl Writer<'_> {
     fn marking(&mut self) -> String {
         let tag = self.tag();
         if self.rng.one_in(3) {
-            return format!("select '{tag}' as writes");
+            return format!("select {HIDDEN}('{tag}')");
         }
         format!("insert into marks values ('{tag}')")
     }

@@ -150,7 +150,12 @@ impl Scenario {
         let (first, second) = (role_of_first(rng), rng.one_in(2).then(|| *rng.pick(&[Role::Replica, Role::Any])));
         let wait = if rng.one_in(6) { rng.between(200, 2_000) * 1000 } else { 0 };
         let mut databases = vec![database(rng, &plan, 0, wait, first)];
-        let reading = |role| ClusterConfig { role, is_split: false, read_consistency: Consistency::Session };
+        let reading = |role| ClusterConfig {
+            role,
+            is_split: false,
+            read_consistency: Consistency::Session,
+            retries_reads: false,
+        };
         databases.extend(second.map(|role| database(rng, &plan, 1, wait, reading(role))));
         // Of a split database some wait for the primary, others for a replica.
         let overtakes_max = if first.is_split { 10_000 } else { OVERTAKES_MAX };
@@ -186,7 +191,8 @@ impl Scenario {
 fn role_of_first(rng: &mut Rng) -> ClusterConfig {
     use Consistency::{Eventual, Primary, ReadYourWrites, Session};
     let read_consistency = *rng.pick(&[Session, Session, ReadYourWrites, ReadYourWrites, Eventual, Primary]);
-    ClusterConfig { role: Role::Primary, is_split: !rng.one_in(3), read_consistency }
+    let is_split = !rng.one_in(3);
+    ClusterConfig { role: Role::Primary, is_split, read_consistency, retries_reads: is_split && !rng.one_in(4) }
 }
 
 fn target_of(database: &DatabaseConfig) -> Target {

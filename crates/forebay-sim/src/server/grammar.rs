@@ -1,6 +1,6 @@
 //! From the words of one statement to what it does.
 
-use crate::server::language::{Discard, Expr, Question, Statement, Token, Value, tokens};
+use crate::server::language::{Discard, Expr, HIDDEN, Question, Statement, Token, Value, tokens};
 
 /// What one statement of a text does; `None`: its words mean nothing here.
 pub(super) fn statement(part: &[Token]) -> Option<Statement> {
@@ -70,6 +70,12 @@ fn select(rest: &mut Rest<'_>) -> Option<Statement> {
         [Token::Word(content), _, Token::Word(name)] if content == "content" => {
             return Some(Statement::ReadTable(name.clone()));
         }
+        [Token::Word(name), Token::Sign('('), value, Token::Sign(')')] if name == HIDDEN => {
+            return match value {
+                Token::Text(text) => Some(Statement::Hidden(Value::Literal(text.clone()))),
+                _ => None,
+            };
+        }
         [Token::Word(name), ..] if name == "pg_listening_channels" => return Some(Statement::Channels),
         [Token::Word(name), Token::Sign(','), Token::Word(_), ..] if name == "name" => {
             return Some(Statement::SessionSettings);
@@ -84,7 +90,6 @@ fn select(rest: &mut Rest<'_>) -> Option<Statement> {
         match word {
             "frozen" => return Some(Statement::Frozen(value)),
             "notice" => return Some(Statement::Notice(value)),
-            "writes" => return Some(Statement::Hidden(value)),
             "ledger" => return Some(Statement::Ledger(value)),
             "conflicts" => return Some(Statement::Conflict(value)),
             "fails" => return Some(Statement::Fail { code: words.next()?.to_owned(), value }),

@@ -1,7 +1,7 @@
 //! Statements at work in the fake server: the rows and tags they return. Those that are about the session itself are in
 //! [`crate::server::owning`].
 
-use crate::server::language::{Statement, Value};
+use crate::server::language::{CATALOGUE, Statement, Value};
 use crate::server::replies::{data_row, report};
 use crate::server::session::{Copy, Failure, Portal, Run, Session, failure};
 use crate::wire::{Body, Frame, Front, Tag};
@@ -73,7 +73,10 @@ impl Session {
                 let text = self.undisturbed(read(portal, value)?)?;
                 self.one_row(portal, text, "SELECT 1");
             }
-            Statement::Catalogue => self.complete("SELECT 0"),
+            Statement::Catalogue => {
+                self.out.push(data_row(&CATALOGUE.map(|column| column.map(str::to_owned))));
+                self.one_row_done(portal, "SELECT 1");
+            }
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
             _ => self.run_on_session(portal, &statement)?,

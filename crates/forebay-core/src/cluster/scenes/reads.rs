@@ -23,7 +23,12 @@ impl Reads {
     fn at(level: Consistency) -> Reads {
         let mut scene = Scene::of_two(|database| {
             database.endpoints.push(format!("{C}:5432").into());
-            database.cluster = Some(ClusterConfig { role: Role::Primary, is_split: true, read_consistency: level });
+            database.cluster = Some(ClusterConfig {
+                role: Role::Primary,
+                is_split: true,
+                read_consistency: level,
+                retries_reads: true,
+            });
             database.pool.load_balance = crate::config::LoadBalance::RoundRobin;
         });
         told(&mut scene, Replayed::default());

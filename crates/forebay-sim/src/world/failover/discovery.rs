@@ -45,6 +45,8 @@ pub(super) struct Account {
     probes: Vec<Probe>,
     /// The highest timeline on which an endpoint of the cluster said that it writes.
     highest: u32,
+    /// A primary was found once: from then on it is known which system this is.
+    has_found: bool,
     /// Reads go to replicas, so that it matters how far they are.
     is_followed: bool,
 }
@@ -56,6 +58,7 @@ impl Account {
             cluster: Cluster::new(database.endpoints.iter().cloned(), plan.misses_max, 0),
             probes: vec![Probe::default(); plan.nodes],
             highest: 0,
+            has_found: false,
             is_followed: database.cluster.is_some_and(|cluster| cluster.is_split),
         }
     }
@@ -120,15 +123,14 @@ impl World {
         self.now >= self.scenario.heals_at
     }
 
-    /// Whether every account can tell the cluster from a server of another one in the place of `node`: it has found roles
+    /// Whether every account can tell the cluster from a server of another one in the place of `node`: it has found a primary
     /// before, or more than one of the others have told of themselves. Of one and one nobody could say which it is.
     pub(super) fn is_cluster_known(&self, node: usize) -> bool {
         let mut accounts = self.failover.iter().flat_map(|failover| &failover.accounts);
         accounts.all(|account| {
             let nodes = account.cluster.nodes().iter().enumerate();
             let seen = nodes.filter(|(_, it)| it.seen.is_some_and(|seen| seen.system == SYSTEM));
-            let has_decided = account.probes.iter().all(|probe| probe.is_heard);
-            (has_decided && seen.clone().next().is_some()) || seen.filter(|(other, _)| *other != node).count() > 1
+            (account.has_found && seen.clone().next().is_some()) || seen.filter(|(other, _)| *other != node).count() > 1
         })
     }
 
@@ -185,7 +187,7 @@ impl World {
 
     pub(super) fn probe_heard(&mut self, account: usize, node: usize, asked_us: u64, outcome: Outcome) {
         let failover = self.failover.as_mut().expect("only where there is a cluster");
-        let Account { database, cluster, probes, highest, .. } = &mut failover.accounts[account];
+        let Account { database, cluster, probes, highest, has_found, .. } = &mut failover.accounts[account];
         let probe = &mut probes[node];
         (probe.is_asking, probe.is_heard) = (false, true);
         probe.has_missed = !matches!(outcome, Outcome::Seen(_));
@@ -199,6 +201,7 @@ impl World {
             *highest = (*highest).max(if seen.system == SYSTEM { seen.timeline } else { 0 });
         }
         if probes.iter().all(|probe| probe.is_heard) && cluster.decide() {
+            *has_found |= cluster.nodes().iter().any(|node| node.standing == Standing::Primary);
             let of = |node: &forebay_core::cluster::Node| Found {
                 name: node.name.clone(),
                 serves: Serves::from(node.standing),

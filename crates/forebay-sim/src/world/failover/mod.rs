@@ -232,9 +232,12 @@ impl World {
         let Command::Roles(database, found, _) = command else { return };
         let Some(failover) = &mut self.failover else { return };
         let before = failover.told[w].insert(database.clone(), found.clone());
+        let has_primary = |all: &[Found]| all.iter().any(|one| one.serves == Serves::Writes);
+        // A server that has come while there was none is cut where its endpoint is not that.
+        let is_first = has_primary(found) && !before.as_ref().is_some_and(|before| has_primary(before));
         for node in 0..found.len() {
             let was = before.as_ref().map(|before| before[node].serves);
-            if was == Some(found[node].serves) {
+            if was == Some(found[node].serves) && (!is_first || found[node].serves == Serves::Writes) {
                 continue;
             }
             for p in 0..self.processes.len() {
