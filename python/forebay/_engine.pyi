@@ -141,6 +141,9 @@ class Cluster:
     def expose(self, index: int, seconds: int | None) -> None:
         """How much of the primary's work it may not have replayed."""
 
+    def delay(self, index: int, is_late: bool) -> None:
+        """Whether what it has not replayed is older than it may be."""
+
     def decide(self) -> bool:
         """Concludes; whether some role is another one than before."""
 

@@ -1,4 +1,4 @@
-"""Row 24 of the faults: a replica whose replay stands still gets no reads from replica_lag_max on."""
+"""Row 24 of the faults: a replica whose replay stands still gets no reads from its limit on, of bytes or of time."""
 
 from __future__ import annotations
 
@@ -93,3 +93,35 @@ def test_a_replica_that_lags_behind_gets_no_reads_until_it_has_caught_up(
         are(forebay, replicas, "replica", "replica")
         until(lambda: served() == {first, second}, within_s=30, what="both serve again")
     assert [line["endpoint"] for line in forebay.events("endpoint_role") if line["role"] == "lagging"]
+
+
+def test_a_replica_whose_replay_is_too_old_gets_no_reads_until_it_has_caught_up(
+    server: Postgres, replicas: Sequence[Postgres], variant: Variant, start: Start
+) -> None:
+    """A few bytes that are an hour old are a wrong answer as well; and a night without writes must stop nobody."""
+    # Nothing is kept for rpo_target, and nothing is written by forebay.
+    split = clustered(
+        server, *replicas, read_write_split=True, replica_lag_time_max="3s", rpo_target="0s", canary_interval="0s"
+    )
+    forebay = start(configuration(server, variant, databases={"shop": {**split, "read_consistency": "eventual"}}))
+    endpoints(forebay, "shop", 3)
+    first, second = (str(one.port) for one in replicas)
+    name = f"127.0.0.1:{first}"
+    with (
+        forebay.target.at(dbname="shop").connect(autocommit=True) as reader,
+        server.target.connect(user="postgres", autocommit=True) as admin,
+    ):
+        served = lambda: {str(reader.execute(WHERE).fetchone()[0]) for _ in range(20)}  # type: ignore[index]  # noqa: E731
+        until(lambda: served() == {first, second}, within_s=30, what="both serve")
+        replay(replicas[0], "pause")
+        admin.execute("select pg_logical_emit_message(true, 'lag', 'x')")
+        are(forebay, replicas, "lagging", "replica")
+        assert served() == {second}
+        row = endpoints(forebay, "shop", 3)[name]
+        assert "replica_lag_time_max" in str(row["reason"]), row
+        replay(replicas[0], "resume")
+        are(forebay, replicas, "replica", "replica")
+        until(lambda: served() == {first, second}, within_s=30, what="both serve again")
+    found = [line for line in forebay.events("endpoint_role") if line["role"] == "lagging"]
+    assert [line["endpoint"] for line in found] == [name]
+    assert "replica_lag_time_max" in str(found[0]["because"])

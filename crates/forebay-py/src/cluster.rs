@@ -103,6 +103,13 @@ impl PyCluster {
         }
     }
 
+    fn delay(&self, index: usize, is_late: bool) {
+        let mut cluster = self.lock();
+        if index < cluster.nodes().len() {
+            cluster.delay(index, is_late);
+        }
+    }
+
     fn decide(&self) -> bool {
         self.lock().decide()
     }
@@ -116,7 +123,7 @@ impl PyCluster {
         let row = |node: &forebay_core::cluster::Node| {
             let (standing, seen) = (node.standing, node.seen);
             let (timeline, lsn) = (seen.map(|seen| seen.timeline), seen.map(|seen| seen.lsn));
-            (node.name.to_string(), standing.name(), standing.reason(), timeline, lsn, node.lag)
+            (node.name.to_string(), standing.name(), node.reason(), timeline, lsn, node.lag)
         };
         cluster.nodes().iter().map(row).collect()
     }

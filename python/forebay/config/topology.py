@@ -35,7 +35,7 @@ class TopologySource:
 class Topology:
     """The endpoints of a database, and as whom they are asked.
 
-    kind: a name of `topology`. Times are seconds, lag is bytes, 0 for no limit. is_followed: reads wait for replicas.
+    kind: a name of `topology`. Times are seconds, lag_max is bytes, 0 for no limit. is_followed: reads await replicas.
     canary_s: between two write canaries, 0 for none; rpo_target_s: 0 for none.
     wishes: what is said of its endpoints, whoever names them.
     """
@@ -57,6 +57,7 @@ class Topology:
     canary_s: float = 0.0
     canary_timeout_s: float = 5.0
     rpo_target_s: float = 0.0
+    lag_s_max: float = 0.0
 
 
 def own_value(database: Entity, name: str) -> object:
@@ -141,6 +142,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 canary_s=value("canary_interval") / 1_000_000,
                 canary_timeout_s=value("canary_timeout") / 1_000_000,
                 rpo_target_s=value("rpo_target") / 1_000_000,
+                lag_s_max=value("replica_lag_time_max") / 1_000_000,
                 is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency in FOLLOWED,
             )
         )

@@ -6,7 +6,7 @@
 //! | has missed `misses_max` probes on end | down | nobody |
 //! | belongs to another cluster by its system identifier | stranger | nobody |
 //! | is in recovery | replica | reads |
-//! | the same, and is further behind than `lag_max` | lagging | nobody |
+//! | the same, and is further behind than `lag_max`, or is told to be late | lagging | nobody |
 //! | is in recovery, and has not followed to the highest timeline ever seen to write | astray | nobody |
 //! | can write, on the highest timeline ever seen to write, as the only one | primary | all |
 //! | can write, on an older timeline | deposed | nobody |
@@ -141,8 +141,12 @@ pub struct Node {
     pub is_confirming: Option<bool>,
     /// Seconds of the primary's work that it may not have replayed, where that is known.
     pub exposed_s: Option<u64>,
+    /// What it has not replayed is older than it may be.
+    pub is_late: bool,
     /// The system and the highest timeline of which it said that it writes there.
     wrote: Option<(u64, u32)>,
+    /// It is further behind than it may be, in bytes.
+    is_far: bool,
     stay: Stay,
     misses: u32,
     /// When it was asked what it last said, in microseconds of the system's monotonic clock.
@@ -150,6 +154,19 @@ pub struct Node {
 }
 
 impl Node {
+    /// Why it stands so, for people; completes "it …".
+    pub fn reason(&self) -> &'static str {
+        match self.standing {
+            Standing::Lagging if self.is_late && self.is_far => {
+                "is in recovery, and further behind than replica_lag_max and replica_lag_time_max"
+            }
+            Standing::Lagging if self.is_late => {
+                "is in recovery, and has not replayed what is older than replica_lag_time_max"
+            }
+            standing => standing.reason(),
+        }
+    }
+
     /// It has answered.
     fn hear(&mut self, seen: Seen, asked_us: u64) {
         self.asked_us = asked_us;
@@ -196,7 +213,9 @@ impl Cluster {
             lag: None,
             is_confirming: None,
             exposed_s: None,
+            is_late: false,
             wrote: None,
+            is_far: false,
             stay: Stay::default(),
             misses: 0,
             asked_us: 0,
@@ -307,6 +326,11 @@ impl Cluster {
         self.nodes[index].exposed_s = seconds;
     }
 
+    /// Whether what an endpoint has not replayed is older than it may be; of a replica, that counts.
+    pub fn delay(&mut self, index: usize, is_late: bool) {
+        self.nodes[index].is_late = is_late;
+    }
+
     /// The endpoints as they stand.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -383,7 +407,8 @@ impl Cluster {
                 node.lag = Some(written.saturating_sub(replayed));
             }
             // While there is no primary, one that was too far behind is not known to have caught up.
-            let is_behind = self.lag_max > 0 && node.lag.is_some_and(|lag| lag > self.lag_max);
+            node.is_far = self.lag_max > 0 && node.lag.is_some_and(|lag| lag > self.lag_max);
+            let is_behind = node.is_far || (is_replica && node.is_late);
             let standing = if is_behind { Standing::Lagging } else { *standing };
             has_changed |= standing != node.standing;
             node.standing = standing;

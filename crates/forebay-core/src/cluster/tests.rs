@@ -410,3 +410,26 @@ fn what_a_canary_tells_changes_no_role() {
     assert_eq!(cluster.nodes()[0].is_confirming, Some(false));
     assert_eq!(cluster.nodes()[1].exposed_s, Some(3600));
 }
+
+/// Which of both limits it is, is what whoever is called must know.
+#[test]
+fn a_replica_that_is_told_to_be_late_serves_nobody_until_it_is_not() {
+    let mut cluster = Cluster::new(["a", "b"].map(Arc::from), 2, 50);
+    let mut play = |said: &str, is_late: bool| {
+        said.split_whitespace().enumerate().for_each(|(index, word)| say(&mut cluster, index, word));
+        (0..2).for_each(|index| cluster.delay(index, is_late));
+        cluster.decide();
+        (standings(&cluster), cluster.nodes()[1].reason())
+    };
+    let lagging = String::from("primary lagging");
+    assert_eq!(play("w1:100 r1:90", false), ("primary replica".into(), "is in recovery"));
+    let (roles, reason) = play("w1:100 r1:90", true);
+    assert!(roles == lagging && reason.contains("replica_lag_time_max") && !reason.contains("replica_lag_max"));
+    let (roles, reason) = play("w1:200 r1:90", true);
+    assert!(roles == lagging && reason.contains("replica_lag_time_max") && reason.contains("replica_lag_max"));
+    let (roles, reason) = play("w1:200 r1:90", false);
+    assert!(roles == lagging && !reason.contains("replica_lag_time_max") && reason.contains("replica_lag_max"));
+    assert_eq!(play("w1:200 r1:200", false).0, "primary replica");
+    assert_eq!(play("- r1:200", true).0, lagging);
+    assert_eq!(play("- w2:300", true).0, "down primary", "it is none of a primary");
+}

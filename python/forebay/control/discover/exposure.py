@@ -6,6 +6,7 @@ far has all of it, and what is missing of work is younger than the last such que
 | asked is | of |
 |---|---|
 | how much work a replica does not have yet | the positions of the primary, and what the replica has replayed |
+| how old what a replica lacks is known to be | the same, and when the replica was asked |
 | how much a failover has lost | the positions of the old primary, and where the new one's timeline begins |
 
 Pure: what is told of it is `risk.py`'s.
@@ -66,6 +67,11 @@ class Positions:
         at = self.covered(lsn)
         # Older than all that is known: at least as much.
         return max(0.0, now - (self._points[0][0] if at is None else at))
+
+    def late_s(self, lsn: int, asked_at: float) -> float:
+        """How old, of what lies behind the position, some is known to be at that moment; 0: none is known of."""
+        first = next((at for at, _, point in self._points if point > lsn), asked_at)
+        return max(0.0, asked_at - first)
 
 
 @dataclass(frozen=True, slots=True)

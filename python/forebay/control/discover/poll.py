@@ -99,12 +99,14 @@ class Poll:
         if before is not None:
             self._cluster.succeed(before)
         self._probes = [_Probe(_parameters(topology, endpoint)) for endpoint in topology.endpoints]
+        self.risk = risk or Risk(topology)
+        self.risk.forks.keep(topology.endpoints)
+        for index, endpoint in enumerate(topology.endpoints):
+            self._cluster.delay(index, self.risk.is_late(endpoint))
         nodes = self._cluster.nodes()
         self._unheard = {index for index, node in enumerate(nodes) if node[1] == "unknown"}
         self._roles = {node[0]: node[1] for node in nodes if node[1] != "unknown"}
         self._tasks: list[asyncio.Task[None]] = []
-        self.risk = risk or Risk(topology)
-        self.risk.forks.keep(topology.endpoints)
         self._canary = Canary(topology, self.look_now, self._cluster.confirm)
 
     def start(self) -> None:
@@ -207,11 +209,14 @@ class Poll:
         self._tell_refusal(index, isinstance(found, _Refused))
         was_stalled = time.monotonic() - began > self._topology.timeout_s + STALLED_S
         if isinstance(found, Seen):
+            endpoint = self._topology.endpoints[index]
             self._cluster.heard(index, found.said, asked_us)
             self.risk.forks.heard(
-                self._topology.endpoints[index], is_in_recovery=found.is_in_recovery, timeline=found.timeline,
-                lsn=found.lsn, fork=found.fork, was_replica=self._probes[index].was_replica,
+                endpoint, is_in_recovery=found.is_in_recovery, timeline=found.timeline, lsn=found.lsn,
+                fork=found.fork, was_replica=self._probes[index].was_replica,
             )  # fmt: skip
+            is_late = self.risk.heard(endpoint, is_in_recovery=found.is_in_recovery, lsn=found.lsn, asked_at=began)
+            self._cluster.delay(index, is_late)
         elif found is None and not was_stalled:
             self._cluster.missed(index)
         self._unheard.discard(index)

@@ -1,4 +1,12 @@
-"""Tells what a failover may have cost, and that the next one would cost more than `rpo_target`."""
+"""Tells what a failover may have cost, that the next one would cost more than `rpo_target`, and who is late.
+
+| a replica, when it is asked | is |
+|---|---|
+| has not replayed what the primary is known to have written longer ago than `replica_lag_time_max` | late |
+| was late, and has not come to the first that is known of this primary either | late |
+| was late, and there is no primary at the moment | late |
+| else | not late |
+"""
 
 from __future__ import annotations
 
@@ -14,7 +22,7 @@ from forebay.config.topology import Topology
 from forebay.control.discover.exposure import Forks, Positions, least_exposed, loss_of
 from forebay.observe.log import event
 
-# Positions are kept for so many times the target.
+# Positions are kept for so many times the target, or what replicas may be late.
 SPANS: Final = 2
 # Changes of the primary that are remembered.
 FAILOVERS_MAX: Final = 8
@@ -40,6 +48,7 @@ class Risk:
         # Those that have been the primary, and no replica since: where they are is on a line of their own.
         self._former: set[str] = set()
         self._is_at_risk = False
+        self._late: set[str] = set()
         if before is not None:
             self._inherit(before)
 
@@ -49,7 +58,7 @@ class Risk:
             "failovers": [astuple(row) for row in self.failovers],
             "primary": self._primary, "lost_at": self._lost_at, "is_planned": self._is_planned,
             "former": sorted(self._former), "is_at_risk": self._is_at_risk,
-            "points": self._positions.points, "forks": self.forks.words(),
+            "late": sorted(self._late), "points": self._positions.points, "forks": self.forks.words(),
         }  # fmt: skip
 
     def _inherit(self, words: Mapping[str, Any]) -> None:
@@ -59,6 +68,8 @@ class Risk:
             self._primary = endpoint, timeline
         self._lost_at, self._is_planned = words["lost_at"], words["is_planned"]
         self._former, self._is_at_risk = set(words["former"]), words["is_at_risk"]
+        # A release before this one knew of none, and a reload may have taken the limit away.
+        self._late = set(words.get("late", ()) if self._topology.lag_s_max else ())
         self._positions = self._positions_of(tuple(map(tuple, words["points"])))
         self.forks.inherit(words["forks"])
 
@@ -81,6 +92,24 @@ class Risk:
         if node[1] not in ("replica", "lagging") or node[4] is None or self._lost_at is not None:
             return None
         return self._positions.exposed_s(node[4], time.monotonic())
+
+    def is_late(self, endpoint: str) -> bool:
+        """By what it said last."""
+        return endpoint in self._late
+
+    def heard(self, endpoint: str, *, is_in_recovery: bool, lsn: int, asked_at: float) -> bool:
+        """It has said where it is, asked at that moment; whether it is late. Before roles are concluded from that."""
+        limit_s = self._topology.lag_s_max
+        if not limit_s or not is_in_recovery:
+            self._late.discard(endpoint)
+        elif self._primary is None or self._lost_at is not None:
+            # While there is no primary, one that was late is not known to have caught up.
+            pass
+        elif self._positions.late_s(lsn, asked_at) > limit_s:
+            self._late.add(endpoint)
+        elif self._positions.covered(lsn) is not None:
+            self._late.discard(endpoint)
+        return endpoint in self._late
 
     def _follow(self, endpoint: str, timeline: int) -> None:
         before, self._primary = self._primary, (endpoint, timeline)
@@ -141,4 +170,4 @@ class Risk:
             event(logging.INFO, "rpo_kept", database=self._topology.database, exposed_s=round(exposed_s, 1))
 
     def _positions_of(self, points: Sequence[tuple[float, float, int]] = ()) -> Positions:
-        return Positions(SPANS * self._topology.rpo_target_s, points)
+        return Positions(SPANS * max(self._topology.rpo_target_s, self._topology.lag_s_max), points)
