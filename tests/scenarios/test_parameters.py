@@ -250,3 +250,40 @@ def test_a_setting_of_forebay_s_own_takes_its_values_alone(shared: Forebay) -> N
         wire.ask(query("set local forebay.role = 'nonsense'"))
         assert wire.status == "E", "as after any error"
         wire.ask(query("rollback"))
+
+
+def test_a_name_that_forebay_has_no_setting_of_is_refused(shared: Forebay) -> None:
+    """A letter less, and reads stay as old as before."""
+    with shared.target.wire() as wire:
+        for sql in (
+            "set forebay.read_consistancy = 'primary'", "set forebay.read_consistancy to default",
+            "select set_config('forebay.read_consistancy', 'primary', false)",
+        ):  # fmt: skip
+            (error,) = [frame.fields for frame in wire.ask(query(sql)) if frame.tag == "E"]
+            assert (error["S"], error["C"]) == ("ERROR", "42602")
+            assert error["M"] == 'invalid configuration parameter name "forebay.read_consistancy"'
+            assert error["D"] == '"forebay" is a reserved prefix.'
+            assert "forebay.read_consistency" in error["H"]
+        assert wire.status == "I"
+
+
+def test_a_login_is_refused_for_what_set_is(server: Postgres, shared: Forebay) -> None:
+    """A connection string that means nothing is found out by whoever writes it, and not by who reads what is old."""
+
+    def refusal(target: Target, **asked: str) -> dict[str, str]:
+        wire = target.dial()
+        with contextlib.closing(wire):
+            frames = wire.first(startup(user=target.user, database=target.dbname, **asked), password=target.password)
+        assert frames[-1].tag == "E", frames
+        return frames[-1].fields
+
+    ours = refusal(shared.target, options="-c forebay.role=nonsense")
+    # As the server does it for a setting of its own.
+    its = refusal(server.target, options="-c bytea_output=nonsense")
+    assert (ours["S"], ours["C"]) == (its["S"], its["C"]) == ("FATAL", "22023")
+    assert ours["M"] == its["M"].replace("bytea_output", "forebay.role")
+    assert refusal(shared.target, **{"forebay.read_consistency": "often"})["C"] == "22023"
+    misspelt = refusal(shared.target, options="-c forebay.rule=primary")
+    assert (misspelt["S"], misspelt["C"]) == ("FATAL", "42602")
+    with shared.target.connect(options="-c forebay.role=Primary") as client:
+        assert client.execute("select 1").fetchone() == (1,)

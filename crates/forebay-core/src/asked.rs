@@ -6,6 +6,7 @@ use std::sync::Arc;
 use forebay_pgwire::startup::{Replication, Startup, is_protocol_option, options, replication};
 use forebay_spec::{Report, errors};
 
+use crate::cluster::own_settings;
 use crate::config::Arrivals;
 use crate::io::Peer;
 use crate::login::address;
@@ -51,6 +52,9 @@ impl Asked {
             }
         }
         parameters.retain(|name, _| !arrivals.ignored_parameters.contains(name));
+        if let Some(report) = own_settings::refused_at_login(&parameters) {
+            return Err(Box::new(report));
+        }
         if arrivals.is_name_with_address {
             let name = parameters.get("application_name").map_or("app", |name| name);
             let place = match address(peer) {

@@ -254,6 +254,18 @@ def own_setting_invalid(*, name: object, value: object, values: object) -> Limit
     )
 
 
+def own_setting_unknown(*, name: object, names: object) -> LimitError:
+    """FB217, SQLSTATE 42602."""
+    return LimitError(
+        code="FB217",
+        sqlstate="42602",
+        severity="ERROR",
+        message=f"invalid configuration parameter name \"{name}\"",
+        detail="\"forebay\" is a reserved prefix.",
+        hint=f"There are {names}. (FB217)",
+    )
+
+
 def too_many_logins(*, count: object, limit: object) -> LimitError:
     """FB216, SQLSTATE 53300."""
     return LimitError(

@@ -1,8 +1,12 @@
 //! Settings of a session that are forebay's own: a value that means nothing is refused, as PostgreSQL refuses those of its
-//! settings. The server knows none of them and would take any.
+//! settings, and so is a name that there is not. The server knows none of them and would take any.
 //!
-//! Looked for where a text writes it down: `SET forebay.role = …`, `set_config('forebay.role', '…', …)`. What is computed, or
-//! comes as a parameter, is not seen before the server has it, and decides nothing.
+//! Looked for in what a client asks for at its login, and where a text writes it down: `SET forebay.role = …`,
+//! `set_config('forebay.role', '…', …)`. What is computed, or comes as a parameter, is not seen before the server has it, and
+//! decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use forebay_spec::{Report, errors};
 use forebay_sql::lexer::{Backslash, Kind, Lexer, Token};
@@ -20,12 +24,30 @@ const CLASS: &[u8] = b"forebay";
 /// Tokens of a text that are looked at.
 const TOKENS_MAX: usize = 4096;
 
-/// Why a text must not go to the server: it gives one of them a value that it has not.
+/// Why a login fails: it asks for one of them with a value that it has not, or for one that there is not.
+pub(crate) fn refused_at_login(parameters: &BTreeMap<Arc<str>, Arc<str>>) -> Option<Report> {
+    parameters.iter().find_map(|(name, value)| judged(name, Some(value)))
+}
+
+/// What is wrong with a setting, by its name and the value it is given; `None`: it goes back to what it was at first.
+fn judged(name: &str, value: Option<&str>) -> Option<Report> {
+    if let Some((own, values)) = OWN.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
+        let value = value.filter(|value| !values.iter().any(|one| one.eq_ignore_ascii_case(value)))?;
+        return Some(errors::own_setting_invalid(*own, value, values.join(", ")));
+    }
+    is_ours(name).then(|| errors::own_setting_unknown(name, OWN.map(|(own, _)| own).join(" and ")))
+}
+
+fn is_ours(name: &str) -> bool {
+    let class = name.split_once('.').map_or("", |(class, _)| class);
+    class.as_bytes().eq_ignore_ascii_case(CLASS)
+}
+
+/// Why a text must not go to the server: it gives one of them a value that it has not, or sets one that there is not.
 pub(crate) fn refused(shape: &Shape, text: &[u8], backslash: Backslash) -> Option<Report> {
-    let is_named = |name: &str| OWN.iter().any(|(own, _)| name == *own);
     // Of settings that end with the transaction a shape does not tell the names.
     let may_be_local = || shape.traces.has(Traces::LOCAL_SETTING) && is_ours_in(text);
-    if !shape.settings().any(is_named) && !may_be_local() {
+    if !shape.settings().any(is_ours) && !may_be_local() {
         return None;
     }
     let lexer = Lexer::new(text, backslash);
@@ -33,9 +55,11 @@ pub(crate) fn refused(shape: &Shape, text: &[u8], backslash: Backslash) -> Optio
         lexer.clone().take(TOKENS_MAX).map(|token| Word::of(token, lexer.bytes(token))).collect();
     (0..words.len()).find_map(|at| {
         let (name, value) = set(&words[at..]).or_else(|| set_by_function(&words[at..]))?;
-        let (own, values) = OWN.iter().find(|(own, _)| own.eq_ignore_ascii_case(&name))?;
-        let is_one = values.iter().any(|one| one.eq_ignore_ascii_case(&value));
-        (!is_one).then(|| errors::own_setting_invalid(*own, value, values.join(", ")))
+        match value {
+            Given::Text(value) => judged(&name, Some(&value)),
+            // Of one that there is, the server reads it.
+            Given::Unread | Given::Default => judged(&name, None),
+        }
     })
 }
 
@@ -77,8 +101,16 @@ impl<'t> Word<'t> {
     }
 }
 
-/// `SET [SESSION | LOCAL] a.b = value`, or TO; a value of DEFAULT is none.
-fn set(words: &[Word<'_>]) -> Option<(String, String)> {
+/// What a setting is given.
+enum Given {
+    Text(String),
+    Default,
+    /// More than a word, a number or a plain text.
+    Unread,
+}
+
+/// `SET [SESSION | LOCAL] a.b = value`, or TO.
+fn set(words: &[Word<'_>]) -> Option<(String, Given)> {
     let (first, rest) = words.split_first()?;
     let rest = if rest.first()?.is("session") || rest.first()?.is("local") { &rest[1..] } else { rest };
     let [Word::Name(class), dot, Word::Name(name), equals, value, ..] = rest else { return None };
@@ -86,20 +118,24 @@ fn set(words: &[Word<'_>]) -> Option<(String, String)> {
         return None;
     }
     let value = match value {
-        Word::Name(word) if word.eq_ignore_ascii_case("default") => return None,
-        Word::Name(word) => (*word).to_owned(),
-        Word::Value(value) => value.clone(),
-        Word::Sign(_) => return None,
+        Word::Name(word) if word.eq_ignore_ascii_case("default") => Given::Default,
+        Word::Name(word) => Given::Text((*word).to_owned()),
+        Word::Value(value) => Given::Text(value.clone()),
+        Word::Sign(_) => Given::Unread,
     };
     Some((format!("{class}.{name}"), value))
 }
 
 /// `set_config('a.b', 'value'`.
-fn set_by_function(words: &[Word<'_>]) -> Option<(String, String)> {
-    let [function, bracket, Word::Value(name), comma, Word::Value(value), behind, ..] = words else { return None };
+fn set_by_function(words: &[Word<'_>]) -> Option<(String, Given)> {
+    let [function, bracket, Word::Value(name), comma, value, behind, ..] = words else { return None };
     let is_whole = behind.is_sign(b",") || behind.is_sign(b"::");
-    let is_call = function.is("set_config") && bracket.is_sign(b"(") && comma.is_sign(b",") && is_whole;
-    is_call.then(|| (name.clone(), value.clone()))
+    let value = match value {
+        Word::Value(value) if is_whole => Given::Text(value.clone()),
+        _ => Given::Unread,
+    };
+    let is_call = function.is("set_config") && bracket.is_sign(b"(") && comma.is_sign(b",");
+    is_call.then(|| (name.clone(), value))
 }
 
 #[cfg(test)]
@@ -128,6 +164,39 @@ mod tests {
         assert!(told("set forebay.read_consistency = 'replica'").is_some());
         assert!(told("set forebay.role = 1").is_some());
         assert!(told("set forebay.role = ''").is_some());
+    }
+
+    /// Misspelt, it would do nothing, and nobody knew why.
+    #[test]
+    fn a_name_that_there_is_not_is_refused() {
+        for text in [
+            "set forebay.read_consistancy = 'primary'",
+            "SET LOCAL forebay.read_consistancy TO DEFAULT",
+            "set \"forebay\".read_consistancy = E'primary'",
+            "set FOREBAY.read_consistancy = eventual, session",
+            "select set_config('forebay.read_consistancy', $1, false)",
+            "select 1; select set_config('forebay.read_consistancy', 'pri' || 'mary', true)",
+        ] {
+            let words = told(text).unwrap_or_default().to_lowercase();
+            let expected = "invalid configuration parameter name \"forebay.read_consistancy\"";
+            assert!(words.contains(expected), "{text}: {words}");
+        }
+        for text in ["select 'set forebay.nonsense = 1'", "set forebayed.role = 1", "set nonsense = 1"] {
+            assert_eq!(told(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_judged_as_set_is() {
+        let asks = |name: &str, value: &str| {
+            let parameters = BTreeMap::from([(Arc::from("work_mem"), Arc::from("1MB")), (name.into(), value.into())]);
+            refused_at_login(&parameters).map(|report| report.sqlstate)
+        };
+        assert_eq!(asks("forebay.role", "nonsense"), Some("22023"));
+        assert_eq!(asks("forebay.read_consistency", ""), Some("22023"));
+        assert_eq!(asks("forebay.read_consistancy", "primary"), Some("42602"));
+        assert_eq!(asks("forebay.role", "Replica"), None);
+        assert_eq!(asks("app.role", "nonsense"), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "waiting", code: "FB213", sqlstate: "00000" },
     ErrorRow { id: "simple_query_refused", code: "FB214", sqlstate: "0A000" },
     ErrorRow { id: "own_setting_invalid", code: "FB215", sqlstate: "22023" },
+    ErrorRow { id: "own_setting_unknown", code: "FB217", sqlstate: "42602" },
     ErrorRow { id: "too_many_logins", code: "FB216", sqlstate: "53300" },
     ErrorRow { id: "pin_refused", code: "FB301", sqlstate: "0A000" },
     ErrorRow { id: "replication_refused", code: "FB302", sqlstate: "0A000" },
@@ -357,6 +358,20 @@ pub fn own_setting_invalid(name: impl Display, value: impl Display, values: impl
         message: format!("invalid value for parameter \"{name}\": \"{value}\""),
         detail: None,
         hint: Some(format!("Available values: {values}. (FB215)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB217, SQLSTATE 42602: invalid configuration parameter name "{name}".
+#[cold]
+pub fn own_setting_unknown(name: impl Display, names: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB217",
+        sqlstate: "42602",
+        message: format!("invalid configuration parameter name \"{name}\""),
+        detail: Some(String::from("\"forebay\" is a reserved prefix.")),
+        hint: Some(format!("There are {names}. (FB217)")),
         pgbouncer: None,
     }
 }
