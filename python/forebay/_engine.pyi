@@ -123,6 +123,9 @@ class Cluster:
     def name(self, endpoints: list[str] | None) -> None:
         """Somebody else says that these may write, and no others; None: nobody says so."""
 
+    def trust_lease(self, is_enough: bool) -> None:
+        """Whether the one that is named of two that can write on one timeline gets writes."""
+
     def hold(self, endpoint: str, is_relieved: bool) -> bool:
         """A switchover begins: it gets nothing new; is_relieved: what is under way ends. False: it can't write."""
 

@@ -70,6 +70,10 @@ impl PyCluster {
         self.lock().name(endpoints.map(|names| names.into_iter().map(Into::into).collect()));
     }
 
+    fn trust_lease(&self, is_enough: bool) {
+        self.lock().trust_lease(is_enough);
+    }
+
     fn hold(&self, endpoint: &str, is_relieved: bool) -> bool {
         self.lock().hold(endpoint, is_relieved)
     }

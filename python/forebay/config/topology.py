@@ -37,6 +37,7 @@ class Topology:
 
     kind: a name of `topology`. Times are seconds, lag_max is bytes, 0 for no limit. is_followed: reads await replicas.
     canary_s: between two write canaries, 0 for none; rpo_target_s: 0 for none.
+    is_lease_enough: of two that can write, the one that is named gets writes.
     wishes: what is said of its endpoints, whoever names them.
     """
 
@@ -58,6 +59,7 @@ class Topology:
     canary_timeout_s: float = 5.0
     rpo_target_s: float = 0.0
     lag_s_max: float = 0.0
+    is_lease_enough: bool = False
 
 
 def own_value(database: Entity, name: str) -> object:
@@ -143,6 +145,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
                 canary_timeout_s=value("canary_timeout") / 1_000_000,
                 rpo_target_s=value("rpo_target") / 1_000_000,
                 lag_s_max=value("replica_lag_time_max") / 1_000_000,
+                is_lease_enough=str(value("on_two_primaries")) == "lease",
                 is_followed=resolved.cluster.is_split and resolved.cluster.read_consistency in FOLLOWED,
             )
         )

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what it said, and how many questions it has missed since | if it was asked no longer ago than is allowed |
 //! | that it is down | always: it serves nobody |
-//! | that is held, relieved or unnamed, and of all others beside it | nothing: somebody else has a say in it |
+//! | that is held, relieved, unnamed or outdone by one that is named, and of all others beside it | nothing: somebody else has a say in it |
 //!
 //! When it was asked is a time of the system's clock, which both processes go by. What follows is concluded anew.
 
@@ -44,7 +44,10 @@ impl Cluster {
     /// For a process that takes this one's place.
     pub fn legacy(&self) -> Legacy {
         let is_with_others = |node: &Node| {
-            matches!(node.standing, Standing::Held | Standing::Relieved | Standing::Unnamed) || self.leaving.is_some()
+            let is_named = node.is_outdone && node.standing == Standing::Contested;
+            is_named
+                || matches!(node.standing, Standing::Held | Standing::Relieved | Standing::Unnamed)
+                || self.leaving.is_some()
         };
         if self.nodes.iter().any(is_with_others) {
             return Legacy::default();

@@ -11,12 +11,14 @@
 //! | can write, on the highest timeline ever seen to write, as the only one | primary | all |
 //! | can write, on an older timeline | deposed | nobody |
 //! | can write, on the highest timeline, and another one as well | contested | nobody |
+//! | the same, and is the only one of them that is named, where that is enough | primary | all |
 //! | can write, as the only one there, and somebody else who knows names others, or nobody | unnamed | nobody |
 //! | can write, and a switchover waits for what is under way there | held | nobody |
 //! | can write, and another one is being promoted in its place | relieved | nobody |
 //!
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
-//! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone.
+//! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone, or, where
+//! it is asked for, until somebody who knows names one of them.
 //! A replica of which it is not known whether it has followed serves: see [`astray`].
 
 pub mod again;
@@ -147,6 +149,8 @@ pub struct Node {
     wrote: Option<(u64, u32)>,
     /// It is further behind than it may be, in bytes.
     is_far: bool,
+    /// Another one gets the writes that can write on the same timeline.
+    is_outdone: bool,
     stay: Stay,
     misses: u32,
     /// When it was asked what it last said, in microseconds of the system's monotonic clock.
@@ -162,6 +166,9 @@ impl Node {
             }
             Standing::Lagging if self.is_late => {
                 "is in recovery, and has not replayed what is older than replica_lag_time_max"
+            }
+            Standing::Contested if self.is_outdone => {
+                "can write, and another one can on the same timeline, which is named in its place"
             }
             standing => standing.reason(),
         }
@@ -198,6 +205,8 @@ pub struct Cluster {
     remembered: Option<(u64, u32)>,
     /// Those that may write, where somebody else says so.
     named: Option<Vec<Arc<str>>>,
+    /// Of two that can write on one timeline, the one that is named gets writes.
+    is_lease_enough: bool,
     leaving: Option<Leaving>,
     progress: Progress,
 }
@@ -216,6 +225,7 @@ impl Cluster {
             is_late: false,
             wrote: None,
             is_far: false,
+            is_outdone: false,
             stay: Stay::default(),
             misses: 0,
             asked_us: 0,
@@ -231,6 +241,7 @@ impl Cluster {
             beginning: None,
             remembered: None,
             named: None,
+            is_lease_enough: false,
             leaving: None,
             progress: Progress::default(),
         }
@@ -288,6 +299,11 @@ impl Cluster {
     /// Somebody who knows says that these may write and no others; `None`: nobody says so, and any may.
     pub fn name(&mut self, named: Option<Vec<Arc<str>>>) {
         self.named = named;
+    }
+
+    /// Whether the one that is named of two that can write on one timeline gets writes.
+    pub fn trust_lease(&mut self, is_enough: bool) {
+        self.is_lease_enough = is_enough;
     }
 
     /// A switchover begins: an endpoint gets nothing new, and with `is_relieved` what is under way there ends. It holds for as
@@ -365,8 +381,10 @@ impl Cluster {
             let standing = if leaving.is_relieved { Standing::Relieved } else { Standing::Held };
             (seen.timeline <= leaving.timeline).then_some(standing)
         };
-        let are_contested = self.nodes.iter().filter_map(writes).filter(|seen| is_first(*seen)).count() > 1;
-        let are_contested = are_contested && !planted(Bug::ContestedServed);
+        let rivals = || self.nodes.iter().filter(|node| writes(node).is_some_and(is_first));
+        let are_contested = rivals().count() > 1 && !planted(Bug::ContestedServed);
+        let mut chosen = rivals().filter(|node| self.is_lease_enough && self.named.is_some() && may_write(node));
+        let chosen = chosen.next().filter(|_| chosen.next().is_none()).map(|node| node.name.clone());
         let standings: Vec<_> = self
             .nodes
             .iter()
@@ -378,7 +396,7 @@ impl Cluster {
                 Some(seen) if seen.is_in_recovery && self.is_astray(node, seen, floor) => Standing::Astray,
                 Some(seen) if seen.is_in_recovery => Standing::Replica,
                 Some(seen) if !is_first(seen) => Standing::Deposed,
-                Some(_) if are_contested => Standing::Contested,
+                Some(_) if are_contested && chosen.as_ref() != Some(&node.name) => Standing::Contested,
                 Some(_) if !may_write(node) => Standing::Unnamed,
                 Some(seen) => leaves(node, seen).unwrap_or(Standing::Primary),
             })
@@ -387,6 +405,9 @@ impl Cluster {
         self.assumed = system;
         if standings.contains(&Standing::Primary) {
             self.system = system;
+        }
+        for node in &mut self.nodes {
+            node.is_outdone = are_contested && chosen.as_ref().is_some_and(|chosen| *chosen != node.name);
         }
         let has_changed = self.put(&standings);
         self.measure(has_changed);

@@ -11,6 +11,7 @@ use crate::tables::Tables;
 use crate::time::Instant;
 use crate::worker::{Shared, Worker};
 
+use super::legacy::Legacy;
 use super::progress::Replayed;
 use super::roles::{Found, Serves};
 
@@ -256,6 +257,39 @@ fn only_the_named_one_of_those_that_can_write_gets_writes() {
     assert_eq!(name(&mut cluster, &["b"]), "deposed primary");
     say(&mut cluster, 0, "w2");
     assert_eq!(name(&mut cluster, &["b"]), "contested contested");
+}
+
+/// Whoever holds a cluster together by a lease knows which of two it is; nobody else does.
+#[test]
+fn of_two_that_can_write_the_only_one_that_is_named_gets_writes_where_that_is_enough() {
+    let mut cluster = account(&["a", "b", "c"], "w1 w1 r1");
+    let name = |cluster: &mut Cluster, names: Option<&[&str]>| {
+        cluster.name(names.map(|names| names.iter().map(|name| Arc::from(*name)).collect()));
+        cluster.decide();
+        standings(cluster)
+    };
+    let stopped = "contested contested replica";
+    assert_eq!(name(&mut cluster, Some(&["a"])), stopped);
+    assert!(cluster.nodes()[0].reason().contains("writes are stopped"));
+    cluster.trust_lease(true);
+    assert_eq!(name(&mut cluster, Some(&["a"])), "primary contested replica");
+    assert_eq!(Serves::from(cluster.nodes()[1].standing), Serves::Barred, "what is under way there ends");
+    assert!(cluster.nodes()[1].reason().contains("named in its place"));
+    assert_eq!(cluster.legacy(), Legacy::default(), "nobody goes on from half of it");
+    for nobody in [None, Some(&[][..]), Some(&["c"]), Some(&["a", "b"])] {
+        assert_eq!(name(&mut cluster, nobody), stopped, "{nobody:?}");
+        assert!(cluster.nodes()[1].reason().contains("writes are stopped"));
+    }
+    assert_eq!(name(&mut cluster, Some(&["b"])), "contested primary replica");
+    assert!(cluster.hold("b", false));
+    assert_eq!(name(&mut cluster, Some(&["b"])), "contested held replica");
+    cluster.release();
+    say(&mut cluster, 0, "w2");
+    say(&mut cluster, 2, "r2");
+    assert_eq!(name(&mut cluster, Some(&["b"])), "unnamed deposed replica", "no lease takes a timeline back");
+    say(&mut cluster, 1, "w2#8");
+    say(&mut cluster, 2, "w2");
+    assert_eq!(name(&mut cluster, Some(&["b"])), "contested stranger contested", "nor lets another system in");
 }
 
 /// Nothing may go back to the one that is left, nor anything be kept from it that has been promoted anew.

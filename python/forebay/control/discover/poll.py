@@ -95,6 +95,7 @@ class Poll:
         self._gate = gate
         self._named: tuple[str, ...] | None = None
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
+        self._cluster.trust_lease(topology.is_lease_enough)
         self._is_known = before is not None
         if before is not None:
             self._cluster.succeed(before)
