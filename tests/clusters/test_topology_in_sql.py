@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from forebay.config import load_text
+from forebay.config.secret import Secret
 from forebay.control.discover import registry
+from forebay.control.discover.asking import Asking
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed
-from forebay.control.discover.registration import Means
+from forebay.control.discover.registration import Means, Query
 
-from tests.harness.postgres import Postgres
+from tests.harness.postgres import Postgres, free_port
+
+T = TypeVar("T")
 
 CLUSTER = "aurora://shop.cluster-abc123.eu-west-1.rds.amazonaws.com"
 SUFFIX = "abc123.eu-west-1.rds.amazonaws.com"
@@ -46,12 +53,11 @@ PLANTED = "create function public.aurora_replica_status() returns setof text lan
 
 @contextlib.asynccontextmanager
 async def database(server: Postgres, name: str, sql: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """One of its own with these functions, and a control connection to it."""
+    """One of its own with these functions, and a connection to it."""
     with server.target.connect(user="postgres", autocommit=True) as admin:
         admin.execute(f"create database {name}")  # type: ignore[arg-type]
         try:
-            options = {"user": "postgres", "dbname": name, "options": "-csearch_path=pg_catalog,pg_temp"}
-            dsn = server.target.dsn(**options)
+            dsn = server.target.dsn(user="postgres", dbname=name)
             async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
                 if sql:
                     await connection.execute(sql)  # type: ignore[arg-type]
@@ -60,13 +66,25 @@ async def database(server: Postgres, name: str, sql: str) -> AsyncIterator[psyco
             admin.execute(f"drop database {name} with (force)")  # type: ignore[arg-type]
 
 
-async def look(connection: psycopg.AsyncConnection[Any]) -> Sighting:
-    """One look through the connection."""
+async def look(*endpoints: str, dbname: str, cluster: str = CLUSTER, user: str = "postgres", **more: Any) -> Sighting:
+    """One look at a cluster by the way of these servers, in turn."""
+    config = load_text(
+        f"[databases.app]\nendpoints = ['{endpoints[0]}']\ndbname = '{dbname}'\ntopology = 'aurora'\n"
+        f"topology_source = '{cluster}'\npoll_user = '{user}'\ntls.mode = 'disable'\n[users.{user}]\n",
+        environ={},
+    ).config
+    assert config is not None
+    (topology,) = config.topologies
+    source = registry.build(cluster, Means(servers=lambda: Asking(replace(topology, **more), lambda: endpoints)))
+    try:
+        return await source.look()
+    finally:
+        await source.close()
 
-    async def query(sql: str) -> Sequence[Sequence[Any]]:
-        return await (await connection.execute(sql)).fetchall()  # type: ignore[arg-type]
 
-    return await registry.build(CLUSTER, Means(query=query)).look()
+def at(server: Postgres) -> str:
+    """Its endpoint."""
+    return f"127.0.0.1:{server.port}"
 
 
 def test_aurora_tells_its_writer_and_its_readers(server: Postgres) -> None:
@@ -74,7 +92,7 @@ def test_aurora_tells_its_writer_and_its_readers(server: Postgres) -> None:
 
     async def story() -> None:
         async with database(server, "like_aurora", AURORA + PLANTED) as connection:
-            seen = await look(connection)
+            seen = await look(at(server), dbname="like_aurora")
             assert seen.members == (
                 Member(host=f"shop-1.{SUFFIX}", port=5432, role=Role.PRIMARY, source="aurora", name="shop-1", lsn=900),
                 Member(
@@ -86,15 +104,16 @@ def test_aurora_tells_its_writer_and_its_readers(server: Postgres) -> None:
                     lsn=840, lag_s=0.04,
                 ),
             )  # fmt: skip
-            assert seen.asked == "shop.cluster-abc123.eu-west-1.rds.amazonaws.com:5432"
+            assert seen.asked == at(server)
             failing_over = (
                 "update told set session_id = case server_id when 'shop-1' then 'x' else 'MASTER_SESSION_ID' end, "
                 "last_update_timestamp = now() where server_id in ('shop-1', 'shop-2')"
             )
-            await connection.execute("set search_path = public")
             await connection.execute(failing_over)
-            await connection.execute("set search_path = pg_catalog, pg_temp")
-            assert [each.name for each in (await look(connection)).primaries] == ["shop-2"]
+            seen = await look(at(server), dbname="like_aurora", cluster=f"{CLUSTER}:6000?members=*.db.example.com")
+            assert [(each.host, each.port) for each in seen.primaries] == [("shop-2.db.example.com", 6000)]
+            seen = await look(at(server), dbname="like_aurora", cluster="aurora://db?members=a-*:7000")
+            assert [(each.host, each.port) for each in seen.primaries] == [("a-shop-2", 7000)]
 
     asyncio.run(story())
 
@@ -107,50 +126,87 @@ def test_a_multi_az_cluster_tells_its_writer_from_either_side(server: Postgres) 
 
     async def story() -> None:
         async with database(server, "like_rds", RDS) as connection:
-            roles = {each.name: each.role for each in (await look(connection)).members}
+            roles = {each.name: each.role for each in (await look(at(server), dbname="like_rds")).members}
             assert roles == {"db-A": Role.PRIMARY, "db-B": Role.REPLICA}
             await connection.execute(change)
-            seen = await look(connection)
+            seen = await look(at(server), dbname="like_rds")
             assert seen.primaries == (
                 Member(host=f"shop-2.{SUFFIX}", port=5433, role=Role.PRIMARY, source="aurora", name="db-B"),
             )
+            seen = await look(at(server), dbname="like_rds", cluster=f"{CLUSTER}?members=*.db.example.com")
+            assert [(each.host, each.port) for each in seen.primaries] == [("shop-2.db.example.com", 5433)]
 
     asyncio.run(story())
 
 
 def test_a_server_that_is_not_amazons_or_fails_is_told(server: Postgres) -> None:
-    """In words that hold nothing of the connection."""
+    """With what to do about it."""
     broken = "create function pg_catalog.aurora_replica_status() returns text language sql as $$select 'x'$$"
+    gone = f"127.0.0.1:{free_port()}"
 
     async def story() -> None:
         async with database(server, "like_none", "") as connection:
             with pytest.raises(SourceFailed, match="neither Aurora's nor of a Multi-AZ cluster") as failed:
-                await look(connection)
+                await look(at(server), dbname="like_none")
             assert "CREATE EXTENSION rds_tools" in str(failed.value.hint)
             await connection.execute(broken)
-            with pytest.raises(SourceFailed, match=r"could not be asked \(UndefinedColumn 42703\)"):
-                await look(connection)
-            await connection.close()
-            with pytest.raises(SourceFailed, match=r"could not be asked \(OperationalError\)"):
-                await look(connection)
+            with pytest.raises(SourceFailed, match=rf'{at(server)}: column "server_id" does not exist'):
+                await look(at(server), dbname="like_none", cluster=f"aurora://{gone}?members=*")
+            with pytest.raises(SourceFailed, match=f"the cluster gave no answer .*{gone}: .*refused"):
+                await look(gone, dbname="like_none", cluster=f"aurora://{gone}?members=*")
+            with pytest.raises(SourceFailed, match="password authentication failed") as failed:
+                await look(at(server), dbname="like_none", cluster=f"aurora://{at(server)}?members=*", user="lookup",
+                           secret=Secret("wrong"))  # fmt: skip
+            assert "Check poll_user" in str(failed.value.hint)
 
     asyncio.run(story())
 
 
-def test_a_server_that_says_nothing_costs_the_timeout() -> None:
-    """And rows of another form are no topology."""
-
-    async def silent(_: str) -> Sequence[Sequence[Any]]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def other(_: str) -> Sequence[Sequence[Any]]:
-        return [("one",)]
+def test_who_may_not_ask_is_told_what_to_grant(server: Postgres) -> None:
+    """Amazon's extension is for nobody but administrators until it is granted."""
 
     async def story() -> None:
-        with pytest.raises(SourceFailed, match=r"gave no answer within 0\.1 s"):
-            await registry.build(CLUSTER, Means(query=silent, timeout_s=0.1)).look()
+        async with database(server, "like_granted", RDS) as connection:
+            cluster = f"aurora://{at(server)}?members=*"
+            with pytest.raises(SourceFailed, match="permission denied for schema rds_tools") as failed:
+                await look(at(server), dbname="like_granted", cluster=cluster, user="app")
+            assert "GRANT USAGE ON SCHEMA rds_tools" in str(failed.value.hint)
+            await connection.execute("grant usage on schema rds_tools to app")
+            assert len((await look(at(server), dbname="like_granted", cluster=cluster, user="app")).members) == 2
+
+    asyncio.run(story())
+
+
+def test_a_lost_writer_blinds_nobody(server: Postgres) -> None:
+    """Another member answers, and one that says nothing is not waited for until its time is over."""
+
+    async def story() -> None:
+        async with database(server, "like_half", RDS):
+            # Connections are taken, and nothing is ever said.
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                mute, gone = f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{free_port()}"
+                seen = await look(gone, mute, at(server), dbname="like_half", timeout_s=30.0)
+                assert seen.asked == at(server)
+                with pytest.raises(SourceFailed, match=rf"{mute}: no answer within 0\.1 s"):
+                    await look(mute, dbname="like_half", cluster=f"aurora://{mute}?members=*", timeout_s=0.1)
+
+    asyncio.run(story())
+
+
+def test_rows_of_another_form_are_no_topology() -> None:
+    """Whatever a server says to the question."""
+
+    class Other:
+        async def ask(self, question: Callable[[Query], Awaitable[T]], beside: str) -> tuple[str, T]:
+            async def query(_: str) -> Sequence[Sequence[Any]]:
+                return [("one",)]
+
+            return beside, await question(query)
+
+        def close(self) -> None: ...
+
+    async def story() -> None:
         with pytest.raises(SourceFailed, match="rows of another form"):
-            await registry.build(CLUSTER, Means(query=other)).look()
+            await registry.build(CLUSTER, Means(servers=Other)).look()
 
     asyncio.run(story())

@@ -1152,7 +1152,7 @@ FINDINGS: Final[dict[str, FindingRow]] = {
     "fleet_not_usable_here": FindingRow("FBC195", "warning", "the fleet's etcd can't be asked from here: {cause}", "{hint}"),
     "budget_without_fleet": FindingRow("FBC193", "error", "database \"{name}\": server_budget is shared with nobody", "set fleet.name and fleet.etcd, or max_db_connections in its place"),
     "budget_of_the_fallback": FindingRow("FBC194", "error", "server_budget can't be set for \"*\"", "set it for the databases that need it"),
-    "source_without_topology": FindingRow("FBC177", "error", "database \"{name}\": {setting} needs a topology that has a source", "set topology to patroni, etcd, dns or kubernetes"),
+    "source_without_topology": FindingRow("FBC177", "error", "database \"{name}\": {setting} needs a topology that has a source", "set topology to patroni, etcd, dns, kubernetes or aurora"),
     "preference_of_nobody": FindingRow("FBC180", "warning", "database \"{name}\": {setting} names {key}, and none of its endpoints is there", "write it as in endpoints"),
     "no_weight_left": FindingRow("FBC181", "warning", "database \"{name}\": all of its endpoints have a weight of 0", "give those a weight that are to serve"),
     "idle_preference": FindingRow("FBC182", "warning", "database \"{name}\": {setting} does nothing: {cause}", "leave it out, or change what the message names"),

@@ -2012,7 +2012,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         name="topology",
         scope="global",
         kind="enum",
-        choices=("none", "poll", "patroni", "etcd", "dns", "kubernetes"),
+        choices=("none", "poll", "patroni", "etcd", "dns", "kubernetes", "aurora"),
         default="none",
         least=None,
         most=None,
@@ -2020,7 +2020,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="topology",
-        doc="How the roles of the endpoints are found: not at all (none: they are equal, as the hosts of a list), or by asking each of them (poll): they are a primary and its replicas, and a failover is followed. With patroni, etcd (Patroni's keys in it), dns or kubernetes, topology_source tells which endpoints there are, and which may write; they are asked all the same.",
+        doc="How the roles of the endpoints are found: not at all (none: they are equal, as the hosts of a list), or by asking each of them (poll): they are a primary and its replicas, and a failover is followed. With patroni, etcd (Patroni's keys in it), dns, kubernetes or aurora (Amazon's clusters: Aurora, and RDS Multi-AZ), topology_source tells which endpoints there are, and which may write; they are asked all the same.",
     ),
     Setting(
         section="databases",
@@ -2035,7 +2035,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="topology_source",
-        doc="Who tells the endpoints of a topology that is patroni, etcd, dns or kubernetes, as SCHEME://HOSTS/PATH?OPTIONS, asked every poll_interval. Until it has answered, endpoints are those of the list. Options name TLS files: ca, certificate, key, of patroni+https and etcd+https.",
+        doc="Who tells the endpoints of a topology that is patroni, etcd, dns, kubernetes or aurora, as SCHEME://HOSTS/PATH?OPTIONS, asked every poll_interval. Until it has answered, endpoints are those of the list. Options name TLS files: ca, certificate, key, of patroni+https and etcd+https. Amazon's clusters are asked in SQL, as poll_user.",
     ),
     Setting(
         section="databases",

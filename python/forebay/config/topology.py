@@ -19,6 +19,7 @@ SOURCE_EXAMPLES: Final = {
     "etcd": "etcd://10.0.0.1:2379,10.0.0.2:2379/scope",
     "dns": "dns://db.example.com:5432",
     "kubernetes": "kubernetes://namespace/service",
+    "aurora": "aurora://shop.cluster-abc123.eu-west-1.rds.amazonaws.com",
 }
 
 

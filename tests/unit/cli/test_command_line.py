@@ -94,6 +94,11 @@ def test_init_writes_a_private_sample_that_passes_its_own_check(
         ("etcd://10.0.0.1:2379/shop?name_space=db", ("FBC176", "error")),
         ("etcd://10.0.0.1:2379", ("FBC176", "error")),
         ("etcd://10.0.0.1:2379/shop", None),
+        ("aurora://db.example.com", ("FBC176", "error")),
+        ("aurora://db.example.com?members=db.example.com", ("FBC176", "error")),
+        ("aurora://db.example.com?member=*.example.com", ("FBC176", "error")),
+        ("aurora://db.example.com?members=*.example.com", None),
+        ("aurora://shop.cluster-abc123.eu-west-1.rds.amazonaws.com", None),
     ],
 )
 def test_check_makes_the_source_of_a_topology(
@@ -102,7 +107,8 @@ def test_check_makes_the_source_of_a_topology(
     """Else it says "no findings" of what run refuses."""
     path = tmp_path / "forebay.toml"
     path.write_text(
-        f"[databases.shop]\nendpoints = ['a:1']\ntopology = 'etcd'\ntopology_source = '{address}'\n"
+        f"[databases.shop]\nendpoints = ['a:1']\ntopology = '{address.partition(':')[0].removesuffix('+https')}'\n"
+        f"topology_source = '{address}'\n"
         "poll_user = 'app'\n[users.app]\nsecret = 'plain'\n"
     )
     path.chmod(0o600)

@@ -13,6 +13,7 @@ FLEET = "[fleet]\nname = 'x'\netcd = 'etcd://a'\n"
 DATABASE = '[databases.shop]\nendpoints = ["a:1"]\n'
 TOLD = "topology = 'patroni'\npoll_user = 'app'\n"
 AT = "topology_source = 'patroni://a:8008'\n"
+AMAZON = "topology = 'aurora'\ntopology_source = 'aurora://a.cluster-b1.eu-west-1.rds.amazonaws.com'\n"
 SPLIT = "topology = 'poll'\npoll_user = 'app'\nread_write_split = true\n"
 PROXIED = "[listen]\npeer_id = 1\nproxy_from = ['10.1.0.0/16', '2001:db8::/64']\n"
 SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
@@ -57,6 +58,14 @@ SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
         (f"{DATABASE}{TOLD}topology_source = 'patroni://u:p@a'\n{USER}", "FBC176"),
         (f"{DATABASE}{TOLD}{AT}topology_source_user = 'x'\n{USER}", "FBC176"),
         (f"{DATABASE}{TOLD}{AT}topology_source_secret = {{ env = 'APP' }}\n{USER}", "FBC176"),
+        (f"{DATABASE}{AMAZON}{USER}", "FBC170"),
+        (f"{DATABASE}topology = 'aurora'\npoll_user = 'app'\n{USER}", "FBC175"),
+        (f"{DATABASE}{AMAZON}poll_user = 'app'\ntopology_source_user = 'x'\n{USER}", "FBC176"),
+        (
+            f"{DATABASE}{AMAZON}poll_user = 'app'\ntopology_source_user = 'x'\n"
+            f"topology_source_secret = {{ env = 'APP' }}\n{USER}",
+            "FBC176",
+        ),
         (f"{DATABASE}{AT}{USER}", "FBC177"),
         (f"{DATABASE}{SPLIT}{AT}{USER}", "FBC177"),
         (f"{DATABASE}role = 'replica'\n{AT}{USER}", "FBC177"),
@@ -99,6 +108,7 @@ def test_a_rule_that_is_broken_is_the_only_finding(load: Callable[..., Loaded], 
         f"{DATABASE}user = 'app'\nmin_pool_size = 3\n{USER}",
         f"[auth]\nquery = 'select 1'\nuser = 'app'\n{DATABASE}{USER}",
         f"{DATABASE}{TOLD}{AT}topology_source_user = 'x'\ntopology_source_secret = {{ env = 'APP' }}\n{USER}",
+        f"{DATABASE}{AMAZON}poll_user = 'app'\n{USER}",
         f"[metrics]\naddress = ''\n{DATABASE}{USER}",
         f"{PROXIED}[peers.2]\nendpoint = '10.2.2.3:6432'\n[peers.3]\nendpoint = 'other:6432'\n{DATABASE}{USER}",
         f"[listen]\nport = 0\n[metrics]\naddress = '127.0.0.1:0'\n{DATABASE}{USER}",

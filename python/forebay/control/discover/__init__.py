@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 # Endpoints that a question of forebay's own may go to, the best first.
 _ASKED: Final = ("primary", "held", "replica", "unnamed", "lagging", "unknown", "down")
+
+# Those that can write, and those that say nothing that holds.
+_WRITING: Final = ("primary", "held", "relieved", "unnamed", "contested")
+_LEFT: Final = ("down", "stranger", "deposed")
 
 # Of a service manager, for files that outlive the process.
 STATE_DIRECTORY: Final = "STATE_DIRECTORY"
@@ -150,8 +155,9 @@ class Discovery:
             running = self._followers.get(topology.database)
             if topology.source is not None and (running is None or running[0] != topology):
                 try:
+                    best = partial(self._best, topology.database)
                     self._made[topology.database] = await asyncio.to_thread(
-                        build_source, topology, topology.source, self._environment
+                        build_source, topology, topology.source, self._environment, best
                     )
                 except Failure as failure:
                     words = f'database "{topology.database}": {failure.message}'
@@ -279,6 +285,12 @@ class Discovery:
         asked = [row for row in rows if row.role in _ASKED]
         return [row.endpoint for row in sorted(asked, key=lambda row: _ASKED.index(row.role))]
 
+    def _best(self, database: str) -> Sequence[str]:
+        """Its endpoints for who asks them of the cluster: those that can write know of it first-hand."""
+        running = self._followers.get(database)
+        rows = running[1].rows() if running else ()
+        return [row.endpoint for row in sorted(rows, key=lambda row: (row.role in _LEFT, row.role not in _WRITING))]
+
     async def close(self) -> None:
         """Watches nothing any more."""
         if self._keeping is not None:
@@ -355,10 +367,21 @@ class Discovery:
             await self._made.pop(name).close()
 
 
-def build_source(topology: Topology, told_by: TopologySource, environment: Mapping[str, str]) -> Source:
-    """Who tells a database's endpoints, not asked yet. Raises Failure."""
+def build_source(
+    topology: Topology,
+    told_by: TopologySource,
+    environment: Mapping[str, str],
+    best: Callable[[], Sequence[str]] = tuple,
+) -> Source:
+    """Who tells a database's endpoints, not asked yet. best: those to ask, where that is a server. Raises Failure."""
     from forebay.control.discover import registry
-    from forebay.control.discover.registration import Means
+    from forebay.control.discover.registration import Means, Servers
 
-    means = Means(environment=environment, timeout_s=topology.timeout_s)
+    def servers() -> Servers:
+        # The driver is imported where a database needs it.
+        from forebay.control.discover.asking import Asking
+
+        return Asking(topology, best)
+
+    means = Means(environment=environment, timeout_s=topology.timeout_s, servers=servers)
     return registry.build(told_by.address, means, user=told_by.user, password=told_by.secret)

@@ -1,47 +1,50 @@
 """Amazon's clusters, which tell their topology in SQL: Aurora, and RDS Multi-AZ clusters with two readable standbys.
 
-Asked through a control connection to any member of the cluster. Names of Amazon's functions are not qualified, since
-Amazon does not say what schema they are in; the connection's search_path, pg_catalog and pg_temp, is what keeps others
-out. Sources: Amazon Aurora User Guide, "aurora_replica_status"; Amazon RDS User Guide, "Multi-AZ DB cluster
-deployments", and the extension rds_tools.
+Any member of the cluster knows it; one that can write knows it first-hand, and is asked first. Sources: Amazon Aurora
+User Guide, "aurora_replica_status"; Amazon RDS User Guide, "Multi-AZ DB cluster deployments", and the extension
+rds_tools; what Amazon's own drivers ask (aws-advanced-jdbc-wrapper).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from forebay.config.source_address import MEMBERS_MAX, Address, is_port
+from forebay.config.source_address import MEMBERS_MAX, Address, is_host, is_port
 from forebay.control.discover.member import Member, Role, Sighting, SourceFailed, checked
-from forebay.control.discover.registration import Kind, Means, Query, some_hosts
+from forebay.control.discover.registration import Kind, Means, Query, Servers, need, some_hosts
 from forebay.failure import Exit, Failure
 
 EXAMPLE: Final = "aurora://shop.cluster-abc123.eu-west-1.rds.amazonaws.com"
 PORT: Final = 5432
+# An option: how members are reached, where that is not by the names that Amazon gives them.
+MEMBERS: Final = "members"
+MEMBERS_EXAMPLE: Final = "?members=*.db.example.com"
+_ANY: Final = "*"
 
 # What members have in common behind their own names; the cluster's own endpoints have a word before it.
 _ENDPOINT: Final = re.compile(
     r"[a-z0-9-]+\.(?:cluster-(?:ro-|custom-)?)?(?P<suffix>[a-z0-9]+\.(?:[a-z0-9-]+\.rds|rds\.[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?)",
     re.IGNORECASE | re.ASCII,
 )
+_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,63}", re.ASCII)
 
 _WHICH: Final = """\
-SELECT pg_catalog.to_regprocedure('aurora_replica_status()') IS NOT NULL,
+SELECT pg_catalog.to_regprocedure('pg_catalog.aurora_replica_status()') IS NOT NULL,
        pg_catalog.to_regprocedure('rds_tools.show_topology(text)') IS NOT NULL"""
 # A reader that has been deleted keeps its row for a while; the server asked has no time of its own.
 _AURORA: Final = f"""\
 SELECT server_id::pg_catalog.text, session_id::pg_catalog.text, durable_lsn::pg_catalog.int8,
        current_read_lsn::pg_catalog.int8, replica_lag_in_msec::pg_catalog.float8
-  FROM aurora_replica_status()
+  FROM pg_catalog.aurora_replica_status()
  WHERE session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID' OR last_update_timestamp IS NULL
     OR last_update_timestamp OPERATOR(pg_catalog.>)
        (pg_catalog.now() OPERATOR(pg_catalog.-) '5 minutes'::pg_catalog.interval)
  ORDER BY 1 LIMIT {MEMBERS_MAX + 1}"""  # noqa: S608  (a number of ours)
-# Null at the writer itself.
+# Null at the writer itself, or its own.
 _RDS_WRITER: Final = """\
-SELECT coalesce(
+SELECT COALESCE(
     (SELECT source::pg_catalog.text FROM rds_tools.multi_az_db_cluster_source_dbi_resource_id() AS source),
     (SELECT own::pg_catalog.text FROM rds_tools.dbi_resource_id() AS own))"""
 _RDS: Final = f"""\
@@ -50,56 +53,50 @@ SELECT id::pg_catalog.text, endpoint::pg_catalog.text, port::pg_catalog.int4
 
 _WRITER_SESSION: Final = "MASTER_SESSION_ID"
 
-Rows = Sequence[Sequence[Any]]
-
 
 class Aurora:
-    """The cluster that the control connection leads into."""
+    """The cluster that an address leads into."""
 
-    def __init__(self, address: Address, query: Query, timeout_s: float) -> None:
+    def __init__(self, address: Address, servers: Servers, pattern: str, port: int | None) -> None:
+        """pattern: of members' hosts, with a * for their names; port: of all members, where it is not told or other."""
         (host,) = address.hosts
-        self._host, self._port = host.name, host.port or PORT
-        self._suffix = _suffix(host.name)
-        self._query = query
-        self._timeout_s = timeout_s
+        self._beside = host.at(PORT)
+        self._is_renamed = MEMBERS in address.options
+        self._pattern, self._port, self._default_port = pattern, port, host.port or PORT
+        self._servers = servers
 
     async def look(self) -> Sighting:
         """Raises SourceFailed."""
-        by = f"the server asked for {self._host}"
         try:
-            async with asyncio.timeout(self._timeout_s):
-                ((is_aurora, is_rds),) = await self._query(_WHICH)
-                if is_aurora:
-                    members = [self._aurora(row) for row in await self._query(_AURORA)]
-                elif is_rds:
-                    ((writer,),) = await self._query(_RDS_WRITER)
-                    members = [_rds(row, writer) for row in await self._query(_RDS)]
-                else:
-                    hint = "Of an RDS Multi-AZ cluster: CREATE EXTENSION rds_tools. Of others: name another source."
-                    raise SourceFailed(f"{by} is neither Aurora's nor of a Multi-AZ cluster", hint=hint)
-        except TimeoutError:
-            raise SourceFailed(f"{by} gave no answer within {self._timeout_s:g} s") from None
+            asked, members = await self._servers.ask(self._members, self._beside)
         except (TypeError, ValueError):
-            raise SourceFailed(f"{by} answered with rows of another form than is known") from None
-        except SourceFailed:
-            raise
-        except Exception as error:
-            # Whatever the driver raises. Its text may hold parts of the statement or of the connection string.
-            sqlstate = getattr(error, "sqlstate", None)
-            told = f"{type(error).__name__}{f' {sqlstate}' if sqlstate else ''}"
-            raise SourceFailed(f"{by} could not be asked ({told})") from error
-        return Sighting(members=checked(members, by=by), asked=f"{self._host}:{self._port}")
+            raise SourceFailed(f"servers of {self._beside} answer with rows of another form than is known") from None
+        if members is None:
+            hint = "Of an RDS Multi-AZ cluster: CREATE EXTENSION rds_tools in its dbname. Of others: another topology."
+            raise SourceFailed(f"{asked} is neither Aurora's nor of a Multi-AZ cluster", hint=hint)
+        return Sighting(members=checked(members, by=asked), asked=asked)
 
     async def close(self) -> None:
-        """The connection is not ours."""
+        """Ends the connections."""
+        self._servers.close()
+
+    async def _members(self, query: Query) -> list[Member] | None:
+        """None: it is no such cluster."""
+        ((is_aurora, is_rds),) = await query(_WHICH)
+        if is_aurora:
+            return [self._aurora(row) for row in await query(_AURORA)]
+        if not is_rds:
+            return None
+        ((writer,),) = await query(_RDS_WRITER)
+        return [self._rds(row, writer) for row in await query(_RDS)]
 
     def _aurora(self, row: Sequence[Any]) -> Member:
         """LSNs are Aurora's own count, not positions in PostgreSQL's log."""
         server, session, durable, read, lag_ms = row
         is_writer = session == _WRITER_SESSION
         return Member(
-            host=f"{server}.{self._suffix}",
-            port=self._port,
+            host=self._host(server),
+            port=self._port or self._default_port,
             role=Role.PRIMARY if is_writer else Role.REPLICA,
             source="aurora",
             name=server,
@@ -107,21 +104,41 @@ class Aurora:
             lag_s=None if is_writer or lag_ms is None else lag_ms / 1000,
         )
 
+    def _rds(self, row: Sequence[Any], writer: str | None) -> Member:
+        name, endpoint, port = row
+        port = self._port or port
+        if not endpoint or not is_port(port):
+            raise ValueError
+        host = self._host(endpoint.partition(".")[0]) if self._is_renamed else endpoint
+        role = Role.UNKNOWN if writer is None else Role.PRIMARY if name == writer else Role.REPLICA
+        return Member(host=host, port=port, role=role, source="aurora", name=name)
 
-def _rds(row: Sequence[Any], writer: str | None) -> Member:
-    name, host, port = row
-    if not host or not is_port(port):
-        raise ValueError
-    role = Role.UNKNOWN if writer is None else Role.PRIMARY if name == writer else Role.REPLICA
-    return Member(host=host, port=port, role=role, source="aurora", name=name)
+    def _host(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError
+        return self._pattern.replace(_ANY, name)
 
 
-def _suffix(host: str) -> str:
-    found = _ENDPOINT.fullmatch(host)
-    if found is None:
-        hint = f"Name an endpoint of the cluster as Amazon has it, such as {EXAMPLE}; members' names are made from it."
-        raise Failure(f'"{host}" is no endpoint of an Amazon cluster', hint=hint, exit=Exit.USAGE)
-    return found["suffix"]
+def _pattern(address: Address) -> tuple[str, int | None]:
+    """Members' hosts with a * for their names, and the port of all of them, if that is said. Raises Failure."""
+    given = address.options.get(MEMBERS)
+    (host,) = address.hosts
+    if given is None:
+        found = _ENDPOINT.fullmatch(host.name)
+        if found is None:
+            hint = (
+                f"Name an endpoint of the cluster as Amazon has it, or say how members are reached: {MEMBERS_EXAMPLE}"
+            )
+            raise Failure(f'"{host.name}" is no endpoint of an Amazon cluster', hint=hint, exit=Exit.USAGE)
+        return f"{_ANY}.{found['suffix']}", None
+    name, colon, port = given.partition(":")
+    is_number = port.isascii() and port.isdecimal() and len(port) < 6 and is_port(int(port))
+    if name.count(_ANY) != 1 or not is_host(name.replace(_ANY, "a")) or (colon and not is_number):
+        hint = (
+            f"Write a * where a member's name is to stand, as in {MEMBERS_EXAMPLE} or ?members=*.db.example.com:6432."
+        )
+        raise Failure(f'the option members is "{given}", which is no pattern of hosts', hint=hint, exit=Exit.USAGE)
+    return name, int(port) if colon else None
 
 
 def _build(address: Address, means: Means) -> Aurora:
@@ -129,10 +146,17 @@ def _build(address: Address, means: Means) -> Aurora:
     if len(address.hosts) > 1:
         hint = "The cluster's endpoint is enough."
         raise Failure("an aurora:// address has one host", hint=hint, exit=Exit.USAGE)
-    if means.query is None:
-        hint = "Give its databases an auth.query user, or name another source."
-        raise Failure("an aurora:// address needs a control connection to the cluster", hint=hint)
-    return Aurora(address, means.query, means.timeout_s)
+    if address.user is not None:
+        hint = "Its members are asked as poll_user."
+        raise Failure("an aurora:// address has no user", hint=hint, exit=Exit.USAGE)
+    if address.path:
+        raise Failure("an aurora:// address has no path", hint=f"Write {EXAMPLE}.", exit=Exit.USAGE)
+    pattern, port = _pattern(address)
+    need(address, "psycopg", extra="auth-query")
+    if means.servers is None:
+        hint = "Name a database with this topology, whose endpoints and poll_user it is asked with."
+        raise Failure("an aurora:// address needs servers of the cluster to ask", hint=hint)
+    return Aurora(address, means.servers(), pattern, port)
 
 
-KIND: Final = Kind(schemes=("aurora",), example=EXAMPLE, options=frozenset(), build=_build)
+KIND: Final = Kind(schemes=("aurora",), example=EXAMPLE, options=frozenset((MEMBERS,)), build=_build)

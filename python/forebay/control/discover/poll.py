@@ -23,9 +23,10 @@ from forebay._engine import Cluster
 from forebay.admin.backend import EndpointRow
 from forebay.config.topology import Topology
 from forebay.control.console_link import first_line
+from forebay.control.discover.asking import parameters
 from forebay.control.discover.canary import Canary
+from forebay.control.discover.question import IS_AURORA, OF_AURORA, OF_POSTGRES, Seen, SeenOfAurora, are_placed
 from forebay.control.discover.risk import Risk
-from forebay.control.endpoint import own_connection
 from forebay.control.fleet.agreement import Record
 from forebay.control.kept import Kept, Unanswered
 from forebay.observe.log import event
@@ -39,33 +40,6 @@ HURRY_S: Final = 0.1
 FOLLOW_S: Final = 0.1
 # A probe that ends so much later than it should was kept from running; what it found says nothing.
 STALLED_S: Final = 0.25
-# Names are qualified, so that nothing that others have made is called. A timeline's number is the first part of a WAL
-# file's name. A replica does not tell on which one it is by now, and what it tells is never ahead of that: the one of
-# its last restart point, of the last data that it has written out, and, to a member of pg_read_all_stats, of what it
-# asks its primary for, after it has found that this leads on from where it is. How far a primary is, is where its next
-# record begins, written out or not. As the first on a page it stands behind the page's head, of 24 bytes, 40 on a
-# file's first page: no replica comes there before.
-_QUESTION: Final = (
-    "SELECT r.is_in, CASE WHEN r.is_in THEN (SELECT GREATEST(c.timeline_id, e.min_recovery_end_timeline, (SELECT"
-    " pg_catalog.max(w.received_tli) FROM pg_catalog.pg_stat_wal_receiver AS w))"
-    " FROM pg_catalog.pg_control_checkpoint() AS c, pg_catalog.pg_control_recovery() AS e)"
-    " ELSE ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()),"
-    " 1, 8))::pg_catalog.bit(32)::pg_catalog.int4 END,"
-    " CASE WHEN r.is_in THEN pg_catalog.pg_wal_lsn_diff(COALESCE(pg_catalog.pg_last_wal_replay_lsn(), '0/0'),"
-    " '0/0')::pg_catalog.int8 ELSE (SELECT n.at OPERATOR(pg_catalog.-) CASE"
-    " WHEN n.at OPERATOR(pg_catalog.%) s.segment OPERATOR(pg_catalog.=) 40 THEN 40"
-    " WHEN n.at OPERATOR(pg_catalog.%) s.block OPERATOR(pg_catalog.=) 24 THEN 24 ELSE 0 END"
-    " FROM (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::pg_catalog.int8)"
-    " AS n(at), (SELECT bytes_per_wal_segment, wal_block_size FROM pg_catalog.pg_control_init())"
-    " AS s(segment, block)) END,"
-    " (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
-    # Up to there a server that was promoted since it was started had replayed.
-    " CASE WHEN NOT r.is_in THEN"
-    " pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8 END,"
-    # On which timeline a replica gets what it replays: where it gets any, and tells.
-    " (SELECT pg_catalog.max(w.received_tli) FROM pg_catalog.pg_stat_wal_receiver AS w)"
-    " FROM (SELECT pg_catalog.pg_is_in_recovery()) AS r(is_in)"
-)
 _LEVELS: Final = {
     "primary": logging.INFO, "replica": logging.INFO, "unknown": logging.INFO, "lagging": logging.WARNING,
     "astray": logging.WARNING, "down": logging.WARNING, "deposed": logging.ERROR, "contested": logging.ERROR,
@@ -96,10 +70,12 @@ class Poll:
         self._named: tuple[str, ...] | None = None
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
         self._cluster.trust_lease(topology.is_lease_enough)
+        # An endpoint has said so little of itself as one of Aurora's does.
+        self._is_bare = False
         self._is_known = before is not None
         if before is not None:
             self._cluster.succeed(before)
-        self._probes = [_Probe(_parameters(topology, endpoint)) for endpoint in topology.endpoints]
+        self._probes = [_Probe(topology, endpoint) for endpoint in topology.endpoints]
         self.risk = risk or Risk(topology)
         self.risk.forks.keep(topology.endpoints)
         for index, endpoint in enumerate(topology.endpoints):
@@ -139,7 +115,8 @@ class Poll:
 
     def hold(self, endpoint: str, *, is_relieved: bool) -> bool:
         """A switchover begins: the endpoint gets nothing new; is_relieved: what is under way there ends."""
-        is_held = self._cluster.hold(endpoint, is_relieved)
+        # Which of two came later is not known without timelines: it would be held for ever.
+        is_held = self._are_placed() and self._cluster.hold(endpoint, is_relieved)
         if is_held and self._decide():
             # Before anybody is asked again, it may be over.
             self.risk.look(self._cluster.nodes(), None, time.monotonic())
@@ -168,10 +145,11 @@ class Poll:
 
     def rows(self) -> Sequence[EndpointRow]:
         """The endpoints as they stand."""
-        now = time.monotonic()
+        now, is_placed = time.monotonic(), self._are_placed()
         found = []
         for node, probe in zip(self._cluster.nodes(), self._probes, strict=True):
-            name, standing, reason, timeline, lsn, lag = node
+            name, standing, reason = node[:3]
+            timeline, lsn, lag = node[3:] if is_placed else (None, None, None)
             canary, unconfirmed_s = self._canary.of(name)
             found.append(
                 EndpointRow(
@@ -184,7 +162,7 @@ class Poll:
                     lag,
                     None if probe.answered_at is None else now - probe.answered_at,
                     probe.error,
-                    exposed_s=self.risk.exposed_s(node),
+                    exposed_s=self.risk.exposed_s(node) if is_placed else None,
                     canary=canary,
                     unconfirmed_s=unconfirmed_s,
                 )
@@ -212,18 +190,22 @@ class Poll:
         if isinstance(found, Seen):
             endpoint = self._topology.endpoints[index]
             self._cluster.heard(index, found.said, asked_us)
-            self.risk.forks.heard(
-                endpoint, is_in_recovery=found.is_in_recovery, timeline=found.timeline, lsn=found.lsn,
-                fork=found.fork, was_replica=self._probes[index].was_replica,
-            )  # fmt: skip
-            is_late = self.risk.heard(endpoint, is_in_recovery=found.is_in_recovery, lsn=found.lsn, asked_at=began)
-            self._cluster.delay(index, is_late)
+            self._is_bare |= not found.is_placed
+            if found.is_placed:
+                self.risk.forks.heard(
+                    endpoint, is_in_recovery=found.is_in_recovery, timeline=found.timeline, lsn=found.lsn,
+                    fork=found.fork, was_replica=self._probes[index].was_replica,
+                )  # fmt: skip
+                is_late = self.risk.heard(endpoint, is_in_recovery=found.is_in_recovery, lsn=found.lsn, asked_at=began)
+                self._cluster.delay(index, is_late)
         elif found is None and not was_stalled:
             self._cluster.missed(index)
         self._unheard.discard(index)
         # Of which system they all are is said by most of them.
         if not self._unheard and self._decide():
             self._tell_roles()
+        if not self._are_placed():
+            return
         self.risk.look(self._cluster.nodes(), index if isinstance(found, Seen) else None, began)
         exposed_s = self.risk.exposed_s(self._cluster.nodes()[index])
         self._cluster.expose(index, None if exposed_s is None else round(exposed_s))
@@ -231,6 +213,9 @@ class Poll:
     def _decide(self) -> bool:
         """Concludes, within what the source and the fleet say; whether some role is another one than before."""
         named, gate, memory = self._named, self._gate, self._cluster.memory()
+        if not self._are_placed():
+            # The fleet agrees on timelines. What keeps an old writer from writing is the storage of both.
+            gate = None
         if gate is None:
             self._cluster.name(None if named is None else list(named))
             return self._cluster.decide()
@@ -249,6 +234,10 @@ class Poll:
         if (memory := self._cluster.memory()) is not None:
             gate.claim(self._topology.database, memory[0], self._candidate())
         return has_changed
+
+    def _are_placed(self) -> bool:
+        """Whether they have timelines and positions, by what was heard here or before."""
+        return not self._is_bare and are_placed(self._cluster.nodes())
 
     def _candidate(self) -> Record | None:
         """Where writes would go if the fleet agreed."""
@@ -274,7 +263,9 @@ class Poll:
     def _tell_roles(self) -> None:
         self._tell(self._topology.database, self._cluster)
         rows = self.rows()
-        self._canary.follow(next((row.endpoint for row in rows if row.role == "primary"), None))
+        primary = next((row.endpoint for row in rows if row.role == "primary"), None)
+        # Whether Aurora takes such a message is not known, and it has no log on a disk of its own.
+        self._canary.follow(primary if self._are_placed() else None)
         for row in rows:
             if self._roles.get(row.endpoint) != row.role:
                 self._roles[row.endpoint] = row.role
@@ -291,24 +282,8 @@ class Poll:
             is_hurried = self._probes[primary].error is not None
         if is_hurried:
             return min(self._topology.interval_s, HURRY_S)
-        is_followed = self._topology.is_followed and self._cluster.is_behind()
+        is_followed = self._topology.is_followed and self._cluster.is_behind() and self._are_placed()
         return min(self._topology.interval_s, FOLLOW_S) if is_followed else self._topology.interval_s
-
-
-class Seen:
-    """What an endpoint said."""
-
-    __slots__ = ("fork", "is_in_recovery", "lsn", "said", "timeline")
-
-    def __init__(self, row: tuple[Any, ...]) -> None:
-        is_in_recovery, timeline, lsn, system, fork, received = row
-        self.is_in_recovery = bool(is_in_recovery)
-        # The system's number is signed in SQL, and so may be others that no server has yet.
-        self.timeline, self.lsn = int(timeline) % (1 << 32), int(lsn) % (1 << 64)
-        # What a replica gets is on no older timeline than what it has replayed, unless it is to get that first.
-        is_certain = self.is_in_recovery and received is not None
-        self.said = (self.is_in_recovery, self.timeline, is_certain, self.lsn, int(system) % (1 << 64))
-        self.fork = None if fork is None else int(fork) % (1 << 64)
 
 
 class _Refused(Exception):
@@ -318,8 +293,11 @@ class _Refused(Exception):
 class _Probe:
     """The connection to one endpoint."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        self._parameters = parameters
+    def __init__(self, topology: Topology, endpoint: str) -> None:
+        self._parameters = parameters(topology, endpoint, "poll")
+        # By which Amazon's clusters are known, where it may be one of Aurora's.
+        self._cluster = topology.source.address if topology.source and topology.kind == "aurora" else None
+        self._is_aurora = False
         self._kept = Kept()
         self.is_due = asyncio.Event()
         # Whether the server was a replica when it was asked on this connection before.
@@ -343,7 +321,7 @@ class _Probe:
         self.answered_at = time.monotonic()
         if row is None:
             return None
-        seen = Seen(row)
+        seen = SeenOfAurora(row, self._cluster) if self._cluster and self._is_aurora else Seen(row)
         self.was_replica |= seen.is_in_recovery
         return seen
 
@@ -363,7 +341,9 @@ class _Probe:
         if connection is None:
             self.was_replica = False
             connection = await self._kept.open(self._parameters)
-        cursor = await connection.execute(_QUESTION.encode())
+            if self._cluster:
+                self._is_aurora = await (await connection.execute(IS_AURORA.encode())).fetchone() == (True,)
+        cursor = await connection.execute((OF_AURORA if self._is_aurora else OF_POSTGRES).encode())
         return await cursor.fetchone()
 
     def close(self) -> None:
@@ -375,12 +355,3 @@ def _is_refusal(error: BaseException) -> bool:
     """Whether the server answers, and others may be let in: of a login, libpq tells no SQLSTATE."""
     words = str(error)
     return "FATAL" in words and "the database system is" not in words and "terminating connection" not in words
-
-
-def _parameters(topology: Topology, endpoint: str) -> dict[str, Any]:
-    return {
-        **own_connection((endpoint,), topology.dbname, topology.user, topology.secret, topology.tls),
-        "application_name": "forebay poll",
-        "options": "-c search_path=pg_catalog,pg_temp -c default_transaction_read_only=on",
-        "connect_timeout": 2,
-    }

@@ -5,26 +5,38 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from forebay.config.source_address import Address
 from forebay.control.discover.member import TIMEOUT_S, Source
 from forebay.failure import Exit, Failure
 
-# Runs one statement on a control connection to the cluster and returns its rows. Raises what its driver raises.
+T = TypeVar("T")
+
+# Runs one statement on a connection to a server of the cluster and returns its rows. Raises what its driver raises.
 Query = Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
+
+
+class Servers(Protocol):
+    """The servers of a cluster, to be asked in SQL with a search_path of pg_catalog and pg_temp."""
+
+    async def ask(self, question: Callable[[Query], Awaitable[T]], beside: str) -> tuple[str, T]:
+        """Who answered, and what. beside: an address that is asked as well. Raises SourceFailed."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connections."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """What sources are made with.
 
-    query: for those that ask a server of the cluster itself; it must have a search_path of pg_catalog and pg_temp.
-    environment: of the process.
-    timeout_s: for each answer.
+    servers: for those that ask the cluster itself. environment: of the process. timeout_s: for each answer.
     """
 
-    query: Query | None = None
+    servers: Callable[[], Servers] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = TIMEOUT_S
 
@@ -43,11 +55,11 @@ class Kind:
     build: Callable[[Address, Means], Source]
 
 
-def need(address: Address, *packages: str) -> None:
-    """Raises Failure unless the packages are there that an address of this kind needs."""
+def need(address: Address, *packages: str, extra: str = "discover") -> None:
+    """Raises Failure unless the packages are there that an address of this kind needs. extra: has them."""
     missing = [each for each in packages if importlib.util.find_spec(each) is None]
     if missing:
-        hint = "Run pip install 'forebay[discover]'."
+        hint = f"Run pip install 'forebay[{extra}]'."
         raise Failure(f"a {address.scheme}:// address needs the package {missing[0]}", hint=hint)
 
 

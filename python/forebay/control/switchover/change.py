@@ -176,6 +176,8 @@ class _Change:
         old = next((row for row in rows if row.role == "primary"), None)
         if old is None:
             raise Refused(f'"{database}" has no primary at the moment: SHOW ENDPOINTS tells why')
+        if old.timeline is None:
+            raise Refused("Aurora changes its writer itself: order it there (failover-db-cluster), without SWITCHOVER")
         if self._wanted.candidate is None:
             replicas = sorted((row for row in rows if row.role == "replica"), key=_lag)
             if not replicas:

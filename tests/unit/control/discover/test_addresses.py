@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from forebay.config.draft import BY_KEY
 from forebay.config.source_address import Host, parse
 from forebay.config.topology import SOURCE_EXAMPLES
 from forebay.control.discover import registry
-from forebay.control.discover.registration import Means
+from forebay.control.discover.registration import Means, Query
 from forebay.failure import Exit, Failure
+
+T = TypeVar("T")
 
 SECRET = "hunter2"
 
@@ -57,7 +61,15 @@ BAD = {
     "a service's port": ("dns+srv://_postgres._tcp.a:5432", "has no port"),
     "an unknown role": ("dns://a?role=chief", '"chief" is no role'),
     "a name server with a name": ("dns://a?server=ns.example", '"ns.example" is not the address of a name server'),
-    "no control connection": ("aurora://a.cluster-b1.eu-west-1.rds.amazonaws.com", "needs a control connection"),
+    "nobody to ask": ("aurora://a.cluster-b1.eu-west-1.rds.amazonaws.com", "needs servers of the cluster to ask"),
+    "a cluster by a name of one's own": ("aurora://db.example.com", '"db.example.com" is no endpoint of an Amazon'),
+    "a pattern without a star": ("aurora://db?members=a.example.com", 'members is "a.example.com", which is no'),
+    "a pattern with two": ("aurora://db?members=*.*", "which is no pattern of hosts"),
+    "a pattern with a path": ("aurora://db?members=*/x", "which is no pattern of hosts"),
+    "a pattern with port 0": ("aurora://db?members=*:0", "which is no pattern of hosts"),
+    "two clusters": ("aurora://a,b?members=*", "has one host"),
+    "a user of a cluster": (f"aurora://u:{SECRET}@a?members=*", "has no user"),
+    "a cluster and a path": ("aurora://a/b?members=*", "has no path"),
 }
 
 
@@ -90,10 +102,13 @@ def test_hints_lead_to_what_was_meant() -> None:
 def test_every_kind_is_built_from_its_example(tmp_path: Path) -> None:
     """What a hint shows must work."""
 
-    async def query(_: str) -> list[list[object]]:
-        return []
+    class Nobody:
+        async def ask(self, question: Callable[[Query], Awaitable[T]], beside: str) -> tuple[str, T]:
+            raise AssertionError
 
-    means = Means(query=query, environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+        def close(self) -> None: ...
+
+    means = Means(servers=Nobody, environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
     for kind in registry.KINDS:
         for each in kind.example.split(" or "):
             if each.startswith("kubernetes"):
