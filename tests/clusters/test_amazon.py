@@ -136,6 +136,7 @@ def test_aurora_is_followed_and_nobody_reads_less_than_they_wrote(
     are(forebay, h1="primary", h2="replica")
     for row in forebay.console("show endpoints"):
         assert (row["timeline"], row["lsn"], row["lag"], row["canary"], row["error"]) == (None,) * 5, row
+        assert row["lag_ms"] == ("12" if str(row["endpoint"]).startswith("127.0.0.2:") else None)
     with contextlib.ExitStack() as stack:
         reading, writing = (stack.enter_context(forebay.target.connect(autocommit=True)) for _ in range(2))
         until(lambda: place(reading) == reader.port, within_s=20, what="reads go to the reader")

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -25,7 +25,7 @@ from forebay.config.topology import Topology
 from forebay.control.console_link import first_line
 from forebay.control.discover.asking import parameters
 from forebay.control.discover.canary import Canary
-from forebay.control.discover.question import IS_AURORA, OF_AURORA, OF_POSTGRES, Seen, SeenOfAurora, are_placed
+from forebay.control.discover.question import IS_AURORA, OF_AURORA, OF_POSTGRES, Node, Seen, SeenOfAurora, are_placed
 from forebay.control.discover.risk import Risk
 from forebay.control.fleet.agreement import Record
 from forebay.control.kept import Kept, Unanswered
@@ -72,6 +72,8 @@ class Poll:
         self._cluster.trust_lease(topology.is_lease_enough)
         # An endpoint has said so little of itself as one of Aurora's does.
         self._is_bare = False
+        # Seconds that somebody else says they are behind: of those that tell no positions.
+        self.lags: Mapping[str, float] = {}
         self._is_known = before is not None
         if before is not None:
             self._cluster.succeed(before)
@@ -162,7 +164,7 @@ class Poll:
                     lag,
                     None if probe.answered_at is None else now - probe.answered_at,
                     probe.error,
-                    exposed_s=self.risk.exposed_s(node) if is_placed else None,
+                    exposed_s=self._exposed_s(node),
                     canary=canary,
                     unconfirmed_s=unconfirmed_s,
                 )
@@ -204,10 +206,9 @@ class Poll:
         # Of which system they all are is said by most of them.
         if not self._unheard and self._decide():
             self._tell_roles()
-        if not self._are_placed():
-            return
-        self.risk.look(self._cluster.nodes(), index if isinstance(found, Seen) else None, began)
-        exposed_s = self.risk.exposed_s(self._cluster.nodes()[index])
+        if self._are_placed():
+            self.risk.look(self._cluster.nodes(), index if isinstance(found, Seen) else None, began)
+        exposed_s = self._exposed_s(self._cluster.nodes()[index])
         self._cluster.expose(index, None if exposed_s is None else round(exposed_s))
 
     def _decide(self) -> bool:
@@ -234,6 +235,12 @@ class Poll:
         if (memory := self._cluster.memory()) is not None:
             gate.claim(self._topology.database, memory[0], self._candidate())
         return has_changed
+
+    def _exposed_s(self, node: Node) -> float | None:
+        """How old what a replica has not replayed is at most, or is said to be; None: it is none, or nobody knows."""
+        if self._are_placed():
+            return self.risk.exposed_s(node)
+        return self.lags.get(node[0]) if node[1] == "replica" else None
 
     def _are_placed(self) -> bool:
         """Whether they have timelines and positions, by what was heard here or before."""

@@ -94,6 +94,8 @@ class Told:
         self.account = account
         self._told_at: float | None = None
         self._is_away = False
+        # Seconds that the source says replicas are behind.
+        self._lags: Mapping[str, float] = {}
         self._refused: str | None = None
         self._is_due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -156,6 +158,7 @@ class Told:
             replace(self._topology, endpoints=self.account.endpoints), self._tell_roles, before, risk, self._gate
         )
         poll.name(self.account.named)
+        poll.lags = self._lags
         return poll
 
     def _tell_roles(self, database: str, cluster: Cluster) -> None:
@@ -224,6 +227,7 @@ class Told:
         self._is_due.clear()
 
     def _miss(self, error: str, hint: str | None) -> None:
+        self._lags = self._poll.lags = {}
         if not self._is_away:
             self._is_away = True
             keeps = "the endpoints of the configuration" if self.account is None else "what it told last"
@@ -243,6 +247,8 @@ class Told:
             event(logging.INFO, "topology_source_back", database=self._topology.database,
                   source=self._topology.kind, asked=sighting.asked)  # fmt: skip
         account = account_of(sighting)
+        lags = {_endpoint(each.host, each.port): each.lag_s for each in sighting.members}
+        self._lags = self._poll.lags = {name: lag_s for name, lag_s in lags.items() if lag_s is not None}
         if account == self.account:
             return
         in_force = self.account.endpoints if self.account else self._topology.endpoints
