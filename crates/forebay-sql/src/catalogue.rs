@@ -121,10 +121,10 @@ impl Catalogue {
     /// What they do may have changed since the catalogue was read.
     pub fn calls_own(&self, shape: &Shape) -> bool {
         let foreign = shape.foreign_names();
-        let is_own = |name: &Box<str>| self.slot(name, Use::Function) != Slot::ABSENT;
+        let mut names = shape.functions.iter().chain(&shape.maybe_functions);
         !foreign.functions.is_empty()
             || !foreign.types.is_empty()
-            || shape.functions.iter().chain(&shape.maybe_functions).any(is_own)
+            || names.any(|name| self.slot(name, Use::Function) != Slot::ABSENT)
     }
 
     /// A replica has refused a text, whatever the catalogue says: it writes. Known until the catalogue is another.
