@@ -73,10 +73,7 @@ impl Session {
                 let text = self.undisturbed(read(portal, value)?)?;
                 self.one_row(portal, text, "SELECT 1");
             }
-            Statement::Catalogue => {
-                self.out.push(data_row(&CATALOGUE.map(|column| column.map(str::to_owned))));
-                self.one_row_done(portal, "SELECT 1");
-            }
+            Statement::Catalogue => self.catalogue(portal),
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
             _ => self.run_on_session(portal, &statement)?,
@@ -125,6 +122,11 @@ impl Session {
             self.complete(&format!("SELECT {count}"));
         }
         Ok(())
+    }
+
+    fn catalogue(&mut self, portal: &mut Portal) {
+        self.out.push(data_row(&CATALOGUE.map(|column| column.map(str::to_owned))));
+        self.one_row_done(portal, "SELECT 1");
     }
 
     fn one_row(&mut self, portal: &mut Portal, text: String, tag: &str) {
