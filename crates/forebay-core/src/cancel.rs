@@ -263,6 +263,10 @@ impl<I: Io> Worker<I> {
 
     /// The same for somebody who waits for its end. False: there is none to wait for.
     fn cancel_server_for(&mut self, io: &mut I, key: ServerKey, canceller: Option<Canceller>) -> bool {
+        if let Some(client) = self.servers[key].client.and_then(|client| self.clients.get_mut(client)) {
+            // Whatever becomes of its server: it does not want the answer any more.
+            client.retries = false;
+        }
         if self.servers[key].cancels > 0 {
             let under_way = self.cancels.iter().find(|(_, c)| c.server == key).map(|(cancel, _)| cancel);
             return self.join_cancel(io, under_way, canceller);

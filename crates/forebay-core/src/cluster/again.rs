@@ -68,6 +68,8 @@ pub struct Again {
     is_on: bool,
     /// What was sent in this lease only reads.
     reads: bool,
+    /// What was sent in this lease is not kept, or its answer has begun: none of it is made again.
+    is_spent: bool,
     /// What the client has sent.
     kept: Vec<u8>,
     /// What was answered, and held back.
@@ -101,7 +103,7 @@ impl Again {
 impl Part for Again {
     fn put(&self, out: &mut Writer) {
         // Of a request that was moved nothing is made again but on a replica's word.
-        let Again { is_on, reads: _, kept, held: _, done: _ } = self;
+        let Again { is_on, reads: _, is_spent: _, kept, held: _, done: _ } = self;
         is_on.put(out);
         kept.put(out);
     }
@@ -126,6 +128,7 @@ impl Server {
         client.is_tried = false;
         if let Some(again) = &mut self.again {
             again.end();
+            again.is_spent = true;
         }
     }
 
@@ -134,6 +137,7 @@ impl Server {
     pub(crate) fn forget_trial(&mut self) {
         if let Some(again) = &mut self.again {
             again.end();
+            again.is_spent = false;
         }
     }
 
@@ -176,8 +180,11 @@ impl<I: Io> Worker<I> {
     /// A client is about to send what only reads.
     pub(crate) fn begin_trial(&mut self, key: ClientKey, server: ServerKey) {
         let (client, server) = (&self.clients[key], &mut self.servers[server]);
-        if (client.is_tried || client.reading == Reading::Alone) && !server.is_tried() {
-            server.again.get_or_insert_default().begin();
+        if client.is_tried || client.reading == Reading::Alone {
+            let again = server.again.get_or_insert_default();
+            if !again.is_on && !again.is_spent {
+                again.begin();
+            }
         }
     }
 
@@ -193,6 +200,7 @@ impl<I: Io> Worker<I> {
         if again.kept.len() + sent.len() > KEPT_BYTES_MAX && again.held.is_empty() {
             // What comes behind must not be taken for the whole of it.
             self.clients[client].is_tried = false;
+            again.is_spent = true;
             return again.end();
         }
         again.kept.extend_from_slice(sent);
@@ -247,8 +255,8 @@ impl<I: Io> Worker<I> {
         self.enqueue(io, home, client_key);
     }
 
-    /// Whether what a client has sent to a server that is lost only reads, whatever has happened since the catalogue was read,
-    /// and nothing was told of the answer.
+    /// Whether what a client has sent to a server that is lost only reads, whatever the functions in its text have become since
+    /// the catalogue was read, and nothing was told of the answer.
     #[cold]
     pub(crate) fn only_reads(&mut self, key: ServerKey) -> bool {
         let server = &self.servers[key];
@@ -271,7 +279,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn may_read_again(&self, key: ServerKey) -> bool {
         let server = &self.servers[key];
         let client = server.client.and_then(|client| self.clients.get(client));
-        client.is_some_and(|client| client.retries) && server.late.is_none() && server.cancels == 0
+        let is_served =
+            client.and_then(|client| client.pool).is_some_and(|home| !self.pools[home.0 as usize].is_removed);
+        is_served && client.is_some_and(|client| client.retries) && server.late.is_none()
     }
 
     /// The server of a client that only reads is lost: its request is made again, on the primary.
@@ -294,7 +304,7 @@ impl<I: Io> Worker<I> {
             ("client", Field::Number(client.id)),
             ("pool", self.pools[self.servers[key].pool.0 as usize].label().into()),
         ];
-        self.log(io, Level::Info, "read_again", fields);
+        self.log(io, Level::Debug, "read_again", fields);
     }
 
     /// The texts of a client's next request write, whatever is known of them.

@@ -62,17 +62,27 @@ const QUESTIONS: [(Traces, &str); 6] = [
 ];
 
 /// Which statements count: those that SQL has made, but for ours, and those that the client prepares by the protocol under
-/// the name of such a one. Others that the protocol has made are of a pooler behind us, which shares them among its clients.
-fn of_names(prefix: &str, raw: &[Box<str>]) -> String {
+/// the name of such a one. Others that the protocol has made are of a pooler behind us, which shares them among its clients;
+/// where names are not shared here, they are the client's.
+fn of_names(prefix: &str, raw: Option<&[Box<str>]>) -> String {
+    let Some(raw) = raw else {
+        let mut sql = String::from("NOT pg_catalog.starts_with(name,");
+        quote_literal(&mut sql, prefix);
+        sql.push_str(") OR from_sql AND pg_catalog.starts_with(name,");
+        quote_literal(&mut sql, &fixed::names_begin(prefix));
+        sql.push_str("))");
+        return sql;
+    };
     let mut sql = String::from("from_sql AND (NOT pg_catalog.starts_with(name,");
     quote_literal(&mut sql, prefix);
     // One that a function has put into the place of ours was made by SQL.
     sql.push_str(") OR pg_catalog.starts_with(name,");
     quote_literal(&mut sql, &fixed::names_begin(prefix));
     sql.push_str("))");
-    for name in raw {
+    let not_ours = raw.iter().filter(|name| name.starts_with(prefix)).map(|name| format!("?{name}"));
+    for name in raw.iter().map(|name| name.to_string()).chain(not_ours) {
         sql.push_str(" OR name OPERATOR(pg_catalog.=) ");
-        quote_literal(&mut sql, name);
+        quote_literal(&mut sql, &name);
         sql.push_str("::pg_catalog.text");
     }
     sql.push(')');
@@ -105,8 +115,8 @@ impl Probe {
     }
 
     /// `user`: whom the server is logged in as. `prefix`: what the names of our statements begin with. `raw`: names by which
-    /// the client knows statements that nobody keeps account of.
-    pub(super) fn sql(&self, user: &str, prefix: &str, raw: &[Box<str>]) -> String {
+    /// the client knows statements that nobody keeps account of; None: of none is any kept.
+    pub(super) fn sql(&self, user: &str, prefix: &str, raw: Option<&[Box<str>]>) -> String {
         let mut columns = Vec::new();
         for name in &self.names {
             let mut column = String::from("pg_catalog.current_setting(");
@@ -221,12 +231,12 @@ mod tests {
 
     #[test]
     fn only_what_may_have_changed_is_asked_for() {
-        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app", "fb_", &[]);
+        let sql = probe(Traces::SETTING | Traces::LOCK, &["app.tenant"]).sql("app", "fb_", Some(&[]));
         assert!(sql.starts_with(
             "SELECT pg_catalog.current_setting('app.tenant',true),EXISTS(SELECT FROM pg_catalog.pg_locks"
         ));
         assert!(!sql.contains("pg_settings") && !sql.contains("pg_depend"));
-        let sql = probe(Traces::OPAQUE, &[]).sql("app", "fb_", &[]);
+        let sql = probe(Traces::OPAQUE, &[]).sql("app", "fb_", Some(&[]));
         for part in ["'role'", "pg_settings", "pg_depend", "pg_locks", "pg_cursors", "pg_listening_channels"] {
             assert!(sql.contains(part), "{part}");
         }
@@ -262,7 +272,7 @@ mod tests {
     fn what_was_lifted_for_a_look_is_read_as_it_was() {
         let mut probe = probe(Traces::OPAQUE, &[]);
         probe.is_unhurried = true;
-        assert!(probe.sql("app", "fb_", &[]).starts_with(UNHURRIED));
+        assert!(probe.sql("app", "fb_", Some(&[])).starts_with(UNHURRIED));
         row(&mut probe, &[Some("1ms")]);
         assert!(probe.read().is_none());
         row(&mut probe, &[Some("none"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f"), Some("f")]);

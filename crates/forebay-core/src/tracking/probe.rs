@@ -79,7 +79,11 @@ impl<I: Io> Worker<I> {
         probe.rows.clear();
         let prefix = String::from_utf8_lossy(self.cache.prefix());
         let mut client = server.client.and_then(|c| self.clients.get_mut(c));
-        let sql = probe.sql(&pool.user, &prefix, client.as_ref().map_or(&[], |client| client.raw_names()));
+        let raw = match &client {
+            Some(client) => client.usage.is_sharing.then(|| client.raw_names()),
+            None => Some(&[][..]),
+        };
+        let sql = probe.sql(&pool.user, &prefix, raw);
         server.probe = Some(probe);
         if let Some(client) = &mut client {
             client.is_held = true;

@@ -146,3 +146,47 @@ fn a_read_that_prepares_is_made_again_with_its_names() {
     scene.arrives(primary, &answer);
     assert!(scene.sent(client).starts_with(b"1"));
 }
+
+/// One part of a pipeline: longer than half of what is kept.
+fn a_part(out: &mut Vec<u8>, n: u32) {
+    write::parse(out, "", format!("select {n} /* {} */", "x".repeat(9000)), &[]);
+    write::bind(out, "", "", &[], &[], &[]);
+    write::describe(out, b'P', "");
+    write::execute(out, "", 0);
+}
+
+/// The second half of a pipeline, made again by itself, would be answered in the place of the first.
+#[test]
+fn a_pipeline_that_is_told_in_parts_is_not_made_again() {
+    let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
+    scene.roles(Writes, Nobody);
+    scene.sent(client);
+    // Whoever comes next has its settings set before its request, which goes ahead in part.
+    let other = scene.comes("app", &[("application_name", "other")]);
+    scene.asks(other, "select 9");
+    scene.sent(primary);
+    let mut prefix = Vec::new();
+    for tag in ["BEGIN", "SET", "COMMIT"] {
+        write::command_complete(&mut prefix, tag);
+    }
+    let mut ready = prefix.clone();
+    write::command_complete(&mut ready, "SELECT 0");
+    write::ready_for_query(&mut ready, TransactionStatus::Idle);
+    scene.arrives(primary, &ready);
+    let mut request = Vec::new();
+    a_part(&mut request, 1);
+    a_part(&mut request, 2);
+    write::sync(&mut request);
+    scene.arrives(client, &request);
+    scene.sent(primary);
+    write::parse_complete(&mut prefix);
+    write::bind_complete(&mut prefix);
+    let (head, row) = a_row();
+    scene.arrives(primary, &[prefix, head, row].concat());
+    assert!(!scene.sent(client).is_empty(), "it is told of the first part");
+    let second = scene.sent(primary);
+    assert!(second.windows(8).any(|part| part == b"select 2"), "the second part is sent");
+    scene.closed(primary);
+    assert!(is_told(&scene.sent(client), "08007"));
+    assert_eq!(scene.opening_to(A), [], "nobody wants a server any more");
+}
