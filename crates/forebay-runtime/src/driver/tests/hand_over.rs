@@ -55,12 +55,22 @@ fn nothing_is_lost_or_doubled_where_tls_moves<B: Backend + 'static>() {
                 stream.write_all(&bytes[sent..end]).expect("written");
                 sent = end;
             } else {
-                got += stream.read(&mut back[got..]).expect("answered");
+                got += stream.read(&mut back[got..]).unwrap_or_else(|error| {
+                    panic!("round {round}, {got} of {sent} are back: {error}\n{}", queues(&stream.sock))
+                });
             }
         }
         assert!(back == bytes, "round {round}");
         world.wait(|seen| (*seen == Seen::Detached).then_some(()));
     }
+}
+
+/// Where bytes of a connection wait, as the kernel tells of both of its ends: tx_queue and rx_queue.
+fn queues(stream: &TcpStream) -> String {
+    let port = stream.local_addr().map_or(0, |address| address.port());
+    let all = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let of_port = all.lines().filter(|line| line.contains(&format!(":{port:04X} ")));
+    of_port.collect::<Vec<_>>().join("\n")
 }
 
 /// Half a record comes while the connection is being taken out. Core hears of nothing, and must not wait for ever.
