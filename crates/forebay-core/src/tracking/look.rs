@@ -6,6 +6,7 @@ use std::sync::Arc;
 use forebay_sql::traces::Traces;
 
 use crate::parameters::{Image, is_restorable, quote_literal};
+use crate::request::NOT_OURS;
 use crate::statements::fixed;
 
 /// What a probe asks, and what has come of its answer.
@@ -65,27 +66,24 @@ const QUESTIONS: [(Traces, &str); 6] = [
 /// the name of such a one. Others that the protocol has made are of a pooler behind us, which shares them among its clients;
 /// where names are not shared here, they are the client's.
 fn of_names(prefix: &str, raw: Option<&[Box<str>]>) -> String {
-    let Some(raw) = raw else {
-        let mut sql = String::from("NOT pg_catalog.starts_with(name,");
-        quote_literal(&mut sql, prefix);
-        sql.push_str(") OR from_sql AND pg_catalog.starts_with(name,");
-        quote_literal(&mut sql, &fixed::names_begin(prefix));
-        sql.push_str("))");
-        return sql;
-    };
-    let mut sql = String::from("from_sql AND (NOT pg_catalog.starts_with(name,");
+    let mut sql = String::from("NOT pg_catalog.starts_with(name,");
     quote_literal(&mut sql, prefix);
+    sql.push(')');
+    if let Some(raw) = raw {
+        sql.push_str(" AND (from_sql");
+        for name in raw {
+            sql.push_str(" OR name OPERATOR(pg_catalog.=) ");
+            // One that looks like ours has another name there.
+            let mark = if name.starts_with(prefix) { NOT_OURS } else { b"" };
+            quote_literal(&mut sql, &format!("{}{name}", String::from_utf8_lossy(mark)));
+            sql.push_str("::pg_catalog.text");
+        }
+        sql.push(')');
+    }
     // One that a function has put into the place of ours was made by SQL.
-    sql.push_str(") OR pg_catalog.starts_with(name,");
+    sql.push_str(" OR from_sql AND pg_catalog.starts_with(name,");
     quote_literal(&mut sql, &fixed::names_begin(prefix));
     sql.push_str("))");
-    let not_ours = raw.iter().filter(|name| name.starts_with(prefix)).map(|name| format!("?{name}"));
-    for name in raw.iter().map(|name| name.to_string()).chain(not_ours) {
-        sql.push_str(" OR name OPERATOR(pg_catalog.=) ");
-        quote_literal(&mut sql, &name);
-        sql.push_str("::pg_catalog.text");
-    }
-    sql.push(')');
     sql
 }
 
