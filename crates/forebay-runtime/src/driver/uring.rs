@@ -235,7 +235,8 @@ impl Uring {
             libc::ENOBUFS => {
                 self.offer.ran_out();
                 self.starves(table, slot);
-                None
+                // One that is being taken out has waited for this end, and none other comes.
+                Some(Completion::Done { slot })
             }
             libc::ECANCELED | libc::EINTR => Some(Completion::Done { slot }),
             errno => Some(Completion::ReadEnded { slot, errno: Some(errno) }),

@@ -37,6 +37,23 @@ fn nothing_is_lost_or_doubled_by_a_hand_over<B: Backend + 'static>() {
     }
 }
 
+/// More comes at once than the kernel has buffers for: the receive that is to be stopped ends for want of one.
+fn a_connection_moves_also_where_buffers_run_out<B: Backend + 'static>() {
+    let world = World::<B>::with(Role::Pass, Setup { buffers: 16, buffer_size: 1024, ..Setup::default() });
+    let mut stream = UnixStream::connect(&world.unix).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    world.wait(|seen| matches!(seen, Seen::Accepted(..)).then_some(()));
+    let bytes = pattern(40 * 1024);
+    for round in 0..5 {
+        let (mut writer, sent) = (stream.try_clone().expect("a second handle"), bytes.clone());
+        // On the worker's own thread, so that all is there when it looks.
+        world.on(0, move |_, _| writer.write_all(&sent).expect("written"));
+        let mut back = vec![0; bytes.len()];
+        stream.read_exact(&mut back).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(back == bytes, "round {round}");
+    }
+}
+
 /// TLS, as it moves to another process: wherever records are cut, and however slowly the client takes what is sent.
 fn nothing_is_lost_or_doubled_where_tls_moves<B: Backend + 'static>() {
     let files = Files::new();
@@ -230,6 +247,7 @@ fn the_last_wish_counts<B: Backend + 'static>() {
 
 super::over_both!(
     nothing_is_lost_or_doubled_by_a_hand_over,
+    a_connection_moves_also_where_buffers_run_out,
     nothing_is_lost_or_doubled_where_tls_moves,
     half_a_record_keeps_no_connection_from_moving,
     an_idle_connection_moves_back_and_forth,

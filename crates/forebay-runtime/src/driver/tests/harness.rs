@@ -267,12 +267,13 @@ pub(super) struct World<B: Backend> {
 pub(super) struct Setup {
     pub(super) workers: u16,
     pub(super) buffers: u32,
+    pub(super) buffer_size: u32,
     pub(super) tls: Contexts,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { workers: 1, buffers: 64, tls: Contexts::default() }
+        Setup { workers: 1, buffers: 64, buffer_size: 16 * 1024, tls: Contexts::default() }
     }
 }
 
@@ -321,7 +322,8 @@ impl<B: Backend + 'static> World<B> {
                     passing: HashMap::new(),
                     ticks: None,
                 };
-                let mut driver = Driver::<B>::open(hub, id, listeners, setup.buffers, 16 * 1024).expect("a driver");
+                let mut driver =
+                    Driver::<B>::open(hub, id, listeners, setup.buffers, setup.buffer_size).expect("a driver");
                 driver.run(&mut consumer);
             };
             threads.push(std::thread::spawn(run));
