@@ -114,6 +114,12 @@ class Cluster:
     def remember(self, system: int, floor: int) -> None:
         """Takes over another process's memory; called before anything is heard."""
 
+    def recall(self, system: int, timeline: int) -> None:
+        """Takes over that a system was seen to write on a timeline, this cluster's or not; before anything is heard."""
+
+    def written(self) -> list[tuple[int, int]]:
+        """What was seen to write: systems, and the highest timeline of each."""
+
     def legacy(self) -> _ClusterLegacy:
         """What a process that takes this one's place is to know of the endpoints."""
 

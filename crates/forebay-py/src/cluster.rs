@@ -49,6 +49,14 @@ impl PyCluster {
         self.lock().remember(system, floor);
     }
 
+    fn recall(&self, system: u64, timeline: u32) {
+        self.lock().recall(system, timeline);
+    }
+
+    fn written(&self) -> Vec<(u64, u32)> {
+        self.lock().written().to_vec()
+    }
+
     fn legacy(&self) -> LegacyRows {
         let Legacy { system, beginning, endpoints } = self.lock().legacy();
         let said = |seen: Seen| (seen.is_in_recovery, seen.timeline, seen.is_certain, seen.lsn, seen.system);

@@ -71,17 +71,20 @@ impl Cluster {
         let Some(system) = legacy.system else { return };
         self.system = Some(system);
         self.beginning = legacy.beginning.map(|(system, timeline, lsn)| Beginning { system, timeline, lsn });
+        let mut heard = Vec::new();
         for node in &mut self.nodes {
             let Some(known) = legacy.endpoints.iter().find(|known| known.name == node.name) else { continue };
             let is_down = known.misses >= self.misses_max;
             if let Some(seen) = known.seen.filter(|_| is_down || known.asked_us >= since_us) {
                 node.hear(seen, known.asked_us);
+                heard.push(seen);
                 node.stay.is_beyond = known.is_beyond;
             } else if !is_down {
                 continue;
             }
             node.misses = known.misses;
         }
+        heard.into_iter().for_each(|seen| self.note_written(seen));
         self.decide();
     }
 }

@@ -17,6 +17,9 @@
 //! | can write, and another one is being promoted in its place | relieved | nobody |
 //!
 //! A timeline that was seen to write is never undercut: a primary that was deposed stays so until it follows the new one.
+//! That is remembered by system ([`written`]), whatever takes the place of the endpoint that has said so. What a replica
+//! replays counts for nothing here: it may follow a copy that was promoted elsewhere and thrown away, and one such line
+//! would take the primary from all. Who was promoted says so itself.
 //! Of two that can write on one timeline nobody can say which is right, so writes stop until one of them is gone, or, where
 //! it is asked for, until somebody who knows names one of them.
 //! A replica of which it is not known whether it has followed serves: see [`astray`].
@@ -29,11 +32,13 @@ pub(crate) mod own_settings;
 pub mod progress;
 pub mod roles;
 pub mod routing;
+mod written;
 
 use std::sync::Arc;
 
 use astray::{Beginning, Stay};
 use progress::Progress;
+use written::Written;
 
 use crate::planted::{Bug, planted};
 
@@ -145,8 +150,6 @@ pub struct Node {
     pub exposed_s: Option<u64>,
     /// What it has not replayed is older than it may be.
     pub is_late: bool,
-    /// The system and the highest timeline of which it said that it writes there.
-    wrote: Option<(u64, u32)>,
     /// It is further behind than it may be, in bytes.
     is_far: bool,
     /// Another one gets the writes that can write on the same timeline.
@@ -180,10 +183,6 @@ impl Node {
         self.misses = 0;
         self.stay.heard(self.seen, seen, asked_us);
         self.seen = Some(seen);
-        if !seen.is_in_recovery {
-            let before = self.wrote.filter(|(system, _)| *system == seen.system).map_or(0, |(_, timeline)| timeline);
-            self.wrote = Some((seen.system, seen.timeline.max(before)));
-        }
     }
 }
 
@@ -197,12 +196,14 @@ pub struct Cluster {
     system: Option<u64>,
     /// Which one it was taken for by the last decision, whether or not it has been seen to write.
     assumed: Option<u64>,
-    /// The highest timeline that was seen to write.
+    /// The highest timeline that was seen to write, of the system that it was taken for by the last decision.
     floor: u32,
     /// That of the highest timeline, where that was heard.
     beginning: Option<Beginning>,
-    /// A system, and the highest timeline that was seen to write of it, by an account before this one.
-    remembered: Option<(u64, u32)>,
+    /// What was seen to write, here or by an account before this one.
+    written: Written,
+    /// The system that an account before this one knew.
+    remembered: Option<u64>,
     /// Those that may write, where somebody else says so.
     named: Option<Vec<Arc<str>>>,
     /// Of two that can write on one timeline, the one that is named gets writes.
@@ -223,7 +224,6 @@ impl Cluster {
             is_confirming: None,
             exposed_s: None,
             is_late: false,
-            wrote: None,
             is_far: false,
             is_outdone: false,
             stay: Stay::default(),
@@ -239,6 +239,7 @@ impl Cluster {
             assumed: None,
             floor: 0,
             beginning: None,
+            written: Written::default(),
             remembered: None,
             named: None,
             is_lease_enough: false,
@@ -255,6 +256,7 @@ impl Cluster {
         self.leaving.clone_from(&before.leaving);
         self.assumed = before.assumed;
         self.beginning = before.beginning;
+        self.written.clone_from(&before.written);
         for node in &mut self.nodes {
             if let Some(known) = before.nodes.iter().find(|known| known.name == node.name) {
                 *node = known.clone();
@@ -265,8 +267,7 @@ impl Cluster {
             self.remembered = before.remembered;
             return;
         };
-        let remembered = before.remembered.filter(|(of, _)| *of == system).map_or(0, |(_, floor)| floor);
-        self.remembered = Some((system, before.floor.max(remembered)));
+        self.remembered = Some(system);
         if self.nodes.iter().any(|node| node.seen.is_some_and(|seen| seen.system == system)) {
             self.system = before.system;
         }
@@ -274,26 +275,46 @@ impl Cluster {
 
     /// What outlives the process: which system it is, and the highest timeline that was seen to write of it.
     pub fn memory(&self) -> Option<(u64, u32)> {
-        let Some(system) = self.system.or_else(|| self.most_common_system()) else { return self.remembered };
-        let before = self.remembered.filter(|(of, _)| *of == system).map_or(0, |(_, floor)| floor);
+        let Some(system) = self.system.or_else(|| self.most_common_system()) else {
+            return self.remembered.map(|system| (system, self.written.highest(system)));
+        };
         // Of one that is being promoted the timeline is known before it is seen.
         let next = self
             .leaving
             .as_ref()
             .filter(|leaving| leaving.is_relieved)
             .map_or(0, |leaving| leaving.timeline.saturating_add(1));
-        Some((system, self.floor.max(before).max(next)))
+        Some((system, self.written.highest(system).max(next)))
     }
 
     /// Takes over what another process knew. Before anything is heard.
     pub fn remember(&mut self, system: u64, floor: u32) {
-        self.remembered = Some((system, floor));
+        self.remembered = Some(system);
+        self.recall(system, floor);
+    }
+
+    /// Takes over that a system was seen to write on a timeline, whether or not it is this cluster's. Before anything is heard.
+    pub fn recall(&mut self, system: u64, timeline: u32) {
+        self.written.note(system, timeline, [self.system, self.assumed, self.remembered]);
+    }
+
+    /// What was seen to write: systems, and the highest timeline of each.
+    pub fn written(&self) -> &[(u64, u32)] {
+        self.written.all()
     }
 
     /// An endpoint has answered. What follows is decided by [`Self::decide`]. `asked_us`: a moment before it was asked, in
     /// microseconds of the system's monotonic clock.
     pub fn heard(&mut self, index: usize, seen: Seen, asked_us: u64) {
         self.nodes[index].hear(seen, asked_us);
+        self.note_written(seen);
+    }
+
+    /// Whatever becomes of who has said so.
+    fn note_written(&mut self, seen: Seen) {
+        if !seen.is_in_recovery {
+            self.recall(seen.system, seen.timeline);
+        }
     }
 
     /// Somebody who knows says that these may write and no others; `None`: nobody says so, and any may.
@@ -366,11 +387,7 @@ impl Cluster {
             let seen = node.seen.filter(|seen| !seen.is_in_recovery && Some(seen.system) == system)?;
             is_up(node).then_some(seen)
         };
-        // Whatever has become of those that said so.
-        let wrote = self.nodes.iter().filter_map(|node| node.wrote.filter(|(of, _)| Some(*of) == system));
-        let newest = wrote.map(|(_, timeline)| timeline).max().unwrap_or(0);
-        let remembered = self.remembered.filter(|(of, _)| Some(*of) == system).map_or(0, |(_, floor)| floor);
-        let floor = self.floor.max(newest).max(remembered);
+        let floor = system.map_or(0, |system| self.written.highest(system));
         let mut first = self.nodes.iter().filter_map(|node| writes(node).map(|seen| (seen, node.asked_us)));
         let first = first.find(|(seen, _)| seen.timeline == floor);
         self.note_beginning(system.unwrap_or(0), floor, first);
@@ -442,7 +459,7 @@ impl Cluster {
     fn most_common_system(&self) -> Option<u64> {
         let known = || self.nodes.iter().filter_map(|node| node.seen.map(|seen| seen.system));
         let votes = |system: u64| known().filter(|other| *other == system).count();
-        let is_remembered = |system: u64| self.remembered.is_some_and(|(of, _)| of == system);
+        let is_remembered = |system: u64| self.remembered == Some(system);
         // The last of equals is the maximum.
         known().rev().max_by_key(|&system| (votes(system), is_remembered(system), self.assumed == Some(system)))
     }

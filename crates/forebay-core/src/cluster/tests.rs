@@ -17,6 +17,7 @@ use super::roles::{Found, Serves};
 
 mod legacy;
 mod stray;
+mod written;
 
 /// One word for what an endpoint says: `w1` writes on timeline 1, `r1` replays and has reached it, `c1` replays and gets it;
 /// a number after a colon is its LSN, and one after `#` its system; `-` is a miss, `.` nothing.

@@ -204,6 +204,7 @@ class Discovery:
             name: {
                 "kind": topology.kind,
                 "memory": follower.cluster.memory(),
+                "written": follower.cluster.written(),
                 "endpoints": follower.cluster.legacy(),
                 "account": None if follower.account is None else follower.account.words(),
                 "risk": follower.risk.words(),
@@ -341,6 +342,9 @@ class Discovery:
         account = Account.of(known["account"]) if is_alike and known["account"] else None
         cluster = Cluster(list(account.endpoints if account else topology.endpoints), topology.misses_max,
                           topology.lag_max)  # fmt: skip
+        # A release before this one told of the cluster alone.
+        for system, timeline in known.get("written", ()):
+            cluster.recall(system, timeline)
         # A process that has just given its place knows it better than the file.
         if memory := known["memory"] or kept:
             cluster.remember(*memory)

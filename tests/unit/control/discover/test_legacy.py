@@ -52,3 +52,31 @@ def test_what_was_just_heard_is_told_before_anybody_is_asked(
         await successor.close()
 
     asyncio.run(play())
+
+
+def test_what_was_seen_to_write_is_told_also_of_a_system_that_is_not_the_clusters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the next process undercuts who wrote last, where a stranger has taken that one's place."""
+
+    async def asks_nobody(_poll: Poll, _index: int) -> None: ...
+
+    async def play() -> None:
+        monkeypatch.setattr(Poll, "_watch", asks_nobody)
+        config = configured("", "30s")
+        told: dict[str, Any] = {"app": {"kind": config.topologies[0].kind, "memory": [42, 1], "account": None,
+                                        "written": [[42, 2], [8, 1]]}}  # fmt: skip
+        clusters: list[Cluster] = []
+        for _ in range(2):
+            process = Discovery(lambda _database, cluster: clusters.append(cluster), lambda: asyncio.sleep(0), {})
+            process.inherit(told)
+            await process.follow(config.topologies)
+            told = json.loads(json.dumps(process.legacy()))
+            assert told["app"]["memory"] == [42, 2]
+            assert sorted(told["app"]["written"]) == [[8, 1], [42, 2]]
+            await process.close()
+        clusters[-1].heard(0, (False, 1, False, 100, 42), now_us())
+        clusters[-1].decide()
+        assert [node[1] for node in clusters[-1].nodes()] == ["deposed"]
+
+    asyncio.run(play())
