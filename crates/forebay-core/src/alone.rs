@@ -6,10 +6,11 @@ use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
 
 use crate::checkout::Checkout;
+use crate::cluster::replay::Replaying;
 use crate::frame::At;
 use crate::io::Io;
 use crate::leave::encode;
-use crate::session::client::{ClientKey, Extent};
+use crate::session::client::{ClientKey, Extent, Refusal};
 use crate::session::{Body, IDLE};
 use crate::worker::Worker;
 
@@ -45,6 +46,9 @@ impl<I: Io> Worker<I> {
     /// A message of a client that holds no server.
     fn without_server(&mut self, io: &mut I, key: ClientKey, frame: At<'_>) -> Alone {
         let client = &mut self.clients[key];
+        if client.replaying == Replaying::Runs && client.refusal.is_some() {
+            return Alone::Took(client.abandon_replay(&frame.data[frame.start..]));
+        }
         match frame.head.tag {
             tag::TERMINATE => {
                 self.client_leaves(io, key);
@@ -95,6 +99,11 @@ impl<I: Io> Worker<I> {
                     Checkout::Queued => Alone::Stop,
                     Checkout::Refused(report) => {
                         let report = self.worded(*report);
+                        let client = &mut self.clients[key];
+                        if client.replaying == Replaying::Runs {
+                            client.refuse(Refusal { report, extent: Extent::NextRequest });
+                            return Alone::GoOn;
+                        }
                         self.refuse_request(io, key, frame, &report)
                     }
                 };

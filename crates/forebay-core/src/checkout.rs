@@ -13,9 +13,10 @@ use crate::io::Io;
 use crate::planted::{Bug, planted};
 use crate::pool::shared::Standing;
 use crate::pool::{PoolId, Waiter};
-use crate::session::client::{ClientKey, ClientState};
+use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::expect::Own;
 use crate::session::server::{Server, ServerKey, ServerState};
+use crate::slab::Slab;
 use crate::time::Instant;
 use crate::worker::Worker;
 
@@ -59,6 +60,9 @@ impl<I: Io> Worker<I> {
         {
             self.publish(id);
             return if self.lease(io, server, key) { Checkout::Leased } else { Checkout::Queued };
+        }
+        if self.pool(id).waiters.len() >= waiters_max as usize {
+            self.drop_those_that_left(id);
         }
         let pool = self.pool(id);
         if pool.waiters.len() >= waiters_max as usize {
@@ -312,17 +316,21 @@ impl<I: Io> Worker<I> {
     fn oldest_of_waiters(&mut self, id: PoolId) -> Option<Instant> {
         let (clients, pool) = (&self.clients, &mut self.pools[id.0 as usize]);
         while let Some(waiter) = pool.waiters.front() {
-            let is_waiting = clients.get(waiter.client).is_some_and(|c| {
-                matches!(c.state, ClientState::Waiting | ClientState::Greeting)
-                    && c.since == waiter.since
-                    && c.server.is_none()
-            });
-            if is_waiting {
+            if is_waiting(clients, waiter) {
                 return Some(waiter.since);
             }
             pool.waiters.pop_front();
         }
         None
+    }
+
+    /// Those that have left, or moved away, count no more. Once a turn: it looks at all of them.
+    #[cold]
+    fn drop_those_that_left(&mut self, id: PoolId) {
+        let (clients, pool) = (&self.clients, &mut self.pools[id.0 as usize]);
+        if std::mem::replace(&mut pool.counted_at, self.now) != self.now {
+            pool.waiters.retain(|waiter| is_waiting(clients, waiter));
+        }
     }
 
     fn offer_elsewhere(&mut self, io: &mut I, key: ServerKey, ours: Option<Instant>) -> bool {
@@ -367,4 +375,13 @@ impl<I: Io> Worker<I> {
 /// A duration as errors print it.
 pub fn seconds(d: Duration) -> String {
     if d < Duration::from_secs(1) { format!("{} ms", d.as_millis()) } else { format!("{:.1} s", d.as_secs_f64()) }
+}
+
+/// Whether a wish still stands.
+fn is_waiting(clients: &Slab<Client>, waiter: &Waiter) -> bool {
+    clients.get(waiter.client).is_some_and(|client| {
+        matches!(client.state, ClientState::Waiting | ClientState::Greeting)
+            && client.since == waiter.since
+            && client.server.is_none()
+    })
 }

@@ -5,6 +5,7 @@ use forebay_pgwire::frame::Head;
 use forebay_spec::Severity;
 
 use crate::balance::is_ill;
+use crate::cluster::replay::NOT_ANEW;
 use crate::leave::encode;
 use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict};
 use crate::session::expect::{Expect, Own, Refusal};
@@ -25,6 +26,9 @@ impl Relaying<'_> {
             }
             if self.is_for_client() && fields.is_fatal() && fields.sqlstate() == Some(b"08P01") {
                 return (Verdict::Pass, Some(Next::ClientAtFault));
+            }
+            if !is_own && !fields.is_fatal() && self.is_replaying() {
+                return (Verdict::Drop, Some(Next::Violation(NOT_ANEW)));
             }
             // After a FATAL error the connection ends, and what that means for the client is decided then.
             if is_own || fields.is_fatal() {

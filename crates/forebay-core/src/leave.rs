@@ -9,6 +9,7 @@ use forebay_pgwire::write;
 use forebay_spec::{Report, Severity, errors};
 use forebay_sql::traces::Traces;
 
+use crate::cluster::replay::Replaying;
 use crate::config::PoolMode;
 use crate::ends::may_have_committed;
 use crate::event::{Field, Level};
@@ -329,7 +330,7 @@ impl<I: Io> Worker<I> {
     fn loss(&mut self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
         let only_reads = self.only_reads(key);
         if only_reads && self.may_read_again(key) {
-            return Loss::Read;
+            return Loss::Read(errors::server_lost(endpoint, cause));
         }
         let server = &self.servers[key];
         let usage = server.client.and_then(|c| self.clients.get(c)).map(|c| c.usage);
@@ -380,7 +381,7 @@ impl<I: Io> Worker<I> {
     fn tell_loss(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey, loss: Loss) {
         let is_greeting = self.clients[client_key].state == ClientState::Greeting;
         let speaks_pgbouncer = self.tables.config.speaks_pgbouncer;
-        if !matches!(loss, Loss::Nothing | Loss::Read) {
+        if !matches!(loss, Loss::Nothing | Loss::Read(_)) {
             // What it has seen there it must not see older anywhere else.
             self.note_parted(client_key, key);
         }
@@ -395,6 +396,7 @@ impl<I: Io> Worker<I> {
         server.client = None;
         let now = self.now;
         let client = &mut self.clients[client_key];
+        let is_replaying = client.replaying == Replaying::Runs;
         client.server = None;
         client.is_held = false;
         let pin = client.pin.take();
@@ -408,6 +410,7 @@ impl<I: Io> Worker<I> {
             self.pools[id.0 as usize].stats.stats.count_refusal(report.code);
         }
         match loss {
+            Loss::Transaction(_) | Loss::Requests(_) if is_replaying => client.replay_is_lost(&expect),
             Loss::Session(report) => return self.refuse_and_close(io, client_key, report),
             // Nothing can be said inside a message.
             Loss::Cut => return self.drop_client(io, client_key, "its server was lost in the middle of a reply"),
@@ -417,12 +420,10 @@ impl<I: Io> Worker<I> {
                 client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
                 return self.enqueue(io, id, client_key);
             }
-            Loss::Read => {
+            Loss::Read(report) => {
+                let is_asking = !expect.is_empty();
                 undo_all(client, &expect);
-                client.enter(ClientState::Waiting, now);
-                self.read_again(io, key, client_key);
-                let home = self.clients[client_key].pool.unwrap_or(id);
-                return self.enqueue(io, home, client_key);
+                return self.read_again(io, key, client_key, self.worded(report), is_asking);
             }
             Loss::Transaction(report) => {
                 let report = if speaks_pgbouncer { report.in_pgbouncers_words() } else { report };
@@ -449,7 +450,7 @@ impl<I: Io> Worker<I> {
             self.pool(id).stats.stats.count_refusal(report.code);
         }
         let client = &mut self.clients[key];
-        client.refusal = Some(Box::new(Refusal { report, extent }));
+        client.refuse(Refusal { report, extent });
         client.enter(ClientState::Idle, self.now);
         self.ready.push_back(key);
     }
@@ -459,8 +460,8 @@ impl<I: Io> Worker<I> {
 enum Loss {
     /// Nothing: it had sent nothing yet.
     Nothing,
-    /// Nothing: it was reading, and does so again.
-    Read,
+    /// Nothing: it was reading, and does so again; it is told of this if that fails.
+    Read(Report),
     /// Its transaction; it hears of it at its next request.
     Transaction(Report),
     /// The requests that were not answered.

@@ -151,6 +151,10 @@ pub enum Bug {
     MovedTrialLost,
     /// A request whose server was lost is made again although a function in it may write by now.
     UnsureReadMadeAgain,
+    /// A transaction that begins anew is told once more that it has begun.
+    BeginToldTwice,
+    /// A transaction begins anew whatever was sent of it, its COMMIT too.
+    CommitReplayed,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
 }
@@ -202,7 +206,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 17] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 19] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -220,6 +224,8 @@ impl Bug {
         ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),
         ("moved-trial-lost", Bug::MovedTrialLost),
         ("unsure-read-made-again", Bug::UnsureReadMadeAgain),
+        ("begin-told-twice", Bug::BeginToldTwice),
+        ("commit-replayed", Bug::CommitReplayed),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.

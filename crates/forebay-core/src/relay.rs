@@ -4,6 +4,7 @@ use forebay_pgwire::frame::FrameError;
 use forebay_spec::errors;
 
 use crate::alone::Alone;
+use crate::cluster::replay::Replaying;
 use crate::event::Level;
 use crate::ids::BufId;
 use crate::io::{Close, Io};
@@ -24,7 +25,9 @@ impl<I: Io> Worker<I> {
     pub(crate) fn client_received(&mut self, io: &mut I, key: ClientKey, buf: BufId, data: &[u8]) {
         let client = &mut self.clients[key];
         match client.state {
-            ClientState::Idle | ClientState::Active if client.carry.is_empty() && client.may_go_on() => {
+            ClientState::Idle | ClientState::Active
+                if client.carry.is_empty() && client.may_go_on() && client.replaying != Replaying::SetBack =>
+            {
                 let taken = self.pump(io, key, Some(buf), data);
                 if taken < data.len() {
                     self.keep(io, key, &data[taken..]);
@@ -49,6 +52,9 @@ impl<I: Io> Worker<I> {
     /// Goes on with what was kept.
     pub(crate) fn client_goes_on(&mut self, io: &mut I, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.replaying == Replaying::SetBack && client.state == ClientState::Idle && !client.carry.is_empty() {
+            client.begin_replay();
+        }
         match client.state {
             ClientState::Startup | ClientState::Login => self.login_goes_on(io, key),
             ClientState::Console => self.console_goes_on(io, key),
@@ -209,7 +215,7 @@ impl<I: Io> Worker<I> {
         match reader {
             Some(conn) => {
                 let client = &mut self.clients[key];
-                self.servers[server_key].end_trial(client);
+                self.servers[server_key].tell(client, &mut self.batch, &[]);
                 client.unsent += self.batch.send(io, conn, None, &[]);
             }
             None => self.batch.clear(),
@@ -359,7 +365,7 @@ impl<I: Io> Worker<I> {
             self.batch.clear();
             return;
         };
-        server.end_trial(client);
+        server.tell(client, &mut self.batch, data);
         let bytes = self.batch.send(io, client.conn, buf, data);
         client.unsent += bytes;
         self.pools[server.pool.0 as usize].stats.stats.sent_bytes.add(bytes as u64);

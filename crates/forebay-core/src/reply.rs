@@ -7,6 +7,7 @@ use forebay_pgwire::backend::{TransactionStatus, data_row, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_sql::traces::Traces;
 
+use crate::cluster::replay::NOT_ANEW;
 use crate::parameters::Images;
 use crate::planted::{Bug, planted};
 use crate::session::Body;
@@ -75,7 +76,7 @@ impl Relaying<'_> {
         while at < data.len() {
             let turn = self.turn();
             let was_for_client = self.client.is_some() && !matches!(turn, Turn::Ours(_));
-            if data[at] == tag::DATA_ROW && was_for_client && matches!(turn, Turn::Rows) {
+            if data[at] == tag::DATA_ROW && was_for_client && matches!(turn, Turn::Rows) && !self.is_replaying() {
                 at = self.pass_rows(data, at, bytes_max);
             }
             let head = match frame::head(&data[at..], bytes_max) {
@@ -88,7 +89,11 @@ impl Relaying<'_> {
                 break;
             }
             let end = data.len().min(at + head.bytes as usize);
-            let is_passed = matches!(verdict, Verdict::Pass) && self.is_theirs(head, was_for_client);
+            let mut is_passed = matches!(verdict, Verdict::Pass) && self.is_theirs(head, was_for_client);
+            if is_passed && self.is_replaying() {
+                let Some(passes) = self.passes_anew(&data[at..end]) else { return (Next::Violation(NOT_ANEW), at) };
+                is_passed = passes;
+            }
             if is_passed {
                 self.batch.received(at, end);
             }
@@ -216,13 +221,11 @@ impl Relaying<'_> {
     pub(crate) fn settle(&mut self) {
         loop {
             match self.server.expect.front() {
-                Some(Expect::CopyEnd) => {
-                    self.server.expect.pop_front();
-                }
+                Some(Expect::CopyEnd) => drop(self.server.expect.pop_front()),
                 Some(Expect::Answer { .. }) => {
                     let Some(Expect::Answer { tag, change }) = self.server.expect.pop_front() else { return };
+                    self.give_answer(tag);
                     if let Some(client) = &mut self.client {
-                        self.batch.owned().extend_from_slice(&[tag, 0, 0, 0, 4]);
                         confirm(client, &change);
                         self.server.note_done(change);
                     }
@@ -460,7 +463,7 @@ impl Relaying<'_> {
 
 /// Whether a command's tag is of one that changes objects.
 fn is_of_schema(tag: &[u8]) -> bool {
-    [&b"CREATE "[..], b"ALTER ", b"DROP "].iter().any(|word| tag.starts_with(word))
+    [b"CREATE ".as_slice(), b"ALTER ", b"DROP "].iter().any(|word| tag.starts_with(word))
 }
 
 /// What a message answers.

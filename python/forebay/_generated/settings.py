@@ -2140,7 +2140,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="retry_reads",
-        doc="With read_write_split, a read outside of a transaction whose server is lost before anything of its answer has come is made again on the primary, once, and waits for one where there is none. Not where it was cancelled, or runs as part of what may write. Off: its client gets an error.",
+        doc="With read_write_split, a read whose server is lost before anything of its answer has come is made again on the primary, once, and waits for one where there is none; and a transaction that has only begun, or only begun and reads, begins anew there. Not where the read was cancelled, or runs as part of what may write. Off: its client gets an error.",
     ),
     Setting(
         section="databases",

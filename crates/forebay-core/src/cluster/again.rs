@@ -22,10 +22,11 @@
 use forebay_pgwire::backend::{ErrorFields, tag as reply};
 use forebay_pgwire::frame::{Frames, Head};
 use forebay_pgwire::frontend::{BindHead, Parse, tag};
-use forebay_spec::errors;
+use forebay_spec::{Report, errors};
 use forebay_sql::route::{Reason, route};
 
 use super::consistency::{Reading, WRITING};
+use super::replay::{Replay, is_beginning};
 use crate::event::{Field, Level};
 use crate::io::Io;
 use crate::moving::part::{Damaged, Part, Reader, Schema, Writer};
@@ -33,7 +34,7 @@ use crate::planted::{Bug, planted};
 use crate::reply::{Next, Relaying};
 use crate::session::IDLE;
 use crate::session::batch::Batch;
-use crate::session::client::{Client, ClientKey};
+use crate::session::client::{Client, ClientKey, ClientState};
 use crate::session::expect::Change;
 use crate::session::server::{Server, ServerKey};
 use crate::statements::Lookup;
@@ -52,7 +53,7 @@ const WRITES: &[u8] = b"25006";
 const OF_REPLICAS: [&[u8]; 4] = [WRITES, b"0A000", b"55000", b"40001"];
 
 /// What is answered before anything is run, or the first row has come.
-const HEADS: [u8; 6] = [
+pub(super) const HEADS: [u8; 6] = [
     reply::PARSE_COMPLETE,
     reply::BIND_COMPLETE,
     reply::CLOSE_COMPLETE,
@@ -64,18 +65,22 @@ const HEADS: [u8; 6] = [
 /// What of a client its server may be unable to do.
 #[derive(Debug, Default)]
 pub struct Again {
-    /// Nothing of the answer has gone to the client.
+    /// Nothing of the answer has gone to the client, but for how its transaction begins.
     is_on: bool,
     /// What was sent in this lease only reads.
-    reads: bool,
+    pub(super) reads: bool,
     /// What was sent in this lease is not kept, or its answer has begun: none of it is made again.
     is_spent: bool,
     /// What the client has sent.
-    kept: Vec<u8>,
+    pub(super) kept: Vec<u8>,
     /// What was answered, and held back.
     held: Vec<u8>,
-    /// What was done to the client's names, and has been confirmed.
-    done: Vec<Change>,
+    /// What was done to the client's names, has been confirmed, and was not told.
+    pub(super) done: Vec<Change>,
+    /// What the client was told, though this is on: tags of messages ([`super::replay`]).
+    pub(super) told: Vec<u8>,
+    /// How much was kept, and told, when last all was told that was sent.
+    pub(super) mark: (usize, usize),
 }
 
 impl Again {
@@ -92,6 +97,8 @@ impl Again {
         }
         self.held.clear();
         self.done.clear();
+        self.told.clear();
+        self.mark = (0, 0);
     }
 
     /// Whether it goes along with its server, to another process: that is all that it has, and what was sent.
@@ -103,7 +110,7 @@ impl Again {
 impl Part for Again {
     fn put(&self, out: &mut Writer) {
         // Of a request that was moved nothing is made again but on a replica's word.
-        let Again { is_on, reads: _, is_spent: _, kept, held: _, done: _ } = self;
+        let Again { is_on, reads: _, is_spent: _, kept, held: _, done: _, told: _, mark: _ } = self;
         is_on.put(out);
         kept.put(out);
     }
@@ -118,7 +125,7 @@ impl Part for Again {
 
 impl Server {
     /// What is sent to it may be made again.
-    fn is_tried(&self) -> bool {
+    pub(super) fn is_tried(&self) -> bool {
         self.again.as_ref().is_some_and(|again| again.is_on)
     }
 
@@ -147,6 +154,17 @@ impl Server {
         if let Some(again) = &mut self.again {
             batch.owned().append(&mut again.held);
         }
+    }
+
+    /// What is to be made again, and what of its answers was told. What it has done to the client's names is undone.
+    fn take_tried(&mut self, client: &mut Client) -> (Vec<u8>, Vec<u8>) {
+        let Some(again) = &mut self.again else { return Default::default() };
+        let (kept, told) = (std::mem::take(&mut again.kept), std::mem::take(&mut again.told));
+        if let Some(names) = &mut client.statements {
+            again.done.iter().rev().for_each(|change| names.restore(change));
+        }
+        again.end();
+        (kept, told)
     }
 
     /// A change of a name is confirmed, by an answer of which the client may never hear.
@@ -180,7 +198,7 @@ impl<I: Io> Worker<I> {
     /// A client is about to send what only reads.
     pub(crate) fn begin_trial(&mut self, key: ClientKey, server: ServerKey) {
         let (client, server) = (&self.clients[key], &mut self.servers[server]);
-        if client.is_tried || client.reading == Reading::Alone {
+        if client.is_tried || client.reading == Reading::Alone || client.begins {
             let again = server.again.get_or_insert_default();
             if !again.is_on && !again.is_spent {
                 again.begin();
@@ -193,7 +211,7 @@ impl<I: Io> Worker<I> {
         let server = &mut self.servers[server];
         let Some(again) = server.again.as_mut() else { return };
         let sender = &self.clients[client];
-        again.reads &= Some(server.pool) != sender.pool || sender.reading != Reading::No;
+        again.reads &= Some(server.pool) != sender.pool || sender.reading != Reading::No || sender.begins;
         if !again.is_on {
             return;
         }
@@ -209,7 +227,10 @@ impl<I: Io> Worker<I> {
     /// Whether what is in the batch need not go to the client before more is known: it says nothing but how the answer looks.
     #[cold]
     pub(crate) fn holds_back(&mut self, key: ServerKey, data: &[u8]) -> bool {
-        let Some(again) = self.servers[key].again.as_mut().filter(|again| again.is_on) else { return false };
+        let server = &mut self.servers[key];
+        // Who has not sent the end of its request may wait for this.
+        let is_whole = !server.is_segment_open;
+        let Some(again) = server.again.as_mut().filter(|again| again.is_on && is_whole) else { return false };
         self.batch.take(data, &mut again.held);
         if again.held.len() <= HELD_BYTES_MAX && is_of_heads(&again.held) {
             return true;
@@ -221,14 +242,9 @@ impl<I: Io> Worker<I> {
     /// A replica does not do it: the primary does.
     #[cold]
     pub(crate) fn make_again(&mut self, io: &mut I, key: ServerKey, writes: bool) {
-        let Some(again) = self.servers[key].again.as_mut() else { return };
-        let (kept, done) = (std::mem::take(&mut again.kept), std::mem::take(&mut again.done));
-        again.end();
         let Some(client_key) = self.take_back(key) else { return };
         let client = &mut self.clients[client_key];
-        if let Some(names) = &mut client.statements {
-            done.iter().rev().for_each(|change| names.restore(change));
-        }
+        let (kept, _) = self.servers[key].take_tried(client);
         (client.is_tried, client.served_by) = (false, None);
         client.written_at = WRITING;
         client.keep_again(kept);
@@ -264,14 +280,17 @@ impl<I: Io> Worker<I> {
         let client = server.client.and_then(|client| self.clients.get(client));
         let Some(client) = client.filter(|client| client.pin.is_none()) else { return false };
         let Some(home) = client.pool else { return false };
-        let Some(texts) = texts_of(&again.kept, client) else { return false };
+        let Some(texts) = texts_of(&again.kept, client, Of::All) else { return false };
+        if !again.told.is_empty() && planted(Bug::CommitReplayed) {
+            return true;
+        }
         let catalogue = &self.pools[home.0 as usize].catalogue;
         !texts.is_empty()
             && texts.iter().all(|text| {
                 let shape = self.cache.shape(text, client.seen.backslash_in(text));
                 let reads = route(&shape, catalogue.judge(&shape)) == Reason::Reads;
                 let is_sure = !catalogue.calls_own(&shape) || planted(Bug::UnsureReadMadeAgain);
-                reads && is_sure && !catalogue.was_refused(&shape)
+                is_beginning(&shape) || reads && is_sure && !catalogue.was_refused(&shape)
             })
     }
 
@@ -284,34 +303,52 @@ impl<I: Io> Worker<I> {
         is_served && client.is_some_and(|client| client.retries) && server.late.is_none()
     }
 
-    /// The server of a client that only reads is lost: its request is made again, on the primary.
+    /// The server of a client that only reads is lost: its request is made again, on the primary, or its transaction begins
+    /// anew with the next one. `report`: what it is told of if that fails.
     #[cold]
-    pub(crate) fn read_again(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
-        let Some(again) = self.servers[key].again.as_mut() else { return };
-        let (kept, done) = (std::mem::take(&mut again.kept), std::mem::take(&mut again.done));
-        again.end();
+    pub(crate) fn read_again(
+        &mut self,
+        io: &mut I,
+        key: ServerKey,
+        client_key: ClientKey,
+        report: Report,
+        is_asking: bool,
+    ) {
+        let pool = self.servers[key].pool;
         let client = &mut self.clients[client_key];
-        if let Some(names) = &mut client.statements {
-            done.iter().rev().for_each(|change| names.restore(change));
-        }
+        let (sent, told) = self.servers[key].take_tried(client);
         if client.is_tried {
             client.goes_home();
         }
         // What it reads may be what ends servers.
         (client.retries, client.reading) = (false, Reading::Alone);
-        client.keep_again(kept);
-        let fields = vec![
-            ("client", Field::Number(client.id)),
-            ("pool", self.pools[self.servers[key].pool.0 as usize].label().into()),
-        ];
+        let (id, home) = (client.id, client.pool.unwrap_or(pool));
+        let is_asking = is_asking || !client.carry.is_empty();
+        if told.is_empty() {
+            client.keep_again(sent);
+        } else {
+            client.set_back(Replay { sent, told: told.into(), report });
+            if is_asking {
+                client.begin_replay();
+            }
+        }
+        let fields = vec![("client", Field::Number(id)), ("pool", self.pools[pool.0 as usize].label().into())];
         self.log(io, Level::Debug, "read_again", fields);
+        let client = &mut self.clients[client_key];
+        if is_asking {
+            client.enter(ClientState::Waiting, self.now);
+            return self.enqueue(io, home, client_key);
+        }
+        client.served_by = None;
+        client.enter(ClientState::Idle, self.now);
+        self.arm_client(client_key);
     }
 
     /// The texts of a client's next request write, whatever is known of them.
     fn learn_refused(&mut self, key: ClientKey) {
         let client = &self.clients[key];
         let Some(home) = client.pool else { return };
-        let texts = texts_of(&client.carry, client).unwrap_or_default();
+        let texts = texts_of(&client.carry, client, Of::First).unwrap_or_default();
         let pool = &self.pools[home.0 as usize];
         for text in texts {
             let shape = self.cache.shape(&text, client.seen.backslash_in(&text));
@@ -324,10 +361,20 @@ impl<I: Io> Worker<I> {
     }
 }
 
-/// The texts of a client's request, as far as it goes; None: not all of them are known.
-fn texts_of(request: &[u8], client: &Client) -> Option<Vec<Vec<u8>>> {
+/// Which of a client's requests are looked at.
+#[derive(PartialEq, Eq)]
+enum Of {
+    /// The first, as far as it goes.
+    First,
+    /// All of them; None, if one is not whole or has more in it than texts.
+    All,
+}
+
+/// The texts of a client's requests; None: not all of them are known.
+fn texts_of(requests: &[u8], client: &Client, of: Of) -> Option<Vec<Vec<u8>>> {
     let (mut texts, mut parsed): (Vec<Vec<u8>>, Vec<&[u8]>) = (Vec::new(), Vec::new());
-    for (head, body) in Frames::new(request, u32::MAX).map_while(Result::ok) {
+    let mut frames = Frames::new(requests, u32::MAX);
+    for (head, body) in frames.by_ref().map_while(Result::ok) {
         match head.tag {
             tag::QUERY => texts.push(body.strip_suffix(b"\0").unwrap_or(body).into()),
             tag::PARSE => {
@@ -345,13 +392,15 @@ fn texts_of(request: &[u8], client: &Client) -> Option<Vec<Vec<u8>>> {
                 }
             }
             tag::FUNCTION_CALL => return None,
+            tag::SYNC | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FLUSH => {}
+            _ if of == Of::All => return None,
             _ => {}
         }
-        if matches!(head.tag, tag::QUERY | tag::SYNC) {
+        if of == Of::First && matches!(head.tag, tag::QUERY | tag::SYNC) {
             break;
         }
     }
-    Some(texts)
+    (of == Of::First || frames.rest().is_empty()).then_some(texts)
 }
 
 /// Whether an answer, as far as it goes, tells nothing but how it looks.

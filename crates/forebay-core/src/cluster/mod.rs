@@ -30,6 +30,7 @@ pub mod consistency;
 pub mod legacy;
 pub(crate) mod own_settings;
 pub mod progress;
+pub mod replay;
 pub mod roles;
 pub mod routing;
 mod written;

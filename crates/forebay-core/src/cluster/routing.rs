@@ -18,9 +18,10 @@
 use forebay_pgwire::frame::{self, HEAD_BYTES};
 use forebay_pgwire::frontend::{BindHead, Parse, Target, tag};
 use forebay_sql::catalogue::Catalogue;
-use forebay_sql::route::route;
+use forebay_sql::route::{Reason, route};
 
 use super::consistency::{Following, Needs, Reading, WRITING};
+use super::replay::Replaying;
 use crate::config::Consistency;
 use crate::frame::At;
 use crate::io::Io;
@@ -83,6 +84,8 @@ struct Router<'a> {
     asked: Asked,
     /// The client has asked for a replica, in a text or at large.
     is_asked: bool,
+    /// The request begins a transaction that may write.
+    begins: bool,
 }
 
 impl Router<'_> {
@@ -135,6 +138,7 @@ impl Router<'_> {
             Asked::Auto => {
                 let shape = self.cache.shape(text, self.client.seen.backslash_in(text));
                 let reason = route(&shape, self.catalogue.judge(&shape));
+                self.begins |= reason == Reason::Begins;
                 reason.allows_replica() && !self.catalogue.was_refused(&shape)
             }
         }
@@ -158,7 +162,7 @@ impl<I: Io> Worker<I> {
     pub(crate) fn route(&mut self, key: ClientKey, at: At<'_>) {
         let client = &mut self.clients[key];
         (client.served_by, client.is_tried, client.reading) = (None, false, Reading::No);
-        (client.needs, client.following) = (Needs::default(), Following::No);
+        (client.needs, client.following, client.begins) = (Needs::default(), Following::No, false);
         let Some(home) = self.clients[key].pool else { return };
         let cluster = self.pools[home.0 as usize].target.config.cluster;
         let Some(cluster) = cluster.filter(|cluster| cluster.is_split) else { return };
@@ -177,9 +181,10 @@ impl<I: Io> Worker<I> {
         let is_barred = level.is_some_and(is_serializable) || client.listens.is_some();
         let asked = wanted(SETTING).and_then(Asked::of).unwrap_or(Asked::Auto);
         let catalogue = &pool.catalogue;
-        let mut router = Router { client, cache: &mut self.cache, catalogue, asked, is_asked: false };
+        let mut router = Router { client, cache: &mut self.cache, catalogue, asked, is_asked: false, begins: false };
         if is_barred || !router.allows_replica(at.data, at.start) {
-            self.clients[key].written_at = WRITING;
+            let begins = router.begins;
+            (self.clients[key].written_at, self.clients[key].begins) = (WRITING, begins);
             return;
         }
         let is_tried = !router.is_asked;
@@ -205,10 +210,16 @@ impl<I: Io> Worker<I> {
         at: usize,
     ) -> &'d [u8] {
         let is_home = Some(self.servers[server].pool) == self.clients[key].pool;
-        if is_home && self.ends_reading(key, server) {
+        let is_replaying = self.clients[key].replaying == Replaying::Runs;
+        if !is_replaying && is_home && self.ends_reading(key, server) {
+            if self.clients[key].begins {
+                self.begin_trial(key, server);
+            }
             return data;
         }
-        self.begin_trial(key, server);
+        if !is_replaying {
+            self.begin_trial(key, server);
+        }
         let (client, server) = (&self.clients[key], &self.servers[server]);
         let (mut start, mut is_whole) = (at + client.body_left as usize, false);
         while start < data.len() && !server.owes_ready() {

@@ -24,6 +24,7 @@ use Serves::{Barred, Nobody, Reads, Writes};
 mod again;
 mod moved;
 mod reads;
+mod replay;
 
 const SECOND: u64 = 1_000_000;
 const A: &str = "a";
@@ -409,4 +410,29 @@ fn who_is_serializable_by_default_reads_at_the_primary() {
     scene.sent(primary);
     scene.asks(client, "select 1");
     assert_eq!((scene.heard(primary), scene.opening_to(B)), ("select 1".into(), vec![]));
+}
+
+/// Whoever waits for the next primary and gives up, and comes again, would keep all others out.
+#[test]
+fn those_that_have_left_the_queue_do_not_count() {
+    let mut scene = Scene::of_two_with(|_| (), |config| config.limits.waiters_max = 3);
+    scene.roles(Writes, Nobody);
+    let first = scene.comes("app", &[]);
+    scene.lets_in(A);
+    let clients: Vec<_> = (0..3).map(|_| scene.comes("app", &[])).chain([first]).collect();
+    scene.roles(Nobody, Nobody);
+    for client in &clients {
+        scene.sent(*client);
+    }
+    let (stays, leaves) = (clients[0], clients[1]);
+    for client in [stays, leaves, clients[2]] {
+        scene.asks(client, "insert into t values (1)");
+    }
+    let is_full = |scene: &mut Scene| scene.sent(clients[3]).windows(5).any(|part| part == b"53300");
+    scene.asks(clients[3], "insert into t values (1)");
+    assert!(is_full(&mut scene));
+    scene.closed(leaves);
+    scene.tick(SECOND);
+    scene.asks(clients[3], "insert into t values (1)");
+    assert!(!is_full(&mut scene));
 }

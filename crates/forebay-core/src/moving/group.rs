@@ -17,6 +17,7 @@ use super::part::{self, Damaged, Part, Reader, Schema, Writer, part_struct};
 use crate::auth::ServerSecret;
 use crate::cluster::again::Again;
 use crate::cluster::consistency::{Following, LastRead};
+use crate::cluster::replay::{Replay, Replaying};
 use crate::config::Usage;
 use crate::ids::ConnId;
 use crate::io::{Endpoint, Peer, TlsInfo};
@@ -170,6 +171,7 @@ carried!(Client, put_client, get_client, describe_client,
         pin: Option<Box<Pin>>,
         causes: Causes,
         is_tried: bool,
+        replaying: Replaying,
         sequences_on: Option<u64>,
         baseline: Rc<Image>,
         carry: Vec<u8>,
@@ -189,7 +191,7 @@ carried!(Client, put_client, get_client, describe_client,
         tls: Option<Box<TlsInfo>>,
     }
     left {
-        conn, server, is_deferred, is_gone, is_split, retries, reading, needs, pool, served_by, armed, arrival, listens, replication, login,
+        conn, server, is_deferred, is_gone, is_split, retries, begins, reading, needs, pool, served_by, armed, arrival, listens, replication, login,
     }
 );
 
@@ -252,17 +254,20 @@ impl Part for Rare {
             told_of_wait_since,
             is_cancel_sent: _,
             is_refused_to_move: _,
+            replay,
             console: _,
         } = self;
         raw_names.put(out);
         told_of_wait_since.put(out);
+        replay.put(out);
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        let (raw_names, told_of_wait_since) = Part::get(from)?;
-        Ok(Rare { raw_names, told_of_wait_since, ..Rare::default() })
+        let ((raw_names, told_of_wait_since), replay) = Part::get(from)?;
+        Ok(Rare { raw_names, told_of_wait_since, replay, ..Rare::default() })
     }
     fn describe(to: &mut Schema) {
-        to.field("rare", "raw_names told_of_wait_since");
+        to.field("rare", "raw_names told_of_wait_since replay");
+        Replay::describe(to);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is read is what was written, and damage is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::group::{About, Group};
 use super::part::{Part, Schema};
 use super::{State, examine, schema};
 use crate::auth::{Secret, SecretKey, ServerSecret};
+use crate::cluster::replay::{Replay, Replaying};
 use crate::config::{ServerTls, TlsMode};
 use crate::io::{Endpoint, Peer, TlsInfo};
 use crate::parameters::Images;
@@ -57,6 +58,9 @@ impl Scene {
         client.cancel = CancelSecret::new([9; 32], true);
         client.refusal = Some(Box::new(Refusal { report: errors::draining(), extent: Extent::AllKept }));
         client.rare().raw_names.push("raw".into());
+        let told = VecDeque::from(*b"CZ");
+        client.rare().replay = Some(Box::new(Replay { sent: b"Q".to_vec(), told, report: errors::draining() }));
+        client.replaying = Replaying::SetBack;
         client.tls = Some(Box::new(tls()));
         client
     }

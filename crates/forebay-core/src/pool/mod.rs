@@ -98,6 +98,8 @@ pub struct Pool {
     pub reserve_armed: Option<Instant>,
     /// Another worker has been asked for an idle server.
     pub is_asking: bool,
+    /// When those who wait were last counted, as there are as many as may be.
+    pub counted_at: Instant,
     /// When a server that others could use was last compared with the waiters of other workers.
     pub looked_at: Instant,
     /// When the other workers were last asked to make room in the database.
@@ -153,6 +155,7 @@ impl Pool {
             looked_at: Instant(0),
             room_asked_at: Instant(0),
             is_limited: false,
+            counted_at: Instant(0),
             compared_at: Instant(0),
             stats,
             greetings: Greetings::default(),

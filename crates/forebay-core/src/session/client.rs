@@ -28,6 +28,7 @@ use crate::auth::ServerSecret;
 use crate::auth::access::Demand;
 use crate::auth::client::ClientLogin;
 use crate::cluster::consistency::{Following, LastRead, Needs, Reading};
+use crate::cluster::replay::{Replay, Replaying};
 use crate::config::{PoolMode, Usage};
 use crate::console::ConsoleSession;
 use crate::crowd::Arrival;
@@ -140,6 +141,8 @@ pub struct Rare {
     pub is_cancel_sent: bool,
     /// Another process could not take it over: it stays, and is let go.
     pub is_refused_to_move: bool,
+    /// Its transaction, whose server was lost, as it begins anew.
+    pub replay: Option<Box<Replay>>,
     /// Its session with the console.
     pub console: Option<Box<ConsoleSession>>,
 }
@@ -177,6 +180,10 @@ pub struct Client {
     pub is_tried: bool,
     /// What only reads is made again where its server is lost, as long as nothing was answered.
     pub retries: bool,
+    /// Its request begins a transaction on the primary: as long as nothing but that was answered, it may begin anew.
+    pub begins: bool,
+    /// How its transaction stands whose server was lost.
+    pub replaying: Replaying,
     /// How it reads from the primary.
     pub reading: Reading,
     /// How its reads are followed.
@@ -289,6 +296,8 @@ impl Client {
             is_split: false,
             is_tried: false,
             retries: false,
+            begins: false,
+            replaying: Replaying::No,
             reading: Reading::No,
             following: Following::No,
             needs: Needs::default(),

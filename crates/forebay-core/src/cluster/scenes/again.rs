@@ -6,14 +6,14 @@ use forebay_pgwire::write;
 use super::*;
 
 /// A row of one column, after what tells how it looks; without the end of the answer.
-fn a_row() -> (Vec<u8>, Vec<u8>) {
+pub(super) fn a_row() -> (Vec<u8>, Vec<u8>) {
     let (mut head, mut row) = (Vec::new(), Vec::new());
     write::row_description(&mut head, &[("n", 23)]);
     write::data_row(&mut row, &[Some(b"1".as_slice())]);
     (head, row)
 }
 
-fn is_told(said: &[u8], sqlstate: &str) -> bool {
+pub(super) fn is_told(said: &[u8], sqlstate: &str) -> bool {
     said.windows(5).any(|part| part == sqlstate.as_bytes())
 }
 
