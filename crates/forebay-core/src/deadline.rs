@@ -272,6 +272,9 @@ impl<I: Io> Worker<I> {
     fn wait_limit(&self, client: &Client, us: u64) -> Instant {
         let limit = if us == 0 { NEVER } else { Instant(client.since.0.saturating_add(us)) };
         let Some(pool) = client.serving().map(|id| &self.pools[id.0 as usize]) else { return limit };
+        if self.is_hold_refused(pool) {
+            return client.since;
+        }
         let patience = Duration::from_micros(pool.settings.server_connect_timeout);
         // Where another one is about to take its place, that has no limit.
         if pool.is_held || patience.is_zero() {

@@ -79,7 +79,13 @@ impl<I: Io> Worker<I> {
         let pool = self.pool(id);
         let waited = seconds(now.since(since));
         if pool.is_held {
-            return errors::no_role(role_in_words(pool), pool.database.clone(), waited);
+            let (role, database) = (role_in_words(pool), pool.database.clone());
+            if self.is_hold_refused(&self.pools[id.0 as usize]) {
+                let max =
+                    self.pools[id.0 as usize].target.config.cluster.map_or(0, |cluster| cluster.holds_per_hour_max);
+                return errors::role_flaps(database, role, max);
+            }
+            return errors::no_role(role, database, waited);
         }
         if let Some((endpoint, sick)) = pool.endpoints.sickness() {
             let retry = seconds(pool.endpoints.next_try(now).since(now));

@@ -121,6 +121,7 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
             is_split,
             read_consistency: Consistency::Session,
             retries_reads: true,
+            holds_per_hour_max: 30,
         });
     }
     let tables = Tables::build(settings, None, &mut |out| out.fill(7)).expect("the configuration is sound");

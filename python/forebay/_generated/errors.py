@@ -464,6 +464,18 @@ def no_role(*, role: object, database: object, waited: object) -> ServerError:
     )
 
 
+def role_flaps(*, database: object, role: object, max: object) -> ServerError:
+    """FB416, SQLSTATE 57P03."""
+    return ServerError(
+        code="FB416",
+        sqlstate="57P03",
+        severity="ERROR",
+        message=f"database \"{database}\" has no {role}, and loses it too often for requests to wait",
+        detail=f"It was lost more than {max} times within the last hour (holds_per_hour_max).",
+        hint="Run SHOW ENDPOINTS and SHOW FAILOVERS on the console, and find out why the cluster flaps; try again meanwhile. (FB416)",
+    )
+
+
 def message_too_large(*, size: object, limit: object) -> ProtocolError:
     """FB501, SQLSTATE 54000."""
     return ProtocolError(

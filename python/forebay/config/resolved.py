@@ -177,6 +177,7 @@ class ClusterConfig(msgspec.Struct, frozen=True):
     is_split: bool
     read_consistency: str
     retries_reads: bool
+    holds_per_hour_max: int
 
 
 class Preference(msgspec.Struct, frozen=True):

@@ -74,7 +74,13 @@ def has_topology(database: Entity) -> bool:
     return own_value(database, "topology") != "none"
 
 
-def cluster(database: Entity) -> ClusterConfig | None:
+def cluster_value(draft: Draft, database: Entity, name: str) -> object:
+    """A setting that databases have of their own or from [server_defaults]."""
+    given = database.settings.get(name)
+    return given.value if given else draft.value("server_defaults", name)
+
+
+def cluster(draft: Draft, database: Entity) -> ClusterConfig | None:
     """What the engine is told of it."""
     if not has_topology(database):
         return None
@@ -83,6 +89,7 @@ def cluster(database: Entity) -> ClusterConfig | None:
         is_split=bool(own_value(database, "read_write_split")),
         read_consistency=str(own_value(database, "read_consistency")),
         retries_reads=bool(own_value(database, "retry_reads")),
+        holds_per_hour_max=cast(int, cluster_value(draft, database, "holds_per_hour_max")),
     )
 
 
@@ -124,8 +131,7 @@ def topologies(draft: Draft, databases: Iterable[DatabaseConfig], contexts: list
         user, secret = poll_login(draft, entity) or ("", None)
 
         def value(name: str, entity: Entity = entity) -> float:
-            given = entity.settings.get(name)
-            return cast(float, given.value if given else draft.value("server_defaults", name))
+            return cast(float, cluster_value(draft, entity, name))
 
         found.append(
             Topology(

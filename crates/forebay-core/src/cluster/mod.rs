@@ -27,6 +27,7 @@
 pub mod again;
 mod astray;
 pub mod consistency;
+pub(crate) mod holds;
 pub mod legacy;
 pub(crate) mod own_settings;
 pub mod progress;

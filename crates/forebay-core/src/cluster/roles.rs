@@ -23,6 +23,7 @@ use crate::time::Instant;
 use crate::worker::Worker;
 
 use super::Standing;
+use super::holds::{Holds, Serving};
 use super::progress::Replayed;
 
 /// Why a server is closed whose endpoint serves others now, or nobody.
@@ -49,6 +50,8 @@ pub enum Serves {
     Reads,
     /// Nobody at the moment.
     Nobody,
+    /// The same, for a switchover moves what it did.
+    Leaving,
     /// Nobody, and what is under way there ends.
     Barred,
 }
@@ -58,12 +61,10 @@ impl From<Standing> for Serves {
         match standing {
             Standing::Primary => Serves::Writes,
             Standing::Replica => Serves::Reads,
-            Standing::Unknown
-            | Standing::Down
-            | Standing::Lagging
-            | Standing::Astray
-            | Standing::Unnamed
-            | Standing::Held => Serves::Nobody,
+            Standing::Unknown | Standing::Down | Standing::Lagging | Standing::Astray | Standing::Unnamed => {
+                Serves::Nobody
+            }
+            Standing::Held => Serves::Leaving,
             Standing::Stranger | Standing::Deposed | Standing::Contested | Standing::Relieved => Serves::Barred,
         }
     }
@@ -73,6 +74,7 @@ impl From<Standing> for Serves {
 pub(crate) struct Known {
     found: Arc<[Found]>,
     pub(super) replayed: Replayed,
+    pub(super) holds: Holds,
     suspected_at: Instant,
 }
 
@@ -108,7 +110,7 @@ impl<I: Io> Worker<I> {
         let is_meant = |place: &Arc<Place>| match (known.serves(&place.name), cluster.role) {
             (Serves::Writes, Role::Primary | Role::Any) | (Serves::Reads, Role::Replica | Role::Any) => true,
             (Serves::Writes, Role::Replica) | (Serves::Reads, Role::Primary) => false,
-            (Serves::Nobody | Serves::Barred, _) => false,
+            (Serves::Nobody | Serves::Leaving | Serves::Barred, _) => false,
         };
         let places: Vec<_> = all.into_iter().filter(is_meant).collect();
         (!places.is_empty()).then_some(places)
@@ -116,15 +118,18 @@ impl<I: Io> Worker<I> {
 
     /// The roles of a database's endpoints have been found.
     pub(crate) fn take_roles(&mut self, io: &mut I, database: &Arc<str>, found: Arc<[Found]>, replayed: Replayed) {
-        if !has_cluster(&self.tables, database) {
-            // Told before the word of a reload had reached whoever asks.
-            return;
-        }
+        // None: told before the word of a reload had reached whoever asks.
+        let Some(cluster) = self.tables.database(database).and_then(|known| known.config.cluster) else { return };
         let knows_primary = |known: &Known| known.found.iter().any(|found| found.serves == Serves::Writes);
         if planted(Bug::StaleRoleBelieved) && self.clusters.get(database).is_some_and(knows_primary) {
             return;
         }
-        let known = Known { found, replayed, suspected_at: self.now };
+        let mut holds = self.clusters.remove(database).map(|known| known.holds).unwrap_or_default();
+        let serving = Serving::of(cluster.role, &found);
+        if holds.follow(serving, cluster.holds_per_hour_max, self.now) {
+            self.log_refusal(io, database, cluster);
+        }
+        let known = Known { found, replayed, holds, suspected_at: self.now };
         self.clusters.insert(database.clone(), known);
         for index in 0..self.pools.len() {
             let pool = &self.pools[index];
@@ -170,6 +175,7 @@ impl<I: Io> Worker<I> {
             let fields = vec![("pool", pool.label().into()), ("waiting", waiting.into())];
             let name = if pool.is_held { "pool_held" } else { "pool_goes_on" };
             self.log(io, Level::Info, name, fields);
+            self.tell_waiters_of_refusal(id);
         }
     }
 

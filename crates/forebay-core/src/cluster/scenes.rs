@@ -19,9 +19,10 @@ use crate::tables::Tables;
 use crate::time::Instant;
 use crate::worker::{Message, Shared};
 
-use Serves::{Barred, Nobody, Reads, Writes};
+use Serves::{Barred, Leaving, Nobody, Reads, Writes};
 
 mod again;
+mod holds;
 mod moved;
 mod reads;
 mod replay;
@@ -31,7 +32,8 @@ const A: &str = "a";
 const B: &str = "b";
 
 fn cluster(role: Role, is_split: bool) -> Option<ClusterConfig> {
-    Some(ClusterConfig { role, is_split, read_consistency: Consistency::Eventual, retries_reads: true })
+    let read_consistency = Consistency::Eventual;
+    Some(ClusterConfig { role, is_split, read_consistency, retries_reads: true, holds_per_hour_max: 30 })
 }
 
 /// With the servers `a` and `b`.

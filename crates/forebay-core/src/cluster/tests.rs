@@ -335,6 +335,7 @@ fn roles_of_a_topology_that_was_taken_out_are_not_believed_when_it_is_back() {
         is_split: false,
         read_consistency: Consistency::Session,
         retries_reads: true,
+        holds_per_hour_max: 30,
     }));
     let database = with.config.databases[0].name.clone();
     let name: Arc<str> = with.config.databases[0].endpoints[0].clone();

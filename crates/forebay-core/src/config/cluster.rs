@@ -14,6 +14,8 @@ pub struct ClusterConfig {
     pub read_consistency: Consistency,
     /// A read whose server is lost is made again, once.
     pub retries_reads: bool,
+    /// How often within an hour its clients wait for a role that was lost. 0: no limit.
+    pub holds_per_hour_max: u32,
 }
 
 /// What a session's reads see.

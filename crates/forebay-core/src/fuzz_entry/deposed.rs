@@ -19,6 +19,7 @@ fn of_two(config: &mut EngineConfig) {
         is_split: false,
         read_consistency: Consistency::Session,
         retries_reads: true,
+        holds_per_hour_max: 30,
     });
     database.pool.pool_size = 2;
 }

@@ -155,6 +155,7 @@ impl Scenario {
             is_split: false,
             read_consistency: Consistency::Session,
             retries_reads: false,
+            holds_per_hour_max: 30,
         };
         databases.extend(second.map(|role| database(rng, &plan, 1, wait, reading(role))));
         // Of a split database some wait for the primary, others for a replica.
@@ -192,7 +193,8 @@ fn role_of_first(rng: &mut Rng) -> ClusterConfig {
     use Consistency::{Eventual, Primary, ReadYourWrites, Session};
     let read_consistency = *rng.pick(&[Session, Session, ReadYourWrites, ReadYourWrites, Eventual, Primary]);
     let is_split = !rng.one_in(3);
-    ClusterConfig { role: Role::Primary, is_split, read_consistency, retries_reads: is_split && !rng.one_in(4) }
+    let retries_reads = is_split && !rng.one_in(4);
+    ClusterConfig { role: Role::Primary, is_split, read_consistency, retries_reads, holds_per_hour_max: 30 }
 }
 
 fn target_of(database: &DatabaseConfig) -> Target {

@@ -41,6 +41,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "server_secret_missing", code: "FB413", sqlstate: "08004" },
     ErrorRow { id: "server_protocol_violation", code: "FB414", sqlstate: "08P01" },
     ErrorRow { id: "no_role", code: "FB415", sqlstate: "57P03" },
+    ErrorRow { id: "role_flaps", code: "FB416", sqlstate: "57P03" },
     ErrorRow { id: "message_too_large", code: "FB501", sqlstate: "54000" },
     ErrorRow { id: "malformed_message", code: "FB502", sqlstate: "08P01" },
     ErrorRow { id: "unsupported_protocol", code: "FB503", sqlstate: "0A000" },
@@ -628,6 +629,23 @@ pub fn no_role(role: impl Display, database: impl Display, waited: impl Display)
         message: format!("no {role} of database \"{database}\" was found within {waited}"),
         detail: None,
         hint: Some(String::from("Run SHOW ENDPOINTS on the console: it tells what each endpoint is, and why. (FB415)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB416, SQLSTATE 57P03: database "{database}" has no {role}, and loses it too often for requests to wait.
+#[cold]
+pub fn role_flaps(database: impl Display, role: impl Display, max: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB416",
+        sqlstate: "57P03",
+        message: format!("database \"{database}\" has no {role}, and loses it too often for requests to wait"),
+        detail: Some(format!("It was lost more than {max} times within the last hour (holds_per_hour_max).")),
+        hint: Some(String::from(
+            "Run SHOW ENDPOINTS and SHOW FAILOVERS on the console, and find out why the cluster flaps; try again \
+             meanwhile. (FB416)",
+        )),
         pgbouncer: None,
     }
 }

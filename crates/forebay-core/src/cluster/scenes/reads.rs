@@ -28,6 +28,7 @@ impl Reads {
                 is_split: true,
                 read_consistency: level,
                 retries_reads: true,
+                holds_per_hour_max: 30,
             });
             database.pool.load_balance = crate::config::LoadBalance::RoundRobin;
         });

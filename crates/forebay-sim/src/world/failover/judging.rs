@@ -24,8 +24,8 @@ fn may_have(serves: Serves, has_primary: bool, cluster: ClusterConfig, goes_on: 
         (Serves::Writes, Role::Primary | Role::Any) | (Serves::Reads, Role::Replica | Role::Any) => true,
         (Serves::Reads, Role::Primary) => cluster.is_split || (goes_on && !has_primary),
         (Serves::Writes, Role::Replica) => goes_on,
-        (Serves::Nobody, Role::Primary) => goes_on && (!has_primary || cluster.is_split),
-        (Serves::Nobody, Role::Replica | Role::Any) => goes_on,
+        (Serves::Nobody | Serves::Leaving, Role::Primary) => goes_on && (!has_primary || cluster.is_split),
+        (Serves::Nobody | Serves::Leaving, Role::Replica | Role::Any) => goes_on,
     }
 }
 
