@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from forebay.control.discover import etcd as source_of_etcd
 from forebay.control.discover import registry
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, WatchedSource
+from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, TimedSource, WatchedSource
 from forebay.control.discover.registration import Means
 
 from tests.harness import etcd
@@ -98,6 +98,21 @@ def test_keys_are_reduced_to_a_sighting(store: Etcd) -> None:
         store.call("lease/revoke", {"ID": lease})
         seen = await look(f"etcd://{store.host}/shop")
         assert (seen.primaries, seen.lease, len(seen.members)) == ((), None, 2)
+
+    asyncio.run(story())
+
+
+def test_patronis_own_times_are_read_where_it_keeps_them(store: Etcd) -> None:
+    """They say how long a lost primary is waited for; where they are not set, its defaults hold."""
+    write(store, "/service/shop", "one", config={"ttl": 20, "loop_wait": 5, "slots": {}})
+    write(store, "/service/plain", "one")
+
+    async def story() -> None:
+        for scope, expected in (("shop", (20, 5)), ("plain", (30, 10))):
+            async with opened(f"etcd://{store.host}/{scope}") as source:
+                assert isinstance(source, TimedSource)
+                times = await source.times()
+                assert (times.lease_s, times.round_s) == expected
 
     asyncio.run(story())
 

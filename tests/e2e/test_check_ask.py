@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.e2e.command import forebay
 from tests.harness.postgres import PASSWORD, Postgres, free_port
+from tests.harness.web import Reply, Request, serving
 
 INI = """\
 [databases]
@@ -96,3 +98,44 @@ def test_who_asks_for_roles_is_let_in_or_told(server: Postgres, tmp_path: Path) 
         assert done.returncode == status, done.stdout + done.stderr
         is_told = 'role "not_there" does not exist (poll_user "not_there")' in done.stdout
         assert is_told is (user == "not_there"), done.stdout
+
+
+def test_how_long_a_failover_takes_is_added_up(server: Postgres, tmp_path: Path) -> None:
+    """Whoever sets ttl or poll_interval wants to know what comes of it, before the night when it matters."""
+    path = tmp_path / "forebay.toml"
+    path.touch(mode=0o600)
+    text = (
+        f'[databases.app]\nendpoints = ["127.0.0.1:{server.port}"]\n{{topology}}\npoll_user = "app"\npool_size = 20\n'
+        f'query_wait_timeout = "10s"\npoll_interval = "200ms"\ntls.mode = "disable"\n'
+        f'[users.app]\nsecret = "{PASSWORD.format("app")}"\n'
+    )
+    path.write_text(text.format(topology='topology = "poll"'))
+    done = forebay("check", "--ask", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["noticed", "2.30", "s", "2.20", "s"] in [line[:5] for line in lines], done.stdout
+    assert "pool_size 20 in 5 turns of server_opening_max 4" in done.stdout
+    assert "promoted" not in [line[0] for line in lines if line]
+
+    async def patroni(request: Request) -> Reply:
+        assert request.path == "/config"
+        return Reply(body={"ttl": 20, "loop_wait": 5, "retry_timeout": 10, "postgresql": {"use_pg_rewind": True}})
+
+    async def story() -> None:
+        async with serving(patroni) as web:
+            source = f'topology = "patroni"\ntopology_source = "patroni://{web.host}"'
+            path.write_text(text.format(topology=source))
+            done = await asyncio.to_thread(forebay, "check", "--ask", str(path))
+            assert done.returncode == 0, done.stdout + done.stderr
+            parts = [line.split()[:5] for line in done.stdout.splitlines()]
+            assert ["promoted", "25.00", "s", "20.00", "s"] in parts, done.stdout
+            assert "longer than query_wait_timeout 10s" in done.stdout
+            done = await asyncio.to_thread(forebay, "check", "--ask", "--json", str(path))
+            (failover,) = json.loads(done.stdout)["failovers"]
+            assert (failover["database"], round(failover["worst_s"], 3)) == ("app", 25.355)
+
+    asyncio.run(story())
+    # Nobody listens there any more.
+    done = forebay("check", "--ask", str(path))
+    assert done.returncode == 3
+    assert "could not be asked how long that takes: Patroni gave no answer" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import click
 
@@ -13,13 +13,14 @@ from forebay.config import Config, Finding, render
 from forebay.config.advice.facts import Facts
 from forebay.config.finding import in_order
 from forebay.config.load import Loaded, advised, load
+from forebay.config.recovery import Recovery, rendered
 from forebay.failure import Exit
 
 
 @click.command("check")
 @click.argument("config", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
-@click.option("--ask", is_flag=True, help="Ask the servers how many connections they accept; needs psycopg.")
+@click.option("--ask", is_flag=True, help="Ask the servers what they accept, and add up failovers; needs psycopg.")
 @click.option(
     "--max-connections",
     type=click.IntRange(1, 1_000_000),
@@ -38,18 +39,21 @@ def command(config: str, as_json: bool, ask: bool, max_connections: int | None, 
     """Check a configuration (forebay.toml or pgbouncer.ini).
 
     Prints every finding with line and column: errors, warnings of what works and is a mistake all the same, and infos.
-    Pools are compared with what servers accept when --ask or --max-connections tells that. The exit status is 1 when
-    there is an error, 3 when --ask met a server that can't be asked, 0 otherwise; warnings alone do not fail.
+    Pools are compared with what servers accept when --ask or --max-connections tells that. With --ask it also says how
+    long a failover takes, at worst and on average, by the settings and by what Patroni says of its own. The exit
+    status is 1 when there is an error, 3 when --ask met somebody that can't be asked, 0 otherwise; warnings alone do
+    not fail.
     """
     loaded = load(config)
-    facts = Facts(instances, max_connections, _descriptors())
+    facts, recoveries = Facts(instances, max_connections, _descriptors()), None
     if ask and loaded.config is not None:
-        facts = _asked(loaded.config, facts)
+        facts, recoveries = _asked(loaded.config, facts), _recoveries(loaded.config)
     findings = in_order((*advised(loaded, facts), *_of_sources(loaded)))
-    _print(config, findings, as_json=as_json)
+    _print(config, findings, recoveries, as_json=as_json)
     if any(finding.is_error for finding in findings):
         return Exit.FINDINGS
-    return Exit.CANNOT_REACH if facts.failures else Exit.OK
+    is_unknown = any(one.unknown is not None for one in recoveries or ())
+    return Exit.CANNOT_REACH if facts.failures or is_unknown else Exit.OK
 
 
 def _asked(config: Config, facts: Facts) -> Facts:
@@ -58,6 +62,15 @@ def _asked(config: Config, facts: Facts) -> Facts:
 
     asked = ask(config)
     return replace(facts, servers=asked.servers, failures=asked.failures)
+
+
+def _recoveries(config: Config) -> Sequence[Recovery]:
+    """How long failovers take: by the settings, and by what sources of topologies say."""
+    if not config.topologies:
+        return ()
+    from forebay.control.discover.recovery import recoveries
+
+    return recoveries(config)
 
 
 def _of_sources(loaded: Loaded) -> Sequence[Finding]:
@@ -76,14 +89,18 @@ def _descriptors() -> int | None:
     return None if hard == resource.RLIM_INFINITY else hard
 
 
-def _print(config: str, findings: Sequence[Finding], *, as_json: bool) -> None:
+def _print(config: str, findings: Sequence[Finding], asked: Sequence[Recovery] | None, *, as_json: bool) -> None:
     if as_json:
         names = ("code", "severity", "path", "line", "column", "message", "hint")
         rows = [{name: getattr(finding, name) for name in names} for finding in findings]
         has_errors = any(finding.is_error for finding in findings)
-        click.echo(json.dumps({"version": 1, "ok": not has_errors, "findings": rows}, indent=2))
+        document: dict[str, object] = {"version": 1, "ok": not has_errors, "findings": rows}
+        if asked is not None:
+            document["failovers"] = [asdict(one) for one in asked]
+        click.echo(json.dumps(document, indent=2))
         return
     click.echo(render(findings), nl=False)
+    click.echo(rendered(asked or ()), nl=False)
     click.echo(_summary(config, findings))
 
 

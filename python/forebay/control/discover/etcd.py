@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from forebay.config.recovery import LeaseTimes
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover import patroni
 from forebay.control.discover.http import TLS_OPTIONS, NoAnswer, T, refuse_tls_options
@@ -96,6 +97,11 @@ class Etcd:
                     sighting, revision = await self._seen()
                     if sighting != before:
                         yield sighting
+
+    async def times(self) -> LeaseTimes:
+        """Patroni's, of the key that it keeps its configuration in. Raises SourceFailed."""
+        _, (keys, _, _) = await self._gateway.ask(self._keys)
+        return (_read(keys.get("config"), patroni.Times) or patroni.Times()).of_lease()
 
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Asked of Patroni itself, where its members say that it is: without a login. Raises SourceFailed."""

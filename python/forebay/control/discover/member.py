@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
 
+from forebay.config.recovery import LeaseTimes
 from forebay.config.source_address import MEMBERS_MAX
 
 TIMEOUT_S: Final = 1.0
@@ -125,6 +126,15 @@ class WatchedSource(Source, Protocol):
 
     def watch(self) -> AsyncGenerator[Sighting, None]:
         """A sighting at once, and one after every change. Raises SourceFailed, and may then be begun again."""
+        ...
+
+
+@runtime_checkable
+class TimedSource(Source, Protocol):
+    """A source that knows how long whoever promotes takes to do so."""
+
+    async def times(self) -> LeaseTimes:
+        """Raises SourceFailed."""
         ...
 
 

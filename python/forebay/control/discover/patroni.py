@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from forebay.config.kinds import WEIGHT_MAX
+from forebay.config.recovery import LeaseTimes
 from forebay.config.source_address import Address, is_port
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, refuse_tls_options, tls_of
 from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of, zone_of
@@ -51,6 +52,17 @@ class _Cluster(msgspec.Struct):
     pause: bool = False
 
 
+class Times(msgspec.Struct):
+    """Of Patroni's dynamic configuration, with its own defaults."""
+
+    ttl: float = 30
+    loop_wait: float = 10
+
+    def of_lease(self) -> LeaseTimes:
+        """What they are for."""
+        return LeaseTimes(self.ttl, self.loop_wait)
+
+
 class Patroni:
     """The cluster that the members at some addresses belong to."""
 
@@ -79,6 +91,11 @@ class Patroni:
             lease=Lease(holder=holders[0]) if holders else None,
             is_paused=cluster.pause,
         )
+
+    async def times(self) -> LeaseTimes:
+        """GET /config. Raises SourceFailed."""
+        _, times = await self._turns.ask(lambda host: self._http.get(f"{self._scheme}://{host}/config", Times))
+        return times.of_lease()
 
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Raises SourceFailed."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from forebay.config.secret import Secret
 from forebay.control.discover import http, registry
-from forebay.control.discover.member import Lease, Managing, Member, Role, Sighting, SourceFailed
+from forebay.control.discover.member import Lease, Managing, Member, Role, Sighting, SourceFailed, TimedSource
 from forebay.control.discover.registration import Means
 
 from tests.harness.certificates import Authority
@@ -82,6 +82,21 @@ def test_what_patroni_tells_is_reduced_to_members() -> None:
         async with serving(always(Reply(body=standby))) as web:
             seen = await look(f"patroni://{web.host}")
             assert (seen.primaries, seen.holder, seen.is_paused) == ((), seen.members[0], False)
+
+    asyncio.run(story())
+
+
+def test_patronis_own_times_are_asked_and_are_its_defaults_where_they_are_not_set() -> None:
+    """They say how long a lost primary is waited for."""
+
+    async def story() -> None:
+        for body, expected in (({"ttl": 20, "loop_wait": 5, "slots": {}}, (20, 5)), ({"maximum_lag": 1}, (30, 10))):
+            async with serving(always(Reply(body=body))) as web:
+                source = registry.build(f"patroni://{web.host}", Means())
+                assert isinstance(source, TimedSource)
+                times = await source.times()
+                assert (times.lease_s, times.round_s) == expected
+                await source.close()
 
     asyncio.run(story())
 
