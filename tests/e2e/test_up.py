@@ -167,13 +167,28 @@ def test_it_stands_before_an_existing_database(state: Path, server: Postgres) ->
         assert running.interrupt() == 0
 
 
-def test_a_login_that_the_server_refuses_is_told_before_the_first_client(state: Path, server: Postgres) -> None:
-    """A wrong password in the DSN; the server answers, so that forebay starts."""
-    dsn = f"postgresql://scram_user:mistyped@{server.target.host}:{server.target.port}/app?sslmode=disable"
-    with up(state, "--server", dsn) as running:
-        until(lambda: "server_open_failed" in running.text, within_s=10, what="it is told")
-        assert "28P01" in running.text
-        assert "mistyped" not in running.text
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (("scram_user:secret%20of%20scram_user", "scram_user:mistyped"), "password authentication failed"),
+        (("scram_user:", "not_there:"), 'role "not_there" does not exist'),
+        (("/app?", "/not_there?"), 'database "not_there" does not exist'),
+    ],
+)
+def test_a_login_that_the_server_refuses_ends_it(
+    wrong: tuple[str, str], told: str, state: Path, server: Postgres
+) -> None:
+    """It would say that it is up, and no client could do anything."""
+    right = f"postgresql://scram_user:secret%20of%20scram_user@{server.target.host}:{server.target.port}/app?"
+    done = forebay("up", "--port", "0", "--metrics-port", "0", "--data", str(state),
+                   "--server", f"{right.replace(*wrong)}sslmode=disable")  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "does not let forebay in" in done.stderr
+    assert told in done.stderr
+    assert "hint:" in done.stderr
+    assert "forebay is up" not in done.stdout
+    assert "mistyped" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_database_that_cant_be_reached_is_told_at_once(state: Path) -> None:

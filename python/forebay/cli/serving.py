@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from forebay._engine import Engine
 from forebay.config import render
+from forebay.control.front import let_in
 from forebay.control.service import Service
 from forebay.control.source import ConfigurationRefused, ConfigurationSource
 from forebay.control.succession import Successor
@@ -23,17 +24,19 @@ def serve(
     watch: Callable[[], None] | None = None,
     successor: Successor | None = None,
     gives_place: bool = False,
+    tried: str | None = None,
 ) -> None:
     """Serves until a signal or the console stops it.
 
     started: called once clients can connect. watch: called about once a second from then on. successor: it takes the
-    place of a running process. gives_place: another process may take its place.
+    place of a running process. gives_place: another process may take its place. tried: a database that opens a server
+    by itself, which must succeed before `started`.
 
     Raises Failure for a configuration that can't be used and for a start that fails.
     """
     try:
         service = Service(source, load=load, watch=watch, successor=successor, gives_place=gives_place)
-        asyncio.run(_serve(service, started or _nothing))
+        asyncio.run(_serve(service, started or _nothing, tried))
     except Failure as failure:
         if successor is not None:
             successor.gives_up(failure.message)
@@ -45,8 +48,13 @@ def serve(
         ) from None
 
 
-async def _serve(service: Service, started: Started) -> None:
-    await service.run(started=started)
+async def _serve(service: Service, started: Started, tried: str | None) -> None:
+    async def begun(engine: Engine) -> None:
+        if tried is not None:
+            await let_in(service.snapshot, tried)
+        await started(engine)
+
+    await service.run(started=begun)
 
 
 async def _nothing(_: Engine) -> None:

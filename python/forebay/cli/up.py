@@ -82,7 +82,8 @@ def _serve(
     async def started(engine: Engine) -> None:
         click.echo("\n".join(banner(front, state, engine)))
 
-    serve(source, load=load, started=started, watch=watch)
+    tried = front.database if front.is_tried_at_start else None
+    serve(source, load=load, started=started, watch=watch, tried=tried)
 
 
 class Watch:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from forebay.admin.snapshot import Snapshot
 from forebay.control.dsn import Dsn
 from forebay.control.embedded.cluster import Reached
 from forebay.control.embedded.state import State, write_private
 from forebay.failure import Exit, Failure
 
 REACH_TIMEOUT_S: Final = 5.0
+# How long a login may take, and how often is looked whether it is through.
+LET_IN_TIMEOUT_S, LOOK_S = 30.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,28 @@ def front_of_dsn(dsn: Dsn, state: State) -> Front:
     database = f"{dsn.dbname}_db" if dsn.dbname in ("forebay", "pgbouncer") else dsn.dbname
     title = f"before {dsn.endpoints[0]}, database {dsn.dbname}"
     return Front(title, dsn.endpoints, database, dsn.dbname, dsn.user, password_file, dsn.tls, is_tried_at_start=True)
+
+
+async def let_in(look: Callable[[], Awaitable[Snapshot]], database: str) -> None:
+    """Waits until the first server of a database is open. Raises Failure where it is not let in, or nobody answers."""
+    by = time.monotonic() + LET_IN_TIMEOUT_S
+    while time.monotonic() < by:
+        for pool in (await look()).pools:
+            if pool.database != database:
+                continue
+            if pool.sick is not None:
+                raise Failure(
+                    f"the database does not let forebay in: {pool.sick}",
+                    hint="Check user, password and database of --server; psql with the same DSN must get in.",
+                )
+            if pool.servers > pool.sv_login:
+                return
+        await asyncio.sleep(LOOK_S)
+    raise Failure(
+        f"the database did not let forebay in within {LET_IN_TIMEOUT_S:g} s",
+        hint="Something listens there, and answers no login: check host and port of --server.",
+        exit=Exit.CANNOT_REACH,
+    )
 
 
 def _unreachable(endpoint: str) -> str | None:

@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn
 from forebay._engine import Cluster, Engine, EngineError
 from forebay.admin.backend import Refused, Shutdown
 from forebay.admin.console import Console
-from forebay.admin.snapshot import decode, merge
+from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.diff import diff
 from forebay.config.finding import Finding
 from forebay.config.resolve import Config
@@ -129,6 +129,10 @@ class Service:
                 raise Failure("the running process goes on in its place", hint="Its log says why, and this one's.")
         finally:
             await self._end()
+
+    async def snapshot(self) -> Snapshot:
+        """What the workers of the running service have."""
+        return await self._backend.snapshot()
 
     async def _make_lookup(self, configuration: Configuration) -> Lookup:
         endpoints = self._discovery.by_use
