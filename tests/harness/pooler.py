@@ -255,7 +255,8 @@ class Forebay:
         assert before is not None, "it has not been started"
         done = subprocess.run(
             [sys.executable, "-m", "forebay", "upgrade", str(self.path)],
-            capture_output=True, text=True, cwd=self.folder, env={**os.environ, **SECRETS, **self.environment},
+            # Without the secrets: those are for the process that serves.
+            capture_output=True, text=True, cwd=self.folder, env={**os.environ, **self.environment},
             timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

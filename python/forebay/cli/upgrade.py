@@ -23,7 +23,8 @@ def command(config: str) -> None:
     from forebay.control.succession import ask_upgrade, meeting_place
 
     try:
-        configuration = FileSource(config, os.environ).load()
+        # The new process fetches the secrets, in the environment of the running one.
+        configuration = FileSource(config, os.environ, is_fetching=False).load()
     except ConfigurationRefused as refused:
         raise Failure(
             f"the configuration can't be used\n{render(refused.findings).rstrip()}",

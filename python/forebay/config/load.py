@@ -36,12 +36,19 @@ class Loaded:
     draft: Draft | None = None
 
 
-def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in: DropIn | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    drop_in: DropIn | None = None,
+    is_fetching: bool = True,
+) -> Loaded:
     """Reads forebay.toml, or pgbouncer.ini, known by its suffix `.ini` or its section [pgbouncer].
 
     drop_in: the file is an ini, whatever it looks like, and is read for `forebay-pgbouncer`.
     environ: where `${NAME}`, { env = … } and FOREBAY_* are looked up; os.environ by default.
-    Secrets are fetched: files are read and commands run. Nothing is raised for a faulty configuration.
+    is_fetching: secrets are fetched, that is files are read and commands run; or else stand-ins take their places.
+    Nothing is raised for a faulty configuration.
     """
     environ = os.environ if environ is None else environ
     report = Report()
@@ -60,7 +67,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None, drop_in:
         return Loaded(None, report.findings)
     bound = drop_in.bound if drop_in is not None else None
     draft = Draft(source.whole(), folder, process=process, bound=bound)
-    return _from_tree(root, draft, environ, files, report)
+    return _from_tree(root, draft, environ, files, report, is_fetching=is_fetching)
 
 
 def load_text(text: str, *, folder: str | Path = ".", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -89,8 +96,16 @@ def check(path: str | Path, *, environ: Mapping[str, str] | None = None, facts: 
     return advised(load(path, environ=environ), facts)
 
 
-def _from_tree(root: tree.Node, draft: Draft, environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
-    reader = DraftReader(draft, SecretReader(draft.base, environ, report), report)
+def _from_tree(
+    root: tree.Node,
+    draft: Draft,
+    environ: Mapping[str, str],
+    files: Files,
+    report: Report,
+    *,
+    is_fetching: bool = True,
+) -> Loaded:
+    reader = DraftReader(draft, SecretReader(draft.base, environ, report, is_fetching), report)
     reader.tree(root)
     reader.overrides(overrides(environ, report))
     if userlist := draft.value("auth", "file"):

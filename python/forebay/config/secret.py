@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from forebay.config import measures
 from forebay.config.finding import Report, closest
@@ -49,13 +50,21 @@ class Secret:
         return _VERIFIER.fullmatch(self.text) is not None
 
 
+# In the place of one that nobody needs.
+NOT_FETCHED: Final = Secret("not fetched")
+
+
 @dataclass(frozen=True, slots=True)
 class SecretReader:
-    """Fetches secrets. name: how findings call the setting; base: the folder that relative paths start from."""
+    """Fetches secrets. name: how findings call the setting; base: the folder that relative paths start from.
+
+    is_fetching: if not, what stands elsewhere is left there, and a stand-in takes its place.
+    """
 
     base: Path
     environ: Mapping[str, str]
     report: Report
+    is_fetching: bool = True
 
     def read(self, node: Node, name: str) -> Secret | None:
         """The secret that `node` describes, or None after a report."""
@@ -95,6 +104,8 @@ class SecretReader:
         return secret
 
     def _from_environment(self, node: Node, name: str) -> Secret | None:
+        if not self.is_fetching:
+            return NOT_FETCHED
         variable = str(node.value)
         if variable not in self.environ:
             meant = closest_variable(variable, self.environ)
@@ -110,6 +121,8 @@ class SecretReader:
         return None
 
     def _from_file(self, node: Node, written: str, name: str) -> Secret | None:
+        if not self.is_fetching:
+            return NOT_FETCHED
         path = self.base / written
         try:
             with path.open("rb") as file:
@@ -138,6 +151,8 @@ class SecretReader:
                 self.report.add("bad_duration", limit.place, name=f"{name}.timeout", text=limit.value)
                 return None
             timeout_s = us / 1e6
+        if not self.is_fetching:
+            return NOT_FETCHED
         try:
             status, output = _run(words, self.base, self.environ, timeout_s)
         except subprocess.TimeoutExpired:

@@ -114,13 +114,17 @@ class SettableSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """forebay.toml, or pgbouncer.ini by its suffix. environment: where variables are looked up."""
+    """forebay.toml, or pgbouncer.ini by its suffix. environment: where variables are looked up.
+
+    is_fetching: secrets are fetched; not for who does not serve.
+    """
 
     path: str
     environment: Mapping[str, str]
+    is_fetching: bool = True
 
     def load(self) -> Configuration:
-        return usable(load(self.path, environ=self.environment))
+        return usable(load(self.path, environ=self.environment, is_fetching=self.is_fetching))
 
 
 @dataclass(frozen=True, slots=True)

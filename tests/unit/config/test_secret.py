@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from forebay.config import Config, Finding, Loaded, Secret
+from forebay.config.load import load
 
 HEAD = '[databases.shop]\nendpoints = ["a:1"]\n[users.app]\n'
 VERIFIER = f"SCRAM-SHA-256$4096:c2FsdA==${'A' * 43}=:{'B' * 43}="
@@ -108,3 +109,17 @@ def test_a_secret_is_not_printed(usable: Callable[..., Config]) -> None:
     assert "hunter2" not in str(config.engine)
     assert f"{Secret('hunter2')}" == "Secret(…)"
     assert b'"secret":"hunter2"' in config.engine.to_json()
+
+
+def test_who_does_not_serve_fetches_none(tmp_path: Path) -> None:
+    """`forebay upgrade` runs in a shell that has none of them; what is written wrongly is told all the same."""
+    path = tmp_path / "forebay.toml"
+    path.touch(mode=0o600)
+    for secret in ('{ env = "NOT_SET" }', '{ file = "not.there" }', '{ command = ["/not/there"] }', '"file:not.there"'):
+        path.write_text(f"{HEAD}secret = {secret}")
+        assert load(path, environ={}).config is None, secret
+        loaded = load(path, environ={}, is_fetching=False)
+        assert loaded.config is not None, loaded.findings
+        assert secret_of(loaded.config) == "not fetched"
+    path.write_text(f"{HEAD}secret = {{ comand = 1 }}")
+    assert load(path, environ={}, is_fetching=False).config is None
