@@ -12,6 +12,7 @@ use forebay_spec::{Report, errors};
 use crate::auth::ServerSecret;
 use crate::auth::server::{LoginRules, ServerLogin, ServerStep};
 use crate::config::TlsMode;
+use crate::demoted::Doubt;
 use crate::event::Level;
 use crate::failure::words;
 use crate::ids::ConnId;
@@ -37,6 +38,8 @@ pub struct ServerHandshake {
     pub(crate) before_query: Option<BTreeMap<Arc<str>, Arc<str>>>,
     /// Which server it says it is, once that has been asked.
     pub(crate) told: Option<Told>,
+    /// Whether it is a standby that is taken for the primary.
+    pub(crate) doubt: Doubt,
 }
 
 impl<I: Io> Worker<I> {
@@ -179,8 +182,14 @@ impl<I: Io> Worker<I> {
             [("user", &*pool.user), ("database", &*place.dbname)].into_iter().chain(of_database).chain(own),
         );
         let server = &mut self.servers[key];
-        server.login =
-            Some(Box::new(ServerHandshake { proof, reported: BTreeMap::new(), minor, told: None, before_query: None }));
+        server.login = Some(Box::new(ServerHandshake {
+            proof,
+            reported: BTreeMap::new(),
+            minor,
+            told: None,
+            before_query: None,
+            doubt: Doubt::None,
+        }));
         server.enter(ServerState::Login, self.now);
         self.send_to_server(io, key, &out);
     }
@@ -228,7 +237,8 @@ impl<I: Io> Worker<I> {
     fn handshake_message(&mut self, io: &mut I, key: ServerKey, kind: u8, body: &[u8]) {
         let server = &mut self.servers[key];
         let Some(login) = &mut server.login else { return };
-        let is_queried = login.before_query.is_some();
+        let (is_queried, is_asked) = (login.before_query.is_some(), login.told.is_some());
+        let is_doubted = login.doubt.is_asked();
         match kind {
             tag::AUTHENTICATION => {
                 let step = login.proof.message(body);
@@ -249,8 +259,11 @@ impl<I: Io> Worker<I> {
                 Err(error) => self.open_failed(io, key, &error.to_string()),
             },
             tag::NEGOTIATE_PROTOCOL_VERSION | tag::NOTICE_RESPONSE => {}
+            tag::ERROR_RESPONSE | tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if is_doubted => {
+                self.recovery_told(key, kind, body);
+            }
             // It does not tell which server it is: that is the answer, and ReadyForQuery follows.
-            tag::ERROR_RESPONSE if login.told.is_some() => {}
+            tag::ERROR_RESPONSE if is_asked => {}
             tag::ERROR_RESPONSE if is_queried => self.connect_query_refused(io, key, body),
             tag::ERROR_RESPONSE => match ErrorFields::decode(body) {
                 Ok(fields) => {
@@ -259,11 +272,12 @@ impl<I: Io> Worker<I> {
                 }
                 Err(error) => self.open_failed(io, key, &error.to_string()),
             },
-            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if login.told.is_some() => {
+            tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE if is_asked => {
                 self.identity_message(key, kind, body);
             }
             tag::ROW_DESCRIPTION | tag::DATA_ROW | tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE if is_queried => {}
-            tag::READY_FOR_QUERY if login.told.is_some() => self.identity_told(io, key),
+            tag::READY_FOR_QUERY if self.is_doubted(io, key) => {}
+            tag::READY_FOR_QUERY if is_asked => self.identity_told(io, key),
             tag::READY_FOR_QUERY if is_queried => {
                 let status = TransactionStatus::decode(body).unwrap_or(TransactionStatus::Failed);
                 if !self.connect_query_done(io, key, status) {

@@ -6,6 +6,7 @@ use forebay_spec::Severity;
 
 use crate::balance::is_ill;
 use crate::cluster::replay::NOT_ANEW;
+use crate::demoted::is_of_recovery;
 use crate::leave::encode;
 use crate::reply::{Next, READ_BYTES_MAX, Relaying, Verdict};
 use crate::session::expect::{Expect, Own, Refusal};
@@ -76,6 +77,10 @@ impl Relaying<'_> {
             if self.tell_ensure_error(fields) || self.tell_renamed(fields) {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
+            }
+            if is_of_recovery(fields) && self.is_for_client() {
+                self.skip_after_error();
+                return (Verdict::Drop, Some(Next::RecoveryMet(head.bytes as usize)));
             }
         }
         self.skip_after_error();

@@ -24,6 +24,7 @@ pub mod console;
 pub mod crowd;
 mod deadline;
 mod deallocate;
+mod demoted;
 mod ends;
 mod ensure;
 pub mod event;

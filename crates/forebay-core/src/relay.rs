@@ -330,6 +330,7 @@ impl<I: Io> Worker<I> {
             Next::Ready => self.request_ended(io, key),
             Next::Restore => self.restore(io, key),
             Next::TurnedAway { writes } => self.make_again(io, key, writes),
+            Next::RecoveryMet(length) => self.recovery_met(io, key, &read[read.len() - length..]),
             Next::HandOverFailed => self.hand_over_failed(io, key),
             Next::AwaitOwn => self.await_own(io, key),
             Next::ClientAtFault => self.client_at_fault(io, key),
@@ -358,7 +359,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn flush_to_client(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) {
+    pub(crate) fn flush_to_client(&mut self, io: &mut I, key: ServerKey, buf: Option<BufId>, data: &[u8]) {
         let server = &mut self.servers[key];
         let reader = server.client.and_then(|c| self.clients.get_mut(c)).filter(|c| !c.is_gone);
         let Some(client) = reader else {

@@ -35,6 +35,8 @@ pub(crate) enum Next {
         /// For it writes.
         writes: bool,
     },
+    /// The server has refused what is refused in recovery alone, by an error of this length.
+    RecoveryMet(usize),
     /// What stands between two clients of a server has failed.
     HandOverFailed,
     /// A request is answered but for its ReadyForQuery, which waits for what its client has notified itself.

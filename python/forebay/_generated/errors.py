@@ -353,6 +353,18 @@ def server_lost_in_commit(*, endpoint: object, cause: object) -> ServerError:
     )
 
 
+def server_demoted(*, endpoint: object, reply: object) -> ServerError:
+    """FB403, SQLSTATE 25006."""
+    return ServerError(
+        code="FB403",
+        sqlstate="25006",
+        severity="ERROR",
+        message="the primary changed; this connection led to a standby",
+        detail=f"Server {endpoint} said: {reply}",
+        hint="Run the transaction again. (FB403)",
+    )
+
+
 def server_lost_while_pinned(*, lost: object, endpoint: object, cause: object) -> ServerError:
     """FB405, SQLSTATE 57P01."""
     return ServerError(

@@ -315,6 +315,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Look in the database for what the transaction did before running it again, by a key of your own. A retry without looking may do the work twice.",
         example=None,
     ),
+    "FB403": Page(
+        code="FB403",
+        name="server_demoted",
+        severity="ERROR",
+        sqlstate="25006",
+        message="the primary changed; this connection led to a standby",
+        detail="Server {endpoint} said: {reply}",
+        hint="Run the transaction again.",
+        why="The server was the primary, has been restarted as a standby of another one, and refuses what no standby does. From PostgreSQL 14 on a standby says so at the login, and is given to nobody where only the primary serves. This one did not: it is older, or a pooler stands before it.",
+        fix="Run the transaction again: the server is closed, and its endpoint is asked at once what it is. What each endpoint says of itself stands in SHOW ENDPOINTS.",
+        example="forebay=# SHOW ENDPOINTS;",
+    ),
     "FB405": Page(
         code="FB405",
         name="server_lost_while_pinned",

@@ -32,6 +32,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "listens_elsewhere", code: "FB305", sqlstate: "0A000" },
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
+    ErrorRow { id: "server_demoted", code: "FB403", sqlstate: "25006" },
     ErrorRow { id: "server_lost_while_pinned", code: "FB405", sqlstate: "57P01" },
     ErrorRow { id: "listener_lost", code: "FB408", sqlstate: "57P01" },
     ErrorRow { id: "session_unsettled", code: "FB406", sqlstate: "XX000" },
@@ -478,6 +479,20 @@ pub fn server_lost_in_commit(endpoint: impl Display, cause: impl Display) -> Rep
         detail: Some(format!("Server {endpoint}: {cause}.")),
         hint: Some(String::from("Look for the transaction's effects before running it again. (FB402)")),
         pgbouncer: Some(String::from("server conn crashed?")),
+    }
+}
+
+/// FB403, SQLSTATE 25006: the primary changed; this connection led to a standby.
+#[cold]
+pub fn server_demoted(endpoint: impl Display, reply: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB403",
+        sqlstate: "25006",
+        message: String::from("the primary changed; this connection led to a standby"),
+        detail: Some(format!("Server {endpoint} said: {reply}")),
+        hint: Some(String::from("Run the transaction again. (FB403)")),
+        pgbouncer: None,
     }
 }
 
