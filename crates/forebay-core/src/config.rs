@@ -217,6 +217,8 @@ pub struct DatabaseConfig {
     /// Its servers are shared with other processes: none are opened but those that [`crate::pool::limited::Share`] allows.
     #[serde(default)]
     pub is_budgeted: bool,
+    /// What became of a COMMIT whose answer was lost is asked.
+    pub checks_commits: bool,
     /// Its endpoints are a primary and its replicas, and which is which is found; `None`: they are equal.
     #[serde(default)]
     pub cluster: Option<ClusterConfig>,

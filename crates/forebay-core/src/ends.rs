@@ -3,15 +3,21 @@
 //! What stands behind the end of a block is outside of it and commits by itself, though the last ReadyForQuery still says
 //! that there is a block: "not committed" is said only of what can't have been.
 
+use std::collections::VecDeque;
+
+use forebay_pgwire::write;
+use forebay_spec::{Report, Severity};
 use forebay_sql::shape::{Shape, Verb};
 
 use crate::frame::At;
+use crate::leave::encode;
 use crate::reply::Relaying;
 use crate::request::{Forwarding, Stop};
 use crate::session::IDLE;
 use crate::session::expect::{Ends, Expect, Own};
 use crate::session::server::Server;
 use crate::statements::{ends, ends_cut};
+use crate::stats::WorkerStats;
 
 /// Statements with an end that are remembered where nobody keeps account; with more of them, each may commit.
 const UNSHARED_MAX: usize = 64;
@@ -112,6 +118,7 @@ impl Relaying<'_> {
         if !matches!(ended, Some(Expect::Own(_))) {
             // It was not the last word.
             self.server.own_error = None;
+            self.server.endings.anchor = None;
         }
     }
 }
@@ -147,4 +154,25 @@ pub(crate) fn may_have_committed(server: &Server, has_reported: bool, is_replica
         || server.endings.answered == Ends::Itself && !is_in_block
         || is_implicit && (is_done || !has_reported)
         || server.expect.iter().any(&mut commits_behind)
+}
+
+/// One error and one ReadyForQuery for every request that a lost server owed. Returns whether the client still
+/// has to send the Sync that ends the last of them.
+pub(crate) fn answer_lost(out: &mut Vec<u8>, expect: &VecDeque<Expect>, report: &Report, stats: &WorkerStats) -> bool {
+    let mut has_error = false;
+    for entry in expect {
+        if matches!(entry, Expect::CopyEnd) {
+            continue;
+        }
+        if !has_error {
+            encode(out, report, Severity::Error, stats);
+            has_error = true;
+        }
+        // What is set again stands before the ReadyForQuery of the request that reset it.
+        if matches!(entry, Expect::Query { .. } | Expect::Function | Expect::Sync | Expect::Own(Own::Restore)) {
+            write::ready_for_query(out, IDLE);
+            has_error = false;
+        }
+    }
+    has_error
 }

@@ -96,6 +96,7 @@ impl Relaying<'_> {
     }
 
     fn skip_after_error(&mut self) {
+        self.server.endings.anchor = None;
         self.server.restoring.doubt();
         if let (on @ Some(_), Some(client)) = (self.server.left.doubt_discard(), &mut self.client) {
             client.sequences_on = on;

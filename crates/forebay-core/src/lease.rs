@@ -24,6 +24,9 @@ use crate::worker::Worker;
 impl<I: Io> Worker<I> {
     /// Gives a server to a client. False: its parameters are being set first, and the client waits to be greeted.
     pub(crate) fn lease(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) -> bool {
+        if self.asks_for_outcome(io, key, client_key) {
+            return false;
+        }
         let now = self.now;
         let client = &mut self.clients[client_key];
         let server = &mut self.servers[key];
@@ -35,6 +38,7 @@ impl<I: Io> Worker<I> {
         server.is_finishing = false;
         server.is_doomed = false;
         server.own_error = None;
+        server.endings.anchor = None;
         server.forget_trial();
         server.listen = OnServer::default();
         server.enter(ServerState::Leased, now);
@@ -174,6 +178,8 @@ impl<I: Io> Worker<I> {
             Own::Hear => return self.batch_heard(io, key, error),
             Own::Sequence => return self.sequence_known(key, error),
             Own::Probe => return self.probe_done(io, key, error),
+            Own::Anchor => return self.anchored(key, error),
+            Own::Outcome => return self.outcome_told(io, key, error),
             Own::Clean => return self.reset_done(io, key, error),
             Own::Stamp => return self.stamp_read(io, key, error),
             Own::Catalogue => return self.catalogue_read(io, key, error),

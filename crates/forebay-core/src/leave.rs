@@ -11,9 +11,10 @@ use forebay_sql::traces::Traces;
 
 use crate::cluster::replay::Replaying;
 use crate::config::PoolMode;
-use crate::ends::may_have_committed;
+use crate::ends::{answer_lost, may_have_committed};
 use crate::event::{Field, Level};
 use crate::io::{Close, ClosedBy, Io};
+use crate::outcome::decide::Known;
 use crate::planted::{Bug, planted};
 use crate::request::write_failing;
 use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
@@ -50,6 +51,7 @@ impl<I: Io> Worker<I> {
     /// Tells a client why, and closes it.
     #[cold]
     pub(crate) fn refuse_and_close(&mut self, io: &mut I, key: ClientKey, report: Report) {
+        let (report, _) = self.instead_of_outcome(key, report, Extent::NextRequest);
         let report = self.worded(report);
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_cut =
@@ -372,8 +374,11 @@ impl<I: Io> Worker<I> {
         if is_made_ready {
             return Loss::Nothing;
         }
-        if server.expect.is_empty() && !server.is_skipping {
+        if server.is_between_requests() {
             return Loss::Transaction(report);
+        }
+        if may_have_committed && let Some(known) = self.lost_commit(key) {
+            return Loss::Commit(Box::new((known, report)));
         }
         Loss::Requests(report)
     }
@@ -425,6 +430,7 @@ impl<I: Io> Worker<I> {
                 undo_all(client, &expect);
                 return self.read_again(io, key, client_key, self.worded(report), is_asking);
             }
+            Loss::Commit(lost) => return self.await_outcome(io, client_key, expect, *lost),
             Loss::Transaction(report) => {
                 let report = if speaks_pgbouncer { report.in_pgbouncers_words() } else { report };
                 client.refusal = Some(Box::new(Refusal { report, extent: Extent::NextRequest }));
@@ -445,6 +451,7 @@ impl<I: Io> Worker<I> {
 
     /// The wait of a client in session is over: its request is answered with `report`.
     pub(crate) fn refuse_waiting(&mut self, key: ClientKey, report: Report, extent: Extent) {
+        let (report, extent) = self.instead_of_outcome(key, report, extent);
         let report = self.worded(report);
         if let Some(id) = self.clients[key].serving() {
             self.pool(id).stats.stats.count_refusal(report.code);
@@ -466,31 +473,12 @@ enum Loss {
     Transaction(Report),
     /// The requests that were not answered.
     Requests(Report),
+    /// A COMMIT alone, of which a server can tell what became; what it hears if none does.
+    Commit(Box<(Known, Report)>),
     /// All: the session lived on that server.
     Session(Report),
     /// All, without a word: a reply was cut.
     Cut,
-}
-
-/// One error and one ReadyForQuery for every request that a lost server owed. Returns whether the client still
-/// has to send the Sync that ends the last of them.
-fn answer_lost(out: &mut Vec<u8>, expect: &VecDeque<Expect>, report: &Report, stats: &WorkerStats) -> bool {
-    let mut has_error = false;
-    for entry in expect {
-        if matches!(entry, Expect::CopyEnd) {
-            continue;
-        }
-        if !has_error {
-            encode(out, report, Severity::Error, stats);
-            has_error = true;
-        }
-        // What is set again stands before the ReadyForQuery of the request that reset it.
-        if matches!(entry, Expect::Query { .. } | Expect::Function | Expect::Sync | Expect::Own(Own::Restore)) {
-            write::ready_for_query(out, IDLE);
-            has_error = false;
-        }
-    }
-    has_error
 }
 
 /// Undoes what messages that were not run would have done to the client's names.

@@ -53,6 +53,7 @@ pub mod misses;
 pub mod moving;
 mod named;
 mod order;
+pub mod outcome;
 pub mod parameters;
 pub mod peers;
 mod places;

@@ -109,6 +109,7 @@ impl<I: Io> Worker<I> {
                 stats: &pool.stats.stats,
                 server_statements_max: usage.statements_max(&pool.settings),
                 client_statements_max: limits.client_statements_max,
+                checks_commits: pool.target.config.checks_commits,
                 now: self.now,
                 messages_left: MESSAGES_A_TURN,
             };
@@ -153,6 +154,7 @@ impl<I: Io> Worker<I> {
                 self.deferred.push(key);
             }
             Stop::Listens => self.restore_listens(io, key),
+            Stop::Anchor => self.ask_for_anchor(io, key),
             Stop::Leave => self.client_leaves(io, key),
             Stop::Fault(report) => {
                 self.stats.protocol_errors.add(1);

@@ -194,7 +194,7 @@ impl Relaying<'_> {
     /// A row of the answer to a query of our own.
     #[inline(never)]
     fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue | Own::Channels) {
+        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue | Own::Channels | Own::Anchor | Own::Outcome) {
             return (Verdict::Drop, None);
         }
         if head.bytes > READ_BYTES_MAX {
@@ -207,6 +207,9 @@ impl Relaying<'_> {
             return (Verdict::Drop, Some(Next::Violation("a malformed DataRow")));
         };
         match (&mut self.server.probe, &mut self.server.reading) {
+            _ if matches!(own, Own::Anchor | Own::Outcome) => {
+                self.server.told_of_commit(own, &values.iter().collect::<Vec<_>>());
+            }
             _ if own == Own::Channels => {
                 self.server.listen.channels.extend(values.iter().flatten().next().map(Into::into))
             }
@@ -329,6 +332,7 @@ impl Relaying<'_> {
             _ => (false, false),
         };
         if !is_own {
+            self.server.endings.anchor = None;
             match body {
                 b"DISCARD ALL\0" => {
                     self.all_names_end(body);

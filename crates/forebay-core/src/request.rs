@@ -55,6 +55,8 @@ pub(crate) enum Stop {
     Hold,
     /// What the client listens to is to be set on its server first.
     Listens,
+    /// It is a COMMIT, and by what that is found again is to be asked first.
+    Anchor,
     /// The client leaves.
     Leave,
     /// It has had its part of this turn: the rest is for the next one.
@@ -92,6 +94,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) server_statements_max: u32,
     /// Names of a client.
     pub(crate) client_statements_max: u32,
+    /// What becomes of its COMMITs is to be known.
+    pub(crate) checks_commits: bool,
     /// Time of this turn.
     pub(crate) now: Instant,
     /// How many more messages may go on in this turn.
@@ -167,6 +171,11 @@ impl Forwarding<'_> {
         }
         if self.server.expect.len() >= EXPECT_MAX && !matches!(at.head.tag, tag::TERMINATE | tag::SYNC) {
             return Err(Stop::Hold);
+        }
+        if self.checks_commits
+            && let Some(taken) = self.before_commit(at)?
+        {
+            return Ok(taken);
         }
         match at.head.tag {
             tag::QUERY => self.query(at),

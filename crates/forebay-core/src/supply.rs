@@ -295,6 +295,9 @@ impl<I: Io> Worker<I> {
         pool.leased -= u32::from(server.is_leased);
         pool.resetting -= u32::from(server.is_being_reset);
         self.reading_is_lost(server.reading.take());
+        if let Some(asking) = server.endings.asking.take() {
+            self.ask_again(io, &asking);
+        }
         let pool = self.pool(id);
         match server.state {
             ServerState::Connecting | ServerState::TlsAsked | ServerState::Tls | ServerState::Login => {

@@ -267,6 +267,7 @@ impl Scenario {
             connect_query: "".into(),
             preferences: Vec::new(),
             is_budgeted: false,
+            checks_commits: false,
             cluster: None,
             pool: PoolSettings {
                 pool_mode: target.mode,

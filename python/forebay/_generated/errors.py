@@ -365,6 +365,30 @@ def server_demoted(*, endpoint: object, reply: object) -> ServerError:
     )
 
 
+def commit_undone(*, endpoint: object) -> ServerError:
+    """FB407, SQLSTATE 40001."""
+    return ServerError(
+        code="FB407",
+        sqlstate="40001",
+        severity="ERROR",
+        message="the connection to the server was lost while a commit was under way; the transaction was not committed",
+        detail=f"Server {endpoint} says so.",
+        hint="Run the transaction again. (FB407)",
+    )
+
+
+def commit_not_asked(*, reply: object) -> ServerError:
+    """FB409, SQLSTATE 40000."""
+    return ServerError(
+        code="FB409",
+        sqlstate="40000",
+        severity="ERROR",
+        message="the transaction was not committed: its server could not be asked by what it would be found again",
+        detail=f"The server said: {reply}",
+        hint="Run ROLLBACK, and the transaction again; if it repeats, set commit_check = false. (FB409)",
+    )
+
+
 def server_lost_while_pinned(*, lost: object, endpoint: object, cause: object) -> ServerError:
     """FB405, SQLSTATE 57P01."""
     return ServerError(

@@ -196,6 +196,7 @@ def _database(draft: Draft, entity: Entity, contexts: list[resolved.ServerTls]) 
         lookup=_lookup(draft, entity),
         connect_query=str(given["connect_query"].value) if "connect_query" in given else "",
         is_budgeted=entity.name in budgets(draft),
+        checks_commits=bool(topology.own_value(entity, "commit_check")),
         cluster=topology.cluster(draft, entity),
         parameters=tuple((name, str(given[name].value)) for name in _PARAMETERS if name in given),
         pool=resolved.PoolSettings(**{name: pool_value(draft, entity, name) for name in fields}),

@@ -203,6 +203,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     parameters: tuple[tuple[str, str], ...]
     connect_query: str
     is_budgeted: bool
+    checks_commits: bool
     cluster: ClusterConfig | None
     pool: PoolSettings
 

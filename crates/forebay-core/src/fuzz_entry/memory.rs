@@ -360,6 +360,7 @@ fn database(pool_mode: PoolMode, pool_size: u32) -> DatabaseConfig {
         parameters: Vec::new(),
         connect_query: "".into(),
         is_budgeted: false,
+        checks_commits: false,
         cluster: None,
         preferences: Vec::new(),
         pool: PoolSettings {

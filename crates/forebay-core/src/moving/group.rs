@@ -255,6 +255,7 @@ impl Part for Rare {
             is_cancel_sent: _,
             is_refused_to_move: _,
             replay,
+            pending: _,
             console: _,
         } = self;
         raw_names.put(out);

@@ -176,7 +176,7 @@ impl<I: Io> Worker<I> {
         if is_bound {
             return May::Never;
         }
-        let is_at_rest = is_in_session && !client.is_gone && !client.is_deferred;
+        let is_at_rest = is_in_session && !client.is_gone && !client.is_deferred && !client.is_unsure();
         if is_at_rest && server.is_none_or(is_movable_with_client) { May::Now } else { May::Later }
     }
 
@@ -443,6 +443,7 @@ fn is_movable(server: &Server) -> bool {
         && server.hand_over.is_none()
         && server.again.as_ref().is_none_or(|again| again.may_move())
         && server.probe.is_none()
+        && server.endings.anchor.is_none()
         && server.reading.is_none()
         && server.ensuring.is_empty()
         && server.ensure_error.is_none()

@@ -96,7 +96,6 @@ part_struct!(Change { name: Box<[u8]>, before: Option<Arc<Statement>>, segment: 
 part_enum!(Does { 0 = Makes, 1 = Takes, 2 = TakesAll });
 part_enum!(expect::Refusal { 0 = Instead(report: Report), 1 = AsItIs });
 part_enum!(Ends { 0 = Nothing, 1 = Itself, 2 = Block, 3 = Commit });
-part_struct!(Endings { bound: Ends, portals: Ends, unshared: Vec<(Box<[u8]>, Ends)>, answered: Ends });
 part_enum!(Own {
     0 = Prepare,
     1 = HandOver,
@@ -118,6 +117,8 @@ part_enum!(Own {
     17 = Stay,
     18 = Hear,
     19 = Connect,
+    20 = Anchor,
+    21 = Outcome,
 });
 part_enum!(Expect {
     0 = Query {
@@ -300,5 +301,24 @@ impl Part for Report {
     }
     fn describe(to: &mut Schema) {
         to.field("report", "severity code message detail hint pgbouncer");
+    }
+}
+
+impl Part for Endings {
+    fn put(&self, out: &mut Writer) {
+        // A server that is asked about a COMMIT stays.
+        let Endings { bound, portals, unshared, answered, anchor: _, asking: _ } = self;
+        (*bound).put(out);
+        (*portals).put(out);
+        unshared.put(out);
+        answered.put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (bound, portals) = Part::get(from)?;
+        let (unshared, answered) = Part::get(from)?;
+        Ok(Endings { bound, portals, unshared, answered, ..Endings::default() })
+    }
+    fn describe(to: &mut Schema) {
+        to.field("endings", "bound portals unshared answered");
     }
 }

@@ -35,6 +35,7 @@ use crate::crowd::Arrival;
 use crate::ids::ConnId;
 use crate::io::{Peer, TlsInfo};
 use crate::listen::Listens;
+use crate::outcome::Pending;
 use crate::parameters::Image;
 use crate::pool::PoolId;
 use crate::session::Body;
@@ -143,6 +144,8 @@ pub struct Rare {
     pub is_refused_to_move: bool,
     /// Its transaction, whose server was lost, as it begins anew.
     pub replay: Option<Box<Replay>>,
+    /// It waits for what became of its COMMIT.
+    pub pending: Option<Box<Pending>>,
     /// Its session with the console.
     pub console: Option<Box<ConsoleSession>>,
 }

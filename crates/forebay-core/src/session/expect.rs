@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use forebay_spec::Report;
 
+use crate::outcome::{Anchor, Asking};
 use crate::renamed::Places;
 use crate::statements::Statement;
 
@@ -99,7 +100,7 @@ pub enum Ends {
 }
 
 /// What statements end that a server has been sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Endings {
     /// The one that was bound last, without a name for its portal.
     pub bound: Ends,
@@ -109,6 +110,10 @@ pub struct Endings {
     pub unshared: Vec<(Box<[u8]>, Ends)>,
     /// What is answered of the request at the head of the queue, whose ReadyForQuery is to come.
     pub answered: Ends,
+    /// By what its client's transaction is found again, if its COMMIT is looked for.
+    pub anchor: Option<Box<Anchor>>,
+    /// What it is asked about a client's COMMIT.
+    pub asking: Option<Box<Asking>>,
 }
 
 /// Why we sent a query of our own.
@@ -126,6 +131,10 @@ pub enum Own {
     Rollback,
     /// `server_reset_query`, in session mode.
     Reset,
+    /// Ask by what a client's transaction is found again, before its COMMIT goes out.
+    Anchor,
+    /// Ask what became of a COMMIT.
+    Outcome,
     /// Look at what a client's transaction has left.
     Probe,
     /// See whether a sequence was advanced unseen.

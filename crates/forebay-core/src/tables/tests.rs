@@ -20,6 +20,7 @@ fn database(name: &str, endpoints: &[&str]) -> Value {
             "server_local_socket": true,
         },
     });
+    database["checks_commits"] = false.into();
     let shared = [("load_balance", json!("latency")), ("eject_slower_than", json!(4)), ("slow_start", json!(5))];
     for (name, value) in shared {
         database["pool"][name] = value;

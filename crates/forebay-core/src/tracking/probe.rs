@@ -39,7 +39,7 @@ fn is_start_value(server: &Server, name: &str, value: &str) -> bool {
 
 impl Pool {
     /// Whether who advances a sequence keeps its server: somebody asks for what was drawn.
-    fn keeps_sequences(&self) -> bool {
+    pub(crate) fn keeps_sequences(&self) -> bool {
         self.settings.sequence_affinity == SequenceAffinity::Pin && self.knowledge.reads_sequences()
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn config(plan: &Plan) -> EngineConfig {
         parameters: Vec::new(),
         connect_query: "".into(),
         is_budgeted: false,
+        checks_commits: false,
         cluster: None,
         preferences: Vec::new(),
         pool: pool(plan),

@@ -33,6 +33,8 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
     ErrorRow { id: "server_demoted", code: "FB403", sqlstate: "25006" },
+    ErrorRow { id: "commit_undone", code: "FB407", sqlstate: "40001" },
+    ErrorRow { id: "commit_not_asked", code: "FB409", sqlstate: "40000" },
     ErrorRow { id: "server_lost_while_pinned", code: "FB405", sqlstate: "57P01" },
     ErrorRow { id: "listener_lost", code: "FB408", sqlstate: "57P01" },
     ErrorRow { id: "session_unsettled", code: "FB406", sqlstate: "XX000" },
@@ -492,6 +494,40 @@ pub fn server_demoted(endpoint: impl Display, reply: impl Display) -> Report {
         message: String::from("the primary changed; this connection led to a standby"),
         detail: Some(format!("Server {endpoint} said: {reply}")),
         hint: Some(String::from("Run the transaction again. (FB403)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB407, SQLSTATE 40001: the connection to the server was lost while a commit was under way; the transaction was not committed.
+#[cold]
+pub fn commit_undone(endpoint: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB407",
+        sqlstate: "40001",
+        message: String::from(
+            "the connection to the server was lost while a commit was under way; the transaction was not committed",
+        ),
+        detail: Some(format!("Server {endpoint} says so.")),
+        hint: Some(String::from("Run the transaction again. (FB407)")),
+        pgbouncer: None,
+    }
+}
+
+/// FB409, SQLSTATE 40000: the transaction was not committed: its server could not be asked by what it would be found again.
+#[cold]
+pub fn commit_not_asked(reply: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB409",
+        sqlstate: "40000",
+        message: String::from(
+            "the transaction was not committed: its server could not be asked by what it would be found again",
+        ),
+        detail: Some(format!("The server said: {reply}")),
+        hint: Some(String::from(
+            "Run ROLLBACK, and the transaction again; if it repeats, set commit_check = false. (FB409)",
+        )),
         pgbouncer: None,
     }
 }
