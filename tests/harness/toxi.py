@@ -35,6 +35,10 @@ class Toxi:
         self.refuses = threading.Event()
         # A connection is reset once this was seen in what the client sends, after it was passed on.
         self.cuts_after: bytes | None = None
+        # The same, without its being passed on.
+        self.cuts_before: bytes | None = None
+        # Nothing passes towards the client once this was seen in what one sends; it is passed on.
+        self.holds_replies_after: bytes | None = None
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -46,6 +50,10 @@ class Toxi:
         self.cut()
         self._thread.join(5)
         self._listener.close()
+
+    def leads_to(self, port: int) -> None:
+        """Whoever comes from here on is led there."""
+        self._target_port = port
 
     def cut(self) -> None:
         """Resets every connection."""
@@ -94,6 +102,10 @@ class Toxi:
                 while hold.is_set() and not self._stop.is_set():
                     # It was set while this waited for data.
                     time.sleep(0.005)
+                if source is pair[0] and self.cuts_before is not None and self.cuts_before in data:
+                    break
+                if source is pair[0] and self.holds_replies_after is not None and self.holds_replies_after in data:
+                    self.holds_replies.set()
                 sink.sendall(data)
                 if source is pair[0] and self.cuts_after is not None and self.cuts_after in data:
                     break
