@@ -54,6 +54,7 @@ pub mod moving;
 mod named;
 mod order;
 pub mod outcome;
+mod own_rows;
 pub mod parameters;
 pub mod peers;
 mod places;

@@ -3,7 +3,7 @@
 //! Rows and copied data are decided on their heads and streamed; the few short messages that change what we
 //! know are looked at whole.
 
-use forebay_pgwire::backend::{TransactionStatus, data_row, tag};
+use forebay_pgwire::backend::{TransactionStatus, tag};
 use forebay_pgwire::frame::{self, FrameError, HEAD_BYTES, Head};
 use forebay_sql::traces::Traces;
 
@@ -189,36 +189,6 @@ impl Relaying<'_> {
             return (Verdict::Pass, Some(Next::More));
         }
         self.decide(head, &data[HEAD_BYTES..end])
-    }
-
-    /// A row of the answer to a query of our own.
-    #[inline(never)]
-    fn own_row(&mut self, own: Own, data: &[u8], head: Head) -> (Verdict, Option<Next>) {
-        if !matches!(own, Own::Probe | Own::Stamp | Own::Catalogue | Own::Channels | Own::Anchor | Own::Outcome) {
-            return (Verdict::Drop, None);
-        }
-        if head.bytes > READ_BYTES_MAX {
-            return (Verdict::Drop, Some(Next::Violation("a row too long for what was asked")));
-        }
-        if data.len() < head.bytes as usize {
-            return (Verdict::Drop, Some(Next::More));
-        }
-        let Ok(values) = data_row(&data[HEAD_BYTES..head.bytes as usize]) else {
-            return (Verdict::Drop, Some(Next::Violation("a malformed DataRow")));
-        };
-        match (&mut self.server.probe, &mut self.server.reading) {
-            _ if matches!(own, Own::Anchor | Own::Outcome) => {
-                self.server.told_of_commit(own, &values.iter().collect::<Vec<_>>());
-            }
-            _ if own == Own::Channels => {
-                self.server.listen.channels.extend(values.iter().flatten().next().map(Into::into))
-            }
-            (Some(probe), _) if own == Own::Probe => probe.row(values.iter()),
-            (_, Some(reading)) if own == Own::Stamp => reading.stamp(values.iter().next().flatten()),
-            (_, Some(reading)) => reading.row(&values.iter().collect::<Vec<_>>()),
-            _ => {}
-        }
-        (Verdict::Drop, None)
     }
 
     /// Gives the answers whose turn has come, and forgets marks that have been passed.
