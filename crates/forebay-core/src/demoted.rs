@@ -22,6 +22,7 @@ use crate::config::Role;
 use crate::failure::words;
 use crate::io::Io;
 use crate::leave::encode;
+use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::reach::Fault;
 use crate::session::server::ServerKey;
@@ -77,7 +78,7 @@ impl<I: Io> Worker<I> {
         match login.doubt {
             Doubt::None => {
                 let says_so = login.reported.get(SAYS_SO).is_some_and(|value| **value == *"on");
-                if !says_so || !self.is_of_primary(server.pool) {
+                if !says_so || !self.is_of_primary(server.pool) || planted(Bug::StandbyTakenForPrimary) {
                     return false;
                 }
                 if server.client.is_some() {

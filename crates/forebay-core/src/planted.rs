@@ -147,6 +147,8 @@ pub enum Bug {
     TrialGivenToNext,
     /// What only replicas refuse is told to the client.
     RefusalOfReplicaTold,
+    /// What a server says of itself at its login is not heard.
+    StandbyTakenForPrimary,
     /// What may be made again on the primary is not known where the client has moved to.
     MovedTrialLost,
     /// A request whose server was lost is made again although a function in it may write by now.
@@ -206,7 +208,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 19] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 20] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -222,6 +224,7 @@ impl Bug {
         ("deposed-servers-kept", Bug::DeposedServersKept),
         ("trial-given-to-next", Bug::TrialGivenToNext),
         ("refusal-of-replica-told", Bug::RefusalOfReplicaTold),
+        ("standby-taken-for-primary", Bug::StandbyTakenForPrimary),
         ("moved-trial-lost", Bug::MovedTrialLost),
         ("unsure-read-made-again", Bug::UnsureReadMadeAgain),
         ("begin-told-twice", Bug::BeginToldTwice),

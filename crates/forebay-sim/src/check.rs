@@ -222,8 +222,9 @@ impl Checks {
                 continue;
             }
             // One that is given up before its first query is of nobody. Nor is one that tries an endpoint beside the pool, by
-            // a query of nothing, or of one, which no client of a cluster sends.
-            let is_asked_nothing = frame.body == [0] || frame.body == *b"select 1\0";
+            // a query of nothing, or of one, which no client of a cluster sends. A login is asked whatever it is for.
+            let is_of_login = frame.body.ends_with(b"pg_is_in_recovery()\0");
+            let is_asked_nothing = is_of_login || frame.body == [0] || frame.body == *b"select 1\0";
             let is_trial = scenario.cluster.is_some() && frame.kind == b'Q' && is_asked_nothing;
             if tap.is_of_pool.is_none() && !is_trial && !matches!(frame.kind, b'p' | b'X') {
                 let holds = |words: &[u8]| frame.body.windows(words.len()).any(|part| part == words);

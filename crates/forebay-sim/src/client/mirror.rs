@@ -13,6 +13,9 @@ use crate::server::session::Session;
 use crate::server::settings::Principal;
 use crate::wire::{Cursor, Frame, Front, Tag};
 
+/// What each server reports of itself.
+const OF_SERVERS: [&str; 3] = ["in_hot_standby", "server_version", "session_authorization"];
+
 /// What a reply means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -348,7 +351,7 @@ impl Mirror {
         if is_last && !self.is_in_doubt {
             for (name, due) in self.session.settings.report() {
                 let seen = self.view.get(name).map_or("", String::as_str);
-                if seen != due && name != "server_version" && name != "session_authorization" {
+                if seen != due && !OF_SERVERS.contains(&name) {
                     return Verdict::Wrong(format!("parameter {name} is {due:?} for it, but {seen:?} was reported"));
                 }
             }

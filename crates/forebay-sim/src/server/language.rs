@@ -126,6 +126,8 @@ pub(crate) enum Statement {
     Catalogue,
     /// What tells whether that has changed; nothing here ever does.
     Stamp,
+    /// Whether it is a standby.
+    Recovery,
     Fail {
         code: String,
         value: Value,
@@ -226,7 +228,8 @@ impl Statement {
             | Statement::ReadTable(_)
             | Statement::Fetch(_)
             | Statement::Channels
-            | Statement::Stamp => Some(1),
+            | Statement::Stamp
+            | Statement::Recovery => Some(1),
             Statement::Catalogue => Some(CATALOGUE.len()),
             Statement::SessionSettings => Some(2),
             Statement::Exprs(list) => Some(list.len()),
@@ -253,6 +256,7 @@ impl Statement {
             | Statement::SessionSettings
             | Statement::Catalogue
             | Statement::Stamp
+            | Statement::Recovery
             | Statement::Discard(_)
             | Statement::CloseCursor(None)
             | Statement::Listen(_)
@@ -303,6 +307,9 @@ pub(crate) fn statements(text: &str) -> Vec<Statement> {
             let before = if before.is_empty() { Vec::new() } else { statements(before) };
             return before.into_iter().chain([statement]).collect();
         }
+    }
+    if text.ends_with(" pg_catalog.pg_is_in_recovery()") {
+        return vec![Statement::Recovery];
     }
     let tokens = tokens(text);
     let parts = tokens.split(|t| *t == Token::Sign(';')).filter(|part| !part.is_empty());

@@ -75,6 +75,7 @@ impl Session {
             }
             Statement::Catalogue => self.catalogue(portal),
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
+            Statement::Recovery => self.one_row(portal, boolean(self.is_standby).into(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
             _ => self.run_on_session(portal, &statement)?,
         }
@@ -196,4 +197,9 @@ fn read(portal: &Portal, value: &Value) -> Run<String> {
             None => failure("42P02", format!("there is no parameter ${n}")),
         },
     }
+}
+
+/// As PostgreSQL writes it.
+fn boolean(value: bool) -> &'static str {
+    if value { "t" } else { "f" }
 }

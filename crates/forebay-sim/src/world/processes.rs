@@ -172,7 +172,8 @@ impl World {
         }
         bytes.extend(Body::default().int32(0).frame(b'R').encode());
         for (name, value) in session.settings.report() {
-            bytes.extend(parameter_status(name, &value).encode());
+            let is_told = name == "in_hot_standby" && session.is_standby;
+            bytes.extend(parameter_status(name, if is_told { "on" } else { &value }).encode());
         }
         bytes.extend(Body::default().int32(pid).bytes(&key).frame(b'K').encode());
         bytes.extend(Body::default().byte(b'I').frame(b'Z').encode());

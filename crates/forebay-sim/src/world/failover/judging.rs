@@ -81,6 +81,9 @@ impl World {
     pub(crate) fn note_misled(&mut self, w: usize, p: usize, client: u32) {
         let (now, node) = (self.now, self.processes[p].endpoint);
         let is_standby = self.is_standby(node);
+        // Where nobody else serves, a standby has said at its login what it is.
+        let is_heard = |(cluster, _): (ClusterConfig, _)| cluster.role == Role::Primary && !cluster.is_split;
+        let is_known = self.cluster_of(client as usize).is_some_and(is_heard);
         let (Some(who), Some(failover)) = (self.clients.get(client as usize), &mut self.failover) else { return };
         let found = failover.told[w].get(&*who.who.database);
         if found.is_none_or(|found| found[node].serves != Serves::Writes) {
@@ -89,7 +92,7 @@ impl World {
         if failover.current != node {
             failover.misled_at.insert(client, now);
         }
-        if is_standby {
+        if is_standby && !is_known {
             failover.misled.insert(client);
         }
     }
