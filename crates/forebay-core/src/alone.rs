@@ -34,6 +34,9 @@ impl<I: Io> Worker<I> {
             return Alone::Took(n);
         }
         match frame::head(&data[at..], self.tables.config.limits.message_bytes_max) {
+            Ok(Some(_)) if client.replaying == Replaying::Runs && client.refusal.is_some() => {
+                Alone::Took(client.abandon_replay(&data[at..]))
+            }
             Ok(Some(head)) => self.without_server(io, key, At::new(data, at, head)),
             Ok(None) => Alone::Stop,
             Err(error) => {
@@ -46,9 +49,6 @@ impl<I: Io> Worker<I> {
     /// A message of a client that holds no server.
     fn without_server(&mut self, io: &mut I, key: ClientKey, frame: At<'_>) -> Alone {
         let client = &mut self.clients[key];
-        if client.replaying == Replaying::Runs && client.refusal.is_some() {
-            return Alone::Took(client.abandon_replay(&frame.data[frame.start..]));
-        }
         match frame.head.tag {
             tag::TERMINATE => {
                 self.client_leaves(io, key);

@@ -39,11 +39,7 @@ impl Relaying<'_> {
                 self.server.own_error = Some(words(fields));
                 return (Verdict::Drop, None);
             }
-            if fields.sqlstate() == Some(b"57014")
-                && let Some(report) = self.server.late.take()
-            {
-                encode(self.batch.owned(), &report, Severity::Error, self.stats);
-                self.server.stats.stats.count_refusal(report.code);
+            if self.tell_late(fields) {
                 self.skip_after_error();
                 return (Verdict::Drop, None);
             }
@@ -85,6 +81,15 @@ impl Relaying<'_> {
         }
         self.skip_after_error();
         (Verdict::Pass, None)
+    }
+
+    /// A request was cancelled for it took too long: that is said in its place.
+    fn tell_late(&mut self, fields: ErrorFields<'_>) -> bool {
+        let late = if fields.sqlstate() == Some(b"57014") { self.server.late.take() } else { None };
+        let Some(report) = late else { return false };
+        encode(self.batch.owned(), &report, Severity::Error, self.stats);
+        self.server.stats.stats.count_refusal(report.code);
+        true
     }
 
     /// Whether the error is of a Parse that a Query of the client needs, and that ends by a Sync of ours.

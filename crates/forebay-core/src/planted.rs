@@ -155,7 +155,7 @@ pub enum Bug {
     UnsureReadMadeAgain,
     /// A transaction that begins anew is told once more that it has begun.
     BeginToldTwice,
-    /// A transaction begins anew whatever was sent of it, its COMMIT too.
+    /// A transaction begins anew whatever was done in it, and with its COMMIT.
     CommitReplayed,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
