@@ -86,7 +86,7 @@ impl<I: Io> Worker<I> {
                 }
                 continue;
             };
-            let is_split = client.is_split;
+            let is_split = client.is_split || client.replaying == Replaying::Runs;
             let whole = data;
             let data = if is_split { self.reach_on_replica(key, server_key, data, at) } else { data };
             let client = &mut self.clients[key];

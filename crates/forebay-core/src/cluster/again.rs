@@ -198,7 +198,8 @@ impl<I: Io> Worker<I> {
     /// A client is about to send what only reads.
     pub(crate) fn begin_trial(&mut self, key: ClientKey, server: ServerKey) {
         let (client, server) = (&self.clients[key], &mut self.servers[server]);
-        if client.is_tried || client.reading == Reading::Alone || client.begins {
+        // Not in the middle of a transaction: that is more than what is kept.
+        if server.status == IDLE && (client.is_tried || client.reading == Reading::Alone || client.begins) {
             let again = server.again.get_or_insert_default();
             if !again.is_on && !again.is_spent {
                 again.begin();
@@ -342,6 +343,7 @@ impl<I: Io> Worker<I> {
         client.served_by = None;
         client.enter(ClientState::Idle, self.now);
         self.arm_client(client_key);
+        self.ready.push_back(client_key);
     }
 
     /// The texts of a client's next request write, whatever is known of them.
@@ -373,6 +375,7 @@ enum Of {
 /// The texts of a client's requests; None: not all of them are known.
 fn texts_of(requests: &[u8], client: &Client, of: Of) -> Option<Vec<Vec<u8>>> {
     let (mut texts, mut parsed): (Vec<Vec<u8>>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    let mut bound: Vec<&[u8]> = Vec::new();
     let mut frames = Frames::new(requests, u32::MAX);
     for (head, body) in frames.by_ref().map_while(Result::ok) {
         match head.tag {
@@ -384,6 +387,7 @@ fn texts_of(requests: &[u8], client: &Client, of: Of) -> Option<Vec<Vec<u8>>> {
             }
             tag::BIND => {
                 let bind = BindHead::decode(body)?;
+                bound.push(bind.portal);
                 if !parsed.contains(&bind.statement) {
                     let Lookup::Known(statement) = client.statements.as_ref()?.find(bind.statement, 0) else {
                         return None;
@@ -392,7 +396,12 @@ fn texts_of(requests: &[u8], client: &Client, of: Of) -> Option<Vec<Vec<u8>>> {
                 }
             }
             tag::FUNCTION_CALL => return None,
-            tag::SYNC | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FLUSH => {}
+            // What a portal runs that was bound before is not known.
+            tag::EXECUTE if of == Of::All => {
+                let portal = body.split(|byte| *byte == 0).next()?;
+                bound.contains(&portal).then_some(())?;
+            }
+            tag::SYNC | tag::DESCRIBE | tag::CLOSE | tag::FLUSH => {}
             _ if of == Of::All => return None,
             _ => {}
         }

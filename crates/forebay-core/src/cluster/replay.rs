@@ -26,7 +26,7 @@ use crate::reply::Relaying;
 use crate::session::IDLE;
 use crate::session::batch::Batch;
 use crate::session::client::{Client, Extent, Refusal};
-use crate::session::expect::Expect;
+use crate::session::expect::{Change, Expect};
 use crate::session::server::Server;
 
 /// More is not looked at: it is not what begins a transaction.
@@ -80,6 +80,12 @@ impl Again {
         }
         let is_preparation = !has_run && owes_nothing && self.told.len() == self.mark.1;
         if is_preparation {
+            // A portal is of the transaction; and what the name that was given a new meaning meant may have been run in it. The
+            // unnamed statement ends with the next Query, and that may be the BEGIN.
+            let is_new = |change: &Change| change.before.is_none() && !change.name.is_empty();
+            if tags.contains(&reply::BIND_COMPLETE) || !self.done.iter().all(is_new) {
+                return false;
+            }
             // Nothing of the transaction: it stands whatever becomes of that.
             self.kept.truncate(self.mark.0);
             self.done.clear();
@@ -163,7 +169,12 @@ impl Client {
             _ => {}
         }
         replay.told.pop_front();
-        if tag == reply::READY_FOR_QUERY && body != b"T" {
+        let is_as_told = match tag {
+            reply::READY_FOR_QUERY => body == b"T",
+            reply::COMMAND_COMPLETE => begins(body),
+            _ => true,
+        };
+        if !is_as_told {
             return None;
         }
         if replay.told.is_empty() {
@@ -182,25 +193,44 @@ impl Client {
             while replay.told.pop_front().is_some_and(|tag| tag != reply::READY_FOR_QUERY) {}
         }
         let report = replay.report.clone();
-        self.refusal = Some(Box::new(Refusal { report, extent: Extent::NextRequest }));
+        let extent = self.extent_of_loss();
+        self.refusal = Some(Box::new(Refusal { report, extent }));
     }
 
     /// The wait for a server is over: a transaction that was to begin anew is lost, and that is what there is to say.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         let replay = self.rare.as_ref().and_then(|rare| rare.replay.as_ref());
         let lost = replay.filter(|_| self.replaying == Replaying::Runs);
-        let lost = lost.map(|replay| Refusal { report: replay.report.clone(), extent: Extent::NextRequest });
+        let lost = lost.map(|replay| Refusal { report: replay.report.clone(), extent: self.extent_of_loss() });
         self.refusal = Some(Box::new(lost.unwrap_or(refusal)));
+    }
+
+    /// Which requests are told of the loss of its transaction: all that have come, or the next one. Any of them is of that.
+    fn extent_of_loss(&self) -> Extent {
+        let told =
+            self.rare.as_ref().and_then(|rare| rare.replay.as_ref()).map_or(0, |replay| replay.bytes_told(&self.carry));
+        let is_answered =
+            |head: Head| !matches!(head.tag, tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
+        let mut behind = Frames::new(self.carry.get(told..).unwrap_or_default(), u32::MAX).map_while(Result::ok);
+        let is_behind = behind.any(|(head, _)| is_answered(head));
+        if is_behind { Extent::AllKept } else { Extent::NextRequest }
     }
 
     /// The transaction does not begin anew, and its next request is refused: returns of how many bytes of `data` the client has
     /// been told the answer.
     #[cold]
     pub(crate) fn abandon_replay(&mut self, data: &[u8]) -> usize {
-        let told = self.rare().replay.take().map(|replay| replay.told).unwrap_or_default();
+        let replay = self.rare().replay.take();
         self.replaying = Replaying::No;
+        replay.map_or(0, |replay| replay.bytes_told(data))
+    }
+}
+
+impl Replay {
+    /// How much of what a client has sent are requests of which it was told the answer.
+    fn bytes_told(&self, data: &[u8]) -> usize {
         let ends = |head: &Head| matches!(head.tag, tag::QUERY | tag::SYNC | tag::FUNCTION_CALL);
-        let mut left = told.iter().filter(|tag| **tag == reply::READY_FOR_QUERY).count();
+        let mut left = self.told.iter().filter(|tag| **tag == reply::READY_FOR_QUERY).count();
         let frames = Frames::new(data, u32::MAX).map_while(Result::ok);
         let told = frames.take_while(|(head, _)| {
             let is_told = left > 0;

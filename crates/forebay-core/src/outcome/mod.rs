@@ -68,6 +68,8 @@ pub struct Pending {
 #[derive(Debug)]
 pub struct Asking {
     client: ClientKey,
+    /// Of which transaction: the client may have gone on to another.
+    known: Known,
     told: Option<Told>,
 }
 
@@ -174,6 +176,11 @@ impl Server {
 }
 
 impl Client {
+    /// Whether it waits for what became of this transaction.
+    fn waits_for(&self, known: &Known) -> bool {
+        self.rare.as_ref().and_then(|rare| rare.pending.as_ref()).is_some_and(|pending| pending.known == *known)
+    }
+
     /// Whether it waits for what became of its COMMIT.
     #[inline]
     pub(crate) fn is_unsure(&self) -> bool {
@@ -261,19 +268,19 @@ impl<I: Io> Worker<I> {
     #[cold]
     fn ask_for_outcome(&mut self, io: &mut I, key: ServerKey, client_key: ClientKey) {
         let Some(pending) = &mut self.clients[client_key].rare().pending else { return };
-        let sql = asked::after(&pending.known, pending.asked);
+        let (sql, known) = (asked::after(&pending.known, pending.asked), pending.known.clone());
         pending.asked += 1;
-        self.servers[key].endings.asking = Some(Box::new(Asking { client: client_key, told: None }));
+        self.servers[key].endings.asking = Some(Box::new(Asking { client: client_key, known, told: None }));
         self.send_own(io, key, Own::Outcome, &sql);
     }
 
     /// A server has answered what became of a client's COMMIT.
     pub(crate) fn outcome_told(&mut self, io: &mut I, key: ServerKey, error: Option<(String, String)>) {
         let Some(asking) = self.servers[key].endings.asking.take() else { return };
-        let Some(client) = self.clients.get(asking.client) else { return };
-        let Some(pending) = client.rare.as_ref().and_then(|rare| rare.pending.as_ref()) else { return };
+        let client = self.clients.get(asking.client).filter(|client| client.waits_for(&asking.known));
+        let Some(client) = client else { return };
         let (id, told) = (client.id, asking.told.filter(|_| error.is_none()));
-        let outcome = told.map_or(Outcome::Unknown, |told| decide(&pending.known, &told));
+        let outcome = told.map_or(Outcome::Unknown, |told| decide(&asking.known, &told));
         let endpoint = self.endpoint_name(key);
         match outcome {
             Outcome::NotYet => return self.ask_again(io, &asking),
@@ -296,7 +303,7 @@ impl<I: Io> Worker<I> {
     /// A question is to be asked again, if its client still waits.
     #[cold]
     pub(crate) fn ask_again(&mut self, io: &mut I, asking: &Asking) {
-        let client = self.clients.get(asking.client).filter(|client| client.is_unsure());
+        let client = self.clients.get(asking.client).filter(|client| client.waits_for(&asking.known));
         if let Some(home) = client.and_then(|client| client.pool) {
             self.enqueue(io, home, asking.client);
         }

@@ -33,6 +33,13 @@ impl Scene {
             assert_eq!(self.sent(client), b"", "{text}");
         }
     }
+
+    /// Who comes in place of a server that was lost is asked for nothing.
+    fn hears_nothing(&mut self) -> ConnId {
+        let next = self.lets_in(B);
+        assert_eq!(self.heard(next), "");
+        next
+    }
 }
 
 const BEGIN: &[(&str, &str)] = &[("begin", "BEGIN")];
@@ -239,4 +246,89 @@ fn who_leaves_a_transaction_that_was_lost_begins_nothing_anew() {
     scene.roles(Barred, Writes);
     scene.arrives(client, b"X\0\0\0\x04");
     assert_eq!(scene.opening_to(B), []);
+}
+
+/// Half of a transaction would be committed by itself.
+#[test]
+fn a_read_that_loses_the_server_on_which_its_transaction_began_anew_is_lost_with_that() {
+    for (texts, reads) in [(BEGIN, true), (MORE, false), (&[("begin read only", "BEGIN")][..], true)] {
+        let (mut scene, client, primary, replica) = Scene::at_rest(|_| ());
+        scene.sent(client);
+        let is_read_only = texts[0].0.ends_with("only");
+        let server = if is_read_only { replica } else { primary };
+        scene.begun(client, server, texts);
+        scene.closed(server);
+        if !is_read_only {
+            scene.roles(Barred, Writes);
+        }
+        scene.asks(client, if reads { "select 2" } else { "set local x = 1" });
+        let heir = scene.lets_in(B);
+        scene.begins_anew(client, heir, texts);
+        scene.sent(heir);
+        scene.closed(heir);
+        let said = scene.sent(client);
+        assert!(is_told(&said, "57P01"), "{}", String::from_utf8_lossy(&said));
+        scene.hears_nothing();
+        assert_eq!(scene.sent(primary), b"");
+    }
+}
+
+/// What stands behind the request that hears of the loss was to be done in the same transaction.
+#[test]
+fn all_that_was_sent_of_a_transaction_that_is_lost_is_refused() {
+    let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
+    scene.sent(client);
+    scene.begun(client, primary, BEGIN);
+    scene.closed(primary);
+    scene.roles(Barred, Writes);
+    let mut both = Vec::new();
+    write::query(&mut both, "insert into t values (1)");
+    write::query(&mut both, "insert into t values (2)");
+    scene.arrives(client, &both);
+    let heir = scene.lets_in(B);
+    assert_eq!(scene.heard(heir), "begin");
+    scene.closed(heir);
+    let said = scene.sent(client);
+    assert_eq!(said.windows(6).filter(|part| *part == b"Z\0\0\0\x05I").count(), 2);
+    let next = scene.hears_nothing();
+    scene.asks(client, "insert into t values (3)");
+    assert_eq!(scene.heard(next), "insert into t values (3)", "its session goes on");
+}
+
+/// A portal, and the unnamed statement, are gone with the server; a name that means something else by now would be run in the
+/// place of what it meant.
+#[test]
+fn a_transaction_of_which_the_server_alone_knows_something_does_not_begin_anew() {
+    let bind = |out: &mut Vec<u8>, portal: &str, name: &str| write::bind(out, portal, name, &[], &[], &[]);
+    let mut unnamed = Vec::new();
+    write::parse(&mut unnamed, "", "select 3", &[]);
+    let mut portal = Vec::new();
+    write::parse(&mut portal, "", "select 3", &[]);
+    bind(&mut portal, "p", "");
+    let mut closed = Vec::new();
+    write::close(&mut closed, b'S', b"mine");
+    for (prepared, answers) in [(unnamed, &b"1"[..]), (portal, b"12"), (closed, b"3")] {
+        let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
+        scene.sent(client);
+        let mut parse = Vec::new();
+        write::parse(&mut parse, "mine", "set local x = 1", &[]);
+        write::sync(&mut parse);
+        scene.begun(client, primary, BEGIN);
+        for (request, tags) in [(parse, &b"1"[..]), (prepared, answers)] {
+            let mut request = request;
+            if !request.ends_with(b"S\0\0\0\x04") {
+                write::sync(&mut request);
+            }
+            scene.arrives(client, &request);
+            let is_ours = tags == b"3";
+            let mut answer: Vec<u8> = tags.iter().filter(|_| !is_ours).flat_map(|tag| [*tag, 0, 0, 0, 4]).collect();
+            write::ready_for_query(&mut answer, InTransaction);
+            scene.arrives(primary, &answer);
+            assert!(scene.sent(client).ends_with(b"T"));
+        }
+        scene.closed(primary);
+        scene.roles(Barred, Writes);
+        scene.asks(client, "select 9");
+        assert!(is_told(&scene.sent(client), "57P01"));
+    }
 }
