@@ -69,7 +69,6 @@ impl<I: Io> Worker<I> {
             // As PostgreSQL: after an error in a copy, the rest of the data is still on its way.
             tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
             _ if client.is_skipping => {}
-            // What was refused before it was looked at, a COMMIT's stand-in among that, is answered with that.
             tag::QUERY if client.usage.is_extended_only && client.refusal.is_none() => {
                 return self.refuse_request(io, key, frame, &errors::simple_query_refused());
             }
