@@ -50,6 +50,8 @@ def serve(variant: Variant, start: Start, toxi: Toxi) -> Callable[..., Forebay]:
 
             # Until the catalogue is read, an insert may do anything to its session.
             until(is_known, within_s=30, what="what an insert does is known")
+            # Others count what is there.
+            assert errors(client.ask(query("delete from scratch where a = 0"))) == []
         return forebay
 
     return started
