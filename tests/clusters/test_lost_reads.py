@@ -84,7 +84,7 @@ def ends(server: Postgres, at: str = SLOW, forebay: Forebay | None = None) -> No
 
     def is_ended(admin: psycopg.Connection) -> bool:
         sql = """select pid::text, pg_terminate_backend(pid) from pg_stat_activity
-                 where query like %s and pid <> pg_backend_pid()"""
+                 where query like %s and state <> 'idle' and pid <> pg_backend_pid()"""
         ended.update(pid for pid, _ in admin.execute(sql, (f"{at}%",)).fetchall())
         return bool(ended)
 
