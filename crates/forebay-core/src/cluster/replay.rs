@@ -148,15 +148,15 @@ impl Client {
     #[cold]
     pub(crate) fn begin_replay(&mut self) {
         let leaves = self.carry.first() == Some(&tag::TERMINATE);
-        let Some(replay) = self.rare().replay.as_mut().filter(|_| !leaves) else { return self.end_replay() };
+        let Some(replay) = self.rare().replay.as_mut().filter(|_| !leaves) else { return drop(self.end_replay()) };
         let sent = std::mem::take(&mut replay.sent);
         self.keep_again(sent);
         self.replaying = Replaying::Runs;
     }
 
-    fn end_replay(&mut self) {
+    fn end_replay(&mut self) -> Option<Box<Replay>> {
         self.replaying = Replaying::No;
-        self.rare().replay = None;
+        self.rare().replay.take()
     }
 
     /// Whether a message is for it that comes while its transaction begins anew; None: it is not what was told before.
@@ -192,37 +192,32 @@ impl Client {
             // As far as the answer to this request went, and the rest of it.
             while replay.told.pop_front().is_some_and(|tag| tag != reply::READY_FOR_QUERY) {}
         }
-        let report = replay.report.clone();
-        let extent = self.extent_of_loss();
-        self.refusal = Some(Box::new(Refusal { report, extent }));
+        self.refusal = self.loss().map(Box::new);
     }
 
     /// The wait for a server is over: a transaction that was to begin anew is lost, and that is what there is to say.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
-        let replay = self.rare.as_ref().and_then(|rare| rare.replay.as_ref());
-        let lost = replay.filter(|_| self.replaying == Replaying::Runs);
-        let lost = lost.map(|replay| Refusal { report: replay.report.clone(), extent: self.extent_of_loss() });
+        let lost = if self.replaying == Replaying::Runs { self.loss() } else { None };
         self.refusal = Some(Box::new(lost.unwrap_or(refusal)));
     }
 
-    /// Which requests are told of the loss of its transaction: all that have come, or the next one. Any of them is of that.
-    fn extent_of_loss(&self) -> Extent {
-        let told =
-            self.rare.as_ref().and_then(|rare| rare.replay.as_ref()).map_or(0, |replay| replay.bytes_told(&self.carry));
+    /// What it is told of the loss of its transaction, and which requests that answers: all that have come, or the next one. Any
+    /// of them is of that.
+    fn loss(&self) -> Option<Refusal> {
+        let replay = self.rare.as_ref()?.replay.as_ref()?;
         let is_answered =
             |head: Head| !matches!(head.tag, tag::FLUSH | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
-        let mut behind = Frames::new(self.carry.get(told..).unwrap_or_default(), u32::MAX).map_while(Result::ok);
-        let is_behind = behind.any(|(head, _)| is_answered(head));
-        if is_behind { Extent::AllKept } else { Extent::NextRequest }
+        let behind = self.carry.get(replay.bytes_told(&self.carry)..).unwrap_or_default();
+        let is_behind = Frames::new(behind, u32::MAX).map_while(Result::ok).any(|(head, _)| is_answered(head));
+        let extent = if is_behind { Extent::AllKept } else { Extent::NextRequest };
+        Some(Refusal { report: replay.report.clone(), extent })
     }
 
     /// The transaction does not begin anew, and its next request is refused: returns of how many bytes of `data` the client has
     /// been told the answer.
     #[cold]
     pub(crate) fn abandon_replay(&mut self, data: &[u8]) -> usize {
-        let replay = self.rare().replay.take();
-        self.replaying = Replaying::No;
-        replay.map_or(0, |replay| replay.bytes_told(data))
+        self.end_replay().map_or(0, |replay| replay.bytes_told(data))
     }
 }
 

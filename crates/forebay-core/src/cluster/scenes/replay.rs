@@ -151,21 +151,15 @@ fn a_transaction_that_does_not_begin_anew_is_lost() {
         assert!(said.ends_with(b"Z\0\0\0\x05I") && said.iter().filter(|byte| **byte == b'Z').count() == 1);
     };
     // The server refuses what another has done.
-    let (mut scene, client, heir) = scene();
-    scene.begins_anew(client, heir, &MORE[..1]);
-    assert_eq!(scene.heard(heir), MORE[1].0);
-    scene.fails(heir, "22023");
-    is_lost(&mut scene, client);
-    assert_eq!(scene.sent(heir), b"");
+    let (mut refused, client, heir) = scene();
+    refused.begins_anew(client, heir, &MORE[..1]);
+    assert_eq!(refused.heard(heir), MORE[1].0);
+    refused.fails(heir, "22023");
+    is_lost(&mut refused, client);
+    assert_eq!(refused.sent(heir), b"");
     // Its transaction is another, or the server is lost as well, at any point.
     for (steps, is_answered) in [(0, false), (1, false), (2, false), (1, true)] {
-        let (mut scene, client, primary, _) = Scene::at_rest(|_| ());
-        scene.sent(client);
-        scene.begun(client, primary, MORE);
-        scene.closed(primary);
-        scene.roles(Barred, Writes);
-        scene.asks(client, "insert into t values (1)");
-        let heir = scene.lets_in(B);
+        let (mut scene, client, heir) = scene();
         scene.begins_anew(client, heir, &MORE[..steps]);
         if is_answered {
             scene.answers(heir, Idle);
