@@ -290,10 +290,19 @@ def test_a_replica_of_a_deposed_primary_takes_nothing_over(pair: Pair, tmp_path:
             assert f"\n127.0.0.1:{third.port} goes on after 127.0.0.1:{first.port}" in done.stdout
             with first.target.connect(user="postgres", autocommit=True) as aside:
                 aside.execute("create table aside as select generate_series(1, 100000)")
-            # By its position: whom it follows it does not tell.
+            # By its position: whom it follows it does not tell. Past where the new primary began, and while it replays
+            # on, it is taken for a replica, and refused for what it does not replay.
+            by_role = "it is in recovery on an older timeline: it has not followed the new primary"
+            by_mark = f"127.0.0.1:{third.port} does not follow 127.0.0.1:{second.port}"
+
+            def is_told_by_its_role() -> bool:
+                words = refusal(forebay, f"app to '127.0.0.1:{third.port}'")
+                assert by_role in words or by_mark in words
+                return by_role in words
+
+            caught_up(first, third)
+            until(is_told_by_its_role, within_s=30, what="it is known to have gone astray")
             wait_for_roles(forebay, servers, "deposed", "primary", "astray")
-            words = refusal(forebay, f"app to '127.0.0.1:{third.port}'")
-            assert "it is in recovery on an older timeline: it has not followed the new primary" in words
             with forebay.target.connect(autocommit=True) as client:
                 client.execute("insert into scratch values (3, 'goes on')")
 
