@@ -156,7 +156,7 @@ impl Forwarding<'_> {
 
     fn send_apart(&mut self, statement: &Arc<Statement>) {
         self.stats.server_parses.add(1);
-        self.server.ensure_error = None;
+        self.server.ensuring.error = None;
         if let Some(query) = statement.query() {
             write::query(self.batch.owned(), query);
         } else {
@@ -165,7 +165,7 @@ impl Forwarding<'_> {
             let statement = Some(statement.clone());
             self.server.expect.push_back(Expect::Parse { statement, relay: false, change: None });
         }
-        self.server.ensuring.push_back(statement.clone());
+        self.server.ensuring.due.push_back(statement.clone());
         self.server.expect.push_back(Expect::Own(Own::Ensure));
         // A Query drops the unnamed statement.
         self.server.statements.forget_unnamed();

@@ -35,6 +35,7 @@ impl<I: Io> Worker<I> {
         let waited = if client.state == ClientState::Waiting { now.micros_since(client.since) } else { 0 };
         server.client = Some(client_key);
         server.is_leased = true;
+        server.is_used = false;
         server.is_finishing = false;
         server.is_doomed = false;
         server.own_error = None;
@@ -186,7 +187,7 @@ impl<I: Io> Worker<I> {
             Own::Skipped => return self.hand_over_undone(io, key),
             Own::Ensure => {
                 // Of a Parse, its own answer tells.
-                let statement = server.ensuring.pop_front().filter(|statement| statement.query().is_some());
+                let statement = server.ensuring.due.pop_front().filter(|statement| statement.query().is_some());
                 match (statement, error) {
                     (Some(statement), None) => server.statements.is_there(&statement),
                     (Some(statement), Some(_)) => server.statements.is_gone(&statement),

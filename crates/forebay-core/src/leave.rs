@@ -371,7 +371,7 @@ impl<I: Io> Worker<I> {
             let lost = is_known.then(|| errors::server_lost_while_pinned(lost, endpoint, cause));
             return Loss::Session(lost.unwrap_or(report));
         }
-        if is_made_ready {
+        if is_made_ready || server.is_untouched() {
             return Loss::Nothing;
         }
         if server.is_between_requests() {
@@ -422,8 +422,12 @@ impl<I: Io> Worker<I> {
             Loss::Nothing => {
                 undo_all(client, &expect);
                 client.keep_again(kept);
-                client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
-                return self.enqueue(io, id, client_key);
+                if is_greeting || !client.carry.is_empty() {
+                    client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
+                    return self.enqueue(io, id, client_key);
+                }
+                // What it has sent was answered without the server.
+                client.served_by = None;
             }
             Loss::Read(report) => {
                 let is_asking = !expect.is_empty();

@@ -189,6 +189,7 @@ impl<I: Io> Worker<I> {
         }
         let bytes = self.batch.send(io, server.conn, buf, data);
         server.unsent += bytes;
+        server.is_used |= bytes > 0;
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
         let is_answer_due = server.is_answer_due();
         self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);

@@ -1,7 +1,9 @@
 //! Errors of servers in the client's words: on servers, statements have names of ours, and a name in a text moves what
 //! stands behind it.
 
+use std::collections::VecDeque;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use forebay_pgwire::backend::{ErrorFields, field};
 use forebay_pgwire::write;
@@ -91,9 +93,18 @@ impl Places {
 part_struct!(Moved { at: u32, by: i32 });
 part_struct!(Places { names: Vec<Box<[u8]>>, is_taken: bool, moved: Vec<Moved>, characters: u32, named: Moved });
 
+/// Statements that are being prepared before what needs them, apart from it.
+#[derive(Debug, Default)]
+pub struct Ensuring {
+    /// What each [`crate::session::expect::Own::Ensure`] prepares, in order.
+    pub(crate) due: VecDeque<Arc<Statement>>,
+    /// Why the last of them could not be prepared.
+    pub(crate) error: Option<Box<EnsureError>>,
+}
+
 /// Why a statement could not be prepared before what needs it.
 #[derive(Debug)]
-pub struct EnsureError {
+pub(crate) struct EnsureError {
     /// The ErrorResponse's body.
     body: Box<[u8]>,
     moved: Moved,
@@ -103,15 +114,15 @@ impl Relaying<'_> {
     /// Keeps the error of a statement that is being prepared for what comes behind it.
     #[cold]
     pub(crate) fn keep_ensure_error(&mut self, body: &[u8]) {
-        let moved = self.server.ensuring.front().map_or(Moved::default(), |statement| statement.moved());
-        self.server.ensure_error.get_or_insert_with(|| Box::new(EnsureError { body: body.into(), moved }));
+        let moved = self.server.ensuring.due.front().map_or(Moved::default(), |statement| statement.moved());
+        self.server.ensuring.error.get_or_insert_with(|| Box::new(EnsureError { body: body.into(), moved }));
     }
 
     /// Tells the client why what its request names could not be prepared, if the error at hand is that it was not. False:
     /// it is another.
     pub(crate) fn tell_ensure_error(&mut self, fields: ErrorFields<'_>) -> bool {
         if !matches!(fields.sqlstate(), Some(b"26000" | b"25P02")) {
-            self.server.ensure_error = None;
+            self.server.ensuring.error = None;
             return false;
         }
         self.tell_kept_error()
@@ -120,7 +131,7 @@ impl Relaying<'_> {
     /// Tells the client why a statement could not be prepared, if that is so.
     #[cold]
     pub(crate) fn tell_kept_error(&mut self) -> bool {
-        let Some(kept) = self.server.ensure_error.take() else { return false };
+        let Some(kept) = self.server.ensuring.error.take() else { return false };
         let Ok(fields) = ErrorFields::decode(&kept.body) else { return false };
         let message = self.in_names_of_client(fields.message().unwrap_or_default());
         self.tell_in_words(fields, message.as_deref(), |place| kept.moved.back(place));

@@ -27,6 +27,7 @@ mod holds;
 mod moved;
 mod reads;
 mod replay;
+mod untouched;
 
 const SECOND: u64 = 1_000_000;
 const A: &str = "a";

@@ -263,6 +263,7 @@ impl<I: Io> Worker<I> {
         self.clients[key].server = server;
         if let Some(server) = server {
             self.servers[server].client = Some(key);
+            self.servers[server].is_used = true;
             let is_pinned = self.clients[key].pin.is_some();
             self.servers[server].stats.stats.pinned.add(u64::from(is_pinned));
         }

@@ -239,8 +239,8 @@ carried!(Server, put_server, get_server, describe_server,
         tls: Option<Box<TlsInfo>>,
     }
     left {
-        conn, client, pool, stats, state, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
-        reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, ensure_error, probe, reading,
+        conn, client, pool, stats, state, is_used, clearing, is_being_reset, is_doomed, is_finishing, cancels, apart, restoring,
+        reported_apart, is_set_apart, hand_over, own_error, asked_by, set_before, ensuring, probe, reading,
         cancel_at, at, measured, login,
     }
 );

@@ -445,8 +445,8 @@ fn is_movable(server: &Server) -> bool {
         && server.probe.is_none()
         && server.endings.anchor.is_none()
         && server.reading.is_none()
-        && server.ensuring.is_empty()
-        && server.ensure_error.is_none()
+        && server.ensuring.due.is_empty()
+        && server.ensuring.error.is_none()
         && server.own_error.is_none()
         && server.set_before.is_none();
     let is_settled = !server.is_being_reset

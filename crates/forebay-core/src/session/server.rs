@@ -34,7 +34,7 @@ use crate::parameters::Image;
 use crate::planted::{Bug, planted};
 use crate::pool::PoolId;
 use crate::pool::endpoints::Place;
-use crate::renamed::{EnsureError, Places};
+use crate::renamed::{Ensuring, Places};
 use crate::session::client::Client;
 use crate::session::expect::{Change, Does, Endings, Expect};
 use crate::session::{Body, IDLE};
@@ -113,6 +113,8 @@ pub struct Server {
     pub is_skipping: bool,
     /// The head of `expect` has been answered by CopyInResponse or CopyBothResponse.
     pub is_copying: bool,
+    /// Its client has had it do something.
+    pub is_used: bool,
     /// Messages of the extended protocol went out, and no Sync behind them yet.
     pub is_segment_open: bool,
     /// We stopped reading from it.
@@ -205,10 +207,8 @@ pub struct Server {
     pub remote_pid: u32,
     /// 4 to 256 bytes.
     pub remote_key: Box<[u8]>,
-    /// What each [`crate::session::expect::Own::Ensure`] prepares, in order.
-    pub ensuring: VecDeque<Arc<Statement>>,
-    /// Why the last of them could not be prepared.
-    pub ensure_error: Option<Box<EnsureError>>,
+    /// What is prepared before what needs it.
+    pub ensuring: Ensuring,
     /// The look at it that is under way.
     pub probe: Option<Box<Probe>>,
     /// The catalogue that it is reading.
@@ -242,6 +242,11 @@ impl Server {
             && !self.owes_ready()
     }
 
+    /// Whether its client, though it has begun a request, has had nothing to do for it yet.
+    pub(crate) fn is_untouched(&self) -> bool {
+        !self.is_used && self.status == IDLE && self.expect.is_empty() && !self.is_skipping
+    }
+
     /// A connection that has just been begun.
     pub fn new(conn: ConnId, id: u64, of: OfPool<'_>, place: Arc<Place>, empty: Rc<Image>, now: Instant) -> Self {
         Server {
@@ -258,6 +263,7 @@ impl Server {
             asked_by: None,
             client: None,
             is_leased: false,
+            is_used: false,
             expect: VecDeque::new(),
             hand_over: None,
             again: None,
@@ -280,8 +286,7 @@ impl Server {
             listen: OnServer::default(),
             apart: None,
             restoring: Restoring::default(),
-            ensuring: VecDeque::new(),
-            ensure_error: None,
+            ensuring: Ensuring::default(),
             probe: None,
             reading: None,
             is_paused: false,
