@@ -445,6 +445,7 @@ impl<I: Io> Worker<I> {
                 client.is_skipping =
                     answer_lost(&mut out, &expect, &report, &self.stats) || (was_skipping && expect.is_empty());
                 undo_all(client, &expect);
+                self.servers[key].undo_untold(client);
                 self.send_to_client(io, client_key, &out);
             }
         }

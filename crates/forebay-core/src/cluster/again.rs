@@ -160,11 +160,17 @@ impl Server {
     fn take_tried(&mut self, client: &mut Client) -> (Vec<u8>, Vec<u8>) {
         let Some(again) = &mut self.again else { return Default::default() };
         let (kept, told) = (std::mem::take(&mut again.kept), std::mem::take(&mut again.told));
+        self.undo_untold(client);
+        (kept, told)
+    }
+
+    /// What was held back is never told: nor is what it has done to the client's names.
+    pub(crate) fn undo_untold(&mut self, client: &mut Client) {
+        let Some(again) = &mut self.again else { return };
         if let Some(names) = &mut client.statements {
             again.done.iter().rev().for_each(|change| names.restore(change));
         }
         again.end();
-        (kept, told)
     }
 
     /// A change of a name is confirmed, by an answer of which the client may never hear.

@@ -147,6 +147,36 @@ fn a_read_that_prepares_is_made_again_with_its_names() {
     assert!(scene.sent(client).starts_with(b"1"));
 }
 
+/// Of a name whose ParseComplete it was never told, a client that tries again would hear that it is taken.
+#[test]
+fn a_read_that_fails_has_prepared_nothing() {
+    let (mut scene, client, primary, replica) = Scene::at_rest(|database| {
+        database.cluster.as_mut().expect("it is one").retries_reads = false;
+    });
+    scene.sent(client);
+    let mut request = Vec::new();
+    write::parse(&mut request, "mine", "select 3", &[]);
+    write::bind(&mut request, "", "mine", &[], &[], &[]);
+    write::execute(&mut request, "", 0);
+    write::sync(&mut request);
+    scene.arrives(client, &request);
+    assert!(scene.sent(replica).starts_with(b"P"));
+    let mut answer = Vec::new();
+    write::parse_complete(&mut answer);
+    scene.arrives(replica, &answer);
+    assert_eq!(scene.sent(client), b"");
+    scene.closed(replica);
+    assert!(is_told(&scene.sent(client), "57P01"));
+    scene.roles(Writes, Barred);
+    scene.arrives(client, &request);
+    assert!(scene.sent(primary).starts_with(b"P"));
+    write::bind_complete(&mut answer);
+    write::command_complete(&mut answer, "SELECT 0");
+    write::ready_for_query(&mut answer, TransactionStatus::Idle);
+    scene.arrives(primary, &answer);
+    assert!(scene.sent(client).starts_with(b"1"));
+}
+
 /// One part of a pipeline: longer than half of what is kept.
 fn a_part(out: &mut Vec<u8>, n: u32) {
     write::parse(out, "", format!("select {n} /* {} */", "x".repeat(9000)), &[]);
