@@ -141,6 +141,24 @@ def test_a_drill_tells_what_a_failover_and_a_switchover_cost(pair: Pair, both: l
         admin(third, "select 1/(count(*) = 0)::int from pg_namespace where nspname = 'forebay_drill'", dbname="app")
 
 
+def test_a_drill_whose_service_does_not_come_back_ends_all_the_same(
+    authority: Authority, variant: Variant, tmp_path: Path
+) -> None:
+    """Nobody is promoted. Who drills at night finds the report, and not a terminal that waits."""
+    with postgres.running(18, authority) as primary:
+        database = {"endpoints": endpoints(primary), "topology": "poll", "poll_user": "app"}
+        sections = configuration(primary, variant, databases={"app": database})
+        with pooler.running(tmp_path, sections, variant) as forebay:
+            until(lambda: [row["role"] for row in forebay.console("show endpoints")] == ["primary"],
+                  within_s=15, what="it is known")  # fmt: skip
+            # Far below query_wait_timeout, for which what is asked of nobody would wait.
+            done = drill(forebay, "--how", "kill", "--within", "3", code=1)
+    found = json.loads(done.stdout)
+    assert "the schema is left" in done.stderr
+    assert "DROP SCHEMA forebay_drill CASCADE" in done.stderr
+    assert (found["is_back"], found["lost"], found["doubled"], found["risen"]) == (False, None, None, None)
+
+
 def it_is_refused(forebay: Forebay, primary: Postgres) -> None:
     """And leaves nothing behind; a command that fails ends the drill."""
     with primary.target.connect(user="postgres", dbname="app"):

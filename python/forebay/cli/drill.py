@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import click
 from forebay.cli.console_options import console_options, console_parameters
 from forebay.cli.switchover import CallOff, Stop, statement, switch_over
 from forebay.control import console_link
+from forebay.control.console_link import driver, first_line
 from forebay.failure import Exit, Failure
 
 if TYPE_CHECKING:
@@ -61,7 +63,11 @@ class Options:
 @click.option("--before", type=click.FloatRange(0.5, 600), default=5, show_default=True, help="Seconds of load first.")
 @click.option("--after", type=click.FloatRange(0, 600), default=5, show_default=True, help="Seconds of load then.")
 @click.option(
-    "--within", type=click.FloatRange(1, 3600), default=120, show_default=True, help="Seconds until service is back."
+    "--within",
+    type=click.FloatRange(1, 3600),
+    default=120,
+    show_default=True,
+    help="Seconds from the fault until service is back.",
 )
 @click.option(
     "--user",
@@ -112,7 +118,7 @@ def command(
     plan = Plan(how=how, clients=clients, rate=rate, reads=reads, before_s=before, after_s=after, within_s=within)
     ledger = Ledger(parameters)
     database = str(parameters.get("dbname", ""))
-    does, stop = _act(options, database, ledger)
+    does, stop = _act(options, database, ledger, within_s=within)
 
     def call_off() -> None:
         click.echo("forebay: interrupted; what is under way is called off, and the schema is dropped", err=True)
@@ -129,7 +135,7 @@ def command(
     click.echo(found.json() if as_json else found.text(), nl=as_json)
     if report is not None:
         _write(report, found)
-    return 0 if found.is_sound else 1
+    return 0 if found.is_sound and drill.left is None else 1
 
 
 def _run(drill: Drill) -> Report:
@@ -138,6 +144,9 @@ def _run(drill: Drill) -> Report:
     except KeyboardInterrupt:
         click.echo("".join(f"  {line}\n" for line in drill.steps), nl=False, err=True)
         raise
+    finally:
+        if drill.left is not None:
+            click.echo(f"forebay: the schema is left: {drill.left.message}. {drill.left.hint}", err=True)
 
 
 def _write(path: Path, report: Report) -> None:
@@ -157,7 +166,7 @@ def _parameters(options: Options) -> dict[str, Any]:
     return {key: value for key, value in {**console, "dbname": options.target}.items() if value}
 
 
-def _act(options: Options, database: str, ledger: Ledger) -> tuple[Act, Stop]:
+def _act(options: Options, database: str, ledger: Ledger, *, within_s: float) -> tuple[Act, Stop]:
     """What is drilled, and what calls it off. Raises UsageError where it is not said whole."""
     if options.how == "switchover":
         console = console_parameters(options.dsn, options.config)
@@ -165,11 +174,37 @@ def _act(options: Options, database: str, ledger: Ledger) -> tuple[Act, Stop]:
         act = partial(switch_over, console, order, database=database, hook=None, call_off=call_off)
         return lambda tell: act(tell=tell), call_off
     if options.how == "kill":
-        return _kill(ledger), lambda: None
+        kill = _Kill(ledger, within_s)
+        return kill.run, kill.stop
     if not options.command:
         raise click.UsageError("Say what to run: --command.")
     command = _Command(shlex.split(options.command))
     return command.run, command.stop
+
+
+class _Kill:
+    """--how kill. within_s: the primary has that long to say where it is."""
+
+    def __init__(self, ledger: Ledger, within_s: float) -> None:
+        self._ledger = ledger
+        self._within_s = within_s
+        self._is_called_off = threading.Event()
+
+    def run(self, _tell: Callable[[str], None]) -> None:
+        """Returns when it is killed. Raises Failure."""
+        from forebay.control.drill.run import kill_postmaster
+
+        try:
+            place = self._ledger.place(within_s=self._within_s)
+        except driver().Error as error:
+            raise Failure(f"the primary can't be asked where it is: {first_line(error)}", exit=Exit.TIMEOUT) from None
+        if self._is_called_off.is_set():
+            raise Failure("the primary was left alone: it was called off")
+        kill_postmaster(place)
+
+    def stop(self) -> None:
+        """What is not killed by now lives on."""
+        self._is_called_off.set()
 
 
 class _Command:
@@ -209,12 +244,6 @@ def _ask(options: Options, database: str) -> Ask:
         return lambda _: NOBODY_ASKED
     console = console_parameters(options.dsn, options.config)
     return lambda since_s: ask(console, database, since_s)
-
-
-def _kill(ledger: Ledger) -> Act:
-    from forebay.control.drill.run import kill_postmaster
-
-    return lambda _tell: kill_postmaster(ledger.place())
 
 
 def check_cluster(options: Options, parameters: Mapping[str, Any], ledger: Ledger) -> None:

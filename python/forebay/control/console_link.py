@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -11,6 +14,8 @@ from forebay.config.resolved import EngineConfig, Listen
 from forebay.failure import Exit, Failure
 
 CONNECT_TIMEOUT_S: Final = 5
+# It answers at once, unless its process stands still.
+ANSWER_S: Final = 30.0
 
 Row = dict[str, Any]
 # A line of how far a statement is, what a program may want to know of it, and what cancels the statement.
@@ -48,12 +53,12 @@ def from_config(engine: EngineConfig, *, user: str | None = None) -> dict[str, A
     return {"host": host, "port": engine.listen.port, "dbname": "forebay", "user": user, "password": password}
 
 
-def ask(parameters: Mapping[str, Any], statement: str) -> list[Row]:
+def ask(parameters: Mapping[str, Any], statement: str, *, within_s: float = ANSWER_S) -> list[Row]:
     """The rows of one statement, by column name.
 
     Raises Failure: exit code 3 where nobody answers or the login is refused, 1 where the console refuses.
     """
-    with _connected(parameters) as connection, _refusal_of(statement):
+    with _connected(parameters) as connection, _refusal_of(statement), limited(connection, within_s):
         rows: list[Row] = connection.execute(statement).fetchall()
         return rows
 
@@ -91,6 +96,35 @@ def _refusal_of(statement: str) -> Iterator[None]:
         # The console begins some of them with the command's name, which stands here already.
         said = first_line(error).removeprefix(f"{statement.split()[0].upper()} was refused: ")
         raise Failure(f"the console refused {statement}: {said}", hint=hint) from None
+
+
+@contextlib.contextmanager
+def limited(connection: Any, within_s: float) -> Iterator[None]:
+    """What is asked meanwhile on a connection of psycopg's fails after that time: it is cut.
+
+    Not cancelled: whoever does not answer may not read that either.
+    """
+    is_over = threading.Event()
+    # A descriptor of our own: the connection's may have become another one's when the time has come.
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+
+        def cut() -> None:
+            is_over.set()
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(within_s, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except driver().OperationalError as error:
+            if is_over.is_set():
+                raise driver().OperationalError(f"no answer within {within_s:.0f} s") from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def driver() -> Any:

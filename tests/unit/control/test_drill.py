@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forebay.cli.drill import Options, check_cluster
+from forebay.cli.drill import Options, _Kill, check_cluster
 from forebay.control.drill import account
 from forebay.control.drill import load as loads
 from forebay.control.drill.client import Outcome, State
@@ -84,7 +84,7 @@ def test_what_forebay_says_stands_beside_what_was_found(monkeypatch: pytest.Monk
         {**row, "missing_bytes": 5, "missing_ms_max": 900, "reason": "at most 0.9 s"},
     ]  # fmt: skip
 
-    def ask(_: object, statement: str) -> list[dict[str, Any]]:
+    def ask(_: object, statement: str, **_more: object) -> list[dict[str, Any]]:
         asked.append(statement)
         return rows
 
@@ -111,7 +111,7 @@ def test_without_a_console_forebays_account_is_not_known(monkeypatch: pytest.Mon
     said = json.loads(found.json())["account"]
     assert (said["missing_bytes"], said["missing_s"]) == (None, None)
 
-    def refuses(*_: object) -> list[dict[str, Any]]:
+    def refuses(*_: object, **_more: object) -> list[dict[str, Any]]:
         raise Failure("the console refused SHOW FAILOVERS: no")
 
     monkeypatch.setattr(account.console_link, "ask", refuses)
@@ -196,8 +196,8 @@ class _Lines:
     def create(self) -> None:
         self._events.append("created")
 
-    def drop(self) -> None:
-        self._events.append("dropped")
+    def drop(self, *, within_s: float) -> None:
+        self._events.append(f"dropped, {within_s:.0f}")
 
 
 def test_an_interrupted_drill_ends_what_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,57 @@ def test_an_interrupted_drill_ends_what_it_has_begun(monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         drill.run()
     assert sorted(events[:-1]) == ["created", "load ended, 0", "undone"]
-    assert events[-1] == "dropped"
+    assert events[-1] == "dropped, 60"
     assert drill.steps == ["held: requests wait", "the console refused it: cancelled"]
+
+
+def test_what_is_not_done_in_time_is_called_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be done when nobody looks any more. What is left is not waited for as where service is there."""
+    events: list[str] = []
+    is_called_off = threading.Event()
+    monkeypatch.setattr(Load, "begin", lambda _: None)
+    monkeypatch.setattr(Load, "end", lambda _, *, wait_s: events.append(f"load ended, {wait_s}"))
+
+    def act(_tell: Callable[[str], None]) -> None:
+        events.append("called off" if is_called_off.wait(30) else "done")
+
+    plan = Plan(how="switchover", clients=1, rate=100, reads=0.5, before_s=0, after_s=0, within_s=2)
+    drill = Drill({}, _Lines(events), plan, act, stop=is_called_off.set)  # type: ignore[arg-type]
+    with pytest.raises(Failure, match="not done within 2 s"):
+        drill.run()
+    assert sorted(events[:-1]) == ["called off", "created", "load ended, 0"]
+    assert events[-1] == "dropped, 5"
+
+
+def test_a_primary_that_says_too_late_where_it_is_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drill is over then, and has told so."""
+    killed: list[Place] = []
+    monkeypatch.setattr("forebay.control.drill.run.kill_postmaster", killed.append)
+    monkeypatch.setattr(Ledger, "place", lambda _ledger, *, within_s: Place(7, int(within_s), 1.0))
+    kill = _Kill(Ledger({}), 3)
+    kill.run(lambda _: None)
+    assert killed == [Place(7, 3, 1.0)]
+    kill.stop()
+    with pytest.raises(Failure, match="was left alone"):
+        kill.run(lambda _: None)
+    assert len(killed) == 1
+
+
+def test_what_nobody_can_be_asked_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No write is lost by a report that has not looked, and none is there."""
+
+    def nobody(*_args: object, **_more: object) -> list[object]:
+        raise Failure("the database can't be asked: no answer within 5 s")
+
+    monkeypatch.setattr(Ledger, "_patiently", nobody)
+    outcomes = [write(1, 8, 9.0), write(2, 10, 12.5, "lost")]
+    with pytest.raises(Failure, match="can't be asked"):
+        Ledger({}).compare(outcomes)
+    found = reported(outcomes, Ledger({}).compare(outcomes, is_back=False))
+    assert not found.is_sound
+    assert found.text().count("not known: nobody can be asked what is there\n") == 3
+    assert [json.loads(found.json())[each] for each in ("lost", "doubled", "risen", "unknown")] == [None] * 3 + [1]
+    assert "Not sound: what is there is not known." in page(found)
 
 
 def test_the_page_is_whole_and_shows_every_slot() -> None:

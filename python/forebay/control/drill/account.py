@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from forebay.control import console_link
 from forebay.control.drill.report import Account
 from forebay.failure import Failure
 
+# Its figures are one line of many.
+ANSWER_S: Final = 5.0
+
 
 def ask(console: Mapping[str, Any], database: str, since_s: float) -> Account:
     """console: libpq's parameters. since_s: the fault began as long ago."""
     try:
-        rows = console_link.ask(console, "SHOW FAILOVERS")
+        rows = console_link.ask(console, "SHOW FAILOVERS", within_s=ANSWER_S)
     except Failure as failure:
         return Account(None, None, failure.message)
     return account_of(row for row in rows if row["database"] == database and row["age_ms"] <= since_s * 1000)

@@ -88,6 +88,8 @@ def _verdict(report: Report) -> str:
     ]
     if truth.risen:
         wrong.append(f"{len(truth.risen)} refused, and there all the same")
+    if not truth.is_known:
+        wrong.append("what is there is not known")
     if not report.is_back:
         wrong.insert(0, "service is not back")
     if wrong:
@@ -101,7 +103,7 @@ def _tiles(report: Report) -> str:
         ("out of service (RTO)", f"{report.rto_s:.3f} s"),
         ("longest wait to write", f"{report.longest_write_s:.3f} s"),
         ("longest wait to read", f"{report.longest_read_s:.3f} s"),
-        ("lost", f"{len(report.truth.lost)} of {report.acknowledged}"),
+        ("lost", f"{len(report.truth.lost) if report.truth.is_known else '?'} of {report.acknowledged}"),
         ("errors", str(errors)),
     ]
     cells = "".join(f"<div><span>{escape(name)}</span> <b>{escape(value)}</b></div>" for name, value in tiles)

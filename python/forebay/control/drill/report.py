@@ -95,20 +95,21 @@ class Report:
     @property
     def is_sound(self) -> bool:
         """Service is back, and what clients were told is true."""
-        return self.is_back and not (self.truth.lost or self.truth.doubled or self.truth.risen)
+        return self.is_back and self.truth.is_kept
 
     def figures(self) -> list[tuple[str, str]]:
         """What there is to say, line by line."""
-        truth = self.truth
+        truth, not_known = self.truth, "not known: nobody can be asked what is there"
+        lost = f"{len(truth.lost)} of {self.acknowledged} acknowledged writes, {self.rpo_s:.3f} s of work"
         errors = ", ".join(f"{code}: {count}" for code, count in sorted(self.errors.items())) or "none"
         rows = [
             ("load", f"{self.clients} clients, {self.rate_before:.0f} statements/s before"),
             ("out of service (RTO)", f"{self.rto_s:.3f} s without an acknowledged write"),
             ("longest wait", f"{self.longest_write_s:.3f} s to write, {self.longest_read_s:.3f} s to read"),
-            ("lost (RPO)", f"{len(truth.lost)} of {self.acknowledged} acknowledged writes, {self.rpo_s:.3f} s of work"),
+            ("lost (RPO)", lost if truth.is_known else not_known),
             ("the same, by forebay", self.account.words),
-            ("written twice", str(len(truth.doubled))),
-            ("refused, and there", str(len(truth.risen))),
+            ("written twice", str(len(truth.doubled)) if truth.is_known else not_known),
+            ("refused, and there", str(len(truth.risen)) if truth.is_known else not_known),
             ("errors by SQLSTATE", errors),
             ("of unknown fate", f"{truth.unknown} writes"),
             ("sessions", f"{self.sessions_lost} lost while idle, {self.logins_failed} logins failed"),
@@ -127,13 +128,16 @@ class Report:
     def json(self) -> str:
         """For programs."""
         truth = self.truth
+        lost, doubled, risen = (
+            len(keys) if truth.is_known else None for keys in (truth.lost, truth.doubled, truth.risen)
+        )
         found: dict[str, Any] = {
             "version": 1, "how": self.how, "clients": self.clients, "began_at": self.began_at, "fault_s": self.fault_s,
             "rate_before": self.rate_before, "rto_s": self.rto_s, "resumed_at": self.resumed_at,
             "is_back": self.is_back, "rpo_s": self.rpo_s, "acknowledged": self.acknowledged, "read": self.read,
             "longest_write_s": self.longest_write_s, "longest_read_s": self.longest_read_s,
-            "lost": len(truth.lost), "lost_keys": truth.lost[:KEYS_MAX], "doubled": len(truth.doubled),
-            "risen": len(truth.risen), "unknown": truth.unknown, "errors": self.errors,
+            "lost": lost, "lost_keys": truth.lost[:KEYS_MAX], "doubled": doubled,
+            "risen": risen, "unknown": truth.unknown, "errors": self.errors,
             "logins_failed": self.logins_failed, "sessions_lost": self.sessions_lost,
             "account": {"missing_bytes": self.account.missing_bytes, "missing_s": self.account.missing_s,
                         "because": self.account.because},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.control.drill.client import Outcome
-from forebay.control.drill.ledger import Ledger, Place
+from forebay.control.drill.ledger import AGAIN_S, LATE_S, Ledger, Place
 from forebay.control.drill.load import Load
 from forebay.control.drill.report import NOBODY_ASKED, Account, Fault, Report, report_of
 from forebay.failure import Exit, Failure
@@ -41,7 +41,7 @@ Ask = Callable[[float], Account]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """rate: statements a second; reads: the share of them that read. Times are seconds: of load before the fault and
-    after it, and within which the service has to be back."""
+    after it, and from the fault until the service has to be back."""
 
     how: str
     clients: int
@@ -55,7 +55,7 @@ class Plan:
 class Drill:
     """parameters: libpq's, of the database as its clients reach it. ask: what forebay itself says of it.
 
-    stop: calls off what `act` does, on Ctrl-C.
+    stop: calls off what `act` does, on Ctrl-C and where that takes too long.
     """
 
     def __init__(
@@ -78,9 +78,15 @@ class Drill:
         self._conninfo = _conninfo(parameters)
         self._lines: list[tuple[float, str]] = []
         self._failed: BaseException | None = None
+        self._is_late = False
+        # Why the table is still there, and what to do.
+        self.left: Failure | None = None
 
     def run(self) -> Report:
-        """Raises Failure, and KeyboardInterrupt when what is drilled is called off. The table is dropped either way."""
+        """Raises Failure, and KeyboardInterrupt when what is drilled is called off.
+
+        The table is dropped either way, or `left` tells why not.
+        """
         plan = self._plan
         if max(calm_of(plan)) > plan.within_s:
             hint = f"Raise --rate, or --within above {max(calm_of(plan)):.0f}."
@@ -91,18 +97,21 @@ class Drill:
             load.begin()
             time.sleep(plan.before_s)
             fault = self._fault(load)
-            outcomes = load.end(wait_s=LAST_S)
+            outcomes = load.end(wait_s=LAST_S if fault.is_back else 0)
             if load.failure is not None:
                 raise Failure(f"the load ended with {type(load.failure).__name__}: {load.failure}")
             account = self._ask(time.monotonic() - fault.began)
-            truth = self._ledger.compare(outcomes)
+            truth = self._ledger.compare(outcomes, is_back=fault.is_back)
             return report_of(plan.how, outcomes, truth, fault, plan.clients, load.logins_failed, load.sessions_lost,
                              account)  # fmt: skip
         except KeyboardInterrupt:
             self._call_off()
             raise
         finally:
-            self._ledger.drop()
+            try:
+                self._ledger.drop(within_s=LATE_S if self._is_late else AGAIN_S)
+            except Failure as failure:
+                self.left = failure
 
     @property
     def steps(self) -> list[str]:
@@ -125,16 +134,19 @@ class Drill:
         acting.start()
         acting.join(self._plan.within_s)
         if acting.is_alive():
+            self._is_late = True
+            # It must not go on when nobody looks any more.
+            self._call_off()
             raise Failure(f"what was drilled is not done within {self._plan.within_s:g} s", exit=Exit.TIMEOUT)
         ended = time.monotonic()
         if self._failed is not None:
             raise self._failed
-        is_back = False
-        while time.monotonic() < ended + self._plan.within_s and load.is_alive():
+        is_back, after = False, ended + self._plan.after_s
+        over = max(began + self._plan.within_s, after)
+        while not (is_back and time.monotonic() >= after) and time.monotonic() < over and load.is_alive():
             time.sleep(LOOK_S)
             is_back = is_served(load.outcomes, began, *calm_of(self._plan))
-            if is_back and time.monotonic() >= ended + self._plan.after_s:
-                break
+        self._is_late = not is_back
         return Fault(began, began_at, ended, tuple(self._lines), is_back)
 
     def _acts(self) -> None:
