@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,7 +23,11 @@ from tests.harness.standby import caught_up
 pytestmark = pytest.mark.variants("uring-2")
 
 
-def are(forebay: Forebay, database: str, *expected: tuple[Postgres, str]) -> None:
+# The lease of Patroni's shortest configuration.
+TTL_S = 20
+
+
+def are(forebay: Forebay, database: str, *expected: tuple[Postgres, str], within_s: float = 30) -> None:
     """Waits until the endpoints of a database have these roles."""
     wanted = {f"127.0.0.1:{one.port}": role for one, role in expected}
 
@@ -29,7 +35,7 @@ def are(forebay: Forebay, database: str, *expected: tuple[Postgres, str]) -> Non
         rows = [row for row in forebay.console("show endpoints") if row["database"] == database]
         return {str(row["endpoint"]): row["role"] for row in rows} == wanted
 
-    until(found, within_s=30, what=f"they are {wanted}")
+    until(found, within_s=within_s, what=f"they are {wanted}")
 
 
 def lead(store: Etcd, leader: str, members: dict[str, Postgres]) -> None:
@@ -58,6 +64,7 @@ def test_of_two_that_can_write_the_one_that_holds_the_lease_gets_writes_where_th
     members = {"one": first, "two": second}
     with etcd.running(tmp_path) as store:
         lead(store, "one", members)
+        store.put("/service/shop/config", {"ttl": TTL_S})
         source = {
             "endpoints": [f"127.0.0.1:{primary.port}"], "topology": "etcd", "poll_user": "postgres",
             "topology_source": f"etcd://{store.host}/shop", "query_wait_timeout": "2s",
@@ -84,8 +91,24 @@ def test_of_two_that_can_write_the_one_that_holds_the_lease_gets_writes_where_th
             if row["database"] == "shop" and row["role"] == "contested"
         ]  # fmt: skip
         assert "is named" in reason
+        with stopped(store):
+            # It accepts connections and never answers: who holds the lease when that has run out, nobody knows.
+            are(forebay, "shop", (first, "contested"), (second, "contested"), within_s=TTL_S + 40)
+            assert [row["ttl_s"] for row in forebay.events("topology_lease_over")] == [TTL_S]
+        are(forebay, "shop", (first, "contested"), (second, "primary"))
         lead(store, "nobody", members)
         are(forebay, "shop", (first, "contested"), (second, "contested"))
+
+
+@contextlib.contextmanager
+def stopped(store: Etcd) -> Iterator[None]:
+    """As a machine is that hangs."""
+    assert store.process is not None
+    store.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        store.process.send_signal(signal.SIGCONT)
 
 
 def kept(server: Postgres) -> list[int]:

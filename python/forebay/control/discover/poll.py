@@ -68,8 +68,9 @@ class Poll:
         self._tell = tell
         self._gate = gate
         self._named: tuple[str, ...] | None = None
+        # Whether nobody else can have become the named one since, unheard of here.
+        self._is_named_still = True
         self._cluster = Cluster(list(topology.endpoints), topology.misses_max, topology.lag_max)
-        self._cluster.trust_lease(topology.is_lease_enough)
         # An endpoint has said so little of itself as one of Aurora's does.
         self._is_bare = False
         # Seconds that somebody else says they are behind: of those that tell no positions.
@@ -107,6 +108,12 @@ class Poll:
         """Somebody else says that these may write, and no others; None: nobody says so."""
         self._named = None if endpoints is None else tuple(endpoints)
         self.reconsider()
+
+    def trust(self, *, is_named_still: bool) -> None:
+        """Whether whoever is named holds the lease to this moment: without, two that can write are alike."""
+        if self._is_named_still != is_named_still:
+            self._is_named_still = is_named_still
+            self.reconsider()
 
     def reconsider(self) -> None:
         """Who may write is said otherwise, it may be."""
@@ -217,6 +224,7 @@ class Poll:
         if not self._are_placed():
             # The fleet agrees on timelines. What keeps an old writer from writing is the storage of both.
             gate = None
+        self._cluster.trust_lease(self._topology.is_lease_enough and self._is_named_still)
         if gate is None:
             self._cluster.name(None if named is None else list(named))
             return self._cluster.decide()
@@ -226,6 +234,8 @@ class Poll:
             if gate.floor(system) > seen:
                 self._cluster.remember(system, gate.floor(system))
             admitted = gate.admitted(system)
+            # The fleet holds leases of its own.
+            self._cluster.trust_lease(self._topology.is_lease_enough and (self._is_named_still or admitted is not None))
         if admitted is None:
             admitted = None if named is None else list(named)
         elif named is not None:

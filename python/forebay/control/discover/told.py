@@ -8,6 +8,7 @@ The endpoints are asked all the same: whether one can write is for itself to say
 | names primaries, and an endpoint that can write is none of them | it is `unnamed`, and gets nothing |
 | does not tell roles | what the endpoints say decides |
 | is away | what it told last holds; the log says so once |
+| has not told anything for as long as a lease lasts | of two that can write on one timeline, none is the named one |
 | has not answered yet | the endpoints are those of the configuration, and what they say decides |
 """
 
@@ -26,7 +27,7 @@ from forebay.admin.backend import EndpointRow
 from forebay.config.preferences import Said
 from forebay.config.source_address import is_host
 from forebay.config.topology import Topology
-from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, WatchedSource
+from forebay.control.discover.member import Role, Sighting, Source, SourceFailed, TimedSource, WatchedSource
 from forebay.control.discover.poll import Poll
 from forebay.control.discover.risk import Risk
 from forebay.observe.log import event
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # A watch that has ended, and a source that failed, is asked again after this at the earliest.
 AGAIN_S: Final = 0.25
+# How long whoever is named may write without having been named again, where the source does not tell: Patroni's ttl.
+LEASE_S: Final = 30.0
 
 Tell = Callable[[str, Cluster], None]
 # Puts the endpoints of a database in force that `endpoints` of its follower has by then. Raises EngineError.
@@ -97,6 +100,9 @@ class Told:
         # Seconds that the source says replicas are behind.
         self._lags: Mapping[str, float] = {}
         self._refused: str | None = None
+        # As the source tells it; and what ends the trust in it, also where a source is silent and nothing says so.
+        self._lease_s: float | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._is_due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._poll = self._make_poll(before, risk)
@@ -131,6 +137,7 @@ class Told:
     def start(self) -> None:
         """Begins to ask."""
         self._poll.start()
+        self._renew()
         self._task = asyncio.ensure_future(self._follow())
 
     def look_now(self) -> None:
@@ -140,6 +147,8 @@ class Told:
 
     async def close(self) -> None:
         """Asks nothing more."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -234,6 +243,26 @@ class Told:
             event(logging.WARNING, "topology_source_away", database=self._topology.database,
                   source=self._topology.kind, error=error, hint=hint, keeps=keeps)  # fmt: skip
 
+    def _renew(self) -> None:
+        """It has told who may write: that holds for as long as a lease does."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._topology.is_lease_enough:
+            lease_s = self._lease_s or LEASE_S
+            self._expiry = asyncio.get_running_loop().call_later(lease_s, self._run_out, lease_s)
+            self._poll.trust(is_named_still=True)
+
+    def _run_out(self, lease_s: float) -> None:
+        event(logging.WARNING, "topology_lease_over", database=self._topology.database, source=self._topology.kind,
+              ttl_s=lease_s)  # fmt: skip
+        self._poll.trust(is_named_still=False)
+
+    async def _learn_lease(self) -> None:
+        """How long leases last, where that counts."""
+        if self._topology.is_lease_enough and self._lease_s is None and isinstance(self._source, TimedSource):
+            with contextlib.suppress(SourceFailed):
+                self._lease_s = (await self._source.times()).lease_s
+
     def _refuse(self, because: str) -> None:
         """The engine does not take the endpoints. Told once: the source names them again and again."""
         if self._refused != because:
@@ -242,6 +271,7 @@ class Told:
 
     async def _take(self, sighting: Sighting) -> None:
         self._told_at = time.monotonic()
+        await self._learn_lease()
         if self._is_away:
             self._is_away = False
             event(logging.INFO, "topology_source_back", database=self._topology.database,
@@ -249,6 +279,12 @@ class Told:
         account = account_of(sighting)
         lags = {_endpoint(each.host, each.port): each.lag_s for each in sighting.members}
         self._lags = self._poll.lags = {name: lag_s for name, lag_s in lags.items() if lag_s is not None}
+        await self._put(account)
+        # Not before: it would hold for whoever was named last.
+        self._renew()
+
+    async def _put(self, account: Account) -> None:
+        """In force, if it is another one than before. Raises EngineError."""
         if account == self.account:
             return
         in_force = self.account.endpoints if self.account else self._topology.endpoints
