@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from forebay.cli import guarded, root
+from forebay.control.catalogue_link import KNOWN_MAX, Catalogues
 from forebay.failure import Exit
 
 from tests.harness.postgres import Postgres
@@ -53,6 +54,27 @@ def test_what_a_view_and_a_function_do_is_told(dsn: str, capsys: pytest.CaptureF
     assert "in this database it does nothing else\n" in said
     _, said = run(capsys, "select unheard_of(1)", "--server", dsn, "--json")
     assert json.loads(said)["database"]["traces"] == ["opaque"]
+
+
+def test_what_has_not_changed_is_not_read_again(dsn: str, server: Postgres) -> None:
+    """Of a database with thousands of tables it takes seconds, and EXPLAIN ROUTE is asked again and again."""
+    place = {"host": "127.0.0.1", "port": server.port, "dbname": "app", "user": "app"}
+    catalogues = Catalogues()
+    first = catalogues.read("app", place)
+    assert catalogues.read("app", place) is first
+    assert catalogues.read("app", {**place, "host": "localhost"}) is not first, "it may be another server"
+    known = catalogues.read("app", place)
+    assert "opaque" in known.judge("select unheard_of(1)")
+    with server.target.connect(user="postgres", dbname="app", autocommit=True) as admin:
+        admin.execute("create function unheard_of(a int) returns int language sql as 'select a + 1'")
+        try:
+            assert catalogues.read("app", place).judge("select unheard_of(1)") == []
+        finally:
+            admin.execute("drop function unheard_of(int)")
+    for number in range(KNOWN_MAX):
+        last = catalogues.read(f"other{number}", place)
+    assert len(catalogues._known) == KNOWN_MAX, "they are megabytes"
+    assert catalogues.read(f"other{KNOWN_MAX - 1}", place) is last
 
 
 def test_a_database_that_is_not_there_is_told(server: Postgres, capsys: pytest.CaptureFixture[str]) -> None:

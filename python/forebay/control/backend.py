@@ -26,6 +26,7 @@ from forebay.admin.snapshot import Snapshot, decode, merge
 from forebay.config.importers.process import ini_settings
 from forebay.config.resolved import DatabaseConfig, EngineConfig
 from forebay.config.setting_line import SettingLine
+from forebay.control.catalogue_link import Catalogues
 from forebay.control.discover.member import SourceFailed
 from forebay.control.engine_link import EngineLink, Outcome
 from forebay.control.fleet.joining import Joined
@@ -79,6 +80,7 @@ class RunningBackend:
         self._asking = asking
         self._is_moving = is_moving
         self._pauses = Pauses()
+        self._catalogues = Catalogues()
         self._is_drained = False
         self._fleet = fleet.fleet if fleet else None
         self._averages = Averages(started_s=time.monotonic())
@@ -198,11 +200,8 @@ class RunningBackend:
         parameters = self._asking(database)
         if parameters is None:
             return None
-        # The driver is imported where it is needed.
-        from forebay.control import catalogue_link
-
         try:
-            return await asyncio.to_thread(catalogue_link.read_at, parameters)
+            return await asyncio.to_thread(self._catalogues.read, database, parameters)
         except Failure as failure:
             raise Refused(failure.message) from None
 
