@@ -100,6 +100,41 @@ def test_a_fleet_meets_in_an_etcd_that_demands_certificates(world: World) -> Non
         assert a.events("fleet_failed") == b.events("fleet_failed") == []
 
 
+def test_certificates_that_were_renewed_are_read_at_a_reload(world: World) -> None:
+    """They end after months: whoever renews them reloads, as for those of [listen]. Their authority may be another."""
+    store, ours, theirs = world.store, world.client, world.others
+    address = world.address(client=ours)
+    sections = world.sections("a", address)
+    app = sections['databases."app"']
+    told = address.replace("?", "/shop?")
+    sections['databases."shop"'] = {**app, "topology": "etcd", "topology_source": told, "server_budget": 0}
+    for name, one in (("one", world.server), ("two", world.standby)):
+        url = f"postgres://127.0.0.1:{one.port}/postgres"
+        store.put(f"/service/shop/members/{name}", {"conn_url": url, "state": "running"})
+    store.put("/service/shop/leader", "one")
+    with pooler.running(world.folder / "a", sections, VARIANT) as node:
+        are(node, *["primary", "replica"] * 2)
+        store.stop()
+        store.secured = Secured(theirs.issue("etcd", "127.0.0.1"), theirs, theirs.issue("tests", "tests"), theirs)
+        store.start()
+        for event in ("fleet_away", "topology_source_away"):
+            until(lambda event=event: node.events(event), within_s=WITHIN_S, what="etcd is another one to it")
+        renewed = theirs.issue("renewed", "forebay")
+        ours.certificate.write_bytes(renewed.certificate.read_bytes())
+        world.ours.certificate.write_bytes(theirs.certificate.read_bytes())
+        # The key is the old one still.
+        refused = node.reload()
+        assert refused["event"] == "reload_refused"
+        assert 'of the option "certificate" holds nothing that can be used' in refused["because"]
+        assert not node.events("fleet_back")
+        ours.key.write_bytes(renewed.key.read_bytes())
+        assert node.reload()["event"] == "reload"
+        for event in ("fleet_back", "topology_source_back"):
+            until(lambda event=event: node.events(event), within_s=WITHIN_S, what=f"there is a {event}")
+        are(node, *["primary", "replica"] * 2)
+        assert node.events("fleet_failed") == []
+
+
 @pytest.mark.parametrize(
     ("case", "told", "hint"),
     [

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -85,7 +86,7 @@ class Gateway:
         hosts = [each.at(PORT) for each in address.hosts]
         self._turns = Turns(hosts, kind="etcd", timeout_s=timeout_s, login_hint=login_hint)
         self._scheme = "https" if address.scheme == SECURE else "http"
-        self.http = Http(timeout_s=timeout_s, tls=tls_of(address) if self._scheme == "https" else None, login=None)
+        self.http = Http(timeout_s=timeout_s, tls=partial(tls_of, address) if self._scheme == "https" else None)
         self._user, self._password = address.user, address.password
         self._token: str | None = None
 

@@ -245,13 +245,14 @@ class Service:
             self._configure_log(after)
             config = keep_until_restart(before.config, after.config)
             await self._discovery.prepare(config.topologies)
+            await self._fleet.prepare()
             await self._reload_engine(config)
         except BaseException:
             self._configure_log(before)
             await lookup.close()
             raise
         self._configuration = replace(after, config=config)
-        self._fleet.configure(config)
+        await self._fleet.configure(config)
         after.accepted()
         self._lookup, lookup = lookup, self._lookup
         await lookup.close()

@@ -28,7 +28,7 @@ from forebay.control.endpoint import own_connection
 from forebay.failure import Failure
 
 if TYPE_CHECKING:
-    from forebay.control.discover.member import Source
+    from forebay.control.discover.member import Renewal, Source
     from forebay.control.discover.risk import Risk
     from forebay.control.discover.told import Account, Move, Tell
     from forebay.control.fleet.agreement import Record
@@ -126,6 +126,8 @@ class Discovery:
         self.fleet: Gate | None = None
         self._followers: dict[str, tuple[Topology, Follower]] = {}
         self._made: dict[str, Source] = {}
+        # Certificates of sources that go on, read for a configuration that is not in force yet.
+        self._read: dict[str, Renewal] = {}
         # What was told when a configuration was last put together.
         self._given: dict[str, Account] = {}
         # What a process whose place this one takes knew, by database.
@@ -146,22 +148,29 @@ class Discovery:
             self._keeping = asyncio.ensure_future(self._keep_on())
 
     async def prepare(self, topologies: Sequence[Topology]) -> None:
-        """Makes the sources that `follow` will need. Raises Failure for one that can't be used."""
+        """Makes the sources that `follow` will need, and reads the certificates of those that go on.
+
+        Raises Failure for one that can't be used.
+        """
         await self._drop_made()
         if topologies:
             # Whoever connects first does not wait for the driver to be imported.
             await asyncio.to_thread(import_module, "forebay.control.discover.told")
         for topology in topologies:
+            if topology.source is None:
+                continue
             running = self._followers.get(topology.database)
-            if topology.source is not None and (running is None or running[0] != topology):
-                try:
+            try:
+                if running is None or running[0] != topology:
                     best = partial(self._best, topology.database)
                     self._made[topology.database] = await asyncio.to_thread(
                         build_source, topology, topology.source, self._environment, best
                     )
-                except Failure as failure:
-                    words = f'database "{topology.database}": {failure.message}'
-                    raise Failure(words, hint=failure.hint, exit=failure.exit) from None
+                else:
+                    self._read[topology.database] = await asyncio.to_thread(_read_files, running[1].source)
+            except Failure as failure:
+                words = f'database "{topology.database}": {failure.message}'
+                raise Failure(words, hint=failure.hint, exit=failure.exit) from None
 
     async def follow(self, topologies: Sequence[Topology]) -> None:
         """Watches these, and nothing else; what is watched already, and has not changed, goes on.
@@ -177,6 +186,8 @@ class Discovery:
                 known[name] = _Before(follower.cluster, self._given.get(name), follower.risk.words())
                 await follower.close()
         for name, topology in wanted.items():
+            if name in self._followers and (renew := self._read.get(name)):
+                await renew()
             if name not in self._followers:
                 follower = self._follower(topology, known.get(name) or self._inheritance(topology))
                 self._followers[name] = (topology, follower)
@@ -367,8 +378,18 @@ class Discovery:
                     account=before.account, gate=self.fleet)  # fmt: skip
 
     async def _drop_made(self) -> None:
+        self._read.clear()
         for name in list(self._made):
             await self._made.pop(name).close()
+
+
+def _read_files(source: Source | None) -> Renewal:
+    """Blocks. Raises Failure."""
+    from forebay.control.discover.member import SecuredSource
+
+    async def nothing() -> None: ...
+
+    return source.read_files() if isinstance(source, SecuredSource) else nothing
 
 
 def build_source(

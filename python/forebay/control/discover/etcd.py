@@ -17,7 +17,7 @@ from forebay.config.recovery import LeaseTimes
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover import patroni
 from forebay.control.discover.http import TLS_OPTIONS, NoAnswer, T, refuse_tls_options
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, zone_of
+from forebay.control.discover.member import Lease, Member, Renewal, Role, Sighting, SourceFailed, checked, zone_of
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.etcd_gateway import PLAIN, SECURE, Gateway, Header, Key, below, encoded, number
 from forebay.failure import Exit, Failure
@@ -106,6 +106,10 @@ class Etcd:
     async def switch_over(self, leader: Member, candidate: Member, *, limit_s: float) -> None:
         """Asked of Patroni itself, where its members say that it is: without a login. Raises SourceFailed."""
         await patroni.switch_over(self._gateway.http, leader, candidate, limit_s=limit_s)
+
+    def read_files(self) -> Renewal:
+        """Raises Failure."""
+        return self._gateway.http.read_files()
 
     async def close(self) -> None:
         """Closes connections."""

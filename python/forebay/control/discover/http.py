@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from forebay.config.source_address import Address
+from forebay.control.discover.member import Renewal
 from forebay.failure import Exit, Failure
 
 if TYPE_CHECKING:
@@ -66,18 +68,38 @@ class Http:
     """Asks the servers of one source. Belongs to one event loop."""
 
     def __init__(
-        self, *, timeout_s: float, tls: ssl.SSLContext | None = None, login: tuple[str, str] | None = None
+        self, *, timeout_s: float, tls: Callable[[], ssl.SSLContext] | None = None, login: tuple[str, str] | None = None
     ) -> None:
-        """login: user and password of HTTP's basic authentication."""
+        """tls: reads the files of TLS, and blocks meanwhile; raises Failure. login: user and password of HTTP's basic
+        authentication."""
+        self._timeout_s = timeout_s
+        self._is_secure = tls is not None
+        self._login = login
+        self._read = tls
+        self._tls = tls() if tls else None
+        self._client = self._made()
+        # How many questions are under way with each client: one that is not the current one is closed with its last.
+        self._uses: Counter[httpx2.AsyncClient] = Counter()
+
+    def read_files(self) -> Renewal:
+        """Reads the files of TLS once more, and blocks meanwhile. Raises Failure; then all is as before."""
+        tls = self._read() if self._read else None
+
+        async def renew() -> None:
+            if tls is not None:
+                before, self._tls = self._client, tls
+                self._client = self._made()
+                await self._drop(before)
+
+        return renew
+
+    def _made(self) -> httpx2.AsyncClient:
         import httpx2
 
-        self._timeout_s = timeout_s
-        self._tls = tls
-        self._is_secure = tls is not None
-        # Without a context of its own, httpx2 reads the system's authorities, also where no TLS is spoken.
-        self._client = httpx2.AsyncClient(
-            verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            auth=login,
+        return httpx2.AsyncClient(
+            # Without a context of its own, httpx2 reads the system's authorities, also where no TLS is spoken.
+            verify=self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            auth=self._login,
             trust_env=False,
             follow_redirects=False,
             # A deadline of ours is around every use.
@@ -86,6 +108,22 @@ class Http:
             # Compressed, a few bytes could grow beyond any limit.
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "forebay"},
         )
+
+    @contextlib.asynccontextmanager
+    async def _using(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """The current client; what is under way goes on with it when it is no more."""
+        client = self._client
+        self._uses[client] += 1
+        try:
+            yield client
+        finally:
+            self._uses[client] -= 1
+            await self._drop(client)
+
+    async def _drop(self, client: httpx2.AsyncClient) -> None:
+        if client is not self._client and not self._uses[client]:
+            del self._uses[client]
+            await client.aclose()
 
     async def get(self, url: str, of: type[T], *, headers: Mapping[str, str] | None = None) -> T:
         """The answer to a GET. Raises NoAnswer."""
@@ -100,9 +138,10 @@ class Http:
         with _told(limit_s, self._is_secure):
             async with asyncio.timeout(limit_s):
                 headers = {"content-type": "application/json"}
-                async with self._client.stream(
-                    "POST", url, content=msgspec.json.encode(body), headers=headers
-                ) as answer:
+                async with (
+                    self._using() as client,
+                    client.stream("POST", url, content=msgspec.json.encode(body), headers=headers) as answer,
+                ):
                     said = b""
                     async for chunk in answer.aiter_raw():
                         said = (said + chunk)[:SAID_BYTES_MAX]
@@ -140,7 +179,8 @@ class Http:
 
     async def close(self) -> None:
         """Closes connections."""
-        await self._client.aclose()
+        for client in {self._client, *self._uses}:
+            await client.aclose()
 
     async def _bytes(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
         try:
@@ -179,9 +219,10 @@ class Http:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
     ) -> AsyncIterator[httpx2.Response]:
         content_type = {"content-type": "application/json"} if body is not None else {}
-        async with self._client.stream(
-            method, url, content=body, headers={**(headers or {}), **content_type}
-        ) as answer:
+        async with (
+            self._using() as client,
+            client.stream(method, url, content=body, headers={**(headers or {}), **content_type}) as answer,
+        ):
             if not answer.is_success:
                 said = b""
                 async for chunk in answer.aiter_raw():

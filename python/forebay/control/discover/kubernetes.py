@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -19,7 +20,7 @@ import msgspec
 
 from forebay.config.source_address import MEMBERS_MAX, Address, is_port
 from forebay.control.discover.http import Http, NoAnswer, T
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, zone_of
+from forebay.control.discover.member import Lease, Member, Renewal, Role, Sighting, SourceFailed, checked, zone_of
 from forebay.control.discover.registration import Kind, Means, need
 from forebay.failure import Exit, Failure
 
@@ -115,7 +116,7 @@ class Kubernetes:
         self._api = address.options.get("api") or _api_of(means)
         self._by = f"Kubernetes at {self._api.removeprefix('https://')}"
         self._timeout_s = means.timeout_s
-        self._http = Http(timeout_s=means.timeout_s, tls=_tls(self._account / "ca.crt"))
+        self._http = Http(timeout_s=means.timeout_s, tls=partial(_tls, self._account / "ca.crt"))
 
     async def look(self) -> Sighting:
         """Raises SourceFailed."""
@@ -139,6 +140,10 @@ class Kubernetes:
             asked=self._api.removeprefix("https://"),
             lease=_lease(slices),
         )
+
+    def read_files(self) -> Renewal:
+        """Raises Failure."""
+        return self._http.read_files()
 
     async def close(self) -> None:
         """Closes connections."""

@@ -7,7 +7,7 @@ right where two disagree is not decided here.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
@@ -135,6 +135,19 @@ class TimedSource(Source, Protocol):
 
     async def times(self) -> LeaseTimes:
         """Raises SourceFailed."""
+        ...
+
+
+# Puts files that were read in force, for connections from then on; those that are open go on.
+Renewal = Callable[[], Awaitable[None]]
+
+
+@runtime_checkable
+class SecuredSource(Source, Protocol):
+    """A source that may be reached over TLS."""
+
+    def read_files(self) -> Renewal:
+        """Reads its certificates once more, and blocks meanwhile. Raises Failure; then all is as before."""
         ...
 
 

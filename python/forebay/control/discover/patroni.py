@@ -7,6 +7,7 @@ that. Source: Patroni documentation, "Patroni REST API".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,17 @@ from forebay.config.kinds import WEIGHT_MAX
 from forebay.config.recovery import LeaseTimes
 from forebay.config.source_address import Address, is_port
 from forebay.control.discover.http import TLS_OPTIONS, Http, NoAnswer, refuse_tls_options, tls_of
-from forebay.control.discover.member import Lease, Member, Role, Sighting, SourceFailed, checked, lsn_of, zone_of
+from forebay.control.discover.member import (
+    Lease,
+    Member,
+    Renewal,
+    Role,
+    Sighting,
+    SourceFailed,
+    checked,
+    lsn_of,
+    zone_of,
+)
 from forebay.control.discover.registration import Kind, Means, need, some_hosts
 from forebay.control.discover.turns import Turns
 
@@ -72,7 +83,7 @@ class Patroni:
         self._scheme = "https" if address.scheme == SECURE else "http"
         self._http = Http(
             timeout_s=means.timeout_s,
-            tls=tls_of(address) if self._scheme == "https" else None,
+            tls=partial(tls_of, address) if self._scheme == "https" else None,
             login=(address.user, address.password.text if address.password else "") if address.user else None,
         )
 
@@ -105,6 +116,10 @@ class Patroni:
                 hint="Set restapi.connect_address and restapi.certfile of Patroni, or order the switchover there.",
             )
         await switch_over(self._http, leader, candidate, limit_s=limit_s)
+
+    def read_files(self) -> Renewal:
+        """Raises Failure."""
+        return self._http.read_files()
 
     async def close(self) -> None:
         """Closes connections."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay import __version__
@@ -17,6 +18,7 @@ from forebay.observe import stats
 
 if TYPE_CHECKING:
     from forebay.control.discover import Discovery
+    from forebay.control.discover.member import Renewal
     from forebay.control.etcd_gateway import Gateway
     from forebay.control.fleet.node import Fleet
 
@@ -32,16 +34,26 @@ _LEGACY: Final = "\0fleet"
 class Joined:
     """A fleet, or none."""
 
-    def __init__(self, fleet: Fleet | None) -> None:
+    def __init__(self, fleet: Fleet | None, gateway: Gateway | None = None) -> None:
         self.fleet = fleet
+        self._gateway = gateway
+        self._renewal: Renewal | None = None
 
     def start(self, engine: Engine, *, is_moving: Callable[[], bool]) -> None:
         """The engine runs."""
         if self.fleet is not None:
             self.fleet.start(engine, lambda: _wanted(engine), is_moving)
 
-    def configure(self, config: Config) -> None:
+    async def prepare(self) -> None:
+        """Reads certificates once more, for `configure`. Raises Failure."""
+        if self._gateway is not None:
+            with _named():
+                self._renewal = await asyncio.to_thread(self._gateway.http.read_files)
+
+    async def configure(self, config: Config) -> None:
         """Another configuration is in force."""
+        if self._renewal is not None:
+            await self._renewal()
         if self.fleet is not None and config.fleet is not None:
             self.fleet.configure(config.fleet)
 
@@ -77,17 +89,24 @@ def join(config: Config, discovery: Discovery) -> Joined:
     from forebay.control.fleet.node import Fleet
     from forebay.control.fleet.store import Node, Store
 
-    try:
+    with _named():
         gateway = gateway_of(config.fleet)
-    except Failure as failure:
-        raise Failure(f"[fleet]: {failure.message}", hint=failure.hint, exit=failure.exit) from None
     listen = config.engine.listen
     where = f"{listen.addresses[0]}:{listen.port}" if listen.addresses else str(listen.unix)
     node = Node(id=secrets.token_hex(8), version=__version__, address=where, started=time.time())
 
     fleet = Fleet(config.fleet, Store(gateway, config.fleet.name), node, changed=discovery.reconsider)
     discovery.fleet = fleet
-    return Joined(fleet)
+    return Joined(fleet, gateway)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    """Failures tell which section they are of."""
+    try:
+        yield
+    except Failure as failure:
+        raise Failure(f"[fleet]: {failure.message}", hint=failure.hint, exit=failure.exit) from None
 
 
 def gateway_of(fleet: FleetConfig) -> Gateway:
