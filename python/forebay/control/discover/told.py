@@ -40,6 +40,9 @@ AGAIN_S: Final = 0.25
 # How long whoever is named may write without having been named again, where the source does not tell: Patroni's ttl.
 LEASE_S: Final = 30.0
 
+# What a source calls good for long is asked for again after this: as dns.max_ttl is by default.
+TTL_S_MAX: Final = 15.0
+
 Tell = Callable[[str, Cluster], None]
 # Puts the endpoints of a database in force that `endpoints` of its follower has by then. Raises EngineError.
 Move = Callable[[], Awaitable[None]]
@@ -199,8 +202,10 @@ class Told:
             return
         while True:
             self._is_due.clear()
-            yield await self._source.look()
-            await self._wait(self._topology.interval_s)
+            sighting = await self._source.look()
+            yield sighting
+            # What holds for longer can't have changed before: whoever is asked would only say it again.
+            await self._wait(max(self._topology.interval_s, min(sighting.ttl_s or 0, TTL_S_MAX)))
 
     async def _watched(self, source: WatchedSource) -> AsyncGenerator[Sighting, None]:
         """What a watch tells, and what the source says when asked: a watch may be that of a peer that is gone for long.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -201,3 +201,31 @@ def test_who_wants_to_know_now_does_not_wait_for_a_watch() -> None:
         return len(asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(("ttl_s", "waited_s"), [(None, 0.5), (0.0, 0.5), (0.2, 0.5), (7.0, 7.0), (300.0, 15.0)])
+def test_what_a_source_calls_good_is_not_asked_for_again_before(
+    ttl_s: float | None, waited_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server is asked twice a second otherwise for what it has said holds for a minute."""
+    waited: list[float] = []
+
+    class Names:
+        async def look(self) -> Sighting:
+            return replace(sighting(("a", Role.UNKNOWN)), ttl_s=ttl_s)
+
+        async def close(self) -> None: ...
+
+    async def wait(_: Told, seconds: float) -> None:
+        waited.append(seconds)
+
+    async def play() -> None:
+        (topology,) = configured("patroni://p1:8008").topologies
+        told = Told(topology, Names(), lambda *_: None, lambda: asyncio.sleep(0))
+        async with contextlib.aclosing(told._sightings()) as sightings:
+            await anext(sightings)
+            await anext(sightings)
+
+    monkeypatch.setattr(Told, "_wait", wait)
+    asyncio.run(play())
+    assert waited == [waited_s]
