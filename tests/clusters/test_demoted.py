@@ -10,18 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.clusters.test_failover import VARIANTS, are, promote, roles
+from tests.clusters.conftest import Pair, on_each_driver
+from tests.clusters.test_failover import are, promote, roles
 from tests.clusters.test_switchover import follow
-from tests.conftest import skip_without_uring
-from tests.harness import pooler, postgres
-from tests.harness.certificates import Authority
 from tests.harness.deadline import until
-from tests.harness.pooler import Forebay, configuration
+from tests.harness.pooler import Forebay
 from tests.harness.postgres import HBA, Postgres
-from tests.harness.standby import caught_up, standby_of
+from tests.harness.standby import caught_up
 from tests.harness.target import Target
-
-Pair = tuple[Postgres, Postgres]
 
 WITHIN_S = 60
 # Who asks endpoints for their roles. One that lets it in no longer keeps the role that it had.
@@ -31,24 +27,12 @@ MISSES = 100
 
 
 @pytest.fixture
-def pair(authority: Authority) -> Iterator[Pair]:
-    """A primary and its standby, both of which may be restarted."""
-    with postgres.running(18, authority) as primary, standby_of(primary) as standby:
-        yield primary, standby
-
-
-@pytest.fixture
 def both(pair: Pair, tmp_path: Path) -> Iterator[list[Forebay]]:
     """A forebay with each I/O driver before the same servers."""
     endpoints = [f"127.0.0.1:{one.port}" for one in pair]
     database = {"endpoints": endpoints, "topology": "poll", "poll_user": POLL_USER, "poll_misses": MISSES,
                 "canary_interval": "0s"}  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        started = []
-        for variant in VARIANTS:
-            sections = configuration(pair[0], variant, databases={"app": database})
-            with skip_without_uring(variant):
-                started.append(stack.enter_context(pooler.running(tmp_path / str(variant), sections, variant)))
+    with on_each_driver(pair[0], {"app": database}, tmp_path) as started:
         yield started
 
 

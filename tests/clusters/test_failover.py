@@ -12,18 +12,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.clusters.conftest import Trio
-from tests.conftest import skip_without_uring
-from tests.harness import pooler
+from tests.clusters.conftest import Trio, on_each_driver
 from tests.harness.deadline import until
-from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.pooler import Forebay
 from tests.harness.postgres import Postgres
 from tests.harness.standby import caught_up
 
 # What forebay may add to a failover: half a second between two looks, and the machine's own slowness.
 GOES_ON_WITHIN_S = 2.0
 POOL_SIZE = 4
-VARIANTS = (Variant("uring", 2), Variant("epoll", 1))
 
 
 @pytest.fixture
@@ -36,12 +33,7 @@ def both(trio: Trio, tmp_path: Path) -> Iterator[list[Forebay]]:
         "reading": {**database, "role": "replica"},
         "split": {**database, "read_write_split": True},
     }
-    with contextlib.ExitStack() as stack:
-        started = []
-        for variant in VARIANTS:
-            sections = configuration(trio[0], variant, databases=databases)
-            with skip_without_uring(variant):
-                started.append(stack.enter_context(pooler.running(tmp_path / str(variant), sections, variant)))
+    with on_each_driver(trio[0], databases, tmp_path) as started:
         yield started
 
 

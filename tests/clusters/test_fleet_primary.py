@@ -11,27 +11,19 @@ from typing import Any
 
 import pytest
 
+from tests.clusters.conftest import Pair
 from tests.clusters.test_failover import promote
 from tests.harness import etcd, pooler, postgres
-from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.etcd import Etcd
 from tests.harness.pooler import Forebay, Variant, configuration
 from tests.harness.postgres import Postgres
-from tests.harness.standby import caught_up, standby_of
+from tests.harness.standby import caught_up
 from tests.harness.toxi import Toxi
 
 pytestmark = pytest.mark.timeout(400)
 VARIANT = Variant("epoll", 1)
 TTL_S = 3
-Pair = tuple[Postgres, Postgres]
-
-
-@pytest.fixture
-def pair(authority: Authority) -> Iterator[Pair]:
-    """A primary and its standby, which may be killed."""
-    with postgres.running(18, authority) as primary, standby_of(primary) as standby:
-        yield primary, standby
 
 
 @pytest.fixture

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from tests.clusters.test_roles import clustered, endpoints
 from tests.conftest import Start
-from tests.harness import postgres
-from tests.harness.certificates import Authority
 from tests.harness.deadline import until
 from tests.harness.pooler import Variant, configuration
 from tests.harness.postgres import Postgres, free_port
-from tests.harness.standby import standby_of
 
 pytestmark = pytest.mark.variants("uring-2", "epoll-1")
 
 # Longer than the test may take: no probe of the new process is answered, or missed, before its end.
 PROBE_S = 60
-
-
-@pytest.fixture
-def pair(authority: Authority) -> Iterator[tuple[Postgres, Postgres]]:
-    """A primary and its standby, to which nobody else connects."""
-    with postgres.running(18, authority) as primary, standby_of(primary) as standby:
-        yield primary, standby
 
 
 def test_nobody_waits_until_the_new_process_has_asked_the_endpoints(

@@ -14,20 +14,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.clusters.conftest import VARIANTS, Pair, on_each_driver
 from tests.clusters.switching import STEPS, Order
-from tests.conftest import skip_without_uring
-from tests.harness import account, pooler, postgres
-from tests.harness.certificates import Authority
+from tests.harness import account, pooler
 from tests.harness.deadline import until
-from tests.harness.pooler import Forebay, Variant, configuration
+from tests.harness.pooler import Forebay, configuration
 from tests.harness.postgres import Postgres
 from tests.harness.standby import caught_up, standby_of
 
 # What forebay may add to the promotion, and what a busy machine adds to both.
 ADDED_S = 0.5
 BUSY_S = 2.5
-VARIANTS = (Variant("uring", 2), Variant("epoll", 1))
-Pair = tuple[Postgres, Postgres]
 
 # Stops the old primary, so that the candidate has all of it, and promotes the candidate.
 HOOK = """\
@@ -44,24 +41,12 @@ with psycopg.connect(dsn, autocommit=True) as candidate:
 
 
 @pytest.fixture
-def pair(authority: Authority) -> Iterator[Pair]:
-    """A primary and a standby that take each other's place."""
-    with postgres.running(18, authority) as primary, standby_of(primary) as standby:
-        yield primary, standby
-
-
-@pytest.fixture
 def both(pair: Pair, tmp_path: Path) -> Iterator[list[Forebay]]:
     """A forebay with each I/O driver before the same servers."""
     endpoints = [f"127.0.0.1:{one.port}" for one in pair]
     database = {"endpoints": endpoints, "topology": "poll", "poll_user": "app", "server_check_delay": "0s"}
     databases = {"app": database, "split": {**database, "read_write_split": True, "read_consistency": "eventual"}}
-    with contextlib.ExitStack() as stack:
-        started = []
-        for variant in VARIANTS:
-            with skip_without_uring(variant):
-                sections = configuration(pair[0], variant, databases=databases)
-                started.append(stack.enter_context(pooler.running(tmp_path / str(variant), sections, variant)))
+    with on_each_driver(pair[0], databases, tmp_path) as started:
         yield started
 
 
