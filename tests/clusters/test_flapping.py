@@ -74,7 +74,7 @@ def test_clients_of_a_cluster_that_flaps_are_told_at_once(flapping: Postgres, va
         for _ in range(2):
             ((sqlstate, words),) = asked_after(forebay, flapping, client, 2)
             assert sqlstate == "57P03", words
-            assert "more than 1 times" in words, words
+            assert "more often than holds_per_hour_max = 1 allows" in words, words
             assert "(FB416)" in words, words
         assert client.execute("select 1").fetchone() == (1,), "its session lives on"
     (told,) = forebay.events("holds_refused")

@@ -507,7 +507,7 @@ def role_flaps(*, database: object, role: object, max: object) -> ServerError:
         sqlstate="57P03",
         severity="ERROR",
         message=f"database \"{database}\" has no {role}, and loses it too often for requests to wait",
-        detail=f"It was lost more than {max} times within the last hour (holds_per_hour_max).",
+        detail=f"Within the last hour it was lost more often than holds_per_hour_max = {max} allows.",
         hint="Run SHOW ENDPOINTS and SHOW FAILOVERS on the console, and find out why the cluster flaps; try again meanwhile. (FB416)",
     )
 

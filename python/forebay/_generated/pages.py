@@ -465,7 +465,7 @@ PAGES: Final[dict[str, Page]] = {
         severity="ERROR",
         sqlstate="57P03",
         message="database \"{database}\" has no {role}, and loses it too often for requests to wait",
-        detail="It was lost more than {max} times within the last hour (holds_per_hour_max).",
+        detail="Within the last hour it was lost more often than holds_per_hour_max = {max} allows.",
         hint="Run SHOW ENDPOINTS and SHOW FAILOVERS on the console, and find out why the cluster flaps; try again meanwhile.",
         why="The database is a cluster (topology) that lost the role which this request needs, most often its primary. Requests wait for the next one as a rule (FB415), but within the last hour it was lost more often than holds_per_hour_max allows: a cluster that flaps would make its clients wait again and again, so they are told at once.",
         fix="Find out why the role moves or vanishes so often: SHOW ENDPOINTS tells what each endpoint is, and SHOW FAILOVERS the last changes of primaries. Requests wait again as soon as there were fewer losses within the last hour. holds_per_hour_max = 0 lets them wait however often that is.",

@@ -692,7 +692,7 @@ pub fn role_flaps(database: impl Display, role: impl Display, max: impl Display)
         code: "FB416",
         sqlstate: "57P03",
         message: format!("database \"{database}\" has no {role}, and loses it too often for requests to wait"),
-        detail: Some(format!("It was lost more than {max} times within the last hour (holds_per_hour_max).")),
+        detail: Some(format!("Within the last hour it was lost more often than holds_per_hour_max = {max} allows.")),
         hint: Some(String::from(
             "Run SHOW ENDPOINTS and SHOW FAILOVERS on the console, and find out why the cluster flaps; try again \
              meanwhile. (FB416)",
