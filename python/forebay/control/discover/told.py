@@ -204,8 +204,14 @@ class Told:
             self._is_due.clear()
             sighting = await self._source.look()
             yield sighting
-            # What holds for longer can't have changed before: whoever is asked would only say it again.
-            await self._wait(max(self._topology.interval_s, min(sighting.ttl_s or 0, TTL_S_MAX)))
+            await self._wait(self._pause_s(sighting))
+
+    def _pause_s(self, sighting: Sighting) -> float:
+        """Until it is asked again."""
+        # What holds for longer can't have changed before: whoever is asked would only say it again.
+        pause_s = max(self._topology.interval_s, min(sighting.ttl_s or 0, TTL_S_MAX))
+        # Who goes by a lease has to hear of it before it is over.
+        return min(pause_s, (self._lease_s or LEASE_S) / 2) if self._topology.is_lease_enough else pause_s
 
     async def _watched(self, source: WatchedSource) -> AsyncGenerator[Sighting, None]:
         """What a watch tells, and what the source says when asked: a watch may be that of a peer that is gone for long.

@@ -203,9 +203,20 @@ def test_who_wants_to_know_now_does_not_wait_for_a_watch() -> None:
     asyncio.run(play())
 
 
-@pytest.mark.parametrize(("ttl_s", "waited_s"), [(None, 0.5), (0.0, 0.5), (0.2, 0.5), (7.0, 7.0), (300.0, 15.0)])
+@pytest.mark.parametrize(
+    ("ttl_s", "topology", "waited_s"),
+    [
+        (None, {}, 0.5),
+        (0.0, {}, 0.5),
+        (0.2, {}, 0.5),
+        (7.0, {}, 7.0),
+        (300.0, {}, 15.0),
+        (None, {"interval_s": 60.0}, 60.0),
+        (None, {"interval_s": 60.0, "is_lease_enough": True}, 15.0),
+    ],
+)
 def test_what_a_source_calls_good_is_not_asked_for_again_before(
-    ttl_s: float | None, waited_s: float, monkeypatch: pytest.MonkeyPatch
+    ttl_s: float | None, topology: dict[str, Any], waited_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name server is asked twice a second otherwise for what it has said holds for a minute."""
     waited: list[float] = []
@@ -220,8 +231,8 @@ def test_what_a_source_calls_good_is_not_asked_for_again_before(
         waited.append(seconds)
 
     async def play() -> None:
-        (topology,) = configured("patroni://p1:8008").topologies
-        told = Told(topology, Names(), lambda *_: None, lambda: asyncio.sleep(0))
+        (told_of,) = configured("patroni://p1:8008").topologies
+        told = Told(replace(told_of, **topology), Names(), lambda *_: None, lambda: asyncio.sleep(0))
         async with contextlib.aclosing(told._sightings()) as sightings:
             await anext(sightings)
             await anext(sightings)
