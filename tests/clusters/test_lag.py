@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import psycopg
 import pytest
 
 from tests.clusters.test_roles import clustered, endpoints
@@ -49,6 +50,20 @@ def write(server: Postgres) -> None:
         admin.execute("select pg_logical_emit_message(true, 'lag', repeat('x', 1000000))")
 
 
+def port_of(client: psycopg.Connection) -> str:
+    """Where a read of a client is made."""
+    row = client.execute(WHERE).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def sees_its_own(writer: psycopg.Connection, numbers: Iterable[int]) -> None:
+    """One row after the other, each of which is there when it is looked for."""
+    for number in numbers:
+        writer.execute("insert into lagging values (%s)", [number])
+        assert writer.execute("select count(*) from lagging").fetchone() == (number + 1,)
+
+
 def are(forebay: Forebay, replicas: Sequence[Postgres], *roles: str) -> None:
     """Waits until the replicas have these roles."""
 
@@ -73,9 +88,15 @@ def test_a_replica_that_lags_behind_gets_no_reads_until_it_has_caught_up(
         forebay.target.at(dbname="shop").connect(autocommit=True) as reader,
         forebay.target.at(dbname="own").connect(autocommit=True) as writer,
     ):
-        served = lambda: {str(reader.execute(WHERE).fetchone()[0]) for _ in range(20)}  # type: ignore[index]  # noqa: E731
+        served = lambda: {port_of(reader) for _ in range(20)}  # noqa: E731
         until(lambda: served() == {first, second}, within_s=30, what="both serve")
-        replay(replicas[0], "pause")
+        until(lambda: port_of(writer) in (first, second), within_s=30, what="who has written nothing reads there")
+        for one in replicas:
+            replay(one, "pause")
+        # Whoever writes sees what it has written, whatever the replicas have: they are not too far behind to serve.
+        sees_its_own(writer, range(5))
+        are(forebay, replicas, "replica", "replica")
+        replay(replicas[1], "resume")
         write(server)
         are(forebay, replicas, "lagging", "replica")
         assert served() == {second}
@@ -83,11 +104,7 @@ def test_a_replica_that_lags_behind_gets_no_reads_until_it_has_caught_up(
         write(server)
         are(forebay, replicas, "lagging", "lagging")
         assert served() == {primary}, "better from the primary than that old"
-        # Whoever writes sees what it has written, whatever the replicas have.
-        for number in range(5):
-            writer.execute("insert into lagging values (%s)", [number])
-            seen = writer.execute("select count(*) from lagging").fetchone()
-            assert seen == (number + 1,)
+        sees_its_own(writer, range(5, 7))
         for one in replicas:
             replay(one, "resume")
         are(forebay, replicas, "replica", "replica")
@@ -111,7 +128,7 @@ def test_a_replica_whose_replay_is_too_old_gets_no_reads_until_it_has_caught_up(
         forebay.target.at(dbname="shop").connect(autocommit=True) as reader,
         server.target.connect(user="postgres", autocommit=True) as admin,
     ):
-        served = lambda: {str(reader.execute(WHERE).fetchone()[0]) for _ in range(20)}  # type: ignore[index]  # noqa: E731
+        served = lambda: {port_of(reader) for _ in range(20)}  # noqa: E731
         until(lambda: served() == {first, second}, within_s=30, what="both serve")
         replay(replicas[0], "pause")
         admin.execute("select pg_logical_emit_message(true, 'lag', 'x')")

@@ -90,6 +90,9 @@ def test_target_session_attrs_find_the_database_that_is_for_them(
     reading = start(configuration(server, variant, databases={"shop": clustered(*nodes, role="replica")}))
     for forebay in (writing, reading):
         endpoints(forebay, "shop", 2)
+    for forebay, says in ((writing, "off"), (reading, "on")):
+        with forebay.target.at(dbname="shop").wire() as greeted:
+            assert greeted.parameters["in_hot_standby"] == says, "else libpq asks, each time"
     by_attribute = {
         "read-write": writing, "primary": writing, "read-only": reading, "standby": reading, "prefer-standby": reading,
     }  # fmt: skip
