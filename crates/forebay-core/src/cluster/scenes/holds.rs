@@ -65,7 +65,7 @@ fn clients_of_a_cluster_that_flaps_do_not_wait() {
     for minute in [30, 40] {
         let said = lost_at(&mut scene, client, minute);
         assert!(said.contains("57P03") && said.contains("(FB416)"), "{said}");
-        assert!(said.contains("more than 2 times"), "{said}");
+        assert!(said.contains("holds_per_hour_max = 2 allows"), "{said}");
         is_back(&mut scene, client);
     }
     assert_eq!(refusals(&scene), 1, "it is told once");
@@ -132,6 +132,13 @@ fn a_switchover_is_no_loss_and_without_a_limit_all_wait() {
         is_back(&mut scene, client);
     }
     assert_eq!(lost_at(&mut scene, client, 10), "", "none of them counts");
+    is_back(&mut scene, client);
+    assert!(lost_at(&mut scene, client, 11).contains("(FB416)"));
+    is_back(&mut scene, client);
+    scene.roles(Leaving, Reads);
+    scene.asks(client, "begin");
+    turns(&mut scene);
+    assert_eq!(scene.sent(client), b"", "nor do losses before it");
     let (mut scene, client) = at_most(0, |_| ());
     for minute in 1..50 {
         assert_eq!(lost_at(&mut scene, client, minute), "");
