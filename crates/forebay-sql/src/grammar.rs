@@ -90,7 +90,7 @@ pub(crate) fn unknown() -> Shape {
         name: None,
         modes: Modes::default(),
     };
-    Shape { statements: Box::new([statement]), traces: Traces::OPAQUE, ..Shape::default() }
+    Shape { statements: Box::new([statement]), traces: Traces::OPAQUE, is_of_mode: true, ..Shape::default() }
 }
 
 /// The last part of a qualified name.

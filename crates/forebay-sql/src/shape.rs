@@ -112,6 +112,11 @@ impl Verb {
         matches!(self, Verb::Commit | Verb::Rollback | Verb::PrepareTransaction | Verb::Other)
     }
 
+    /// Whether it may begin a transaction, or say of one whether it can write.
+    pub fn is_of_mode(self) -> bool {
+        matches!(self, Verb::Begin | Verb::SetLocal | Verb::Other)
+    }
+
     /// Whether its loss in flight leaves the outcome of a transaction unknown.
     pub fn commits(self) -> bool {
         matches!(self, Verb::Commit | Verb::PrepareTransaction | Verb::FinishPrepared)
@@ -121,7 +126,7 @@ impl Verb {
 /// What BEGIN, START TRANSACTION and SET TRANSACTION say of a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Modes {
-    /// READ ONLY, or READ WRITE; None: neither is said.
+    /// READ ONLY, or READ WRITE and any SET or RESET of `transaction_read_only`; None: neither is said.
     pub read_only: Option<bool>,
     /// ISOLATION LEVEL SERIALIZABLE, which a replica refuses.
     pub is_serializable: bool,
@@ -148,6 +153,8 @@ pub struct StatementShape {
 pub struct Shape {
     /// Statement by statement; empty for a text without any.
     pub statements: Box<[StatementShape]>,
+    /// Any of them may begin a transaction, or say of one whether it can write.
+    pub is_of_mode: bool,
     /// The grammar took it. If not, `statements` holds one [`Verb::Other`] that is opaque.
     pub is_parsed: bool,
     /// The traces of all statements.

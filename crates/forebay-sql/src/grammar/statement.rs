@@ -3,7 +3,9 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::const_val::ConstValue;
 use pg_raw_parse::list::CastNodeList;
-use pg_raw_parse::nodes::{CopyStmt, DeclareCursorStmt, DefElem, SelectStmt, TransactionStmt, VacuumStmt};
+use pg_raw_parse::nodes::{
+    CopyStmt, DeclareCursorStmt, DefElem, SelectStmt, TransactionStmt, VacuumStmt, VariableSetStmt,
+};
 use pg_raw_parse::raw::{CURSOR_OPT_HOLD, DiscardMode, ObjectType, TransactionStmtKind};
 
 use super::walk::Walk;
@@ -33,6 +35,9 @@ fn modes(node: Node<'_>) -> Modes {
     let options = match node {
         Node::TransactionStmt(transaction) => transaction.options(),
         Node::VariableSetStmt(set) if set.name() == Some("TRANSACTION") => set.args(),
+        Node::VariableSetStmt(set) if is_read_only_set(set) => {
+            return Modes { read_only: Some(false), ..Modes::default() };
+        }
         _ => return Modes::default(),
     };
     let mut modes = Modes::default();
@@ -47,6 +52,11 @@ fn modes(node: Node<'_>) -> Modes {
         }
     }
     modes
+}
+
+/// Whether it sets or resets what READ ONLY sets, to whatever.
+fn is_read_only_set(set: &VariableSetStmt) -> bool {
+    set.name().is_some_and(|name| name.eq_ignore_ascii_case("transaction_read_only"))
 }
 
 fn read<'t>(node: Node<'t>, walk: &mut Walk<'t>) -> Read<'t> {

@@ -17,6 +17,7 @@ fn line(shape: &Shape) -> String {
         if let Some(name) = &statement.name {
             line += &format!(" {name}");
         }
+        line += statement.modes.read_only.map_or("", |is| if is { " read only" } else { " read write" });
         let traces: Vec<_> = statement.traces.names().collect();
         if !traces.is_empty() {
             line += &format!(" <{}>", traces.join(", "));

@@ -86,6 +86,7 @@ impl<'t> Walk<'t> {
         let traces = statements.iter().fold(Traces::NONE, |all, statement| all | statement.traces);
         let boxed = |names: BTreeSet<&str>| names.into_iter().map(Box::from).collect();
         Shape {
+            is_of_mode: statements.iter().any(|statement| statement.verb.is_of_mode()),
             statements: statements.into(),
             is_parsed: true,
             traces,
