@@ -18,6 +18,7 @@ use crate::session::expect::{Ends, Expect, Own};
 use crate::session::server::Server;
 use crate::statements::{ends, ends_cut};
 use crate::stats::WorkerStats;
+use crate::tracking::access::AccessMode;
 
 /// Statements with an end that are remembered where nobody keeps account; with more of them, each may commit.
 const UNSHARED_MAX: usize = 64;
@@ -114,6 +115,7 @@ impl Relaying<'_> {
         if self.server.status == IDLE && self.server.expect.is_empty() {
             // Portals go with their transaction.
             self.server.endings.portals = Ends::Nothing;
+            self.server.endings.access = AccessMode::default();
         }
         if !matches!(ended, Some(Expect::Own(_))) {
             // It was not the last word.

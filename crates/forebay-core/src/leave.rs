@@ -332,7 +332,8 @@ impl<I: Io> Worker<I> {
     fn loss(&mut self, key: ServerKey, endpoint: &str, cause: &str, has_reported: bool) -> Loss {
         let only_reads = self.only_reads(key);
         if only_reads && self.may_read_again(key) {
-            return Loss::Read(errors::server_lost(endpoint, cause));
+            let report = self.interrupted(key, endpoint, cause);
+            return Loss::Read(report.unwrap_or_else(|| errors::server_lost(endpoint, cause)));
         }
         let server = &self.servers[key];
         let usage = server.client.and_then(|c| self.clients.get(c)).map(|c| c.usage);
@@ -374,7 +375,9 @@ impl<I: Io> Worker<I> {
         if is_made_ready || server.is_untouched() {
             return Loss::Nothing;
         }
-        if server.is_between_requests() {
+        let interrupted = if may_have_committed { None } else { self.interrupted(key, endpoint, cause) };
+        let report = interrupted.unwrap_or(report);
+        if self.servers[key].is_between_requests() {
             return Loss::Transaction(report);
         }
         if may_have_committed && let Some(known) = self.lost_commit(key) {

@@ -157,6 +157,8 @@ pub enum Bug {
     BeginToldTwice,
     /// A transaction begins anew whatever was done in it, and with its COMMIT.
     CommitReplayed,
+    /// The loss of a transaction that may have written is told as one of a transaction that has only read.
+    WritesToldAsReads,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
 }
@@ -208,7 +210,7 @@ impl Bug {
     ];
 
     /// Those that the simulator must find where databases are clusters.
-    pub const OF_CLUSTERS: [(&str, Bug); 20] = [
+    pub const OF_CLUSTERS: [(&str, Bug); 21] = [
         ("stale-role-believed", Bug::StaleRoleBelieved),
         ("hold-released-early", Bug::HoldReleasedEarly),
         ("held-forgotten", Bug::HeldForgotten),
@@ -229,6 +231,7 @@ impl Bug {
         ("unsure-read-made-again", Bug::UnsureReadMadeAgain),
         ("begin-told-twice", Bug::BeginToldTwice),
         ("commit-replayed", Bug::CommitReplayed),
+        ("writes-told-as-reads", Bug::WritesToldAsReads),
     ];
 
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.

@@ -11,6 +11,7 @@ use crate::reply::{Next, Relaying, Verdict};
 use crate::session::client::Client;
 use crate::session::expect::{Expect, Own};
 use crate::session::server::Server;
+use crate::tracking::access;
 
 impl Relaying<'_> {
     /// A value has changed.
@@ -27,6 +28,9 @@ impl Relaying<'_> {
             return (Verdict::Drop, None);
         }
         self.server.reported = self.images.with(&self.server.reported, &name, Some(&value));
+        if name == access::DEFAULT && value != "on" {
+            self.server.endings.access.default_is_off();
+        }
         if matches!(self.server.expect.front(), Some(Expect::Own(Own::Prepare | Own::HandOver | Own::Skipped))) {
             return (Verdict::Drop, None);
         }

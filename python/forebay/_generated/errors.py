@@ -365,6 +365,19 @@ def server_demoted(*, endpoint: object, reply: object) -> ServerError:
     )
 
 
+def read_interrupted(*, endpoint: object, cause: object) -> ServerError:
+    """FB404, SQLSTATE 40001."""
+    return ServerError(
+        code="FB404",
+        sqlstate="40001",
+        severity="ERROR",
+        message="read transaction interrupted by the loss of its server",
+        detail=f"Server {endpoint}: {cause}.",
+        hint="Run the transaction again. (FB404)",
+        pgbouncer="server conn crashed?",
+    )
+
+
 def commit_undone(*, endpoint: object) -> ServerError:
     """FB407, SQLSTATE 40001."""
     return ServerError(

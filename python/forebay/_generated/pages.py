@@ -327,6 +327,18 @@ PAGES: Final[dict[str, Page]] = {
         fix="Run the transaction again: the server is closed, and its endpoint is asked at once what it is. What each endpoint says of itself stands in SHOW ENDPOINTS.",
         example="forebay=# SHOW ENDPOINTS;",
     ),
+    "FB404": Page(
+        code="FB404",
+        name="read_interrupted",
+        severity="ERROR",
+        sqlstate="40001",
+        message="read transaction interrupted by the loss of its server",
+        detail="Server {endpoint}: {cause}.",
+        hint="Run the transaction again.",
+        why="The connection to the server ended while a READ ONLY transaction was open: by a failover, a restart, a crash, a network that broke, or an administrator. The transaction can't have written anything, and what it had read was of a snapshot that is gone. A transaction that may write hears FB401 instead.",
+        fix="Run the transaction again, as after a serialization failure; the session lives on and gets another server. What runs transactions again on SQLSTATE 40001 does so by itself.",
+        example=None,
+    ),
     "FB407": Page(
         code="FB407",
         name="commit_undone",

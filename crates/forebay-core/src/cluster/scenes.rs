@@ -24,6 +24,7 @@ use Serves::{Barred, Leaving, Nobody, Reads, Writes};
 mod again;
 mod demoted;
 mod holds;
+mod interrupted;
 mod moved;
 mod reads;
 mod replay;

@@ -20,6 +20,7 @@ use crate::session::client::{CancelSecret, ClientState, Extent, Refusal};
 use crate::session::expect::{self, Change, Does, Endings, Ends, Expect, Naming, Own};
 use crate::statements::Statement;
 use crate::tracking::Left;
+use crate::tracking::access::AccessMode;
 
 part_enum!(TransactionStatus { 0 = Idle, 1 = InTransaction, 2 = Failed });
 part_enum!(ClientState {
@@ -307,18 +308,20 @@ impl Part for Report {
 impl Part for Endings {
     fn put(&self, out: &mut Writer) {
         // A server that is asked about a COMMIT stays.
-        let Endings { bound, portals, unshared, answered, anchor: _, asking: _ } = self;
+        let Endings { bound, portals, unshared, answered, access, anchor: _, asking: _ } = self;
         (*bound).put(out);
         (*portals).put(out);
         unshared.put(out);
         answered.put(out);
+        access.put(out);
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let (bound, portals) = Part::get(from)?;
         let (unshared, answered) = Part::get(from)?;
-        Ok(Endings { bound, portals, unshared, answered, ..Endings::default() })
+        Ok(Endings { bound, portals, unshared, answered, access: Part::get(from)?, ..Endings::default() })
     }
     fn describe(to: &mut Schema) {
-        to.field("endings", "bound portals unshared answered");
+        to.field("endings", "bound portals unshared answered access");
+        AccessMode::describe(to);
     }
 }

@@ -7,6 +7,7 @@ use forebay_spec::Report;
 use crate::outcome::{Anchor, Asking};
 use crate::renamed::Places;
 use crate::statements::Statement;
+use crate::tracking::access::AccessMode;
 
 /// A change to a client's names, to be confirmed by an answer or undone when the server skips the message.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ pub enum Ends {
     Commit,
 }
 
-/// What statements end that a server has been sent.
+/// What statements end that a server has been sent, and what is known of what they end.
 #[derive(Debug, Default)]
 pub struct Endings {
     /// The one that was bound last, without a name for its portal.
@@ -110,6 +111,8 @@ pub struct Endings {
     pub unshared: Vec<(Box<[u8]>, Ends)>,
     /// What is answered of the request at the head of the queue, whose ReadyForQuery is to come.
     pub answered: Ends,
+    /// Whether the transaction at hand can write.
+    pub access: AccessMode,
     /// By what its client's transaction is found again, if its COMMIT is looked for.
     pub anchor: Option<Box<Anchor>>,
     /// What it is asked about a client's COMMIT.

@@ -89,6 +89,11 @@ impl Forwarding<'_> {
                 self.server.left.has_set_unnamed = false;
             }
         }
+        if shape.is_of_mode {
+            self.note_access(shape);
+        } else {
+            self.server.endings.access.run();
+        }
         let traces = self.judging.traces(shape);
         if traces.has_any(NOTED) && !self.is_sure_to_fail(shape) {
             self.mark_traces(shape, text, traces)
@@ -227,6 +232,7 @@ impl Forwarding<'_> {
         if !self.server.left.is_on {
             return;
         }
+        self.server.endings.access.doubt();
         self.may_notify();
         if self.judging.level == Level::Fast {
             return;

@@ -2,7 +2,7 @@
 //!
 //! | when | what |
 //! |---|---|
-//! | a statement is forwarded | [`mark`]: its traces are noted on the server |
+//! | a statement is forwarded | [`mark`]: its traces are noted on the server; [`access`]: whether its transaction can write |
 //! | the transaction is over | [`probe`]: what it may have changed is read back; the client's image and [`pin`] follow |
 //! | the client had reset what it asked for at its start | [`restore`]: it is set again before the request ends |
 //! | the server goes to another client, or has time before | [`reset`]: it is brought back to its start |
@@ -11,6 +11,7 @@
 //! Values are never taken from a statement's text: what is in force is what the server says. So rollbacks, savepoints
 //! and functions need no mirror here; a text only tells what to ask for.
 
+pub mod access;
 pub mod knowledge;
 pub mod look;
 pub mod mark;

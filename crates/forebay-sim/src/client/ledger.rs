@@ -6,6 +6,7 @@
 //! | `select hidden('c1-r1')` | reads, by the catalogue | leaves one all the same, as a function that has changed since |
 //! | `select 'c1-r1' as ledger` | reads | tells which marks of client 1 are there |
 //! | `select 'c1-r1' as conflicts` | reads | fails with 40001 on a replica |
+//! | `set transaction read only` | in a block | refuses marks from then on |
 
 use crate::client::program::{Leave, Step};
 use crate::rng::Rng;
@@ -33,6 +34,7 @@ const FOR_PRIMARY: &str = "/* forebay: role=primary */ ";
 
 struct Writer<'a> {
     rng: &'a mut Rng,
+    luck: Rng,
     habits: Habits,
     steps: Vec<Step>,
     request: u32,
@@ -40,7 +42,8 @@ struct Writer<'a> {
 
 /// Draws a program.
 pub(crate) fn draw(rng: &mut Rng, habits: Habits) -> Vec<Step> {
-    let mut writer = Writer { rng, habits, steps: Vec::new(), request: 0 };
+    let luck = rng.aside(1);
+    let mut writer = Writer { rng, luck, habits, steps: Vec::new(), request: 0 };
     for _ in 0..habits.steps {
         writer.act();
         let pause = writer.rng.below(habits.rest_max);
@@ -129,9 +132,18 @@ impl Writer<'_> {
     fn block(&mut self) {
         let tag = self.tag();
         let only_reads = !self.habits.writes || self.rng.one_in(3);
-        self.query(format!("begin {}/* {tag} */", if only_reads { "read only " } else { "" }));
+        let (is_set, is_reset, is_sealed) = (self.luck.one_in(3), self.luck.one_in(4), self.luck.one_in(3));
+        self.query(format!("begin {}/* {tag} */", if only_reads && !is_set { "read only " } else { "" }));
+        if only_reads && is_set || is_reset && !only_reads {
+            self.set("only");
+        }
+        if is_reset && !only_reads {
+            self.set("write");
+        }
+        let mut reads = only_reads;
         for _ in 0..self.rng.between(1, 3) {
-            if only_reads || self.rng.one_in(3) {
+            let looks = only_reads || self.rng.one_in(3);
+            if reads || looks {
                 let text = format!("select '{}' as ledger", self.tag());
                 self.query(text);
             } else {
@@ -142,9 +154,20 @@ impl Writer<'_> {
                 let pause = self.rng.below(self.habits.rest_max);
                 self.steps.push(Step::Think(pause));
             }
+            if is_sealed && !reads {
+                // What was written before stays.
+                self.set("only");
+                reads = true;
+            }
         }
         let tag = self.tag();
         let end = *self.rng.pick(&["commit", "commit", "commit", "rollback"]);
         self.query(format!("{end} /* {tag} */"));
+    }
+
+    fn set(&mut self, mode: &str) {
+        let text = format!("set transaction read {mode} /* {} */", self.tag());
+        let messages = vec![Front::Query(text)];
+        self.steps.push(Step::Send { messages, tail: vec![], waits: true, cancel: None, needs_unnamed: false });
     }
 }

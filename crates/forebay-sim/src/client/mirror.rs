@@ -53,6 +53,8 @@ pub(crate) struct Mirror {
     pub(crate) readies: u64,
     /// The last of them said that a transaction is open.
     pub(crate) is_in_transaction: bool,
+    /// Requests that are yet to be answered by the loss of a transaction that only reads.
+    interrupted: u64,
     /// Marks that this session was told are there to stay.
     acknowledged: Vec<String>,
 }
@@ -72,6 +74,7 @@ impl Mirror {
             is_in_doubt: false,
             readies: 0,
             is_in_transaction: false,
+            interrupted: 0,
             acknowledged: Vec::new(),
         })
     }
@@ -287,6 +290,16 @@ impl Mirror {
         self.current.iter().chain(&self.pending).any(commits) || self.before.status() == b'I'
     }
 
+    /// It is told that a transaction was lost that could only read. Whether that is so: it said that it was READ ONLY, or
+    /// `is_told` to be where nothing is written; and it has not written before.
+    pub(crate) fn is_interrupted(&mut self, is_told: bool) -> bool {
+        let reads = self.before.is_read_only || self.session.is_read_only || is_told;
+        if self.before.status() == b'T' && reads && self.before.inserted.is_empty() {
+            self.interrupted = self.requests_under_way();
+        }
+        self.interrupted > 0
+    }
+
     /// Whether the request under way asks for a replica.
     pub(crate) fn asks_for_replica(&self) -> bool {
         matches!(&self.current, Some(Front::Query(text)) if text.starts_with(FOR_REPLICA))
@@ -346,6 +359,7 @@ impl Mirror {
         }
         self.batch.clear();
         self.readies += 1;
+        self.interrupted = self.interrupted.saturating_sub(1);
         self.is_in_transaction = !is_idle;
         let is_last = self.pending.is_empty() && self.expected.is_empty();
         if is_last && !self.is_in_doubt {

@@ -6,7 +6,7 @@ use crate::server::language::{Discard, Expr, HIDDEN, Question, Statement, Token,
 pub(super) fn statement(part: &[Token]) -> Option<Statement> {
     let mut rest = Rest(part);
     Some(match rest.word()?.as_str() {
-        "begin" | "start" => Statement::Begin,
+        "begin" | "start" => Statement::Begin { is_read_only: rest.has("only") },
         "commit" | "end" => Statement::Commit,
         "abort" => Statement::Rollback,
         "rollback" if rest.eat("to") => Statement::RollbackTo(rest.word()?),
@@ -172,6 +172,9 @@ fn expr(part: &[Token]) -> Option<Expr> {
 }
 
 fn set(rest: &mut Rest<'_>) -> Option<Statement> {
+    if rest.eat("transaction") {
+        return Some(Statement::SetMode { is_read_only: rest.has("only") });
+    }
     let is_local = rest.eat("local");
     if rest.eat("session") && rest.eat("authorization") {
         let (token, _) = rest.0.split_first()?;
@@ -254,6 +257,10 @@ impl Rest<'_> {
             self.0 = &self.0[1..];
         }
         is_next
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|token| matches!(token, Token::Word(other) if other == word))
     }
 
     fn last_text(&self) -> Option<String> {

@@ -92,7 +92,13 @@ pub(crate) const CUT: &str = "fb_cut";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
     Empty,
-    Begin,
+    Begin {
+        is_read_only: bool,
+    },
+    /// SET TRANSACTION READ ONLY, or READ WRITE.
+    SetMode {
+        is_read_only: bool,
+    },
     Commit,
     Rollback,
     Savepoint(String),
@@ -246,7 +252,7 @@ impl Statement {
     pub(crate) fn is_of_pooler(&self) -> bool {
         match self {
             Statement::Empty
-            | Statement::Begin
+            | Statement::Begin { .. }
             | Statement::Commit
             | Statement::Rollback
             | Statement::Set { .. }

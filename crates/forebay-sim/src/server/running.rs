@@ -17,7 +17,8 @@ impl Session {
         self.start_implicit();
         let statement = portal.statement.clone();
         match &statement {
-            Statement::Begin => self.begin(),
+            Statement::Begin { is_read_only } => self.begin(*is_read_only),
+            Statement::SetMode { is_read_only } => self.set_mode(*is_read_only),
             Statement::Commit => self.end(true),
             Statement::Rollback => self.end(false),
             Statement::Savepoint(name) => self.savepoint(name)?,
@@ -83,8 +84,13 @@ impl Session {
         Ok(())
     }
 
+    fn set_mode(&mut self, is_read_only: bool) {
+        self.is_read_only = is_read_only;
+        self.complete("SET");
+    }
+
     fn mark(&mut self, mark: String) -> Run<()> {
-        if self.is_standby {
+        if self.is_standby || self.is_read_only {
             return failure("25006", "cannot execute INSERT in a read-only transaction");
         }
         self.inserted.push(mark);

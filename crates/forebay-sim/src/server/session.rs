@@ -82,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) told: Vec<(String, String)>,
     /// It is on a replica, which takes no mark.
     pub(crate) is_standby: bool,
+    /// Its transaction takes none either.
+    pub(crate) is_read_only: bool,
     /// The marks that are there, whoever has left them.
     pub(crate) ledger: Vec<Tag>,
     /// The number of the last record that is there; 0: of a log nothing is known.
@@ -117,6 +119,7 @@ impl Session {
             committed: Vec::new(),
             told: Vec::new(),
             is_standby: false,
+            is_read_only: false,
             ledger: Vec::new(),
             horizon: 0,
             hidden: Vec::new(),
@@ -367,7 +370,8 @@ impl Session {
         self.finish_request();
     }
 
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, is_read_only: bool) {
+        self.is_read_only = is_read_only;
         if self.block == Block::Open {
             self.out.push(report(b'N', "WARNING", "25001", "there is already a transaction in progress"));
         }
@@ -397,7 +401,7 @@ impl Session {
         }
         self.savepoints.clear();
         self.portals.clear();
-        self.block = Block::None;
+        (self.block, self.is_read_only) = (Block::None, false);
         self.is_implicit = false;
     }
 

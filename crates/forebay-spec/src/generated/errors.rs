@@ -33,6 +33,7 @@ pub const ALL: &[ErrorRow] = &[
     ErrorRow { id: "server_lost", code: "FB401", sqlstate: "57P01" },
     ErrorRow { id: "server_lost_in_commit", code: "FB402", sqlstate: "08007" },
     ErrorRow { id: "server_demoted", code: "FB403", sqlstate: "25006" },
+    ErrorRow { id: "read_interrupted", code: "FB404", sqlstate: "40001" },
     ErrorRow { id: "commit_undone", code: "FB407", sqlstate: "40001" },
     ErrorRow { id: "commit_not_asked", code: "FB409", sqlstate: "40000" },
     ErrorRow { id: "server_lost_while_pinned", code: "FB405", sqlstate: "57P01" },
@@ -495,6 +496,20 @@ pub fn server_demoted(endpoint: impl Display, reply: impl Display) -> Report {
         detail: Some(format!("Server {endpoint} said: {reply}")),
         hint: Some(String::from("Run the transaction again. (FB403)")),
         pgbouncer: None,
+    }
+}
+
+/// FB404, SQLSTATE 40001: read transaction interrupted by the loss of its server.
+#[cold]
+pub fn read_interrupted(endpoint: impl Display, cause: impl Display) -> Report {
+    Report {
+        severity: Severity::Error,
+        code: "FB404",
+        sqlstate: "40001",
+        message: String::from("read transaction interrupted by the loss of its server"),
+        detail: Some(format!("Server {endpoint}: {cause}.")),
+        hint: Some(String::from("Run the transaction again. (FB404)")),
+        pgbouncer: Some(String::from("server conn crashed?")),
     }
 }
 

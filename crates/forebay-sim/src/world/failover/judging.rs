@@ -13,6 +13,9 @@ use crate::world::faults::ECHO_US;
 /// In what is told where no endpoint of a role lets anybody in, for longer than it may take.
 const UNREACHABLE: &str = "(FB410)";
 
+/// In what is told where a transaction was lost that could only read.
+const INTERRUPTED: &str = "(FB404)";
+
 /// So long after all is as it should be nobody is told so any more.
 const SETTLES_US: u64 = 2_000_000;
 
@@ -174,7 +177,12 @@ impl World {
         let is_asked = client.mirror.asks_for_replica();
         let role = self.cluster_of(i).map_or(Role::Primary, |(cluster, _)| cluster.role);
         let is_misled = self.failover.as_ref().is_some_and(|failover| failover.misled.contains(&(i as u32)));
+        let is_interrupted = is_ours && code == "40001" && words.contains(INTERRUPTED);
+        let is_elsewhere = role != Role::Primary || is_misled;
+        let reads = is_interrupted && self.clients[i].mirror.is_interrupted(is_elsewhere);
+        let client = &self.clients[i];
         let is_allowed = match code {
+            "40001" if is_interrupted => reads && is_hit && !is_login,
             "25006" | "40001" if !is_ours => !is_login && (is_asked || role != Role::Primary || is_misled),
             "57P01" => is_ours && is_hit,
             "08007" => is_ours && is_hit && !is_login && client.mirror.may_be_committing(),
