@@ -159,6 +159,12 @@ pub enum Bug {
     CommitReplayed,
     /// The loss of a transaction that may have written is told as one of a transaction that has only read.
     WritesToldAsReads,
+    /// What became of a COMMIT is told by its transaction's id alone, whatever history the server has that is asked.
+    OutcomeByIdAlone,
+    /// The record by which a transaction is found again is not flushed.
+    AnchorNotFlushed,
+    /// A transaction that may still be committed is told as one that was not.
+    RunningToldAsUndone,
     /// A pool is forgotten while it has clients, if it has no server.
     UsedPoolForgotten,
 }
@@ -234,6 +240,13 @@ impl Bug {
         ("writes-told-as-reads", Bug::WritesToldAsReads),
     ];
 
+    /// Those that the simulator must find where lost COMMITs are looked for.
+    pub const OF_COMMITS: [(&str, Bug); 3] = [
+        ("outcome-by-id-alone", Bug::OutcomeByIdAlone),
+        ("anchor-not-flushed", Bug::AnchorNotFlushed),
+        ("running-told-as-undone", Bug::RunningToldAsUndone),
+    ];
+
     /// Those that the differential test must find beside most of the others: sessions of PostgreSQL itself show them.
     pub const OF_SESSIONS: [(&str, Bug); 13] = [
         ("reset-forgets-locks", Bug::ResetForgetsLocks),
@@ -257,6 +270,7 @@ impl Bug {
             .iter()
             .chain(&Bug::OF_SESSIONS)
             .chain(&Bug::OF_CLUSTERS)
+            .chain(&Bug::OF_COMMITS)
             .find(|(known, _)| *known == name)
             .map(|(_, bug)| *bug)
     }

@@ -80,7 +80,8 @@ impl Database {
     fn for_replicas(&self) -> Option<Database> {
         let cluster = self.config.cluster.filter(|cluster| cluster.is_split)?;
         let cluster = Some(ClusterConfig { role: Role::Replica, is_split: false, ..cluster });
-        Some(Database { config: Arc::new(DatabaseConfig { cluster, ..(*self.config).clone() }), ..self.clone() })
+        let config = DatabaseConfig { cluster, checks_commits: false, ..(*self.config).clone() };
+        Some(Database { config: Arc::new(config), ..self.clone() })
     }
 }
 
@@ -303,7 +304,10 @@ fn prepare_database(
         return Err(ConfigError { path: format!("{path}.forced_secret"), message });
     }
     let tls = server_tls.get(config.tls as usize).cloned().map(Arc::new);
-    Ok(Database { config: Arc::new(config.clone()), endpoints, tls, forced_credential, is_fallback })
+    // Elsewhere the next server may be a replica for good, which could never tell what became of a COMMIT.
+    let is_of_primary = config.cluster.is_none_or(|cluster| cluster.role == Role::Primary);
+    let config = DatabaseConfig { checks_commits: config.checks_commits && is_of_primary, ..config.clone() };
+    Ok(Database { config: Arc::new(config), endpoints, tls, forced_credential, is_fallback })
 }
 
 fn prepare_peers(peers: &Peers) -> Result<FxHashMap<u16, PeerTarget>, ConfigError> {

@@ -3,7 +3,7 @@
 //! A line is who, an arrow and a message as [`forebay_pgwire::text`] prints it. `c1 > …`: a client says; `s1 > …`: a
 //! server says; `c1 < …`, `s1 < …`: what forebay says to them, in order for each. `s1 lets in` stands for the end of
 //! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool, `session` for that
-//! mode, `split` for a primary and a replica that has the reads, `commit_check` for that setting. What one says in
+//! mode, `split` for a primary and a replica that has the reads, `commit_check` for that setting, `extended_only` for `disable_pqexec`. What one says in
 //! a row arrives in one piece; an empty line lets forebay speak in between. Each trace is played whole, and again with
 //! everything that is said cut in two at every byte. Servers are counted in the order in which forebay connects to
 //! them; a connection for a CancelRequest is one of them.
@@ -42,6 +42,7 @@ enum Line<'t> {
     Split,
     Session,
     CommitCheck,
+    ExtendedOnly,
     /// Who, the bytes, and the line as written.
     Says(&'t str, Vec<u8>, &'t str),
     Leaves(&'t str, &'t str),
@@ -60,6 +61,7 @@ fn read_line(line: &str) -> Option<Line<'_>> {
         "split" => return Some(Line::Split),
         "session" => return Some(Line::Session),
         "commit_check" => return Some(Line::CommitCheck),
+        "extended_only" => return Some(Line::ExtendedOnly),
         _ => {}
     }
     let (who, what) = line.split_once(' ').expect("a line is who and what");
@@ -116,6 +118,7 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
     let mode = if is_session { PoolMode::Session } else { PoolMode::Transaction };
     let mut settings = config(AuthMethod::Trust, mode, size.unwrap_or(1));
     settings.databases[0].checks_commits = lines.iter().any(|line| matches!(line, Line::CommitCheck));
+    settings.databases[0].pool.disable_pqexec = lines.iter().any(|line| matches!(line, Line::ExtendedOnly));
     let is_split = lines.iter().any(|line| matches!(line, Line::Split));
     if is_split {
         settings.databases[0].endpoints = ENDPOINTS.map(Arc::from).into();
@@ -150,6 +153,7 @@ fn play(lines: &[Line<'_>], cut: Option<usize>) -> String {
             Line::Split => hand.note("split"),
             Line::Session => hand.note("session"),
             Line::CommitCheck => hand.note("commit_check"),
+            Line::ExtendedOnly => hand.note("extended_only"),
             Line::Leaves(who, line) => {
                 hand.note(line);
                 hand.leaves(who);

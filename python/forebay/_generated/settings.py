@@ -2155,7 +2155,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         is_live=True,
         pgbouncer=None,
         field="commit_check",
-        doc="What became of a COMMIT whose server was lost before it had answered is asked of a server of the pool, and told: committed, or 40001 where it was not carried out. Where no server can tell within query_wait_timeout, 08007 as without this setting. It holds for blocks that end with a COMMIT alone, in pools of transaction mode, on PostgreSQL 17 or newer, and costs each block a round trip, and each that has written a flush of the WAL.",
+        doc="What became of a COMMIT whose server was lost before it had answered is asked of a server of the pool, and told: committed, or 40001 where it was not carried out. Where no server can tell within query_wait_timeout, 08007 as without this setting. It holds for blocks that end with a COMMIT alone, in pools of transaction mode, on PostgreSQL 17 or newer, but not where role is replica or any; and it costs each block a round trip, and each that has written a flush of the WAL.",
     ),
     Setting(
         section="databases",

@@ -22,6 +22,7 @@ use crate::worker::{Message, Shared};
 use Serves::{Barred, Leaving, Nobody, Reads, Writes};
 
 mod again;
+mod commits;
 mod demoted;
 mod holds;
 mod interrupted;

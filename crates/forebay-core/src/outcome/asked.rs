@@ -41,7 +41,7 @@ THEN pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8) ELSE 'in progress' END 
 /// A row's values.
 type Row<'a> = &'a [Option<&'a [u8]>];
 
-/// What is known of the transaction from here on; None: nothing by which it could be found again.
+/// What is known of the transaction from here on, but for its endpoint; None: nothing by which it could be found again.
 pub(super) fn known(row: Row<'_>) -> Option<Known> {
     let [xid, lsn, system, file, waits_for] = row else { return None };
     let waits_for = text(*waits_for)?;
@@ -54,6 +54,7 @@ pub(super) fn known(row: Row<'_>) -> Option<Known> {
         system: number(*system)?,
         timeline: timeline_of(*file)?,
         waits_for: waits_for.into(),
+        endpoint: "".into(),
     })
 }
 
@@ -69,7 +70,8 @@ pub(super) fn told(row: Row<'_>) -> Option<Told> {
         replayed => Some(lsn_of(*replayed)?),
     };
     let was_standby = *was_standby == Some(b"t".as_slice());
-    Some(Told { system: number(*system)?, writes, replayed, was_standby, status: status.and_then(Status::of) })
+    let status = status.and_then(Status::of);
+    Some(Told { system: number(*system)?, writes, replayed, was_standby, status, is_elsewhere: false })
 }
 
 fn text(value: Option<&[u8]>) -> Option<&str> {
@@ -122,6 +124,7 @@ mod tests {
             xid: 755,
             lsn: 0x1_0070_6F70,
             waits_for: "on".into(),
+            endpoint: "".into(),
         };
         assert_eq!(known(&row(&before)), Some(expected));
         let after = [
@@ -140,10 +143,12 @@ mod tests {
             replayed: None,
             was_standby: false,
             status: Some(Status::Aborted),
+            is_elsewhere: false,
         };
         assert_eq!(told(&row(&after)), Some(expected));
         let standby = [Some("7"), None, None, Some("0/20"), Some("t"), None, None, Some("on")];
-        let expected = Told { system: 7, writes: None, replayed: Some(32), was_standby: true, status: None };
+        let expected =
+            Told { system: 7, writes: None, replayed: Some(32), was_standby: true, status: None, is_elsewhere: false };
         assert_eq!(told(&row(&standby)), Some(expected));
     }
 

@@ -10,6 +10,7 @@
 //! | is of another system | that is not known | unknown |
 //! | is in recovery | | not yet known |
 //! | is on the same timeline, as far as the record or further | yes, whatever restarts lie between | the id's status |
+//! | the same, at another endpoint | it may be another one that was promoted to this timeline | unknown |
 //! | is on the same timeline and not as far | it is a copy from before | unknown |
 //! | came out of standby onto the next timeline, having replayed the record | yes | the id's status |
 //! | the same, not having replayed it | no, nor the commit, which stands behind it | aborted |
@@ -18,6 +19,10 @@
 //! Where a primary came out of standby, the end of what it has replayed is where its timeline begins, but only until it is
 //! started anew: that it has replayed transactions under somebody else's timeline tells the one from the other
 //! (`pg_last_xact_replay_timestamp()`, which no recovery from a crash sets).
+
+use std::sync::Arc;
+
+use crate::planted::{Bug, planted};
 
 /// By what a transaction is found again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct Known {
     pub lsn: u64,
     /// The transaction's `synchronous_commit`: what a commit waits for.
     pub waits_for: Box<str>,
+    /// Where the server was reached.
+    pub endpoint: Arc<str>,
 }
 
 /// What a server says of a transaction, and of itself.
@@ -47,6 +54,8 @@ pub struct Told {
     pub was_standby: bool,
     /// What it says that became of the transaction.
     pub status: Option<Status>,
+    /// It is reached at another endpoint than the one whose answer was lost.
+    pub is_elsewhere: bool,
 }
 
 /// What a server says that became of a transaction.
@@ -90,8 +99,10 @@ pub fn decide(known: &Known, told: &Told) -> Outcome {
     }
     let Some((timeline, written)) = told.writes else { return Outcome::NotYet };
     let is_next = known.timeline.checked_add(1) == Some(timeline);
-    let holds_record = if timeline == known.timeline {
-        (written >= known.lsn).then_some(true)
+    let holds_record = if planted(Bug::OutcomeByIdAlone) {
+        Some(true)
+    } else if timeline == known.timeline {
+        (written >= known.lsn && !told.is_elsewhere).then_some(true)
     } else if is_next && told.was_standby {
         told.replayed.map(|replayed| replayed >= known.lsn)
     } else {
@@ -99,6 +110,7 @@ pub fn decide(known: &Known, told: &Told) -> Outcome {
     };
     match (holds_record, told.status) {
         (Some(true), Some(Status::Committed)) => Outcome::Committed,
+        (Some(true), Some(Status::InProgress)) if planted(Bug::RunningToldAsUndone) => Outcome::Aborted,
         (Some(true), Some(Status::Aborted)) | (Some(false), _) => Outcome::Aborted,
         // Its process has not seen the end of its connection, or waits for replicas.
         (Some(true), Some(Status::InProgress)) => Outcome::NotYet,
@@ -114,7 +126,7 @@ mod tests {
     const LSN: u64 = 1000;
 
     fn known() -> Known {
-        Known { system: 7, timeline: 4, xid: 900, lsn: LSN, waits_for: "on".into() }
+        Known { system: 7, timeline: 4, xid: 900, lsn: LSN, waits_for: "on".into(), endpoint: "10.0.0.1:5432".into() }
     }
 
     /// The table in the module's head, over again and without its words.
@@ -127,7 +139,7 @@ mod tests {
         };
         match (told.system, told.writes) {
             (7, None) => Outcome::NotYet,
-            (7, Some((4, 1000..))) => by_status,
+            (7, Some((4, 1000..))) if !told.is_elsewhere => by_status,
             (7, Some((5, _))) if told.was_standby => match told.replayed {
                 Some(1000..) => by_status,
                 Some(_) => Outcome::Aborted,
@@ -150,10 +162,12 @@ mod tests {
                         for was_standby in [false, true] {
                             for status in statuses {
                                 let writes = timeline.map(|timeline| (timeline, written));
-                                let told = Told { system, writes, replayed, was_standby, status };
-                                let outcome = decide(&known(), &told);
-                                assert_eq!(outcome, expected(&told), "{told:?}");
-                                seen[outcome as usize] += 1;
+                                for is_elsewhere in [false, true] {
+                                    let told = Told { system, writes, replayed, was_standby, status, is_elsewhere };
+                                    let outcome = decide(&known(), &told);
+                                    assert_eq!(outcome, expected(&told), "{told:?}");
+                                    seen[outcome as usize] += 1;
+                                }
                             }
                         }
                     }
@@ -172,6 +186,7 @@ mod tests {
             replayed,
             was_standby,
             status: Some(Status::Committed),
+            is_elsewhere: false,
         };
         assert_eq!(decide(&known(), &committed(4, Some(10), false)), Outcome::Committed, "restarted, however often");
         assert_eq!(decide(&known(), &committed(5, Some(LSN), true)), Outcome::Committed);
@@ -179,12 +194,23 @@ mod tests {
         assert_eq!(decide(&known(), &committed(5, Some(4000), false)), Outcome::Unknown, "restarted since");
         assert_eq!(decide(&known(), &committed(6, Some(4000), true)), Outcome::Unknown, "a fork of a fork");
         assert_eq!(decide(&known(), &committed(3, Some(4000), true)), Outcome::Unknown, "the branch before");
+        let twin = Told { is_elsewhere: true, ..committed(4, Some(LSN), true) };
+        assert_eq!(decide(&known(), &twin), Outcome::Unknown, "two were promoted to one timeline");
+        let promoted = Told { is_elsewhere: true, ..committed(5, Some(LSN), true) };
+        assert_eq!(decide(&known(), &promoted), Outcome::Committed);
     }
 
     #[test]
     fn a_timeline_without_a_next_one_is_no_reason_to_fail() {
         let known = Known { timeline: u32::MAX, ..known() };
-        let told = Told { system: 7, writes: Some((0, LSN)), replayed: None, was_standby: true, status: None };
+        let told = Told {
+            system: 7,
+            writes: Some((0, LSN)),
+            replayed: None,
+            was_standby: true,
+            status: None,
+            is_elsewhere: false,
+        };
         assert_eq!(decide(&known, &told), Outcome::Unknown);
     }
 }

@@ -30,6 +30,7 @@ use crate::event::Level;
 use crate::frame::At;
 use crate::io::Io;
 use crate::leave::undo_all;
+use crate::planted::{Bug, planted};
 use crate::request::{Forwarding, REFUSED, Stop, write_failing};
 use crate::session::IDLE;
 use crate::session::client::{Client, ClientKey, ClientState, Extent, Refusal};
@@ -195,7 +196,9 @@ impl<I: Io> Worker<I> {
         client.is_held = true;
         let Some(key) = client.server else { return };
         self.servers[key].endings.anchor = Some(Box::new(Anchor::Nothing));
-        self.send_own(io, key, Own::Anchor, asked::BEFORE);
+        let is_unflushed = planted(Bug::AnchorNotFlushed);
+        let sql = if is_unflushed { &asked::BEFORE.replace(", true)", ")") } else { asked::BEFORE };
+        self.send_own(io, key, Own::Anchor, sql);
     }
 
     /// That is known, or could not be asked.
@@ -228,8 +231,9 @@ impl<I: Io> Worker<I> {
         if fresh.has(Traces::SEQUENCE) {
             client.sequences_on = Some(server.id);
         }
+        let endpoint = server.place.name.clone();
         match *server.endings.anchor.take()? {
-            Anchor::At(known) => Some(known),
+            Anchor::At(known) => Some(Known { endpoint, ..known }),
             _ => None,
         }
     }
@@ -280,8 +284,10 @@ impl<I: Io> Worker<I> {
         let client = self.clients.get(asking.client).filter(|client| client.waits_for(&asking.known));
         let Some(client) = client else { return };
         let (id, told) = (client.id, asking.told.filter(|_| error.is_none()));
-        let outcome = told.map_or(Outcome::Unknown, |told| decide(&asking.known, &told));
         let endpoint = self.endpoint_name(key);
+        let is_elsewhere = asking.known.endpoint != endpoint;
+        let told = told.map(|told| Told { is_elsewhere, ..told });
+        let outcome = told.map_or(Outcome::Unknown, |told| decide(&asking.known, &told));
         match outcome {
             Outcome::NotYet => return self.ask_again(io, &asking),
             Outcome::Committed => self.commit_was_done(io, asking.client),

@@ -84,6 +84,30 @@ fn salt(tables: &Tables, user: &str) -> Vec<u8> {
     }
 }
 
+/// A database whose next server may be a replica for good would look for its lost COMMITs until the wait ends.
+#[test]
+fn commits_are_looked_for_only_where_the_next_server_is_a_primary() {
+    let checks = |cluster: Value| {
+        let mut shop = database("shop", &["db:5432"]);
+        shop["checks_commits"] = true.into();
+        shop["cluster"] = cluster;
+        let tables = build(config(vec![shop], vec![])).expect("the configuration is right");
+        ["shop".to_owned(), format!("shop{REPLICAS}")]
+            .map(|name| tables.pool_target(&name).map(|target| target.config.checks_commits))
+    };
+    let cluster = |role: &str, is_split: bool| {
+        json!({
+            "role": role, "is_split": is_split, "read_consistency": "session", "retries_reads": true,
+            "holds_per_hour_max": 30,
+        })
+    };
+    assert_eq!(checks(Value::Null), [Some(true), None]);
+    assert_eq!(checks(cluster("primary", false)), [Some(true), None]);
+    assert_eq!(checks(cluster("primary", true)), [Some(true), Some(false)]);
+    assert_eq!(checks(cluster("replica", false)), [Some(false), None]);
+    assert_eq!(checks(cluster("any", false)), [Some(false), None]);
+}
+
 /// A client that asks for a name not listed gets `*`, under the name it asked for.
 #[test]
 fn a_database_is_found_by_name_and_else_falls_back() {

@@ -328,3 +328,24 @@ fn a_transaction_of_which_the_server_alone_knows_something_does_not_begin_anew()
         assert!(is_told(&scene.sent(client), "57P01"));
     }
 }
+
+/// An online restart may bring another configuration: what had begun is one transaction all the same.
+#[test]
+fn a_transaction_begins_anew_where_reads_go_to_replicas_no_more() {
+    let (mut before, client, primary, _) = Scene::at_rest(|_| ());
+    before.sent(client);
+    before.begun(client, primary, BEGIN);
+    before.closed(primary);
+    before.roles(Barred, Writes);
+    let group = before.hands_on().into_iter().find(|group| group.connections.len() == 1);
+    let mut after = Scene::of_two(|database| database.cluster = cluster(Role::Primary, false));
+    after.roles(Barred, Writes);
+    after.takes(group.expect("its client goes"));
+    let client = after.worker.clients.iter().next().expect("it is there").1.conn;
+    after.asks(client, "insert into t values (1)");
+    let heir = after.lets_in(B);
+    after.begins_anew(client, heir, BEGIN);
+    assert_eq!(after.heard(heir), "insert into t values (1)");
+    after.does(heir, "INSERT 0 1");
+    assert!(after.sent(client).ends_with(b"Z\0\0\0\x05T"));
+}
