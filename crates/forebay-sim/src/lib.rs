@@ -53,6 +53,8 @@ pub struct Options {
     pub is_moving: bool,
     /// Databases are clusters, whose endpoints change their roles.
     pub is_cluster: bool,
+    /// Whether lost COMMITs are looked for, with `commit_check`, where databases are clusters; `None`: as the seed has it.
+    pub commit_check: Option<bool>,
     /// The bug to plant in the workers, by the name that [`bug_names`] gives.
     pub bug: Option<&'static str>,
 }
@@ -65,6 +67,11 @@ pub fn bug_names() -> Vec<&'static str> {
 /// Those that show where databases are clusters ([`Options::is_cluster`]).
 pub fn cluster_bug_names() -> Vec<&'static str> {
     planting::names_of_clusters()
+}
+
+/// Those that show where lost COMMITs are looked for ([`Options::commit_check`]).
+pub fn commit_bug_names() -> Vec<&'static str> {
+    planting::names_of_commits()
 }
 
 /// How a run went.

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use forebay_sim::{Options, bug_names, cluster_bug_names, run, scaling};
+use forebay_sim::{Options, bug_names, cluster_bug_names, commit_bug_names, run, scaling};
 
 const USAGE: &str =
-    "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--moving] [--clusters] [--verbose]
+    "usage: forebay-sim [--seed N | --seeds A..B] [--bug NAME] [--direct] [--moving] [--clusters [--commit-check on|off]]
+                   [--verbose]
        forebay-sim scaling …";
 
 struct Order {
@@ -71,13 +72,19 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Order, String> {
             }
             "--bug" => {
                 let name = value()?;
-                let known = [bug_names(), cluster_bug_names()].concat();
+                let known = [bug_names(), cluster_bug_names(), commit_bug_names()].concat();
                 let found = known.iter().find(|n| **n == name);
                 order.options.bug =
                     Some(found.ok_or_else(|| format!("{name} is none of {known:?} (feature planted-bugs)"))?);
             }
             "--direct" => order.options.is_direct = true,
             "--clusters" => order.options.is_cluster = true,
+            "--commit-check" => {
+                let word = value()?;
+                let is_known = word == "on" || word == "off";
+                order.options.commit_check =
+                    Some(is_known.then(|| word == "on").ok_or_else(|| format!("{word} is neither on nor off"))?);
+            }
             "--moving" => order.options.is_moving = true,
             "--verbose" => order.options.is_verbose = true,
             _ => return Err(format!("{word} is not known")),

@@ -14,6 +14,11 @@ pub(crate) fn names_of_clusters() -> Vec<&'static str> {
 }
 
 #[cfg(feature = "planted-bugs")]
+pub(crate) fn names_of_commits() -> Vec<&'static str> {
+    Bug::OF_COMMITS.iter().map(|(name, _)| *name).collect()
+}
+
+#[cfg(feature = "planted-bugs")]
 pub(crate) fn plant(name: Option<&str>) {
     forebay_core::planted::plant(name.and_then(Bug::by_name));
 }
@@ -25,6 +30,11 @@ pub(crate) fn names() -> Vec<&'static str> {
 
 #[cfg(not(feature = "planted-bugs"))]
 pub(crate) fn names_of_clusters() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub(crate) fn names_of_commits() -> Vec<&'static str> {
     Vec::new()
 }
 

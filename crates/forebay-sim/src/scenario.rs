@@ -155,7 +155,7 @@ pub(crate) struct Scenario {
 }
 
 mod failover;
-pub(crate) use failover::{Act, Plan as ClusterPlan};
+pub(crate) use failover::{Act, CommitPlan, Doom, Plan as ClusterPlan};
 
 const SECOND: u64 = 1_000_000;
 

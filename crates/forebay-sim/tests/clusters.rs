@@ -1,6 +1,6 @@
 //! Failovers: schedules of what becomes of a cluster's endpoints, and the proof that their checkers can fail.
 //!
-//! `CLUSTER_SEEDS=5000 cargo test -p forebay-sim --test clusters` plays more.
+//! `CLUSTER_SEEDS=5000 cargo test -p forebay-sim --test clusters` plays more, and COMMIT_SEEDS of those that look for COMMITs.
 
 use forebay_sim::{Options, Report, run};
 
@@ -8,10 +8,18 @@ use forebay_sim::{Options, Report, run};
 const SEEDS: u64 = 300;
 
 const CLUSTERS: Options =
-    Options { is_verbose: false, is_direct: false, is_moving: false, is_cluster: true, bug: None };
+    Options { is_verbose: false, is_direct: false, is_moving: false, is_cluster: true, commit_check: None, bug: None };
 
-fn play(seeds: impl Iterator<Item = u64>) -> Vec<Report> {
-    seeds.map(|seed| run(seed, CLUSTERS)).filter(|report| report.violation.is_some()).collect()
+/// Lost COMMITs are looked for in all of them.
+const COMMITS: Options = Options { commit_check: Some(true), ..CLUSTERS };
+
+fn play(seeds: impl Iterator<Item = u64>, options: Options) -> Vec<Report> {
+    seeds.map(|seed| run(seed, options)).filter(|report| report.violation.is_some()).collect()
+}
+
+/// The seeds of a file, in which a line begins with one.
+fn kept(text: &str) -> impl Iterator<Item = u64> {
+    text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
 }
 
 fn assert_none(failed: &[Report]) {
@@ -25,21 +33,29 @@ fn assert_none(failed: &[Report]) {
 #[test]
 fn three_hundred_failovers_break_no_rule() {
     let seeds = std::env::var("CLUSTER_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
-    assert_none(&play(0..seeds));
+    assert_none(&play(0..seeds, CLUSTERS));
+}
+
+/// If one fails, a client was told of a lost COMMIT what is not so, or nothing at all.
+#[test]
+fn three_hundred_failovers_in_which_lost_commits_are_looked_for_break_no_rule() {
+    let seeds = std::env::var("COMMIT_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
+    assert_none(&play(0..seeds, COMMITS));
 }
 
 /// A bug that came back would come back here first.
 #[test]
 fn failovers_that_failed_once_pass() {
-    let kept = include_str!("../../../tests/sim/clusters.txt");
-    let seeds = kept.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
-    assert_none(&play(seeds));
+    // They were found before COMMITs were looked for, which makes another run of a seed.
+    let without = Options { commit_check: Some(false), ..CLUSTERS };
+    assert_none(&play(kept(include_str!("../../../tests/sim/clusters.txt")), without));
+    assert_none(&play(kept(include_str!("../../../tests/sim/commits.txt")), COMMITS));
 }
 
 /// A run that cannot be repeated cannot be looked into.
 #[test]
 fn a_failover_is_the_same_every_time() {
-    let hashes = || (0..12).map(|seed| run(seed, CLUSTERS).trace_hash).collect::<Vec<_>>();
+    let hashes = || (0..12).map(|seed| run(seed, COMMITS).trace_hash).collect::<Vec<_>>();
     assert_eq!(hashes(), hashes());
 }
 
@@ -53,18 +69,22 @@ fn every_bug_planted_in_failovers_is_found() {
     const RARE: [(&str, u64); 1] = [("older-read", 4_800)];
     // Panics of core's own assertions are findings too; their messages would drown the table.
     std::panic::set_hook(Box::new(|_| {}));
-    let first_of = |name: &'static str| {
+    let of_commits = forebay_sim::commit_bug_names();
+    let names = [forebay_sim::cluster_bug_names(), of_commits.clone()].concat();
+    let first_of = |name: &'static str, of_commits: &[&str]| {
         let from = RARE.iter().find(|(rare, _)| *rare == name).map_or(0, |(_, from)| *from);
         let found = (from..from + SEEDS_MAX).find_map(|seed| {
-            let words = run(seed, Options { bug: Some(name), ..CLUSTERS }).violation?;
+            let options = if of_commits.contains(&name) { COMMITS } else { CLUSTERS };
+            let words = run(seed, Options { bug: Some(name), ..options }).violation?;
             // It proves nothing where it fails without the bug as well.
-            run(seed, CLUSTERS).violation.is_none().then_some((seed, words))
+            run(seed, options).violation.is_none().then_some((seed, words))
         });
         (name, found)
     };
-    let names = forebay_sim::cluster_bug_names().into_iter();
-    let handles: Vec<_> = names.map(|name| std::thread::spawn(move || first_of(name))).collect();
-    let findings: Vec<_> = handles.into_iter().map(|handle| handle.join().expect("a run does not panic")).collect();
+    let findings: Vec<_> = std::thread::scope(|scope| {
+        let handles: Vec<_> = names.iter().map(|name| scope.spawn(|| first_of(name, &of_commits))).collect();
+        handles.into_iter().map(|handle| handle.join().expect("a run does not panic")).collect()
+    });
     let _ = std::panic::take_hook();
     println!("| planted bug | first |\n|---|---|");
     for (name, found) in &findings {

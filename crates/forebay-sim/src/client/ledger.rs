@@ -53,6 +53,59 @@ pub(crate) fn draw(rng: &mut Rng, habits: Habits) -> Vec<Step> {
     writer.steps
 }
 
+/// Most marks are left in blocks, and most COMMITs become such as are looked for: alone, and without a tag.
+pub(crate) fn commit_alone(program: &mut Vec<Step>, luck: &mut Rng) {
+    let send = |text: String, waits| {
+        let messages = vec![Front::Query(text)];
+        Step::Send { messages, tail: vec![], waits, cancel: None, needs_unnamed: false }
+    };
+    let mut is_in_block = false;
+    for step in std::mem::take(program) {
+        let text = match &step {
+            Step::Send { messages, .. } => match &messages[..] {
+                [Front::Query(text)] => text.clone(),
+                _ => String::new(),
+            },
+            _ => String::new(),
+        };
+        is_in_block = text.starts_with("begin")
+            || (is_in_block && !["commit", "rollback"].iter().any(|end| text.starts_with(end)));
+        let mark = Tag::first_in(text.as_bytes()).filter(|_| text.starts_with("insert") && !is_in_block);
+        if let Some(mark) = mark.filter(|_| !luck.one_in(4)) {
+            program.extend([send(format!("begin /* {mark} */"), true), send(text, true)]);
+            if luck.one_in(3) {
+                program.push(Step::Think(luck.below(50_000)));
+            }
+            program.push(send(format!("commit /* {mark} */"), !luck.one_in(6)));
+        } else {
+            program.push(step);
+        }
+    }
+    for (number, step) in program.iter_mut().enumerate() {
+        if let Step::Send { messages, .. } = step
+            && matches!(&messages[..], [Front::Query(text)] if text.starts_with("commit "))
+        {
+            commit_in_other_words(messages, number, luck);
+        }
+    }
+}
+
+/// Some are sent by the extended protocol, and a few stay what is not looked for.
+fn commit_in_other_words(messages: &mut Vec<Front>, number: usize, luck: &mut Rng) {
+    let extended = |name: &str| {
+        let bind = Front::Bind { portal: String::new(), statement: name.into(), params: vec![] };
+        let execute = Front::Execute { portal: String::new(), rows: 0 };
+        vec![Front::Parse { name: name.into(), text: "commit".into(), oids: vec![] }, bind, execute, Front::Sync]
+    };
+    match luck.below(8) {
+        0 => {}
+        1 => *messages = vec![Front::Query("commit;".into())],
+        2 => *messages = extended(""),
+        3 => *messages = extended(&format!("end_{number}")),
+        _ => *messages = vec![Front::Query("commit".into())],
+    }
+}
+
 impl Writer<'_> {
     fn act(&mut self) {
         match self.rng.below(12) {

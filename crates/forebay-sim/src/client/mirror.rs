@@ -280,7 +280,7 @@ impl Mirror {
     /// Whether the request under way ends a transaction, its own or that of its block; or one that was sent behind it. What
     /// stands behind a ROLLBACK is outside of its block.
     pub(crate) fn may_be_committing(&self) -> bool {
-        let begins = |message: &Front, word| matches!(message, Front::Query(text) if text.starts_with(word));
+        let begins = |message: &Front, word| self.text_of(message).is_some_and(|text| text.starts_with(word));
         let mut is_outside = self.before.status() == b'I';
         let commits = |message: &Front| {
             let commits = is_outside || begins(message, "commit");
@@ -298,6 +298,16 @@ impl Mirror {
             self.interrupted = self.requests_under_way();
         }
         self.interrupted > 0
+    }
+
+    /// The text that a message is about.
+    fn text_of<'m>(&'m self, message: &'m Front) -> Option<&'m str> {
+        match message {
+            Front::Query(text) | Front::Parse { text, .. } => Some(text),
+            Front::Bind { statement, .. } => self.session.text_of_statement(statement),
+            Front::Execute { portal, .. } => self.session.text_of_portal(portal),
+            _ => None,
+        }
     }
 
     /// Whether the request under way asks for a replica.

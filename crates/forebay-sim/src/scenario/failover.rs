@@ -71,6 +71,29 @@ pub(crate) struct Plan {
     pub(crate) refused_one_in: u64,
     /// Connections move between workers, as they do at an online restart.
     pub(crate) is_moving: bool,
+    /// Lost COMMITs are looked for.
+    pub(crate) commits: Option<CommitPlan>,
+}
+
+/// By what a primary ends that is to end in a COMMIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// It was carried out.
+    Commit,
+    /// It has come, and nothing of it was done.
+    BeforeCommit,
+    /// What it can be found by was written.
+    Anchor,
+    /// It has come, and its connection is cut: it goes on, does not end, and is committed some time later.
+    Severed(u64),
+}
+
+/// What is to become of COMMITs that are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommitPlan {
+    pub(crate) doom: Doom,
+    /// One question in so many by what a transaction can be found fails.
+    pub(crate) failing_one_in: u64,
 }
 
 impl Plan {
@@ -109,6 +132,7 @@ impl Plan {
             refused_one_in: *rng.pick(&[0, 0, 20]),
             is_moving: rng.one_in(5),
             slow_us: *rng.pick(&[0, 150_000, 700_000]),
+            commits: None,
         }
     }
 }
@@ -143,8 +167,10 @@ fn story(rng: &mut Rng, nodes: usize, at: u64, acts: &mut Vec<(u64, Act)>) -> u6
 
 impl Scenario {
     /// Draws the scenario of a seed with a cluster in it.
-    pub(crate) fn draw_cluster(rng: &mut Rng) -> Scenario {
-        let plan = Plan::draw(&mut rng.fork(1));
+    pub(crate) fn draw_cluster(rng: &mut Rng, commit_check: Option<bool>) -> Scenario {
+        let mut checking = rng.aside(13);
+        let is_drawn = checking.one_in(3);
+        let mut plan = Plan::draw(&mut rng.fork(1));
         let workers = *rng.pick(&[1, 1, 2, 2, 3]);
         let chunk_max = *rng.pick(&[20, 600, 5000, 5000]);
         let (first, second) = (role_of_first(rng), rng.one_in(2).then(|| *rng.pick(&[Role::Replica, Role::Any])));
@@ -161,7 +187,10 @@ impl Scenario {
         // Of a split database some wait for the primary, others for a replica.
         let overtakes_max = if first.is_split { 10_000 } else { OVERTAKES_MAX };
         let targets: Vec<Target> = databases.iter().map(target_of).collect();
-        let clients = clients(rng, &databases);
+        let mut clients = clients(rng, &databases);
+        if commit_check.unwrap_or(is_drawn) {
+            check_commits(&mut plan, &mut databases, &mut clients, &mut checking);
+        }
         let buffer_size = *rng.pick(&[64, 300, 2048]);
         let buffers = rng.between(16, 64) as usize + clients.len() * 4;
         let mut config = engine_config(workers, databases, AuthMethod::Trust, PASSWORD, buffers, buffer_size);
@@ -187,6 +216,24 @@ impl Scenario {
             cluster: Some(plan),
         }
     }
+}
+
+/// Turns `commit_check` on wherever it does something, and has most primaries end in a COMMIT.
+fn check_commits(plan: &mut Plan, databases: &mut [DatabaseConfig], clients: &mut [ClientPlan], luck: &mut Rng) {
+    for database in databases {
+        database.checks_commits = true;
+    }
+    for client in clients {
+        ledger::commit_alone(&mut client.program, luck);
+    }
+    let severed = Doom::Severed(luck.between(1_000, 400_000));
+    let doom = *luck.pick(&[Doom::Commit, Doom::BeforeCommit, Doom::BeforeCommit, Doom::Anchor, severed]);
+    for (_, act) in &mut plan.acts {
+        if matches!(act, Act::Crash { .. }) && !luck.one_in(3) {
+            *act = Act::CrashInCommit;
+        }
+    }
+    plan.commits = Some(CommitPlan { doom, failing_one_in: *luck.pick(&[0, 0, 30]) });
 }
 
 fn role_of_first(rng: &mut Rng) -> ClusterConfig {

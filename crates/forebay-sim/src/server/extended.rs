@@ -30,6 +30,23 @@ impl Session {
         }
     }
 
+    /// What a portal runs.
+    pub(crate) fn text_of_portal(&self, name: &str) -> Option<&str> {
+        self.portals.get(name).map(|portal| &*portal.text)
+    }
+
+    /// Whether a message is to commit a transaction.
+    pub(crate) fn commits_by(&self, message: &Front) -> bool {
+        match message {
+            _ if self.is_skipping() => false,
+            Front::Query(text) => statements(text) == [Statement::Commit],
+            Front::Execute { portal, .. } => {
+                self.portals.get(portal).is_some_and(|it| it.statement == Statement::Commit)
+            }
+            _ => false,
+        }
+    }
+
     fn parse(&mut self, name: &str, text: &str, oids: &[i32]) -> Run<()> {
         if name.is_empty() {
             self.prepared.remove("");

@@ -8,6 +8,7 @@
 
 use forebay_sql::catalogue::Catalogue;
 
+use crate::server::commits::question;
 use crate::server::grammar::statement;
 
 /// A literal of the text, or the value of a parameter, from 1.
@@ -134,6 +135,17 @@ pub(crate) enum Statement {
     Stamp,
     /// Whether it is a standby.
     Recovery,
+    /// By what a transaction is found again; `is_flushed`: the record that it leaves of itself is.
+    Anchor {
+        is_flushed: bool,
+    },
+    /// What became of a transaction; `writes`: where it is committed, the one that asks is committed as well.
+    Outcome {
+        writes: bool,
+    },
+    Pause {
+        millis: u64,
+    },
     Fail {
         code: String,
         value: Value,
@@ -235,7 +247,10 @@ impl Statement {
             | Statement::Fetch(_)
             | Statement::Channels
             | Statement::Stamp
+            | Statement::Pause { .. }
             | Statement::Recovery => Some(1),
+            Statement::Anchor { .. } => Some(5),
+            Statement::Outcome { .. } => Some(8),
             Statement::Catalogue => Some(CATALOGUE.len()),
             Statement::SessionSettings => Some(2),
             Statement::Exprs(list) => Some(list.len()),
@@ -263,6 +278,9 @@ impl Statement {
             | Statement::Catalogue
             | Statement::Stamp
             | Statement::Recovery
+            | Statement::Anchor { .. }
+            | Statement::Outcome { .. }
+            | Statement::Pause { .. }
             | Statement::Discard(_)
             | Statement::CloseCursor(None)
             | Statement::Listen(_)
@@ -316,6 +334,9 @@ pub(crate) fn statements(text: &str) -> Vec<Statement> {
     }
     if text.ends_with(" pg_catalog.pg_is_in_recovery()") {
         return vec![Statement::Recovery];
+    }
+    if let Some(list) = question(text) {
+        return list;
     }
     let tokens = tokens(text);
     let parts = tokens.split(|t| *t == Token::Sign(';')).filter(|part| !part.is_empty());

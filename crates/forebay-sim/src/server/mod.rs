@@ -9,11 +9,13 @@
 //! | `owning` | statements about the session itself |
 //! | `language` | what statements there are |
 //! | `grammar` | from a statement's words to what it does |
+//! | `commits` | the questions of `commit_check` |
 //! | `settings` | the settings of a session |
 //! | `belongings` | what else a session owns |
 //! | `replies` | messages that go back |
 
 pub(crate) mod belongings;
+pub(crate) mod commits;
 mod extended;
 mod grammar;
 pub(crate) mod language;

@@ -77,6 +77,15 @@ impl Session {
             Statement::Catalogue => self.catalogue(portal),
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Recovery => self.one_row(portal, boolean(self.is_standby).into(), "SELECT 1"),
+            Statement::Anchor { is_flushed } => {
+                self.anchor(*is_flushed)?;
+                self.one_row_done(portal, "SELECT 1");
+            }
+            Statement::Outcome { writes } => {
+                self.outcome(*writes)?;
+                self.one_row_done(portal, "SELECT 1");
+            }
+            Statement::Pause { .. } => self.one_row(portal, String::new(), "SELECT 1"),
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
             _ => self.run_on_session(portal, &statement)?,
         }
@@ -93,6 +102,7 @@ impl Session {
         if self.is_standby || self.is_read_only {
             return failure("25006", "cannot execute INSERT in a read-only transaction");
         }
+        self.trail.id();
         self.inserted.push(mark);
         Ok(())
     }

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use crate::server::belongings::Belongings;
+use crate::server::commits::Trail;
 use crate::server::language::{Question, Statement, statements};
 use crate::server::replies::{parameter_status, report, row_description};
 use crate::server::settings::Settings;
@@ -90,6 +91,7 @@ pub(crate) struct Session {
     pub(crate) horizon: u64,
     /// Marks of its own that no text tells of.
     pub(crate) hidden: Vec<String>,
+    pub(crate) trail: Trail,
     pub(super) out: Vec<Frame>,
 }
 
@@ -123,6 +125,7 @@ impl Session {
             ledger: Vec::new(),
             horizon: 0,
             hidden: Vec::new(),
+            trail: Trail::default(),
             out: Vec::new(),
         })
     }
@@ -176,7 +179,10 @@ impl Session {
 
     /// How long the statements of a message sleep.
     pub(crate) fn sleep_in(&self, message: &Front) -> u64 {
-        let sleep = |statement: &Statement| if let Statement::Sleep { millis, .. } = statement { *millis } else { 0 };
+        let sleep = |statement: &Statement| match statement {
+            Statement::Sleep { millis, .. } | Statement::Pause { millis } => *millis,
+            _ => 0,
+        };
         match message {
             _ if self.is_skipping || self.copy.is_some() => 0,
             Front::Query(text) if !text.contains("sleep") => 0,
@@ -399,6 +405,7 @@ impl Session {
             self.own.rollback();
             self.inserted.clear();
         }
+        self.trail.ends(is_kept);
         self.savepoints.clear();
         self.portals.clear();
         (self.block, self.is_read_only) = (Block::None, false);

@@ -136,6 +136,7 @@ impl World {
             }
             Seen::Acknowledged(marks) => {
                 self.checks.is_answered(i);
+                self.ends_doubt(i);
                 self.checks.acknowledged(&marks);
                 self.acknowledged_in_cluster(&marks);
             }

@@ -152,7 +152,11 @@ const REST_US: u64 = 8_000_000;
 impl World {
     pub(crate) fn new(mut rng: Rng, options: Options) -> Result<World, String> {
         let mut luck = rng.fork(1);
-        let scenario = if options.is_cluster { Scenario::draw_cluster(&mut luck) } else { Scenario::draw(&mut luck) };
+        let scenario = if options.is_cluster {
+            Scenario::draw_cluster(&mut luck, options.commit_check)
+        } else {
+            Scenario::draw(&mut luck)
+        };
         World::of(scenario, rng, options)
     }
 

@@ -173,7 +173,15 @@ impl World {
         bytes.extend(Body::default().int32(0).frame(b'R').encode());
         for (name, value) in session.settings.report() {
             let is_told = name == "in_hot_standby" && session.is_standby;
-            bytes.extend(parameter_status(name, if is_told { "on" } else { &value }).encode());
+            let is_able = name == "server_version" && self.checks_commits();
+            let value = if is_told {
+                "on"
+            } else if is_able {
+                "17.6"
+            } else {
+                &value
+            };
+            bytes.extend(parameter_status(name, value).encode());
         }
         bytes.extend(Body::default().int32(pid).bytes(&key).frame(b'K').encode());
         bytes.extend(Body::default().byte(b'I').frame(b'Z').encode());
@@ -229,6 +237,7 @@ impl World {
         self.check_origin(message);
         let one_in = self.scenario.failing_reset_one_in;
         let is_failing = one_in > 0 && is_reset(message) && self.signal_luck.one_in(one_in);
+        let is_failing = is_failing || self.fails_anchor(p, message);
         let stop = if is_failing { Some(0) } else { stop };
         self.check_session(p, message);
         self.check_principal(p, message);
@@ -249,14 +258,18 @@ impl World {
         if *message == Front::Terminate {
             return self.end_process(p);
         }
+        if self.ends_before_commit(p, message) {
+            return;
+        }
         self.show_ledger(p);
+        self.show_place(p, message);
         let (bytes, told) = self.processes[p].finish(message, stop);
         self.spread(p, &told);
         let link = self.processes[p].link;
         if let Some(session) = &mut self.processes[p].session {
             let marks = std::mem::take(&mut session.committed);
             self.checks.committed(&marks);
-            self.committed_at(self.processes[p].endpoint, &marks);
+            self.leaves(p, &marks);
         }
         if !bytes.is_empty() {
             self.write(link, 1, &bytes);

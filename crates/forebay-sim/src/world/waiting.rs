@@ -14,6 +14,11 @@ impl World {
     /// From outside, a client whose server is being asked what it has left there is like one that has none.
     pub(crate) fn check_passed(&mut self) {
         for Passed { client, times, by } in self.checks.waits.take_passed() {
+            if self.is_in_doubt(client) {
+                // It waits for what became of its COMMIT, and what it has sent behind that waits with it.
+                self.checks.waits.has_server(client);
+                continue;
+            }
             match self.has_server(client as usize) {
                 Some(false) => {
                     let words =

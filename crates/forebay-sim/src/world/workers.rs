@@ -449,11 +449,11 @@ impl World {
     fn log(&mut self, w: usize, event: &LogEvent) {
         self.trace.note(b'l', w as u64, event.name.as_bytes());
         self.check_logged(event);
+        self.check_outcome(w, event);
         self.trace.say(self.now, || format!("worker {w} log {:?} {} {:?}", event.level, event.name, event.fields));
         if event.name == "server_closed" && self.scenario.faults.is_calm() {
-            let reason = event.fields.iter().find(|(name, _)| *name == "reason");
             let may_fail = self.scenario.failing_reset_one_in > 0;
-            if let Some((_, Field::Text(reason))) = reason
+            if let Some((_, Field::Text(reason))) = event.fields.iter().find(|(name, _)| *name == "reason")
                 && !(may_fail && reason.contains("57014"))
                 && !(self.checks.cancels.is_any() && reason.contains("due to user request"))
                 && !NEEDFUL.iter().any(|needful| reason.starts_with(needful))

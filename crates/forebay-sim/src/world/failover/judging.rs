@@ -133,6 +133,11 @@ impl World {
             && (!cluster.is_split || cluster.read_consistency != Consistency::Eventual)
             && !is_asked
             && failover.misled_at.get(&(i as u32)).is_none_or(|at| at + SETTLES_US < self.now);
+        if let Some(mark) = seen.iter().find(|mark| is_promised && failover.is_undone(mark)) {
+            return self
+                .checks
+                .fail(format!("client {i} reads {mark}, of which commit_check has told that it is not there"));
+        }
         let missing = missing.iter().find(|mark| !failover.lost.contains(*mark));
         if let Some(mark) = missing.filter(|_| is_promised) {
             self.checks.fail(format!("client {i} does not see {mark}, which it has written"));
@@ -180,12 +185,15 @@ impl World {
         let is_interrupted = is_ours && code == "40001" && words.contains(INTERRUPTED);
         let is_elsewhere = role != Role::Primary || is_misled;
         let reads = is_interrupted && self.clients[i].mirror.is_interrupted(is_elsewhere);
+        let is_in_doubt = self.ends_doubt(i);
         let client = &self.clients[i];
         let is_allowed = match code {
             "40001" if is_interrupted => reads && is_hit && !is_login,
+            "40001" if is_ours => return self.told_undone(i, words),
+            "40000" if is_ours => return self.told_unasked(i, words),
             "25006" | "40001" if !is_ours => !is_login && (is_asked || role != Role::Primary || is_misled),
             "57P01" => is_ours && is_hit,
-            "08007" => is_ours && is_hit && !is_login && client.mirror.may_be_committing(),
+            "08007" => is_ours && (is_hit || is_in_doubt) && !is_login && client.mirror.may_be_committing(),
             "57P03" | "53300" if self.scenario.may_time_out => is_ours,
             "57P03" => is_ours && words.contains(UNREACHABLE) && self.now < self.scenario.heals_at + SETTLES_US,
             _ => false,
@@ -218,6 +226,12 @@ impl World {
             let words = format!("{mark} was acknowledged, no promotion has lost it, and it is not there");
             return self.checks.fail(words);
         }
+        if let Some(mark) = self.undone_and_there() {
+            return self
+                .checks
+                .fail(format!("{mark} is there, and its client was told by commit_check that it is not"));
+        }
+        let Some(failover) = &self.failover else { return };
         let made = failover.denied.iter().find(|mark| self.checks.is_committed(mark)).cloned();
         if let Some(mark) = made {
             self.checks.fail(format!("{mark} was made, and its client was told that it was not"));

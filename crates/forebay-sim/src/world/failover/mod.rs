@@ -5,10 +5,12 @@
 //! | `nodes` | the endpoints: their logs, timelines and recovery |
 //! | `discovery` | Python's part: it asks the endpoints, and tells the workers |
 //! | `judging` | the rules |
+//! | `commits` | the rules of `commit_check` |
 //!
 //! | rule | where |
 //! |---|---|
 //! | what was acknowledged is there in the end, but for the tail that a promotion has lost | `check_ledger` |
+//! | what a client was told of a lost COMMIT is so where it was asked, and stays so | `commits` |
 //! | what a client was told is not done is done nowhere; nothing is done twice | `check_ledger`, [`crate::check::Checks`] |
 //! | once told, a worker sends nothing of a client's to an endpoint that must not have it | `check_role` |
 //! | a session sees what it has written (`read_consistency`, but for `eventual`) | `check_read` |
@@ -17,6 +19,7 @@
 //! | when a worker hears that an endpoint is there again, it does something for who waits | `check_supplied` |
 //! | who waits is served soon after a primary is known, the first first | `World::run`, [`crate::check::Checks`] |
 
+mod commits;
 mod discovery;
 mod judging;
 mod nodes;
@@ -32,6 +35,7 @@ use crate::net::{End, LinkId};
 use crate::rng::Rng;
 use crate::scenario::{Act, ClusterPlan, Scenario};
 use crate::server::replies::report;
+use crate::world::failover::commits::Commits;
 use crate::world::failover::discovery::Account;
 pub(crate) use crate::world::failover::discovery::Outcome;
 use crate::world::failover::nodes::Node;
@@ -83,8 +87,9 @@ pub(crate) struct Failover {
     misled_at: BTreeMap<u32, u64>,
     /// The last record that each client has read, in its session where that may read from replicas.
     horizons: BTreeMap<u32, u64>,
-    /// The primary ends as soon as it has committed something.
+    /// The primary ends as soon as it has committed something, or is about to.
     is_doomed: bool,
+    commits: Option<Box<Commits>>,
     pub(crate) luck: Rng,
 }
 
@@ -111,6 +116,7 @@ impl Failover {
             misled_at: BTreeMap::new(),
             horizons: BTreeMap::new(),
             is_doomed: false,
+            commits: Commits::of(&plan, &luck),
             luck,
             plan,
         }))

@@ -1,5 +1,9 @@
 //! The endpoints of a cluster: what each has written or replayed, and what becomes of it.
 
+use std::collections::BTreeSet;
+
+use crate::scenario::Doom;
+use crate::server::commits::{Emitted, Place, XID_FIRST};
 use crate::wire::Tag;
 use crate::world::failover::{Failover, Step};
 use crate::world::{Event, World};
@@ -17,13 +21,21 @@ struct Record {
     /// No other has it, on whatever branch.
     number: u64,
     mark: Option<Tag>,
+    /// Of whose transaction it is, where ids are told of.
+    xid: Option<u64>,
+    /// That is committed by it.
+    is_commit: bool,
 }
 
 impl Record {
     /// Logs that part are of the same length by accident only.
     fn bytes(self) -> u64 {
-        40 + self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 601
+        bytes_of(self.number)
     }
+}
+
+fn bytes_of(number: u64) -> u64 {
+    40 + number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 601
 }
 
 /// An endpoint.
@@ -40,6 +52,16 @@ pub(super) struct Node {
     pub(super) lags_until: u64,
     /// It lets nobody in yet.
     pub(super) starts_until: u64,
+    /// So many of its records are on its disk; the others a crash takes away.
+    flushed: usize,
+    /// The id that it gives out next.
+    pub(super) next_xid: u64,
+    /// How far it had replayed when its last recovery ended, if it needed one.
+    replayed: Option<u64>,
+    /// It has replayed transactions of a primary since it was started.
+    was_standby: bool,
+    /// The promotions that its log has come through.
+    pub(super) branches: Vec<u64>,
 }
 
 impl Node {
@@ -53,6 +75,71 @@ impl Node {
             cut_until: 0,
             lags_until: 0,
             starts_until: 0,
+            flushed: 0,
+            next_xid: XID_FIRST,
+            replayed: None,
+            was_standby: false,
+            branches: Vec::new(),
+        }
+    }
+
+    /// It has all that another one has on its disk.
+    fn copy_of(&mut self, other: &Node) {
+        let log = &other.log[..other.flushed];
+        let is_more = log.get(self.log.len()..).unwrap_or_default().iter().any(|record| record.is_commit);
+        self.was_standby |= is_more;
+        (self.log, self.flushed) = (log.to_vec(), log.len());
+        self.branches.clone_from(&other.branches);
+    }
+
+    /// A record is written.
+    fn writes(&mut self, record: Record, is_flushed: bool) {
+        self.log.push(record);
+        if is_flushed {
+            self.flushed = self.log.len();
+        }
+    }
+
+    /// It has been started, or promoted: of the ids it knows those that are in its log.
+    fn counts_ids(&mut self) {
+        let last = self.log.iter().filter_map(|record| record.xid).max();
+        self.next_xid = last.map_or(XID_FIRST, |last| last + 1);
+    }
+
+    /// Whether it has committed the transaction of that id.
+    fn has_committed(&self, xid: u64) -> bool {
+        self.log.iter().any(|record| record.is_commit && record.xid == Some(xid))
+    }
+
+    /// Whether a transaction has left a record of itself before its marks.
+    fn is_anchored(&self, xid: Option<u64>) -> bool {
+        xid.is_some() && self.log.iter().any(|record| !record.is_commit && record.xid == xid)
+    }
+
+    /// What it tells of itself, and of what became of an id.
+    pub(super) fn place(&self, next_record: u64, status: &'static str) -> Place {
+        Place {
+            system: self.system,
+            timeline: self.timeline,
+            is_in_recovery: self.is_in_recovery,
+            lsn: self.lsn(),
+            next_lsn: self.lsn() + bytes_of(next_record),
+            replayed: self.replayed,
+            was_standby: self.was_standby,
+            status,
+        }
+    }
+
+    /// What became of an id, with those whose transactions go on.
+    pub(super) fn status_of(&self, xid: u64, running: &BTreeSet<u64>) -> &'static str {
+        let mut ended = self.next_xid;
+        while running.contains(&(ended - 1)) {
+            ended -= 1;
+        }
+        match xid {
+            _ if xid >= ended || running.contains(&xid) => "in progress",
+            _ if self.has_committed(xid) => "committed",
+            _ => "aborted",
         }
     }
 
@@ -70,7 +157,7 @@ impl Node {
         self.log.iter().filter_map(|record| record.mark)
     }
 
-    fn has(&self, mark: Tag) -> bool {
+    pub(super) fn has(&self, mark: Tag) -> bool {
         self.marks().any(|known| known == mark)
     }
 
@@ -82,10 +169,17 @@ impl Node {
     pub(super) fn become_stranger(&mut self, timeline: u32, is_in_recovery: bool) {
         (self.system, self.timeline, self.is_in_recovery) = (OTHER_SYSTEM, timeline, is_in_recovery);
         self.log.clear();
+        self.flushed = 0;
+        self.branches.clear();
     }
 }
 
 impl Failover {
+    /// Two endpoints.
+    fn pair(&mut self, one: usize, other: usize) -> [&mut Node; 2] {
+        self.nodes.get_disjoint_mut([one, other]).expect("they are two")
+    }
+
     /// Whether a record is there that was not lost.
     pub(super) fn is_kept(&self, number: u64) -> bool {
         self.nodes[self.current].log.iter().any(|record| record.number == number)
@@ -109,13 +203,22 @@ impl World {
         self.trace.say(self.now, || format!("endpoint {node} ends"));
         self.servers[node].is_down = true;
         self.servers[node].starts += 1;
+        let it = &mut self.cluster().nodes[node];
+        if !is_told {
+            it.log.truncate(it.flushed);
+        }
+        (it.flushed, it.replayed, it.was_standby) = (it.log.len(), (!is_told).then(|| it.lsn()), false);
+        it.counts_ids();
         for p in 0..self.processes.len() {
             if self.processes[p].is_dead || self.processes[p].endpoint != node {
                 continue;
             }
             let link = self.processes[p].link;
             self.hit(link);
-            if is_told && !self.processes[p].is_signaller {
+            if self.links[link.0].is_reset {
+                // Nobody is at the other end.
+                self.end_process(p);
+            } else if is_told && !self.processes[p].is_signaller {
                 self.end_with_a_word(p);
             } else {
                 self.checks.closed(link);
@@ -138,9 +241,10 @@ impl World {
     pub(super) fn return_as_replica(&mut self, node: usize) {
         let failover = self.cluster();
         let current = failover.current;
-        let (log, timeline) = (failover.nodes[current].log.clone(), failover.nodes[current].timeline);
-        let it = &mut failover.nodes[node];
-        (it.log, it.timeline, it.system, it.is_in_recovery) = (log, timeline, SYSTEM, true);
+        let [it, primary] = failover.pair(node, current);
+        it.copy_of(primary);
+        (it.timeline, it.system, it.is_in_recovery) = (primary.timeline, SYSTEM, true);
+        it.was_standby = false;
         self.bring_up(node);
     }
 
@@ -170,16 +274,19 @@ impl World {
         }
         let failover = self.cluster();
         let (node, current) = (*failover.luck.pick(&fit), failover.current);
-        if is_whole && failover.nodes[node].leads_to(&failover.nodes[current]) {
-            failover.nodes[node].log = failover.nodes[current].log.clone();
+        if is_whole && node != current && failover.nodes[node].leads_to(&failover.nodes[current]) {
+            let [it, primary] = failover.pair(node, current);
+            it.copy_of(primary);
         }
         let newest = failover.nodes.iter().filter(|it| it.system == SYSTEM).map(|it| it.timeline).max().unwrap_or(1);
         failover.records += 1;
-        let record = Record { number: failover.records, mark: None };
+        let record = Record { number: failover.records, mark: None, xid: None, is_commit: false };
         let it = &mut failover.nodes[node];
         it.timeline = if is_twin { newest } else { newest + 1 };
-        it.is_in_recovery = false;
-        it.log.push(record);
+        (it.is_in_recovery, it.replayed) = (false, Some(it.lsn()));
+        it.counts_ids();
+        it.branches.push(record.number);
+        it.writes(record, true);
         if !is_twin {
             failover.current = node;
             let lost: Vec<Tag> = failover.nodes.iter().flat_map(Node::marks).collect();
@@ -267,23 +374,38 @@ impl World {
         failover.nodes[node].is_fetching = false;
         let it = &failover.nodes[node];
         if is_up && it.is_in_recovery && it.system == SYSTEM && it.leads_to(&failover.nodes[current]) {
-            let (log, timeline) = (failover.nodes[current].log.clone(), failover.nodes[current].timeline);
-            (failover.nodes[node].log, failover.nodes[node].timeline) = (log, timeline);
+            let [it, primary] = failover.pair(node, current);
+            it.copy_of(primary);
+            it.timeline = primary.timeline;
         }
     }
 
-    /// Marks were committed at an endpoint.
-    pub(crate) fn committed_at(&mut self, node: usize, marks: &[String]) {
+    /// A record that is no mark was written at an endpoint.
+    pub(super) fn emitted_at(&mut self, node: usize, emitted: Emitted) {
+        let failover = self.cluster();
+        failover.records += 1;
+        let Emitted { xid, is_commit, is_flushed } = emitted;
+        let record = Record { number: failover.records, mark: None, xid: Some(xid), is_commit };
+        failover.nodes[node].writes(record, is_flushed);
+        self.trace.say(self.now, || format!("{record:?} is written at endpoint {node}"));
+        self.fetch_all();
+    }
+
+    /// Marks were committed at an endpoint, by the transaction of that id.
+    pub(crate) fn committed_at(&mut self, node: usize, marks: &[String], xid: Option<u64>) {
         let Some(failover) = &mut self.failover else { return };
         for mark in marks {
             let tag = Tag::first_in(mark.as_bytes());
             failover.records += 1;
-            failover.nodes[node].log.push(Record { number: failover.records, mark: tag });
+            let record = Record { number: failover.records, mark: tag, xid, is_commit: true };
+            failover.nodes[node].writes(record, true);
             if node != failover.current {
                 failover.lost.insert(mark.clone());
             }
         }
-        if failover.is_doomed && node == failover.current && !marks.is_empty() {
+        // Where COMMITs are looked for, it ends by one of those.
+        let is_found = failover.commits.is_none() || failover.nodes[node].is_anchored(xid);
+        if is_found && failover.ends_by(Doom::Commit) && node == failover.current && !marks.is_empty() {
             failover.is_doomed = false;
             self.schedule(0, Event::Cluster(Step::CrashInCommit(node)));
         }
