@@ -305,7 +305,9 @@ impl Mirror {
         match message {
             Front::Query(text) | Front::Parse { text, .. } => Some(text),
             Front::Bind { statement, .. } => self.session.text_of_statement(statement),
-            Front::Execute { portal, .. } => self.session.text_of_portal(portal),
+            Front::Execute { portal, .. } => {
+                self.before.text_of_portal(portal).or_else(|| self.session.text_of_portal(portal))
+            }
             _ => None,
         }
     }

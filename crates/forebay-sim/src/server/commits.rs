@@ -5,7 +5,7 @@
 
 use crate::server::language::Statement;
 use crate::server::replies::data_row;
-use crate::server::session::{Run, Session, failure};
+use crate::server::session::{Portal, Run, Session, failure};
 
 /// The id that a server gives out first.
 pub(crate) const XID_FIRST: u64 = 731;
@@ -101,7 +101,25 @@ impl Place {
     }
 }
 
+impl Statement {
+    /// Whether it is a part of a question.
+    pub(super) fn is_of_commits(&self) -> bool {
+        matches!(self, Statement::Anchor { .. } | Statement::Outcome { .. } | Statement::Pause { .. })
+    }
+}
+
 impl Session {
+    /// Runs a part of a question.
+    pub(super) fn asked_of_commit(&mut self, portal: &mut Portal) -> Run<()> {
+        match portal.statement {
+            Statement::Anchor { is_flushed } => self.anchor(is_flushed)?,
+            Statement::Outcome { writes } => self.outcome(writes)?,
+            _ => self.out.push(data_row(&[Some(String::new())])),
+        }
+        self.one_row_done(portal, "SELECT 1");
+        Ok(())
+    }
+
     /// By what its transaction is found again.
     pub(super) fn anchor(&mut self, is_flushed: bool) -> Run<()> {
         let waits_for = self.settings.get("synchronous_commit").map(str::to_owned);

@@ -77,15 +77,7 @@ impl Session {
             Statement::Catalogue => self.catalogue(portal),
             Statement::Stamp => self.one_row(portal, "1".into(), "SELECT 1"),
             Statement::Recovery => self.one_row(portal, boolean(self.is_standby).into(), "SELECT 1"),
-            Statement::Anchor { is_flushed } => {
-                self.anchor(*is_flushed)?;
-                self.one_row_done(portal, "SELECT 1");
-            }
-            Statement::Outcome { writes } => {
-                self.outcome(*writes)?;
-                self.one_row_done(portal, "SELECT 1");
-            }
-            Statement::Pause { .. } => self.one_row(portal, String::new(), "SELECT 1"),
+            _ if statement.is_of_commits() => self.asked_of_commit(portal)?,
             Statement::Empty | Statement::Unknown => return failure("42601", "syntax error"),
             _ => self.run_on_session(portal, &statement)?,
         }
@@ -153,7 +145,7 @@ impl Session {
         self.one_row_done(portal, tag);
     }
 
-    fn one_row_done(&mut self, portal: &mut Portal, tag: &str) {
+    pub(super) fn one_row_done(&mut self, portal: &mut Portal, tag: &str) {
         portal.sent = 1;
         portal.is_done = true;
         self.complete(tag);

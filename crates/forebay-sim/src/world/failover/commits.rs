@@ -253,6 +253,8 @@ impl World {
                 .checks
                 .fail(format!("client {i} hears that it is {outcome} from endpoint {node}, where {wrong}"));
         }
+        // Beside the primary nothing lasts, neither what is there nor that it is not.
+        let is_beyond = is_beyond || node != failover.current;
         if outcome == "aborted" {
             let (marks, commits) = (found.marks.clone(), self.commits().expect("it was there"));
             commits.found_undone.insert(i as u32);
