@@ -83,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) told: Vec<(String, String)>,
     /// It is on a replica, which takes no mark.
     pub(crate) is_standby: bool,
+    /// Its client has been told so.
+    pub(crate) says_standby: bool,
     /// Its transaction takes none either.
     pub(crate) is_read_only: bool,
     /// The marks that are there, whoever has left them.
@@ -121,6 +123,7 @@ impl Session {
             committed: Vec::new(),
             told: Vec::new(),
             is_standby: false,
+            says_standby: false,
             is_read_only: false,
             ledger: Vec::new(),
             horizon: 0,
@@ -488,6 +491,10 @@ impl Session {
         }
         for (name, value) in self.settings.changes() {
             self.out.push(parameter_status(name, &value));
+        }
+        if self.says_standby && !self.is_standby {
+            self.says_standby = false;
+            self.out.push(parameter_status("in_hot_standby", "off"));
         }
         self.out.push(Frame::new(b'Z', vec![self.status()]));
     }

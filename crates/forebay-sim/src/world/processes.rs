@@ -166,6 +166,7 @@ impl World {
             Err(name) => return self.checks.fail(format!("a server got the startup parameter {name:?}")),
         };
         session.is_standby = self.is_standby(endpoint);
+        session.says_standby = session.is_standby;
         let mut bytes = Vec::new();
         if version > 0x0003_0000 {
             bytes.extend(Body::default().int32(0x0003_0000).int32(0).frame(b'v').encode());
