@@ -290,6 +290,7 @@ impl Forwarding<'_> {
     /// Notes what an execution of `statement` may leave behind.
     pub(crate) fn mark_statement(&mut self, statement: &Statement) -> Result<(), Box<Report>> {
         let shape = statement.shape();
+        self.doubt_access_of(shape);
         self.may_take_away(statement.needs());
         match statement.needs() {
             Some(needs) if is_plain_execute(shape) => self.mark(needs.shape(), needs.text()),

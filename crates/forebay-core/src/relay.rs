@@ -184,12 +184,12 @@ impl<I: Io> Worker<I> {
         data: &[u8],
     ) -> bool {
         let server = &mut self.servers[server_key];
+        server.is_used |= !self.batch.is_empty();
         if let Some(hand_over) = &mut server.hand_over {
             hand_over.flush(self.batch.owned());
         }
         let bytes = self.batch.send(io, server.conn, buf, data);
         server.unsent += bytes;
-        server.is_used |= bytes > 0;
         let is_full = server.unsent > self.tables.config.limits.relay_bytes_max as usize;
         let is_answer_due = server.is_answer_due();
         self.pools[server.pool.0 as usize].stats.stats.received_bytes.add(bytes as u64);

@@ -91,6 +91,7 @@ impl Forwarding<'_> {
             self.ensure_apart(statement)?;
         }
         plan.executed.iter().for_each(|statement| self.may_take_away(Some(statement)));
+        plan.executed.iter().for_each(|statement| self.doubt_access_of(statement.shape()));
         let marked = plan.executed.iter().try_for_each(|statement| self.mark(statement.shape(), statement.text()));
         if let Err(report) = marked.and_then(|()| self.mark(shape, text)) {
             return self.refuse_query(at, *report).map(Some);

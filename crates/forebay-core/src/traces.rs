@@ -3,8 +3,8 @@
 //! A line is who, an arrow and a message as [`forebay_pgwire::text`] prints it. `c1 > …`: a client says; `s1 > …`: a
 //! server says; `c1 < …`, `s1 < …`: what forebay says to them, in order for each. `s1 lets in` stands for the end of
 //! a server's login, `c1 leaves` for a closed socket, `pool 2` at the head for the size of the pool, `session` for that
-//! mode, `split` for a primary and a replica that has the reads, `commit_check` for that setting, `extended_only` for `disable_pqexec`. What one says in
-//! a row arrives in one piece; an empty line lets forebay speak in between. Each trace is played whole, and again with
+//! mode, `split` for a primary and a replica that has the reads, `commit_check` for that setting, `extended_only` for
+//! `disable_pqexec`. What one says in a row arrives in one piece; an empty line lets forebay speak in between. Each trace is played whole, and again with
 //! everything that is said cut in two at every byte. Servers are counted in the order in which forebay connects to
 //! them; a connection for a CancelRequest is one of them.
 //!

@@ -415,7 +415,7 @@ USAGE: Final[tuple[tuple[str, str], ...]] = (
     ("SHOW FAILOVERS", "Changes of primaries that were seen, before online restarts of forebay too, the last 8 of each database with a topology: from which endpoint to which, the new timeline, 1 if it was planned (a switchover). What may be missing of the old primary's work: bytes that were seen written, milliseconds of acknowledged work at most, and in words; NULL where that is not known. Milliseconds since it was seen."),
     ("SHOW FLEET", "Nodes of the fleet: this one, those that are here, those that are absent and keep a part of a budget. holds: the endpoints that it takes for primaries."),
     ("SHOW BUDGETS", "Budgets of databases over the fleet, and each node's part in servers: lent while its lease holds, kept without one, wanted by its clients; open, of this node."),
-    ("SHOW ROUTE", "EXPLAIN ROUTE database 'text': where the text would go, and why: whom it is for, who serves that at the moment, the endpoints. What the database's own functions and relations do is asked of it; all of them are read the first time, and when any has changed."),
+    ("SHOW ROUTE", "EXPLAIN ROUTE database 'text': where the text would go, and why: whom it is for, who serves that at the moment, the endpoints. What the database's own functions and relations do is asked of it; all of them are read the first time, when any has changed, and where it is asked of another server."),
     ("SHOW DNS_ZONES", "Zones that are polled: none."),
     ("SHOW MEM", "Memory set aside: the receive buffers of all workers; how many are in use is not counted."),
     ("SHOW FDS", "Descriptors of clients and servers, for admins. Secrets are NULL, and no descriptor is handed over."),

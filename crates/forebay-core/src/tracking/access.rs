@@ -15,8 +15,9 @@
 //! READ ONLY counts only where nothing was run before it.
 //!
 //! What outlives a ROLLBACK and is gone with the server, as a session's advisory lock, keeps a transaction from being told
-//! so, and so does what may have had effects anywhere, as a function of which nothing is known. (At level `fast` nobody
-//! looks for what functions do, here as elsewhere.)
+//! so, and so does what may have had effects anywhere, as a function of which nothing is known, or what READ ONLY permits though
+//! it acts on the server or beside it: COPY to a program or file, pg_switch_wal(), lo_export(). (At level `fast` nobody looks
+//! for what functions do, here as elsewhere.)
 
 use forebay_pgwire::backend::TransactionStatus;
 use forebay_spec::{Report, errors};
@@ -134,6 +135,17 @@ impl Forwarding<'_> {
     }
 }
 
+impl Forwarding<'_> {
+    /// This may be run later than it is noted, or never.
+    #[inline]
+    pub(crate) fn doubt_access_of(&mut self, shape: &Shape) {
+        let says = |statement: &StatementShape| statement.verb == Verb::SetLocal && statement.modes.read_only.is_some();
+        if shape.is_of_mode && shape.statements.iter().any(says) {
+            self.server.endings.access.doubt();
+        }
+    }
+}
+
 /// Whether the transactions of a client's session are READ ONLY that say nothing of it.
 fn reads_by_default(server: &Server, client: &Client) -> bool {
     let is_on = |value: &str| ["on", "true", "yes", "1"].iter().any(|on| value.eq_ignore_ascii_case(on));
@@ -142,7 +154,11 @@ fn reads_by_default(server: &Server, client: &Client) -> bool {
         return false;
     }
     match client.wanted.get(DEFAULT) {
-        Some(value) => is_on(value),
+        // What a hand-over sets is reported with its answer.
+        Some(value) => {
+            let is_told = server.hand_over.is_none() && server.reported.get(DEFAULT).is_some_and(|value| !is_on(value));
+            is_on(value) && !is_told
+        }
         None => [&server.defaults, &server.reported].iter().all(|image| image.get(DEFAULT).is_some_and(|v| is_on(v))),
     }
 }

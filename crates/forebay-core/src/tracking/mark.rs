@@ -95,6 +95,9 @@ impl Forwarding<'_> {
             self.server.endings.access.run();
         }
         let traces = self.judging.traces(shape);
+        if traces.has_any(Traces::WRITES | Traces::PRIMARY) {
+            self.server.endings.access.doubt();
+        }
         if traces.has_any(NOTED) && !self.is_sure_to_fail(shape) {
             self.mark_traces(shape, text, traces)
         } else {

@@ -2,7 +2,7 @@
 //! [`crate::server::owning`].
 
 use crate::server::language::{CATALOGUE, Statement, Value};
-use crate::server::replies::{data_row, report};
+use crate::server::replies::{data_row, parameter_status, report};
 use crate::server::session::{Copy, Failure, Portal, Run, Session, failure};
 use crate::wire::{Body, Frame, Front, Tag};
 
@@ -193,6 +193,23 @@ impl Session {
         } else {
             self.finish_request();
         }
+    }
+
+    pub(super) fn complete(&mut self, tag: &str) {
+        self.out.push(Body::default().text(tag).frame(b'C'));
+    }
+
+    /// Who was a standby at the login, and is none any more, says so.
+    pub(super) fn say_promoted(&mut self) {
+        if self.says_standby && !self.is_standby {
+            self.says_standby = false;
+            self.out.push(parameter_status("in_hot_standby", "off"));
+        }
+    }
+
+    pub(super) fn frozen(&self) -> String {
+        let of = |name| self.settings.get(name).unwrap_or_default();
+        format!("{}|{}", of("DateStyle"), of("TimeZone"))
     }
 }
 

@@ -492,19 +492,7 @@ impl Session {
         for (name, value) in self.settings.changes() {
             self.out.push(parameter_status(name, &value));
         }
-        if self.says_standby && !self.is_standby {
-            self.says_standby = false;
-            self.out.push(parameter_status("in_hot_standby", "off"));
-        }
+        self.say_promoted();
         self.out.push(Frame::new(b'Z', vec![self.status()]));
-    }
-
-    pub(super) fn frozen(&self) -> String {
-        let of = |name| self.settings.get(name).unwrap_or_default();
-        format!("{}|{}", of("DateStyle"), of("TimeZone"))
-    }
-
-    pub(super) fn complete(&mut self, tag: &str) {
-        self.out.push(Body::default().text(tag).frame(b'C'));
     }
 }

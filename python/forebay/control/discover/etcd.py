@@ -93,10 +93,9 @@ class Etcd:
                 async for changed in changes:
                     if changed <= revision:
                         continue
-                    before = sighting
+                    # The same says that it is so still.
                     sighting, revision = await self._seen()
-                    if sighting != before:
-                        yield sighting
+                    yield sighting
 
     async def times(self) -> LeaseTimes:
         """Patroni's, of the key that it keeps its configuration in. Raises SourceFailed."""

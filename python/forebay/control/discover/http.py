@@ -123,7 +123,9 @@ class Http:
     async def _drop(self, client: httpx2.AsyncClient) -> None:
         if client is not self._client and not self._uses[client]:
             del self._uses[client]
-            await client.aclose()
+            # Nobody asks with it any more, whatever becomes of its connections.
+            with contextlib.suppress(Exception):
+                await client.aclose()
 
     async def get(self, url: str, of: type[T], *, headers: Mapping[str, str] | None = None) -> T:
         """The answer to a GET. Raises NoAnswer."""

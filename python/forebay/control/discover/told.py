@@ -264,8 +264,10 @@ class Told:
             self._poll.trust(is_named_still=True)
 
     def _run_out(self, lease_s: float) -> None:
-        event(logging.WARNING, "topology_lease_over", database=self._topology.database, source=self._topology.kind,
-              ttl_s=lease_s)  # fmt: skip
+        self._lease_s = None
+        if self.account is not None:
+            event(logging.WARNING, "topology_lease_over", database=self._topology.database, source=self._topology.kind,
+                  ttl_s=lease_s)  # fmt: skip
         self._poll.trust(is_named_still=False)
 
     async def _learn_lease(self) -> None:
@@ -282,15 +284,16 @@ class Told:
 
     async def _take(self, sighting: Sighting) -> None:
         self._told_at = time.monotonic()
-        await self._learn_lease()
         if self._is_away:
-            self._is_away = False
+            # It may have been told another one meanwhile.
+            self._is_away, self._lease_s = False, None
             event(logging.INFO, "topology_source_back", database=self._topology.database,
                   source=self._topology.kind, asked=sighting.asked)  # fmt: skip
         account = account_of(sighting)
         lags = {_endpoint(each.host, each.port): each.lag_s for each in sighting.members}
         self._lags = self._poll.lags = {name: lag_s for name, lag_s in lags.items() if lag_s is not None}
         await self._put(account)
+        await self._learn_lease()
         # Not before: it would hold for whoever was named last.
         self._renew()
 

@@ -142,8 +142,11 @@ class Drill:
         if self._failed is not None:
             raise self._failed
         is_back, after = False, ended + self._plan.after_s
-        over = max(began + self._plan.within_s, after)
-        while not (is_back and time.monotonic() >= after) and time.monotonic() < over and load.is_alive():
+        over = began + self._plan.within_s
+        while load.is_alive():
+            # Whoever was back in time has load until the time after it is over.
+            if time.monotonic() >= (after if is_back else over):
+                break
             time.sleep(LOOK_S)
             is_back = is_served(load.outcomes, began, *calm_of(self._plan))
         self._is_late = not is_back

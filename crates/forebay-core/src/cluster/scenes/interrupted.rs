@@ -87,7 +87,14 @@ fn a_read_only_transaction_is_lost_with_what_its_session_had() {
     for (lasting, tag) in [("select pg_advisory_lock(1)", "SELECT 1"), ("select f()", "SELECT 1"), ("do ''", "DO")] {
         assert_told(&[SET[0], SET[1], (lasting, tag)], "select 1", "57P01");
     }
-    assert_told(READ_ONLY, "select pg_advisory_xact_lock(1)", "40001");
+    for effect in [
+        "copy (select 1) to program 'mail'",
+        "copy t to '/t'",
+        "select pg_switch_wal()",
+        "select pg_advisory_xact_lock(1)",
+    ] {
+        assert_told(READ_ONLY, effect, "57P01");
+    }
 }
 
 /// All that was sent of it, each by itself: nothing of it was done.
