@@ -12,6 +12,7 @@ use crate::io::Io;
 use crate::listen::OnServer;
 use crate::parameters::transition;
 use crate::planted::{Bug, planted};
+use crate::pool::PoolId;
 use crate::reported::report_parameters;
 use crate::session::client::{ClientKey, ClientState};
 use crate::session::expect::{Expect, Own};
@@ -83,6 +84,19 @@ impl<I: Io> Worker<I> {
         }
         self.prepared(io, key, client_key);
         true
+    }
+
+    /// The server of a client is lost that had done nothing for it: it waits for the next one.
+    #[cold]
+    pub(crate) fn wait_anew(&mut self, io: &mut I, id: PoolId, client_key: ClientKey) {
+        let client = &mut self.clients[client_key];
+        if self.pools[id.0 as usize].is_removed {
+            let report = errors::database_removed(client.database.clone());
+            return self.refuse_and_close(io, client_key, report);
+        }
+        let is_greeting = client.state == ClientState::Greeting;
+        client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, self.now);
+        self.enqueue(io, id, client_key);
     }
 
     /// Makes a server ready for a client that has nothing to send yet. False: there is nothing to do.

@@ -426,12 +426,7 @@ impl<I: Io> Worker<I> {
                 undo_all(client, &expect);
                 client.keep_again(kept);
                 if is_greeting || !client.carry.is_empty() {
-                    if self.pools[id.0 as usize].is_removed {
-                        let report = errors::database_removed(client.database.clone());
-                        return self.refuse_and_close(io, client_key, report);
-                    }
-                    client.enter(if is_greeting { ClientState::Greeting } else { ClientState::Waiting }, now);
-                    return self.enqueue(io, id, client_key);
+                    return self.wait_anew(io, id, client_key);
                 }
                 // What it has sent was answered without the server.
                 client.served_by = None;

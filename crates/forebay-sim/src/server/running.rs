@@ -37,8 +37,7 @@ impl Session {
                 self.one_row(portal, text, "SELECT 1");
             }
             Statement::Insert(value) => {
-                let mark = read(portal, value)?;
-                self.mark(mark)?;
+                self.mark(read(portal, value)?)?;
                 self.complete("INSERT 0 1");
             }
             Statement::Fail { code, value } => {

@@ -8,7 +8,8 @@
 //! | nor is it there in the end | `check_ledger` |
 //! | what could not be asked about (FB409) is done nowhere | `told_unasked` |
 //!
-//! What a promotion loses after a client was told is lost, as any other acknowledged write.
+//! What a promotion loses after a client was told is lost, as any other acknowledged write; and where it goes on with a history
+//! that was given up before, what that holds is there again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +56,8 @@ pub(super) struct Commits {
     found_undone: BTreeSet<u32>,
     /// Those whose transaction could not be asked about.
     unasked: BTreeSet<u32>,
-    /// Marks of which clients were told that they are undone.
-    undone: BTreeSet<String>,
+    /// Marks of which clients were told that they are undone, with the promotions that the log had come through which told so.
+    undone: BTreeMap<String, Vec<u64>>,
 }
 
 impl Commits {
@@ -68,7 +69,7 @@ impl Commits {
             in_doubt: BTreeSet::new(),
             found_undone: BTreeSet::new(),
             unasked: BTreeSet::new(),
-            undone: BTreeSet::new(),
+            undone: BTreeMap::new(),
         }))
     }
 }
@@ -79,9 +80,10 @@ impl Failover {
         self.is_doomed && self.commits.as_ref().map_or(Doom::Commit, |commits| commits.plan.doom) == doom
     }
 
-    /// Whether a client was told of a mark that it is undone.
+    /// Whether a client was told of a mark that it is undone, by the history that the primary goes on with.
     pub(super) fn is_undone(&self, mark: &str) -> bool {
-        self.commits.as_ref().is_some_and(|commits| commits.undone.contains(mark))
+        let told = self.commits.as_ref().and_then(|commits| commits.undone.get(mark));
+        told.is_some_and(|branches| self.nodes[self.current].branches.starts_with(branches))
     }
 }
 
@@ -256,9 +258,11 @@ impl World {
         // Beside the primary nothing lasts, neither what is there nor that it is not.
         let is_beyond = is_beyond || node != failover.current;
         if outcome == "aborted" {
-            let (marks, commits) = (found.marks.clone(), self.commits().expect("it was there"));
+            let (marks, branches) = (found.marks.clone(), it.branches.clone());
+            let commits = self.commits().expect("it was there");
             commits.found_undone.insert(i as u32);
-            commits.undone.extend(marks.into_iter().filter(|_| !is_beyond));
+            let marks = marks.into_iter().filter(|_| !is_beyond);
+            commits.undone.extend(marks.map(|mark| (mark, branches.clone())));
         }
     }
 
@@ -295,7 +299,8 @@ impl World {
 
     /// What is there in the end, and a client was told that it is not.
     pub(super) fn undone_and_there(&self) -> Option<String> {
-        let commits = self.failover.as_ref()?.commits.as_ref()?;
-        commits.undone.iter().find(|mark| self.has_in_the_end(mark)).cloned()
+        let failover = self.failover.as_ref()?;
+        let mut undone = failover.commits.as_ref()?.undone.keys();
+        undone.find(|mark| failover.is_undone(mark) && self.has_in_the_end(mark)).cloned()
     }
 }
