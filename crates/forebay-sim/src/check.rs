@@ -92,6 +92,8 @@ pub(crate) struct Checks {
     /// Per worker: what it said when all was over.
     pub(crate) at_rest: BTreeMap<usize, String>,
     committed: BTreeMap<String, u32>,
+    /// Effects that may be told to be permanent, though they are nowhere.
+    pub(crate) beyond_telling: BTreeSet<String>,
     promised: BTreeSet<String>,
     known_clients: BTreeSet<u64>,
     /// Clients pinned by what is not there, and since when.
@@ -144,6 +146,7 @@ impl Checks {
             left_behind: BTreeMap::new(),
             at_rest: BTreeMap::new(),
             committed: BTreeMap::new(),
+            beyond_telling: BTreeSet::new(),
             promised: BTreeSet::new(),
             known_clients: BTreeSet::new(),
             stale_pins: BTreeMap::new(),
@@ -416,7 +419,7 @@ impl Checks {
     /// A client was told that these effects are permanent.
     pub(crate) fn acknowledged(&mut self, marks: &[String]) {
         for mark in marks {
-            if !self.committed.contains_key(mark) {
+            if !self.committed.contains_key(mark) && !self.beyond_telling.contains(mark) {
                 self.fail(format!("{mark} was acknowledged, but is on no server"));
             }
             if !self.promised.insert(mark.clone()) {

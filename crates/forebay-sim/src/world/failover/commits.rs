@@ -250,10 +250,16 @@ impl World {
         };
         let is_beyond = found.is_beyond_telling(it);
         self.trace.say(self.now, || format!("client {i} hears {outcome} of {found:?} from endpoint {node}: {wrong:?}"));
-        if let Some(wrong) = wrong.filter(|_| !is_beyond) {
+        if let Some(wrong) = wrong.as_ref().filter(|_| !is_beyond) {
             return self
                 .checks
                 .fail(format!("client {i} hears that it is {outcome} from endpoint {node}, where {wrong}"));
+        }
+        if wrong.is_some() && outcome == "committed" {
+            // Nobody can tell that it is not there: it is as good as lost with the timeline that was passed over.
+            let marks = found.marks.clone();
+            self.checks.beyond_telling.extend(marks.iter().cloned());
+            return self.cluster().lost.extend(marks);
         }
         // Beside the primary nothing lasts, neither what is there nor that it is not.
         let is_beyond = is_beyond || node != failover.current;
