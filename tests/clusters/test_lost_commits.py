@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.conftest import Start
-from tests.faults.test_commit_check import busies, commits, errors, inserts, is_there, outcomes
+from tests.faults.test_commit_check import busies, commits, errors, inserts, is_there, knows_inserts, outcomes
 from tests.harness import postgres
 from tests.harness.certificates import Authority
 from tests.harness.deadline import until
@@ -87,15 +87,7 @@ def serve(variant: Variant, start: Start, pair: Pair) -> Callable[..., Forebay]:
             what="the roles are known",
         )
         with forebay.target.wire() as client:
-
-            def is_known() -> bool:
-                before = forebay.total("forebay_probes_total")
-                inserts(client, 0)
-                assert errors(client.ask(query("commit"))) == []
-                return forebay.total("forebay_probes_total") == before
-
-            # Until the catalogue is read, an insert may do anything to its session.
-            until(is_known, within_s=WITHIN_S, what="what an insert does is known")
+            knows_inserts(forebay, client, within_s=WITHIN_S)
         caught_up(pair.primary, pair.standby)
         return forebay
 

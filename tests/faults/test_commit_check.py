@@ -41,15 +41,7 @@ def serve(variant: Variant, start: Start, toxi: Toxi) -> Callable[..., Forebay]:
         checked = {"commit_check": True, "pool_size": 2, "server_backoff_max": "200ms", **settings}
         forebay = start(configuration(toxi.port, variant, databases={"app": checked}))
         with forebay.target.wire() as client:
-
-            def is_known() -> bool:
-                before = forebay.total("forebay_probes_total")
-                inserts(client, 0)
-                assert errors(client.ask(query("commit"))) == []
-                return forebay.total("forebay_probes_total") == before
-
-            # Until the catalogue is read, an insert may do anything to its session.
-            until(is_known, within_s=30, what="what an insert does is known")
+            knows_inserts(forebay, client)
             # Others count what is there.
             assert errors(client.ask(query("delete from scratch where a = 0"))) == []
         return forebay
@@ -71,6 +63,18 @@ def inserts(client: Wire, key: int) -> None:
     """Opens a block that has written."""
     assert errors(client.ask(query("begin"))) == []
     assert errors(client.ask(query(f"insert into scratch values ({key}, 'maybe')"))) == []
+
+
+def knows_inserts(forebay: Forebay, client: Wire, *, within_s: float = 30) -> None:
+    """Waits until it is known what an insert does: until the catalogue is read, it may do anything to its session."""
+
+    def is_known() -> bool:
+        before = forebay.total("forebay_probes_total")
+        inserts(client, 0)
+        assert errors(client.ask(query("commit"))) == []
+        return forebay.total("forebay_probes_total") == before
+
+    until(is_known, within_s=within_s, what="what an insert does is known")
 
 
 def outcomes(forebay: Forebay) -> list[str]:

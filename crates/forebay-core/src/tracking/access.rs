@@ -133,9 +133,7 @@ impl Forwarding<'_> {
         let (is_idle, is_default) = (self.server.status == IDLE, reads_by_default(self.server, self.client));
         shape.statements.iter().for_each(|statement| self.server.endings.access.note(statement, is_idle, is_default));
     }
-}
 
-impl Forwarding<'_> {
     /// This may be run later than it is noted, or never.
     #[inline]
     pub(crate) fn doubt_access_of(&mut self, shape: &Shape) {
